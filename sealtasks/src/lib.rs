@@ -1,0 +1,40 @@
+//! The vocabulary of sector sealing: sector and storage ids, seal proofs, file types, task types, the resources each
+//! task needs, and the typed input and output of each task.
+//!
+//! Everything here is a plain value. This room never touches tokio, a file, a socket, a clock or global randomness:
+//! ids that need randomness are minted by the rooms that own a source of it. The serde forms are ours: they are what
+//! executors read and write and what the durable state holds. The shapes that Lotus speaks live in `rpc`, those that
+//! lie on disk (`sectorstore.json`) in `stores`.
+
+mod commitment;
+mod failure;
+mod file_type;
+mod ids;
+mod payload;
+mod piece;
+mod proof;
+mod resources;
+mod resource_table;
+mod sector;
+mod storage;
+mod task_type;
+
+pub use commitment::{Commitment, CommitmentError, ProverId, SealedCid, UnsealedCid};
+pub use failure::{CallError, CallErrorCode, FailureClass};
+pub use file_type::{
+    AcquireMode, FileType, FileTypeError, FileTypes, PathType, SpaceTable, finalized_space, sealing_space,
+};
+pub use ids::{AttemptId, CallId, IdError, StorageId, TaskId, WorkerId};
+pub use payload::{
+    AddPieceInput, C1Output, Commit1Input, Commit2Input, DataCidInput, ExecutorFailure, ExecutorReport, ExecutorRequest, FetchInput,
+    FinalizeInput, MoveInput, Pc1Output, PieceSource, PreCommit1Input, PreCommit2Input, Proof, ReleaseUnsealedInput,
+    SectorFiles, Seed, TaskInput, TaskOutput, Ticket, UnsealInput, UnsealedRange, VerifyInput,
+};
+pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedOffset, UnpaddedPieceSize};
+pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SectorSize, SealProofError};
+pub use resources::{ResourceEnvError, Resources, ResourceTable};
+pub use sector::{ActorId, SectorId, SectorIdError, SectorNumber, SectorRef};
+pub use storage::{
+    FsStat, HealthReport, PathFilters, SectorDecl, SectorStorageInfo, StorageInfo, StorageStanza,
+};
+pub use task_type::{SealTaskType, TaskType, TaskTypeError};
