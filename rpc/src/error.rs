@@ -1,0 +1,68 @@
+//! What can go wrong between a manager and a worker.
+
+/// A failed call. `Display` is for people; the stable code is [`ApiError::code`].
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Nobody answered: refused, timed out, hung up.
+    #[error("{url} cannot be reached")]
+    Unreachable {
+        /// Whom we asked.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The token is missing, wrong or does not allow the method.
+    #[error("{url} refuses the token (HTTP {status}); use one from `sealyard auth create-token`")]
+    Unauthorized {
+        /// Whom we asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The peer answered with a JSON-RPC error.
+    #[error("{message}")]
+    Remote {
+        /// JSON-RPC code; Lotus's handlers always say 1.
+        code: i64,
+        /// The peer's words.
+        message: String,
+    },
+    /// The answer could not be understood.
+    #[error("{method}: the answer is malformed: {detail}")]
+    Malformed {
+        /// The method.
+        method: String,
+        /// What was wrong with it.
+        detail: String,
+    },
+    /// Our own refusal, to be sent to the caller as a handler error.
+    #[error("{message}")]
+    Refused {
+        /// Why, and what would be right.
+        message: String,
+    },
+}
+
+impl ApiError {
+    /// A refusal with this text.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::Refused { message: message.into() }
+    }
+
+    /// Whether the peer does not know the method: it is not a Sealyard, or an older one.
+    pub fn is_method_not_found(&self) -> bool {
+        matches!(self, Self::Remote { code: -32601, .. })
+    }
+
+    /// Stable code for scripts and logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "RPC001",
+            Self::Unauthorized { .. } => "RPC002",
+            Self::Remote { .. } => "RPC003",
+            Self::Malformed { .. } => "RPC004",
+            Self::Refused { .. } => "RPC005",
+        }
+    }
+}

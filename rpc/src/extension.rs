@@ -1,0 +1,231 @@
+//! Our own methods, all named `Sealyard.*`: what one Sealyard tells another and what our command line asks.
+//! Their shapes are ours, so serde forms stand here directly; unknown keys are ignored and missing ones are defaults,
+//! so that versions can differ by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealtasks::{AttemptId, FileTypes, SectorId, SectorSize, StorageId, TaskType, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// The first call between Sealyards. A peer that answers "method not found" is a Lotus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hello {
+    /// For people, for example `sealyard 0.1.0`.
+    pub software: String,
+    /// Versions of the extension spoken; the highest common one is used. Now `[1]`.
+    pub versions: Vec<u32>,
+    /// Named abilities, for example `start-attempt`, `push-state`, `declare-batch`, `abort`.
+    pub features: BTreeSet<String>,
+}
+
+/// A worker's state as it pushes it whenever something changes, and every heartbeat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerState {
+    /// Its session.
+    pub session: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Whether it takes tasks.
+    pub enabled: bool,
+    /// The tasks it takes now.
+    pub tasks: BTreeSet<TaskType>,
+    /// Tasks it was asked to offer but cannot yet, with the reason for people (C2: "fetching parameters, 34 %").
+    #[serde(default)]
+    pub pending: BTreeMap<TaskType, String>,
+    /// Memory in use by others than its tasks, in bytes.
+    pub mem_used: u64,
+    /// Swap in use, in bytes.
+    pub mem_swap_used: u64,
+    /// Its paths.
+    pub paths: Vec<StorageId>,
+    /// Calls it holds: running, or done and not yet acknowledged.
+    #[serde(default)]
+    pub calls: Vec<HeldCall>,
+}
+
+/// A call that a worker holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCall {
+    /// The call's text form.
+    pub call: String,
+    /// The attempt, when the manager named one.
+    pub attempt: Option<AttemptId>,
+    /// Where it stands.
+    pub phase: CallPhase,
+}
+
+/// Where a held call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallPhase {
+    /// Files are being brought.
+    Acquiring,
+    /// The executor runs.
+    Running,
+    /// The result waits to be taken.
+    Returning,
+}
+
+/// Everything `workers list` and `storage list` show, in one answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManagerOverview {
+    /// The miner, as `f01000`.
+    pub miner: String,
+    /// The sector size.
+    pub sector_size: Option<SectorSize>,
+    /// Where tickets and seeds come from: `offline`.
+    pub chain: String,
+    /// All workers.
+    pub workers: Vec<WorkerView>,
+    /// All storage paths.
+    pub paths: Vec<PathView>,
+}
+
+/// One worker for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Session.
+    pub session: WorkerId,
+    /// Name.
+    pub name: String,
+    /// Where the manager reaches it; empty for its own.
+    pub url: String,
+    /// `sealyard`, `lotus` or `local`.
+    pub kind: String,
+    /// Whether it takes tasks.
+    pub enabled: bool,
+    /// `live`, `suspect` or `lost`.
+    pub state: String,
+    /// Tasks it takes.
+    pub tasks: BTreeSet<TaskType>,
+    /// Tasks it will take later, and why not yet.
+    pub pending: BTreeMap<TaskType, String>,
+    /// Running and staged tasks by short code.
+    pub running: BTreeMap<String, u64>,
+    /// The most at once by short code, where limited.
+    pub limits: BTreeMap<String, u64>,
+    /// CPU threads charged and there.
+    pub cpu: (u64, u64),
+    /// RAM in bytes: charged, used by others, there.
+    pub ram: (u64, u64, u64),
+    /// RAM and swap in bytes: charged, used by others, there.
+    pub vmem: (u64, u64, u64),
+    /// GPUs charged.
+    pub gpu_used: f64,
+    /// Names of its GPUs.
+    pub gpus: Vec<String>,
+}
+
+/// One storage path for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathView {
+    /// Its id.
+    pub id: StorageId,
+    /// Names of the workers that serve it; `manager` for the manager itself.
+    pub workers: Vec<String>,
+    /// Its URLs.
+    pub urls: Vec<String>,
+    /// The directory, when it is on the manager's host.
+    pub local: Option<String>,
+    /// Weight.
+    pub weight: u64,
+    /// Sealing may use it.
+    pub can_seal: bool,
+    /// Finished sectors may live here.
+    pub can_store: bool,
+    /// Bytes: capacity, available, reserved.
+    pub capacity: i64,
+    /// Bytes free.
+    pub available: i64,
+    /// Bytes promised.
+    pub reserved: i64,
+    /// Its limit in bytes; 0 = none.
+    pub max_storage: u64,
+    /// Milliseconds since its last report.
+    pub heartbeat_age_ms: u64,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// Files in it.
+    pub files: Vec<FileView>,
+}
+
+/// One sector's files in one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileView {
+    /// The sector.
+    pub sector: SectorId,
+    /// Which files.
+    pub types: FileTypes,
+    /// Which of them are primary.
+    pub primary: FileTypes,
+}
+
+/// One task for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The call, once a worker accepted it.
+    pub call: Option<String>,
+    /// The sector.
+    pub sector: SectorId,
+    /// The task; MoveStorage shows as `GET`.
+    pub task: TaskType,
+    /// `queued`, `dispatching`, `acquiring`, `running`, `done`, `failed`.
+    pub state: String,
+    /// Why it waits or failed.
+    #[serde(default)]
+    pub reason: String,
+    /// The worker's name, once bound.
+    pub worker: Option<String>,
+    /// Unix milliseconds.
+    pub queued_ms: u64,
+    /// Unix milliseconds; 0 = not yet.
+    pub started_ms: u64,
+    /// Unix milliseconds; 0 = not yet.
+    pub ended_ms: u64,
+    /// Bytes received over the network for it.
+    pub bytes_fetched: u64,
+}
+
+/// One sector with everything known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectorDetail {
+    /// The sector.
+    pub sector: SectorId,
+    /// Registered seal proof number.
+    pub proof_type: i64,
+    /// State name as Lotus's.
+    pub state: String,
+    /// Where ticket and seed came from: `offline`.
+    pub chain: String,
+    /// Hexadecimal.
+    pub ticket: Option<String>,
+    /// Epoch of the ticket.
+    pub ticket_epoch: i64,
+    /// Hexadecimal.
+    pub seed: Option<String>,
+    /// Epoch of the seed.
+    pub seed_epoch: i64,
+    /// CommD as a CID.
+    pub comm_d: Option<String>,
+    /// CommR as a CID.
+    pub comm_r: Option<String>,
+    /// SHA-256 of C1's output, hexadecimal.
+    pub c1_sha256: Option<String>,
+    /// The SNARK, hexadecimal.
+    pub proof: Option<String>,
+    /// Whether the SNARK was verified, and by which process.
+    pub verified: Option<bool>,
+    /// Pieces: padded size and CommP.
+    pub pieces: Vec<(u64, String)>,
+    /// Every task so far, oldest first.
+    pub tasks: Vec<JobView>,
+    /// What happened: Unix milliseconds, kind, text.
+    pub log: Vec<(u64, String, String)>,
+    /// The last error.
+    #[serde(default)]
+    pub last_error: String,
+}
