@@ -18,6 +18,9 @@ const HASH_UNSEALED: u64 = 0x1012;
 /// Multihash `poseidon-bls12_381-a2-fc1`.
 const HASH_SEALED: u64 = 0xb401;
 
+/// A refused text is repeated in the error up to this many characters.
+const TEXT_MAX: usize = 200;
+
 /// A 32-byte commitment: CommP, CommD or CommR. Serialised as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -52,7 +55,8 @@ impl TryFrom<String> for Commitment {
 
     fn try_from(text: String) -> Result<Self, CommitmentError> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(&text, &mut bytes).map_err(|_| CommitmentError::Hex { text })?;
+        hex::decode_to_slice(&text, &mut bytes)
+            .map_err(|_| CommitmentError::Hex { text: text.chars().take(TEXT_MAX).collect() })?;
         Ok(Self(bytes))
     }
 }
@@ -99,10 +103,15 @@ macro_rules! commitment_cid {
             type Err = CommitmentError;
 
             fn from_str(text: &str) -> Result<Self, CommitmentError> {
-                let bad = || CommitmentError::Cid { text: text.chars().take(200).collect(), expected: $what };
+                let bad = || CommitmentError::Cid { text: text.chars().take(TEXT_MAX).collect(), expected: $what };
                 let cid = Cid::try_from(text).map_err(|_| bad())?;
                 let digest: [u8; 32] = cid.hash().digest().try_into().map_err(|_| bad())?;
-                if cid.codec() == $codec && cid.hash().code() == $hash { Ok(Self(Commitment(digest))) } else { Err(bad()) }
+                if cid.codec() != $codec || cid.hash().code() != $hash {
+                    return Err(bad());
+                }
+                let parsed = Self(Commitment(digest));
+                // One commitment has one text: the CID parser also takes other bases, `/ipfs/` and trailing bytes.
+                if parsed.to_string() == text { Ok(parsed) } else { Err(bad()) }
             }
         }
 
@@ -164,7 +173,7 @@ pub enum CommitmentError {
     /// Not 64 hexadecimal digits.
     #[error("{text:?} is no commitment; expected 64 hexadecimal digits")]
     Hex {
-        /// The text as given.
+        /// The text as given, cut to 200 characters.
         text: String,
     },
     /// Not a CID, or one of another kind.

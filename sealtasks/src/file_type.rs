@@ -288,7 +288,9 @@ pub fn finalized_space(kinds: FileTypes, size: SectorSize) -> u64 {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileTypeError {
     /// Not one of the six names.
-    #[error("{text:?} is no sector file type; known are unsealed, sealed, cache, update, update-cache, piece")]
+    #[error(
+        "{text:?} is no sector file type; known are unsealed, sealed, cache, update, update-cache, piece"
+    )]
     Name {
         /// The text as given.
         text: String,

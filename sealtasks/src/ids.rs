@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::sector::decimal;
 use crate::{ActorId, SectorId, SectorNumber};
 
 /// One asynchronous call to a worker, minted by the worker that accepted it. Text form `miner-number-uuid`, as Lotus's.
@@ -31,13 +32,18 @@ impl FromStr for CallId {
         let mut parts = text.splitn(3, '-');
         let mut next = || parts.next().ok_or_else(bad);
         let (miner, number, id) = (next()?, next()?, next()?);
-        let number_of = |part: &str| part.parse::<u64>().map_err(|_| bad());
+        let number_of = |part: &str| decimal(part).ok_or_else(bad);
+        let uuid = Uuid::try_parse(id).map_err(|_| bad())?;
+        // One call has one text: braces, `urn:` and upper case, which the parser takes, are none of Lotus's forms.
+        if uuid.to_string() != id {
+            return Err(bad());
+        }
         Ok(Self {
             sector: SectorId {
                 miner: ActorId::new(number_of(miner)?),
                 number: SectorNumber::new(number_of(number)?),
             },
-            id: Uuid::try_parse(id).map_err(|_| bad())?,
+            id: uuid,
         })
     }
 }
@@ -86,10 +92,8 @@ impl FromStr for AttemptId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let bad = || IdError::Attempt { text: text.to_owned() };
         let (task, attempt) = text.split_once('.').ok_or_else(bad)?;
-        Ok(Self {
-            task: TaskId(task.parse().map_err(|_| bad())?),
-            attempt: attempt.parse().map_err(|_| bad())?,
-        })
+        let attempt = decimal(attempt).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
+        Ok(Self { task: TaskId(decimal(task).ok_or_else(bad)?), attempt: attempt.ok_or_else(bad)? })
     }
 }
 
@@ -174,7 +178,7 @@ pub enum IdError {
         text: String,
     },
     /// Not `task.attempt`.
-    #[error("{text:?} is no attempt id; expected <task>.<attempt>")]
+    #[error("{text:?} is no attempt id; expected <task>.<attempt>, attempts counted from 1")]
     Attempt {
         /// The text as given.
         text: String,

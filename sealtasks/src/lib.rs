@@ -13,8 +13,8 @@ mod ids;
 mod payload;
 mod piece;
 mod proof;
-mod resources;
 mod resource_table;
+mod resources;
 mod sector;
 mod storage;
 mod task_type;
@@ -26,13 +26,14 @@ pub use file_type::{
 };
 pub use ids::{AttemptId, CallId, IdError, StorageId, TaskId, WorkerId};
 pub use payload::{
-    AddPieceInput, C1Output, Commit1Input, Commit2Input, DataCidInput, ExecutorFailure, ExecutorReport, ExecutorRequest, FetchInput,
-    FinalizeInput, MoveInput, Pc1Output, PieceSource, PreCommit1Input, PreCommit2Input, Proof, ReleaseUnsealedInput,
-    SectorFiles, Seed, TaskInput, TaskOutput, Ticket, UnsealInput, UnsealedRange, VerifyInput,
+    AddPieceInput, C1Output, Commit1Input, Commit2Input, DataCidInput, ExecutorFailure, ExecutorReport,
+    ExecutorRequest, FetchInput, FinalizeInput, MoveInput, Pc1Output, PieceSource, PreCommit1Input,
+    PreCommit2Input, Proof, ReleaseUnsealedInput, SectorFiles, Seed, TaskInput, TaskOutput, Ticket,
+    UnsealInput, UnsealedRange, VerifyInput,
 };
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedOffset, UnpaddedPieceSize};
-pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SectorSize, SealProofError};
-pub use resources::{ResourceEnvError, Resources, ResourceTable};
+pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SealProofError, SectorSize};
+pub use resources::{ResourceEnvError, ResourceTable, ResourceVariable, Resources};
 pub use sector::{ActorId, SectorId, SectorIdError, SectorNumber, SectorRef};
 pub use storage::{
     FsStat, HealthReport, PathFilters, SectorDecl, SectorStorageInfo, StorageInfo, StorageStanza,

@@ -224,7 +224,7 @@ inputs! {
 
 /// One task's input, tagged by its short code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "task", content = "input")]
+#[serde(tag = "task", content = "input", deny_unknown_fields)]
 pub enum TaskInput {
     /// DataCid.
     #[serde(rename = "DC")]
@@ -285,7 +285,7 @@ impl TaskInput {
 
 /// One task's result, tagged by its short code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "task", content = "output")]
+#[serde(tag = "task", content = "output", deny_unknown_fields)]
 pub enum TaskOutput {
     /// DataCid: the piece.
     #[serde(rename = "DC")]

@@ -131,6 +131,7 @@ impl From<UnpaddedOffset> for u64 {
 
 /// A piece as it lies in a sector: its padded size and its commitment (CommP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PieceInfo {
     /// Padded size.
     pub size: PaddedPieceSize,

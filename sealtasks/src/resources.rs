@@ -32,7 +32,7 @@ impl Resources {
         let wanted = if on_gpu { self.max_parallelism_gpu } else { self.max_parallelism };
         match u64::try_from(wanted) {
             Ok(threads) => threads,
-            Err(_) => match cpus * 92 / 100 {
+            Err(_) => match cpus.saturating_mul(92) / 100 {
                 0 => cpus,
                 most => most,
             },
@@ -59,6 +59,17 @@ impl ResourceTable {
         resource_table::with_environment(Self::builtin(), variable)
     }
 
+    /// Every variable that tunes the built-in table, sorted by name, with what it is set to and what is in force.
+    /// `variable` looks a name up.
+    ///
+    /// # Errors
+    /// As [`ResourceTable::from_environment`].
+    pub fn variables(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Vec<ResourceVariable>, ResourceEnvError> {
+        resource_table::variables(variable)
+    }
+
     /// A table with these rows, for example one that a Lotus worker sent.
     pub fn from_rows(rows: impl IntoIterator<Item = (TaskType, RegisteredSealProof, Resources)>) -> Self {
         let mut table = BTreeMap::<_, BTreeMap<_, _>>::new();
@@ -77,6 +88,20 @@ impl ResourceTable {
     pub fn rows(&self) -> impl Iterator<Item = (TaskType, RegisteredSealProof, Resources)> + '_ {
         self.0.iter().flat_map(|(task, row)| row.iter().map(|(proof, resources)| (*task, *proof, *resources)))
     }
+}
+
+/// One variable that tunes the table, as `worker resources` lists it. All values are texts as a variable would hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceVariable {
+    /// For example `PC2_32G_MAX_MEMORY`, or `PC2_MAX_MEMORY` for all sizes.
+    pub name: String,
+    /// What it is set to, if it is.
+    pub set: Option<String>,
+    /// What holds when neither this nor the other form is set; `None` for the form without a size, since each size
+    /// has its own.
+    pub default: Option<String>,
+    /// What is in force; for the form without a size what it is set to.
+    pub effective: Option<String>,
 }
 
 /// A resource variable that cannot be read.

@@ -65,6 +65,7 @@ impl fmt::Display for SectorNumber {
 
 /// One sector of one miner. Its text form is the name its files have on every Lotus disk: `s-t01000-1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SectorId {
     /// The miner actor that owns the sector.
     pub miner: ActorId,
@@ -102,6 +103,7 @@ impl FromStr for SectorId {
 
 /// A sector together with the proof it is sealed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SectorRef {
     /// Which sector.
     pub id: SectorId,
@@ -127,7 +129,7 @@ pub enum SectorIdError {
 }
 
 /// A canonical decimal u64: no sign, no leading zero, so that one value has one text.
-fn decimal(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let canonical = text == "0" || (text.as_bytes().first().is_some_and(|b| (b'1'..=b'9').contains(b)));
     if canonical && text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }

@@ -53,7 +53,8 @@ impl PathFilters {
 
     /// Whether sectors of `miner` may lie here.
     pub fn accepts_miner(&self, miner: ActorId) -> bool {
-        (self.allow_miners.is_empty() || self.allow_miners.contains(&miner)) && !self.deny_miners.contains(&miner)
+        (self.allow_miners.is_empty() || self.allow_miners.contains(&miner))
+            && !self.deny_miners.contains(&miner)
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::RegisteredSealProof;
+use crate::sector::decimal;
 
 macro_rules! task_types {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $short:literal, $order:literal;)*) => {
@@ -144,7 +145,7 @@ impl FromStr for SealTaskType {
     fn from_str(text: &str) -> Result<Self, TaskTypeError> {
         let bad = || TaskTypeError::Sized { text: text.to_owned() };
         let (proof, task) = text.split_once(':').ok_or_else(bad)?;
-        let number: i64 = proof.parse().map_err(|_| bad())?;
+        let number = decimal(proof).and_then(|n| i64::try_from(n).ok()).ok_or_else(bad)?;
         Ok(Self { proof: number.try_into().map_err(|_| bad())?, task: task.parse()? })
     }
 }
