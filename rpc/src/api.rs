@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sealtasks::{
-    ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathType, ResourceTable, SectorDecl,
-    SectorId, SectorNumber, SectorRef, SectorSize, SectorStorageInfo, StorageId, StorageInfo, TaskInput, TaskOutput,
-    TaskType, WorkerId,
+    ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathType, ResourceTable,
+    SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize, SectorStorageInfo, StorageId, StorageInfo,
+    TaskInput, TaskOutput, TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -108,7 +108,13 @@ pub trait ManagerApi: Send + Sync + 'static {
     /// A path's heartbeat.
     async fn storage_report_health(&self, id: StorageId, report: HealthReport) -> ApiResult<()>;
     /// Files that lie in a path. `primary` can be raised, never lowered.
-    async fn storage_declare(&self, id: StorageId, sector: SectorId, types: FileTypes, primary: bool) -> ApiResult<()>;
+    async fn storage_declare(
+        &self,
+        id: StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        primary: bool,
+    ) -> ApiResult<()>;
     /// The same for many files at once: one call for a whole path. Sealyard managers only.
     async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()>;
     /// Files that no longer lie in a path.
