@@ -217,8 +217,11 @@ pub struct SectorDetail {
     pub c1_sha256: Option<String>,
     /// The SNARK, hexadecimal.
     pub proof: Option<String>,
-    /// Whether the SNARK was verified, and by which process.
+    /// Whether the SNARK was verified by a process that did not make it.
     pub verified: Option<bool>,
+    /// It rests after Commit1, as it was pledged to.
+    #[serde(default)]
+    pub stopped: bool,
     /// Pieces: padded size and CommP.
     pub pieces: Vec<(u64, String)>,
     /// Every task so far, oldest first.
