@@ -1,0 +1,93 @@
+//! Arguments of `init`, `run` and `auth`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `sealyard init`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard init --actor t01000 --sector-size 2KiB")]
+pub struct InitArgs {
+    /// The miner actor, for example f01000.
+    #[arg(long, short, value_name = "ADDRESS")]
+    pub actor: String,
+    /// 2KiB, 8MiB or 512MiB without a chain; 32GiB and 64GiB need one.
+    #[arg(long, default_value = "2KiB", value_name = "SIZE")]
+    pub sector_size: String,
+    /// Make no storage path in the repo.
+    #[arg(long)]
+    pub no_local_storage: bool,
+    /// Lotus: the owner's key. An actor is made on chain, which Sealyard does not do.
+    #[arg(long, hide = true)]
+    pub owner: Option<String>,
+    /// Lotus: the worker's key.
+    #[arg(long, hide = true)]
+    pub worker: Option<String>,
+    /// Lotus: first miner of a new network.
+    #[arg(long, hide = true)]
+    pub genesis_miner: bool,
+    /// Lotus: sectors sealed before the network started.
+    #[arg(long, hide = true)]
+    pub pre_sealed_sectors: Vec<String>,
+    /// Lotus: do not wait for the chain.
+    #[arg(long, hide = true)]
+    pub nosync: bool,
+}
+
+/// `sealyard run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealyard run\n  sealyard run --listen 0.0.0.0:2345 --advertise 10.0.0.5:2345")]
+pub struct RunArgs {
+    /// Listen on this port of the default address (Lotus's form of --listen).
+    #[arg(long, visible_alias = "miner-api", value_name = "PORT")]
+    pub api: Option<u16>,
+    /// The address to listen on. Default 127.0.0.1:2345; workers on other machines need 0.0.0.0:2345.
+    #[arg(long, value_name = "HOST:PORT", env = "SEALYARD_LISTEN")]
+    pub listen: Option<String>,
+    /// The address that workers on other machines reach.
+    #[arg(long, value_name = "HOST:PORT", env = "SEALYARD_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Let executors use a GPU where one is compiled in.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+          action = clap::ArgAction::Set)]
+    pub enable_gpu_proving: bool,
+    /// Lotus: do not wait for the chain. Accepted; without a chain there is nothing to wait for.
+    #[arg(long, hide = true)]
+    pub nosync: bool,
+}
+
+/// `sealyard auth`.
+#[derive(Debug, Subcommand)]
+pub enum AuthCommand {
+    /// Mint a token.
+    #[command(after_help = "Example:\n  sealyard auth create-token --perm admin")]
+    CreateToken {
+        /// What it allows; each level includes the ones before it.
+        #[arg(long, value_enum)]
+        perm: Perm,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the MINER_API_INFO line for another machine.
+    #[command(after_help = "Example:\n  sealyard auth api-info --perm admin")]
+    ApiInfo {
+        /// What its token allows.
+        #[arg(long, value_enum)]
+        perm: Perm,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A permission level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Perm {
+    /// Look.
+    Read,
+    /// Look and start.
+    Write,
+    /// And sign.
+    Sign,
+    /// Everything; what a worker needs.
+    Admin,
+}

@@ -1,0 +1,118 @@
+//! The command line: every command, its flags, an example in each `--help`.
+
+mod manager;
+mod operate;
+mod worker;
+
+use clap::{Parser, Subcommand};
+
+pub use manager::{AuthCommand, InitArgs, Perm, RunArgs};
+pub use operate::{
+    FindArgs, ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, StorageAttachArgs,
+    StorageCommand, WorkersCommand,
+};
+pub use worker::{TaskFlag, WorkerCommand, WorkerRunArgs};
+
+/// Sector-storage manager for Filecoin storage providers: decides which machine runs which sealing task, knows where
+/// every sector file lies, moves the files, and loses nothing when machines die.
+#[derive(Debug, Parser)]
+#[command(name = "sealyard", version, max_term_width = 110, propagate_version = true)]
+#[command(after_help = "Start here:\n  sealyard dev                      watch two sectors being sealed, no configuration\n  \
+    sealyard init --actor t01000      make a manager's repo\n  sealyard run                      start the manager\n\n\
+    Exit codes: 0 done, 1 failed, 2 usage, 3 repo, 4 listen address, 5 manager unreachable, 6 token, 7 dial-back,\n\
+    8 version, 9 setting, 10 storage path, 11 parameters, 12 not built, 13 sealing or proof failed.")]
+pub struct Cli {
+    /// The manager's repo.
+    #[arg(long, global = true, env = "SEALYARD_PATH", default_value = "~/.sealyard",
+          visible_aliases = ["miner-repo", "storagerepo"], value_name = "DIR")]
+    pub repo: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a manager's repo.
+    Init(InitArgs),
+    /// Run the manager.
+    Run(RunArgs),
+    /// Run a worker, or ask one.
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// The workers a manager knows.
+    #[command(subcommand)]
+    Workers(WorkersCommand),
+    /// Workers, jobs and the scheduler, by Lotus's names.
+    #[command(subcommand)]
+    Sealing(SealingCommand),
+    /// Storage paths and the files in them.
+    #[command(subcommand)]
+    Storage(StorageCommand),
+    /// Sectors and their lives.
+    #[command(subcommand)]
+    Sectors(SectorsCommand),
+    /// Tokens and connection strings.
+    #[command(subcommand)]
+    Auth(AuthCommand),
+    /// Proof parameters: what is needed, what is there, getting it.
+    #[command(subcommand)]
+    Params(ParamsCommand),
+    /// Run one task as an executor: read a request file, write a report file.
+    Exec(ExecArgs),
+    /// Seal test sectors here and now: a manager and two workers, nothing to configure.
+    Dev(DevArgs),
+    /// The miner, its workers and its sectors at a glance.
+    Info(ListArgs),
+    /// Same as `sectors pledge`.
+    Pledge(PledgeArgs),
+    /// Same as `storage find`.
+    Find(FindArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  sealyard completions bash > /etc/bash_completion.d/sealyard")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// The version, and what was compiled in.
+    Version(ListArgs),
+}
+
+/// `sealyard exec`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  sealyard exec pc1 --input request.json --output report.json\n\
+    The files are described in proofs/EXECUTORS.md. Piece bytes, where a task takes them, come on descriptor 3.")]
+pub struct ExecArgs {
+    /// The task: dc, ap, pc1, pc2, c1, c2, fin, fus, uns or verify. Must be what the request says.
+    pub task: String,
+    /// The request file (JSON).
+    #[arg(long, value_name = "FILE")]
+    pub input: std::path::PathBuf,
+    /// Where the report goes (written whole or not at all).
+    #[arg(long, value_name = "FILE")]
+    pub output: std::path::PathBuf,
+}
+
+/// `sealyard dev`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  sealyard dev\n  sealyard dev --sector-size 8MiB --sectors 1 --until c1 --json")]
+pub struct DevArgs {
+    /// How many sectors.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub sectors: u32,
+    /// 2KiB, 8MiB or 512MiB.
+    #[arg(long, default_value = "2KiB")]
+    pub sector_size: String,
+    /// Stop before Commit2, which needs proof parameters and about a minute.
+    #[arg(long, value_name = "TASK", value_parser = ["c1"])]
+    pub until: Option<String>,
+    /// Work here instead of in a temporary directory.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<std::path::PathBuf>,
+    /// Leave everything in place afterwards.
+    #[arg(long)]
+    pub keep: bool,
+    /// Print one JSON document on stdout at the end (schema: cli/dev.schema.json).
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,184 @@
+//! Arguments of the daily commands: workers, storage, sectors, jobs, params.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Flags that every listing has.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ListArgs {
+    /// Print JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard workers`.
+#[derive(Debug, Subcommand)]
+pub enum WorkersCommand {
+    /// Every worker with its tasks and its load.
+    #[command(after_help = "Example:\n  sealyard workers list")]
+    List(ListArgs),
+    /// Print the line to paste on the next machine.
+    #[command(after_help = "Example:\n  sealyard workers join-command --tasks precommit1,precommit2")]
+    JoinCommand {
+        /// Task flags to put into it, for example precommit1,commit.
+        #[arg(long, value_delimiter = ',')]
+        tasks: Vec<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `sealyard sealing`.
+#[derive(Debug, Subcommand)]
+pub enum SealingCommand {
+    /// Same as `workers list`.
+    Workers(ListArgs),
+    /// Tasks that wait, run or ended lately.
+    #[command(after_help = "Example:\n  sealyard sealing jobs --all")]
+    Jobs {
+        /// Also those that ended.
+        #[arg(long, visible_alias = "show-ret-done")]
+        all: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `sealyard storage`.
+#[derive(Debug, Subcommand)]
+pub enum StorageCommand {
+    /// Open a storage path on this host's manager or worker, and with --init make it first.
+    Attach(StorageAttachArgs),
+    /// Every path with its space and its files.
+    #[command(after_help = "Example:\n  sealyard storage list")]
+    List(ListArgs),
+    /// Where a sector's files are.
+    Find(FindArgs),
+}
+
+/// `sealyard storage attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard storage attach --init --store /mnt/long-term")]
+pub struct StorageAttachArgs {
+    /// The directory.
+    pub path: String,
+    /// Make it a storage path first (writes sectorstore.json).
+    #[arg(long)]
+    pub init: bool,
+    /// Preference among paths; 0 = read-only.
+    #[arg(long, default_value_t = 10)]
+    pub weight: u64,
+    /// Sealing may use it.
+    #[arg(long)]
+    pub seal: bool,
+    /// Finished sectors may live here.
+    #[arg(long)]
+    pub store: bool,
+    /// The most it may hold, for example 10TiB.
+    #[arg(long, value_name = "SIZE")]
+    pub max_storage: Option<String>,
+    /// A group it belongs to (may be repeated).
+    #[arg(long, value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// A group its files may be fetched into (may be repeated).
+    #[arg(long, value_name = "GROUP")]
+    pub allow_to: Vec<String>,
+    /// Open it on the worker with this repo instead of on the manager.
+    #[arg(long, env = "SEALYARD_WORKER_PATH", value_name = "DIR")]
+    pub worker_repo: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard storage find`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard storage find 1")]
+pub struct FindArgs {
+    /// The sector's number.
+    pub number: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors`.
+#[derive(Debug, Subcommand)]
+pub enum SectorsCommand {
+    /// Start a committed-capacity sector.
+    Pledge(PledgeArgs),
+    /// All sectors and their states.
+    #[command(after_help = "Example:\n  sealyard sectors list")]
+    List(ListArgs),
+    /// One sector.
+    #[command(after_help = "Example:\n  sealyard sectors status --log 1")]
+    Status {
+        /// The sector's number.
+        number: u64,
+        /// Also what happened to it.
+        #[arg(long, short)]
+        log: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `sealyard sectors pledge`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard sectors pledge --count 2")]
+pub struct PledgeArgs {
+    /// How many.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// Rest after Commit1.
+    #[arg(long, value_name = "TASK", value_parser = ["c1"])]
+    pub until: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard params`.
+#[derive(Debug, Subcommand)]
+pub enum ParamsCommand {
+    /// What each sector size needs, what is there, and where.
+    #[command(after_help = "Example:\n  sealyard params status 2KiB")]
+    Status {
+        /// Only this size.
+        size: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch the published parameters by HTTP.
+    #[command(after_help = "Example:\n  sealyard params fetch 32GiB --gateway https://proofs.filecoin.io/ipfs/")]
+    Fetch {
+        /// The sector size.
+        size: String,
+        /// Base URL that takes a CID at its end.
+        #[arg(long, env = "IPFS_GATEWAY", value_name = "URL")]
+        gateway: Option<String>,
+        /// How many files at once.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+        parallel: u16,
+        /// Where to; default FIL_PROOFS_PARAMETER_CACHE or /var/tmp/filecoin-proof-parameters.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Generate insecure parameters for a test size: for tests and private networks only.
+    #[command(after_help = "Example:\n  sealyard params generate 2KiB")]
+    Generate {
+        /// 2KiB, 8MiB or 512MiB.
+        size: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}

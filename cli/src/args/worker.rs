@@ -1,0 +1,161 @@
+//! Arguments of `worker run` and its kin: Lotus's flags and environment names, and the 2020 form.
+
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+
+/// `sealyard worker`.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// Run a worker on this machine.
+    Run(Box<WorkerRunArgs>),
+    /// What the worker on this machine is and which settings are in force.
+    #[command(after_help = "Example:\n  sealyard worker info")]
+    Info {
+        /// The worker's repo.
+        #[arg(long, visible_alias = "workerrepo", env = "SEALYARD_WORKER_PATH", default_value = "~/.sealyardworker")]
+        worker_repo: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The resource table in force, as NAME=value lines.
+    #[command(after_help = "Example:\n  sealyard worker resources --all")]
+    Resources {
+        /// Also those that no variable changes.
+        #[arg(long)]
+        all: bool,
+        /// Only the built-in values.
+        #[arg(long)]
+        default: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Detach the worker's paths and end it.
+    #[command(after_help = "Example:\n  sealyard worker stop")]
+    Stop {
+        /// The worker's repo.
+        #[arg(long, visible_alias = "workerrepo", env = "SEALYARD_WORKER_PATH", default_value = "~/.sealyardworker")]
+        worker_repo: String,
+    },
+}
+
+/// A task switch: bare (`--precommit1`), or with a value (`--precommit1=false`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskFlag {
+    /// Given without a value.
+    Bare,
+    /// Given with one.
+    Set(bool),
+}
+
+/// The value clap fills in for a bare flag; not something a person would type.
+const BARE: &str = "(bare)";
+
+impl FromStr for TaskFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            BARE => Ok(Self::Bare),
+            "true" | "1" => Ok(Self::Set(true)),
+            "false" | "0" => Ok(Self::Set(false)),
+            other => Err(format!("{other:?} is neither true nor false")),
+        }
+    }
+}
+
+macro_rules! task_flag_help {
+    ($what:literal) => {
+        concat!("Task switch: ", $what)
+    };
+}
+
+/// `sealyard worker run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealyard worker run\n  \
+    sealyard worker run --precommit1 --precommit2 --commit --address 10.0.0.7:3456\n  \
+    MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard worker run --precommit1=false\n\n\
+    Only bare task flags: exactly those tasks, plus GET, C1 and FIN. Any flag with =true or =false, or its\n\
+    environment variable: Lotus's meaning, every task is on unless switched off.")]
+pub struct WorkerRunArgs {
+    /// The worker's repo.
+    #[arg(long, visible_alias = "workerrepo", env = "SEALYARD_WORKER_PATH", default_value = "~/.sealyardworker",
+          value_name = "DIR")]
+    pub worker_repo: String,
+    /// The address to listen on.
+    #[arg(long, default_value = "0.0.0.0:3456", env = "LOTUS_WORKER_LISTEN", value_name = "HOST:PORT")]
+    pub listen: String,
+    /// An address the manager can reach: both listened on and advertised.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// Make no storage path in the repo.
+    #[arg(long, env = "LOTUS_WORKER_NO_LOCAL_STORAGE")]
+    pub no_local_storage: bool,
+    /// Count no swap as memory.
+    #[arg(long, env = "LOTUS_WORKER_NO_SWAP")]
+    pub no_swap: bool,
+    /// The worker's name; default: the host's.
+    #[arg(long, env = "LOTUS_WORKER_NAME")]
+    pub name: Option<String>,
+    /// At most this many files are fetched at once.
+    #[arg(long, default_value_t = 5, env = "LOTUS_WORKER_PARALLEL_FETCH_LIMIT",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub parallel_fetch_limit: u16,
+    /// Give up on the manager after this long while finding our own address, for example 30m.
+    #[arg(long, default_value = "30m", env = "LOTUS_WORKER_TIMEOUT")]
+    pub timeout: String,
+    /// Let executors use a GPU where one is compiled in.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+          action = clap::ArgAction::Set, env = "LOTUS_WORKER_ENABLE_GPU_PROVING")]
+    pub enable_gpu_proving: bool,
+    /// Never fetch proof parameters.
+    #[arg(long)]
+    pub no_params_fetch: bool,
+    /// Test sizes: generate insecure parameters when they cannot be fetched.
+    #[arg(long)]
+    pub generate_test_params: bool,
+    /// Offer only storage and fetching, unless tasks are named.
+    #[arg(long, env = "LOTUS_WORKER_NO_DEFAULT")]
+    pub no_default: bool,
+    /// Which tasks to offer.
+    #[command(flatten, next_help_heading = "Tasks")]
+    pub tasks: TaskFlags,
+}
+
+macro_rules! task_flags {
+    ($($field:ident, $env:literal, $help:literal;)*) => {
+        /// The task switches.
+        #[derive(Debug, Default, Args)]
+        pub struct TaskFlags {
+            $(
+                #[doc = task_flag_help!($help)]
+                #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = BARE, value_name = "BOOL")]
+                pub $field: Option<TaskFlag>,
+            )*
+        }
+
+        impl TaskFlags {
+            /// Each switch with its name, its environment variable and what was given on the command line.
+            pub fn entries(&self) -> Vec<(&'static str, &'static str, Option<TaskFlag>)> {
+                vec![$((stringify!($field), $env, self.$field),)*]
+            }
+        }
+    };
+}
+
+task_flags! {
+    addpiece, "LOTUS_WORKER_ADDPIECE", "AddPiece (AP), and DataCid unless switched";
+    data_cid, "LOTUS_WORKER_DATA_CID", "DataCid (DC); as --addpiece unless given";
+    precommit1, "LOTUS_WORKER_PRECOMMIT1", "PreCommit1 (PC1)";
+    unseal, "LOTUS_WORKER_UNSEAL", "Unseal (UNS)";
+    precommit2, "LOTUS_WORKER_PRECOMMIT2", "PreCommit2 (PC2)";
+    commit, "LOTUS_WORKER_COMMIT", "Commit2 (C2)";
+    replica_update, "LOTUS_WORKER_REPLICA_UPDATE", "ReplicaUpdate (RU): not built yet, never offered";
+    prove_replica_update2, "LOTUS_WORKER_PROVE_REPLICA_UPDATE2", "ProveReplicaUpdate2 (PR2): not built yet, never offered";
+    regen_sector_key, "LOTUS_WORKER_REGEN_SECTOR_KEY", "RegenSectorKey (GSK): not built yet, never offered";
+    sector_download, "LOTUS_WORKER_SECTOR_DOWNLOAD", "DownloadSector (DL): not built yet, never offered";
+    windowpost, "LOTUS_WORKER_WINDOWPOST", "Window PoSt (WDP): not built yet, never offered";
+    winningpost, "LOTUS_WORKER_WINNINGPOST", "Winning PoSt (WNP): not built yet, never offered";
+}

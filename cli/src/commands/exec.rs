@@ -1,0 +1,47 @@
+//! `exec`: this process is an executor. It reads a request file and writes a report file; see `proofs/EXECUTORS.md`.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::process::ExitCode;
+
+use serde::Deserialize;
+
+use crate::args::ExecArgs;
+use crate::exit::{Code, Failure, report};
+
+/// Only what says which task a request is for.
+#[derive(Deserialize)]
+struct Request {
+    work: Work,
+}
+
+#[derive(Deserialize)]
+struct Work {
+    task: String,
+}
+
+/// Runs the task. The exit codes are the seam's own: 0 done, 1 failed, 2 request refused, 3 no report.
+pub fn run(args: &ExecArgs) -> ExitCode {
+    if let Some(failure) = wrong_task(args) {
+        return report(Err(failure));
+    }
+    match proofs::exec_files(&args.input, &args.output) {
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(error) => {
+            let _ = report(Err(Failure::from_error(Code::Failed, &error)));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// A request for another task than the command names. One that cannot be read is left to the executor, which says
+/// why in its report.
+fn wrong_task(args: &ExecArgs) -> Option<Failure> {
+    let file = File::open(&args.input).ok()?.take(proofs::REQUEST_BYTES_MAX);
+    let request: Request = serde_json::from_reader(BufReader::new(file)).ok()?;
+    let asked = request.work.task;
+    (!asked.eq_ignore_ascii_case(&args.task)).then(|| {
+        Failure::new(Code::Usage, format!("the request is for task {asked}, the command for {}", args.task))
+            .advise(format!("run `sealyard exec {}`", asked.to_ascii_lowercase()))
+    })
+}

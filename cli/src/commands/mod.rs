@@ -1,0 +1,12 @@
+//! Each command: its plan, its work, its exit code.
+
+pub mod auth;
+pub mod exec;
+pub mod init;
+pub mod operate;
+pub mod params;
+pub mod run;
+pub mod storage;
+pub mod version;
+pub mod worker;
+pub mod worker_run;

@@ -1,0 +1,121 @@
+//! The daily questions: workers, jobs, sectors, and pledging.
+
+use rpc::ManagerApi;
+use rpc::api::PledgeOptions;
+use rpc::extension::SectorDetail;
+use sealtasks::SectorNumber;
+use serde::Serialize;
+
+use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
+use crate::connect::{Connection, rpc_failure};
+use crate::exit::Outcome;
+use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, print_workers, state_of};
+
+/// `workers …`.
+pub async fn workers(connection: &Connection, command: &WorkersCommand) -> Outcome {
+    match command {
+        WorkersCommand::List(args) => list_workers(connection, *args).await,
+        WorkersCommand::JoinCommand { tasks, json } => super::auth::join_command(connection, tasks, *json).await,
+    }
+}
+
+/// `sealing …`.
+pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outcome {
+    match command {
+        SealingCommand::Workers(args) => list_workers(connection, *args).await,
+        SealingCommand::Jobs { all, json } => jobs(connection, *all, *json).await,
+    }
+}
+
+/// `sectors …`.
+pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outcome {
+    match command {
+        SectorsCommand::Pledge(args) => pledge(connection, args).await,
+        SectorsCommand::List(args) => {
+            let details = all_sectors(connection).await?;
+            if args.json { print_json(&details) } else { print_sectors(&details) }
+        }
+        SectorsCommand::Status { number, log, json } => {
+            let detail =
+                connection.manager.sector_detail(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
+            if *json { print_json(&detail) } else { print_sector(&detail, *log) }
+        }
+    }
+}
+
+async fn list_workers(connection: &Connection, args: ListArgs) -> Outcome {
+    let overview = connection.manager.overview().await.map_err(rpc_failure)?;
+    if args.json { print_json(&overview.workers) } else { print_workers(&overview.workers) }
+}
+
+async fn jobs(connection: &Connection, all: bool, json: bool) -> Outcome {
+    let mut jobs = connection.manager.jobs().await.map_err(rpc_failure)?;
+    if !all {
+        jobs.retain(|job| job.ended_ms == 0);
+    }
+    if json { print_json(&jobs) } else { print_jobs(&jobs, crate::clock::now_ms()) }
+}
+
+/// Every sector with its details, by number.
+pub async fn all_sectors(connection: &Connection) -> Result<Vec<SectorDetail>, crate::exit::Failure> {
+    let mut details = Vec::new();
+    for number in connection.manager.sectors_list().await.map_err(rpc_failure)? {
+        details.push(connection.manager.sector_detail(number).await.map_err(rpc_failure)?);
+    }
+    Ok(details)
+}
+
+/// `sectors pledge` and `pledge`.
+pub async fn pledge(connection: &Connection, args: &PledgeArgs) -> Outcome {
+    let options = PledgeOptions { stop_after_c1: args.until.is_some(), sector_size: None };
+    let mut pledged = Vec::new();
+    for _ in 0..args.count {
+        let sector = connection.manager.pledge(options).await.map_err(rpc_failure)?;
+        if !args.json {
+            line(&format!("Created CC sector: {}", sector.number))?;
+        }
+        pledged.push(sector);
+    }
+    if args.json { print_json(&pledged) } else { Ok(()) }
+}
+
+/// `info --json`.
+#[derive(Serialize)]
+struct Info {
+    miner: String,
+    sector_size: Option<sealtasks::SectorSize>,
+    chain: String,
+    workers: usize,
+    paths: usize,
+    sectors: std::collections::BTreeMap<String, u64>,
+}
+
+/// `info`.
+pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
+    let overview = connection.manager.overview().await.map_err(rpc_failure)?;
+    let mut states = std::collections::BTreeMap::new();
+    for detail in all_sectors(connection).await? {
+        *states.entry(state_of(&detail)).or_insert(0) += 1;
+    }
+    let info = Info {
+        miner: overview.miner,
+        sector_size: overview.sector_size,
+        chain: overview.chain,
+        workers: overview.workers.len(),
+        paths: overview.paths.len(),
+        sectors: states,
+    };
+    if args.json {
+        return print_json(&info);
+    }
+    let size = info.sector_size.map(|size| size.to_string()).unwrap_or_default();
+    line(&format!("Miner: {} ({size} sectors)", crate::show::paint::blue(&info.miner)))?;
+    line(&format!("Chain: {}", info.chain))?;
+    line("Sectors:")?;
+    line(&format!("        Total: {}", info.sectors.values().sum::<u64>()))?;
+    for (state, count) in &info.sectors {
+        line(&format!("        {state}: {count}"))?;
+    }
+    line(&format!("Workers: {}", info.workers))?;
+    line(&format!("Storage paths: {}", info.paths))
+}

@@ -1,0 +1,209 @@
+//! The processes of `sealyard dev`: a manager, worker A (AddPiece, PreCommit1), worker B (PreCommit2, Commit).
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rpc::ManagerApi;
+use rpc::api::PledgeOptions;
+use rpc::extension::{ManagerOverview, SectorDetail};
+use sealtasks::{SectorId, SectorSize};
+use tokio::process::{Child, Command};
+
+use super::live::Live;
+use crate::connect::{Connection, rpc_failure};
+use crate::exit::{Code, Failure, Outcome};
+
+/// How long a process may take until it answers.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long a process may take to end when asked.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// A manager and two workers, running.
+pub struct Yard {
+    dir: PathBuf,
+    children: Mutex<Vec<(&'static str, Child)>>,
+    connection: Connection,
+}
+
+impl Yard {
+    /// Starts everything. Returns when both workers are registered.
+    pub async fn start(dir: &Path, size: SectorSize, prove: bool, live: &Live) -> Result<Self, Failure> {
+        let program = std::env::current_exe()?;
+        let starter = Starter { program, dir: dir.to_owned() };
+        let size = size.to_string();
+        let init = ["init", "--actor", "f01000", "--sector-size", size.as_str(), "--no-local-storage"];
+        starter.complete("init", &init).await?;
+        std::fs::write(dir.join("manager/config.toml"), MANAGER_CONFIG)?;
+        let mut children = vec![("manager", starter.spawn("manager", &["run", "--listen", "127.0.0.1:0"])?)];
+        let connection = starter.connect(&mut children).await?;
+        live.say("the manager runs");
+
+        let mut worker_b = vec!["--precommit2"];
+        if prove {
+            worker_b.extend(["--commit", "--generate-test-params"]);
+        }
+        children.push(("A", starter.spawn_worker("A", &["--addpiece", "--precommit1"])?));
+        children.push(("B", starter.spawn_worker("B", &worker_b)?));
+        let yard = Self { dir: dir.to_owned(), children: Mutex::new(children), connection };
+        yard.wait_for_workers().await?;
+        let store = dir.join("B-store");
+        let store = store.to_string_lossy();
+        let worker_repo = dir.join("B");
+        let worker_repo = worker_repo.to_string_lossy();
+        starter
+            .complete("attach", &["storage", "attach", "--init", "--store", "--worker-repo", &worker_repo, &store])
+            .await?;
+        live.say("workers A (AP, PC1) and B (PC2, C1, C2, FIN) are registered");
+        Ok(yard)
+    }
+
+    /// Starts one sector.
+    pub async fn pledge(&self, stop_after_c1: bool) -> Result<SectorId, Failure> {
+        let options = PledgeOptions { stop_after_c1, sector_size: None };
+        self.connection.manager.pledge(options).await.map_err(rpc_failure)
+    }
+
+    /// How the sectors, the workers and the storage stand.
+    pub async fn look(&self, sectors: &[SectorId]) -> Result<(Vec<SectorDetail>, ManagerOverview), Failure> {
+        let mut details = Vec::new();
+        for sector in sectors {
+            details.push(self.connection.manager.sector_detail(sector.number).await.map_err(rpc_failure)?);
+        }
+        Ok((details, self.connection.manager.overview().await.map_err(rpc_failure)?))
+    }
+
+    /// An error when one of the processes has ended.
+    pub fn check_alive(&self) -> Outcome {
+        let mut children = self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (name, child) in children.iter_mut() {
+            if let Some(status) = child.try_wait()? {
+                let log = self.dir.join(format!("{name}.log"));
+                return Err(Failure::new(Code::Failed, format!("{name} ended ({status}): {}", last_lines(&log))));
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_for_workers(&self) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            self.check_alive()?;
+            let overview = self.connection.manager.overview().await.map_err(rpc_failure)?;
+            let there = |name: &str| overview.workers.iter().any(|worker| worker.name == name);
+            if there("A") && there("B") {
+                return Ok(());
+            }
+            if begun.elapsed() > START_MAX {
+                return Err(Failure::new(Code::Failed, "the workers did not register within a minute"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends the workers, then the manager.
+    pub async fn stop(self, live: &Live) {
+        let children = self.children.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (name, mut child) in children.into_iter().rev() {
+            drop(child.stdin.take()); // the process reads the end of its pipe as a request to stop
+            if tokio::time::timeout(STOP_MAX, child.wait()).await.is_err() {
+                live.say(&format!("{name} did not end within {} s and was killed", STOP_MAX.as_secs()));
+                let _ = child.kill().await; // it may have ended meanwhile, which is as good
+            }
+        }
+    }
+}
+
+/// The manager does no sealing of its own here, so that every task is seen on a remote worker.
+const MANAGER_CONFIG: &str = "\
+# Written by `sealyard dev`: the manager's own worker takes no tasks.
+[storage]
+allow_addpiece = false
+allow_precommit1 = false
+allow_precommit2 = false
+allow_commit = false
+allow_unseal = false
+";
+
+/// Starts processes in one directory.
+struct Starter {
+    program: PathBuf,
+    dir: PathBuf,
+}
+
+impl Starter {
+    fn command(&self, name: &str, args: &[&str]) -> Result<Command, Failure> {
+        let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--repo")
+            .arg(self.dir.join("manager"))
+            .args(args)
+            .env_remove("MINER_API_INFO") // an operator's own yard must not be touched from here
+            .env_remove("STORAGE_API_INFO")
+            .current_dir(&self.dir)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true);
+        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("LOTUS_WORKER_")) {
+            command.env_remove(variable);
+        }
+        Ok(command)
+    }
+
+    /// Runs to the end; an error carries what was printed.
+    async fn complete(&self, name: &str, args: &[&str]) -> Outcome {
+        let status = self.command(name, args)?.stdin(Stdio::null()).status().await?;
+        if status.success() {
+            return Ok(());
+        }
+        let log = self.dir.join(format!("{name}.log"));
+        Err(Failure::new(Code::Failed, format!("{} failed: {}", args.join(" "), last_lines(&log))))
+    }
+
+    /// Starts a process that ends with this one.
+    fn spawn(&self, name: &str, args: &[&str]) -> Result<Child, Failure> {
+        let mut command = self.command(name, args)?;
+        Ok(command.arg("--until-stdin-closes").stdin(Stdio::piped()).spawn()?)
+    }
+
+    fn spawn_worker(&self, name: &str, tasks: &[&str]) -> Result<Child, Failure> {
+        let repo = self.dir.join(name);
+        let repo = repo.to_string_lossy();
+        let mut args =
+            vec!["worker", "run", "--worker-repo", &repo, "--address", "127.0.0.1:0", "--name", name];
+        args.extend(tasks);
+        self.spawn(name, &args)
+    }
+
+    /// Waits until the manager answers.
+    async fn connect(&self, children: &mut [(&'static str, Child)]) -> Result<Connection, Failure> {
+        let begun = Instant::now();
+        loop {
+            if let Some((name, child)) = children.first_mut()
+                && let Some(status) = child.try_wait()?
+            {
+                let log = self.dir.join(format!("{name}.log"));
+                return Err(Failure::new(Code::Failed, format!("{name} ended ({status}): {}", last_lines(&log))));
+            }
+            if let Ok(connection) = Connection::from_repo(&self.dir.join("manager"))
+                && connection.manager.version().await.is_ok()
+            {
+                return Ok(connection);
+            }
+            if begun.elapsed() > START_MAX {
+                return Err(Failure::new(Code::Failed, "the manager did not answer within a minute"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The end of a log, for an error message.
+fn last_lines(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(3).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}

@@ -1,0 +1,108 @@
+//! Exit codes and the one place where a failure becomes words.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why the program ends. The numbers are documented in README ("Exit codes") and never change meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Something failed that has no code of its own.
+    Failed = 1,
+    /// The command line cannot be understood; nothing was done.
+    Usage = 2,
+    /// The repo is in use, exists already, is missing or cannot be read.
+    Repo = 3,
+    /// The address to listen on is taken or not ours.
+    Listen = 4,
+    /// The manager does not answer.
+    Unreachable = 5,
+    /// The token is missing or refused.
+    Token = 6,
+    /// The manager answered, but could not dial this worker back.
+    DialBack = 7,
+    /// Manager and worker speak different protocol versions.
+    Version = 8,
+    /// A setting or value that cannot be used: sector size, actor, resource variable, missing chain.
+    Setting = 9,
+    /// A storage path cannot be used.
+    Storage = 10,
+    /// Proof parameters are missing and were not to be fetched.
+    Parameters = 11,
+    /// Asked for something that is not built.
+    NotBuilt = 12,
+    /// A task or a proof failed.
+    Sealing = 13,
+}
+
+/// A failure on its way to the terminal: `error[CODE]: text`, the causes, and what to do.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    text: String,
+    causes: Vec<String>,
+    advice: Option<String>,
+}
+
+impl Failure {
+    /// A failure in words of our own.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), causes: Vec::new(), advice: None }
+    }
+
+    /// A failure from an error with its chain of causes.
+    pub fn from_error(code: Code, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string);
+        let mut failure = Self::new(code, error.to_string());
+        for cause in causes {
+            if !failure.text.contains(&cause) {
+                failure.causes.push(cause);
+            }
+        }
+        failure
+    }
+
+    /// Adds what to do about it.
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// One line, so that it can be found in a log: text, causes, advice.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error[{}]: {}", self.code as u8, self.text)?;
+        for cause in &self.causes {
+            write!(f, ": {cause}")?;
+        }
+        match &self.advice {
+            Some(advice) => write!(f, "; {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a command gives back.
+pub type Outcome = Result<(), Failure>;
+
+/// Prints the failure, if any, and gives the exit code. A closed pipe is the reader's choice, not a failure.
+pub fn report(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            anstream::eprintln!("{failure}");
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::from_error(Code::Failed, &error)
+    }
+}

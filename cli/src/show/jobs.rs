@@ -1,0 +1,43 @@
+//! `sealing jobs`.
+
+use rpc::extension::JobView;
+
+use super::{age, line, paint};
+use crate::exit::Outcome;
+
+/// Prints the jobs, running ones first, then by age. `now` is Unix milliseconds.
+pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
+    let mut sorted: Vec<&JobView> = jobs.iter().collect();
+    sorted.sort_by_key(|job| (rank(&job.state), job.queued_ms));
+    line(&format!("{:<10}{:<8}{:<14}{:<6}{:<13}{:<9}Why", "Attempt", "Sector", "Worker", "Task", "State", "Time"))?;
+    for job in sorted {
+        let since = if job.started_ms > 0 { job.started_ms } else { job.queued_ms };
+        let end = if job.ended_ms > 0 { job.ended_ms } else { now };
+        let text = format!("{:<13}", job.state);
+        let state = match job.state.as_str() {
+            "running" => paint::green(&text),
+            "failed" => paint::red(&text),
+            _ => paint::yellow(&text),
+        };
+        line(&format!(
+            "{:<10}{:<8}{:<14}{:<6}{state}{:<9}{}",
+            job.attempt.to_string(),
+            job.sector.number.to_string(),
+            job.worker.as_deref().unwrap_or("-"),
+            job.task.short(),
+            age(end.saturating_sub(since)),
+            job.reason
+        ))?;
+    }
+    Ok(())
+}
+
+fn rank(state: &str) -> u8 {
+    match state {
+        "running" => 0,
+        "acquiring" => 1,
+        "dispatching" => 2,
+        "queued" => 3,
+        _ => 4,
+    }
+}

@@ -1,0 +1,97 @@
+//! `sectors list` and `sectors status`.
+
+use rpc::extension::SectorDetail;
+
+use super::{age, clock, line, paint};
+use crate::exit::Outcome;
+
+/// The state as shown: without a chain a sector is proven to nobody but us, and says so.
+pub fn state_of(detail: &SectorDetail) -> String {
+    match (detail.state.as_str(), detail.chain.as_str()) {
+        ("Proving", "offline") => "Proving (offline)".to_owned(),
+        (state, _) => state.to_owned(),
+    }
+}
+
+/// Lotus's palette: green at rest, red when failed, yellow under way.
+fn painted(state: &str) -> String {
+    if state.starts_with("Proving") || state.starts_with("Available") {
+        paint::green(state)
+    } else if state.contains("Fail") || state.contains("Fault") {
+        paint::red(state)
+    } else {
+        paint::yellow(state)
+    }
+}
+
+/// Prints one line per sector.
+pub fn print_sectors(sectors: &[SectorDetail]) -> Outcome {
+    if sectors.is_empty() {
+        return line("no sectors; `sealyard sectors pledge` starts one");
+    }
+    line(&format!("{:<8}{:<22}{:<8}{:<10}Now", "ID", "State", "Proof", "Tasks"))?;
+    for sector in sectors {
+        let state = state_of(sector);
+        let gap = " ".repeat(22usize.saturating_sub(state.chars().count()));
+        let done = sector.tasks.iter().filter(|task| task.state == "done").count();
+        let now = sector.tasks.iter().rev().find(|task| task.state != "done");
+        let now = now.map(|task| {
+            let place = task.worker.as_deref().map(|name| format!(" on {name}")).unwrap_or_default();
+            let reason = if task.reason.is_empty() { String::new() } else { format!(": {}", task.reason) };
+            format!("{} {}{place}{reason}", task.task, task.state)
+        });
+        let tail = now.unwrap_or_default();
+        let id = sector.sector.number;
+        line(&format!("{id:<8}{}{gap}{:<8}{done:<10}{tail}", painted(&state), sector.proof_type))?;
+        if !sector.last_error.is_empty() {
+            line(&format!("        {}", paint::red(&sector.last_error)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints everything known of one sector.
+pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
+    let value = |text: &Option<String>| text.clone().unwrap_or_default();
+    line(&format!("SectorID:\t{}", sector.sector.number))?;
+    line(&format!("Status:\t\t{}", painted(&state_of(sector))))?;
+    line(&format!("Miner:\t\tf0{}", sector.sector.miner.get()))?;
+    line(&format!("SealProof:\t{}", sector.proof_type))?;
+    line(&format!("Chain:\t\t{}", sector.chain))?;
+    line(&format!("CIDcommD:\t{}", value(&sector.comm_d)))?;
+    line(&format!("CIDcommR:\t{}", value(&sector.comm_r)))?;
+    line(&format!("Ticket:\t\t{}", value(&sector.ticket)))?;
+    line(&format!("TicketH:\t{}", sector.ticket_epoch))?;
+    line(&format!("Seed:\t\t{}", value(&sector.seed)))?;
+    line(&format!("SeedH:\t\t{}", sector.seed_epoch))?;
+    line(&format!("C1 SHA-256:\t{}", value(&sector.c1_sha256)))?;
+    line(&format!("Proof:\t\t{}", value(&sector.proof)))?;
+    let verified = match sector.verified {
+        Some(true) => paint::green("yes"),
+        Some(false) => paint::red("NO"),
+        None => "not yet".to_owned(),
+    };
+    line(&format!("Verified:\t{verified}"))?;
+    for (size, cid) in &sector.pieces {
+        line(&format!("Piece:\t\t{size} {cid}"))?;
+    }
+    if !sector.last_error.is_empty() {
+        line(&format!("Last Error:\t{}", paint::red(&sector.last_error)))?;
+    }
+    for task in &sector.tasks {
+        let place = task.worker.as_deref().unwrap_or("-");
+        let span = if task.ended_ms > task.started_ms && task.started_ms > 0 {
+            age(task.ended_ms - task.started_ms)
+        } else {
+            "-".to_owned()
+        };
+        line(&format!("Task:\t\t{:<4} {:<12} on {place:<12} {span}", task.task.short(), task.state))?;
+    }
+    if log {
+        line("--------\nEvent Log:")?;
+        for (index, (at, kind, text)) in sector.log.iter().enumerate() {
+            line(&format!("{index}.\t{}:\t[{kind}]\t{text}", clock(*at)))?;
+        }
+    }
+    Ok(())
+}

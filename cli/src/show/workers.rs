@@ -1,0 +1,73 @@
+//! `workers list` (alias `sealing workers`): every worker with its tasks and bars.
+
+use rpc::extension::WorkerView;
+
+use super::{bar, bytes, line, paint};
+use crate::exit::Outcome;
+
+const WIDTH: usize = 64;
+
+/// Prints all workers, sorted by name.
+pub fn print_workers(workers: &[WorkerView]) -> Outcome {
+    let mut sorted: Vec<&WorkerView> = workers.iter().collect();
+    sorted.sort_by(|a, b| (&a.name, a.session).cmp(&(&b.name, b.session)));
+    if sorted.is_empty() {
+        return line("no workers; `sealyard workers join-command` prints the line to run on another machine");
+    }
+    for worker in sorted {
+        print_worker(worker)?;
+    }
+    Ok(())
+}
+
+fn print_worker(worker: &WorkerView) -> Outcome {
+    let mut marks = Vec::new();
+    if !worker.enabled {
+        marks.push(paint::red("disabled"));
+    }
+    if worker.state != "live" {
+        marks.push(paint::red(&worker.state));
+    }
+    let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
+    let place = if worker.url.is_empty() { "in the manager".to_owned() } else { worker.url.clone() };
+    line(&format!("Worker {}, host {}, {} at {place}{marks}", worker.session, paint::magenta(&worker.name), worker.kind))?;
+    line(&format!("        TASK: {}", tasks(worker)))?;
+    for (task, reason) in &worker.pending {
+        line(&format!("        {}:   {}", paint::yellow(&format!("{:<3}", task.short())), paint::yellow(reason)))?;
+    }
+    let (used, cpus) = worker.cpu;
+    line(&format!("        CPU:  [{}] {used}/{cpus} core(s) in use", bar(WIDTH, cpus as f64, &[(used as f64, '|')])))?;
+    for (label, (charged, others, all)) in [("RAM: ", worker.ram), ("VMEM:", worker.vmem)] {
+        let taken = charged.max(others);
+        let drawn = bar(WIDTH, all as f64, &[(others as f64, ':'), (taken.saturating_sub(others) as f64, '|')]);
+        let percent = if all > 0 { taken as f64 / all as f64 * 100.0 } else { 0.0 };
+        line(&format!("        {label} [{drawn}] {percent:.0}% {}/{}", bytes(taken), bytes(all)))?;
+    }
+    if !worker.gpus.is_empty() {
+        let all = worker.gpus.len() as f64;
+        let drawn = bar(WIDTH, all, &[(worker.gpu_used, '|')]);
+        let percent = worker.gpu_used / all * 100.0;
+        line(&format!("        GPU:  [{drawn}] {percent:.0}% {:.2}/{all} gpu(s) in use", worker.gpu_used))?;
+    }
+    for (index, gpu) in worker.gpus.iter().enumerate() {
+        let used = (worker.gpu_used - index as f64) > 0.0;
+        let text = if used { paint::green(&format!("{gpu}, used")) } else { paint::blue(&format!("{gpu}, not used")) };
+        line(&format!("        GPU: {text}"))?;
+    }
+    Ok(())
+}
+
+/// `PC1(1/4) AP(0) GET(3)`: running of limit; cyan where there is no limit, yellow at the limit.
+fn tasks(worker: &WorkerView) -> String {
+    let one = |short: &str| {
+        let running = worker.running.get(short).copied().unwrap_or(0);
+        match worker.limits.get(short) {
+            Some(limit) if running >= *limit => paint::yellow(&format!("({running}/{limit})")),
+            Some(limit) => paint::green(&format!("({running}/{limit})")),
+            None => paint::cyan(&format!("({running})")),
+        }
+    };
+    let list: Vec<String> =
+        worker.tasks.iter().map(|task| format!("{}{}", paint::blue(task.short()), one(task.short()))).collect();
+    if list.is_empty() { "none".to_owned() } else { list.join(" ") }
+}
