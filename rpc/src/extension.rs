@@ -77,6 +77,8 @@ pub struct ManagerOverview {
     pub sector_size: Option<SectorSize>,
     /// Where tickets and seeds come from: `offline`.
     pub chain: String,
+    /// The API's multiaddr as other machines reach it, where the manager was told (`--advertise`) or listens there.
+    pub advertised: Option<String>,
     /// All workers.
     pub workers: Vec<WorkerView>,
     /// All storage paths.
