@@ -7,6 +7,7 @@
 //! lie on disk (`sectorstore.json`) in `stores`.
 
 mod commitment;
+mod epoch;
 mod failure;
 mod file_type;
 mod ids;
@@ -20,6 +21,7 @@ mod storage;
 mod task_type;
 
 pub use commitment::{Commitment, CommitmentError, ProverId, SealedCid, UnsealedCid};
+pub use epoch::ChainEpoch;
 pub use failure::{CallError, CallErrorCode, FailureClass};
 pub use file_type::{
     AcquireMode, FileType, FileTypeError, FileTypes, PathType, SpaceTable, finalized_space, sealing_space,

@@ -1,0 +1,112 @@
+//! What the driver tells a sector.
+
+use sealtasks::{ChainEpoch, FailureClass, Seed, TaskOutput, Ticket};
+
+use crate::SectorState;
+
+/// Something that happened to a sector. Times are wall milliseconds that never go back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SectorEvent {
+    /// Begin. A pledged sector has begun already.
+    Start,
+    /// The task (or the verification) that was asked for gave this.
+    TaskDone {
+        /// Its result.
+        output: TaskOutput,
+        /// When it was taken.
+        now_ms: u64,
+    },
+    /// The task, the verification, or the asking for ticket or seed failed.
+    Failed {
+        /// What kind of failure; decides about the retry.
+        class: FailureClass,
+        /// The chain of causes, outermost first.
+        message: String,
+        /// When it was taken.
+        now_ms: u64,
+    },
+    /// The sealing randomness and the height it was drawn at.
+    TicketReady {
+        /// The randomness.
+        ticket: Ticket,
+        /// The height; 0 from an offline source.
+        epoch: ChainEpoch,
+    },
+    /// The interactive randomness and the height it was drawn at.
+    SeedReady {
+        /// The randomness.
+        seed: Seed,
+        /// The height; 0 from an offline source.
+        epoch: ChainEpoch,
+    },
+    /// The back-off is over.
+    RetryDue {
+        /// The time now.
+        now_ms: u64,
+    },
+    /// The operator wants the retry at once; every budget starts anew.
+    RetryNow,
+}
+
+impl SectorEvent {
+    /// What the event is, for messages.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::TaskDone { output, .. } => match output {
+                TaskOutput::DataCid(_) => "result of DC",
+                TaskOutput::AddPiece(_) => "result of AP",
+                TaskOutput::PreCommit1(_) => "result of PC1",
+                TaskOutput::PreCommit2 { .. } => "result of PC2",
+                TaskOutput::Commit1(_) => "result of C1",
+                TaskOutput::Commit2(_) => "result of C2",
+                TaskOutput::Finalize => "result of FIN",
+                TaskOutput::ReleaseUnsealed => "result of FUS",
+                TaskOutput::Fetch => "result of GET",
+                TaskOutput::Move => "result of MOVE",
+                TaskOutput::Unseal => "result of UNS",
+                TaskOutput::Verify(_) => "result of VERIFY",
+            },
+            Self::Failed { .. } => "failure",
+            Self::TicketReady { .. } => "ticket",
+            Self::SeedReady { .. } => "seed",
+            Self::RetryDue { .. } => "due retry",
+            Self::RetryNow => "retry by the operator",
+        }
+    }
+}
+
+/// An event that the sector does not take now. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransitionError {
+    /// The sector does not wait for this.
+    #[error("a sector in {state} that waits for {awaited} takes no {event}")]
+    Unexpected {
+        /// Where the sector stands.
+        state: SectorState,
+        /// What it waits for.
+        awaited: &'static str,
+        /// What came instead.
+        event: &'static str,
+    },
+    /// The back-off is not over.
+    #[error(
+        "the retry from {state} is due at {not_before_ms} ms, and it is {now_ms} ms; wait, or retry by the operator"
+    )]
+    TooEarly {
+        /// Where the sector stands.
+        state: SectorState,
+        /// When it is due.
+        not_before_ms: u64,
+        /// The time that came with the event.
+        now_ms: u64,
+    },
+    /// Only the operator may retry.
+    #[error(
+        "the retry from {state} waits for the operator: look into the last failure, then retry the sector"
+    )]
+    OperatorOnly {
+        /// Where the sector stands.
+        state: SectorState,
+    },
+}
