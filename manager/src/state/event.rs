@@ -1,0 +1,285 @@
+//! What happened: the events that are the durable truth. Never: how they look in rows (see `projection`).
+
+use sealtasks::{AttemptId, CallId, FileType, FileTypes, SectorId, SectorRef, StorageId, TaskId, TaskType, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened. Its serde form is the body of a row of table `event`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StateEvent {
+    /// A manager began its epoch.
+    ManagerStarted {
+        /// For people, for example `sealyard 0.1.0`.
+        software: String,
+    },
+    /// A sector was pledged; its number is never given out again.
+    SectorPledged {
+        /// Which.
+        sector: SectorRef,
+        /// Its first state's name.
+        state: String,
+        /// The pipeline's record, as JSON.
+        record: serde_json::Value,
+    },
+    /// The pipeline applied an event to a sector.
+    SectorStepped {
+        /// Which.
+        sector: SectorId,
+        /// The state it is in now.
+        state: String,
+        /// For people: what happened.
+        text: String,
+        /// The pipeline's event, as JSON.
+        event: serde_json::Value,
+        /// The record after it, as JSON. It follows from the events, so it stands in the sector's row alone.
+        #[serde(skip)]
+        record: serde_json::Value,
+    },
+    /// A task was given to the scheduler.
+    TaskSubmitted {
+        /// Its id, never used before.
+        task: TaskId,
+        /// The sector it is for.
+        sector: SectorRef,
+        /// As what it is scheduled.
+        task_type: TaskType,
+        /// The input's short code, for example `PC1`, `MOVE`.
+        step: String,
+    },
+    /// A task came to its end; there are no more attempts.
+    TaskEnded {
+        /// Which.
+        task: TaskId,
+        /// How.
+        outcome: TaskOutcome,
+        /// Why, for people; empty when done.
+        reason: String,
+    },
+    /// The scheduler bound an attempt to a worker; the worker has not been called yet.
+    AttemptBound {
+        /// Which.
+        attempt: AttemptId,
+        /// The worker's session.
+        worker: WorkerId,
+        /// The worker's name.
+        name: String,
+        /// Where it is called; empty for the manager's own.
+        url: String,
+        /// `sealyard`, `lotus` or `local`.
+        peer: String,
+        /// Space promised with the binding.
+        reservations: Vec<ReservedSpace>,
+    },
+    /// After a restart an attempt was found with a worker, perhaps under a new session.
+    AttemptAdopted {
+        /// Which.
+        attempt: AttemptId,
+        /// The worker's session now.
+        worker: WorkerId,
+        /// The worker's name.
+        name: String,
+        /// Where it is called now.
+        url: String,
+    },
+    /// A worker accepted a call for an attempt.
+    CallAccepted {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The worker's id for the call.
+        call: CallId,
+        /// Which of the attempt's calls.
+        stage: CallStage,
+    },
+    /// A call's result arrived and was taken.
+    CallReturned {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The call.
+        call: CallId,
+        /// Which of the attempt's calls.
+        stage: CallStage,
+        /// The worker's error; `None` = it worked. The output stands in the sector's next step.
+        error: Option<String>,
+        /// How long the work took on the worker, in milliseconds; 0 = not told.
+        work_ms: u64,
+        /// Bytes received from other machines for this call.
+        bytes_fetched: u64,
+    },
+    /// A result arrived for a call that nobody asked for as far as we know. It is kept, not refused.
+    CallOrphaned {
+        /// The call.
+        call: CallId,
+        /// The `Return…` method.
+        method: String,
+        /// The result, as JSON: `{"Ok": …}` or `{"Err": …}`.
+        result: serde_json::Value,
+    },
+    /// An attempt ended; what it held is free.
+    AttemptEnded {
+        /// Which.
+        attempt: AttemptId,
+        /// How.
+        outcome: AttemptOutcome,
+        /// Why, for people; empty when done.
+        reason: String,
+    },
+    /// The pipeline permits that the last copy of a file is deleted.
+    DeletePermitted {
+        /// Of which sector.
+        sector: SectorId,
+        /// Which file.
+        file: FileType,
+        /// On which path.
+        path: StorageId,
+        /// Why it is no longer needed.
+        reason: String,
+    },
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskOutcome {
+    /// Its result was taken.
+    Done,
+    /// It failed; the pipeline decides what is next.
+    Failed,
+    /// Taken out by an operator.
+    Cancelled,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// Its result was taken.
+    Done,
+    /// Its worker reported a failure.
+    Failed,
+    /// The worker did not take it.
+    StartFailed,
+    /// The worker lost or disowned it; the task goes on as a new attempt.
+    Requeued,
+    /// An operator stopped it.
+    Aborted,
+}
+
+/// Which of an attempt's calls: bringing the inputs, or the task itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallStage {
+    /// The `Fetch` before the task.
+    Prepare,
+    /// The task's own call.
+    Work,
+}
+
+/// Bytes promised to an attempt on a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservedSpace {
+    /// The path.
+    pub path: StorageId,
+    /// For which files.
+    pub types: FileTypes,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+macro_rules! words {
+    ($type:ty { $($variant:ident = $word:literal,)* }) => {
+        impl $type {
+            /// The word in the rows.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The value with this word.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+words! { TaskOutcome { Done = "done", Failed = "failed", Cancelled = "cancelled", } }
+words! { CallStage { Prepare = "prepare", Work = "work", } }
+words! {
+    AttemptOutcome {
+        Done = "done", Failed = "failed", StartFailed = "start_failed", Requeued = "requeued", Aborted = "aborted",
+    }
+}
+
+/// What an event is about, for its row's columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Subject {
+    pub(super) sector: Option<SectorId>,
+    pub(super) task: Option<TaskId>,
+    pub(super) attempt: Option<u32>,
+}
+
+impl StateEvent {
+    /// The word in column `kind`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ManagerStarted { .. } => "manager_started",
+            Self::SectorPledged { .. } => "sector_pledged",
+            Self::SectorStepped { .. } => "sector_stepped",
+            Self::TaskSubmitted { .. } => "task_submitted",
+            Self::TaskEnded { .. } => "task_ended",
+            Self::AttemptBound { .. } => "attempt_bound",
+            Self::AttemptAdopted { .. } => "attempt_adopted",
+            Self::CallAccepted { .. } => "call_accepted",
+            Self::CallReturned { .. } => "call_returned",
+            Self::CallOrphaned { .. } => "call_orphaned",
+            Self::AttemptEnded { .. } => "attempt_ended",
+            Self::DeletePermitted { .. } => "delete_permitted",
+        }
+    }
+
+    pub(super) const fn subject(&self) -> Subject {
+        let (sector, task, attempt) = match self {
+            Self::ManagerStarted { .. } => (None, None, None),
+            Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
+            Self::SectorStepped { sector, .. } | Self::DeletePermitted { sector, .. } => (Some(*sector), None, None),
+            Self::TaskSubmitted { task, sector, .. } => (Some(sector.id), Some(*task), None),
+            Self::TaskEnded { task, .. } => (None, Some(*task), None),
+            Self::CallOrphaned { call, .. } => (Some(call.sector), None, None),
+            Self::AttemptBound { attempt, .. }
+            | Self::AttemptAdopted { attempt, .. }
+            | Self::CallAccepted { attempt, .. }
+            | Self::CallReturned { attempt, .. }
+            | Self::AttemptEnded { attempt, .. } => (None, Some(attempt.task), Some(attempt.attempt)),
+        };
+        Subject { sector, task, attempt }
+    }
+}
+
+impl StateEvent {
+    /// The event in words.
+    pub fn text(&self) -> String {
+        let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        match self {
+            Self::ManagerStarted { software } => format!("{software} started"),
+            Self::SectorPledged { sector, state, .. } => format!("{} pledged, {state}", sector.id),
+            Self::SectorStepped { text, .. } => text.clone(),
+            Self::TaskSubmitted { task, step, .. } => format!("task {task} ({step}) queued"),
+            Self::TaskEnded { task, outcome, reason } => format!("task {task} {}{}", outcome.word(), because(reason)),
+            Self::AttemptBound { attempt, name, .. } => format!("attempt {attempt} bound to {name}"),
+            Self::AttemptAdopted { attempt, name, .. } => format!("attempt {attempt} found again on {name}"),
+            Self::CallAccepted { attempt, call, stage } => {
+                format!("attempt {attempt}: call {call} ({}) accepted", stage.word())
+            }
+            Self::CallReturned { attempt, stage, error, .. } => {
+                let outcome = error.as_ref().map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"));
+                format!("attempt {attempt}: {} {outcome}", stage.word())
+            }
+            Self::CallOrphaned { call, method, .. } => format!("{method} for the unknown call {call} kept"),
+            Self::AttemptEnded { attempt, outcome, reason } => {
+                format!("attempt {attempt} {}{}", outcome.word(), because(reason))
+            }
+            Self::DeletePermitted { file, path, reason, .. } => {
+                format!("{file} on {path} may be deleted{}", because(reason))
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Whose manager this is: fixed when the repo is made. Never: anything that changes later.
+
+use rusqlite::{Connection, OptionalExtension as _};
+use sealtasks::{ActorId, SectorSize};
+
+use super::{State, StateError, database, loaded, stored};
+
+/// The miner and what its sectors are made of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MinerIdentity {
+    /// The miner actor.
+    pub actor: ActorId,
+    /// Its sector size.
+    pub sector_size: SectorSize,
+    /// The secret from which the offline source of tickets and seeds derives them.
+    pub beacon: [u8; 32],
+}
+
+impl std::fmt::Debug for MinerIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The beacon is a secret and stays out of logs.
+        write!(f, "MinerIdentity({}, {} bytes)", self.actor, self.sector_size.bytes())
+    }
+}
+
+impl State {
+    /// The miner this repo was made for.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn miner(&self) -> Result<MinerIdentity, StateError> {
+        self.read(load).await
+    }
+}
+
+/// Writes the identity into a new database.
+pub(super) fn store(connection: &Connection, miner: &MinerIdentity) -> Result<(), StateError> {
+    let actor = stored("miner actor", miner.actor.get())?;
+    let size = stored("sector size", miner.sector_size.bytes())?;
+    connection
+        .execute(
+            "INSERT INTO miner (only_row, actor, sector_size, beacon) VALUES (0, ?1, ?2, ?3)",
+            (actor, size, miner.beacon.as_slice()),
+        )
+        .map_err(database("store the miner"))?;
+    Ok(())
+}
+
+fn load(connection: &Connection) -> Result<MinerIdentity, StateError> {
+    let row: Option<(i64, i64, Vec<u8>)> = connection
+        .query_row("SELECT actor, sector_size, beacon FROM miner", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()
+        .map_err(database("read the miner"))?;
+    let bad = |detail: &str| StateError::Corrupt { what: "miner", detail: detail.to_owned() };
+    let (actor, size, beacon) = row.ok_or_else(|| bad("the row is missing"))?;
+    let size = loaded("sector size", size)?;
+    Ok(MinerIdentity {
+        actor: ActorId::new(loaded("miner actor", actor)?),
+        sector_size: SectorSize::from_bytes(size).ok_or_else(|| bad("its sector size is none of the five"))?,
+        beacon: beacon.try_into().map_err(|_| bad("its beacon secret is not 32 bytes long"))?,
+    })
+}

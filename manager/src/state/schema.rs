@@ -1,0 +1,145 @@
+//! The tables, the schema version and the epoch. Never: what the rows mean (see `projection`).
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored};
+
+/// The schema this program reads and writes, in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+/// How long a statement waits for another connection's transaction: one fsync of a slow disk, many times over.
+const BUSY_WAIT: Duration = Duration::from_secs(30);
+
+const TABLES: &str = "
+CREATE TABLE miner (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
+    actor INTEGER NOT NULL, sector_size INTEGER NOT NULL, beacon BLOB NOT NULL
+) STRICT;
+-- epoch: of the newest manager. last_ms: the latest time in any event. next_*: ids never given out before.
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+INSERT INTO counter VALUES ('epoch', 0), ('last_ms', 0), ('next_sector', 1), ('next_task', 1);
+-- The truth. Rows are added and never changed.
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, at_ms INTEGER NOT NULL, kind TEXT NOT NULL,
+    miner INTEGER, number INTEGER, task INTEGER, attempt INTEGER, body TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_of_sector ON event (miner, number, seq) WHERE number IS NOT NULL;
+-- All below is what the events amount to.
+CREATE TABLE sector (
+    miner INTEGER NOT NULL, number INTEGER NOT NULL, proof INTEGER NOT NULL, state TEXT NOT NULL,
+    record TEXT NOT NULL, changed_ms INTEGER NOT NULL, PRIMARY KEY (miner, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE task (
+    id INTEGER PRIMARY KEY, miner INTEGER NOT NULL, number INTEGER NOT NULL, proof INTEGER NOT NULL,
+    kind TEXT NOT NULL, step TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX task_of_sector ON task (miner, number, id);
+CREATE INDEX task_open ON task (id) WHERE ended_ms = 0;
+CREATE INDEX task_ended ON task (ended_ms) WHERE ended_ms > 0;
+CREATE TABLE attempt (
+    task INTEGER NOT NULL REFERENCES task (id), attempt INTEGER NOT NULL, worker TEXT NOT NULL, name TEXT NOT NULL,
+    url TEXT NOT NULL, peer TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, bound_ms INTEGER NOT NULL,
+    started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, bytes_fetched INTEGER NOT NULL,
+    PRIMARY KEY (task, attempt)
+) STRICT, WITHOUT ROWID;
+-- state: held, returned, or orphan (returned by a worker, asked for by nobody we know; kept with its result).
+CREATE TABLE call (
+    id TEXT PRIMARY KEY, task INTEGER, attempt INTEGER, stage TEXT NOT NULL, state TEXT NOT NULL,
+    accepted_ms INTEGER NOT NULL, returned_ms INTEGER NOT NULL, result TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX call_of_attempt ON call (task, attempt);
+-- Bytes promised to an attempt on a path; gone when the attempt ends.
+CREATE TABLE reservation (
+    task INTEGER NOT NULL, attempt INTEGER NOT NULL, path TEXT NOT NULL, types INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (task, attempt, path, types)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Makes the file, its tables and the miner's row.
+pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {
+    let mut connection = Connection::open(path).map_err(database("be created"))?;
+    configure(&connection)?;
+    let transaction = connection.transaction().map_err(database("begin"))?;
+    transaction.execute_batch(TABLES).map_err(database("make its tables"))?;
+    identity::store(&transaction, miner)?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(database("store its version"))?;
+    transaction.commit().map_err(database("commit"))?;
+    // One file again, so that a new repo can be moved into place as a whole.
+    connection.pragma_update(None, "journal_mode", "DELETE").map_err(database("leave WAL mode"))?;
+    connection.close().map_err(|(_, source)| StateError::Database { action: "close", source })
+}
+
+/// Opens an existing database of this version.
+pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
+    if !path.is_file() {
+        return Err(StateError::Missing { path: path.to_owned() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(database("be opened"))?;
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(database("tell its version"))?;
+    if found != VERSION {
+        return Err(StateError::Schema { path: path.to_owned(), found, expected: VERSION });
+    }
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), StateError> {
+    connection.busy_timeout(BUSY_WAIT).map_err(database("set its wait limit"))?;
+    // Both pragmas answer with the value in force; a file system that cannot do WAL says so here.
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(database("enter WAL mode"))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        let detail = format!("{mode}; put the repo on a local file system, where SQLite's WAL works");
+        return Err(StateError::Corrupt { what: "journal mode", detail });
+    }
+    connection.pragma_update(None, "synchronous", "FULL").map_err(database("set synchronous=FULL"))?;
+    connection.pragma_update(None, "foreign_keys", "ON").map_err(database("set foreign_keys=ON"))
+}
+
+/// Begins the next epoch. Also gives the latest stored time in Unix milliseconds.
+pub(super) fn begin_epoch(connection: &mut Connection) -> Result<(Epoch, u64), StateError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(database("begin an epoch"))?;
+    let last = counter(&transaction, "epoch")?;
+    let epoch = last.checked_add(1).ok_or_else(|| StateError::Corrupt {
+        what: "epoch",
+        detail: format!("{last} is the last there is"),
+    })?;
+    raise_counter(&transaction, "epoch", epoch)?;
+    let last_ms = counter(&transaction, "last_ms")?;
+    transaction.commit().map_err(database("begin an epoch"))?;
+    Ok((Epoch(epoch), last_ms))
+}
+
+/// The newest epoch in the database.
+pub(super) fn newest_epoch(connection: &Connection) -> Result<Epoch, StateError> {
+    counter(connection, "epoch").map(Epoch)
+}
+
+/// One of the counters.
+pub(super) fn counter(connection: &Connection, name: &'static str) -> Result<u64, StateError> {
+    let value: i64 = connection
+        .prepare_cached("SELECT value FROM counter WHERE name = ?1")
+        .and_then(|mut statement| statement.query_row([name], |row| row.get(0)))
+        .map_err(database("read a counter"))?;
+    loaded(name, value)
+}
+
+/// Raises a counter; a smaller value changes nothing.
+pub(super) fn raise_counter(connection: &Connection, name: &'static str, value: u64) -> Result<(), StateError> {
+    let value = stored(name, value)?;
+    connection
+        .prepare_cached("UPDATE counter SET value = max(value, ?2) WHERE name = ?1")
+        .and_then(|mut statement| statement.execute((name, value)))
+        .map_err(database("store a counter"))?;
+    Ok(())
+}
