@@ -1,0 +1,194 @@
+//! fr32 padding on streams: put on while reading, put on while writing, taken off while reading.
+//!
+//! Each holds one buffer of 64 KiB for either side, whatever flows through it. None of them delivers half a chunk: an
+//! input that ends inside one is an error.
+
+use std::io::{self, Read, Write};
+
+use super::{Fr32Error, PADDED_CHUNK, RAW_CHUNK, Window, pad, unpad};
+
+/// Chunks per buffer: 64 KiB of padded bytes stay in the second-level cache.
+const CHUNKS: usize = 512;
+
+/// Takes the padding off a stream of padded bytes and delivers the raw bytes of one [`Window`].
+///
+/// The stream must begin at `window.padded.start`; nothing beyond `window.padded.end` is read from it. A stream that
+/// ends before the window does is an error of kind `UnexpectedEof`.
+pub struct UnpadReader<R> {
+    inner: R,
+    /// Padded bytes still to be taken from `inner`.
+    padded_left: u64,
+    /// Raw bytes still to be delivered.
+    raw_left: u64,
+    padded: Vec<u8>,
+    raw: Vec<u8>,
+    /// What part of `raw` was delivered.
+    taken: usize,
+    skip: usize,
+}
+
+impl<R: Read> UnpadReader<R> {
+    /// A reader of the raw bytes of `window`, whose padded bytes `inner` delivers.
+    pub fn new(inner: R, window: &Window) -> Self {
+        Self {
+            inner,
+            padded_left: window.padded.end.saturating_sub(window.padded.start),
+            raw_left: window.len,
+            padded: Vec::new(),
+            raw: Vec::new(),
+            taken: 0,
+            skip: window.skip,
+        }
+    }
+
+    /// Raw bytes still to come.
+    pub fn remaining(&self) -> u64 {
+        self.raw_left
+    }
+
+    fn refill(&mut self) -> io::Result<()> {
+        let most = (CHUNKS * PADDED_CHUNK) as u64;
+        let take = self.padded_left.min(most) as usize;
+        self.padded.resize(take, 0);
+        self.inner.read_exact(&mut self.padded)?;
+        self.raw.resize(take / PADDED_CHUNK * RAW_CHUNK, 0);
+        unpad(&self.padded, &mut self.raw).map_err(invalid)?;
+        self.padded_left -= take as u64;
+        self.taken = std::mem::take(&mut self.skip);
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for UnpadReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.raw_left == 0 || out.is_empty() {
+            return Ok(0);
+        }
+        if self.taken == self.raw.len() {
+            // A failed fill must not leave old bytes to be delivered as new ones.
+            self.raw.clear();
+            self.taken = 0;
+            self.refill()?;
+        }
+        let ready = &self.raw[self.taken..];
+        if ready.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the window is shorter than its raw length",
+            ));
+        }
+        let count = ready.len().min(out.len()).min(usize::try_from(self.raw_left).unwrap_or(usize::MAX));
+        out[..count].copy_from_slice(&ready[..count]);
+        self.taken += count;
+        self.raw_left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// Puts the padding on a stream of raw bytes while it is read.
+///
+/// The stream must end on a multiple of 127 bytes; else the last read is an error of kind `InvalidData`.
+pub struct PadReader<R> {
+    inner: R,
+    raw: Vec<u8>,
+    padded: Vec<u8>,
+    taken: usize,
+    ended: bool,
+}
+
+impl<R: Read> PadReader<R> {
+    /// A reader of the padded form of what `inner` delivers.
+    pub fn new(inner: R) -> Self {
+        Self { inner, raw: vec![0; CHUNKS * RAW_CHUNK], padded: Vec::new(), taken: 0, ended: false }
+    }
+}
+
+impl<R: Read> Read for PadReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.padded.len() && !self.ended && !out.is_empty() {
+            self.padded.clear();
+            self.taken = 0;
+            let filled = read_full(&mut self.inner, &mut self.raw)?;
+            self.ended = filled < self.raw.len();
+            if !filled.is_multiple_of(RAW_CHUNK) {
+                return Err(invalid(Fr32Error::RawLength { bytes: filled }));
+            }
+            self.padded.resize(filled / RAW_CHUNK * PADDED_CHUNK, 0);
+            pad(&self.raw[..filled], &mut self.padded).map_err(invalid)?;
+        }
+        let ready = &self.padded[self.taken..];
+        let count = ready.len().min(out.len());
+        out[..count].copy_from_slice(&ready[..count]);
+        self.taken += count;
+        Ok(count)
+    }
+}
+
+/// Puts the padding on raw bytes on their way into a writer.
+///
+/// [`PadWriter::finish`] must be called: it writes what is still held back, and is where a total that is not a multiple
+/// of 127 shows. Dropping the writer loses what is held back.
+pub struct PadWriter<W> {
+    inner: W,
+    raw: Vec<u8>,
+    padded: Vec<u8>,
+}
+
+impl<W: Write> PadWriter<W> {
+    /// A writer that hands the padded form on to `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { inner, raw: Vec::with_capacity(CHUNKS * RAW_CHUNK), padded: vec![0; CHUNKS * PADDED_CHUNK] }
+    }
+
+    /// Writes the rest and gives the inner writer back, flushed.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.raw.len().is_multiple_of(RAW_CHUNK) {
+            return Err(invalid(Fr32Error::RawLength { bytes: self.raw.len() }));
+        }
+        self.drain()?;
+        self.inner.flush()?;
+        Ok(self.inner)
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        let padded = &mut self.padded[..self.raw.len() / RAW_CHUNK * PADDED_CHUNK];
+        pad(&self.raw, padded).map_err(invalid)?;
+        self.inner.write_all(padded)?;
+        self.raw.clear();
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for PadWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.raw.len() == CHUNKS * RAW_CHUNK {
+            self.drain()?;
+        }
+        let count = bytes.len().min(CHUNKS * RAW_CHUNK - self.raw.len());
+        self.raw.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    /// Hands nothing on: half a chunk cannot be padded. The rest is written by [`PadWriter::finish`].
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Reads until `buffer` is full or the source ends; how many bytes were read.
+pub(crate) fn read_full(source: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn invalid(error: Fr32Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
