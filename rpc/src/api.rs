@@ -178,6 +178,9 @@ pub trait ManagerApi: Send + Sync + 'static {
 
     /// Introduces a Sealyard to a Sealyard.
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>>;
+    /// Tries to open a connection to a worker's `url`, before that worker writes anything to its disk. The error says
+    /// which port to open.
+    async fn can_reach(&self, url: String) -> ApiResult<()>;
     /// A Sealyard worker's push of its state. Refused when the session is not registered: the worker connects again.
     async fn worker_state(&self, state: WorkerState) -> ApiResult<()>;
     /// Workers, paths and sectors in one answer, for the command line.
