@@ -52,6 +52,9 @@ pub struct RunArgs {
     /// Lotus: do not wait for the chain. Accepted; without a chain there is nothing to wait for.
     #[arg(long, hide = true)]
     pub nosync: bool,
+    /// End when standard input ends: for programs that start this one and must not leave it behind.
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
 }
 
 /// `sealyard auth`.

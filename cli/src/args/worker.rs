@@ -119,6 +119,9 @@ pub struct WorkerRunArgs {
     /// Offer only storage and fetching, unless tasks are named.
     #[arg(long, env = "LOTUS_WORKER_NO_DEFAULT")]
     pub no_default: bool,
+    /// End when standard input ends: for programs that start this one and must not leave it behind.
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
     /// Which tasks to offer.
     #[command(flatten, next_help_heading = "Tasks")]
     pub tasks: TaskFlags,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::process::ExitCode;
 
+use sealtasks::ExecutorReport;
 use serde::Deserialize;
 
 use crate::args::ExecArgs;
@@ -26,11 +27,25 @@ pub fn run(args: &ExecArgs) -> ExitCode {
         return report(Err(failure));
     }
     match proofs::exec_files(&args.input, &args.output) {
-        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Ok(outcome) => {
+            if outcome != proofs::Outcome::Done {
+                say_failure(args);
+            }
+            ExitCode::from(outcome.exit_code())
+        }
         Err(error) => {
             let _ = report(Err(Failure::from_error(Code::Failed, &error)));
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// The report says why; so does stderr, for a person or a log.
+fn say_failure(args: &ExecArgs) {
+    let report_file = File::open(&args.output).ok().map(BufReader::new);
+    let failed = report_file.and_then(|file| serde_json::from_reader::<_, ExecutorReport>(file).ok());
+    if let Some(ExecutorReport::Failed(failure)) = failed {
+        let _ = report(Err(Failure::new(Code::Failed, failure.message)));
     }
 }
 

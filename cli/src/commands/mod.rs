@@ -1,6 +1,7 @@
 //! Each command: its plan, its work, its exit code.
 
 pub mod auth;
+pub mod daemon;
 pub mod exec;
 pub mod init;
 pub mod operate;

@@ -1,0 +1,81 @@
+//! `auth …` and `workers join-command`: tokens, and lines to paste on other machines.
+
+use std::path::Path;
+
+use rpc::api_info::ApiInfo;
+use rpc::{ManagerApi, Permission};
+use serde_json::json;
+
+use crate::args::{AuthCommand, Perm};
+use crate::connect::{Connection, rpc_failure};
+use crate::exit::{Code, Failure, Outcome};
+use crate::show::{line, print_json};
+
+/// `auth …`.
+pub async fn auth(repo: &Path, command: &AuthCommand) -> Outcome {
+    match command {
+        AuthCommand::CreateToken { perm, json } => {
+            // The secret is on this host's disk, so a token can be minted while the manager is down.
+            let token = match rpc::keystore::load(repo) {
+                Ok(Some(secret)) => {
+                    secret.mint(levels(*perm)).map_err(|error| Failure::from_error(Code::Token, &error))?
+                }
+                Ok(None) => mint(&Connection::discover(repo)?, *perm).await?,
+                Err(error) => return Err(Failure::from_error(Code::Repo, &error)),
+            };
+            if *json { print_json(&json!({ "token": token })) } else { line(&token) }
+        }
+        AuthCommand::ApiInfo { perm, json } => {
+            let connection = Connection::discover(repo)?;
+            let info = reachable_info(&connection, *perm).await?;
+            if *json {
+                print_json(&json!({ "MINER_API_INFO": info.to_string() }))
+            } else {
+                line(&format!("MINER_API_INFO={info}"))
+            }
+        }
+    }
+}
+
+/// `workers join-command`.
+pub async fn join_command(connection: &Connection, tasks: &[String], json: bool) -> Outcome {
+    let info = reachable_info(connection, Perm::Admin).await?;
+    let flags: String = tasks.iter().map(|task| format!(" --{}", task.trim_start_matches('-'))).collect();
+    let command = format!("MINER_API_INFO={info} sealyard worker run{flags}");
+    if info.dial_address().starts_with("127.") {
+        anstream::eprintln!(
+            "note: the manager listens on loopback only, so this line works on this machine alone; run it with \
+             `sealyard run --listen 0.0.0.0:2345` to let other machines in"
+        );
+    }
+    if json { print_json(&json!({ "command": command })) } else { line(&command) }
+}
+
+async fn mint(connection: &Connection, perm: Perm) -> Result<String, Failure> {
+    connection.manager.auth_new(levels(perm).to_vec()).await.map_err(rpc_failure)
+}
+
+/// The manager's address as other machines see it, with a new token.
+async fn reachable_info(connection: &Connection, perm: Perm) -> Result<ApiInfo, Failure> {
+    let token = mint(connection, perm).await?;
+    let overview = connection.manager.overview().await.map_err(rpc_failure)?;
+    let mut info = connection.info.clone();
+    if let Some(address) = overview.advertised {
+        info = address
+            .parse()
+            .map_err(|error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Failed, &error))?;
+    }
+    info.token = Some(token);
+    Ok(info)
+}
+
+/// Each level includes the ones before it, as Lotus's command does.
+fn levels(perm: Perm) -> &'static [Permission] {
+    let count = match perm {
+        Perm::Read => 1,
+        Perm::Write => 2,
+        Perm::Sign => 3,
+        Perm::Admin => 4,
+    };
+    &Permission::ALL[..count]
+}

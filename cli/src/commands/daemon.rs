@@ -1,0 +1,93 @@
+//! What `run` and `worker run` share: an address to listen on, serving a router, and reasons to stop.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::Router;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{Code, Failure};
+
+/// Binds, or says what to do.
+pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let failure = Failure::new(Code::Listen, format!("cannot listen on {address}: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                failure.advise("another program has that port; stop it, or choose another address with --listen")
+            }
+            _ => failure.advise("give an address of this machine as HOST:PORT with --listen"),
+        }
+    })
+}
+
+/// Serves until the returned handle is dropped or aborted.
+pub fn serve(listener: TcpListener, router: Router) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    tokio::spawn(async move { axum::serve(listener, router).await })
+}
+
+/// Waits for Ctrl-C, SIGTERM, or, if asked, the end of standard input. Says which it was.
+pub async fn stop_requested(until_stdin_closes: bool) -> &'static str {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => "interrupted",
+        () = terminated => "terminated",
+        () = stdin_closed(), if until_stdin_closes => "the program that started this one ended",
+    }
+}
+
+async fn stdin_closed() {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 256];
+    while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+/// `host:port` of an address, with brackets around IPv6.
+pub fn authority(ip: IpAddr, port: u16) -> String {
+    SocketAddr::new(ip, port).to_string()
+}
+
+/// A duration such as `30m`, `2s`, `1h30m`.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, Failure> {
+    let bad = || Failure::new(Code::Usage, format!("{text:?} is no duration")).advise("write for example 30m, 90s or 1h30m");
+    let mut seconds: u64 = 0;
+    let mut digits = String::new();
+    for letter in text.chars() {
+        if letter.is_ascii_digit() {
+            digits.push(letter);
+            continue;
+        }
+        let unit = match letter {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return Err(bad()),
+        };
+        let count: u64 = digits.parse().map_err(|_| bad())?;
+        seconds = count.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(bad)?;
+        digits.clear();
+    }
+    if digits.is_empty() && !text.is_empty() { Ok(std::time::Duration::from_secs(seconds)) } else { Err(bad()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_units() {
+        assert_eq!(parse_duration("30m").ok(), Some(std::time::Duration::from_secs(1800)));
+        assert_eq!(parse_duration("1h30m").ok(), Some(std::time::Duration::from_secs(5400)));
+        for bad in ["", "30", "m", "3d", "-1s", "99999999999999999999h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

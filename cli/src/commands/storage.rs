@@ -1,0 +1,144 @@
+//! `storage attach|list|find`.
+
+use std::path::{Path, PathBuf};
+
+use rpc::client::WorkerClient;
+use rpc::api_info::{ApiInfo, Transport};
+use rpc::{ManagerApi, WorkerApi};
+use sealtasks::{SectorNumber, StorageId, StorageStanza};
+use serde_json::json;
+use stores::{StorageMeta, StoreError};
+
+use crate::args::{FindArgs, StorageAttachArgs, StorageCommand};
+use crate::connect::{Connection, expand, rpc_failure};
+use crate::exit::{Code, Failure, Outcome};
+use crate::show::{self, line, print_json, print_storage};
+
+/// `storage …`.
+pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
+    match command {
+        StorageCommand::Attach(args) => attach(repo, args).await,
+        StorageCommand::List(args) => {
+            let overview = Connection::discover(repo)?.manager.overview().await.map_err(rpc_failure)?;
+            if args.json { print_json(&overview.paths) } else { print_storage(&overview.paths) }
+        }
+        StorageCommand::Find(args) => find(&Connection::discover(repo)?, args).await,
+    }
+}
+
+/// `storage find` and `find`. Nothing found is no error: the sector has no files.
+pub async fn find(connection: &Connection, args: &FindArgs) -> Outcome {
+    let overview = connection.manager.overview().await.map_err(rpc_failure)?;
+    let found = show::find(&overview.paths, SectorNumber::new(args.number));
+    if args.json {
+        return print_json(&found);
+    }
+    if found.is_empty() {
+        anstream::eprintln!("sector {} has no files in any storage path", args.number);
+    }
+    show::print_find(&found)
+}
+
+async fn attach(repo: &Path, args: &StorageAttachArgs) -> Outcome {
+    let path = expand(&args.path)?;
+    // The daemon is found before anything is written, so that a mistake leaves no half-made path behind.
+    let owner = Owner::find(repo, args)?;
+    if args.init {
+        init(&path, args)?;
+    }
+    let path = path
+        .canonicalize()
+        .map_err(|error| Failure::new(Code::Storage, format!("{}: {error}", path.display())))?;
+    owner.add(path.clone()).await?;
+    let id = StorageMeta::read(&path).map_err(|error| Failure::from_error(Code::Storage, &error))?.id;
+    if args.json { print_json(&json!({ "id": id, "path": path })) } else { line(&format!("attached {id} ({})", path.display())) }
+}
+
+/// Whose path it becomes.
+enum Owner {
+    Manager(Connection),
+    Worker(WorkerClient),
+}
+
+impl Owner {
+    fn find(repo: &Path, args: &StorageAttachArgs) -> Result<Self, Failure> {
+        match &args.worker_repo {
+            None => Ok(Self::Manager(Connection::from_repo(repo)?)),
+            Some(repo) => Ok(Self::Worker(worker_client(&expand(repo)?)?)),
+        }
+    }
+
+    async fn add(&self, path: PathBuf) -> Outcome {
+        let added = match self {
+            Self::Manager(connection) => connection.manager.storage_add_local(path).await,
+            Self::Worker(worker) => worker.storage_add_local(path).await,
+        };
+        added.map_err(|error| match error {
+            rpc::ApiError::Remote { .. } | rpc::ApiError::Refused { .. } => Failure::from_error(Code::Storage, &error),
+            other => rpc_failure(other),
+        })
+    }
+}
+
+/// The worker whose repo this is.
+pub fn worker_client(repo: &Path) -> Result<WorkerClient, Failure> {
+    let unreadable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
+    let address = rpc::repo_files::read_api(repo).map_err(unreadable)?.ok_or_else(|| {
+        Failure::new(Code::Unreachable, format!("no worker runs in {}", repo.display()))
+            .advise("start it with `sealyard worker run`, or name its repo with --worker-repo")
+    })?;
+    let token = rpc::repo_files::read_token(repo).map_err(unreadable)?;
+    let damaged = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Repo, &error);
+    let info: ApiInfo = address.parse().map_err(damaged)?;
+    let url = info.rpc_url(Transport::Http).map_err(damaged)?;
+    WorkerClient::new(url, token, Transport::Http).map_err(|error| Failure::from_error(Code::Setting, &error))
+}
+
+/// Writes `sectorstore.json` into a new path.
+fn init(path: &Path, args: &StorageAttachArgs) -> Outcome {
+    if !(args.seal || args.store) {
+        return Err(Failure::new(Code::Usage, "a new storage path must be used for something")
+            .advise("add --seal, --store or both"));
+    }
+    let stanza = StorageStanza {
+        weight: args.weight,
+        max_storage: args.max_storage.as_deref().map_or(Ok(0), parse_bytes)?,
+        can_seal: args.seal,
+        can_store: args.store,
+        groups: args.groups.iter().cloned().collect(),
+        allow_to: args.allow_to.iter().cloned().collect(),
+        filters: sealtasks::PathFilters::default(),
+    };
+    let meta = StorageMeta::new(&StorageId::from(uuid::Uuid::new_v4()), &stanza);
+    stores::init_path(path, &meta).map_err(|error: StoreError| Failure::from_error(Code::Storage, &error))
+}
+
+/// `10TiB`, `512MiB`, `1000000`: bytes.
+pub fn parse_bytes(text: &str) -> Result<u64, Failure> {
+    const UNITS: [(&str, u32); 7] =
+        [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+    let trimmed = text.trim();
+    let (digits, shift) = UNITS
+        .iter()
+        .find_map(|(unit, shift)| trimmed.strip_suffix(unit).map(|digits| (digits.trim(), *shift)))
+        .unwrap_or((trimmed, 0));
+    let count = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift));
+    count.ok_or_else(|| {
+        Failure::new(Code::Usage, format!("{text:?} is no size")).advise("write for example 10TiB, 512GiB or a number of bytes")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units_and_bounded() {
+        assert_eq!(parse_bytes("10TiB").ok(), Some(10 << 40));
+        assert_eq!(parse_bytes("512 MiB").ok(), Some(512 << 20));
+        assert_eq!(parse_bytes("77").ok(), Some(77));
+        for bad in ["", "TiB", "1.5TiB", "-1", "100EiB", "1TB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

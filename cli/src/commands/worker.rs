@@ -1,0 +1,141 @@
+//! `worker info|resources|stop`: asking the worker on this machine.
+
+use std::path::Path;
+
+use rpc::WorkerApi;
+use sealtasks::{ResourceTable, TaskType};
+use serde_json::json;
+
+use super::storage::worker_client;
+use crate::args::WorkerCommand;
+use crate::connect::{expand, rpc_failure};
+use crate::exit::{Code, Failure, Outcome};
+use crate::show::{bytes, line, print_json};
+
+/// All of `worker` but `run`.
+pub async fn worker(command: &WorkerCommand) -> Outcome {
+    match command {
+        WorkerCommand::Run(_) => unreachable!("`worker run` has a module of its own"),
+        WorkerCommand::Info { worker_repo, json } => info(&expand(worker_repo)?, *json).await,
+        WorkerCommand::Resources { all, default, json } => resources(*all, *default, *json),
+        WorkerCommand::Stop { worker_repo } => {
+            let worker = worker_client(&expand(worker_repo)?)?;
+            worker.storage_detach_all().await.map_err(rpc_failure)?;
+            worker.shutdown().await.map_err(rpc_failure)
+        }
+    }
+}
+
+async fn info(repo: &Path, json: bool) -> Outcome {
+    let worker = worker_client(repo)?;
+    let version = rpc::versions::Version(worker.version().await.map_err(rpc_failure)?);
+    let session = worker.process_session().await.map_err(rpc_failure)?;
+    let info = worker.info().await.map_err(rpc_failure)?;
+    let state = worker.state().await.map_err(rpc_failure)?;
+    let paths = worker.paths().await.map_err(rpc_failure)?;
+    // The worker passes its own environment on; this process's is the same only when started alike, so the settings
+    // file and the variables of the worker's process are what counts.
+    let settings = settings_in_force(repo)?;
+    if json {
+        let shown: Vec<_> = settings
+            .iter()
+            .map(|(task, name, value)| json!({ "task": task, "name": name, "value": value }))
+            .collect();
+        return print_json(&json!({
+            "version": version.to_string(), "session": session, "enabled": state.enabled, "hostname": info.hostname,
+            "cpus": info.resources.cpus, "gpus": info.resources.gpus, "mem_physical": info.resources.mem_physical,
+            "mem_used": info.resources.mem_used, "mem_swap": info.resources.mem_swap, "tasks": state.tasks,
+            "pending": state.pending, "settings": shown,
+            "paths": paths.iter().map(|path| json!({ "id": path.id, "local": path.local_path, "weight": path.weight,
+                "can_seal": path.can_seal, "can_store": path.can_store })).collect::<Vec<_>>(),
+        }));
+    }
+    line(&format!("Worker version:  {version}"))?;
+    line(&format!("CLI version:     {}", env!("CARGO_PKG_VERSION")))?;
+    line(&format!("Session: {session}"))?;
+    line(&format!("Enabled: {}", state.enabled))?;
+    line(&format!("Hostname: {}", info.hostname))?;
+    line(&format!("CPUs: {}; GPUs: [{}]", info.resources.cpus, info.resources.gpus.join(", ")))?;
+    line(&format!(
+        "RAM: {}/{}; Swap: {}/{}",
+        bytes(info.resources.mem_used),
+        bytes(info.resources.mem_physical),
+        bytes(info.resources.mem_swap_used),
+        bytes(info.resources.mem_swap)
+    ))?;
+    let names: Vec<&str> = state.tasks.iter().map(|task| task.short()).collect();
+    line(&format!("Task types: {}", names.join(" ")))?;
+    for (task, reason) in &state.pending {
+        line(&format!("Not yet: {task}: {reason}"))?;
+    }
+    line("Settings of executors:")?;
+    for (task, name, value) in &settings {
+        line(&format!("        {task:<5} {name}={value}"))?;
+    }
+    for path in paths {
+        line(&format!("\n{}:", path.id))?;
+        let uses = match (path.can_seal, path.can_store) {
+            (true, true) => "Seal Store",
+            (true, false) => "Seal",
+            (false, true) => "Store",
+            (false, false) => "ReadOnly",
+        };
+        line(&format!("        Weight: {}; Use: {uses}", path.weight))?;
+        line(&format!("        Local: {}", path.local_path))?;
+    }
+    Ok(())
+}
+
+/// What executors get: the libraries' settings from the environment (task `all`), then what `config.toml` overrides
+/// for single tasks.
+fn settings_in_force(repo: &Path) -> Result<Vec<(String, String, String)>, Failure> {
+    let environment = proofs::settings::environment();
+    let in_force = proofs::settings::in_force(&environment, repo)
+        .map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let mut rows: Vec<(String, String, String)> = in_force
+        .into_iter()
+        .filter_map(|setting| setting.value.map(|value| ("all".to_owned(), setting.name, value)))
+        .collect();
+    let config = worker::Config::read(&repo.join("config.toml"))
+        .map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    for (task, variables) in &config.executor_environment {
+        rows.extend(variables.iter().map(|(name, value)| (task.short().to_owned(), name.clone(), value.clone())));
+    }
+    Ok(rows)
+}
+
+/// `worker resources`: Lotus's `NAME=value` lines.
+fn resources(all: bool, default: bool, json: bool) -> Outcome {
+    let builtin = ResourceTable::builtin();
+    let variable = |name: &str| if default { None } else { std::env::var(name).ok() };
+    let table =
+        ResourceTable::from_environment(variable).map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let mut rows = Vec::new();
+    for (task, proof, now) in table.rows() {
+        // Rows of the same size and task are copies; the plain V1 proof stands for them.
+        if proof.number() >= 5 || task == TaskType::DataCid && proof.number() > 0 {
+            continue;
+        }
+        let size = if task.sector_sized() { format!("_{}", proof.sector_size().short()) } else { String::new() };
+        let before = builtin.get(task, proof).unwrap_or_default();
+        let fields = [
+            ("MIN_MEMORY", now.min_memory.to_string(), before.min_memory.to_string()),
+            ("MAX_MEMORY", now.max_memory.to_string(), before.max_memory.to_string()),
+            ("GPU_UTILIZATION", now.gpu_utilization.to_string(), before.gpu_utilization.to_string()),
+            ("MAX_PARALLELISM", now.max_parallelism.to_string(), before.max_parallelism.to_string()),
+            ("MAX_PARALLELISM_GPU", now.max_parallelism_gpu.to_string(), before.max_parallelism_gpu.to_string()),
+            ("BASE_MIN_MEMORY", now.base_min_memory.to_string(), before.base_min_memory.to_string()),
+            ("MAX_CONCURRENT", now.max_concurrent.to_string(), before.max_concurrent.to_string()),
+        ];
+        for (field, value, builtin) in fields {
+            if all || default || value != builtin {
+                rows.push((format!("{}{size}_{field}", task.short()), value));
+            }
+        }
+    }
+    rows.sort();
+    if json {
+        return print_json(&rows.into_iter().collect::<std::collections::BTreeMap<_, _>>());
+    }
+    rows.iter().try_for_each(|(name, value)| line(&format!("{name}={value}")))
+}

@@ -1,0 +1,340 @@
+//! `worker run`: checks everything that can be checked before it writes anything, then joins the manager.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rpc::ManagerApi;
+use rpc::api_info::{ApiInfo, Transport};
+use rpc::client::ManagerClient;
+use rpc::multiaddr::Multiaddr;
+use sealtasks::{SectorSize, TaskType};
+use tokio::net::{TcpListener, TcpStream};
+use worker::resources::Swap;
+use worker::{
+    ExecutorOptions, FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError, Status,
+    StatusSink, Worker, WorkerError, WorkerHandle, WorkerOptions,
+};
+
+use super::daemon;
+use crate::args::WorkerRunArgs;
+use crate::connect::{api_info, expand};
+use crate::exit::{Code, Failure, Outcome};
+use crate::proof_params::{MachineParams, Obtain};
+use crate::task_selection::{Selection, Switch, select};
+
+/// Runs until it is stopped.
+pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
+    let selection = selection(args)?;
+    for note in &selection.notes {
+        anstream::eprintln!("note: {note}");
+    }
+    proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let timeout = daemon::parse_duration(&args.timeout)?;
+    let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
+    let resources =
+        worker::resources::detect(swap).map_err(|error| Failure::from_error(Code::Setting, &error))?;
+
+    let door = Door::find(manager_repo)?;
+    let facts = door.check(timeout).await?;
+    anstream::eprintln!(
+        "the manager at {} ({}) seals {} sectors for f0{}",
+        door.url,
+        facts.version,
+        facts.sector_size,
+        facts.actor.get()
+    );
+    let tasks = with_parameters(&selection, args, facts.sector_size)?;
+    let (listener, address) = listen(args, &door.info).await?;
+    reachable(&door, &listener, address).await?;
+
+    let repo = open_repo(args)?;
+    let environment = executor_environment(args, &repo)?;
+    let obtain = match (args.no_params_fetch, args.generate_test_params) {
+        (true, _) => Obtain::Never,
+        (false, true) => Obtain::FetchElseGenerate,
+        (false, false) => Obtain::Fetch,
+    };
+    let program = std::env::current_exe()?;
+    let repo_dir = repo.dir().to_owned();
+    let handle = Worker::start(WorkerOptions {
+        executor: ExecutorOptions {
+            program: program.clone(),
+            arguments: vec!["exec".into()],
+            environment,
+            task_environment: repo.config().executor_environment.clone(),
+        },
+        repo,
+        name: worker_name(args)?,
+        manager: Arc::clone(&door.manager),
+        sector_size: facts.sector_size,
+        urls: vec![format!("http://{address}/remote")],
+        token: door.token.clone(),
+        tasks,
+        params: Arc::new(MachineParams { obtain, program }),
+        parallel_fetch_limit: args.parallel_fetch_limit.into(),
+        resources,
+        swap,
+        ignore_resources: false,
+        local: None,
+        periods: Periods::default(),
+    })
+    .await
+    .map_err(worker_failure)?;
+    serve(args, &door, &handle, listener, address, &repo_dir, &selection).await
+}
+
+/// Serves, joins, and waits for the end.
+#[expect(clippy::too_many_arguments, reason = "the pieces of a started worker, handed over once")]
+async fn serve(
+    args: &WorkerRunArgs,
+    door: &Door,
+    handle: &WorkerHandle,
+    listener: TcpListener,
+    address: SocketAddr,
+    repo: &Path,
+    selection: &Selection,
+) -> Outcome {
+    for problem in handle.path_problems() {
+        anstream::eprintln!("warning: {problem}");
+    }
+    let auth = Arc::new(ManagerTokens::new(Arc::clone(&door.manager)));
+    let server = daemon::serve(listener, handle.router(auth));
+    let unwritable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
+    rpc::repo_files::write_token(repo, &door.token).map_err(unwritable)?;
+    rpc::repo_files::write_api(repo, &Multiaddr::tcp(address).to_string()).map_err(unwritable)?;
+    say_offer(handle, selection).await;
+
+    let registration = RegistrationOptions {
+        manager: door.url.clone(),
+        address: format!("http://{address}/rpc/v0"),
+        status: status_sink(door.url.clone()),
+    };
+    let outcome = tokio::select! {
+        registered = handle.register(registration) => registered.map_err(worker_failure),
+        why = daemon::stop_requested(args.until_stdin_closes) => {
+            anstream::eprintln!("stopping: {why}");
+            handle.close().await;
+            let _ = rpc::repo_files::remove_api(repo);
+            return Ok(());
+        }
+    };
+    if outcome.is_ok() {
+        tokio::select! {
+            () = handle.wait_closed() => anstream::eprintln!("stopping: asked to over the API"),
+            why = daemon::stop_requested(args.until_stdin_closes) => anstream::eprintln!("stopping: {why}"),
+        }
+    }
+    handle.close().await;
+    server.abort();
+    rpc::repo_files::remove_api(repo).map_err(unwritable)?;
+    outcome
+}
+
+/// The manager, and how to speak to it.
+struct Door {
+    manager: Arc<dyn ManagerApi>,
+    info: ApiInfo,
+    token: String,
+    url: String,
+}
+
+impl Door {
+    fn find(manager_repo: &Path) -> Result<Self, Failure> {
+        let info = api_info(manager_repo)?;
+        let setting = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Setting, &error);
+        let Some(token) = info.token.clone() else {
+            return Err(Failure::new(Code::Token, "there is no token for the manager")
+                .advise("set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on its machine"));
+        };
+        let url = info.rpc_url(Transport::Http).map_err(setting)?;
+        let client = ManagerClient::new(url.clone(), Some(token.clone()), Transport::Http)
+            .map_err(|error| Failure::from_error(Code::Setting, &error))?;
+        Ok(Self { manager: Arc::new(client), info, token, url: url.to_string() })
+    }
+
+    /// Waits for the manager, saying so, then checks version, token and sector size.
+    async fn check(&self, timeout: Duration) -> Result<ManagerFacts, Failure> {
+        let sink = status_sink(self.url.clone());
+        let status = move |status| sink(status);
+        let checked = worker::check_manager(self.manager.as_ref(), &self.url, &self.token, &status);
+        match tokio::time::timeout(timeout, checked).await {
+            Ok(facts) => facts.map_err(worker_failure),
+            Err(_) => Err(Failure::new(
+                Code::Unreachable,
+                format!("the manager at {} did not answer for {} s", self.url, timeout.as_secs()),
+            )
+            .advise("start it with `sealyard run`, or correct MINER_API_INFO")),
+        }
+    }
+}
+
+/// Says what becomes of the registration; the same thing is said once.
+fn status_sink(url: String) -> StatusSink {
+    let said = Mutex::new(None::<String>);
+    Arc::new(move |status| {
+        let text = match status {
+            Status::Waiting { reason, .. } => format!("waiting for the manager at {url}: {reason}"),
+            Status::WaitingForCalls { calls } => format!("waiting until {calls} calls have ended before joining"),
+            Status::Registered => format!("registered with the manager at {url}"),
+            Status::Lost { reason } => format!("the manager at {url} is lost, trying again: {reason}"),
+        };
+        let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if said.as_ref() != Some(&text) {
+            anstream::eprintln!("{text}");
+            *said = Some(text);
+        }
+    })
+}
+
+fn selection(args: &WorkerRunArgs) -> Result<Selection, Failure> {
+    let switches: Vec<Switch> = args
+        .tasks
+        .entries()
+        .into_iter()
+        .map(|(name, variable, flag)| Switch {
+            name,
+            flag,
+            env: std::env::var(variable).ok().map(|value| (variable, value)),
+        })
+        .collect();
+    select(&switches, args.no_default).map_err(|text| {
+        let code = if text.contains("not built") { Code::NotBuilt } else { Code::Usage };
+        Failure::new(code, text)
+    })
+}
+
+/// The tasks to ask for. Without leave to fetch, missing parameters end the start when C2 was named, else drop it.
+fn with_parameters(
+    selection: &Selection,
+    args: &WorkerRunArgs,
+    size: SectorSize,
+) -> Result<BTreeSet<TaskType>, Failure> {
+    let mut tasks = selection.tasks.clone();
+    let missing = || proofs::params::choose_directory(size).directory().is_none();
+    if args.no_params_fetch && tasks.contains(&TaskType::Commit2) && missing() {
+        let command = format!("sealyard params fetch {size}");
+        if selection.commit2_named {
+            return Err(Failure::new(Code::Parameters, format!("C2 of {size} sectors needs proof parameters"))
+                .advise(format!("run `{command}`, then start again, or leave out --no-params-fetch")));
+        }
+        tasks.remove(&TaskType::Commit2);
+        anstream::eprintln!("note: C2 is left off: its parameters are missing; `{command}` gets them");
+    }
+    Ok(tasks)
+}
+
+/// Binds, and works out the address that the manager can reach: as given, or that of the route to the manager.
+async fn listen(args: &WorkerRunArgs, info: &ApiInfo) -> Result<(TcpListener, SocketAddr), Failure> {
+    let listener = daemon::bind(args.address.as_deref().unwrap_or(&args.listen)).await?;
+    let mut address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(route_address(info).await?);
+    }
+    Ok((listener, address))
+}
+
+/// The local address of the route to the manager.
+async fn route_address(info: &ApiInfo) -> Result<IpAddr, Failure> {
+    let dial = info.dial_address();
+    let stream = TcpStream::connect(&dial).await.map_err(|error| {
+        Failure::new(Code::Unreachable, format!("cannot reach the manager at {dial}: {error}"))
+            .advise("name an address of this machine that it can reach with --address HOST:PORT")
+    })?;
+    Ok(stream.local_addr()?.ip())
+}
+
+/// Asks a Sealyard manager to try the address before anything is written here. The listener takes the connection.
+async fn reachable(door: &Door, listener: &TcpListener, address: SocketAddr) -> Outcome {
+    let asked = door.manager.can_reach(format!("http://{address}/rpc/v0"));
+    tokio::pin!(asked);
+    loop {
+        tokio::select! {
+            answer = &mut asked => {
+                return match answer {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.is_method_not_found() => Ok(()), // a Lotus manager tries at WorkerConnect
+                    Err(error @ (rpc::ApiError::Remote { .. } | rpc::ApiError::Refused { .. })) => {
+                        Err(Failure::from_error(Code::DialBack, &error))
+                    }
+                    Err(error) => Err(crate::connect::rpc_failure(error)),
+                };
+            }
+            accepted = listener.accept() => drop(accepted),
+        }
+    }
+}
+
+fn open_repo(args: &WorkerRunArgs) -> Result<Repo, Failure> {
+    let first = if args.no_local_storage { FirstPath::None } else { FirstPath::Sealing };
+    Repo::open_or_create(&expand(&args.worker_repo)?, first)
+        .map_err(|error: RepoError| Failure::from_error(Code::Repo, &error))
+}
+
+/// The variables that executors get; settings of single tasks are checked like those of the environment.
+fn executor_environment(args: &WorkerRunArgs, repo: &Repo) -> Result<worker::environment::Environment, Failure> {
+    for (task, variables) in &repo.config().executor_environment {
+        let mut merged = proofs::settings::environment();
+        merged.extend(variables.clone());
+        proofs::settings::check(&merged, repo.dir()).map_err(|error| {
+            Failure::from_error(Code::Setting, &error)
+                .advise(format!("correct [executor.{}.env] in {}/config.toml", task.short().to_lowercase(), repo.dir().display()))
+        })?;
+    }
+    let mut environment = worker::environment::filtered(std::env::vars_os());
+    if !args.enable_gpu_proving {
+        environment.insert("BELLMAN_NO_GPU".into(), "1".into());
+    }
+    Ok(environment)
+}
+
+fn worker_name(args: &WorkerRunArgs) -> Result<String, Failure> {
+    match &args.name {
+        Some(name) => Ok(name.clone()),
+        None => {
+            let host = nix::unistd::gethostname()
+                .map_err(|error| Failure::new(Code::Failed, format!("this machine's name cannot be read: {error}")))?;
+            Ok(host.to_string_lossy().into_owned())
+        }
+    }
+}
+
+/// Says what is offered and why.
+async fn say_offer(handle: &WorkerHandle, selection: &Selection) {
+    let state = handle.current_state().await;
+    let names: Vec<&str> = state.tasks.iter().map(|task| task.short()).collect();
+    anstream::eprintln!("worker {} offers {} ({})", state.name, names.join(" "), selection.rule);
+    for (task, reason) in &state.pending {
+        anstream::eprintln!("worker {} will offer {task} later: {reason}", state.name);
+    }
+}
+
+/// A worker that does not run, with its exit code.
+fn worker_failure(error: WorkerError) -> Failure {
+    let code = match &error {
+        WorkerError::Repo(_) | WorkerError::Journal(_) | WorkerError::Io { .. } | WorkerError::Leftover(_) => Code::Repo,
+        WorkerError::Stores(_) => Code::Storage,
+        WorkerError::NotBuilt { .. } => Code::NotBuilt,
+        WorkerError::Version(_) => Code::Version,
+        WorkerError::Token { .. } => Code::Token,
+        WorkerError::Handshake { source, .. } => match source {
+            rpc::ApiError::Unauthorized { .. } => Code::Token,
+            rpc::ApiError::Unreachable { .. } => Code::Unreachable,
+            _ => Code::Failed,
+        },
+        WorkerError::NotTaken { .. } => Code::DialBack,
+        WorkerError::Closed => Code::Failed,
+    };
+    let advice = match code {
+        Code::Version => Some("run the same version on both machines"),
+        Code::DialBack => Some("open that port, or name an address that the manager can reach with --address HOST:PORT"),
+        _ => None,
+    };
+    let failure = Failure::from_error(code, &error);
+    match advice {
+        Some(advice) => failure.advise(advice),
+        None => failure,
+    }
+}

@@ -1,0 +1,110 @@
+//! Finding the manager: `MINER_API_INFO`, else the `api` and `token` files of its repo on this host.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rpc::api_info::{ApiInfo, Transport};
+use rpc::client::ManagerClient;
+use rpc::{ApiError, ManagerApi};
+
+use crate::exit::{Code, Failure};
+
+/// The variables that name a manager elsewhere; the second is Lotus's old name.
+const VARIABLES: [&str; 2] = ["MINER_API_INFO", "STORAGE_API_INFO"];
+
+/// A manager that can be asked.
+pub struct Connection {
+    /// It.
+    pub manager: Arc<dyn ManagerApi>,
+    /// Where it is, and the token used.
+    pub info: ApiInfo,
+}
+
+impl Connection {
+    /// The manager that the environment names, else the one whose repo is on this host.
+    ///
+    /// # Errors
+    /// No manager runs here, or what names it is malformed.
+    pub fn discover(repo: &Path) -> Result<Self, Failure> {
+        Self::to(api_info(repo)?)
+    }
+
+    /// The manager whose repo this is.
+    ///
+    /// # Errors
+    /// It does not run, or the repo cannot be read.
+    pub fn from_repo(repo: &Path) -> Result<Self, Failure> {
+        Self::to(repo_api_info(repo)?)
+    }
+
+    fn to(info: ApiInfo) -> Result<Self, Failure> {
+        let url =
+            info.rpc_url(Transport::Http).map_err(|error| Failure::from_error(Code::Setting, &error))?;
+        let client = ManagerClient::new(url, info.token.clone(), Transport::Http)
+            .map_err(|error| Failure::from_error(Code::Setting, &error))?;
+        Ok(Self { manager: Arc::new(client), info })
+    }
+}
+
+/// Where the manager is and the token to use there. The environment beats the repo, as with Lotus.
+pub fn api_info(repo: &Path) -> Result<ApiInfo, Failure> {
+    for variable in VARIABLES {
+        if let Ok(text) = std::env::var(variable) {
+            return text.parse().map_err(|error: rpc::api_info::ApiInfoError| {
+                Failure::from_error(Code::Setting, &error)
+                    .advise(format!("{variable} must be TOKEN:ADDRESS as `sealyard auth api-info` prints it"))
+            });
+        }
+    }
+    repo_api_info(repo)
+}
+
+fn repo_api_info(repo: &Path) -> Result<ApiInfo, Failure> {
+    let unreadable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
+    let Some(address) = rpc::repo_files::read_api(repo).map_err(unreadable)? else {
+        return Err(Failure::new(Code::Unreachable, format!("no manager runs in {}", repo.display())).advise(
+            "start it with `sealyard run`, or set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints \
+             on the manager's machine",
+        ));
+    };
+    let token = rpc::repo_files::read_token(repo).map_err(unreadable)?;
+    let text = match token {
+        Some(token) => format!("{token}:{address}"),
+        None => address,
+    };
+    text.parse().map_err(|error: rpc::api_info::ApiInfoError| {
+        Failure::from_error(Code::Repo, &error).advise(format!("{}/api is damaged", repo.display()))
+    })
+}
+
+/// A failed call to the manager in words and with its exit code.
+pub fn rpc_failure(error: ApiError) -> Failure {
+    let code = match &error {
+        ApiError::Unreachable { .. } => Code::Unreachable,
+        ApiError::Unauthorized { .. } => Code::Token,
+        ApiError::Remote { message, .. } if message.contains("missing permission") => Code::Token,
+        ApiError::Remote { .. } | ApiError::Refused { .. } | ApiError::Malformed { .. } => Code::Failed,
+    };
+    let advice = match code {
+        Code::Unreachable => Some("is the manager running, and is its port open to this machine?"),
+        _ => None,
+    };
+    let failure = Failure::from_error(code, &error);
+    match advice {
+        Some(advice) => failure.advise(advice),
+        None => failure,
+    }
+}
+
+/// A path as given, with a leading `~` replaced by the home directory.
+pub fn expand(path: &str) -> Result<PathBuf, Failure> {
+    let Some(rest) = path.strip_prefix('~') else {
+        return Ok(PathBuf::from(path));
+    };
+    if !(rest.is_empty() || rest.starts_with('/')) {
+        return Err(Failure::new(Code::Usage, format!("{path}: only ~ alone is understood, not another user's home")));
+    }
+    let home = std::env::var_os("HOME")
+        .ok_or_else(|| Failure::new(Code::Setting, format!("{path} needs HOME, which is not set")))?;
+    Ok(PathBuf::from(home).join(rest.trim_start_matches('/')))
+}

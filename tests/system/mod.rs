@@ -1,0 +1,217 @@
+//! What the whole-system tests share: the program just built, run as an operator would, with a bound on everything.
+#![allow(dead_code, reason = "each test target uses its part of this")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// The program.
+pub const SEALYARD: &str = env!("CARGO_BIN_EXE_sealyard");
+
+/// No single command of a test may take longer.
+pub const COMMAND_MAX: Duration = Duration::from_secs(120);
+
+/// The program with an environment that no operator's settings reach into.
+pub fn sealyard(home: &Path) -> Command {
+    let mut command = Command::new(SEALYARD);
+    quiet(&mut command, home);
+    command
+}
+
+/// Takes out what could steer the program from outside, and keeps its default repos below `home`.
+pub fn quiet(command: &mut Command, home: &Path) {
+    for (name, _) in std::env::vars() {
+        if ["LOTUS_", "SEALYARD_", "MINER_", "STORAGE_API", "WORKER_"].iter().any(|prefix| name.starts_with(prefix))
+            && name != "SEALYARD_INSECURE_PARAMETERS"
+        {
+            command.env_remove(name);
+        }
+    }
+    // Generated parameters are found where they are for everybody, although HOME moves.
+    if std::env::var_os("SEALYARD_INSECURE_PARAMETERS").is_none()
+        && let Some(real) = std::env::var_os("HOME")
+    {
+        command.env("SEALYARD_INSECURE_PARAMETERS", Path::new(&real).join(".cache/sealyard/insecure-parameters"));
+    }
+    command.env("HOME", home).env("NO_COLOR", "1").current_dir(home);
+}
+
+/// Runs a command to its end within `bound`; a longer one is killed and fails the test.
+pub fn run_within(command: &mut Command, bound: Duration) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let stdout = drain(child.stdout.take().expect("stdout is piped"));
+    let stderr = drain(child.stderr.take().expect("stderr is piped"));
+    let (done, ended) = channel();
+    let id = child.id();
+    let waiter = std::thread::spawn(move || {
+        let status = child.wait();
+        let _ = done.send(());
+        status
+    });
+    if ended.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
+        let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+        panic!("{command:?} took longer than {bound:?}; stderr: {}", text(&stderr.join().expect("reader")));
+    }
+    Output {
+        status: waiter.join().expect("waiter").expect("the child was ours to wait for"),
+        stdout: stdout.join().expect("reader"),
+        stderr: stderr.join().expect("reader"),
+    }
+}
+
+/// Runs and expects success; gives stdout.
+pub fn ok(command: &mut Command) -> String {
+    let output = run_within(command, COMMAND_MAX);
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs and expects this exit code; gives stderr, which must be one line.
+pub fn refused(command: &mut Command, code: i32) -> String {
+    let output = run_within(command, COMMAND_MAX);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(errors.len(), 1, "{command:?} must say one clear line: {stderr}");
+    errors[0].to_owned()
+}
+
+/// Bytes as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// A process that runs until it is dropped, its output line by line.
+pub struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    name: String,
+}
+
+impl Daemon {
+    /// Starts it.
+    pub fn start(name: &str, command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let (sender, lines) = channel();
+        let pipes: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("stdout is piped")),
+            Box::new(child.stderr.take().expect("stderr is piped")),
+        ];
+        for pipe in pipes {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { child, lines, seen: Vec::new(), name: name.to_owned() }
+    }
+
+    /// Waits until a line contains `needle`, and gives that line.
+    pub fn expect(&mut self, needle: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(needle)) {
+            return line.clone();
+        }
+        let begun = Instant::now();
+        loop {
+            let left = COMMAND_MAX.saturating_sub(begun.elapsed());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(needle) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("{} never said {needle:?}; it said:\n{}", self.name, self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything said so far.
+    pub fn said(&mut self) -> String {
+        self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
+    /// Waits for the end and gives the exit code.
+    pub fn end(&mut self) -> Option<i32> {
+        // Its pipes close when it ends, which ends the lines.
+        let begun = Instant::now();
+        loop {
+            match self.lines.recv_timeout(COMMAND_MAX.saturating_sub(begun.elapsed())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("{} does not end:\n{}", self.name, self.seen.join("\n")),
+            }
+        }
+        self.child.wait().expect("the child is ours").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// Every file below `dir` with its bytes: what a refused command must not have changed.
+pub fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                files.push((path.clone(), Vec::new()));
+                open.push(path);
+            } else {
+                files.push((path.clone(), std::fs::read(&path).unwrap_or_default()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Asks again, without a pause of its own beyond the command's own duration, until `done` likes the answer.
+pub fn ask_until<T>(what: &str, bound: Duration, mut ask: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
+    let begun = Instant::now();
+    loop {
+        let answer = ask();
+        if done(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < bound, "{what} did not come about within {bound:?}");
+    }
+}
