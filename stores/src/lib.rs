@@ -1,1 +1,31 @@
-//! (in preparation)
+//! Where sector files lie and how they move.
+//!
+//! [`Index`] is what everyone asks for places, and [`MemIndex`] the manager's answer to it. [`Local`] is the set of
+//! storage paths open in a process; [`Remote`] brings files here that lie elsewhere; [`fetch_router`] hands files to
+//! peers under `/remote/...`. [`SectorLocks`] keeps two tasks off one file.
+//!
+//! Never schedules, never speaks RPC, never prints. Deletes the last copy of a file only by a [`DeletePermit`].
+//! A crash loses reservations, locks and the in-memory index; files and `storage.json` are whole at every moment.
+
+mod config;
+mod disk;
+mod error;
+mod index;
+mod layout;
+mod local;
+mod locks;
+mod mem_index;
+mod meta;
+mod space;
+
+pub use config::{ConfiguredPath, StorageConfig};
+pub use error::StoreError;
+pub use index::{CopyKind, Index, IndexError};
+pub use local::{
+    Acquired, DeletePermit, Local, LocalOptions, LocalPath, OpenedPath, PathProblem, Reservation,
+};
+pub use locks::{
+    HeldLock, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,
+};
+pub use mem_index::{Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView};
+pub use meta::{META_FILE, StorageMeta, init_path};

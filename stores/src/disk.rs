@@ -1,0 +1,204 @@
+//! File operations that leave either the old state or the new one: atomic writes, durable renames, whole copies.
+//!
+//! Everything here blocks; callers run it on a thread of its own. Never follows a name that came from a network.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::error::StoreError;
+
+/// The buffer a copy reads and writes with (bytes).
+pub(crate) const COPY_BUFFER: usize = 4 << 20;
+
+/// Bytes of a disk block in `st_blocks`, whatever the file system's own block size.
+const STAT_BLOCK: u64 = 512;
+
+/// Directories deeper than this below a storage path are not ours; measuring stops there.
+const DEPTH_MAX: usize = 16;
+
+/// Replaces `path` with `bytes` (0644): temporary file beside it, fsync, rename, fsync of the directory.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = beside(path);
+    let result = write_synced(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path).map_err(StoreError::io("rename into", path)))
+        .and_then(|()| sync_parent(path));
+    if result.is_err() {
+        discard(&temporary);
+    }
+    result
+}
+
+/// Creates `path` with `bytes` (0644), complete or not at all. An existing file is an error of kind `AlreadyExists`.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = beside(path);
+    // A link fails when the name is taken; a rename would replace what is there.
+    let result = write_synced(&temporary, bytes)
+        .and_then(|()| fs::hard_link(&temporary, path).map_err(StoreError::io("create", path)))
+        .and_then(|()| sync_parent(path));
+    discard(&temporary);
+    result
+}
+
+/// The whole of `path`, at most `bytes_max` bytes.
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
+    if bytes.len() as u64 > bytes_max {
+        let source = io::Error::new(io::ErrorKind::InvalidData, format!("larger than {bytes_max} bytes"));
+        return Err(StoreError::Io { action: "read", path: path.to_owned(), source });
+    }
+    Ok(bytes)
+}
+
+/// Creates `dir` and its parents (0755) unless it is there.
+pub(crate) fn create_dir(dir: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(StoreError::io("create directory", dir))
+}
+
+/// Makes a rename or creation in the directory of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes the names in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync", dir))
+}
+
+/// Removes a file or a directory tree; nothing there is success.
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io("look at", path)(error)),
+    };
+    let result = if found.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is half-written; a failure is only logged, since another error is on its way up.
+pub(crate) fn discard(path: &Path) {
+    if let Err(error) = remove(path) {
+        tracing::warn!(?path, %error, "a half-written file could not be removed");
+    }
+}
+
+/// Bytes that `path` takes on disk, all below it included; 0 when it is not there. Holes do not count.
+pub(crate) fn usage(path: &Path) -> Result<u64, StoreError> {
+    let mut total = 0_u64;
+    let mut open = vec![(path.to_owned(), 0)];
+    while let Some((next, depth)) = open.pop() {
+        let found = match fs::symlink_metadata(&next) {
+            Ok(found) => found,
+            // Files come and go while a path is measured.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(StoreError::io("measure", &next)(error)),
+        };
+        total = total.saturating_add(found.blocks().saturating_mul(STAT_BLOCK));
+        if found.is_dir() && depth < DEPTH_MAX {
+            match fs::read_dir(&next) {
+                Ok(entries) => open.extend(entries.flatten().map(|entry| (entry.path(), depth + 1))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("measure", &next)(error)),
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Names and lengths of the regular files in the flat directory `dir`, in name order.
+///
+/// A name that is not UTF-8 and anything but a regular file is an error: a sector directory holds neither.
+pub(crate) fn flat_listing(dir: &Path) -> Result<Vec<(String, u64)>, StoreError> {
+    let foreign =
+        |path: &Path| StoreError::Archive { reason: format!("{path:?} is not a plain file of a sector") };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(StoreError::io("list", dir))? {
+        let path = entry.map_err(StoreError::io("list", dir))?.path();
+        let found = fs::metadata(&path).map_err(StoreError::io("look at", &path))?;
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| foreign(&path))?;
+        if !found.is_file() {
+            return Err(foreign(&path));
+        }
+        files.push((name.to_owned(), found.len()));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Copies a file or a flat directory to `to`, which must not exist, and makes it durable.
+pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let found = fs::metadata(from).map_err(StoreError::io("look at", from))?;
+    let mut buffer = vec![0; COPY_BUFFER];
+    if !found.is_dir() {
+        return copy_file(from, to, &mut buffer);
+    }
+    DirBuilder::new().mode(0o755).create(to).map_err(StoreError::io("create directory", to))?;
+    for (name, _) in flat_listing(from)? {
+        copy_file(&from.join(&name), &to.join(&name), &mut buffer)?;
+    }
+    sync_dir(to)
+}
+
+/// Whether two copies of a sector's file have the same names and lengths.
+pub(crate) fn same_shape(one: &Path, other: &Path) -> Result<bool, StoreError> {
+    Ok(shape(one)? == shape(other)?)
+}
+
+/// Names and lengths: of a directory's files, or of the one file under the empty name.
+pub(crate) fn shape(path: &Path) -> Result<Vec<(String, u64)>, StoreError> {
+    let found = fs::metadata(path).map_err(StoreError::io("look at", path))?;
+    if found.is_dir() { flat_listing(path) } else { Ok(vec![(String::new(), found.len())]) }
+}
+
+fn copy_file(from: &Path, to: &Path, buffer: &mut [u8]) -> Result<(), StoreError> {
+    let mut source = File::open(from).map_err(StoreError::io("open", from))?;
+    let mut target = create_new(to)?;
+    let mut length = 0_u64;
+    loop {
+        let got = match source.read(buffer) {
+            Ok(0) => break,
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(StoreError::io("read", from)(error)),
+        };
+        let chunk = &buffer[..got];
+        length += got as u64;
+        if chunk.iter().all(|byte| *byte == 0) {
+            // Unsealed files are largely holes; a copy that filled them would need more room than was reserved.
+            io::Seek::seek(&mut target, io::SeekFrom::Start(length)).map_err(StoreError::io("write", to))?;
+        } else {
+            target.write_all(chunk).map_err(StoreError::io("write", to))?;
+        }
+    }
+    target.set_len(length).and_then(|()| target.sync_all()).map_err(StoreError::io("write", to))
+}
+
+/// Creates `path` for writing (0644); it must not exist.
+pub(crate) fn create_new(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
+        .map_err(StoreError::io("create", path))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = create_new(path)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::io("write", path))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", Uuid::new_v4()));
+    path.with_file_name(name)
+}

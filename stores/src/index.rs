@@ -1,0 +1,123 @@
+//! The sector index as its users see it: which path holds which files, and where new ones may go.
+//!
+//! The index lives in the manager ([`crate::MemIndex`]); a worker reaches it over the wire through an adapter that is
+//! written in the room `worker`. This file holds the contract alone: no state, no I/O.
+
+use async_trait::async_trait;
+use sealtasks::{
+    ActorId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo,
+    StorageId, StorageInfo,
+};
+
+/// Whether a declared file is the primary copy. The bool on the wire: `true` is primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CopyKind {
+    /// A copy that could be dropped.
+    Secondary,
+    /// The copy that counts.
+    Primary,
+}
+
+impl CopyKind {
+    /// Whether this is the primary copy.
+    pub const fn is_primary(self) -> bool {
+        matches!(self, Self::Primary)
+    }
+}
+
+impl From<bool> for CopyKind {
+    fn from(primary: bool) -> Self {
+        if primary { Self::Primary } else { Self::Secondary }
+    }
+}
+
+/// What stores ask of the index. Lotus's `Storage*` methods, with a batched declare between Sealyards.
+#[async_trait]
+pub trait Index: Send + Sync + 'static {
+    /// Adds a path, or to a known one its URLs; settings are overwritten, files and health are kept.
+    async fn attach(&self, info: StorageInfo, stat: FsStat) -> Result<(), IndexError>;
+    /// Takes one URL of a path away; with the last one the path and all its declarations go.
+    async fn detach(&self, id: &StorageId, url: &str) -> Result<(), IndexError>;
+    /// One path.
+    async fn info(&self, id: &StorageId) -> Result<StorageInfo, IndexError>;
+    /// A path's heartbeat.
+    async fn report_health(&self, id: &StorageId, report: HealthReport) -> Result<(), IndexError>;
+    /// Files of one sector that lie in a path. A secondary copy can be raised to primary, never lowered.
+    async fn declare(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        copy: CopyKind,
+    ) -> Result<(), IndexError>;
+    /// The same for many sectors; `true` marks primary copies.
+    async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError>;
+    /// What the index believes to lie in a path, by sector: over Lotus's wire its part of `StorageList`.
+    async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError>;
+    /// Files that no longer lie in a path.
+    async fn drop_files(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError>;
+    /// Holders of any of `types`, by weight (highest first), then id; with `fetch` followed by paths that all of
+    /// `types` of a sector of that size could be fetched to.
+    async fn find(
+        &self,
+        sector: SectorId,
+        types: FileTypes,
+        fetch: Option<SectorSize>,
+    ) -> Result<Vec<SectorStorageInfo>, IndexError>;
+    /// Paths with room for new files, best (available × weight) first.
+    ///
+    /// # Errors
+    /// [`IndexError::NoPath`] when there is none.
+    async fn best_alloc(
+        &self,
+        types: FileTypes,
+        size: SectorSize,
+        path_type: PathType,
+        miner: ActorId,
+    ) -> Result<Vec<StorageInfo>, IndexError>;
+}
+
+/// Why the index refused. The texts of the first three are Lotus's, since its clients see them.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// No such path.
+    #[error("sector store not found")]
+    UnknownStorage {
+        /// The id asked for.
+        id: StorageId,
+    },
+    /// A heartbeat of a path that was never attached, or not since the manager started: declare it again.
+    #[error("health report for unknown storage: {id}")]
+    UnknownHealth {
+        /// The id.
+        id: StorageId,
+    },
+    /// Nowhere to put it.
+    #[error("no good path found")]
+    NoPath,
+    /// A path attached without any URL could be reached by nobody.
+    #[error("storage path {id} was attached without a URL; expected at least one")]
+    NoUrl {
+        /// The id.
+        id: StorageId,
+    },
+    /// The URL to be detached is none of the path's.
+    #[error("storage path {id} is not served at {url:?}; its URLs are {known}")]
+    UrlMismatch {
+        /// The id.
+        id: StorageId,
+        /// The URL as given.
+        url: String,
+        /// The URLs it has, joined by a space.
+        known: String,
+    },
+    /// More paths than the index can number.
+    #[error("{count} storage paths were attached; the index holds no more")]
+    TooManyPaths {
+        /// How many there are.
+        count: usize,
+    },
+    /// The index could not be reached, or what it answered made no sense.
+    #[error("the index did not answer")]
+    Remote(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

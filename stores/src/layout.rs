@@ -1,0 +1,104 @@
+//! Where things lie in a storage path: `<path>/<type>/s-t0<miner>-<number>`, and `fetching/` beside them for whatever
+//! is not whole yet. The only place that joins such paths, and only from parsed names.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sealtasks::{FileType, FileTypes, SectorDecl, SectorId};
+use uuid::Uuid;
+
+use crate::disk;
+use crate::error::StoreError;
+
+/// The directory in each type's directory that scans skip.
+pub(crate) const FETCHING: &str = "fetching";
+
+/// A sector's file or directory.
+pub(crate) fn file(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
+    path.join(kind.name()).join(sector.to_string())
+}
+
+/// Where it lies while it arrives.
+pub(crate) fn arriving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
+    path.join(kind.name()).join(FETCHING).join(sector.to_string())
+}
+
+/// A fresh name for what is on its way out: renamed there first, so that a half-deleted directory is never seen as
+/// a sector's.
+pub(crate) fn leaving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
+    path.join(kind.name()).join(FETCHING).join(format!("{sector}.removed-{}", Uuid::new_v4()))
+}
+
+/// What a scan of a storage path found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Sector files, by sector.
+    pub(crate) files: Vec<SectorDecl>,
+    /// Entries that are no sector files; they are left alone.
+    pub(crate) foreign: Vec<PathBuf>,
+    /// Leftovers of fetches and removals.
+    pub(crate) partial: Vec<PathBuf>,
+}
+
+/// Creates the type directories (0755) where missing and lists what is in them.
+///
+/// On a read-only file system a missing directory is an empty one.
+pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
+    let mut sectors: BTreeMap<SectorId, FileTypes> = BTreeMap::new();
+    let mut scan = Scan::default();
+    for kind in FileType::ALL {
+        let dir = path.join(kind.name());
+        if !dir.is_dir() {
+            match disk::create_dir(&dir) {
+                Err(StoreError::Io { source, .. }) if is_read_only(&source) => continue,
+                done => done?,
+            }
+        }
+        for entry in fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
+            let found = entry.map_err(StoreError::io("list", &dir))?.path();
+            match classify(&found, kind) {
+                Entry::Fetching => scan.partial.extend(leftovers(&found)?),
+                Entry::Foreign => scan.foreign.push(found),
+                Entry::Sector(sector) => {
+                    let types = sectors.entry(sector).or_default();
+                    *types = *types | kind.into();
+                }
+            }
+        }
+    }
+    scan.files = sectors.into_iter().map(|(sector, types)| SectorDecl { sector, types }).collect();
+    scan.foreign.sort();
+    scan.partial.sort();
+    Ok(scan)
+}
+
+enum Entry {
+    Sector(SectorId),
+    Fetching,
+    Foreign,
+}
+
+fn classify(found: &Path, kind: FileType) -> Entry {
+    let name = found.file_name().and_then(|name| name.to_str());
+    // Links are followed: operators link sectors to other disks.
+    let Some(meta) = fs::metadata(found).ok() else { return Entry::Foreign };
+    if name == Some(FETCHING) && meta.is_dir() {
+        return Entry::Fetching;
+    }
+    let right_kind = if kind.is_directory() { meta.is_dir() } else { meta.is_file() };
+    match name.and_then(|name| name.parse().ok()) {
+        Some(sector) if right_kind => Entry::Sector(sector),
+        _ => Entry::Foreign,
+    }
+}
+
+fn leftovers(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = fs::read_dir(dir).map_err(StoreError::io("list", dir))?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io("list", dir))).collect()
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}

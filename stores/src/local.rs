@@ -1,0 +1,431 @@
+//! The storage paths that are open in this process.
+//!
+//! [`Local`] opens and closes them, measures them, promises room on them, and knows which of a sector's files lie in
+//! one of them. Never talks to a peer: what must be fetched is the business of [`crate::Remote`].
+//!
+//! Invariants: a path's id is open at most once; a file is declared only after it is whole and durable at its place;
+//! what `sectorstore.json` says is read again only by `redeclare`. A crash loses reservations, nothing else.
+
+mod acquire;
+mod relocate;
+mod removal;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sealtasks::{
+    FileType, FileTypes, FsStat, HealthReport, SectorDecl, SectorRef, SpaceTable, StorageId, StorageInfo,
+    StorageStanza,
+};
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::time::timeout;
+
+pub use acquire::Acquired;
+pub use removal::DeletePermit;
+
+use crate::config::StorageConfig;
+use crate::error::StoreError;
+use crate::index::{Index, IndexError};
+use crate::layout::{self, Scan};
+use crate::meta::StorageMeta;
+use crate::space::{Promise, Space};
+
+/// A path must be read and scanned within this time.
+const OPEN_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Files declared per call to the index.
+const DECLARE_BATCH: usize = 10_000;
+
+/// What a [`Local`] is made from.
+pub struct LocalOptions {
+    /// The process's `storage.json`.
+    pub config: PathBuf,
+    /// Base URLs under which this process serves `/remote`.
+    pub urls: Vec<String>,
+    /// The index that paths and files are declared to.
+    pub index: Arc<dyn Index>,
+}
+
+/// The open storage paths of this process.
+pub struct Local {
+    config: PathBuf,
+    urls: Vec<String>,
+    index: Arc<dyn Index>,
+    open: Mutex<BTreeMap<StorageId, OpenPath>>,
+    /// Opening, closing and `storage.json` go one at a time.
+    changing: AsyncMutex<()>,
+    /// Deletions go one at a time, so that two of them cannot each count on the copy that the other deletes.
+    removing: AsyncMutex<()>,
+}
+
+#[derive(Clone)]
+struct OpenPath {
+    dir: PathBuf,
+    stanza: StorageStanza,
+    space: Space,
+}
+
+/// A storage path that could not be opened.
+#[derive(Debug)]
+pub struct PathProblem {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why.
+    pub error: StoreError,
+}
+
+/// A storage path that was just opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenedPath {
+    /// Its id.
+    pub id: StorageId,
+    /// Entries in it that are no sector files. They were left alone.
+    pub foreign: Vec<PathBuf>,
+    /// Leftovers of interrupted fetches and removals. They were left alone and are not declared.
+    pub partial: Vec<PathBuf>,
+}
+
+/// A storage path that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPath {
+    /// Its id.
+    pub id: StorageId,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What its `sectorstore.json` says.
+    pub stanza: StorageStanza,
+}
+
+/// Room promised for files of one sector; dropping it gives the room back.
+#[must_use = "the room is given back when the reservation is dropped"]
+pub struct Reservation {
+    _promises: Vec<Promise>,
+}
+
+impl Local {
+    /// Opens every path of `storage.json`. A path that cannot be opened is returned as a problem; the others go on.
+    ///
+    /// # Errors
+    /// When `storage.json` is damaged, or the index cannot be reached.
+    pub async fn open(options: LocalOptions) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
+        let config = StorageConfig::read(&options.config)?;
+        let local = Self {
+            config: options.config,
+            urls: options.urls,
+            index: options.index,
+            open: Mutex::default(),
+            changing: AsyncMutex::default(),
+            removing: AsyncMutex::default(),
+        };
+        let mut problems = Vec::new();
+        for dir in config.paths() {
+            match local.open_path(dir).await {
+                Ok(_) => {}
+                Err(error @ StoreError::Index(IndexError::Remote(_))) => return Err(error),
+                Err(error) => problems.push(PathProblem { path: dir.to_owned(), error }),
+            }
+        }
+        Ok((Arc::new(local), problems))
+    }
+
+    /// Opens a storage path: reads its `sectorstore.json`, attaches it to the index, creates missing type
+    /// directories, scans them and declares what is there (as primary copies when the path is for storing).
+    ///
+    /// # Errors
+    /// When the file is missing or damaged, the id is open already, the path hangs, or the index refuses.
+    pub async fn open_path(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
+        let _turn = self.changing.lock().await;
+        self.open_one(dir).await
+    }
+
+    /// Opens a storage path and adds it to `storage.json`. An open one is only added.
+    ///
+    /// # Errors
+    /// As [`Local::open_path`], and when `storage.json` cannot be written; the path then is not open either.
+    pub async fn attach_path(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
+        let _turn = self.changing.lock().await;
+        let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
+        let opened = self.open_one(&dir).await?;
+        let written = StorageConfig::read(&self.config).and_then(|mut config| {
+            config.add(&dir);
+            config.write(&self.config)
+        });
+        if let Err(error) = written {
+            self.close_one(&dir).await?;
+            return Err(error);
+        }
+        Ok(opened)
+    }
+
+    /// Takes a path out of the index and forgets it. Its files stay, and so does its line in `storage.json`.
+    ///
+    /// # Errors
+    /// When it is not open, or the index refuses.
+    pub async fn close_path(&self, dir: &Path) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().await;
+        self.close_one(dir).await
+    }
+
+    /// Closes a path and takes it out of `storage.json`. Its files stay.
+    ///
+    /// # Errors
+    /// As [`Local::close_path`], and when `storage.json` cannot be written.
+    pub async fn detach_path(&self, dir: &Path) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().await;
+        let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
+        let mut config = StorageConfig::read(&self.config)?;
+        config.remove(&dir);
+        self.close_one(&dir).await?;
+        config.write(&self.config)
+    }
+
+    /// Closes every path, before shutting down.
+    ///
+    /// # Errors
+    /// The first refusal of the index; the others are tried all the same.
+    pub async fn close_all(&self) -> Result<(), StoreError> {
+        let _turn = self.changing.lock().await;
+        let mut result = Ok(());
+        for path in self.paths() {
+            result = result.and(self.close_one(&path.dir).await);
+        }
+        result
+    }
+
+    /// Reads `sectorstore.json` again, attaches the path again and declares what is there; with `drop_missing` files
+    /// that the index knows but the disk does not have are dropped from it. All paths, or one.
+    ///
+    /// # Errors
+    /// When the path is not open, its file is damaged or its id has changed, or the index refuses.
+    pub async fn redeclare(
+        &self,
+        id: Option<&StorageId>,
+        drop_missing: bool,
+    ) -> Result<Vec<OpenedPath>, StoreError> {
+        let _turn = self.changing.lock().await;
+        let mut done = Vec::new();
+        for path in self.paths() {
+            if id.is_none_or(|id| *id == path.id) {
+                done.push(self.redeclare_one(&path, drop_missing).await?);
+            }
+        }
+        match id {
+            Some(id) if done.is_empty() => Err(StoreError::NotOpen { id: id.clone() }),
+            _ => Ok(done),
+        }
+    }
+
+    /// The open paths, by id.
+    pub fn paths(&self) -> Vec<LocalPath> {
+        let local = |(id, path): (&StorageId, &OpenPath)| LocalPath {
+            id: id.clone(),
+            dir: path.dir.clone(),
+            stanza: path.stanza.clone(),
+        };
+        self.table().iter().map(local).collect()
+    }
+
+    /// How full an open path is: file system, reservations and its own limit together.
+    ///
+    /// # Errors
+    /// When it is not open, cannot be measured, or hangs.
+    pub async fn stat(&self, id: &StorageId) -> Result<FsStat, StoreError> {
+        self.path(id)?.space.stat().await
+    }
+
+    /// Promises room for files of one sector, on all paths together or not at all. What lies on disk already is
+    /// subtracted.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] naming each type's need, and [`StoreError::NotOpen`] for a type without an open path.
+    pub async fn reserve(
+        &self,
+        sector: SectorRef,
+        types: FileTypes,
+        ids: &BTreeMap<FileType, StorageId>,
+        table: SpaceTable,
+    ) -> Result<Reservation, StoreError> {
+        let mut wanted: BTreeMap<&StorageId, Vec<_>> = BTreeMap::new();
+        for kind in types.iter() {
+            let id = ids.get(&kind).ok_or(StoreError::NotFound { sector: sector.id, kind })?;
+            let bytes = table.bytes(kind.into(), sector.proof.sector_size());
+            wanted.entry(id).or_default().push(((sector.id, kind), bytes));
+        }
+        let mut promises = Vec::new();
+        for (id, files) in wanted {
+            // A failure drops the promises made so far.
+            promises.push(self.path(id)?.space.promise(&files).await?);
+        }
+        Ok(Reservation { _promises: promises })
+    }
+
+    /// Measures every path and reports it to the index, once. A path that cannot be measured is reported as broken.
+    /// Returns the paths whose report the index refused: [`IndexError::UnknownHealth`] means to declare them again.
+    pub async fn report_health(&self) -> Vec<(StorageId, IndexError)> {
+        let report = |path: LocalPath| async move {
+            let report = match self.stat(&path.id).await {
+                Ok(stat) => HealthReport { stat, error: None },
+                Err(error) => HealthReport { stat: FsStat::default(), error: Some(chain(&error)) },
+            };
+            let sent = self.index.report_health(&path.id, report).await;
+            sent.err().map(|error| (path.id, error))
+        };
+        let reports = futures_util::future::join_all(self.paths().into_iter().map(report)).await;
+        reports.into_iter().flatten().collect()
+    }
+
+    async fn open_one(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
+        let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
+        let (id, stanza, scan) = read_path(&dir).await?;
+        if let Some(open) = self.table().get(&id) {
+            return Err(StoreError::DuplicateId { id, open: open.dir.clone(), path: dir });
+        }
+        let space = Space::new(&dir, stanza.max_storage);
+        let stat = space.stat().await?;
+        self.attach(&id, &stanza, stat).await?;
+        self.declare_scan(&id, &stanza, &scan).await?;
+        self.table().insert(id.clone(), OpenPath { dir, stanza, space });
+        Ok(opened(id, scan))
+    }
+
+    async fn close_one(&self, dir: &Path) -> Result<(), StoreError> {
+        let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
+        let found = self.paths().into_iter().find(|path| path.dir == dir);
+        let Some(path) = found else { return Err(StoreError::NotAttached { path: dir }) };
+        for url in &self.urls {
+            match self.index.detach(&path.id, url).await {
+                // The index lives on without us, for example after a restart of the manager.
+                Err(IndexError::UnknownStorage { .. } | IndexError::UrlMismatch { .. }) => {}
+                done => done?,
+            }
+        }
+        self.table().remove(&path.id);
+        Ok(())
+    }
+
+    async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
+        let (id, stanza, scan) = read_path(&path.dir).await?;
+        if id != path.id {
+            return Err(StoreError::MetaField {
+                path: path.dir.join(crate::meta::META_FILE),
+                field: "ID",
+                value: id.to_string(),
+                expected: "the id it was opened with; close the path and attach it again to change it",
+            });
+        }
+        let space = self.path(&id)?.space;
+        space.set_max(stanza.max_storage);
+        self.attach(&id, &stanza, space.stat().await?).await?;
+        self.declare_scan(&id, &stanza, &scan).await?;
+        if drop_missing {
+            self.drop_missing(&id, &scan).await?;
+        }
+        if let Some(open) = self.table().get_mut(&id) {
+            open.stanza = stanza;
+        }
+        Ok(opened(id, scan))
+    }
+
+    async fn attach(&self, id: &StorageId, stanza: &StorageStanza, stat: FsStat) -> Result<(), StoreError> {
+        let info = StorageInfo { id: id.clone(), urls: self.urls.clone(), stanza: stanza.clone() };
+        Ok(self.index.attach(info, stat).await?)
+    }
+
+    async fn declare_scan(
+        &self,
+        id: &StorageId,
+        stanza: &StorageStanza,
+        scan: &Scan,
+    ) -> Result<(), StoreError> {
+        for foreign in &scan.foreign {
+            tracing::warn!(path = ?foreign, "foreign file in a storage path is left alone");
+        }
+        let files: Vec<(SectorDecl, bool)> =
+            scan.files.iter().map(|decl| (*decl, stanza.can_store)).collect();
+        for batch in files.chunks(DECLARE_BATCH) {
+            self.index.declare_batch(id, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the disk once more before each drop: a file may have arrived since the scan.
+    async fn drop_missing(&self, id: &StorageId, scan: &Scan) -> Result<(), StoreError> {
+        let dir = self.path(id)?.dir;
+        let on_disk: BTreeMap<_, _> = scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
+        for known in self.index.files(id).await? {
+            let there = on_disk.get(&known.sector).copied().unwrap_or_default();
+            let gone = |kind: &FileType| !layout::file(&dir, known.sector, *kind).exists();
+            let missing: FileTypes = known.types.difference(there).iter().filter(gone).collect();
+            if !missing.is_empty() {
+                tracing::warn!(path = %id, sector = %known.sector, types = %missing, "dropped from the index: not on disk");
+                self.index.drop_files(id, known.sector, missing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<StorageId, OpenPath>> {
+        // The table is changed by single inserts and removes: a panic elsewhere leaves it whole.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: &StorageId) -> Result<OpenPath, StoreError> {
+        self.table().get(id).cloned().ok_or_else(|| StoreError::NotOpen { id: id.clone() })
+    }
+}
+
+async fn read_path(dir: &Path) -> Result<(StorageId, StorageStanza, Scan), StoreError> {
+    let owned = dir.to_owned();
+    on_thread("reading a storage path", move || {
+        let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
+        Ok((id, stanza, layout::scan(&owned)?))
+    })
+    .within(OPEN_DEADLINE, dir)
+    .await
+}
+
+fn opened(id: StorageId, scan: Scan) -> OpenedPath {
+    OpenedPath { id, foreign: scan.foreign, partial: scan.partial }
+}
+
+/// Work on a thread of its own, which a hanging mount may keep for ever without keeping the process from ending.
+struct OnThread<T>(oneshot::Receiver<Result<T, StoreError>>, &'static str);
+
+fn on_thread<T: Send + 'static>(
+    what: &'static str,
+    job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> OnThread<T> {
+    let (send, receive) = oneshot::channel();
+    let run = move || {
+        // The caller may have given up.
+        let _ = send.send(job());
+    };
+    // A thread that cannot be started drops the sender: the caller sees `Lost`.
+    if let Err(error) = std::thread::Builder::new().name("storage-path".to_owned()).spawn(run) {
+        tracing::error!(%error, what, "no thread could be started");
+    }
+    OnThread(receive, what)
+}
+
+impl<T> OnThread<T> {
+    async fn within(self, limit: Duration, path: &Path) -> Result<T, StoreError> {
+        match timeout(limit, self.0).await {
+            Ok(result) => result.unwrap_or(Err(StoreError::Lost { what: self.1 })),
+            Err(_) => Err(StoreError::Hangs { path: path.to_owned(), seconds: limit.as_secs() }),
+        }
+    }
+}
+
+/// An error with its causes, for a text field on the wire.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
