@@ -1,1 +1,161 @@
-//! (in preparation)
+//! Decides which worker runs which task, and when.
+//!
+//! A pure core: [`Sched::handle`] is told what happened and when, [`Sched::poll_action`] says what is to be done. The
+//! same events in the same order give the same actions, bit for bit. It keeps one queue and one ledger: slots, memory,
+//! swap, CPU threads, GPUs, caps, the sector's locks and the free bytes of each path are taken together or not at all,
+//! and given back once. A task is bound when a slot is truly free; beside each running task one more may be staged, so
+//! that fetching overlaps with running.
+//!
+//! This room never waits, reads no clock, touches no file and no network, draws no random number and keeps nothing
+//! durable: after a crash the driver submits and adopts again what its own state holds.
+
+mod action;
+mod event;
+mod fleet;
+mod ledger;
+mod lifecycle;
+mod locks;
+mod placement;
+mod queue;
+mod request;
+mod reservation;
+mod settle;
+mod snapshot;
+mod space;
+mod staging;
+mod task;
+mod why;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use sealtasks::{ResourceTable, SectorId, TaskId};
+
+pub use action::{Action, AllocateStep, Assignment, End, FetchStep, GpuShare, Plan, Refusal};
+pub use event::{Event, Outcome, PathBytes, PathFacts, ResourceRow, WorkerKey, WorkerProfile};
+pub use ledger::Shortage;
+pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
+pub use snapshot::{BoundTask, PathUse, QueuedTask, Snapshot, Stage, WorkerUse};
+pub use why::{Obstacle, Whereabouts, Why, WhyWorker};
+
+/// The scheduler. See the crate's documentation.
+///
+/// Every event changes the state and ends in the same settle step, which runs until nothing more can be started. What it
+/// looks at: `queue` groups waiting tasks into classes that placement cannot tell apart, and keeps per type and size the
+/// workers that one more such task fits on; `workers`, `paths` and `sectors` hold what is charged, promised and locked.
+#[derive(Debug)]
+pub struct Sched {
+    options: Options,
+    now: Millis,
+    /// Counts bindings and reservations.
+    sequence: u64,
+    /// Counts changes that could make a reservation possible.
+    world: u64,
+    tasks: BTreeMap<TaskId, task::Task>,
+    sectors: BTreeMap<SectorId, task::Sector>,
+    queue: queue::Queue,
+    workers: worker::Workers,
+    paths: space::Paths,
+    timers: BTreeSet<(Millis, TaskId)>,
+    /// Who holds which worker.
+    reservations: BTreeMap<TaskId, usize>,
+    /// Staged tasks that are due and hold no reservation yet.
+    due_staged: BTreeSet<TaskId>,
+    /// Workers whose ledger changed since the settle step last looked.
+    dirty: BTreeSet<usize>,
+    /// Workers whose ledger changed since staging was last considered.
+    touched: BTreeSet<usize>,
+    /// Classes that got their first ready task since staging was last considered.
+    fresh: BTreeSet<usize>,
+    /// Workers that may stage one more task.
+    stageable: BTreeSet<usize>,
+    actions: VecDeque<Action>,
+    wake_at: Option<Millis>,
+}
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What tasks need where a worker has no row of its own.
+    pub resources: ResourceTable,
+    /// At most this many tasks are kept, waiting or bound; more are refused.
+    pub tasks_max: usize,
+    /// After waiting this long, in milliseconds, a task that names no limit becomes due.
+    pub wait_limit: Millis,
+    /// Tasks that a worker may stage per running one; 0 = never stage.
+    pub staged_per_running: usize,
+}
+
+impl Default for Options {
+    /// Lotus's table; room for a million waiting tasks and then some; due after six hours, the longest that a PreCommit1
+    /// commonly takes; one staged task per running one.
+    fn default() -> Self {
+        Self {
+            resources: ResourceTable::builtin(),
+            tasks_max: 2_000_000,
+            wait_limit: Millis::new(6 * 60 * 60 * 1000),
+            staged_per_running: 1,
+        }
+    }
+}
+
+impl Sched {
+    /// A scheduler that knows nothing yet.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            now: Millis::ZERO,
+            sequence: 0,
+            world: 0,
+            tasks: BTreeMap::new(),
+            sectors: BTreeMap::new(),
+            queue: queue::Queue::default(),
+            workers: worker::Workers::default(),
+            paths: space::Paths::default(),
+            timers: BTreeSet::new(),
+            reservations: BTreeMap::new(),
+            due_staged: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            stageable: BTreeSet::new(),
+            actions: VecDeque::new(),
+            wake_at: None,
+        }
+    }
+
+    /// Takes in one event that happened at `now`, and decides what follows. An earlier `now` than the last one counts as
+    /// the last one. An event that makes no sense changes nothing and yields [`Action::Refused`].
+    pub fn handle(&mut self, now: Millis, event: Event) {
+        self.now = self.now.max(now);
+        let handled = match event {
+            Event::Submit { task, request } => self.submit(task, &request),
+            Event::Cancel { task } => self.cancel(task),
+            Event::SetPriority { task, priority } => self.set_priority(task, priority),
+            Event::WorkerUp { worker, profile } => self.worker_up(worker, profile),
+            Event::WorkerChanged { worker, profile } => self.worker_changed(worker, profile),
+            Event::WorkerLost { worker } => self.worker_lost(worker),
+            Event::WorkerEnabled { worker, enabled } => self.worker_enabled(worker, enabled),
+            Event::PathSeen { path } => self.path_seen(path),
+            Event::PathGone { path } => self.path_gone(&path),
+            Event::SectorFiles { sector, kind, paths } => self.sector_files(sector, kind, &paths),
+            Event::Started { attempt } => self.started(attempt),
+            Event::StageDone { attempt } => self.stage_done(attempt),
+            Event::Ended { attempt, outcome } => self.ended(attempt, outcome),
+            Event::StartFailed { attempt, reason, not_before } => {
+                self.start_failed(attempt, &reason, not_before)
+            }
+            Event::Adopt { attempt, worker, request, holds } => self.adopt(attempt, worker, &request, &holds),
+            Event::Tick => Ok(()),
+        };
+        if let Err(refusal) = handled {
+            self.actions.push_back(Action::Refused { refusal });
+        }
+        self.settle();
+    }
+
+    /// The next thing to do, in the order decided.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+}

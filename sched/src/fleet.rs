@@ -1,0 +1,227 @@
+//! Workers and storage paths come, change and go; files move. Facts only: what follows is settled elsewhere.
+
+use std::collections::BTreeSet;
+
+use sealtasks::{FileType, SealTaskType, SectorId, StorageId, TaskId};
+
+use crate::queue::{ClassKey, GroupIdx};
+use crate::space::PathIdx;
+use crate::task::State;
+use crate::worker::Worker;
+use crate::{PathFacts, Refusal, Sched, WorkerKey, WorkerProfile};
+
+impl Sched {
+    pub(crate) fn worker_up(&mut self, key: WorkerKey, profile: WorkerProfile) -> Result<(), Refusal> {
+        if self.workers.slot(key).is_some() {
+            return Err(Refusal::WorkerKnown { worker: key });
+        }
+        let paths = self.intern_all(&profile.paths)?;
+        let slot = self.workers.add(Worker::new(key, profile));
+        self.set_reach(slot, paths);
+        self.renew_asks(slot);
+        Ok(())
+    }
+
+    pub(crate) fn worker_changed(&mut self, key: WorkerKey, profile: WorkerProfile) -> Result<(), Refusal> {
+        let slot = self.live_slot(key)?;
+        let paths = self.intern_all(&profile.paths)?;
+        self.workers.get_mut(slot).change(profile);
+        if self.workers.get(slot).paths != paths {
+            self.set_reach(slot, paths);
+        }
+        self.renew_asks(slot);
+        Ok(())
+    }
+
+    pub(crate) fn worker_lost(&mut self, key: WorkerKey) -> Result<(), Refusal> {
+        let slot = self.live_slot(key)?;
+        self.workers.get_mut(slot).lost = true;
+        self.set_reach(slot, Vec::new());
+        self.free_reservation(slot);
+        self.dirty.insert(slot);
+        self.drop_if_gone(slot);
+        Ok(())
+    }
+
+    pub(crate) fn worker_enabled(&mut self, key: WorkerKey, enabled: bool) -> Result<(), Refusal> {
+        let slot = self.live_slot(key)?;
+        self.workers.get_mut(slot).enabled = enabled;
+        if !enabled {
+            self.free_reservation(slot);
+        }
+        self.world += 1;
+        self.dirty.insert(slot);
+        Ok(())
+    }
+
+    pub(crate) fn path_seen(&mut self, facts: PathFacts) -> Result<(), Refusal> {
+        let full = Refusal::PathsFull { path: facts.id.clone(), most: crate::space::Paths::MOST };
+        let path = self.paths.intern(&facts.id).ok_or(full)?;
+        for attempt in &facts.covers {
+            let binding = self.tasks.get_mut(&attempt.task).and_then(|task| task.binding_mut());
+            if let Some(binding) = binding.filter(|binding| binding.attempt == *attempt) {
+                self.paths.cover(&mut binding.space, path);
+            }
+        }
+        let free_before = self.paths.get(path).free();
+        let same = self.paths.get(path).facts().is_some_and(|before| same_but_for_room(before, &facts));
+        self.paths.set_facts(path, Some(facts));
+        if !same {
+            self.world += 1;
+            self.unstick_all(|key| key.cares_for(path));
+        } else if self.paths.get(path).free() > free_before {
+            self.world += 1;
+            self.unstick_all(ClassKey::needs_room);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path_gone(&mut self, id: &StorageId) -> Result<(), Refusal> {
+        if let Some(path) = self.paths.find(id) {
+            self.paths.set_facts(path, None);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sector_files(
+        &mut self,
+        sector: SectorId,
+        kind: FileType,
+        paths: &[StorageId],
+    ) -> Result<(), Refusal> {
+        if self.sectors.contains_key(&sector) {
+            let paths = self.intern_all(paths)?;
+            self.set_files(sector, kind, paths);
+        }
+        Ok(())
+    }
+
+    /// Notes where a file of a known sector lies, and moves the sector's tasks that care to the class for that.
+    pub(crate) fn set_files(&mut self, sector: SectorId, kind: FileType, paths: Vec<PathIdx>) {
+        let Some(state) = self.sectors.get_mut(&sector) else { return };
+        if state.files.get(&kind) == Some(&paths) {
+            return;
+        }
+        let siblings: Vec<TaskId> = state.tasks.iter().copied().collect();
+        state.files.insert(kind, paths.clone());
+        for id in siblings {
+            let task = &self.tasks[&id];
+            let mut key = self.queue.class(task.class).key.clone();
+            let files = key.existing.iter_mut().flat_map(|existing| &mut existing.files);
+            let mut named: Vec<_> = files.filter(|file| file.kind == kind).collect();
+            if named.is_empty() {
+                continue;
+            }
+            named.iter_mut().for_each(|file| file.held_by.clone_from(&paths));
+            self.reclass(id, key);
+        }
+        self.world += 1;
+    }
+
+    fn reclass(&mut self, id: TaskId, key: ClassKey) {
+        let task = self.tasks.get_mut(&id).expect("listed by its sector");
+        let (before, place) = (task.class, task.key());
+        let after = self.queue.join(key, task.group);
+        task.class = after;
+        if matches!(task.state, State::Ready) {
+            self.queue.remove(before, place);
+            if self.queue.insert(after, place) {
+                self.fresh.insert(after);
+            }
+        }
+        self.queue.leave(before);
+    }
+
+    /// The group of this type and size; a new one learns what it asks of every worker.
+    pub(crate) fn group(&mut self, kind: SealTaskType) -> GroupIdx {
+        let (group, is_new) = self.queue.group(kind);
+        if is_new {
+            let slots: Vec<usize> = self.workers.iter().map(|(slot, _)| slot).collect();
+            for slot in slots {
+                self.renew_ask(slot, kind, group);
+                self.dirty.insert(slot);
+            }
+        }
+        group
+    }
+
+    pub(crate) fn unstick_all(&mut self, may: impl Fn(&ClassKey) -> bool) {
+        for group in 0..self.queue.groups.len() {
+            self.queue.unstick(group, &may);
+        }
+    }
+
+    /// Forgets a lost worker once nothing is bound to it.
+    pub(crate) fn drop_if_gone(&mut self, slot: usize) {
+        let gone = self.workers.try_get(slot).is_some_and(|worker| worker.lost && worker.bound.is_empty());
+        if gone {
+            self.workers.remove(slot);
+            for group in &mut self.queue.groups {
+                if let Some(ask) = group.asks.get_mut(slot) {
+                    *ask = None;
+                }
+            }
+            self.dirty.insert(slot);
+        }
+    }
+
+    fn live_slot(&self, key: WorkerKey) -> Result<usize, Refusal> {
+        let slot = self.workers.slot(key).filter(|slot| !self.workers.get(*slot).lost);
+        slot.ok_or(Refusal::WorkerUnknown { worker: key })
+    }
+
+    fn set_reach(&mut self, slot: usize, paths: Vec<PathIdx>) {
+        let worker = self.workers.get_mut(slot);
+        let before: BTreeSet<PathIdx> = worker.paths.iter().copied().collect();
+        let after: BTreeSet<PathIdx> = paths.iter().copied().collect();
+        worker.paths = paths;
+        before.difference(&after).for_each(|path| self.paths.set_reach(*path, slot, false));
+        after.difference(&before).for_each(|path| self.paths.set_reach(*path, slot, true));
+        // A file that nobody served can now be fetched from here, by anyone.
+        self.unstick_all(|key| after.iter().any(|path| key.cares_for(*path)));
+    }
+
+    fn renew_asks(&mut self, slot: usize) {
+        let kinds: Vec<_> = self.queue.kinds().collect();
+        for (kind, group) in kinds {
+            self.renew_ask(slot, kind, group);
+        }
+        self.world += 1;
+        self.dirty.insert(slot);
+    }
+
+    fn renew_ask(&mut self, slot: usize, kind: SealTaskType, group: GroupIdx) {
+        let worker = self.workers.get(slot);
+        let ask = worker.offers(kind.task).then(|| worker.ask(kind, &self.options.resources));
+        let group = &mut self.queue.groups[group];
+        if group.asks.len() <= slot {
+            group.asks.resize(slot + 1, None);
+            group.ranks.resize(slot + 1, None);
+        }
+        group.asks[slot] = ask;
+    }
+
+    /// Lets the task that the worker is kept for look for another one.
+    fn free_reservation(&mut self, slot: usize) {
+        if let Some(reservation) = self.workers.get(slot).reservation {
+            let id = reservation.task;
+            self.unreserve(id);
+            if matches!(self.tasks[&id].state, State::Reserved(_)) {
+                self.enqueue(id);
+            } else if self.tasks[&id].is_due && self.waits_staged(id) {
+                self.due_staged.insert(id);
+            }
+        }
+    }
+
+    fn waits_staged(&self, id: TaskId) -> bool {
+        use crate::task::Phase;
+        let phase = self.tasks[&id].binding().map(|binding| binding.phase);
+        matches!(phase, Some(Phase::Fetching | Phase::Fetched))
+    }
+}
+
+fn same_but_for_room(before: &PathFacts, after: &PathFacts) -> bool {
+    let without_room = |facts: &PathFacts| PathFacts { available: 0, covers: Vec::new(), ..facts.clone() };
+    without_room(before) == without_room(after)
+}

@@ -1,0 +1,255 @@
+//! Which worker a task goes to, and with which files and room.
+//!
+//! Among the workers that its resources fit on, the one that moves the fewest bytes; at equal bytes the best rank. Work
+//! is kept small by looking first at the few workers that hold the files.
+
+use std::collections::BTreeSet;
+
+use sealtasks::{FileType, PathType};
+
+use crate::queue::{ClassExisting, ClassFile, ClassKey, Group};
+use crate::space::{PathIdx, Wanted};
+use crate::worker::Worker;
+use crate::{AllocateStep, ExistingRule, FetchStep, Obstacle, Plan, Sched};
+
+/// A plan whose paths are not yet named.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    fetch: Vec<Fetch>,
+    /// All room that the plan takes: for fetched files and for new ones.
+    taken: Vec<(PathIdx, u64)>,
+    allocate: Vec<(FileType, PathIdx, u64)>,
+    pub(crate) moved: u64,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    kind: FileType,
+    from: Vec<PathIdx>,
+    to: PathIdx,
+    bytes: u64,
+}
+
+impl Draft {
+    pub(crate) fn room(&self) -> impl Iterator<Item = (PathIdx, u64)> + '_ {
+        self.taken.iter().copied()
+    }
+}
+
+impl ClassKey {
+    /// Whether files and room do not rule this worker out for good.
+    pub(crate) fn may_use(&self, worker: &Worker) -> bool {
+        let Some(existing) = &self.existing else { return true };
+        match existing.rule {
+            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => true,
+            ExistingRule::Here | ExistingRule::PartlyHere(_) => {
+                existing.files.iter().flat_map(|file| &file.held_by).any(|path| worker.reaches(*path))
+            }
+        }
+    }
+
+    /// Whether free room in some path could matter.
+    pub(crate) fn needs_room(&self) -> bool {
+        let fetches = |existing: &ClassExisting| existing.rule != ExistingRule::Here;
+        self.allocate.is_some() || self.existing.as_ref().is_some_and(fetches)
+    }
+
+    fn is_held_by(&self, path: PathIdx) -> bool {
+        let files = self.existing.iter().flat_map(|existing| &existing.files);
+        files.into_iter().any(|file| file.held_by.binary_search(&path).is_ok())
+    }
+
+    /// Whether news about this path could make a difference.
+    pub(crate) fn cares_for(&self, path: PathIdx) -> bool {
+        self.needs_room() || self.is_held_by(path)
+    }
+}
+
+impl Sched {
+    /// The best worker for the head of a class among those its resources fit on.
+    pub(crate) fn pick(
+        &self,
+        key: &ClassKey,
+        group: &Group,
+        except: Option<usize>,
+    ) -> Option<(usize, Draft)> {
+        /// With more holders than this it is cheaper to walk the fitting workers, best first.
+        const HOLDERS_MAX: usize = 64;
+        let allowed = |slot: &usize| Some(*slot) != except;
+        let Some(existing) = &key.existing else {
+            let fitting = group.fitting.iter().map(|rank| rank.worker).filter(allowed);
+            return fitting.filter_map(|slot| Some((slot, self.plan(key, slot).ok()?))).next();
+        };
+        let holders = self.holders(existing);
+        if holders.len() > HOLDERS_MAX {
+            return self.pick_by_rank(key, group, except);
+        }
+        let ranked = holders
+            .iter()
+            .copied()
+            .filter(allowed)
+            .filter_map(|slot| group.ranks.get(slot).copied().flatten());
+        let planned = ranked.filter_map(|rank| Some((rank, self.plan(key, rank.worker).ok()?)));
+        if let Some((rank, draft)) = planned.min_by_key(|(rank, draft)| (draft.moved, *rank)) {
+            return Some((rank.worker, draft));
+        }
+        match existing.rule {
+            ExistingRule::Here | ExistingRule::PartlyHere(_) => None,
+            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => {
+                let others = group.fitting.iter().map(|rank| rank.worker).filter(allowed);
+                let mut others = others.filter(|slot| !holders.contains(slot));
+                others.find_map(|slot| Some((slot, self.plan(key, slot).ok()?)))
+            }
+        }
+    }
+
+    fn pick_by_rank(&self, key: &ClassKey, group: &Group, except: Option<usize>) -> Option<(usize, Draft)> {
+        let mut best: Option<(usize, Draft)> = None;
+        for rank in group.fitting.iter().filter(|rank| Some(rank.worker) != except) {
+            let Ok(draft) = self.plan(key, rank.worker) else { continue };
+            if draft.moved == 0 {
+                return Some((rank.worker, draft));
+            }
+            if best.as_ref().is_none_or(|(_, least)| draft.moved < least.moved) {
+                best = Some((rank.worker, draft));
+            }
+        }
+        best
+    }
+
+    /// Slots of the live workers that reach any of the files.
+    fn holders(&self, existing: &ClassExisting) -> BTreeSet<usize> {
+        let paths = existing.files.iter().flat_map(|file| &file.held_by);
+        paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect()
+    }
+
+    /// How such a task would get its files on this worker.
+    ///
+    /// # Errors
+    /// The first thing that is in the way.
+    pub(crate) fn plan(&self, key: &ClassKey, slot: usize) -> Result<Draft, Obstacle> {
+        let worker = self.workers.get(slot);
+        let mut draft = Draft::default();
+        if let Some(existing) = &key.existing {
+            self.plan_existing(key, existing, worker, &mut draft)?;
+        }
+        if let Some((path_type, files)) = &key.allocate {
+            for file in files {
+                let wanted = Wanted {
+                    kind: file.kind,
+                    bytes: file.bytes,
+                    path_type: *path_type,
+                    miner: key.miner,
+                    groups: None,
+                };
+                let path = self.room_for(worker, &wanted, &draft.taken)?;
+                draft.taken.push((path, file.bytes));
+                draft.allocate.push((file.kind, path, file.bytes));
+            }
+        }
+        Ok(draft)
+    }
+
+    fn plan_existing(
+        &self,
+        key: &ClassKey,
+        existing: &ClassExisting,
+        worker: &Worker,
+        draft: &mut Draft,
+    ) -> Result<(), Obstacle> {
+        let (target, must_be) = match existing.rule {
+            ExistingRule::Here => (None, None),
+            ExistingRule::PartlyHere(path_type) | ExistingRule::Fetch(path_type) => (Some(path_type), None),
+            ExistingRule::MoveTo(path_type) => (Some(path_type), Some(path_type)),
+        };
+        let is_here = |file: &ClassFile| {
+            let mut here =
+                file.held_by.iter().filter(|path| worker.reaches(**path)).map(|path| self.paths.get(*path));
+            here.any(|path| path.facts().is_some() && must_be.is_none_or(|path_type| path.is_for(path_type)))
+        };
+        let away: Vec<&ClassFile> = existing.files.iter().filter(|file| !is_here(file)).collect();
+        let nothing_here = away.len() == existing.files.len();
+        if let (ExistingRule::PartlyHere(_), Some(file), true) = (existing.rule, away.first(), nothing_here) {
+            return Err(self.elsewhere(file));
+        }
+        for file in away {
+            let Some(path_type) = target else { return Err(self.elsewhere(file)) };
+            self.plan_fetch(key, file, (worker, path_type), draft)?;
+        }
+        Ok(())
+    }
+
+    fn plan_fetch(
+        &self,
+        key: &ClassKey,
+        file: &ClassFile,
+        (worker, path_type): (&Worker, PathType),
+        draft: &mut Draft,
+    ) -> Result<(), Obstacle> {
+        let known = file.held_by.iter().map(|path| (*path, self.paths.get(*path)));
+        let served: Vec<_> =
+            known.filter(|(_, path)| path.facts().is_some() && !path.workers().is_empty()).collect();
+        if served.is_empty() {
+            return Err(self.elsewhere(file));
+        }
+        let lists = || served.iter().filter_map(|(_, path)| path.facts()).map(|facts| &facts.allow_to);
+        let anywhere = lists().any(Vec::is_empty);
+        let groups = (!anywhere).then(|| lists().flatten().map(String::as_str).collect::<BTreeSet<_>>());
+        let wanted = Wanted {
+            kind: file.kind,
+            bytes: file.bytes,
+            path_type,
+            miner: key.miner,
+            groups: groups.as_ref(),
+        };
+        let to = self.room_for(worker, &wanted, &draft.taken)?;
+        draft.taken.push((to, file.bytes));
+        draft.moved = draft.moved.saturating_add(file.bytes);
+        let from = served.iter().map(|(path, _)| *path).collect();
+        draft.fetch.push(Fetch { kind: file.kind, from, to, bytes: file.bytes });
+        Ok(())
+    }
+
+    fn room_for(
+        &self,
+        worker: &Worker,
+        wanted: &Wanted<'_>,
+        taken: &[(PathIdx, u64)],
+    ) -> Result<PathIdx, Obstacle> {
+        self.paths.best(worker.paths.iter().copied(), wanted, taken).ok_or_else(|| {
+            let free = worker.paths.iter().map(|path| self.paths.get(*path));
+            let free = free.filter(|path| path.is_for(wanted.path_type)).map(|path| path.free());
+            Obstacle::NoRoom {
+                kind: wanted.kind,
+                path_type: wanted.path_type,
+                needs: wanted.bytes,
+                most_free: free.max(),
+            }
+        })
+    }
+
+    fn elsewhere(&self, file: &ClassFile) -> Obstacle {
+        let paths = file.held_by.iter().map(|path| self.paths.get(*path));
+        let seen = paths.filter(|path| path.facts().is_some()).count();
+        Obstacle::FileElsewhere { kind: file.kind, paths: seen }
+    }
+
+    /// The plan with its paths named.
+    pub(crate) fn name_paths(&self, key: &ClassKey, draft: &Draft) -> Plan {
+        let name = |path: &PathIdx| self.paths.get(*path).id().clone();
+        let mode = key.existing.as_ref().map(|existing| existing.mode);
+        let fetch = draft.fetch.iter().zip(mode.into_iter().cycle()).map(|(step, mode)| FetchStep {
+            kind: step.kind,
+            from: step.from.iter().map(name).collect(),
+            to: name(&step.to),
+            bytes: step.bytes,
+            mode,
+        });
+        let allocate = draft.allocate.iter().map(|(kind, path, bytes)| AllocateStep {
+            kind: *kind,
+            path: name(path),
+            bytes: *bytes,
+        });
+        Plan { fetch: fetch.collect(), allocate: allocate.collect(), ..Plan::default() }
+    }
+}

@@ -1,0 +1,190 @@
+//! The one step that every event ends in: start whatever can start, in queue order, until nothing more can.
+
+use sealtasks::TaskId;
+
+use crate::ledger::{Ask, Tally};
+use crate::queue::{ClassIdx, GroupIdx, Rank};
+use crate::task::{Phase, State};
+use crate::{Action, Sched};
+
+impl Sched {
+    pub(crate) fn settle(&mut self) {
+        self.fire_timers();
+        loop {
+            self.refresh_dirty();
+            self.reserve_for_due();
+            if self.start_one_reserved() {
+                continue;
+            }
+            match self.next_open() {
+                Some((task, class)) => self.try_start(task, class),
+                None if self.dirty.is_empty() => break,
+                None => {}
+            }
+        }
+        self.call_off_stagings();
+        self.stage();
+        // A reservation made for a called-off staging changes what fits on its worker.
+        self.refresh_dirty();
+        self.set_wake();
+    }
+
+    /// The first waiting task whose type and size fits on some worker and whose class is worth trying.
+    fn next_open(&self) -> Option<(TaskId, ClassIdx)> {
+        let groups = self.queue.groups.iter().filter(|group| !group.fitting.is_empty());
+        groups.filter_map(|group| group.open_head()).min().map(|(key, class)| (key.task, class))
+    }
+
+    fn try_start(&mut self, task: TaskId, class: ClassIdx) {
+        let state = self.queue.class(class);
+        match self.pick(&state.key, &self.queue.groups[state.group], None) {
+            Some((worker, draft)) => self.start(task, worker, &draft),
+            None => self.queue.stick(class),
+        }
+    }
+
+    /// Brings what fits where up to date with the ledger, and lets staged tasks take slots that became free: they were
+    /// chosen earlier than anything that still waits.
+    fn refresh_dirty(&mut self) {
+        while let Some(slot) = self.dirty.pop_first() {
+            self.touched.insert(slot);
+            if self.workers.try_get(slot).is_some() {
+                self.promote_staged(slot);
+            }
+            self.refresh(slot);
+        }
+    }
+
+    fn refresh(&mut self, slot: usize) {
+        let room = self.workers.try_get(slot).is_some_and(|worker| self.may_stage(worker));
+        if room {
+            self.stageable.insert(slot)
+        } else {
+            self.stageable.remove(&slot)
+        };
+        let backfill = self.backfill(slot);
+        for group in 0..self.queue.groups.len() {
+            let rank = self.rank(slot, group, backfill.as_ref());
+            let state = &mut self.queue.groups[group];
+            let before = state.ranks[slot];
+            if before == rank {
+                continue;
+            }
+            state.ranks[slot] = rank;
+            if let Some(before) = before {
+                state.fitting.remove(&before);
+            }
+            if let Some(rank) = rank {
+                state.fitting.insert(rank);
+                if before.is_none() {
+                    let (queue, workers) = (&mut self.queue, &self.workers);
+                    queue.unstick(group, |key| key.may_use(workers.get(slot)));
+                }
+            }
+        }
+    }
+
+    /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
+    fn rank(&self, slot: usize, group: GroupIdx, backfill: Option<&(Tally, Ask)>) -> Option<Rank> {
+        let worker = self.workers.try_get(slot)?;
+        let ask = self.queue.groups[group].asks[slot]?;
+        if !worker.is_usable()
+            || !worker.running.fits(&ask, &worker.capacity)
+            || backfill.is_some_and(|(tally, due)| delays(tally, due, &ask, &worker.idle))
+        {
+            return None;
+        }
+        let baseline = worker.running.utilization(&worker.capacity);
+        Some(Rank {
+            utilization: if worker.running.tasks() == 0 { 0 } else { baseline.max(1) },
+            is_local: worker.profile.is_local,
+            baseline,
+            breadth: worker.profile.tasks.len(),
+            worker: slot,
+        })
+    }
+
+    /// For a reserved worker: what was bound after the reservation, and what the task that holds it asks.
+    pub(crate) fn backfill(&self, slot: usize) -> Option<(Tally, Ask)> {
+        let worker = self.workers.try_get(slot)?;
+        let reservation = worker.reservation?;
+        let due = self.queue.groups[self.tasks[&reservation.task].group].asks[slot]?;
+        let mut tally = Tally::default();
+        for task in &worker.bound {
+            let task = &self.tasks[task];
+            let Some(binding) = task.binding() else { continue };
+            if binding.phase == Phase::Running
+                && binding.sequence > reservation.sequence
+                && let Some(ask) = self.queue.groups[task.group].asks[slot].filter(|ask| !ask.is_light())
+            {
+                // A sum for a question, not a holding: it is dropped with the tally.
+                let _ = tally.charge(&ask, &worker.idle);
+            }
+        }
+        Some((tally, due))
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= self.now
+        {
+            self.timers.pop_first();
+            let now = self.now;
+            let task = self.tasks.get_mut(&id).expect("a timer goes with its task");
+            task.timer = None;
+            if !task.is_due && task.due_at <= now {
+                self.make_due(id);
+            }
+            if matches!(self.tasks[&id].state, State::Delayed(until) if until <= now) {
+                self.enqueue(id);
+            }
+            self.retime(id);
+        }
+    }
+
+    fn make_due(&mut self, id: TaskId) {
+        let task = self.tasks.get_mut(&id).expect("named by its own timer");
+        let (before, class) = (task.key(), task.class);
+        task.is_due = true;
+        let (after, is_ready) = (task.key(), matches!(task.state, State::Ready));
+        if is_ready {
+            self.queue.remove(class, before);
+            self.queue.insert(class, after);
+        }
+    }
+
+    /// Sets the task's timer to what its state asks for.
+    pub(crate) fn retime(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let wanted = task.next_timer();
+        if task.timer == wanted {
+            return;
+        }
+        if let Some(at) = std::mem::replace(&mut task.timer, wanted) {
+            self.timers.remove(&(at, id));
+        }
+        if let Some(at) = wanted {
+            self.timers.insert((at, id));
+        }
+    }
+
+    fn set_wake(&mut self) {
+        let first = self.timers.first().map(|(at, _)| *at);
+        if let Some(at) = first.filter(|at| self.wake_at != Some(*at)) {
+            self.actions.push_back(Action::WakeAt { at });
+        }
+        self.wake_at = first;
+    }
+}
+
+/// Whether a task that asks `ask` would be in the way of the `due` one once everything older has ended. The due task can
+/// then start no later than the last of those that ran when the reservation was made. A task that holds neither threads
+/// nor devices is never in the way: it is over before that matters.
+pub(crate) fn delays(after: &Tally, due: &Ask, ask: &Ask, idle: &crate::ledger::Capacity) -> bool {
+    if ask.is_light() {
+        return false;
+    }
+    let mut tally = after.clone();
+    let _ = tally.charge(ask, idle);
+    !tally.fits(due, idle)
+}

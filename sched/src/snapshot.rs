@@ -1,0 +1,202 @@
+//! The whole state at one instant, for diagnostics and for tests that recount it.
+
+use sealtasks::{AttemptId, FileTypes, SealTaskType, SectorRef, StorageId, TaskId, TaskType};
+
+use crate::task::{Phase, State};
+use crate::{GpuShare, Millis, PathBytes, Sched, WorkerKey};
+
+/// Everything that waits, runs and is held. Values, detached from the scheduler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The scheduler's time.
+    pub now: Millis,
+    /// Tasks ready for a worker, in queue order.
+    pub queue: Vec<QueuedTask>,
+    /// Tasks that wait for something else: locks, a time, the worker kept for them. In the order of their ids.
+    pub waiting: Vec<QueuedTask>,
+    /// Bound tasks, in the order of their ids.
+    pub bound: Vec<BoundTask>,
+    /// Workers, in the order of their keys.
+    pub workers: Vec<WorkerUse>,
+    /// Storage paths that are known.
+    pub paths: Vec<PathUse>,
+}
+
+/// One task without a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedTask {
+    /// The task.
+    pub task: TaskId,
+    /// Its sector.
+    pub sector: SectorRef,
+    /// Its type.
+    pub kind: TaskType,
+    /// Its priority.
+    pub priority: i64,
+    /// Since when it has been wanted.
+    pub since: Millis,
+    /// Whether it has waited past its limit.
+    pub is_due: bool,
+    /// The worker kept for it.
+    pub reserved: Option<WorkerKey>,
+}
+
+/// One task on a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundTask {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Where.
+    pub worker: WorkerKey,
+    /// Its sector.
+    pub sector: SectorRef,
+    /// Its type.
+    pub kind: TaskType,
+    /// How far it is.
+    pub stage: Stage,
+    /// Whether the worker has said that it has it.
+    pub accepted: bool,
+    /// The shares of GPUs that it holds; while staged, of the room kept for staging.
+    pub gpus: Vec<GpuShare>,
+    /// The files that it locks for reading.
+    pub locks_read: FileTypes,
+    /// The files that it locks for writing.
+    pub locks_write: FileTypes,
+    /// Room that is promised to it and not yet in a path's own report.
+    pub space: Vec<PathBytes>,
+}
+
+/// How far a bound task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its inputs are being fetched; no slot.
+    Fetching,
+    /// Its inputs are there; no slot.
+    Fetched,
+    /// Its staging was called off; no slot.
+    Unstaging,
+    /// It has a slot.
+    Running,
+}
+
+/// What is charged to one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerUse {
+    /// The worker.
+    pub worker: WorkerKey,
+    /// Its host.
+    pub host: String,
+    /// Whether it gets new tasks.
+    pub enabled: bool,
+    /// Whether it is gone and waits for its attempts to end.
+    pub lost: bool,
+    /// RAM charged, in bytes.
+    pub mem_used_min: u128,
+    /// RAM and swap charged, in bytes.
+    pub mem_used_max: u128,
+    /// CPU threads charged.
+    pub cpu_use: u128,
+    /// Thousandths charged of each GPU.
+    pub gpu_used: Vec<u64>,
+    /// Tasks with a slot.
+    pub task_counts: Vec<(SealTaskType, u64)>,
+    /// Tasks staged.
+    pub staged_counts: Vec<(SealTaskType, u64)>,
+    /// Lotus's utilization in millionths.
+    pub utilization: u64,
+    /// The task that it is kept for.
+    pub reserved_for: Option<TaskId>,
+}
+
+/// How much of a path is promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathUse {
+    /// The path.
+    pub path: StorageId,
+    /// Bytes free as its owner last reported, less what ended attempts may have written since.
+    pub available: i64,
+    /// Bytes promised to attempts and not yet in its report.
+    pub promised: u128,
+}
+
+impl Sched {
+    /// The state as it is now. Costs a pass over everything and a sort of the queue.
+    pub fn snapshot(&self) -> Snapshot {
+        let tasks = || self.tasks.values();
+        Snapshot {
+            now: self.now,
+            queue: self.queue.ready().into_iter().map(|key| self.queued(&self.tasks[&key.task])).collect(),
+            waiting: tasks()
+                .filter(|task| match task.state {
+                    State::Idle | State::Locked | State::Delayed(_) | State::Reserved(_) => true,
+                    State::Ready | State::Bound(_) => false,
+                })
+                .map(|task| self.queued(task))
+                .collect(),
+            bound: tasks().filter_map(|task| self.bound_task(task)).collect(),
+            workers: self.workers.iter().map(|(_, worker)| worker_use(worker)).collect(),
+            paths: self.paths.iter().filter_map(path_use).collect(),
+        }
+    }
+
+    fn queued(&self, task: &crate::task::Task) -> QueuedTask {
+        QueuedTask {
+            task: task.id,
+            sector: task.sector,
+            kind: task.kind,
+            priority: task.priority,
+            since: task.since,
+            is_due: task.is_due,
+            reserved: self.reservations.get(&task.id).map(|slot| self.workers.get(*slot).key),
+        }
+    }
+
+    fn bound_task(&self, task: &crate::task::Task) -> Option<BoundTask> {
+        let binding = task.binding()?;
+        let locks = binding.locks.locks();
+        let space = binding.space.parts();
+        Some(BoundTask {
+            attempt: binding.attempt,
+            worker: self.workers.get(binding.worker).key,
+            sector: task.sector,
+            kind: task.kind,
+            stage: match binding.phase {
+                Phase::Fetching => Stage::Fetching,
+                Phase::Fetched => Stage::Fetched,
+                Phase::Unstaging => Stage::Unstaging,
+                Phase::Running => Stage::Running,
+            },
+            accepted: binding.accepted,
+            gpus: binding.charge.gpus().to_vec(),
+            locks_read: locks.read,
+            locks_write: locks.write,
+            space: space
+                .map(|(path, bytes)| PathBytes { path: self.paths.get(path).id().clone(), bytes })
+                .collect(),
+        })
+    }
+}
+
+fn worker_use(worker: &crate::worker::Worker) -> WorkerUse {
+    WorkerUse {
+        worker: worker.key,
+        host: worker.profile.host.clone(),
+        enabled: worker.enabled,
+        lost: worker.lost,
+        mem_used_min: worker.running.memory_min(),
+        mem_used_max: worker.running.memory_max(),
+        cpu_use: worker.running.threads(),
+        gpu_used: (0..worker.capacity.gpus)
+            .map(|device| worker.running.gpus().get(device).copied().unwrap_or(0))
+            .collect(),
+        task_counts: worker.running.counts().collect(),
+        staged_counts: worker.staged.counts().collect(),
+        utilization: worker.running.utilization(&worker.capacity),
+        reserved_for: worker.reservation.map(|reservation| reservation.task),
+    }
+}
+
+fn path_use(path: &crate::space::Path) -> Option<PathUse> {
+    let facts = path.facts()?;
+    Some(PathUse { path: path.id().clone(), available: facts.available, promised: path.promised() })
+}

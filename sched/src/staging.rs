@@ -1,0 +1,190 @@
+//! Fetching the inputs of the next task while the present one still runs.
+//!
+//! A worker stages at most as many tasks as run there, and no more than would fit on it together. Only a task that has
+//! bytes to move is staged, and only where it would not rather wait for a worker that holds its files. A staged task is
+//! called off when another worker could start it now and its own cannot.
+
+use std::collections::BTreeSet;
+
+use sealtasks::{TaskId, TaskType};
+
+use crate::placement::Draft;
+use crate::queue::{ClassIdx, ClassKey, GroupIdx};
+use crate::settle::delays;
+use crate::task::Phase;
+use crate::worker::Worker;
+use crate::{Action, Sched};
+
+/// Of each type and size, so many classes are looked at for one free staging place: the first are the next to run.
+const PROBES_MAX: usize = 16;
+
+impl Sched {
+    pub(crate) fn may_stage(&self, worker: &Worker) -> bool {
+        let most = worker.running.tasks().saturating_mul(self.options.staged_per_running);
+        let fetches_max = worker.profile.caps.get(&TaskType::Fetch).map_or(usize::MAX, |cap| *cap as usize);
+        worker.is_usable() && worker.staged.tasks() < most.min(fetches_max)
+    }
+
+    /// Gives slots to staged tasks whose inputs are there, in queue order.
+    pub(crate) fn promote_staged(&mut self, slot: usize) {
+        let worker = self.workers.get(slot);
+        if worker.staged_tasks.is_empty() || !worker.is_usable() {
+            return;
+        }
+        let staged = worker.staged_tasks.iter().map(|id| &self.tasks[id]);
+        let fetched = staged.filter(|task| {
+            task.binding().is_some_and(|binding| binding.phase == Phase::Fetched && !binding.cancelled)
+        });
+        let mut keys: Vec<_> = fetched.map(|task| task.key()).collect();
+        keys.sort_unstable();
+        for key in keys {
+            if self.may_promote(key.task, slot) {
+                self.promote(key.task, slot);
+            }
+        }
+    }
+
+    fn may_promote(&self, id: TaskId, slot: usize) -> bool {
+        let worker = self.workers.get(slot);
+        let Some(ask) = self.queue.groups[self.tasks[&id].group].asks[slot] else { return false };
+        let is_own = worker.reservation.is_some_and(|reservation| reservation.task == id);
+        let in_the_way =
+            || self.backfill(slot).is_some_and(|(tally, due)| delays(&tally, &due, &ask, &worker.idle));
+        worker.running.fits(&ask, &worker.capacity) && (is_own || !in_the_way())
+    }
+
+    fn promote(&mut self, id: TaskId, slot: usize) {
+        self.unreserve(id);
+        self.due_staged.remove(&id);
+        self.sequence += 1;
+        let task = self.tasks.get_mut(&id).expect("listed by its worker");
+        let group = &mut self.queue.groups[task.group];
+        let worker = self.workers.get_mut(slot);
+        let ask = group.asks[slot].expect("looked at before");
+        group.staged.remove(&id);
+        worker.staged_tasks.remove(&id);
+        let binding = task.binding_mut().expect("listed by its worker");
+        let charge = worker.running.charge(&ask, &worker.capacity);
+        binding.plan.gpus = charge.gpus().to_vec();
+        binding.plan.threads = charge.threads();
+        binding.phase = Phase::Running;
+        binding.sequence = self.sequence;
+        let run = Action::Run {
+            attempt: binding.attempt,
+            worker: worker.key,
+            gpus: binding.plan.gpus.clone(),
+            threads: binding.plan.threads,
+        };
+        worker.staged.release(std::mem::replace(&mut binding.charge, charge));
+        self.actions.push_back(run);
+        self.dirty.insert(slot);
+        self.retime(id);
+    }
+
+    /// Fills free staging places: those of workers whose ledger changed from all classes, those of all workers from
+    /// classes that are new.
+    pub(crate) fn stage(&mut self) {
+        for slot in std::mem::take(&mut self.touched) {
+            while self.stageable.contains(&slot)
+                && let Some((id, draft)) = self.next_to_stage(slot)
+            {
+                self.bind(id, slot, &draft, Phase::Fetching);
+                self.refresh_staging(slot);
+            }
+        }
+        for class in std::mem::take(&mut self.fresh) {
+            while let Some((id, slot, draft)) = self.where_to_stage(class) {
+                self.bind(id, slot, &draft, Phase::Fetching);
+                self.refresh_staging(slot);
+            }
+        }
+    }
+
+    /// Staging charges the staged tally alone, so what fits on the worker is as it was.
+    fn refresh_staging(&mut self, slot: usize) {
+        if !self.may_stage(self.workers.get(slot)) {
+            self.stageable.remove(&slot);
+        }
+    }
+
+    fn next_to_stage(&self, slot: usize) -> Option<(TaskId, Draft)> {
+        let groups = (0..self.queue.groups.len()).filter(|group| self.fits_staged(*group, slot));
+        let found = groups.filter_map(|group| {
+            let mut heads = self.queue.groups[group].heads().take(PROBES_MAX);
+            heads.find_map(|(key, class)| {
+                let draft = self.staging_draft(&self.queue.class(class).key, group, slot)?;
+                Some((key, draft))
+            })
+        });
+        found.min_by_key(|(key, _)| *key).map(|(key, draft)| (key.task, draft))
+    }
+
+    fn where_to_stage(&self, class: ClassIdx) -> Option<(TaskId, usize, Draft)> {
+        let state = self.queue.try_class(class)?;
+        let (id, group) = (state.head()?, state.group);
+        state.key.existing.as_ref()?;
+        let places = self.stageable.iter().filter(|slot| self.fits_staged(group, **slot));
+        let planned = places.filter_map(|slot| {
+            let draft = self.staging_draft(&state.key, group, *slot)?;
+            Some((draft.moved, self.workers.get(*slot).staged.tasks(), *slot, draft))
+        });
+        let best = planned.min_by_key(|(moved, staged, slot, _)| (*moved, *staged, *slot));
+        best.map(|(_, _, slot, draft)| (id, slot, draft))
+    }
+
+    fn fits_staged(&self, group: GroupIdx, slot: usize) -> bool {
+        let worker = self.workers.get(slot);
+        self.queue.groups[group].asks[slot].is_some_and(|ask| worker.staged.fits(&ask, &worker.idle))
+    }
+
+    /// The plan, if there is something to fetch and no worker that holds all of it to wait for.
+    fn staging_draft(&self, key: &ClassKey, group: GroupIdx, slot: usize) -> Option<Draft> {
+        let existing = key.existing.as_ref()?;
+        let draft = self.plan(key, slot).ok().filter(|draft| draft.moved > 0)?;
+        let paths = existing.files.iter().flat_map(|file| &file.held_by);
+        let holders: BTreeSet<usize> =
+            paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect();
+        let would_rather_wait = holders.into_iter().filter(|holder| *holder != slot).any(|holder| {
+            self.workers.get(holder).is_usable()
+                && self.queue.groups[group].asks[holder].is_some()
+                && self.plan(key, holder).is_ok_and(|draft| draft.moved == 0)
+        });
+        (!would_rather_wait).then_some(draft)
+    }
+
+    /// Calls off staged tasks that another worker could start now while their own cannot, and keeps that worker for them.
+    pub(crate) fn call_off_stagings(&mut self) {
+        for group in 0..self.queue.groups.len() {
+            let state = &self.queue.groups[group];
+            if state.fitting.is_empty() || state.staged.is_empty() || state.reserved.is_some() {
+                continue;
+            }
+            let found = state.staged.iter().find_map(|id| Some((*id, self.faster_place(*id)?)));
+            if let Some((id, other)) = found {
+                self.call_off(id);
+                self.reserve(id, other);
+            }
+        }
+    }
+
+    fn faster_place(&self, id: TaskId) -> Option<usize> {
+        let task = &self.tasks[&id];
+        let binding = task.binding()?;
+        let group = &self.queue.groups[task.group];
+        let waits = matches!(binding.phase, Phase::Fetching | Phase::Fetched) && !binding.cancelled;
+        let lost = self.workers.get(binding.worker).lost;
+        if !waits || lost || group.ranks[binding.worker].is_some() {
+            return None;
+        }
+        let (other, _) = self.pick(&self.queue.class(task.class).key, group, Some(binding.worker))?;
+        self.workers.get(other).reservation.is_none().then_some(other)
+    }
+
+    fn call_off(&mut self, id: TaskId) {
+        let Some(binding) = self.tasks.get_mut(&id).and_then(|task| task.binding_mut()) else { return };
+        binding.phase = Phase::Unstaging;
+        let (attempt, slot) = (binding.attempt, binding.worker);
+        let worker = self.workers.get(slot).key;
+        self.actions.push_back(Action::Unstage { attempt, worker });
+    }
+}

@@ -1,0 +1,137 @@
+//! Workers by slot: what each has, what is charged to it, who is bound to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType};
+
+use crate::ledger::{Ask, Capacity, Tally};
+use crate::space::PathIdx;
+use crate::{WorkerKey, WorkerProfile};
+
+/// One life of one worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) key: WorkerKey,
+    pub(crate) profile: WorkerProfile,
+    pub(crate) capacity: Capacity,
+    /// The capacity with the memory use seen when nothing of ours ran: what the machine offers when it is idle.
+    pub(crate) idle: Capacity,
+    pub(crate) enabled: bool,
+    /// Gone; kept while attempts are bound to it.
+    pub(crate) lost: bool,
+    pub(crate) running: Tally,
+    pub(crate) staged: Tally,
+    pub(crate) bound: BTreeSet<TaskId>,
+    pub(crate) staged_tasks: BTreeSet<TaskId>,
+    pub(crate) reservation: Option<Reservation>,
+    /// Sorted, each once.
+    pub(crate) paths: Vec<PathIdx>,
+}
+
+/// A worker kept for one task: what was bound before `sequence` ends some day, what comes after must not be in its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reservation {
+    pub(crate) task: TaskId,
+    pub(crate) sequence: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(key: WorkerKey, profile: WorkerProfile) -> Self {
+        let capacity = Capacity::of(&profile);
+        Self {
+            key,
+            profile,
+            capacity,
+            idle: capacity,
+            enabled: true,
+            lost: false,
+            running: Tally::default(),
+            staged: Tally::default(),
+            bound: BTreeSet::new(),
+            staged_tasks: BTreeSet::new(),
+            reservation: None,
+            paths: Vec::new(),
+        }
+    }
+
+    /// Takes over a new profile. What is charged stays as it was charged.
+    pub(crate) fn change(&mut self, profile: WorkerProfile) {
+        let idle = if self.running.tasks() == 0 { Capacity::of(&profile) } else { self.idle };
+        self.capacity = Capacity::of(&profile);
+        self.idle = Capacity { mem_used: idle.mem_used, swap_used: idle.swap_used, ..self.capacity };
+        self.profile = profile;
+    }
+
+    /// Whether new tasks may come.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.enabled && !self.lost
+    }
+
+    pub(crate) fn reaches(&self, path: PathIdx) -> bool {
+        self.paths.binary_search(&path).is_ok()
+    }
+
+    /// What such a task asks of this worker, whether it offers the task or not.
+    pub(crate) fn ask(&self, kind: SealTaskType, builtin: &ResourceTable) -> Ask {
+        let rows = &self.profile.resources;
+        let own =
+            rows.iter().find(|row| row.task == kind.task && row.proof == kind.proof).map(|row| row.resources);
+        let resources = own.or_else(|| builtin.get(kind.task, kind.proof)).unwrap_or_default();
+        let cap = self.profile.caps.get(&kind.task).copied();
+        Ask::new(kind, &resources, &self.capacity, cap)
+    }
+
+    pub(crate) fn offers(&self, task: TaskType) -> bool {
+        self.profile.tasks.contains(&task)
+    }
+}
+
+/// All workers. A slot is used again after its worker has gone.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    slots: Vec<Option<Worker>>,
+    by_key: BTreeMap<WorkerKey, usize>,
+    free: BTreeSet<usize>,
+}
+
+impl Workers {
+    pub(crate) fn add(&mut self, worker: Worker) -> usize {
+        let slot = self.free.pop_first().unwrap_or(self.slots.len());
+        self.by_key.insert(worker.key, slot);
+        if slot == self.slots.len() {
+            self.slots.push(Some(worker));
+        } else {
+            self.slots[slot] = Some(worker);
+        }
+        slot
+    }
+
+    pub(crate) fn remove(&mut self, slot: usize) {
+        if let Some(worker) = self.slots[slot].take() {
+            self.by_key.remove(&worker.key);
+            self.free.insert(slot);
+        }
+    }
+
+    pub(crate) fn slot(&self, key: WorkerKey) -> Option<usize> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// The worker in a slot that something refers to.
+    pub(crate) fn get(&self, slot: usize) -> &Worker {
+        self.slots[slot].as_ref().expect("a slot that is referred to is taken")
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: usize) -> &mut Worker {
+        self.slots[slot].as_mut().expect("a slot that is referred to is taken")
+    }
+
+    pub(crate) fn try_get(&self, slot: usize) -> Option<&Worker> {
+        self.slots.get(slot)?.as_ref()
+    }
+
+    /// In the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Worker)> {
+        self.by_key.values().map(|slot| (*slot, self.get(*slot)))
+    }
+}
