@@ -4,12 +4,20 @@
 //! It never opens a storage path and never decides what runs where.
 
 pub mod api;
+pub mod api_info;
 pub mod error;
 pub mod extension;
+pub mod keystore;
+pub mod multiaddr;
 pub mod reader;
+pub mod repo_files;
+mod return_method;
 pub mod token;
+pub mod versions;
+mod wire;
 
-pub use api::{ApiResult, Job, ManagerApi, Returned, WorkerApi};
+pub use api::{ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
+pub use api_info::{ApiInfo, Transport};
 pub use error::ApiError;
 pub use reader::PieceData;
-pub use token::Permission;
+pub use token::{Permission, Secret};

@@ -1,5 +1,12 @@
-//! Tokens and what they allow.
+//! Tokens: what they allow, how they are made and checked. HS256 JSON web tokens with exactly Lotus's payload,
+//! `{"Allow":["read","write"]}`: no expiry, no subject. Never stores anything; see [`crate::keystore`].
 
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::str::FromStr;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 /// One thing a token allows. None implies another: a token lists each one it allows.
@@ -14,4 +21,150 @@ pub enum Permission {
     Sign,
     /// Change workers, storage and tokens.
     Admin,
+}
+
+impl Permission {
+    /// All four, in Lotus's order.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Sign, Self::Admin];
+
+    /// `read`, `write`, `sign` or `admin`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Sign => "sign",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Permission {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let known = Self::ALL.into_iter().find(|permission| permission.name() == text);
+        known.ok_or_else(|| TokenError::Permission { text: text.chars().take(TEXT_MAX).collect() })
+    }
+}
+
+/// A refused text is repeated in the error up to this many characters.
+const TEXT_MAX: usize = 64;
+
+/// The key that signs a manager's tokens. Never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Bytes in a new secret, as Lotus has it.
+    pub const LENGTH: usize = 32;
+    /// The shortest secret that is accepted from a keystore; a shorter one could be guessed.
+    pub const LENGTH_MIN: usize = 16;
+
+    /// A new secret of [`Secret::LENGTH`] bytes from the operating system.
+    ///
+    /// # Errors
+    /// The operating system's source of randomness cannot be read.
+    pub fn generate() -> io::Result<Self> {
+        Ok(Self(random_bytes::<{ Self::LENGTH }>()?.to_vec()))
+    }
+
+    /// The secret with these bytes.
+    ///
+    /// # Errors
+    /// Fewer than [`Secret::LENGTH_MIN`] bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, TokenError> {
+        if bytes.len() < Self::LENGTH_MIN {
+            return Err(TokenError::ShortSecret { length: bytes.len() });
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The key itself, for the keystore.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A token that allows `permissions`, for ever.
+    ///
+    /// # Errors
+    /// The signing library refused; it does not for this algorithm and key.
+    pub fn mint(&self, permissions: &[Permission]) -> Result<String, TokenError> {
+        let allow = permissions.iter().map(|permission| permission.name().to_owned()).collect();
+        let key = EncodingKey::from_secret(&self.0);
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &Payload { allow: Some(allow) }, &key)
+            .map_err(|source| TokenError::Sign { source })
+    }
+
+    /// What a token allows. Names of permissions that we do not know allow nothing and are left out.
+    ///
+    /// # Errors
+    /// Not a token, another algorithm than HS256, or not signed with this secret.
+    pub fn verify(&self, token: &str) -> Result<Vec<Permission>, TokenError> {
+        let mut rules = Validation::new(Algorithm::HS256);
+        // Lotus's tokens never expire and name no audience; the library demands `exp` unless told otherwise.
+        rules.required_spec_claims.clear();
+        rules.validate_exp = false;
+        rules.validate_aud = false;
+        let payload = jsonwebtoken::decode::<Payload>(token, &DecodingKey::from_secret(&self.0), &rules)
+            .map_err(|source| TokenError::Verify { source })?
+            .claims;
+        Ok(payload.allow.unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// The token's payload. Strings and not [`Permission`]s, so that one unknown name does not spoil the others.
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    #[serde(rename = "Allow", default)]
+    allow: Option<Vec<String>>,
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A token or permission that is no good.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Not one of the four names.
+    #[error("{text:?} is no permission; known are read, write, sign and admin")]
+    Permission {
+        /// The text as given, cut to 64 characters.
+        text: String,
+    },
+    /// The secret is too short to be safe.
+    #[error("a token secret of {length} bytes is too short; at least 16 are needed, Lotus uses 32")]
+    ShortSecret {
+        /// How many bytes there are.
+        length: usize,
+    },
+    /// The token could not be made.
+    #[error("the token cannot be signed")]
+    Sign {
+        /// Why.
+        #[source]
+        source: jsonwebtoken::errors::Error,
+    },
+    /// The token is no token or not ours. The wording begins as Lotus's, which scripts look for.
+    #[error("JWT Verification failed: the token was not made with this manager's secret")]
+    Verify {
+        /// Why.
+        #[source]
+        source: jsonwebtoken::errors::Error,
+    },
 }
