@@ -38,13 +38,10 @@ pub fn add_piece(
 ) -> Result<PieceInfo, PieceError> {
     let place = place(sector, existing, size)?;
     let mut target = Target::prepare(file, sector, place)?;
-    match target.fill(size, data) {
-        Ok(commitment) => Ok(PieceInfo::new(size.padded(), commitment)),
-        Err(error) => {
-            target.undo();
-            Err(error)
-        }
-    }
+    let commitment = target.fill(size, data).inspect_err(|_| target.undo_fill())?;
+    let marked = target.file.mark_allocated(target.place.start, size.padded().get());
+    marked.inspect_err(|_| target.undo_mark())?;
+    Ok(PieceInfo::new(size.padded(), commitment))
 }
 
 /// The padded size and commitment of a piece of raw `size` that begins with what `source` holds and goes on with zeros.
@@ -126,18 +123,16 @@ impl Target {
         Ok(Self { file, place, fresh: false })
     }
 
-    fn fill(&mut self, size: UnpaddedPieceSize, data: PieceData<'_>) -> Result<Commitment, PieceError> {
-        let commitment = match data {
+    fn fill(&self, size: UnpaddedPieceSize, data: PieceData<'_>) -> Result<Commitment, PieceError> {
+        match data {
             PieceData::Zeros => {
                 if !self.fresh {
                     self.file.write_zeros(self.place.clone())?;
                 }
-                zero_commitment(size.padded())
+                Ok(zero_commitment(size.padded()))
             }
-            PieceData::Stream(source) => self.write(size, source)?,
-        };
-        self.file.mark_allocated(self.place.start, size.padded().get())?;
-        Ok(commitment)
+            PieceData::Stream(source) => self.write(size, source),
+        }
     }
 
     fn write(&self, size: UnpaddedPieceSize, source: &mut dyn Read) -> Result<Commitment, PieceError> {
@@ -159,11 +154,18 @@ impl Target {
     }
 
     /// Leaves the file as it was. What cannot be undone is bytes that nobody reads, since they are not marked.
-    fn undo(self) {
-        if self.fresh {
-            let _ = fs::remove_file(self.file.path());
-        } else if self.file.allocated().within(self.place.clone()).is_empty() {
+    fn undo_fill(&self) {
+        if !self.fresh {
             self.file.discard(self.place.clone());
+        }
+        self.undo_mark();
+    }
+
+    /// The same when marking failed. Then the trailer may say either on disk, so the data must stay.
+    fn undo_mark(&self) {
+        if self.fresh {
+            // The first error is the one to report.
+            let _ = fs::remove_file(self.file.path());
         }
     }
 }

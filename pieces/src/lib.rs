@@ -19,5 +19,5 @@ pub mod ranges;
 pub mod rle;
 
 pub use add_piece::{PieceData, PieceError, add_piece, data_cid};
-pub use partial_file::{PartialFile, PartialFileError, PartialWriter};
+pub use partial_file::{PartialFile, PartialFileError, PartialWriter, TRAILER_BYTES_MAX};
 pub use piece_reader::PieceReader;
