@@ -15,7 +15,8 @@ fn the_table_gives_one_answer_and_reaches_every_state() {
     assert_eq!(rows.len(), TRANSITIONS.len(), "two rows answer the same question");
     let mut reached = BTreeSet::from([SectorState::Empty]);
     for _ in SectorState::ALL {
-        let next: Vec<_> = TRANSITIONS.iter().filter(|row| reached.contains(&row.0)).map(|row| row.2).collect();
+        let next: Vec<_> =
+            TRANSITIONS.iter().filter(|row| reached.contains(&row.0)).map(|row| row.2).collect();
         reached.extend(next);
     }
     assert_eq!(reached.len(), SectorState::ALL.len());
