@@ -66,3 +66,15 @@ impl ApiError {
         }
     }
 }
+
+/// An error with all its causes in one line, outermost first: what Go's clients show and what a log wants.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

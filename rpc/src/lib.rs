@@ -5,10 +5,13 @@
 
 pub mod api;
 pub mod api_info;
+pub mod client;
 pub mod error;
 pub mod extension;
 pub mod keystore;
 pub mod multiaddr;
+pub mod push;
+pub mod push_sender;
 pub mod reader;
 pub mod repo_files;
 mod return_method;
@@ -18,6 +21,7 @@ mod wire;
 
 pub use api::{ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 pub use api_info::{ApiInfo, Transport};
+pub use client::{ManagerClient, WorkerClient};
 pub use error::ApiError;
 pub use reader::PieceData;
 pub use token::{Permission, Secret};
