@@ -57,13 +57,14 @@ impl Sched {
     pub(crate) fn path_seen(&mut self, facts: PathFacts) -> Result<(), Refusal> {
         let full = Refusal::PathsFull { path: facts.id.clone(), most: crate::space::Paths::MOST };
         let path = self.paths.intern(&facts.id).ok_or(full)?;
+        // Before any promise is covered, which frees room too.
+        let free_before = self.paths.get(path).free();
         for attempt in &facts.covers {
             let binding = self.tasks.get_mut(&attempt.task).and_then(|task| task.binding_mut());
             if let Some(binding) = binding.filter(|binding| binding.attempt == *attempt) {
                 self.paths.cover(&mut binding.space, path);
             }
         }
-        let free_before = self.paths.get(path).free();
         let same = self.paths.get(path).facts().is_some_and(|before| same_but_for_room(before, &facts));
         self.paths.set_facts(path, Some(facts));
         if !same {

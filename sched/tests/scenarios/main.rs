@@ -1,0 +1,10 @@
+//! What the scheduler does, told as stories, and random histories against a slow oracle.
+
+mod files;
+mod life;
+mod lotus;
+mod oracle;
+mod order;
+mod reserve;
+mod stage;
+mod world;
