@@ -7,19 +7,27 @@
 //! Never schedules, never speaks RPC, never prints. Deletes the last copy of a file only by a [`DeletePermit`].
 //! A crash loses reservations, locks and the in-memory index; files and `storage.json` are whole at every moment.
 
+mod archive;
 mod config;
 mod disk;
 mod error;
+mod fetch;
 mod index;
 mod layout;
 mod local;
 mod locks;
 mod mem_index;
+mod members;
 mod meta;
+mod peer;
+mod remote;
+mod serve;
 mod space;
+mod wire;
 
 pub use config::{ConfiguredPath, StorageConfig};
 pub use error::StoreError;
+pub use fetch::TransferMeter;
 pub use index::{CopyKind, Index, IndexError};
 pub use local::{
     Acquired, DeletePermit, Local, LocalOptions, LocalPath, OpenedPath, PathProblem, Reservation,
@@ -29,3 +37,5 @@ pub use locks::{
 };
 pub use mem_index::{Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView};
 pub use meta::{META_FILE, StorageMeta, init_path};
+pub use remote::{FetchOptions, Remote};
+pub use serve::{PERMIT_HEADER, VerifyToken, fetch_router};

@@ -371,6 +371,18 @@ impl Local {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The directory of an open path.
+    pub(crate) fn dir(&self, id: &StorageId) -> Result<PathBuf, StoreError> {
+        Ok(self.path(id)?.dir)
+    }
+
+    /// Files came or went in this path: its next measurement is a new one.
+    pub(crate) fn touched(&self, id: &StorageId) {
+        if let Ok(path) = self.path(id) {
+            path.space.touched();
+        }
+    }
+
     fn path(&self, id: &StorageId) -> Result<OpenPath, StoreError> {
         self.table().get(id).cloned().ok_or_else(|| StoreError::NotOpen { id: id.clone() })
     }

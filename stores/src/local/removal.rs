@@ -33,7 +33,7 @@ impl Local {
         keep: &[StorageId],
     ) -> Result<(), StoreError> {
         let _turn = self.removing.lock().await;
-        let holders = self.holders(sector, kind).await?;
+        let holders = self.holders_of(sector, kind).await?;
         let doomed = self.open_among(&holders, |holder| !keep.contains(&holder.id));
         self.remove_guarded(sector, kind, doomed).await
     }
@@ -79,7 +79,7 @@ impl Local {
         id: &StorageId,
     ) -> Result<(), StoreError> {
         let _turn = self.removing.lock().await;
-        let holders = self.holders(sector, kind).await?;
+        let holders = self.holders_of(sector, kind).await?;
         let doomed = self.open_among(&holders, |holder| holder.id == *id);
         self.remove_guarded(sector, kind, doomed).await
     }
@@ -156,7 +156,12 @@ impl Local {
         Ok(())
     }
 
-    async fn holders(&self, sector: SectorId, kind: FileType) -> Result<Vec<SectorStorageInfo>, StoreError> {
+    /// Every path that holds the file, here and elsewhere; none is an error.
+    pub(crate) async fn holders_of(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+    ) -> Result<Vec<SectorStorageInfo>, StoreError> {
         let holders = self.index.find(sector, kind.into(), None).await?;
         if holders.is_empty() { Err(StoreError::NotFound { sector, kind }) } else { Ok(holders) }
     }

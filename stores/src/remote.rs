@@ -1,0 +1,350 @@
+//! A sector's files wherever they are: what is not in this process's paths is fetched from whoever holds it.
+//!
+//! A move is: fetch, verify, sync, declare here as primary, then ask the source to delete exactly the file that was
+//! copied, keeping the path it now lies in. Whatever fails before that leaves the source as it was.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::join_all;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use sealtasks::{
+    AcquireMode, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo, StorageId,
+};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+use crate::error::StoreError;
+use crate::fetch::{self, Target, TransferMeter};
+use crate::index::{CopyKind, Index};
+use crate::local::{Acquired, DeletePermit, Local};
+use crate::peer::Peer;
+use crate::serve::PERMIT_HEADER;
+use crate::space::FileKey;
+use crate::wire::FsStatJson;
+
+/// A permit's reason travels in a header, cut to this many characters.
+const REASON_MAX: usize = 200;
+
+/// How a [`Remote`] fetches.
+#[derive(Clone)]
+pub struct FetchOptions {
+    /// The token shown to peers; needs permission `admin` there.
+    pub token: String,
+    /// Downloads at once; at least 1.
+    pub parallel: usize,
+}
+
+/// Local paths first, then everyone else's.
+pub struct Remote {
+    local: Arc<Local>,
+    index: Arc<dyn Index>,
+    token: String,
+    peer: Peer,
+    slots: Semaphore,
+    turns: Mutex<HashMap<FileKey, Arc<AsyncMutex<()>>>>,
+}
+
+impl Remote {
+    /// Fetches into the paths of `local`.
+    pub fn new(local: Arc<Local>, index: Arc<dyn Index>, options: FetchOptions) -> Self {
+        Self {
+            local,
+            index,
+            token: options.token,
+            peer: Peer::new(),
+            slots: Semaphore::new(options.parallel.clamp(1, Semaphore::MAX_PERMITS)),
+            turns: Mutex::default(),
+        }
+    }
+
+    /// The open paths behind it.
+    pub fn local(&self) -> &Arc<Local> {
+        &self.local
+    }
+
+    /// As [`Local::acquire`], and `existing` files that are not here are fetched: with [`AcquireMode::Move`] the copy
+    /// here becomes the primary one and its source is deleted, with [`AcquireMode::Copy`] the source stays.
+    /// Bytes received are counted in `meter`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for a file that nobody holds, [`StoreError::FetchFailed`] when every holder failed,
+    /// [`StoreError::NoSpace`] when the files do not fit; files that did arrive stay and are declared.
+    #[expect(clippy::too_many_arguments, reason = "Lotus's AcquireSector, whose parts callers know by name")]
+    pub async fn acquire(
+        &self,
+        sector: SectorRef,
+        existing: FileTypes,
+        allocate: FileTypes,
+        path_type: PathType,
+        mode: AcquireMode,
+        meter: &TransferMeter,
+    ) -> Result<Acquired, StoreError> {
+        let mut acquired = self.local.acquire(sector, existing, allocate, path_type).await?;
+        let missing = existing.difference(acquired.types());
+        if missing.is_empty() {
+            return Ok(acquired);
+        }
+        for kind in missing.iter() {
+            if self.index.find(sector.id, kind.into(), None).await?.is_empty() {
+                return Err(StoreError::NotFound { sector: sector.id, kind });
+            }
+        }
+        let places = self.local.acquire(sector, FileTypes::NONE, missing, path_type).await?;
+        let _room = self.local.reserve(sector, missing, &places.ids, path_type.space_table()).await?;
+        let fetches = places.ids.iter().map(|(kind, id)| self.bring(sector, *kind, id, mode, meter));
+        // All of them are waited for: a failed one must not cut the others off halfway.
+        for (kind, brought) in places.ids.keys().zip(join_all(fetches).await) {
+            let (id, file, fetched) = brought?;
+            acquired.insert(*kind, id, file);
+            if fetched {
+                acquired.fetched = acquired.fetched | (*kind).into();
+            }
+        }
+        Ok(acquired)
+    }
+
+    /// Brings files to a storage path of this process: fetches what lies elsewhere, moves what lies in sealing paths.
+    ///
+    /// # Errors
+    /// As [`Remote::acquire`] and [`Local::move_storage`].
+    pub async fn move_storage(
+        &self,
+        sector: SectorRef,
+        types: FileTypes,
+        meter: &TransferMeter,
+    ) -> Result<(), StoreError> {
+        self.acquire(sector, types, FileTypes::NONE, PathType::Storage, AcquireMode::Move, meter).await?;
+        self.local.move_storage(sector, types).await
+    }
+
+    /// Deletes all copies of a file except those in the paths `keep`, one of which must hold a primary copy. A peer
+    /// that does not obey is logged.
+    ///
+    /// # Errors
+    /// [`StoreError::LastCopy`] when nothing primary would be kept, and this process's own failures.
+    pub async fn remove(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        keep: &[StorageId],
+    ) -> Result<(), StoreError> {
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        if !holders.iter().any(|holder| holder.primary && keep.contains(&holder.id)) {
+            let why = "none of the paths to keep holds a primary copy, and without a permit one must remain";
+            return Err(StoreError::LastCopy { sector, kind, why: why.to_owned() });
+        }
+        self.local.remove(sector, kind, keep).await?;
+        for holder in self.elsewhere(&holders).filter(|holder| !keep.contains(&holder.id)) {
+            self.ask_to_delete(holder, keep, None).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes secondary copies everywhere, where a primary one is known. A peer that does not obey is logged.
+    ///
+    /// # Errors
+    /// When the index or this process's own disk refuses.
+    pub async fn remove_copies(&self, sector: SectorId, types: FileTypes) -> Result<(), StoreError> {
+        for kind in types.iter() {
+            let holders = self.index.find(sector, kind.into(), None).await?;
+            let primary: Vec<_> =
+                holders.iter().filter(|one| one.primary).map(|one| one.id.clone()).collect();
+            if primary.is_empty() {
+                continue;
+            }
+            self.local.remove_copies(sector, kind).await?;
+            for holder in self.elsewhere(&holders).filter(|holder| !holder.primary) {
+                self.ask_to_delete(holder, &primary, None).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes every copy of a file, the last one included.
+    ///
+    /// # Errors
+    /// The last failure of this process or of a peer; all are tried.
+    pub async fn remove_all(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        permit: &DeletePermit,
+    ) -> Result<(), StoreError> {
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        let mut result = self.local.remove_all(sector, kind, permit).await;
+        for holder in self.elsewhere(&holders) {
+            if let Some(error) = self.ask_to_delete(holder, &[], Some(permit)).await {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// How full a path is, here or elsewhere.
+    ///
+    /// # Errors
+    /// When the path is unknown or nobody who serves it answers.
+    pub async fn fs_stat(&self, id: &StorageId) -> Result<FsStat, StoreError> {
+        match self.local.stat(id).await {
+            Err(StoreError::NotOpen { .. }) => {}
+            done => return done,
+        }
+        let mut last = StoreError::NotOpen { id: id.clone() };
+        for base in self.index.info(id).await?.urls {
+            match self.stat_at(&format!("{}/stat/{id}", base.trim_end_matches('/'))).await {
+                Err(error) => last = error,
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    async fn stat_at(&self, url: &str) -> Result<FsStat, StoreError> {
+        let answer = self.peer.ask(Method::GET, url, &self.token, None).await?;
+        let body = Peer::small_body(url, Peer::expect(url, answer, StatusCode::OK).await?).await?;
+        let stat: FsStatJson = serde_json::from_slice(&body).map_err(|error| StoreError::PeerAnswer {
+            url: url.to_owned(),
+            status: 200,
+            text: format!("not the JSON of a storage path's state: {error}"),
+        })?;
+        Ok(stat.into())
+    }
+
+    /// Fetches one file unless somebody else in this process did so meanwhile. Returns whether this call fetched it.
+    async fn bring(
+        &self,
+        sector: SectorRef,
+        kind: FileType,
+        place: &StorageId,
+        mode: AcquireMode,
+        meter: &TransferMeter,
+    ) -> Result<(StorageId, PathBuf, bool), StoreError> {
+        let key = (sector.id, kind);
+        let gate = Arc::clone(self.turns().entry(key).or_default());
+        let turn = Arc::new(gate.lock_owned().await);
+        let result = match self.local.file_path(sector.id, kind).await {
+            Ok(Some((id, file))) => Ok((id, file, false)),
+            Ok(None) => {
+                let path = self.local.dir(place);
+                let target = path.map(|path| Target { sector, kind, path, turn: Arc::clone(&turn) });
+                match target {
+                    Ok(target) => self.fetch_and_take(target, place, mode, meter).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        drop(turn);
+        // Kept while others wait for it: each of them holds a clone.
+        self.turns().retain(|_, gate| Arc::strong_count(gate) > 1);
+        result
+    }
+
+    async fn fetch_and_take(
+        &self,
+        target: Target,
+        place: &StorageId,
+        mode: AcquireMode,
+        meter: &TransferMeter,
+    ) -> Result<(StorageId, PathBuf, bool), StoreError> {
+        let (sector, kind) = (target.sector.id, target.kind);
+        let file = crate::layout::file(&target.path, sector, kind);
+        let source = self.fetch_anywhere(&target, meter).await?;
+        self.local.touched(place);
+        let copy = match mode {
+            AcquireMode::Move => CopyKind::Primary,
+            AcquireMode::Copy => CopyKind::Secondary,
+        };
+        self.index.declare(place, sector, kind.into(), copy).await?;
+        if mode == AcquireMode::Move {
+            let url = format!("{source}?keep={place}");
+            if let Err(error) = self.delete_at(&url, None).await {
+                let error = crate::local::chain(&error);
+                tracing::warn!(%sector, %kind, url, error, "moved, but the source was not deleted");
+            }
+        }
+        Ok((place.clone(), file, true))
+    }
+
+    /// Tries every URL of every holder, heaviest first. Returns the URL that it came from.
+    async fn fetch_anywhere(&self, target: &Target, meter: &TransferMeter) -> Result<String, StoreError> {
+        let (sector, kind) = (target.sector.id, target.kind);
+        let mut holders = self.index.find(sector, kind.into(), None).await?;
+        holders.sort_by(|one, other| other.weight.cmp(&one.weight).then_with(|| one.id.cmp(&other.id)));
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Lost { what: "waiting for a download slot" })?;
+        let mut last = StoreError::NotFound { sector, kind };
+        let mut tried = 0;
+        for url in self.elsewhere(&holders).flat_map(|holder| &holder.urls) {
+            tried += 1;
+            match fetch::fetch(&self.peer, url, &self.token, target.clone(), meter).await {
+                Ok(()) => {
+                    tracing::info!(%sector, %kind, url, "fetched");
+                    return Ok(url.clone());
+                }
+                // Our own disk: the next peer would fare no better.
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%sector, %kind, url, error = crate::local::chain(&error), "fetch failed");
+                    last = error;
+                }
+            }
+        }
+        match last {
+            StoreError::NotFound { .. } if tried == 0 => Err(last),
+            last => Err(StoreError::FetchFailed { sector, kind, tried, source: Box::new(last) }),
+        }
+    }
+
+    /// Tries the holder's URLs until one obeys; otherwise the last failure, logged.
+    async fn ask_to_delete(
+        &self,
+        holder: &SectorStorageInfo,
+        keep: &[StorageId],
+        permit: Option<&DeletePermit>,
+    ) -> Option<StoreError> {
+        let keep: Vec<&str> = keep.iter().map(StorageId::as_str).collect();
+        let query = if keep.is_empty() { String::new() } else { format!("?keep={}", keep.join(".")) };
+        let mut last = None;
+        for url in &holder.urls {
+            match self.delete_at(&format!("{url}{query}"), permit).await {
+                Ok(()) => return None,
+                Err(error) => {
+                    tracing::warn!(url, error = crate::local::chain(&error), "a peer did not delete a file");
+                    last = Some(error);
+                }
+            }
+        }
+        last
+    }
+
+    async fn delete_at(&self, url: &str, permit: Option<&DeletePermit>) -> Result<(), StoreError> {
+        let header = permit.map(permit_header);
+        let answer = self.peer.ask(Method::DELETE, url, &self.token, header).await?;
+        Peer::expect(url, answer, StatusCode::OK).await?;
+        Ok(())
+    }
+
+    /// Holders that are not open here. A path on a shared mount is local even if another process declared it.
+    fn elsewhere<'a>(&self, holders: &'a [SectorStorageInfo]) -> impl Iterator<Item = &'a SectorStorageInfo> {
+        let here: BTreeMap<StorageId, ()> =
+            self.local.paths().into_iter().map(|path| (path.id, ())).collect();
+        holders.iter().filter(move |holder| !here.contains_key(&holder.id))
+    }
+
+    fn turns(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, Arc<AsyncMutex<()>>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn permit_header(permit: &DeletePermit) -> (HeaderName, HeaderValue) {
+    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    let text: String = permit.reason.chars().take(REASON_MAX).map(plain).collect();
+    let value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("permitted"));
+    (HeaderName::from_static(PERMIT_HEADER), value)
+}

@@ -1,0 +1,219 @@
+//! `/remote/...`: hands this process's sector files to peers, Lotus workers and miners among them.
+//!
+//! Statuses and bodies are Lotus's. Names from the network are parsed into typed ids before anything else is done with
+//! them. Differences: a sender that fails midway breaks the connection instead of ending the body; HEAD is answered;
+//! a range past the end is clamped; a DELETE that would take the last copy is refused (see [`PERMIT_HEADER`]).
+
+mod access;
+mod files;
+mod range;
+mod survivor;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use pieces::PartialFile;
+use sealtasks::{FileType, RegisteredSealProof, SectorId, StorageId, UnpaddedOffset};
+
+use crate::error::StoreError;
+use crate::local::{DeletePermit, Local, chain};
+use crate::peer::Peer;
+use crate::wire::FsStatJson;
+
+/// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Only the
+/// manager sends it, after it has recorded the decision. A peer that is no Sealyard ignores it and deletes anyway.
+pub const PERMIT_HEADER: &str = "x-sealyard-permit";
+
+/// At most so many ids in `?keep=`.
+const KEEP_MAX: usize = 64;
+
+/// Unpadded bytes that become one padded unit of 128.
+const UNPADDED_UNIT: u64 = 127;
+
+/// Says what a token allows.
+#[async_trait]
+pub trait VerifyToken: Send + Sync + 'static {
+    /// The token's permissions, for example `["read", "admin"]`; `None` when it is no valid token.
+    async fn permissions(&self, token: &str) -> Option<Vec<String>>;
+}
+
+/// The routes under `/remote`. Every request needs a token with permission `admin`, in `Authorization: Bearer` or
+/// `?token=`.
+pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
+    let server = Server { local, verify, peer: Peer::new() };
+    Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
+}
+
+pub(crate) struct Server {
+    local: Arc<Local>,
+    verify: Arc<dyn VerifyToken>,
+    peer: Peer,
+}
+
+/// A request's path, as far as it is one of ours.
+enum Route<'a> {
+    Stat(&'a str),
+    Vanilla,
+    File(&'a str, &'a str),
+    Allocated { kind: &'a str, sector: &'a str, proof: &'a str, offset: &'a str, size: &'a str },
+}
+
+async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let token = match access::check(&*server.verify, request.headers(), request.uri().query()).await {
+        Ok(token) => token,
+        Err(refusal) => return refusal,
+    };
+    let path = request.uri().path().to_owned();
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let Some(route) = Route::parse(&path, &method) else { return StatusCode::NOT_FOUND.into_response() };
+    let query = request.uri().query().unwrap_or_default();
+    let result = match (route, &method) {
+        (Route::Stat(id), &Method::GET | &Method::HEAD) => server.stat(id).await,
+        (Route::Vanilla, &Method::POST) => Ok(vanilla()),
+        (Route::File(kind, sector), &Method::GET | &Method::HEAD) => {
+            server.file(kind, sector, &headers, &method).await
+        }
+        (Route::File(kind, sector), &Method::DELETE) => {
+            server.delete(kind, sector, query, &headers, &token).await
+        }
+        (Route::Allocated { kind, sector, proof, offset, size }, &Method::GET) => {
+            server.allocated([kind, sector, proof, offset, size]).await
+        }
+        _ => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    };
+    result.unwrap_or_else(|error| {
+        tracing::warn!(%method, path, error = chain(&*error), "request of a peer failed");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
+}
+
+/// Every failure is status 500 with an empty body towards the peer; the text goes to our log.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl<'a> Route<'a> {
+    /// Lotus's patterns overlap: `stat/x` and `vanilla/x` are also a file type and a name, for the other verbs.
+    fn parse(path: &'a str, method: &Method) -> Option<Self> {
+        let parts: Vec<&str> = path.strip_prefix("/remote/")?.split('/').collect();
+        match parts[..] {
+            ["stat", id] if *method != Method::DELETE && !id.is_empty() => Some(Self::Stat(id)),
+            ["vanilla", "single" | "porep"] if *method == Method::POST => Some(Self::Vanilla),
+            [kind, sector] if !kind.is_empty() && !sector.is_empty() => Some(Self::File(kind, sector)),
+            [kind, sector, proof, "allocated", offset, size] => {
+                Some(Self::Allocated { kind, sector, proof, offset, size })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Server {
+    async fn stat(&self, id: &str) -> Result<Response, Failure> {
+        let Ok(id) = id.parse::<StorageId>() else { return Ok(StatusCode::NOT_FOUND.into_response()) };
+        match self.local.stat(&id).await {
+            Err(StoreError::NotOpen { .. }) => Ok(StatusCode::NOT_FOUND.into_response()),
+            Err(error) => Err(error.into()),
+            Ok(stat) => {
+                let mut body = serde_json::to_vec(&FsStatJson::from(stat))?;
+                body.push(b'\n');
+                let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+                Ok(([(CONTENT_TYPE, plain)], body).into_response())
+            }
+        }
+    }
+
+    async fn file(
+        &self,
+        kind: &str,
+        sector: &str,
+        headers: &HeaderMap,
+        method: &Method,
+    ) -> Result<Response, Failure> {
+        let (kind, sector) = names(kind, sector)?;
+        let found = self.local.file_path(sector, kind).await?;
+        let (_, file) = found.ok_or(StoreError::NotFound { sector, kind })?;
+        let with_body = *method == Method::GET;
+        if kind.is_directory() {
+            return Ok(files::directory(file, headers, with_body).await?);
+        }
+        Ok(files::file(file, headers, with_body).await?)
+    }
+
+    async fn delete(
+        &self,
+        kind: &str,
+        sector: &str,
+        query: &str,
+        headers: &HeaderMap,
+        token: &str,
+    ) -> Result<Response, Failure> {
+        let (kind, sector) = names(kind, sector)?;
+        if let Some(reason) = headers.get(PERMIT_HEADER) {
+            let permit = DeletePermit { reason: String::from_utf8_lossy(reason.as_bytes()).into_owned() };
+            self.local.remove_all(sector, kind, &permit).await?;
+            return Ok(StatusCode::OK.into_response());
+        }
+        let keep = kept_paths(query)?;
+        survivor::check(&self.local, &self.peer, token, survivor::Deletion { sector, kind, keep: &keep })
+            .await?;
+        self.local.remove(sector, kind, &keep).await?;
+        Ok(StatusCode::OK.into_response())
+    }
+
+    /// Is this unpadded range of the unsealed file allocated? 200 yes, 416 no.
+    async fn allocated(&self, parts: [&str; 5]) -> Result<Response, Failure> {
+        let [kind, sector, proof, offset, size] = parts;
+        let (kind, sector) = names(kind, sector)?;
+        if kind != FileType::Unsealed {
+            return Err(format!("only unsealed files have allocated ranges, not {kind}").into());
+        }
+        let proof = RegisteredSealProof::try_from(proof.parse::<i64>()?)?;
+        let (offset, size) = (offset.parse::<u64>()?, size.parse::<u64>()?);
+        // Between two boundaries of the padding: ask from the boundary before it.
+        let before = offset % UNPADDED_UNIT;
+        let (offset, size) = (UnpaddedOffset::try_from(offset - before)?, size.saturating_add(before));
+        let found = self.local.file_path(sector, kind).await?;
+        let (_, file) = found.ok_or(StoreError::NotFound { sector, kind })?;
+        let look = move || {
+            let file = PartialFile::open_read_only(&file, proof.sector_size())?;
+            Ok::<_, pieces::PartialFileError>(file.has_allocated(offset, size))
+        };
+        let status = match tokio::task::spawn_blocking(look).await?? {
+            true => StatusCode::OK,
+            false => StatusCode::RANGE_NOT_SATISFIABLE,
+        };
+        Ok(status.into_response())
+    }
+}
+
+/// Vanilla proofs for PoSt are made by the proving side, which this process does not have.
+fn vanilla() -> Response {
+    let text = "vanilla proofs are not made by this worker\n";
+    (StatusCode::INTERNAL_SERVER_ERROR, Body::from(text)).into_response()
+}
+
+fn names(kind: &str, sector: &str) -> Result<(FileType, SectorId), Failure> {
+    Ok((kind.parse()?, sector.parse()?))
+}
+
+/// `keep=id1.id2`. An id that is none fails the request: ignoring it could delete what was to be kept.
+fn kept_paths(query: &str) -> Result<Vec<StorageId>, Failure> {
+    let mut keep = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if name == "keep" {
+            for id in value.split('.').filter(|id| !id.is_empty()) {
+                keep.push(id.parse::<StorageId>()?);
+            }
+        }
+    }
+    if keep.len() > KEEP_MAX {
+        return Err(format!("{} paths to keep; at most {KEEP_MAX}", keep.len()).into());
+    }
+    Ok(keep)
+}

@@ -1,0 +1,152 @@
+//! Bodies: a file or a part of it, and a directory as tar. Disks are read on blocking threads, a bounded number of
+//! pieces ahead of the network.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_MODIFIED_SINCE, LAST_MODIFIED, RANGE,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use super::range::{self, Part};
+use crate::archive;
+use crate::error::StoreError;
+use crate::members::{MANIFEST_HEADER, Manifest};
+
+/// Read from disk in pieces of this size (bytes).
+const CHUNK: usize = 1 << 20;
+/// Pieces read ahead of the network, per request.
+const CHUNKS_AHEAD: usize = 2;
+
+/// A whole file or one range of it.
+pub(super) async fn file(
+    path: PathBuf,
+    headers: &HeaderMap,
+    with_body: bool,
+) -> Result<Response, StoreError> {
+    let opening = path.clone();
+    let (file, length, modified) = blocking(move || {
+        let file = File::open(&opening).map_err(StoreError::io("open", &opening))?;
+        let found = file.metadata().map_err(StoreError::io("look at", &opening))?;
+        Ok((file, found.len(), found.modified().ok()))
+    })
+    .await?;
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let modified = modified.map(whole_seconds);
+    let since = text(IF_MODIFIED_SINCE).and_then(|text| httpdate::parse_http_date(text).ok());
+    if let (Some(modified), Some(since)) = (modified, since)
+        && modified <= since
+    {
+        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    }
+    let part = range::parse(text(RANGE), length);
+    let (status, first, count) = match part {
+        Part::Whole => (StatusCode::OK, 0, length),
+        Part::Slice { first, last } => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
+        Part::Unsatisfiable => {
+            let star = format!("bytes */{length}");
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(CONTENT_RANGE, star)]).into_response());
+        }
+    };
+    let mut response = Response::builder()
+        .status(status)
+        .header(ACCEPT_RANGES, "bytes")
+        .header(CONTENT_TYPE, "application/octet-stream")
+        .header(CONTENT_LENGTH, count);
+    if let Part::Slice { first, last } = part {
+        response = response.header(CONTENT_RANGE, format!("bytes {first}-{last}/{length}"));
+    }
+    if let Some(modified) = modified {
+        response = response.header(LAST_MODIFIED, httpdate::fmt_http_date(modified));
+    }
+    let body = if with_body {
+        stream(move |emit| send_part(&path, file, first, count, emit))
+    } else {
+        Body::empty()
+    };
+    Ok(response.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+}
+
+/// A directory as tar, with its manifest in a header.
+pub(super) async fn directory(
+    path: PathBuf,
+    headers: &HeaderMap,
+    with_body: bool,
+) -> Result<Response, StoreError> {
+    if headers.contains_key(RANGE) {
+        return Err(StoreError::Archive {
+            reason: "a directory has no ranges; ask for all of it".to_owned(),
+        });
+    }
+    let listing = path.clone();
+    let manifest = blocking(move || Manifest::of_dir(&listing)).await?;
+    let response = Response::builder()
+        .header(CONTENT_TYPE, "application/x-tar")
+        .header(MANIFEST_HEADER, manifest.to_header());
+    let body =
+        if with_body { stream(move |emit| archive::send(&path, &manifest, emit)) } else { Body::empty() };
+    // A file name that fits no header is no sector's file.
+    response.body(body).map_err(|error| StoreError::Archive { reason: format!("its manifest: {error}") })
+}
+
+/// A body filled from a blocking thread. A failure there breaks the connection, so that the peer sees it.
+fn stream(
+    produce: impl FnOnce(&mut dyn FnMut(Bytes) -> bool) -> Result<(), StoreError> + Send + 'static,
+) -> Body {
+    let (send, receive) = mpsc::channel::<Result<Bytes, StoreError>>(CHUNKS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let result = produce(&mut |chunk| send.blocking_send(Ok(chunk)).is_ok());
+        if let Err(error) = result {
+            tracing::warn!(error = crate::local::chain(&error), "sending a sector file failed");
+            // Nobody listening is no further harm.
+            let _ = send.blocking_send(Err(error));
+        }
+    });
+    Body::from_stream(futures_util::stream::unfold(receive, |mut receive| async move {
+        receive.recv().await.map(|chunk| (chunk, receive))
+    }))
+}
+
+fn send_part(
+    path: &std::path::Path,
+    mut file: File,
+    first: u64,
+    count: u64,
+    emit: &mut dyn FnMut(Bytes) -> bool,
+) -> Result<(), StoreError> {
+    file.seek(SeekFrom::Start(first)).map_err(StoreError::io("read", path))?;
+    let mut buffer = BytesMut::new();
+    let mut left = count;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        buffer.resize(most, 0);
+        let got = file.read(&mut buffer).map_err(StoreError::io("read", path))?;
+        if got == 0 {
+            return Err(StoreError::io("read", path)(io::ErrorKind::UnexpectedEof.into()));
+        }
+        left -= got as u64;
+        if !emit(buffer.split_to(got).freeze()) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "reading a sector file" }))
+}
+
+/// HTTP dates have no fractions; comparing with them would always find the file newer.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
