@@ -1,1 +1,40 @@
-//! (in preparation)
+//! Runs sealing tasks: acquires their files, starts their executors, journals every call, and returns each result until
+//! the manager has taken it.
+//!
+//! The life of a call: [`journal`] writes it down before it is answered; its files are acquired and space is reserved;
+//! [`executor`] runs the task as a program of its own; what it made is declared; the result is journalled and offered
+//! until it is acknowledged. A crash at any point loses nothing that was answered: when the worker starts again,
+//! unfinished calls are returned as restarted and finished ones as they ended.
+//!
+//! A worker never decides what runs where, never prints, and never knows the proofs library: `cli` names the executor
+//! program and the proof parameters.
+
+mod api;
+mod auth;
+mod call;
+mod calls;
+pub mod config;
+pub mod environment;
+pub mod error;
+pub mod executor;
+mod feed;
+mod files;
+pub mod journal;
+mod manager_index;
+pub mod offer;
+mod process;
+pub mod registration;
+pub mod repo;
+pub mod resources;
+mod returns;
+mod worker;
+
+pub use auth::ManagerTokens;
+pub use config::{Config, ConfigError};
+pub use error::WorkerError;
+pub use executor::ExecutorOptions;
+pub use manager_index::ManagerIndex;
+pub use offer::{BUILT, ProofParams};
+pub use registration::{ManagerFacts, RegistrationOptions, Status, StatusSink, check_manager};
+pub use repo::{FirstPath, Repo, RepoError};
+pub use worker::{Periods, Worker, WorkerHandle, WorkerOptions};

@@ -1,0 +1,90 @@
+//! The calls this worker holds now: acquiring files, running, or waiting for the manager to take their result.
+//! Memory only; what must survive a crash is the journal's.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rpc::extension::{CallPhase, HeldCall};
+use sealtasks::{AttemptId, CallId};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Most calls held at once; beyond, a start is refused. A manager stages one call per running slot, so this is far
+/// beyond any machine and only stops a manager gone wild.
+pub(crate) const CALLS_MAX: usize = 4096;
+
+#[derive(Default)]
+pub(crate) struct Calls {
+    held: Mutex<BTreeMap<Uuid, Held>>,
+}
+
+struct Held {
+    call: CallId,
+    attempt: Option<AttemptId>,
+    phase: CallPhase,
+    stop: CancellationToken,
+    pid: Option<u32>,
+}
+
+impl Calls {
+    /// Holds a call from now on. `stop` ends it when cancelled.
+    pub(crate) fn hold(
+        &self,
+        call: CallId,
+        attempt: Option<AttemptId>,
+        phase: CallPhase,
+        stop: CancellationToken,
+    ) {
+        self.held().insert(call.id, Held { call, attempt, phase, stop, pid: None });
+    }
+
+    /// A call goes on to another phase; its executor is `pid` while it runs.
+    pub(crate) fn proceed(&self, call: CallId, phase: CallPhase, pid: Option<u32>) {
+        if let Some(held) = self.held().get_mut(&call.id) {
+            (held.phase, held.pid) = (phase, pid);
+        }
+    }
+
+    /// The call is no longer held.
+    pub(crate) fn release(&self, call: CallId) {
+        self.held().remove(&call.id);
+    }
+
+    /// Stops a call. Whether it is held at all; one that is done already has nothing to stop.
+    pub(crate) fn stop(&self, call: CallId) -> bool {
+        match self.held().get(&call.id).filter(|held| held.call == call) {
+            Some(held) => {
+                held.stop.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// All of them, oldest id first.
+    pub(crate) fn list(&self) -> Vec<HeldCall> {
+        let held = self.held();
+        let view =
+            |held: &Held| HeldCall { call: held.call.to_string(), attempt: held.attempt, phase: held.phase };
+        held.values().map(view).collect()
+    }
+
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.held().len()
+    }
+
+    /// Whether nothing acquires or runs.
+    pub(crate) fn quiet(&self) -> bool {
+        self.held().values().all(|held| held.phase == CallPhase::Returning)
+    }
+
+    /// The running executors.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.held().values().filter_map(|held| held.pid).collect()
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Uuid, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

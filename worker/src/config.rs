@@ -1,0 +1,200 @@
+//! The worker's `config.toml`: settings per executor. Never: settings that are flags.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sealtasks::TaskType;
+use toml::{Table, Value};
+
+/// Variables for the executors of one task type.
+pub type Variables = BTreeMap<String, String>;
+
+/// Longest `config.toml` that is read, in bytes.
+const LENGTH_MAX: u64 = 1 << 20;
+
+/// What `config.toml` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[executor.<short code>.env]`: variables set, or overridden, for the executors of that task.
+    pub executor_environment: BTreeMap<TaskType, Variables>,
+}
+
+impl Config {
+    /// What a new repo's `config.toml` says: everything commented out.
+    pub const DEFAULTS: &'static str = "\
+# Settings of this worker. Lines that begin with # show what is possible.
+
+# Variables for the executors of one task (ap, dc, pc1, pc2, c1, c2, fin, fus, uns), over those of the worker's own
+# environment. Values are texts, in quotes.
+#[executor.pc1.env]
+#FIL_PROOFS_USE_MULTICORE_SDR = \"1\"
+#
+#[executor.c2.env]
+#CUDA_VISIBLE_DEVICES = \"0\"
+";
+
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// It cannot be read, is no TOML, or has a key that means nothing (with the nearest one that does).
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let io = |source| ConfigError::Io { path: path.to_owned(), source };
+        let length = std::fs::metadata(path).map_err(io)?.len();
+        if length > LENGTH_MAX {
+            return Err(ConfigError::Length { path: path.to_owned(), length });
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(io)?)
+    }
+
+    /// Parses the text of a `config.toml`.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let root: Table = text.parse().map_err(|source| ConfigError::Syntax { source: Box::new(source) })?;
+        let mut config = Self::default();
+        for (key, value) in &root {
+            if key != "executor" {
+                return Err(unknown(key, ["executor".to_owned()]));
+            }
+            for (task, section) in table(key, value)? {
+                let at = format!("executor.{task}");
+                let kind = executor_task(task, &at)?;
+                for (name, variables) in table(&at, section)? {
+                    if name != "env" {
+                        return Err(unknown(&format!("{at}.{name}"), [format!("{at}.env")]));
+                    }
+                    config.executor_environment.insert(kind, variables_of(&format!("{at}.env"), variables)?);
+                }
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn executor_task(short: &str, at: &str) -> Result<TaskType, ConfigError> {
+    let known = |task: &&TaskType| task.short().to_lowercase() == short;
+    let names = || TaskType::ALL.iter().map(|task| format!("executor.{}", task.short().to_lowercase()));
+    TaskType::ALL.iter().find(known).copied().ok_or_else(|| unknown(at, names()))
+}
+
+fn variables_of(at: &str, value: &Value) -> Result<Variables, ConfigError> {
+    let mut variables = Variables::new();
+    for (name, value) in table(at, value)? {
+        let Value::String(text) = value else {
+            return Err(ConfigError::Kind { key: format!("{at}.{name}"), expected: "a text in quotes" });
+        };
+        if name.is_empty() || name.contains(['=', '\0']) || text.contains('\0') {
+            return Err(ConfigError::Kind {
+                key: format!("{at}.{name}"),
+                expected: "a name without = and NUL",
+            });
+        }
+        variables.insert(name.clone(), text.clone());
+    }
+    Ok(variables)
+}
+
+fn table<'a>(key: &str, value: &'a Value) -> Result<&'a Table, ConfigError> {
+    value.as_table().ok_or_else(|| ConfigError::Kind { key: key.to_owned(), expected: "a table" })
+}
+
+fn unknown(key: &str, known: impl IntoIterator<Item = String>) -> ConfigError {
+    let nearest = known.into_iter().min_by_key(|candidate| distance(key, candidate));
+    ConfigError::Unknown { key: key.to_owned(), nearest: nearest.unwrap_or_default() }
+}
+
+/// Edit distance: how many characters to insert, delete or replace.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+/// A mistake in `config.toml`.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is too long to be a settings file.
+    #[error("{} has {length} bytes; at most 1 MiB is read", .path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// It is no TOML.
+    #[error("config.toml is no valid TOML")]
+    Syntax {
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A key that means nothing.
+    #[error("config.toml: unknown key `{key}`; did you mean `{nearest}`?")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// The nearest key that means something.
+        nearest: String,
+    },
+    /// A value of the wrong kind.
+    #[error("config.toml: `{key}` must be {expected}")]
+    Kind {
+        /// The key.
+        key: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_read_per_task() {
+        let config = Config::parse("[executor.pc1.env]\nFIL_PROOFS_USE_MULTICORE_SDR = \"1\"\n").unwrap();
+        let pc1 = &config.executor_environment[&TaskType::PreCommit1];
+        assert_eq!(pc1["FIL_PROOFS_USE_MULTICORE_SDR"], "1");
+        assert_eq!(config.executor_environment.len(), 1);
+    }
+
+    #[test]
+    fn a_new_repos_settings_change_nothing() {
+        assert_eq!(Config::parse(Config::DEFAULTS).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_what_would_be_right() {
+        let told = |text: &str| Config::parse(text).unwrap_err().to_string();
+        assert_eq!(told("[executer]\n"), "config.toml: unknown key `executer`; did you mean `executor`?");
+        assert_eq!(
+            told("[executor.pc3.env]\n"),
+            "config.toml: unknown key `executor.pc3`; did you mean `executor.pc1`?"
+        );
+        assert_eq!(
+            told("[executor.c2.envv]\n"),
+            "config.toml: unknown key `executor.c2.envv`; did you mean `executor.c2.env`?"
+        );
+        assert_eq!(
+            told("[executor.c2.env]\nA = 1\n"),
+            "config.toml: `executor.c2.env.A` must be a text in quotes"
+        );
+        assert_eq!(told("[executor"), "config.toml is no valid TOML");
+    }
+}

@@ -1,0 +1,113 @@
+//! What can keep a worker from starting or joining.
+
+use std::error::Error;
+
+use rpc::ApiError;
+use rpc::versions::VersionError;
+use sealtasks::TaskType;
+use stores::StoreError;
+
+use crate::journal::JournalError;
+use crate::repo::RepoError;
+
+/// Why a worker does not run. The stable code is [`WorkerError::code`].
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The repo cannot be used.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// The journal cannot be used.
+    #[error("the journal of calls cannot be used")]
+    Journal(#[from] JournalError),
+    /// The storage paths cannot be opened.
+    #[error("the storage paths cannot be opened")]
+    Stores(#[from] StoreError),
+    /// A directory of the repo cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A task was asked for that this program cannot do.
+    #[error("{task} ({}) is not built into this program; known are {known}", .task.name())]
+    NotBuilt {
+        /// The task.
+        task: TaskType,
+        /// Short codes of those that are.
+        known: String,
+    },
+    /// An executor of an earlier life does not end.
+    #[error("{0}")]
+    Leftover(String),
+    /// The manager's API is another one.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The token is wrong or allows too little.
+    #[error(
+        "the token for the manager at {url} {why}; make one with `sealyard auth create-token --perm admin` there"
+    )]
+    Token {
+        /// The manager.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The manager answered a question of the handshake with an error.
+    #[error("the manager at {url} answered {method} with an error")]
+    Handshake {
+        /// The manager.
+        url: String,
+        /// What was asked.
+        method: &'static str,
+        /// Its answer.
+        source: ApiError,
+    },
+    /// The manager did not take this worker, most often because it cannot dial back.
+    #[error("the manager did not take this worker at {address}: {words}")]
+    NotTaken {
+        /// The address given to the manager.
+        address: String,
+        /// The manager's words.
+        words: String,
+    },
+    /// The worker was closed meanwhile.
+    #[error("the worker is closing")]
+    Closed,
+}
+
+impl WorkerError {
+    /// Stable code for scripts and logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Repo(_) => "WRK001",
+            Self::Journal(_) => "WRK002",
+            Self::Stores(_) => "WRK003",
+            Self::Io { .. } => "WRK004",
+            Self::NotBuilt { .. } => "WRK005",
+            Self::Leftover(_) => "WRK006",
+            Self::Version(_) => "WRK007",
+            Self::Token { .. } => "WRK008",
+            Self::Handshake { .. } => "WRK009",
+            Self::NotTaken { .. } => "WRK010",
+            Self::Closed => "WRK011",
+        }
+    }
+}
+
+/// An error and its causes, outermost first, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Some errors repeat their cause in their own words; once is enough.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,263 @@
+//! Runs one task as a program of its own: writes its request, feeds it the piece's bytes on descriptor 3, waits, and
+//! reads its report. Never: where the files come from or what becomes of the result.
+//!
+//! The program is called as `<program> <arguments…> <task> --input <request.json> --output <report.json>` in the call's
+//! directory, as the leader of its own process group, with the filtered environment. Killing the group is how a call
+//! is stopped.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use rpc::reader::PieceStream;
+use sealtasks::{ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, TaskOutput, TaskType};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Variables;
+use crate::environment::Environment;
+use crate::feed::{self, FeedError};
+use crate::journal::ProcessMark;
+use crate::process;
+
+/// Longest report read, in bytes: C1's output of a 64 GiB sector is below 100 MiB, in base64 below 134 MiB.
+const REPORT_MAX: u64 = 256 << 20;
+/// How many lines of the log an error repeats, and how far back they are looked for.
+const LOG_LINES: usize = 50;
+const LOG_BYTES: u64 = 16 << 10;
+
+/// What runs the tasks.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// The program, usually this one.
+    pub program: PathBuf,
+    /// Arguments before the task's short code, usually `exec`.
+    pub arguments: Vec<OsString>,
+    /// All variables that executors get; see [`crate::environment::filtered`].
+    pub environment: Environment,
+    /// Variables per task, over the others; from `config.toml`.
+    pub task_environment: BTreeMap<TaskType, Variables>,
+}
+
+/// One run to be started.
+pub(crate) struct Run {
+    /// The call's directory; it exists and is empty.
+    pub dir: PathBuf,
+    /// The task it is scheduled as.
+    pub task: TaskType,
+    /// What the program reads.
+    pub request: ExecutorRequest,
+    /// Variables that say where the proof parameters are.
+    pub parameters: Vec<(String, String)>,
+    /// The piece's bytes.
+    pub data: Option<PieceStream>,
+}
+
+/// A running executor.
+pub(crate) struct Executor {
+    child: Child,
+    mark: ProcessMark,
+    feed: Option<JoinHandle<Result<u64, FeedError>>>,
+    request: ExecutorRequest,
+    dir: PathBuf,
+}
+
+impl ExecutorOptions {
+    /// Starts a run.
+    ///
+    /// # Errors
+    /// Class `Environment`: the program cannot be started or its directory cannot be written.
+    pub(crate) fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
+        let Run { dir, task, request, parameters, data } = run;
+        let program = self.program.display();
+        let broken = |what: &str, error: &dyn std::fmt::Display| ExecutorFailure {
+            class: FailureClass::Environment,
+            message: format!("executor {program}: {what}: {error}"),
+        };
+        let bytes = serde_json::to_vec(&request).map_err(|e| broken("request.json", &e))?;
+        std::fs::write(dir.join("request.json"), bytes).map_err(|e| broken("request.json", &e))?;
+        let log = File::create(dir.join("log")).map_err(|e| broken("log", &e))?;
+        let errors = log.try_clone().map_err(|e| broken("log", &e))?;
+
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .arg(task.short().to_lowercase())
+            .arg("--input")
+            .arg(dir.join("request.json"))
+            .arg("--output")
+            .arg(dir.join("report.json"))
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .process_group(0)
+            .env_clear()
+            .envs(&self.environment)
+            .envs(parameters)
+            .envs(self.task_environment.get(&task).into_iter().flatten());
+        let feeding = match data {
+            None => None,
+            Some(data) => {
+                let (reader, writer) = std::io::pipe().map_err(|e| broken("pipe", &e))?;
+                hand_over(&mut command, reader.into()).map_err(|e| broken("descriptor 3", &e))?;
+                Some((data, writer))
+            }
+        };
+        let child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
+        // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
+        drop(command);
+        let feed = match feeding {
+            None => None,
+            Some((data, writer)) => Some(feed::start(data, writer.into()).map_err(|e| broken("pipe", &e))?),
+        };
+        let pid = child.id().ok_or_else(|| broken("start", &"it has no process id"))?;
+        // A process that is gone already has no start time; nothing can be found again then, nor needs to be.
+        let starttime = process::start_time(pid).unwrap_or_default();
+        Ok(Executor { child, mark: ProcessMark { pid, starttime }, feed, request, dir })
+    }
+}
+
+impl Executor {
+    /// How to find the process again.
+    pub(crate) fn mark(&self) -> &ProcessMark {
+        &self.mark
+    }
+
+    /// Waits for the end. When `stop` comes first, the process group is killed and the class is `Aborted`.
+    ///
+    /// # Errors
+    /// Why there is no result: the executor's own words, or how it ended with the end of its log.
+    pub(crate) async fn finish(mut self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
+        let ended = tokio::select! {
+            ended = self.child.wait() => Some(ended),
+            () = stop.cancelled() => None,
+        };
+        let Some(ended) = ended else {
+            process::kill_group(self.mark.pid);
+            // Waited for, so that nothing of it is left when its files are removed.
+            let _ = self.child.wait().await;
+            self.end_feed().await.ok();
+            return Err(ExecutorFailure { class: FailureClass::Aborted, message: "task aborted".into() });
+        };
+        let fed = self.end_feed().await;
+        let status = ended.map_err(|error| compute(format!("the executor cannot be waited for: {error}")))?;
+        let dir = self.dir.clone();
+        let read = move || read_report(&dir, status);
+        let report = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| compute("reading the executor's report was interrupted".into()))?;
+        // Bytes that never came look like the end of the piece to the executor; its result then means nothing.
+        fed?;
+        match report? {
+            ExecutorReport::Done(output) if answers(&self.request, &output) => Ok(output),
+            ExecutorReport::Done(_) => Err(compute("the executor's report is about another task".into())),
+            ExecutorReport::Failed(failure) => Err(failure),
+        }
+    }
+
+    async fn end_feed(&mut self) -> Result<(), ExecutorFailure> {
+        let Some(feed) = self.feed.take() else { return Ok(()) };
+        feed.abort();
+        match feed.await {
+            Ok(Err(FeedError::Source(error))) => Err(ExecutorFailure {
+                class: FailureClass::Network,
+                message: format!("the piece's bytes ended early: {error}"),
+            }),
+            // The executor closed its end, or did not wait for the piece's end: its report says why.
+            Ok(Ok(_) | Err(FeedError::Executor)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Gives the child `reader` as descriptor 3.
+#[expect(unsafe_code, reason = "the standard library has no safe way to hand over a further descriptor")]
+fn hand_over(command: &mut Command, reader: OwnedFd) -> std::io::Result<()> {
+    use std::mem::ManuallyDrop;
+    use std::os::fd::FromRawFd as _;
+
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    // Above 3, because duplicating a descriptor onto itself would leave it to be closed on exec.
+    let high = fcntl(&reader, FcntlArg::F_DUPFD_CLOEXEC(10))?;
+    // SAFETY: `fcntl` has just made this descriptor and nothing else owns it.
+    let reader = unsafe { OwnedFd::from_raw_fd(high) };
+    let in_child = move || {
+        // SAFETY: descriptor 3 need not be open; `dup2` replaces it, and it is never closed through this value.
+        let mut third = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(3) });
+        nix::unistd::dup2(&reader, &mut third).map_err(Into::into)
+    };
+    // SAFETY: between fork and exec only `dup2` is called, which is async-signal-safe; nothing is allocated.
+    unsafe { command.pre_exec(in_child) };
+    Ok(())
+}
+
+fn read_report(dir: &Path, status: ExitStatus) -> Result<ExecutorReport, ExecutorFailure> {
+    let path = dir.join("report.json");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let log = log_tail(&dir.join("log"));
+            return Err(compute(format!(
+                "the executor ended without a report ({status}); its last words:\n{log}"
+            )));
+        }
+        Err(error) => return Err(compute(format!("the executor's report cannot be read: {error}"))),
+    };
+    let mut bytes = Vec::new();
+    file.take(REPORT_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| compute(format!("the executor's report cannot be read: {error}")))?;
+    if bytes.len() as u64 > REPORT_MAX {
+        return Err(compute("the executor's report is longer than 256 MiB".into()));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| compute(format!("the executor's report is no ExecutorReport: {error}")))
+}
+
+/// The last lines of a log.
+fn log_tail(path: &Path) -> String {
+    let tail = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = tail().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len() {
+        0 => "(none)".into(),
+        count => lines[count.saturating_sub(LOG_LINES)..].join("\n"),
+    }
+}
+
+/// Whether an output is of the kind the request asks for.
+fn answers(request: &ExecutorRequest, output: &TaskOutput) -> bool {
+    use sealtasks::TaskInput as In;
+    use sealtasks::TaskOutput as Out;
+    matches!(
+        (&request.work, output),
+        (In::DataCid(_), Out::DataCid(_))
+            | (In::AddPiece(_), Out::AddPiece(_))
+            | (In::PreCommit1(_), Out::PreCommit1(_))
+            | (In::PreCommit2(_), Out::PreCommit2 { .. })
+            | (In::Commit1(_), Out::Commit1(_))
+            | (In::Commit2(_), Out::Commit2(_))
+            | (In::Finalize(_), Out::Finalize)
+            | (In::ReleaseUnsealed(_), Out::ReleaseUnsealed)
+            | (In::Unseal(_), Out::Unseal)
+            | (In::Verify(_), Out::Verify(_))
+    )
+}
+
+fn compute(message: String) -> ExecutorFailure {
+    ExecutorFailure { class: FailureClass::Compute, message }
+}

@@ -1,0 +1,467 @@
+//! The durable record of the calls this worker accepted, in SQLite with `synchronous=FULL`.
+//!
+//! A call is written before it is answered and kept until the manager acknowledged its result; then a short record
+//! stays, so that a repeated `start` of the same attempt is still the same call. A crash loses nothing that was
+//! answered. Never: files of sectors, processes, the network.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rpc::api::{AttemptAccount, ReturnMethod};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use sealtasks::{AttemptId, CallError, CallId, SectorRef, TaskInput, TaskOutput, WorkerId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+/// The version of the tables, in SQLite's `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+/// Acknowledged calls remembered so that a repeated start is recognised; beyond, the oldest are forgotten.
+const ACKNOWLEDGED_MAX: i64 = 10_000;
+
+const SCHEMA: &str = "
+CREATE TABLE call (
+    id        TEXT PRIMARY KEY,           -- the uuid of the call id
+    sector    TEXT NOT NULL,              -- SectorRef as JSON
+    attempt   TEXT,                       -- task.attempt, from a Sealyard manager
+    method    TEXT NOT NULL,              -- the Return method as JSON
+    digest    BLOB UNIQUE,                -- of attempt and input; null without an attempt
+    input     TEXT,                       -- TaskInput as JSON; null once acknowledged
+    phase     TEXT NOT NULL CHECK (phase IN ('accepted', 'running', 'returning', 'refused', 'acknowledged')),
+    created   TEXT NOT NULL DEFAULT '[]', -- paths that did not exist before this call, as JSON
+    pid       INTEGER,                    -- the executor, while it runs
+    starttime TEXT,                       -- when that process began: boot id and ticks
+    result    TEXT,                       -- Result<TaskOutput, CallError> as JSON
+    account   TEXT                        -- AttemptAccount as JSON
+) STRICT;
+CREATE INDEX call_phase ON call (phase);
+CREATE TABLE life (
+    session TEXT NOT NULL                 -- one row per start of the worker
+) STRICT;
+";
+
+/// The journal. Clones share it.
+#[derive(Clone)]
+pub struct Journal {
+    connection: Arc<Mutex<Connection>>,
+}
+
+/// What is known of an accepted call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub call: CallId,
+    /// The sector with its proof.
+    pub sector: SectorRef,
+    /// The attempt, if the manager named one.
+    pub attempt: Option<AttemptId>,
+    /// How its end will be reported.
+    pub method: ReturnMethod,
+}
+
+/// Whether a start is a new call or one that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// Journalled now.
+    New(CallId),
+    /// Journalled before: the same attempt with the same input.
+    Known(CallId),
+}
+
+/// The end of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its result.
+    pub result: Result<TaskOutput, CallError>,
+    /// What it cost.
+    pub account: AttemptAccount,
+}
+
+/// A process as it can be found again: its id may be taken by another one, its start time then differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessMark {
+    /// The process id, also its group's.
+    pub pid: u32,
+    /// Boot id and start in clock ticks.
+    pub starttime: String,
+}
+
+/// A call that an earlier life of the worker left unfinished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The call.
+    pub accepted: Accepted,
+    /// Its executor, if one was started.
+    pub process: Option<ProcessMark>,
+    /// Files and directories that it created.
+    pub created: Vec<PathBuf>,
+}
+
+impl Journal {
+    /// Opens the journal, creating it when it is not there.
+    ///
+    /// # Errors
+    /// The disk refuses, or the file is of another version.
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let mut connection = Connection::open(path)?;
+        // WAL with FULL syncs the log at every commit; EXCLUSIVE because the repo lock lets no one else in.
+        connection.execute_batch(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+        )?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match version {
+            0 => {
+                let transaction = connection.transaction()?;
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                transaction.commit()?;
+            }
+            SCHEMA_VERSION => {}
+            found => return Err(JournalError::Version { path: path.to_owned(), found }),
+        }
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Does `work` on a thread that may block.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let journal = self.clone();
+        match tokio::task::spawn_blocking(move || work(&journal)).await {
+            Ok(done) => done,
+            Err(_) => Err(JournalError::Interrupted),
+        }
+    }
+
+    /// Remembers that this session began.
+    pub fn begin_life(&self, session: WorkerId) -> Result<(), JournalError> {
+        self.with(|db| {
+            db.execute("DELETE FROM life", [])?;
+            db.execute("INSERT INTO life (session) VALUES (?1)", [session.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// The last session that began.
+    pub fn last_session(&self) -> Result<Option<WorkerId>, JournalError> {
+        self.with(|db| {
+            let found =
+                db.query_row("SELECT session FROM life", [], |row| row.get::<_, String>(0)).optional()?;
+            found.map(|text| uuid("session", &text).map(WorkerId)).transpose()
+        })
+    }
+
+    /// Accepts a call under a fresh id, or finds the one that the same attempt and input had before.
+    pub fn accept(
+        &self,
+        fresh: Uuid,
+        sector: SectorRef,
+        attempt: Option<AttemptId>,
+        method: ReturnMethod,
+        input: &TaskInput,
+    ) -> Result<Acceptance, JournalError> {
+        let input = to_json(input);
+        let digest = attempt.map(|attempt| digest_of(attempt, &input));
+        self.with(|db| {
+            if let Some(digest) = &digest
+                && let Some(call) = find_known(db, sector, digest)?
+            {
+                return Ok(Acceptance::Known(call));
+            }
+            db.execute(
+                "INSERT INTO call (id, sector, attempt, method, digest, input, phase)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'accepted')",
+                params![
+                    fresh.to_string(),
+                    to_json(&sector),
+                    attempt.map(|attempt| attempt.to_string()),
+                    to_json(&method),
+                    digest,
+                    input
+                ],
+            )?;
+            Ok(Acceptance::New(CallId { sector: sector.id, id: fresh }))
+        })
+    }
+
+    /// The call that this attempt with this input is already.
+    pub fn known(
+        &self,
+        sector: SectorRef,
+        attempt: AttemptId,
+        input: &TaskInput,
+    ) -> Result<Option<Acceptance>, JournalError> {
+        let digest = digest_of(attempt, &to_json(input));
+        self.with(|db| Ok(find_known(db, sector, &digest)?.map(Acceptance::Known)))
+    }
+
+    /// The executor is about to start, or has: what it creates, and which process it is.
+    pub fn running(
+        &self,
+        call: Uuid,
+        created: &[PathBuf],
+        process: Option<&ProcessMark>,
+    ) -> Result<(), JournalError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE call SET phase = 'running', created = ?2, pid = ?3, starttime = ?4 WHERE id = ?1",
+                params![
+                    call.to_string(),
+                    to_json(&created),
+                    process.map(|process| process.pid),
+                    process.map(|process| &process.starttime)
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The call ended: from now on its result is offered to the manager.
+    pub fn ended(&self, call: Uuid, ended: &Ended) -> Result<(), JournalError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE call SET phase = 'returning', created = '[]', pid = NULL, starttime = NULL,
+                 result = ?2, account = ?3 WHERE id = ?1",
+                params![call.to_string(), to_json(&ended.result), to_json(&ended.account)],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The manager answered with an error again and again; the result stays until the next start of the worker.
+    pub fn refused(&self, call: Uuid) -> Result<(), JournalError> {
+        self.with(|db| {
+            db.execute("UPDATE call SET phase = 'refused' WHERE id = ?1", [call.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// The manager has the result. A call without an attempt is forgotten, one with an attempt stays as a short record.
+    pub fn acknowledged(&self, call: Uuid) -> Result<(), JournalError> {
+        self.with(|db| {
+            let transaction = db.transaction()?;
+            transaction.execute("DELETE FROM call WHERE id = ?1 AND digest IS NULL", [call.to_string()])?;
+            transaction.execute(
+                "UPDATE call SET phase = 'acknowledged', input = NULL, result = NULL, account = NULL WHERE id = ?1",
+                [call.to_string()],
+            )?;
+            transaction.execute(
+                "DELETE FROM call WHERE phase = 'acknowledged' AND rowid <= (
+                     SELECT max(rowid) FROM call WHERE phase = 'acknowledged') - ?1",
+                [ACKNOWLEDGED_MAX],
+            )?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
+    /// Calls that never ended.
+    pub fn unfinished(&self) -> Result<Vec<Unfinished>, JournalError> {
+        self.with(|db| {
+            let mut statement = db.prepare(
+                "SELECT id, sector, attempt, method, pid, starttime, created FROM call
+                 WHERE phase IN ('accepted', 'running') ORDER BY rowid",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let process = match (row.get::<_, Option<u32>>(4)?, row.get::<_, Option<String>>(5)?) {
+                    (Some(pid), Some(starttime)) => Some(ProcessMark { pid, starttime }),
+                    _ => None,
+                };
+                let created = from_json("created", &row.get::<_, String>(6)?)?;
+                found.push(Unfinished { accepted: accepted(row)?, process, created });
+            }
+            Ok(found)
+        })
+    }
+
+    /// Calls that ended and whose results were not acknowledged; refused ones get another chance.
+    pub fn unreturned(&self) -> Result<Vec<(Accepted, Ended)>, JournalError> {
+        self.with(|db| {
+            db.execute("UPDATE call SET phase = 'returning' WHERE phase = 'refused'", [])?;
+            let mut statement = db.prepare(
+                "SELECT id, sector, attempt, method, result, account FROM call
+                 WHERE phase = 'returning' ORDER BY rowid",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let result = from_json("result", &row.get::<_, String>(4)?)?;
+                let account = from_json("account", &row.get::<_, String>(5)?)?;
+                found.push((accepted(row)?, Ended { result, account }));
+            }
+            Ok(found)
+        })
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        // A panic inside leaves SQLite consistent: open transactions roll back when dropped.
+        work(&mut self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One attempt may hold several calls (bring files, then work), so the input is part of what makes it the same.
+fn digest_of(attempt: AttemptId, input: &str) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(attempt.to_string().as_bytes()).update(b"\n").update(input.as_bytes());
+    hasher.finalize().as_bytes().to_vec()
+}
+
+fn find_known(db: &Connection, sector: SectorRef, digest: &[u8]) -> Result<Option<CallId>, JournalError> {
+    let id = |row: &Row<'_>| row.get::<_, String>(0);
+    let known = db.query_row("SELECT id FROM call WHERE digest = ?1", [digest], id).optional()?;
+    known.map(|text| Ok(CallId { sector: sector.id, id: uuid("id", &text)? })).transpose()
+}
+
+fn accepted(row: &Row<'_>) -> Result<Accepted, JournalError> {
+    let sector: SectorRef = from_json("sector", &row.get::<_, String>(1)?)?;
+    let id = uuid("id", &row.get::<_, String>(0)?)?;
+    let attempt = row.get::<_, Option<String>>(2)?;
+    let attempt = attempt.map(|text| text.parse().map_err(|_| unreadable("attempt", &text))).transpose()?;
+    let method = from_json("method", &row.get::<_, String>(3)?)?;
+    Ok(Accepted { call: CallId { sector: sector.id, id }, sector, attempt, method })
+}
+
+fn uuid(column: &'static str, text: &str) -> Result<Uuid, JournalError> {
+    Uuid::try_parse(text).map_err(|_| unreadable(column, text))
+}
+
+/// Our own values always have a JSON form: no maps with odd keys, no failing serializers.
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a journalled value has a JSON form")
+}
+
+fn from_json<T: DeserializeOwned>(column: &'static str, text: &str) -> Result<T, JournalError> {
+    serde_json::from_str(text).map_err(|_| unreadable(column, text))
+}
+
+fn unreadable(column: &'static str, text: &str) -> JournalError {
+    JournalError::Unreadable { column, text: text.chars().take(200).collect() }
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// SQLite refused.
+    #[error("journal.db: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// Written by another version of this program.
+    #[error("{} has version {found}; this program reads version 1", .path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version in it.
+        found: i64,
+    },
+    /// A column holds something we never wrote.
+    #[error("journal.db: column `{column}` holds {text:?}, which this program did not write")]
+    Unreadable {
+        /// The column.
+        column: &'static str,
+        /// What it holds, cut to 200 characters.
+        text: String,
+    },
+    /// The thread that did the work ended early.
+    #[error("journal.db: the write was interrupted")]
+    Interrupted,
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtasks::{CallErrorCode, FinalizeInput, RegisteredSealProof, SectorId, SectorSize, TaskId};
+
+    use super::*;
+
+    const SECTOR: SectorRef = SectorRef {
+        id: SectorId::new(1000, 7),
+        proof: RegisteredSealProof::for_new_sector(SectorSize::KiB2),
+    };
+    const ATTEMPT: AttemptId = AttemptId { task: TaskId::new(3), attempt: 1 };
+    const INPUT: TaskInput = TaskInput::Finalize(FinalizeInput {});
+
+    fn failed() -> Ended {
+        let error = CallError { code: CallErrorCode::Unknown, message: "no".into() };
+        Ended { result: Err(error), account: AttemptAccount { started_ms: 1, ended_ms: 2, bytes_fetched: 3 } }
+    }
+
+    fn accept(journal: &Journal, attempt: Option<AttemptId>, input: &TaskInput) -> Acceptance {
+        journal.accept(Uuid::new_v4(), SECTOR, attempt, ReturnMethod::FinalizeSector, input).unwrap()
+    }
+
+    #[test]
+    fn the_same_attempt_is_the_same_call_also_after_its_acknowledgement_and_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let journal = Journal::open(&path).unwrap();
+        let Acceptance::New(call) = accept(&journal, Some(ATTEMPT), &INPUT) else { panic!("not new") };
+        assert_eq!(accept(&journal, Some(ATTEMPT), &INPUT), Acceptance::Known(call));
+        journal.ended(call.id, &failed()).unwrap();
+        journal.acknowledged(call.id).unwrap();
+        drop(journal);
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(accept(&journal, Some(ATTEMPT), &INPUT), Acceptance::Known(call));
+        let next = AttemptId { attempt: 2, ..ATTEMPT };
+        assert!(matches!(accept(&journal, Some(next), &INPUT), Acceptance::New(_)));
+    }
+
+    #[test]
+    fn calls_without_an_attempt_are_all_different_and_forgotten_when_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
+        let Acceptance::New(first) = accept(&journal, None, &INPUT) else { panic!("not new") };
+        let Acceptance::New(second) = accept(&journal, None, &INPUT) else { panic!("not new") };
+        assert_ne!(first, second);
+        journal.acknowledged(first.id).unwrap();
+        let left: Vec<CallId> = journal.unfinished().unwrap().into_iter().map(|u| u.accepted.call).collect();
+        assert_eq!(left, [second]);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_found_with_its_process_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let journal = Journal::open(&path).unwrap();
+        let Acceptance::New(call) = accept(&journal, Some(ATTEMPT), &INPUT) else { panic!("not new") };
+        let mark = ProcessMark { pid: 7, starttime: "boot:1".into() };
+        journal.running(call.id, &["/x/sealed".into()], Some(&mark)).unwrap();
+        let Acceptance::New(done) = accept(&journal, None, &INPUT) else { panic!("not new") };
+        journal.ended(done.id, &failed()).unwrap();
+        journal.refused(done.id).unwrap();
+        drop(journal);
+
+        let journal = Journal::open(&path).unwrap();
+        let unfinished = journal.unfinished().unwrap();
+        assert_eq!(unfinished.len(), 1);
+        assert_eq!(unfinished[0].accepted.call, call);
+        assert_eq!(unfinished[0].accepted.attempt, Some(ATTEMPT));
+        assert_eq!(unfinished[0].process, Some(mark));
+        assert_eq!(unfinished[0].created, [PathBuf::from("/x/sealed")]);
+        let unreturned = journal.unreturned().unwrap();
+        assert_eq!(unreturned.len(), 1);
+        assert_eq!((unreturned[0].0.call, &unreturned[0].1), (done, &failed()));
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
+        let error = Journal::open(&path).err().unwrap();
+        assert!(error.to_string().ends_with("has version 9; this program reads version 1"), "{error}");
+    }
+
+    #[test]
+    fn the_last_session_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
+        assert_eq!(journal.last_session().unwrap(), None);
+        let session = WorkerId(Uuid::new_v4());
+        journal.begin_life(session).unwrap();
+        assert_eq!(journal.last_session().unwrap(), Some(session));
+    }
+}

@@ -1,0 +1,141 @@
+//! The sector index as a worker reaches it: through the manager. Keeps nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use rpc::{ApiError, ManagerApi};
+use sealtasks::{
+    ActorId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo,
+    StorageId, StorageInfo,
+};
+use stores::{CopyKind, Index, IndexError};
+
+/// Most files declared in one call; a path with more takes several.
+const DECLARE_BATCH: usize = 10_000;
+
+/// The manager's index.
+pub struct ManagerIndex {
+    manager: Arc<dyn ManagerApi>,
+    /// Cleared when the manager turns out not to know batches: a Lotus.
+    batches: AtomicBool,
+}
+
+impl ManagerIndex {
+    /// The index of this manager.
+    pub fn new(manager: Arc<dyn ManagerApi>) -> Self {
+        Self { manager, batches: AtomicBool::new(true) }
+    }
+
+    /// Another manager process may stand behind the address: try batches again.
+    pub(crate) fn manager_changed(&self) {
+        self.batches.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Turns the manager's words back into the errors they were made from, since stores decide by kind.
+fn index_error(error: ApiError) -> IndexError {
+    if words(&error).contains("no good path found") {
+        IndexError::NoPath
+    } else {
+        IndexError::Remote(Box::new(error))
+    }
+}
+
+/// What the manager said, if it answered.
+fn words(error: &ApiError) -> &str {
+    match error {
+        ApiError::Remote { message, .. } | ApiError::Refused { message } => message,
+        ApiError::Unreachable { .. } | ApiError::Unauthorized { .. } | ApiError::Malformed { .. } => "",
+    }
+}
+
+#[async_trait]
+impl Index for ManagerIndex {
+    async fn attach(&self, info: StorageInfo, stat: FsStat) -> Result<(), IndexError> {
+        self.manager.storage_attach(info, stat).await.map_err(index_error)
+    }
+
+    async fn detach(&self, id: &StorageId, url: &str) -> Result<(), IndexError> {
+        self.manager.storage_detach(id.clone(), url.to_owned()).await.map_err(index_error)
+    }
+
+    async fn info(&self, id: &StorageId) -> Result<StorageInfo, IndexError> {
+        self.manager.storage_info(id.clone()).await.map_err(index_error)
+    }
+
+    async fn report_health(&self, id: &StorageId, report: HealthReport) -> Result<(), IndexError> {
+        self.manager.storage_report_health(id.clone(), report).await.map_err(|error| {
+            if words(&error).contains("health report for unknown storage") {
+                IndexError::UnknownHealth { id: id.clone() }
+            } else {
+                index_error(error)
+            }
+        })
+    }
+
+    async fn declare(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        copy: CopyKind,
+    ) -> Result<(), IndexError> {
+        // A single type a call, as Lotus workers do: a Lotus miner keys its index by the bit it is given.
+        for kind in types.iter() {
+            self.manager
+                .storage_declare(id.clone(), sector, kind.into(), copy.is_primary())
+                .await
+                .map_err(index_error)?;
+        }
+        Ok(())
+    }
+
+    async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError> {
+        for batch in files.chunks(DECLARE_BATCH) {
+            if self.batches.load(Ordering::Relaxed) {
+                match self.manager.storage_declare_batch(id.clone(), batch.to_vec()).await {
+                    Ok(()) => continue,
+                    Err(error) if error.is_method_not_found() => self.batches.store(false, Ordering::Relaxed),
+                    Err(error) => return Err(index_error(error)),
+                }
+            }
+            for (file, primary) in batch {
+                self.declare(id, file.sector, file.types, CopyKind::from(*primary)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError> {
+        // Lotus knows no question about one path alone.
+        let mut all = self.manager.storage_list().await.map_err(index_error)?;
+        Ok(all.remove(id).unwrap_or_default())
+    }
+
+    async fn drop_files(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
+        for kind in types.iter() {
+            self.manager.storage_drop(id.clone(), sector, kind.into()).await.map_err(index_error)?;
+        }
+        Ok(())
+    }
+
+    async fn find(
+        &self,
+        sector: SectorId,
+        types: FileTypes,
+        fetch: Option<SectorSize>,
+    ) -> Result<Vec<SectorStorageInfo>, IndexError> {
+        self.manager.storage_find(sector, types, fetch).await.map_err(index_error)
+    }
+
+    async fn best_alloc(
+        &self,
+        types: FileTypes,
+        size: SectorSize,
+        path_type: PathType,
+        miner: ActorId,
+    ) -> Result<Vec<StorageInfo>, IndexError> {
+        self.manager.storage_best_alloc(types, size, path_type, miner).await.map_err(index_error)
+    }
+}

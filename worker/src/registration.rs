@@ -1,0 +1,316 @@
+//! Joining a manager and staying joined.
+//!
+//! In the order of Lotus's worker: the manager's version, miner and sector size ([`check_manager`], before anything is
+//! written to disk); storage paths are declared when the worker starts; then `Session` and `WorkerConnect`. From then on
+//! a heartbeat: a new session means a new manager process, to which everything is declared again. A Sealyard manager
+//! also gets the worker's state pushed whenever it changes. Never: runs or returns calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rpc::extension::Hello;
+use rpc::versions::check_manager as check_version;
+use rpc::{ApiError, ManagerApi, Permission};
+use sealtasks::{ActorId, SectorSize};
+use stores::IndexError;
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use crate::error::{WorkerError, chain};
+use crate::returns::answered;
+use crate::worker::{Shared, WorkerHandle};
+
+/// What becomes of the registration, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The manager does not answer yet.
+    Waiting {
+        /// Where it is asked.
+        url: String,
+        /// Why there is no answer.
+        reason: String,
+    },
+    /// A Lotus manager takes a worker only when it is idle; this many calls still run.
+    WaitingForCalls {
+        /// Calls that acquire or run.
+        calls: usize,
+    },
+    /// The manager has taken this worker.
+    Registered,
+    /// The manager no longer answers, or no longer takes this worker; it is asked again.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Takes what there is to tell people.
+pub type StatusSink = Arc<dyn Fn(Status) + Send + Sync>;
+
+/// How to join.
+#[derive(Clone)]
+pub struct RegistrationOptions {
+    /// Where the manager is, for messages.
+    pub manager: String,
+    /// Where the manager reaches this worker: `http://host:port/rpc/v0`. Plain HTTP, because Lotus dials websockets
+    /// without reconnecting; a Sealyard manager turns it into a websocket itself.
+    pub address: String,
+    /// Takes what there is to tell.
+    pub status: StatusSink,
+}
+
+/// What a manager says of itself before a worker joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagerFacts {
+    /// Its version for people.
+    pub version: String,
+    /// The miner.
+    pub actor: ActorId,
+    /// The miner's sector size.
+    pub sector_size: SectorSize,
+}
+
+/// Asks a manager for version, miner and sector size, waiting as long as it does not answer, and checks that `token`
+/// allows everything. Nothing is changed anywhere.
+///
+/// # Errors
+/// Another version, a token that is refused or allows too little, a sector size that does not exist.
+pub async fn check_manager(
+    manager: &dyn ManagerApi,
+    url: &str,
+    token: &str,
+    status: &(dyn Fn(Status) + Send + Sync),
+) -> Result<ManagerFacts, WorkerError> {
+    let failed = |method| move |error| refused(url, method, error);
+    let version = loop {
+        match manager.version().await {
+            Ok(version) => break version,
+            Err(error @ ApiError::Unreachable { .. }) => {
+                status(Status::Waiting { url: url.to_owned(), reason: chain(&error) });
+                tokio::time::sleep(MANAGER_RETRY).await;
+            }
+            Err(error) => return Err(refused(url, "Version", error)),
+        }
+    };
+    check_version(version.api_version)?;
+    let allowed = manager.auth_verify(token.to_owned()).await.map_err(|error| match error {
+        ApiError::Remote { message, .. } => {
+            WorkerError::Token { url: url.to_owned(), why: format!("is refused ({message})") }
+        }
+        other => refused(url, "AuthVerify", other),
+    })?;
+    if !allowed.contains(&Permission::Admin) {
+        return Err(WorkerError::Token { url: url.to_owned(), why: "lacks the permission `admin`".into() });
+    }
+    let actor = manager.actor_address().await.map_err(failed("ActorAddress"))?;
+    let sector_size = manager.actor_sector_size(actor).await.map_err(failed("ActorSectorSize"))?;
+    Ok(ManagerFacts { version: version.version, actor, sector_size })
+}
+
+/// Pause between two questions to a manager that does not answer. Source: Lotus's worker.
+const MANAGER_RETRY: Duration = Duration::from_secs(1);
+
+fn refused(url: &str, method: &'static str, source: ApiError) -> WorkerError {
+    match source {
+        ApiError::Unauthorized { status, .. } => {
+            WorkerError::Token { url: url.to_owned(), why: format!("is refused (HTTP {status})") }
+        }
+        source => WorkerError::Handshake { url: url.to_owned(), method, source },
+    }
+}
+
+impl WorkerHandle {
+    /// Joins the manager, then stays joined in the background. The worker's router must be served already: the manager
+    /// calls back before it answers.
+    ///
+    /// # Errors
+    /// The manager refuses: its words say why, most often that it cannot reach this worker. A manager that does not
+    /// answer is no error; it is waited for.
+    pub async fn register(&self, options: RegistrationOptions) -> Result<(), WorkerError> {
+        let shared = Arc::clone(self.shared());
+        let mut membership = Membership { shared: Arc::clone(&shared), options, joined: None, pushes: true };
+        let closed = shared.closed.clone();
+        loop {
+            let joined = tokio::select! {
+                () = closed.cancelled() => return Err(WorkerError::Closed),
+                joined = membership.join() => joined,
+            };
+            let Err((method, error)) = joined else { break };
+            let url = membership.options.manager.clone();
+            match error {
+                error @ ApiError::Unreachable { .. } => {
+                    (membership.options.status)(Status::Waiting { url, reason: chain(&error) });
+                    tokio::time::sleep(MANAGER_RETRY).await;
+                }
+                error if method == "WorkerConnect" && answered(&error) => {
+                    let address = membership.options.address.clone();
+                    return Err(WorkerError::NotTaken { address, words: chain(&error) });
+                }
+                error => return Err(refused(&url, method, error)),
+            }
+        }
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = membership.stay() => {}
+            }
+        });
+        Ok(())
+    }
+
+    /// Pushes the state of a manager's own worker to it whenever it changes, in the background. Such a worker is not
+    /// registered over the wire.
+    pub fn push_states(&self) {
+        let shared = Arc::clone(self.shared());
+        let closed = shared.closed.clone();
+        shared.tasks.clone().spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = push_for_ever(&shared) => {}
+            }
+        });
+    }
+}
+
+async fn push_for_ever(shared: &Arc<Shared>) {
+    let mut changes = shared.changes();
+    let mut beat = tokio::time::interval(shared.periods.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            _ = changes.changed() => {}
+        }
+        if let Err(error) = shared.manager.worker_state(shared.state().await).await {
+            tracing::debug!(error = %chain(&error), "the manager did not take this worker's state");
+        }
+        tokio::time::sleep(shared.periods.push_gap).await;
+    }
+}
+
+/// One worker's membership with its manager.
+struct Membership {
+    shared: Arc<Shared>,
+    options: RegistrationOptions,
+    /// The session of the manager that took this worker; `None` = to be joined again.
+    joined: Option<Uuid>,
+    /// Whether the manager takes states: it is a Sealyard.
+    pushes: bool,
+}
+
+/// What was asked, and why it failed.
+type JoinError = (&'static str, ApiError);
+
+impl Membership {
+    /// Introduces this worker to the manager.
+    async fn join(&mut self) -> Result<(), JoinError> {
+        let manager = &self.shared.manager;
+        let session = manager.session().await.map_err(|error| ("Session", error))?;
+        let software = concat!("sealyard ", env!("CARGO_PKG_VERSION"));
+        let peer = match manager.hello(Hello::of_this_build(software)).await {
+            Err(error) if error.is_method_not_found() => None,
+            answer => answer.map_err(|error| ("Sealyard.Hello", error))?,
+        };
+        self.pushes = peer.is_some_and(|peer| peer.features.contains("push-state"));
+        if !self.pushes {
+            // A Lotus manager believes a newly connected worker to be idle and would overload a busy one.
+            let calls = self.shared.calls.list().len();
+            if !self.shared.calls.quiet() {
+                (self.options.status)(Status::WaitingForCalls { calls });
+                self.shared.wait_quiet().await;
+            }
+        }
+        manager
+            .worker_connect(self.options.address.clone())
+            .await
+            .map_err(|error| ("WorkerConnect", error))?;
+        self.joined = Some(session);
+        (self.options.status)(Status::Registered);
+        self.shared.manager_is_back();
+        Ok(())
+    }
+
+    /// Declares everything to a new manager process and joins it.
+    async fn join_again(&mut self) -> Result<(), String> {
+        self.joined = None;
+        self.shared.index.manager_changed();
+        if self.shared.owns_paths {
+            self.shared.redeclare().await.map_err(|error| chain(&error))?;
+        }
+        self.join().await.map_err(|(method, error)| format!("{method}: {}", chain(&error)))
+    }
+
+    /// Heartbeats and pushes, until dropped.
+    async fn stay(&mut self) {
+        let mut changes = self.shared.changes();
+        let mut beat = tokio::time::interval(self.shared.periods.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost = false;
+        loop {
+            let checked = tokio::select! {
+                _ = beat.tick() => self.check().await,
+                _ = changes.changed() => Ok(()),
+            };
+            let done = match checked {
+                Ok(()) => self.push().await,
+                Err(reason) => Err(reason),
+            };
+            match done {
+                Ok(()) if lost => {
+                    lost = false;
+                    (self.options.status)(Status::Registered);
+                    self.shared.manager_is_back();
+                }
+                Ok(()) => {}
+                Err(reason) => {
+                    if !lost {
+                        tracing::warn!(%reason, "the manager is lost; asking it again at every heartbeat");
+                        (self.options.status)(Status::Lost { reason });
+                    }
+                    lost = true;
+                }
+            }
+            // Progress of a download changes many times a second; nobody reads it that often.
+            tokio::time::sleep(self.shared.periods.push_gap).await;
+        }
+    }
+
+    /// Whether the manager is still the one that took this worker; a new one is joined.
+    async fn check(&mut self) -> Result<(), String> {
+        let session = self.shared.manager.session().await.map_err(|error| chain(&error))?;
+        if self.joined == Some(session) { Ok(()) } else { self.join_again().await }
+    }
+
+    async fn push(&mut self) -> Result<(), String> {
+        if !self.pushes || self.joined.is_none() {
+            return Ok(());
+        }
+        match self.shared.manager.worker_state(self.shared.state().await).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_method_not_found() => {
+                self.pushes = false;
+                Ok(())
+            }
+            // The manager does not know this session: it has dropped this worker meanwhile.
+            Err(error) if answered(&error) => self.join_again().await,
+            Err(error) => Err(chain(&error)),
+        }
+    }
+}
+
+/// Reports how full the paths are, until dropped. Source of the period: Lotus's HeartbeatInterval.
+pub(crate) async fn report_health_for_ever(shared: &Arc<Shared>) {
+    let mut beat = tokio::time::interval(shared.periods.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beat.tick().await;
+        for (id, error) in shared.local.report_health().await {
+            tracing::warn!(path = %id, error = %chain(&error), "a path's health report was not taken");
+            if matches!(error, IndexError::UnknownHealth { .. })
+                && let Err(error) = shared.local.redeclare(Some(&id), false).await
+            {
+                tracing::warn!(path = %id, error = %chain(&error), "the path could not be declared again");
+            }
+        }
+    }
+}

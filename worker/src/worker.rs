@@ -1,0 +1,375 @@
+//! A worker: what it is made of, how it starts and how it ends.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rpc::ManagerApi;
+use rpc::api::{AttemptAccount, WorkerResources};
+use rpc::extension::WorkerState;
+use sealtasks::{CallError, CallErrorCode, SectorSize, TaskType, WorkerId};
+use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, Remote, StoreError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::calls::Calls;
+use crate::error::{WorkerError, chain};
+use crate::executor::ExecutorOptions;
+use crate::journal::{Ended, Journal, Unfinished};
+use crate::manager_index::ManagerIndex;
+use crate::offer::{self, BUILT, Offer, ProofParams};
+use crate::registration::report_health_for_ever;
+use crate::repo::Repo;
+use crate::resources::{self, Swap};
+use crate::{process, returns};
+
+/// Starts workers.
+pub struct Worker;
+
+/// What a worker is made of.
+pub struct WorkerOptions {
+    /// Its repo, held by this process.
+    pub repo: Repo,
+    /// Its name, by default the host's.
+    pub name: String,
+    /// The manager: a client, or the manager itself for its own worker.
+    pub manager: Arc<dyn ManagerApi>,
+    /// The miner's sector size.
+    pub sector_size: SectorSize,
+    /// Base URLs under which others fetch this worker's files: `http://host:port/remote`.
+    pub urls: Vec<String>,
+    /// The token for fetching from others.
+    pub token: String,
+    /// The tasks it was asked to offer.
+    pub tasks: BTreeSet<TaskType>,
+    /// What runs them.
+    pub executor: ExecutorOptions,
+    /// The proof parameters.
+    pub params: Arc<dyn ProofParams>,
+    /// Most transfers at once.
+    pub parallel_fetch_limit: usize,
+    /// What this machine has; see [`resources::detect`].
+    pub resources: WorkerResources,
+    /// Whether swap counts.
+    pub swap: Swap,
+    /// Whether the scheduler looks at resources at all.
+    pub ignore_resources: bool,
+    /// The manager's own open paths, for its own worker; `None` = the paths of the repo's `storage.json`.
+    pub local: Option<Arc<Local>>,
+    /// How often things happen.
+    pub periods: Periods,
+}
+
+/// How often things happen. The defaults are Lotus's where it has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Periods {
+    /// Between heartbeats to the manager, and health reports of paths.
+    pub heartbeat: Duration,
+    /// The shortest pause between two pushes of the state.
+    pub push_gap: Duration,
+    /// The first pause after a failed return; it grows twelvefold.
+    pub return_retry: Duration,
+    /// How many error answers to one return until it is kept for the next start.
+    pub refusals_max: u32,
+    /// The first pause after parameters could not be obtained; it grows sixtyfold.
+    pub parameters_retry: Duration,
+}
+
+impl Default for Periods {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(10),
+            push_gap: Duration::from_millis(200),
+            return_retry: Duration::from_secs(5),
+            refusals_max: 20,
+            parameters_retry: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A running worker. Clones are the same worker.
+#[derive(Clone)]
+pub struct WorkerHandle(Arc<Shared>);
+
+/// What all parts of a worker share.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) session: WorkerId,
+    pub(crate) manager: Arc<dyn ManagerApi>,
+    pub(crate) sector_size: SectorSize,
+    pub(crate) journal: Journal,
+    pub(crate) calls: Calls,
+    pub(crate) offer: Offer,
+    pub(crate) local: Arc<Local>,
+    /// Whether the paths are this worker's own and not the manager's.
+    pub(crate) owns_paths: bool,
+    pub(crate) urls: Vec<String>,
+    pub(crate) remote: Remote,
+    pub(crate) index: Arc<ManagerIndex>,
+    pub(crate) executor: ExecutorOptions,
+    pub(crate) params: Arc<dyn ProofParams>,
+    pub(crate) resources: WorkerResources,
+    pub(crate) swap: Swap,
+    pub(crate) ignore_resources: bool,
+    pub(crate) enabled: AtomicBool,
+    pub(crate) periods: Periods,
+    /// Counts changes of the state; watched by whoever pushes it.
+    change: watch::Sender<u64>,
+    /// Counts the manager's returns; results that wait are offered at once.
+    pub(crate) manager_back: watch::Sender<u64>,
+    /// Cancelled when the worker closes; every background task ends on it.
+    pub(crate) closed: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    problems: Vec<PathProblem>,
+    /// Held to the end: the lock on the repo.
+    repo: Repo,
+}
+
+impl Worker {
+    /// Starts a worker: ends what an earlier life left, opens the storage paths, and offers the results that were
+    /// never taken. It does not join the manager yet; see [`WorkerHandle::register`].
+    ///
+    /// # Errors
+    /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
+    pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
+        if let Some(task) = options.tasks.iter().copied().find(|task| !BUILT.contains(task)) {
+            let known = BUILT.map(TaskType::short).join(", ");
+            return Err(WorkerError::NotBuilt { task, known });
+        }
+        let session = WorkerId(Uuid::new_v4());
+        let journal_file = options.repo.dir().join("journal.db");
+        let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_file))
+            .await
+            .map_err(|_| WorkerError::Closed)??;
+        // Before the paths are opened: what a dead executor half wrote must not be found and declared.
+        end_earlier_life(&journal, &options.name).await?;
+        sweep_call_dirs(&options.repo.dir().join("calls"))?;
+        journal.run(move |journal| journal.begin_life(session)).await?;
+
+        let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
+        let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
+        let owns_paths = options.local.is_none();
+        let (local, problems) = match options.local {
+            Some(local) => (local, Vec::new()),
+            None => {
+                let config = options.repo.storage_json();
+                let urls = options.urls.clone();
+                Local::open(LocalOptions { config, urls, index: Arc::clone(&as_index) }).await?
+            }
+        };
+        let fetch = FetchOptions { token: options.token, parallel: options.parallel_fetch_limit };
+        let remote = Remote::new(Arc::clone(&local), as_index, fetch);
+        let shared = Arc::new(Shared {
+            name: options.name,
+            session,
+            manager: options.manager,
+            sector_size: options.sector_size,
+            journal,
+            calls: Calls::default(),
+            offer: Offer::new(options.tasks),
+            local,
+            owns_paths,
+            urls: options.urls,
+            remote,
+            index,
+            executor: options.executor,
+            params: options.params,
+            resources: options.resources,
+            swap: options.swap,
+            ignore_resources: options.ignore_resources,
+            enabled: AtomicBool::new(true),
+            periods: options.periods,
+            change: watch::Sender::new(0),
+            manager_back: watch::Sender::new(0),
+            closed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            problems,
+            repo: options.repo,
+        });
+        shared.begin().await?;
+        Ok(WorkerHandle(shared))
+    }
+}
+
+impl WorkerHandle {
+    /// The session of this life.
+    pub fn id(&self) -> WorkerId {
+        self.0.session
+    }
+
+    /// Storage paths that could not be opened, each with its reason; the others are in use.
+    pub fn path_problems(&self) -> &[PathProblem] {
+        &self.0.problems
+    }
+
+    /// Changes whenever the worker's state does.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+
+    /// The state as it is pushed to a Sealyard manager.
+    pub async fn current_state(&self) -> WorkerState {
+        self.0.state().await
+    }
+
+    /// Ends the worker: no new calls, executors are killed, and everything in the background stops. Calls that ran are
+    /// returned as restarted when a worker next starts on this repo. Returns when all of it is done.
+    pub async fn close(&self) {
+        self.0.closed.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Returns when the worker has been closed, by [`WorkerHandle::close`] or over the wire.
+    pub async fn wait_closed(&self) {
+        self.0.closed.cancelled().await;
+        self.0.tasks.wait().await;
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// Starts what runs in the background.
+    async fn begin(self: &Arc<Self>) -> Result<(), WorkerError> {
+        offer::look_after_parameters(self).await;
+        if self.owns_paths {
+            let own = Arc::clone(self);
+            let closed = self.closed.clone();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = closed.cancelled() => {}
+                    () = report_health_for_ever(&own) => {}
+                }
+            });
+        }
+        for (accepted, ended) in self.journal.run(|journal| journal.unreturned()).await? {
+            returns::spawn(self, accepted, ended);
+        }
+        Ok(())
+    }
+
+    /// Something that the state tells has changed.
+    pub(crate) fn changed(&self) {
+        self.change.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.change.subscribe()
+    }
+
+    /// The manager answers again.
+    pub(crate) fn manager_is_back(&self) {
+        self.manager_back.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Returns when nothing acquires or runs.
+    pub(crate) async fn wait_quiet(&self) {
+        let mut changes = self.changes();
+        while !self.calls.quiet() {
+            // The sender lives as long as `self`.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Declares all paths and their files again.
+    pub(crate) async fn redeclare(&self) -> Result<(), StoreError> {
+        self.local.redeclare(None, false).await.map(drop)
+    }
+
+    /// Where a call's request, report and log are.
+    pub(crate) fn call_dir(&self, call: Uuid) -> PathBuf {
+        self.repo.dir().join("calls").join(call.to_string())
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
+    /// What this worker knows of itself.
+    pub(crate) async fn state(&self) -> WorkerState {
+        let (pids, swap) = (self.calls.pids(), self.swap);
+        let measure = move || {
+            let own: u64 = pids.into_iter().map(resources::resident).sum();
+            let memory = resources::memory(swap);
+            (memory.used.saturating_sub(own), memory.swap_used)
+        };
+        let (mem_used, mem_swap_used) = tokio::task::spawn_blocking(measure).await.unwrap_or_default();
+        WorkerState {
+            session: self.session,
+            name: self.name.clone(),
+            enabled: self.is_enabled(),
+            tasks: self.offer.tasks(),
+            pending: self.offer.pending(),
+            mem_used,
+            mem_swap_used,
+            paths: self.local.paths().into_iter().map(|path| path.id).collect(),
+            calls: self.calls.list(),
+        }
+    }
+}
+
+/// Ends what an earlier life left unfinished: kills its executors, removes the files that they had begun, and journals
+/// each call as restarted.
+async fn end_earlier_life(journal: &Journal, name: &str) -> Result<(), WorkerError> {
+    for Unfinished { accepted, process, created } in journal.run(|journal| journal.unfinished()).await? {
+        if let Some(mark) = process {
+            process::end_leftover(&mark).await.map_err(WorkerError::Leftover)?;
+        }
+        let call = accepted.call;
+        tracing::warn!(%call, "a call of an earlier life is given up");
+        let message = format!("worker [name: {name}] restarted");
+        let error = CallError { code: CallErrorCode::TempWorkerRestart, message };
+        let ended = Ended { result: Err(error), account: AttemptAccount::default() };
+        let give_up = move |journal: &Journal| {
+            remove_created(&created);
+            journal.ended(call.id, &ended)
+        };
+        journal.run(give_up).await?;
+    }
+    Ok(())
+}
+
+/// Removes files and directories that a failed call had created. One that cannot be removed is left for the operator:
+/// it is not declared, and the next attempt writes over it.
+pub(crate) fn remove_created(created: &[PathBuf]) {
+    for path in created {
+        let removed = match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(path = %path.display(), error = %chain(&error), "a half-written file could not be removed");
+        }
+    }
+}
+
+/// Makes the directory of call directories and removes those that are left: all earlier calls have ended.
+fn sweep_call_dirs(calls: &std::path::Path) -> Result<(), WorkerError> {
+    let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
+    std::fs::create_dir_all(calls).map_err(io)?;
+    for entry in std::fs::read_dir(calls).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        // Only what we made: a directory named by a uuid.
+        let ours = entry.file_name().to_str().is_some_and(|name| Uuid::try_parse(name).is_ok());
+        if ours && entry.file_type().map_err(io)?.is_dir() {
+            std::fs::remove_dir_all(entry.path()).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// Now, in Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

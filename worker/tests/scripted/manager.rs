@@ -1,0 +1,300 @@
+//! The scripted manager itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use rpc::api::{ManagerVersion, Missing, PledgeOptions, Returned, SectorLock, WorkerJob, WorkerStats};
+use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::{ApiError, ApiResult, ManagerApi, Permission};
+use sealtasks::{
+    ActorId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorNumber,
+    SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
+};
+use stores::{CopyKind, Index as _, MemIndex};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// A spoilt answer.
+#[derive(Clone, Copy)]
+pub enum Spoilt {
+    Unreachable,
+    Refused(&'static str),
+}
+
+/// Answers as a manager would, unless told otherwise, and keeps what it is told.
+pub struct ScriptedManager {
+    pub index: MemIndex,
+    pub session: Mutex<Uuid>,
+    pub api_version: u32,
+    pub permissions: Vec<Permission>,
+    /// A Lotus knows none of our methods.
+    pub lotus: bool,
+    /// Nobody answers.
+    pub down: AtomicBool,
+    /// Answers to the next returns; then all is well.
+    pub return_answers: Mutex<VecDeque<Spoilt>>,
+    /// Every return is refused.
+    pub refuses_returns: AtomicBool,
+    /// The answer to `WorkerConnect`.
+    pub connect_answer: Mutex<Option<&'static str>>,
+    pub returns: watch::Sender<Vec<(CallId, Returned)>>,
+    pub return_tries: watch::Sender<u32>,
+    pub connects: watch::Sender<Vec<String>>,
+    pub states: watch::Sender<Vec<WorkerState>>,
+    pub attaches: watch::Sender<u32>,
+    pub batches: watch::Sender<u32>,
+}
+
+impl ScriptedManager {
+    pub fn new() -> Self {
+        Self {
+            index: MemIndex::new(Arc::new(|| 1_000_000)),
+            session: Mutex::new(Uuid::new_v4()),
+            api_version: 66816,
+            permissions: vec![Permission::Read, Permission::Write, Permission::Sign, Permission::Admin],
+            lotus: false,
+            down: AtomicBool::new(false),
+            return_answers: Mutex::default(),
+            refuses_returns: AtomicBool::new(false),
+            connect_answer: Mutex::default(),
+            returns: watch::Sender::new(Vec::new()),
+            return_tries: watch::Sender::new(0),
+            connects: watch::Sender::new(Vec::new()),
+            states: watch::Sender::new(Vec::new()),
+            attaches: watch::Sender::new(0),
+            batches: watch::Sender::new(0),
+        }
+    }
+
+    /// As if another manager process had started.
+    pub fn restart(&self) {
+        *self.session.lock().unwrap() = Uuid::new_v4();
+    }
+
+    pub fn is_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    fn up(&self) -> ApiResult<()> {
+        if self.down.load(Ordering::SeqCst) { spoil(Spoilt::Unreachable) } else { Ok(()) }
+    }
+
+    fn sealyard(&self) -> ApiResult<()> {
+        self.up()?;
+        if !self.lotus {
+            return Ok(());
+        }
+        Err(ApiError::Remote { code: -32601, message: "method not found".into() })
+    }
+}
+
+fn spoil<T>(spoilt: Spoilt) -> ApiResult<T> {
+    Err(match spoilt {
+        Spoilt::Unreachable => {
+            ApiError::Unreachable { url: "http://manager".into(), source: "connection refused".into() }
+        }
+        Spoilt::Refused(words) => ApiError::Remote { code: 1, message: words.into() },
+    })
+}
+
+fn unscripted<T>() -> ApiResult<T> {
+    Err(ApiError::refused("a worker never asks this"))
+}
+
+fn index<T>(answer: Result<T, stores::IndexError>) -> ApiResult<T> {
+    answer.map_err(|error| ApiError::Remote { code: 1, message: error.to_string() })
+}
+
+#[async_trait]
+impl ManagerApi for ScriptedManager {
+    async fn version(&self) -> ApiResult<ManagerVersion> {
+        self.up()?;
+        Ok(ManagerVersion { version: "scripted".into(), api_version: self.api_version, block_delay: 30 })
+    }
+    async fn auth_verify(&self, token: String) -> ApiResult<Vec<Permission>> {
+        self.up()?;
+        if token == "token" {
+            Ok(self.permissions.clone())
+        } else {
+            spoil(Spoilt::Refused("JWT Verification failed"))
+        }
+    }
+    async fn auth_new(&self, _: Vec<Permission>) -> ApiResult<String> {
+        unscripted()
+    }
+    async fn session(&self) -> ApiResult<Uuid> {
+        self.up()?;
+        Ok(*self.session.lock().unwrap())
+    }
+    async fn actor_address(&self) -> ApiResult<ActorId> {
+        self.up()?;
+        Ok(ActorId::new(1000))
+    }
+    async fn actor_sector_size(&self, _: ActorId) -> ApiResult<SectorSize> {
+        self.up()?;
+        Ok(SectorSize::KiB2)
+    }
+    async fn shutdown(&self) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn worker_connect(&self, url: String) -> ApiResult<()> {
+        self.up()?;
+        if let Some(words) = *self.connect_answer.lock().unwrap() {
+            return spoil(Spoilt::Refused(words));
+        }
+        self.connects.send_modify(|connects| connects.push(url));
+        Ok(())
+    }
+    async fn return_result(&self, call: CallId, returned: Returned) -> ApiResult<()> {
+        self.return_tries.send_modify(|tries| *tries += 1);
+        self.up()?;
+        if self.refuses_returns.load(Ordering::SeqCst) {
+            return spoil(Spoilt::Refused("no"));
+        }
+        let spoilt = self.return_answers.lock().unwrap().pop_front();
+        if let Some(spoilt) = spoilt {
+            return spoil(spoilt);
+        }
+        self.returns.send_modify(|returns| returns.push((call, returned)));
+        Ok(())
+    }
+
+    async fn storage_attach(&self, info: StorageInfo, stat: FsStat) -> ApiResult<()> {
+        self.up()?;
+        self.attaches.send_modify(|attaches| *attaches += 1);
+        index(self.index.attach(info, stat).await)
+    }
+    async fn storage_detach(&self, id: StorageId, url: String) -> ApiResult<()> {
+        self.up()?;
+        index(self.index.detach(&id, &url).await)
+    }
+    async fn storage_info(&self, id: StorageId) -> ApiResult<StorageInfo> {
+        self.up()?;
+        index(self.index.info(&id).await)
+    }
+    async fn storage_report_health(&self, id: StorageId, report: HealthReport) -> ApiResult<()> {
+        self.up()?;
+        index(self.index.report_health(&id, report).await)
+    }
+    async fn storage_declare(
+        &self,
+        id: StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        primary: bool,
+    ) -> ApiResult<()> {
+        self.up()?;
+        index(self.index.declare(&id, sector, types, CopyKind::from(primary)).await)
+    }
+    async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()> {
+        self.sealyard()?;
+        self.batches.send_modify(|batches| *batches += 1);
+        index(self.index.declare_batch(&id, &files).await)
+    }
+    async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
+        self.up()?;
+        index(self.index.drop_files(&id, sector, types).await)
+    }
+    async fn storage_find(
+        &self,
+        sector: SectorId,
+        types: FileTypes,
+        fetch: Option<SectorSize>,
+    ) -> ApiResult<Vec<SectorStorageInfo>> {
+        self.up()?;
+        index(self.index.find(sector, types, fetch).await)
+    }
+    async fn storage_best_alloc(
+        &self,
+        types: FileTypes,
+        size: SectorSize,
+        path_type: PathType,
+        miner: ActorId,
+    ) -> ApiResult<Vec<StorageInfo>> {
+        self.up()?;
+        index(self.index.best_alloc(types, size, path_type, miner).await)
+    }
+    async fn storage_list(&self) -> ApiResult<BTreeMap<StorageId, Vec<SectorDecl>>> {
+        self.up()?;
+        Ok(self.index.list())
+    }
+    async fn storage_lock(&self, _: SectorId, _: FileTypes, _: FileTypes) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn storage_try_lock(&self, _: SectorId, _: FileTypes, _: FileTypes) -> ApiResult<bool> {
+        unscripted()
+    }
+    async fn storage_get_locks(&self) -> ApiResult<Vec<SectorLock>> {
+        unscripted()
+    }
+    async fn storage_local(&self) -> ApiResult<BTreeMap<StorageId, PathBuf>> {
+        unscripted()
+    }
+    async fn storage_stat(&self, _: StorageId) -> ApiResult<FsStat> {
+        unscripted()
+    }
+    async fn storage_add_local(&self, _: PathBuf) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn storage_detach_local(&self, _: PathBuf) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn storage_redeclare_local(&self, _: Option<StorageId>, _: Missing) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn worker_stats(&self) -> ApiResult<BTreeMap<WorkerId, WorkerStats>> {
+        unscripted()
+    }
+    async fn worker_jobs(&self) -> ApiResult<BTreeMap<WorkerId, Vec<WorkerJob>>> {
+        unscripted()
+    }
+    async fn sched_diag(&self, _: bool) -> ApiResult<serde_json::Value> {
+        unscripted()
+    }
+    async fn sealing_abort(&self, _: CallId) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn sealing_remove_request(&self, _: Uuid) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn pledge_sector(&self) -> ApiResult<SectorId> {
+        unscripted()
+    }
+    async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>> {
+        unscripted()
+    }
+    async fn sectors_summary(&self) -> ApiResult<BTreeMap<String, u64>> {
+        unscripted()
+    }
+    async fn sectors_in_states(&self, _: Vec<String>) -> ApiResult<Vec<SectorNumber>> {
+        unscripted()
+    }
+    async fn sector_detail(&self, _: SectorNumber) -> ApiResult<SectorDetail> {
+        unscripted()
+    }
+    async fn hello(&self, _: Hello) -> ApiResult<Option<Hello>> {
+        self.sealyard()?;
+        Ok(Some(Hello::of_this_build("scripted")))
+    }
+    async fn can_reach(&self, _: String) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn worker_state(&self, state: WorkerState) -> ApiResult<()> {
+        self.sealyard()?;
+        self.states.send_modify(|states| states.push(state));
+        Ok(())
+    }
+    async fn overview(&self) -> ApiResult<ManagerOverview> {
+        unscripted()
+    }
+    async fn jobs(&self) -> ApiResult<Vec<JobView>> {
+        unscripted()
+    }
+    async fn pledge(&self, _: PledgeOptions) -> ApiResult<SectorId> {
+        unscripted()
+    }
+}
