@@ -331,7 +331,7 @@ impl AsyncRead for PushReader {
                         && let Some(finished) = finished.take()
                     {
                         // Nobody listens when the caller hung up, which is no matter then.
-                        let _ = finished.send(outcome.as_ref().map(|()| ()).map_err(|_| ()));
+                        let _ = finished.send(if outcome.is_ok() { Ok(()) } else { Err(()) });
                     }
                     return Poll::Ready(outcome);
                 }

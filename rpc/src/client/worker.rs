@@ -162,7 +162,9 @@ impl WorkerApi for WorkerClient {
         }?;
         let call: wire::sector::CallId =
             serde_json::from_str(call.get()).map_err(|error| super::malformed(method, &error))?;
-        push.map(Push::detach);
+        if let Some(push) = push {
+            push.detach();
+        }
         Ok(call.into())
     }
 

@@ -1,0 +1,99 @@
+//! The serving side: `/rpc/v0` (and `/rpc/v1`) for POST and websocket, and the push streams beside it, as a router
+//! that a manager or a worker mounts on its port. Never listens itself and never decides what a token allows.
+
+mod auth;
+mod manager;
+mod middleware;
+mod registrar;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use jsonrpsee::Methods;
+use jsonrpsee::core::middleware::RpcServiceBuilder;
+use jsonrpsee::server::{
+    BatchRequestConfig, PingConfig, Server, ServerConfig, ServerHandle, TowerService, stop_channel,
+};
+use tower::Service as _;
+use tower::layer::util::{Identity, Stack};
+
+pub use auth::{AskManager, AuthError, Authenticate};
+pub use manager::manager_methods;
+pub use worker::worker_methods;
+
+use crate::push::PushStreams;
+use middleware::RpcLayer;
+
+/// The largest request and answer, in bytes. Go's server takes 100 MiB; vanilla proofs of 64 GiB sectors need more.
+pub const BODY_SIZE_MAX: u32 = 256 << 20;
+/// Requests and websockets at once; beyond: HTTP 429. Each waiting call of a Lotus peer is a request of its own.
+pub const CONNECTIONS_MAX: u32 = 10_000;
+/// Calls in one batch.
+const BATCH_MAX: u32 = 1000;
+/// A websocket is pinged this often, and closed when nothing came for [`PING_LIMIT`].
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_LIMIT: Duration = Duration::from_secs(30);
+
+type Service = TowerService<Stack<RpcLayer, Identity>, Identity>;
+
+/// Serves `methods` to whom `auth` knows. Websockets are closed when the router is dropped.
+pub fn rpc_router(methods: impl Into<Methods>, auth: Arc<dyn Authenticate>, streams: PushStreams) -> Router {
+    let methods = methods.into();
+    let ping = PingConfig::new().ping_interval(PING_INTERVAL).inactive_limit(PING_LIMIT).max_failures(1);
+    let config = ServerConfig::builder()
+        .max_request_body_size(BODY_SIZE_MAX)
+        .max_response_body_size(BODY_SIZE_MAX)
+        .max_connections(CONNECTIONS_MAX)
+        .set_batch_request_config(BatchRequestConfig::Limit(BATCH_MAX))
+        .enable_ws_ping(ping)
+        .build();
+    let (stop, running) = stop_channel();
+    let layer = RpcLayer::new(&methods);
+    let service = Server::builder()
+        .set_config(config)
+        .set_rpc_middleware(RpcServiceBuilder::new().layer(layer))
+        .to_service_builder()
+        .build(methods, stop);
+    let endpoint = Endpoint { service, auth, _running: Arc::new(running) };
+    Router::new()
+        .route("/rpc/v0", any(serve))
+        .route("/rpc/v1", any(serve))
+        .with_state(endpoint)
+        .merge(streams.router())
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    service: Service,
+    auth: Arc<dyn Authenticate>,
+    /// The websockets live as long as this.
+    _running: Arc<ServerHandle>,
+}
+
+async fn serve(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
+    let token = match auth::token_of(&request) {
+        Ok(token) => token,
+        Err(status) => return status.into_response(),
+    };
+    match auth::granted(&*endpoint.auth, token).await {
+        Ok(granted) => request.extensions_mut().insert(granted),
+        Err(status) => return status.into_response(),
+    };
+    // Go's server does not look at the content type, so operators' scripts leave it out.
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut service = endpoint.service;
+    match service.call(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(error) => {
+            tracing::warn!(error, "a request could not be served");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
