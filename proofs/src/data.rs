@@ -24,7 +24,9 @@ pub(crate) fn add_piece(
     let mut stream = stream;
     let data = match input.source {
         PieceSource::Zeros => PieceData::Zeros,
-        PieceSource::Stream => PieceData::Stream(stream.as_mut().ok_or(TaskError::NoStream { task: files.task })?),
+        PieceSource::Stream => {
+            PieceData::Stream(stream.as_mut().ok_or(TaskError::NoStream { task: files.task })?)
+        }
     };
     pieces::add_piece(unsealed, size, &input.existing, input.size, data)
         .map(TaskOutput::AddPiece)
@@ -71,7 +73,9 @@ fn class_of_partial_file(error: &PartialFileError) -> FailureClass {
     match error {
         PartialFileError::NoSpace { .. } => FailureClass::Space,
         PartialFileError::Io { source, .. } => class_of_io(source),
-        PartialFileError::OutsideSector { .. } | PartialFileError::RawOutsideSector { .. } => FailureClass::BadData,
+        PartialFileError::OutsideSector { .. } | PartialFileError::RawOutsideSector { .. } => {
+            FailureClass::BadData
+        }
         _ => FailureClass::Environment,
     }
 }

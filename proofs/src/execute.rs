@@ -22,9 +22,8 @@ pub fn execute(request: ExecutorRequest, piece_stream: Option<File>) -> Result<T
     tracing::info!(task, sector = %sector.id, proof = sector.proof.number(), "executor starts");
     // Nothing outlives the closure but the files on disk, which a failed task leaves to be redone.
     let outcome = catch_unwind(AssertUnwindSafe(|| run(task, request, piece_stream)));
-    let result = outcome.unwrap_or_else(|panic| {
-        Err(TaskError::Panic { doing: task, message: panic_text(panic.as_ref()) })
-    });
+    let result = outcome
+        .unwrap_or_else(|panic| Err(TaskError::Panic { doing: task, message: panic_text(panic.as_ref()) }));
     match &result {
         Ok(_) => tracing::info!(task, sector = %sector.id, "executor is done"),
         Err(error) => tracing::warn!(task, sector = %sector.id, %error, "executor failed"),

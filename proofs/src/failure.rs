@@ -9,7 +9,9 @@ use sealtasks::{ExecutorFailure, FailureClass, FileType, SectorSize};
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// Fetch and Move.
-    #[error("{task} has no executor: the worker's storage does it; expected DC, AP, PC1, PC2, C1, C2, FIN, FUS, UNS or VERIFY")]
+    #[error(
+        "{task} has no executor: the worker's storage does it; expected DC, AP, PC1, PC2, C1, C2, FIN, FUS, UNS or VERIFY"
+    )]
     NoExecutor {
         /// The task's short code.
         task: &'static str,
@@ -47,7 +49,9 @@ pub enum TaskError {
         task: &'static str,
     },
     /// The pieces do not add up to the sector.
-    #[error("the pieces hold {pieces} bytes unpadded, but a {size} sector holds {sector}; every byte must belong to a piece")]
+    #[error(
+        "the pieces hold {pieces} bytes unpadded, but a {size} sector holds {sector}; every byte must belong to a piece"
+    )]
     PieceSum {
         /// Sum of the pieces, unpadded bytes; saturated at the largest u64.
         pieces: u64,
@@ -208,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_anywhere_in_the_chain_is_a_lack_of_space() {
-        let full = anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull)).context("could not write layer 1");
+        let full = anyhow::Error::new(io::Error::from(io::ErrorKind::StorageFull))
+            .context("could not write layer 1");
         let error = TaskError::library("PC1", &full);
         assert_eq!(error.class(), FailureClass::Space);
         assert!(error.to_string().starts_with("PC1: could not write layer 1: "), "{error}");

@@ -15,8 +15,8 @@ mod files;
 pub mod params;
 mod proof_kind;
 mod seal;
-pub mod settings;
 mod seam;
+pub mod settings;
 mod unseal;
 mod verify;
 

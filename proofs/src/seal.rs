@@ -5,7 +5,9 @@ use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
-use filecoin_proofs_api::seal::{self, SealCommitPhase1Output, SealPreCommitPhase1Output, SealPreCommitPhase2Output};
+use filecoin_proofs_api::seal::{
+    self, SealCommitPhase1Output, SealPreCommitPhase1Output, SealPreCommitPhase2Output,
+};
 use filecoin_proofs_api::{PieceInfo as LibraryPiece, SectorId as LibrarySectorId, UnpaddedBytesAmount};
 use sealtasks::{
     C1Output, Commit1Input, Commitment, FileType, Pc1Output, PieceInfo, PreCommit1Input, PreCommit2Input,
@@ -107,7 +109,10 @@ pub(crate) fn finalize(sector: &SectorRef, files: &Files<'_>) -> Result<TaskOutp
     // Without p_aux PreCommit2 has not been done, and what would be dropped are layers that are still needed.
     let marker = cache.join("p_aux");
     if !marker.is_file() {
-        let problem = format!("{} has no p_aux: PreCommit2 has not finished there, nothing was dropped", cache.display());
+        let problem = format!(
+            "{} has no p_aux: PreCommit2 has not finished there, nothing was dropped",
+            cache.display()
+        );
         return Err(TaskError::Input { field: "files.cache", problem });
     }
     if sector.proof.feature() == ProofFeature::Synthetic
@@ -136,7 +141,10 @@ pub(crate) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<
 }
 
 /// The library's JSON that an earlier task gave back.
-pub(crate) fn decode<T: for<'de> Deserialize<'de>>(field: &'static str, bytes: &[u8]) -> Result<T, TaskError> {
+pub(crate) fn decode<T: for<'de> Deserialize<'de>>(
+    field: &'static str,
+    bytes: &[u8],
+) -> Result<T, TaskError> {
     serde_json::from_slice(bytes).map_err(|error| TaskError::Input {
         field,
         problem: format!("is not what the task before it gives back: {error}"),
@@ -213,7 +221,8 @@ fn check_own_work(
 
 /// A seed for the self-check. Derived from CommR, so that a failure comes again when it is looked into.
 fn check_seed(comm_r: &[u8; 32], round: u8) -> [u8; 32] {
-    let digest = blake2b_simd::Params::new().hash_length(32).to_state().update(comm_r).update(&[round]).finalize();
+    let digest =
+        blake2b_simd::Params::new().hash_length(32).to_state().update(comm_r).update(&[round]).finalize();
     let mut seed = [0; 32];
     seed.copy_from_slice(digest.as_bytes());
     seed[31] &= 0x3f; // a field element, as the chain's randomness is made to be
@@ -240,9 +249,11 @@ fn library_pieces(pieces: &[PieceInfo]) -> Result<Vec<LibraryPiece>, TaskError> 
 }
 
 fn empty_file(path: &Path) -> Result<(), TaskError> {
-    fs::File::create(path)
-        .map(drop)
-        .map_err(|source| TaskError::Io { doing: "creating", path: path.to_owned(), source })
+    fs::File::create(path).map(drop).map_err(|source| TaskError::Io {
+        doing: "creating",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn empty_directory(path: &Path) -> Result<(), TaskError> {

@@ -79,7 +79,10 @@ pub fn exec_files(input: &Path, output: &Path) -> Result<Outcome, SeamError> {
     let offered = stream_offered();
     let (report, outcome) = match read_request(input) {
         Err(error) => (
-            ExecutorReport::Failed(ExecutorFailure { class: FailureClass::Environment, message: chain(&error) }),
+            ExecutorReport::Failed(ExecutorFailure {
+                class: FailureClass::Environment,
+                message: chain(&error),
+            }),
             Outcome::Refused,
         ),
         Ok(request) => {

@@ -57,7 +57,10 @@ impl fmt::Display for Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
     /// Its feature is not in this build.
-    #[error("{name}={value} needs the feature {needs}, which this build lacks{}; unset it, or build with `cargo build --release --features {build}`", from(origin))]
+    #[error(
+        "{name}={value} needs the feature {needs}, which this build lacks{}; unset it, or build with `cargo build --release --features {build}`",
+        from(origin)
+    )]
     FeatureMissing {
         /// The variable.
         name: String,
@@ -126,7 +129,9 @@ pub fn compiled_features() -> Vec<&'static str> {
 
 /// This process's environment. Names or values that are not UTF-8 are not the libraries' and are left off.
 pub fn environment() -> Variables {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Every known setting with the value that an executor started with `variables` in `directory` would use, in name order.
@@ -147,7 +152,8 @@ pub fn in_force(variables: &Variables, directory: &Path) -> Result<Vec<Setting>,
 
 /// Refuses what this build would ignore or choke on. See [`SettingError`].
 pub fn check(variables: &Variables, directory: &Path) -> Result<(), SettingError> {
-    let known: BTreeMap<String, Known> = known().into_iter().map(|known| (known.name.clone(), known)).collect();
+    let known: BTreeMap<String, Known> =
+        known().into_iter().map(|known| (known.name.clone(), known)).collect();
     for setting in in_force(variables, directory)? {
         let (Some(value), false) = (setting.value, setting.origin == Origin::Default) else { continue };
         // in_force lists exactly the known ones.
@@ -260,8 +266,7 @@ fn needs_of(field: &str) -> Needs {
     }
 }
 
-const HAS_GPU: bool =
-    cfg!(feature = "cuda") || cfg!(feature = "opencl") || cfg!(feature = "cuda-supraseal");
+const HAS_GPU: bool = cfg!(feature = "cuda") || cfg!(feature = "opencl") || cfg!(feature = "cuda-supraseal");
 const HAS_CUDA: bool = cfg!(feature = "cuda") || cfg!(feature = "cuda-supraseal");
 
 fn check_one(known: &Known, value: String, origin: Origin) -> Result<(), SettingError> {
@@ -271,7 +276,9 @@ fn check_one(known: &Known, value: String, origin: Origin) -> Result<(), Setting
         Kind::Fraction => {
             (value.parse::<f64>().is_ok_and(|part| (0.0..=1.0).contains(&part)), "number between 0 and 1")
         }
-        Kind::Framework => (matches!(value.as_str(), "cuda" | "opencl"), "GPU framework; expected cuda or opencl"),
+        Kind::Framework => {
+            (matches!(value.as_str(), "cuda" | "opencl"), "GPU framework; expected cuda or opencl")
+        }
         Kind::Text => (true, "text"),
     };
     if !well_formed {
@@ -315,8 +322,8 @@ fn read_file(path: &Path) -> Result<toml::Table, SettingError> {
     if length > FILE_BYTES_MAX {
         return Err(SettingError::FileTooLong { path: path.to_owned() });
     }
-    let text =
-        std::fs::read_to_string(path).map_err(|source| SettingError::File { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SettingError::File { path: path.to_owned(), source })?;
     text.parse().map_err(|source| SettingError::Toml { path: path.to_owned(), source })
 }
 

@@ -13,7 +13,8 @@ use pieces::commitment::PieceHasher;
 use pieces::fr32::PadWriter;
 use pieces::{PartialFile, PartialWriter};
 use sealtasks::{
-    FileType, ReleaseUnsealedInput, SectorRef, SectorSize, TaskOutput, UnpaddedPieceSize, UnsealInput, UnsealedRange,
+    FileType, ReleaseUnsealedInput, SectorRef, SectorSize, TaskOutput, UnpaddedPieceSize, UnsealInput,
+    UnsealedRange,
 };
 
 use crate::data::partial_file_error;
@@ -69,7 +70,11 @@ fn fill(
     };
     recover(sector, (cache, sealed), input, &mut recovered)?;
     let Recovered { hasher, padded } = recovered;
-    padded.finish().map_err(|source| TaskError::Io { doing: "writing", path: file.path().to_owned(), source })?;
+    padded.finish().map_err(|source| TaskError::Io {
+        doing: "writing",
+        path: file.path().to_owned(),
+        source,
+    })?;
     check_whole(sector, input, hasher)?;
     for gap in gaps {
         file.mark_allocated(gap.start, gap.end - gap.start)
@@ -130,7 +135,8 @@ pub(crate) fn release(
 ) -> Result<TaskOutput, TaskError> {
     let size = sector.proof.sector_size();
     let path = files.existing(FileType::Unsealed)?;
-    let mut file = PartialFile::open(path, size).map_err(|error| partial_file_error("ReleaseUnsealed", &error))?;
+    let mut file =
+        PartialFile::open(path, size).map_err(|error| partial_file_error("ReleaseUnsealed", &error))?;
     let mut free = file.allocated().clone();
     for keep in &input.keep {
         free.remove(padded_range(size, "input.keep", keep)?);
@@ -142,7 +148,11 @@ pub(crate) fn release(
 }
 
 /// The padded bytes of a range of raw ones.
-fn padded_range(size: SectorSize, field: &'static str, range: &UnsealedRange) -> Result<Range<u64>, TaskError> {
+fn padded_range(
+    size: SectorSize,
+    field: &'static str,
+    range: &UnsealedRange,
+) -> Result<Range<u64>, TaskError> {
     let whole = UnpaddedPieceSize::whole_sector(size).get();
     let (offset, bytes) = (range.offset.get(), range.size);
     let end = offset.checked_add(bytes).filter(|end| *end <= whole);

@@ -73,6 +73,8 @@ fn check_belongs(sector: &SectorRef, phase1: &SealCommitPhase1Output) -> Result<
 
 fn load_verifying_key<Tree: 'static + MerkleTreeTrait>(config: &PoRepConfig) -> anyhow::Result<()> {
     let params = public_params::<Tree>(config)?;
-    <StackedCompound<Tree, DefaultPieceHasher> as CompoundProof<_, _>>::verifying_key::<ChaCha20Rng>(None, &params)?;
+    <StackedCompound<Tree, DefaultPieceHasher> as CompoundProof<_, _>>::verifying_key::<ChaCha20Rng>(
+        None, &params,
+    )?;
     Ok(())
 }

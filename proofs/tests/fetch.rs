@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::get;
+use futures_util::StreamExt;
 use proofs::params::{FetchError, FetchEvent, FetchOptions, ParamFile, digest_file, fetch};
 
 /// How the gateway treats requests.
@@ -69,8 +70,14 @@ async fn answer(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Resp
     let hang_up = gateway.manner == Manner::HangsUp || (gateway.manner == Manner::IgnoresRange && count == 0);
     let body = if hang_up && length > 1000 {
         let part = bytes::Bytes::copy_from_slice(&rest[..length / 2]);
-        let parts = [Ok(part), Err(std::io::Error::other("hung up"))];
-        Body::from_stream(futures_util::stream::iter(parts))
+        // The server flushes what it has when the next part is not there at once.
+        let hanging_up = async {
+            tokio::task::yield_now().await;
+            Err(std::io::Error::other("hung up"))
+        };
+        Body::from_stream(
+            futures_util::stream::iter([Ok(part)]).chain(futures_util::stream::once(hanging_up)),
+        )
     } else {
         Body::from(rest)
     };
@@ -96,8 +103,12 @@ impl World {
         let sample = directory.path().join("sample");
         std::fs::write(&sample, &content).expect("written");
         let digest = digest_file(&sample).expect("readable");
-        let file =
-            ParamFile { name: "v28-a.params".into(), digest, cid: "Qm1".into(), bytes: Some(content.len() as u64) };
+        let file = ParamFile {
+            name: "v28-a.params".into(),
+            digest,
+            cid: "Qm1".into(),
+            bytes: Some(content.len() as u64),
+        };
         let (requests, ranges) = (AtomicUsize::new(0), Mutex::default());
         let gateway = Arc::new(Gateway { content, manner, requests, ranges });
         let router = Router::new().route("/ipfs/Qm1", get(answer)).with_state(gateway.clone());
@@ -122,7 +133,8 @@ impl World {
     async fn fetch(&self) -> (Result<(), FetchError>, Vec<FetchEvent>) {
         let options = FetchOptions {
             directory: self.target(),
-            gateway: proofs::params::fetch::parse_gateway(&format!("http://{}/ipfs", self.address)).expect("a URL"),
+            gateway: proofs::params::fetch::parse_gateway(&format!("http://{}/ipfs", self.address))
+                .expect("a URL"),
             parallel: 2,
             attempts: 3,
             pause: Duration::from_millis(1),
@@ -214,7 +226,10 @@ async fn a_gateway_that_ignores_ranges_is_served_from_the_start() {
 async fn wrong_bytes_are_removed_and_named() {
     let world = World::new(Manner::WrongBytes).await;
     let (outcome, _) = world.fetch().await;
-    assert!(matches!(&outcome, Err(FetchError::WrongDigest { name, .. }) if *name == world.file.name), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Err(FetchError::WrongDigest { name, .. }) if *name == world.file.name),
+        "{outcome:?}"
+    );
     assert!(!world.final_path().exists() && !world.part_path().exists());
 }
 

@@ -82,7 +82,9 @@ impl DigestCache {
         self.entries.retain(|path, _| path.exists());
         match write_entries(file, &self.entries) {
             Ok(()) => self.changed = false,
-            Err(error) => tracing::debug!(file = %file.display(), %error, "parameter digests are not remembered"),
+            Err(error) => {
+                tracing::debug!(file = %file.display(), %error, "parameter digests are not remembered")
+            }
         }
     }
 

@@ -118,7 +118,9 @@ pub enum FetchError {
         status: StatusCode,
     },
     /// It broke too often.
-    #[error("{url} failed {attempts} times without bringing a new byte, last: {reason}; what has arrived is kept, run the command again to go on")]
+    #[error(
+        "{url} failed {attempts} times without bringing a new byte, last: {reason}; what has arrived is kept, run the command again to go on"
+    )]
     Unreachable {
         /// What was asked for.
         url: Url,
@@ -128,7 +130,9 @@ pub enum FetchError {
         reason: String,
     },
     /// The gateway sent something else.
-    #[error("what {url} sent as {name} has digest {found}, not {expected}; it was removed, try another gateway ({GATEWAY_VARIABLE})")]
+    #[error(
+        "what {url} sent as {name} has digest {found}, not {expected}; it was removed, try another gateway ({GATEWAY_VARIABLE})"
+    )]
     WrongDigest {
         /// What was asked for.
         url: Url,
@@ -188,8 +192,11 @@ pub async fn fetch(
     options: &FetchOptions,
     progress: &(dyn Fn(FetchProgress<'_>) + Sync),
 ) -> Result<(), FetchError> {
-    std::fs::create_dir_all(&options.directory)
-        .map_err(|source| FetchError::Io { doing: "creating", path: options.directory.clone(), source })?;
+    std::fs::create_dir_all(&options.directory).map_err(|source| FetchError::Io {
+        doing: "creating",
+        path: options.directory.clone(),
+        source,
+    })?;
     let client = Client::builder()
         .connect_timeout(options.silence)
         .read_timeout(options.silence)
@@ -285,7 +292,8 @@ impl Transfer<'_> {
                 self.blocking("locking", move || part.lock_exclusive().map(|()| part)).await?
             };
             // The holder may have renamed or removed the file meanwhile; then this lock is on nothing.
-            let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+            let same =
+                |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
             let mine = part.metadata().map_err(self.error("looking at"))?;
             if std::fs::metadata(&path).is_ok_and(|there| same(&mine, &there)) || self.path.exists() {
                 return Ok(part);
@@ -352,7 +360,9 @@ impl Transfer<'_> {
         let known = self.file.bytes.map(|bytes| bytes.saturating_sub(start));
         let mut expected = Expected::reserve(self, length.or(known).unwrap_or(0))?;
         let mut file = tokio::fs::File::from_std(part.try_clone().map_err(self.error("opening"))?);
-        tokio::io::AsyncSeekExt::seek(&mut file, io::SeekFrom::Start(start)).await.map_err(self.error("seeking in"))?;
+        tokio::io::AsyncSeekExt::seek(&mut file, io::SeekFrom::Start(start))
+            .await
+            .map_err(self.error("seeking in"))?;
         let mut have = start;
         let ended = loop {
             match response.chunk().await {

@@ -110,7 +110,9 @@ pub struct Generated {
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// 32 and 64 GiB.
-    #[error("parameters for {size} sectors cannot be generated, only those for 2KiB, 8MiB and 512MiB; run `sealyard params fetch --sector-size {size}`")]
+    #[error(
+        "parameters for {size} sectors cannot be generated, only those for 2KiB, 8MiB and 512MiB; run `sealyard params fetch --sector-size {size}`"
+    )]
     Size {
         /// The size asked for.
         size: SectorSize,
@@ -163,7 +165,9 @@ pub enum GenerateError {
         message: String,
     },
     /// The result is not the one every other machine has.
-    #[error("generated {name} has digest {found}, not {expected}; nothing was kept: this build or this machine computes wrongly")]
+    #[error(
+        "generated {name} has digest {found}, not {expected}; nothing was kept: this build or this machine computes wrongly"
+    )]
     Digest {
         /// The file.
         name: String,
@@ -294,7 +298,8 @@ impl Target {
         }
         made.sort();
         for (name, _) in &made {
-            fs::rename(from.join(name), self.directory.join(name)).map_err(self.error("moving files into"))?;
+            fs::rename(from.join(name), self.directory.join(name))
+                .map_err(self.error("moving files into"))?;
         }
         File::create(self.directory.join(marker(self.size))).map_err(self.error("writing to"))?;
         File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(self.error("syncing"))?;
@@ -380,6 +385,7 @@ fn free_memory() -> Option<u64> {
     let number = |name: &str| -> Option<u64> {
         fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok()
     };
-    let in_group = number("memory.max").zip(number("memory.current")).map(|(max, used)| max.saturating_sub(used));
+    let in_group =
+        number("memory.max").zip(number("memory.current")).map(|(max, used)| max.saturating_sub(used));
     Some(in_group.unwrap_or(u64::MAX).min(kib.saturating_mul(1024)))
 }

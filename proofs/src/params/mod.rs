@@ -19,7 +19,7 @@ use sealtasks::SectorSize;
 use storage_proofs_core::parameter_cache::{PARAMETERS, VERSION, parameter_cache_dir};
 
 pub use digest::{DIGEST_DIGITS, DigestCache, digest_file};
-pub use fetch::{FetchError, FetchOptions, FetchProgress, fetch};
+pub use fetch::{FetchError, FetchEvent, FetchOptions, FetchProgress, fetch};
 pub use generate::{GenerateError, GenerateProgress, Generated, Requirement, generate, requirement};
 pub use status::{Check, FileState, FileStatus, Origin, status};
 

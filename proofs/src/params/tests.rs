@@ -69,25 +69,30 @@ fn status_tells_missing_incomplete_unchecked_and_wrong_apart() {
     let shared = directories.shared.clone();
     let mut cache = directories.digest_cache();
     let files = needed(SIZE, Purpose::Prove);
-    let states = |check| status(&shared, SIZE, check).into_iter().map(|file| file.state).collect::<Vec<_>>();
-    assert_eq!(states(Check::Quick(&cache)), [FileState::Missing, FileState::Missing]);
+    fn states(shared: &Path, check: Check<'_>) -> Vec<FileState> {
+        status(shared, SIZE, check).into_iter().map(|file| file.state).collect()
+    }
+    assert_eq!(states(&shared, Check::Quick(&cache)), [FileState::Missing, FileState::Missing]);
 
     write(&shared, &format!("{}.part", files[0].name), b"begun");
     write(&shared, &files[1].name, b"not a key");
     assert_eq!(
-        states(Check::Quick(&cache)),
+        states(&shared, Check::Quick(&cache)),
         [FileState::Incomplete { bytes: 5 }, FileState::Unchecked { bytes: 9 }]
     );
     let wrong = digest_file(&shared.join(&files[1].name)).expect("readable");
-    assert_eq!(states(Check::Digests(&mut cache))[1], FileState::WrongDigest { found: wrong.clone() });
+    assert_eq!(
+        states(&shared, Check::Digests(&mut cache))[1],
+        FileState::WrongDigest { found: wrong.clone() }
+    );
 
     // Remembered across processes, so that a quick look knows it too.
     cache.save();
     let reopened = directories.digest_cache();
-    assert_eq!(states(Check::Quick(&reopened))[1], FileState::WrongDigest { found: wrong });
+    assert_eq!(states(&shared, Check::Quick(&reopened))[1], FileState::WrongDigest { found: wrong });
     // A file of another length is another file.
     write(&shared, &files[1].name, b"not a key either");
-    assert_eq!(states(Check::Quick(&reopened))[1], FileState::Unchecked { bytes: 16 });
+    assert_eq!(states(&shared, Check::Quick(&reopened))[1], FileState::Unchecked { bytes: 16 });
 }
 
 #[test]
@@ -207,7 +212,9 @@ fn generated_bytes_that_differ_from_the_pin_are_not_kept() {
         Ok(())
     });
     match outcome {
-        Err(GenerateError::Digest { expected, .. }) => assert_eq!(expected, "7ed130c162338570b03830bedc86d95a"),
+        Err(GenerateError::Digest { expected, .. }) => {
+            assert_eq!(expected, "7ed130c162338570b03830bedc86d95a")
+        }
         // On a machine without 5 GiB of free memory the run ends before.
         Err(GenerateError::Memory { .. } | GenerateError::Disk { .. }) => {}
         other => panic!("{other:?}"),
@@ -217,6 +224,9 @@ fn generated_bytes_that_differ_from_the_pin_are_not_kept() {
 
 #[test]
 fn production_sizes_are_never_generated() {
-    assert!(matches!(generate(SectorSize::GiB32, &|_| {}), Err(GenerateError::Size { .. } | GenerateError::NoDirectory)));
+    assert!(matches!(
+        generate(SectorSize::GiB32, &|_| {}),
+        Err(GenerateError::Size { .. } | GenerateError::NoDirectory)
+    ));
     assert!(SectorSize::ALL.iter().all(|size| requirement(*size).is_some() == size.is_test_size()));
 }

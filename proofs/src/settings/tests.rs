@@ -28,7 +28,8 @@ fn the_environment_beats_the_file_and_the_file_beats_the_default() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join(SETTINGS_FILE);
     std::fs::write(&path, "rows_to_discard = 0\nverify_cache = true\n").expect("the file is written");
-    let settings = in_force(&variables(&[("FIL_PROOFS_VERIFY_CACHE", "0")]), directory.path()).expect("valid");
+    let settings =
+        in_force(&variables(&[("FIL_PROOFS_VERIFY_CACHE", "0")]), directory.path()).expect("valid");
     let found = |name: &str| settings.iter().find(|s| s.name == name).cloned().expect("known");
     assert_eq!(found("FIL_PROOFS_VERIFY_CACHE").origin, Origin::Environment);
     assert_eq!(found("FIL_PROOFS_ROWS_TO_DISCARD").origin, Origin::File(path));
@@ -60,8 +61,11 @@ fn a_setting_whose_feature_is_not_compiled_in_is_an_error() {
 
 #[test]
 fn a_switch_that_is_off_asks_for_nothing() {
-    check_in_empty_directory(&[("FIL_PROOFS_USE_MULTICORE_SDR", "0"), ("FIL_PROOFS_USE_GPU_TREE_BUILDER", "no")])
-        .expect("off is always served");
+    check_in_empty_directory(&[
+        ("FIL_PROOFS_USE_MULTICORE_SDR", "0"),
+        ("FIL_PROOFS_USE_GPU_TREE_BUILDER", "no"),
+    ])
+    .expect("off is always served");
     check_in_empty_directory(&[("BELLMAN_NO_GPU", "1"), ("CUDA_VISIBLE_DEVICES", "0,1")]).expect("harmless");
 }
 
@@ -71,10 +75,8 @@ fn the_file_is_held_to_the_same_rules() {
     let path = directory.path().join(SETTINGS_FILE);
     std::fs::write(&path, "sdr_parents_cache_size = \"many\"\n").expect("the file is written");
     let error = check(&Variables::new(), directory.path()).expect_err("not a number");
-    let expected = format!(
-        "FIL_PROOFS_SDR_PARENTS_CACHE_SIZE=\"many\" is no whole number (set in {})",
-        path.display()
-    );
+    let expected =
+        format!("FIL_PROOFS_SDR_PARENTS_CACHE_SIZE=\"many\" is no whole number (set in {})", path.display());
     assert_eq!(error.to_string(), expected);
     std::fs::write(&path, "sdr_parents_cache_size =").expect("the file is written");
     assert!(matches!(check(&Variables::new(), directory.path()), Err(SettingError::Toml { .. })));
@@ -95,6 +97,7 @@ fn a_malformed_value_is_an_error_before_the_library_panics_over_it() {
 
 #[test]
 fn unknown_variables_of_the_libraries_are_named() {
-    let given = variables(&[("FIL_PROOFS_MAXIMIZE_CACHING", "1"), ("FIL_PROOFS_VERIFY_CACHE", "1"), ("HOME", "/")]);
+    let given =
+        variables(&[("FIL_PROOFS_MAXIMIZE_CACHING", "1"), ("FIL_PROOFS_VERIFY_CACHE", "1"), ("HOME", "/")]);
     assert_eq!(ignored(&given), ["FIL_PROOFS_MAXIMIZE_CACHING"]);
 }
