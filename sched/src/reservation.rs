@@ -17,7 +17,9 @@ impl Sched {
         for id in self.due_staged.clone() {
             let group = self.tasks[&id].group;
             let Some(slot) = self.tasks[&id].binding().map(|binding| binding.worker) else { continue };
-            if self.queue.groups[group].reserved.is_none() && self.workers.get(slot).reservation.is_none() {
+            let worker = self.workers.get(slot);
+            let is_free = worker.is_usable() && worker.reservation.is_none();
+            if is_free && self.queue.groups[group].reserved.is_none() {
                 self.reserve(id, slot);
             }
         }

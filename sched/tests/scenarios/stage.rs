@@ -1,6 +1,6 @@
 //! Fetching while another task runs.
 
-use sched::{Action, Event, ExistingRule, Options, Outcome, Request, WorkerProfile};
+use sched::{Action, Event, ExistingRule, Millis, Options, Outcome, Request, WorkerProfile};
 use sealtasks::FileType::Cache;
 use sealtasks::PathType::Sealing;
 use sealtasks::TaskType::PreCommit2;
@@ -119,4 +119,20 @@ fn a_cancelled_staging_is_aborted_and_gives_its_place_to_the_next() {
     assert_eq!(world.on(third), None, "its place is held until the driver says that it is over");
     world.end(second, Outcome::Failed);
     assert_eq!(world.on(third), Some(key(1)));
+}
+
+#[test]
+fn a_due_staging_on_a_lost_worker_keeps_nothing() {
+    let mut world = world(Options::default());
+    let first = world.submit(pc2(1));
+    let mut soon = pc2(2);
+    soon.wait_limit = Some(Millis::new(50));
+    let second = world.submit(soon);
+    world.send(Event::WorkerLost { worker: key(1) });
+    world.tick_at(60);
+    world.finish(first);
+    world.end(second, Outcome::Retry { not_before: Millis::ZERO });
+    assert_eq!(world.on(second), None);
+    pc2_worker(&mut world, 2, "two");
+    assert_eq!(world.on(second), Some(key(2)));
 }
