@@ -304,8 +304,7 @@ impl Call<'_> {
         let executor = shared.executor.spawn(run)?;
         self.started_ms = Some(now_ms());
         let mark = executor.mark().clone();
-        shared.calls.proceed(call, CallPhase::Running, Some(mark.pid));
-        shared.changed();
+        let pid = mark.pid;
         if let Err(failure) = self.journal_running(&held.created, Some(mark)).await {
             // An executor that could not be found again after a crash must not run.
             let stop = CancellationToken::new();
@@ -313,6 +312,8 @@ impl Call<'_> {
             let _ = executor.finish(&stop).await;
             return Err(failure);
         }
+        shared.calls.proceed(call, CallPhase::Running, Some(pid));
+        shared.changed();
         executor.finish(self.stop).await
     }
 

@@ -37,6 +37,8 @@ pub struct ScriptedManager {
     pub down: AtomicBool,
     /// Answers to the next returns; then all is well.
     pub return_answers: Mutex<VecDeque<Spoilt>>,
+    /// Nobody answers returns.
+    pub returns_unreachable: AtomicBool,
     /// Every return is refused.
     pub refuses_returns: AtomicBool,
     /// The answer to `WorkerConnect`.
@@ -59,6 +61,7 @@ impl ScriptedManager {
             lotus: false,
             down: AtomicBool::new(false),
             return_answers: Mutex::default(),
+            returns_unreachable: AtomicBool::new(false),
             refuses_returns: AtomicBool::new(false),
             connect_answer: Mutex::default(),
             returns: watch::Sender::new(Vec::new()),
@@ -152,6 +155,9 @@ impl ManagerApi for ScriptedManager {
     async fn return_result(&self, call: CallId, returned: Returned) -> ApiResult<()> {
         self.return_tries.send_modify(|tries| *tries += 1);
         self.up()?;
+        if self.returns_unreachable.load(Ordering::SeqCst) {
+            return spoil(Spoilt::Unreachable);
+        }
         if self.refuses_returns.load(Ordering::SeqCst) {
             return spoil(Spoilt::Refused("no"));
         }

@@ -1,0 +1,256 @@
+//! Joining a manager and staying joined, against the scripted one.
+
+mod scripted;
+
+use std::sync::{Arc, Mutex};
+
+use rpc::api::Missing;
+use rpc::{Permission, WorkerApi as _};
+use scripted::{SECTOR, ScriptedManager, World, appears, held, pc1, start_ok, until};
+use sealtasks::{ActorId, FileType, FileTypes, SectorSize, TaskType};
+use stores::Index as _;
+use tokio::sync::watch;
+use worker::{RegistrationOptions, Status, StatusSink, WorkerError, check_manager};
+
+const ADDRESS: &str = "http://10.0.0.7:3456/rpc/v0";
+
+/// Options whose statuses are kept.
+fn options() -> (RegistrationOptions, Arc<watch::Sender<Vec<Status>>>) {
+    let kept = Arc::new(watch::Sender::new(Vec::new()));
+    let sink = Arc::clone(&kept);
+    let status: StatusSink =
+        Arc::new(move |status| sink.send_modify(|all: &mut Vec<Status>| all.push(status)));
+    (RegistrationOptions { manager: "http://manager".into(), address: ADDRESS.into(), status }, kept)
+}
+
+fn changeable(world: &mut World) -> &mut ScriptedManager {
+    Arc::get_mut(&mut world.manager).expect("no worker has it yet")
+}
+
+#[tokio::test]
+async fn a_worker_joins_and_pushes_its_state() {
+    let world = World::new();
+    let worker = world.start().await;
+    let (options, statuses) = options();
+    worker.register(options).await.unwrap();
+    assert_eq!(*world.manager.connects.borrow(), [ADDRESS]);
+    assert_eq!(*statuses.borrow(), [Status::Registered]);
+    let state = until(&world.manager.states, |states| states.last().cloned()).await;
+    assert_eq!((state.session, state.name.as_str()), (worker.id(), "w1"));
+    assert!(state.enabled && state.tasks.contains(&TaskType::PreCommit1));
+    assert_eq!(state.paths.len(), 1);
+    worker.task_disable(TaskType::PreCommit1).await.unwrap();
+    until(&world.manager.states, |states| {
+        (!states.last()?.tasks.contains(&TaskType::PreCommit1)).then_some(())
+    })
+    .await;
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn a_manager_that_cannot_dial_back_is_quoted() {
+    let world = World::new();
+    let words = "could not reach http://10.0.0.7:3456: connection refused; open TCP port 3456";
+    *world.manager.connect_answer.lock().unwrap() = Some(words);
+    let worker = world.start().await;
+    let error = worker.register(options().0).await.unwrap_err();
+    let WorkerError::NotTaken { address, words: told } = &error else { panic!("{error}") };
+    assert_eq!((address.as_str(), told.as_str()), (ADDRESS, words));
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn a_new_manager_gets_everything_declared_again() {
+    let world = World::new();
+    let worker = world.start().await;
+    let (options, statuses) = options();
+    worker.register(options).await.unwrap();
+    let id = worker.storage_local().await.unwrap().into_keys().next().unwrap();
+    // A new manager's index is empty.
+    world.manager.index.detach(&id, "http://127.0.0.1:3456/remote").await.unwrap();
+    let before = *world.manager.attaches.borrow();
+    world.manager.restart();
+    until(&world.manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    assert!(*world.manager.attaches.borrow() > before);
+    let found = world.manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(*statuses.borrow(), [Status::Registered, Status::Registered]);
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_manager_is_asked_until_it_is_back() {
+    let world = World::new();
+    let worker = world.start().await;
+    let (options, statuses) = options();
+    worker.register(options).await.unwrap();
+    world.manager.is_down(true);
+    until(&statuses, |all| matches!(all.last(), Some(Status::Lost { .. })).then_some(())).await;
+    world.manager.is_down(false);
+    until(&statuses, |all| matches!(all.last(), Some(Status::Registered)).then_some(())).await;
+    assert_eq!(world.manager.connects.borrow().len(), 1, "the same manager needs no second registration");
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn towards_a_lotus_manager_nothing_is_pushed_and_files_are_declared_one_by_one() {
+    let mut world = World::new();
+    changeable(&mut world).lotus = true;
+    let worker = world.start().await;
+    let (options, _) = options();
+    worker.register(options).await.unwrap();
+    assert_eq!(world.manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap().len(), 1);
+    worker.storage_redeclare_local(None, Missing::Drop).await.unwrap();
+    world.manager.restart();
+    until(&world.manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    assert!(world.manager.states.borrow().is_empty());
+    assert_eq!(*world.manager.batches.borrow(), 0);
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn a_lotus_manager_is_joined_only_when_nothing_runs() {
+    let mut world = World::new();
+    changeable(&mut world).lotus = true;
+    world.mode("hang");
+    let worker = world.start().await;
+    let (options, statuses) = options();
+    let call = start_ok(&worker, pc1(None)).await;
+    appears(&world.evidence("hangs")).await;
+    let joining = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.register(options).await }
+    });
+    until(&statuses, |all| (all.last() == Some(&Status::WaitingForCalls { calls: 1 })).then_some(())).await;
+    assert!(world.manager.connects.borrow().is_empty());
+    std::fs::write(world.evidence("gate"), "go").unwrap();
+    joining.await.unwrap().unwrap();
+    assert_eq!(world.manager.connects.borrow().len(), 1);
+    held(&worker, call, None).await;
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn commit_2_is_offered_once_its_parameters_are_there() {
+    let world = World::new();
+    world.params.there.send_replace(false);
+    world.params.failures.lock().unwrap().push("the gateway does not answer");
+    let worker = world.start().await;
+    assert!(!worker.task_types().await.unwrap().contains(&TaskType::Commit2));
+    worker.register(options().0).await.unwrap();
+    let pending = |words: &'static str| {
+        until(&world.manager.states, move |states| {
+            let told = |state: &rpc::extension::WorkerState| {
+                state.pending.get(&TaskType::Commit2).is_some_and(|why| why.starts_with(words))
+            };
+            states.iter().any(told).then_some(())
+        })
+    };
+    pending("fetching parameters, 34 %").await;
+    let job = rpc::Job {
+        sector: SECTOR,
+        work: sealtasks::TaskInput::Commit2(sealtasks::Commit2Input { c1: sealtasks::C1Output(vec![]) }),
+        attempt: None,
+        data: None,
+    };
+    let error = worker.start(job).await.unwrap_err().to_string();
+    assert_eq!(error, "worker w1 does not take C2 now: fetching parameters, 34 %");
+    world.params.there.send_replace(true);
+    until(&world.manager.states, |states| {
+        let last = states.last()?;
+        (last.tasks.contains(&TaskType::Commit2) && last.pending.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(world.manager.connects.borrow().len(), 1, "without a restart or a second registration");
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn a_path_that_the_manager_forgot_is_declared_again() {
+    let world = World::new();
+    let worker = world.start().await;
+    let id = worker.storage_local().await.unwrap().into_keys().next().unwrap();
+    let before = *world.manager.attaches.borrow();
+    world.manager.index.detach(&id, "http://127.0.0.1:3456/remote").await.unwrap();
+    // The next health report is refused, and the path attached again.
+    until(&world.manager.attaches, |attaches| (*attaches > before).then_some(())).await;
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn paths_are_added_and_detached() {
+    let world = World::new();
+    let worker = world.start().await;
+    let dir = tempfile::tempdir().unwrap();
+    assert!(worker.storage_add_local(dir.path().to_owned()).await.is_err(), "it is no storage path yet");
+    let id = sealtasks::StorageId::from(uuid::Uuid::new_v4());
+    let stanza = sealtasks::StorageStanza { weight: 1, can_store: true, ..Default::default() };
+    stores::init_path(dir.path(), &stores::StorageMeta::new(&id, &stanza)).unwrap();
+    worker.storage_add_local(dir.path().to_owned()).await.unwrap();
+    assert_eq!(worker.storage_local().await.unwrap()[&id], dir.path());
+    assert_eq!(worker.current_state().await.paths.len(), 2);
+    worker.storage_detach_local(dir.path().to_owned()).await.unwrap();
+    assert_eq!(worker.paths().await.unwrap().len(), 1);
+    worker.storage_detach_all().await.unwrap();
+    assert!(world.manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap().is_empty());
+    assert!(world.file(FileType::Unsealed).exists());
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn enabled_and_quiet_are_answered() {
+    let world = World::new();
+    let worker = world.start().await;
+    worker.wait_quiet().await.unwrap();
+    worker.set_enabled(false).await.unwrap();
+    assert!(!worker.enabled().await.unwrap());
+    assert_eq!(worker.session().await.unwrap_err().to_string(), "worker disabled");
+    assert_eq!(worker.process_session().await.unwrap(), worker.id());
+    worker.set_enabled(true).await.unwrap();
+    assert_eq!(worker.session().await.unwrap(), worker.id());
+    let info = worker.info().await.unwrap();
+    assert_eq!(info.hostname, "w1");
+    assert!(info.resources.mem_physical > 0 && info.resources.table.is_some());
+    worker.close().await;
+}
+
+/// A check of the scripted manager, with what was said meanwhile.
+async fn checked(manager: &ScriptedManager, token: &str) -> Result<worker::ManagerFacts, String> {
+    let status = |_| {};
+    check_manager(manager, "http://manager", token, &status).await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn the_manager_is_checked_before_anything_is_written() {
+    let manager = ScriptedManager::new();
+    let facts = checked(&manager, "token").await.unwrap();
+    assert_eq!((facts.actor, facts.sector_size), (ActorId::new(1000), SectorSize::KiB2));
+    let error = checked(&manager, "wrong").await.unwrap_err();
+    assert!(error.contains("the token for the manager at http://manager is refused"), "{error}");
+    let manager = ScriptedManager { permissions: vec![Permission::Read], ..ScriptedManager::new() };
+    let error = checked(&manager, "token").await.unwrap_err();
+    assert!(error.contains("lacks the permission `admin`"), "{error}");
+    let manager = ScriptedManager { api_version: 66817, ..ScriptedManager::new() };
+    let error = checked(&manager, "token").await.unwrap_err();
+    assert!(error.contains("1.5.1") && error.contains("1.5.0"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_does_not_answer_is_waited_for_and_that_is_said() {
+    let manager = ScriptedManager::new();
+    manager.is_down(true);
+    let said = Mutex::new(Vec::new());
+    let status = |status| {
+        let mut said = said.lock().unwrap();
+        said.push(status);
+        if said.len() == 3 {
+            manager.is_down(false);
+        }
+    };
+    check_manager(&manager, "http://manager", "token", &status).await.unwrap();
+    let expected = Status::Waiting {
+        url: "http://manager".into(),
+        reason: "http://manager cannot be reached: connection refused".into(),
+    };
+    assert_eq!(*said.lock().unwrap(), vec![expected; 3]);
+}

@@ -1,0 +1,100 @@
+//! What becomes of calls when a worker dies and starts again on the same repo. A death is a runtime that is shut down
+//! in the middle of everything: none of the worker's own code runs any more, while its executors live on.
+
+mod scripted;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rpc::WorkerApi as _;
+use rpc::extension::CallPhase;
+use scripted::{World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until};
+use sealtasks::{CallErrorCode, FileType};
+use tokio::runtime::Runtime;
+use worker::{Repo, RepoError, WorkerHandle};
+
+/// Runs a life to its last line; then it ends as by a crash.
+fn die_after<R>(life: impl Future<Output = R>) -> R {
+    let runtime = Runtime::new().unwrap();
+    let told = runtime.block_on(life);
+    runtime.shutdown_background();
+    told
+}
+
+/// Starts the next life. The lock on the repo goes with the last task of the dead one.
+async fn start_again(world: &World) -> WorkerHandle {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let freed = async {
+        while let Err(RepoError::InUse { .. }) = Repo::open(&world.repo_dir()) {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the repo stays locked");
+    world.start().await
+}
+
+#[test]
+fn an_unfinished_call_is_returned_as_restarted_and_its_executor_and_files_are_gone() {
+    let world = World::new();
+    world.mode("hang");
+    let call = die_after(async {
+        let worker = world.start().await;
+        let call = start_ok(&worker, pc1(Some(attempt(1)))).await;
+        appears(&world.evidence("hangs")).await;
+        held(&worker, call, Some(CallPhase::Running)).await;
+        call
+    });
+    let pid = world.told("pid");
+    assert!(alive(&pid), "executors outlive their worker");
+    assert!(world.file(FileType::Sealed).exists());
+
+    Runtime::new().unwrap().block_on(async {
+        let worker = start_again(&world).await;
+        let returned = world.returned(call).await;
+        let error = returned.result.unwrap_err();
+        assert_eq!(error.code, CallErrorCode::TempWorkerRestart);
+        assert_eq!(error.message, "worker [name: w1] restarted");
+        assert_eq!(returned.attempt, Some(attempt(1)));
+        assert!(!alive(&pid));
+        assert!(!world.file(FileType::Sealed).exists() && !world.file(FileType::Cache).exists());
+        assert!(world.file(FileType::Unsealed).exists(), "what was there before the call stays");
+        held(&worker, call, None).await;
+        assert_eq!(start_ok(&worker, pc1(Some(attempt(1)))).await, call, "the attempt is spent");
+        worker.close().await;
+    });
+    assert_eq!(world.told("runs"), "pc1\n");
+}
+
+#[test]
+fn a_finished_call_that_nobody_took_is_returned_as_it_ended() {
+    let world = World::new();
+    world.manager.returns_unreachable.store(true, Ordering::SeqCst);
+    let call = die_after(async {
+        let worker = world.start().await;
+        let call = start_ok(&worker, pc1(None)).await;
+        until(&world.manager.return_tries, |tries| (*tries > 1).then_some(())).await;
+        call
+    });
+    world.manager.returns_unreachable.store(false, Ordering::SeqCst);
+    Runtime::new().unwrap().block_on(async {
+        let worker = start_again(&world).await;
+        assert_eq!(world.returned(call).await.result, Ok(pc1_output()));
+        held(&worker, call, None).await;
+        worker.close().await;
+    });
+    assert!(world.file(FileType::Sealed).exists());
+    assert_eq!(world.told("runs"), "pc1\n", "it is not run again");
+}
+
+#[test]
+fn a_session_is_new_at_every_start() {
+    let world = World::new();
+    let life = || async {
+        let worker = world.start().await;
+        let session = worker.session().await.unwrap();
+        worker.close().await;
+        session
+    };
+    let runtime = Runtime::new().unwrap();
+    assert_ne!(runtime.block_on(life()), runtime.block_on(life()));
+}
