@@ -1,5 +1,24 @@
 //! The manager: feeds events to `sched` and `pipeline`, carries out their actions, keeps the durable state, serves the
 //! API. Never: proofs, executors, printing; decisions about placement or a sector's next state are made in the pure
 //! rooms and only carried out here.
+//!
+//! What a crash loses: connections, the index (paths are declared again), and anything not acknowledged. Tasks, attempts
+//! and calls are durable before they are acted on.
 
+mod answers;
+pub mod config;
+mod driver;
+mod effects;
+mod manager;
+mod repo;
+mod request;
+mod service;
+mod shared;
 pub mod state;
+mod workers;
+
+pub use config::{Config, ConfigError};
+pub use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, RpcDialer};
+pub use repo::{InitOptions, LocalStorage, Repo, RepoError};
+pub use shared::{BackOff, Timing, Verifier};
+pub use workers::{DialError, Dialer};

@@ -67,7 +67,9 @@ pub enum StateError {
         path: PathBuf,
     },
     /// A database of another version, or no database of ours.
-    #[error("{path} has schema version {found}, this program reads {expected}; use the program that wrote it")]
+    #[error(
+        "{path} has schema version {found}, this program reads {expected}; use the program that wrote it"
+    )]
     Schema {
         /// The file.
         path: PathBuf,

@@ -1,6 +1,8 @@
 //! What happened: the events that are the durable truth. Never: how they look in rows (see `projection`).
 
-use sealtasks::{AttemptId, CallId, FileType, FileTypes, SectorId, SectorRef, StorageId, TaskId, TaskType, WorkerId};
+use sealtasks::{
+    AttemptId, CallId, FileType, FileTypes, SectorId, SectorRef, StorageId, TaskId, TaskType, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened. Its serde form is the body of a row of table `event`.
@@ -111,7 +113,7 @@ pub enum StateEvent {
         call: CallId,
         /// The `Return…` method.
         method: String,
-        /// The result, as JSON: `{"Ok": …}` or `{"Err": …}`.
+        /// Method and result, as JSON: `{"method": …, "result": {"Ok": …}}`.
         result: serde_json::Value,
     },
     /// An attempt ended; what it held is free.
@@ -240,7 +242,9 @@ impl StateEvent {
         let (sector, task, attempt) = match self {
             Self::ManagerStarted { .. } => (None, None, None),
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
-            Self::SectorStepped { sector, .. } | Self::DeletePermitted { sector, .. } => (Some(*sector), None, None),
+            Self::SectorStepped { sector, .. } | Self::DeletePermitted { sector, .. } => {
+                (Some(*sector), None, None)
+            }
             Self::TaskSubmitted { task, sector, .. } => (Some(sector.id), Some(*task), None),
             Self::TaskEnded { task, .. } => (None, Some(*task), None),
             Self::CallOrphaned { call, .. } => (Some(call.sector), None, None),
@@ -263,14 +267,17 @@ impl StateEvent {
             Self::SectorPledged { sector, state, .. } => format!("{} pledged, {state}", sector.id),
             Self::SectorStepped { text, .. } => text.clone(),
             Self::TaskSubmitted { task, step, .. } => format!("task {task} ({step}) queued"),
-            Self::TaskEnded { task, outcome, reason } => format!("task {task} {}{}", outcome.word(), because(reason)),
+            Self::TaskEnded { task, outcome, reason } => {
+                format!("task {task} {}{}", outcome.word(), because(reason))
+            }
             Self::AttemptBound { attempt, name, .. } => format!("attempt {attempt} bound to {name}"),
             Self::AttemptAdopted { attempt, name, .. } => format!("attempt {attempt} found again on {name}"),
             Self::CallAccepted { attempt, call, stage } => {
                 format!("attempt {attempt}: call {call} ({}) accepted", stage.word())
             }
             Self::CallReturned { attempt, stage, error, .. } => {
-                let outcome = error.as_ref().map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"));
+                let outcome =
+                    error.as_ref().map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"));
                 format!("attempt {attempt}: {} {outcome}", stage.word())
             }
             Self::CallOrphaned { call, method, .. } => format!("{method} for the unknown call {call} kept"),

@@ -58,7 +58,8 @@ fn load(connection: &Connection) -> Result<MinerIdentity, StateError> {
     let size = loaded("sector size", size)?;
     Ok(MinerIdentity {
         actor: ActorId::new(loaded("miner actor", actor)?),
-        sector_size: SectorSize::from_bytes(size).ok_or_else(|| bad("its sector size is none of the five"))?,
+        sector_size: SectorSize::from_bytes(size)
+            .ok_or_else(|| bad("its sector size is none of the five"))?,
         beacon: beacon.try_into().map_err(|_| bad("its beacon secret is not 32 bytes long"))?,
     })
 }

@@ -7,7 +7,12 @@ use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
 use super::{Epoch, StateError, database, schema, stored};
 
 /// Adds the event to the table of events.
-pub(super) fn append(db: &Connection, epoch: Epoch, at_ms: u64, event: &StateEvent) -> Result<(), StateError> {
+pub(super) fn append(
+    db: &Connection,
+    epoch: Epoch,
+    at_ms: u64,
+    event: &StateEvent,
+) -> Result<(), StateError> {
     let subject = event.subject();
     let body = json(event)?;
     let miner = subject.sector.map(|s| stored("miner actor", s.miner.get())).transpose()?;
@@ -143,7 +148,13 @@ impl Rows<'_> {
     }
 
     /// The worker's clock may differ from ours, so only the duration it measured is used, within our own bounds.
-    fn account(&self, attempt: AttemptId, stage: CallStage, work_ms: u64, bytes: u64) -> Result<(), StateError> {
+    fn account(
+        &self,
+        attempt: AttemptId,
+        stage: CallStage,
+        work_ms: u64,
+        bytes: u64,
+    ) -> Result<(), StateError> {
         let (task, number) = self.attempt(attempt)?;
         let work_ms = match stage {
             CallStage::Prepare => 0,
@@ -157,7 +168,12 @@ impl Rows<'_> {
         )
     }
 
-    fn attempt_ended(&self, attempt: AttemptId, outcome: AttemptOutcome, reason: &str) -> Result<(), StateError> {
+    fn attempt_ended(
+        &self,
+        attempt: AttemptId,
+        outcome: AttemptOutcome,
+        reason: &str,
+    ) -> Result<(), StateError> {
         let (task, number) = self.attempt(attempt)?;
         self.one(
             "UPDATE attempt SET state = ?3, reason = ?4, ended_ms = ?5
@@ -214,5 +230,6 @@ impl Rows<'_> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, StateError> {
-    serde_json::to_string(value).map_err(|source| StateError::Corrupt { what: "event", detail: source.to_string() })
+    serde_json::to_string(value)
+        .map_err(|source| StateError::Corrupt { what: "event", detail: source.to_string() })
 }

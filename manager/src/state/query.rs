@@ -2,10 +2,11 @@
 
 use rusqlite::{Connection, Params, Row};
 use sealtasks::{
-    ActorId, AttemptId, CallId, RegisteredSealProof, SectorId, SectorNumber, SectorRef, TaskId, TaskType, WorkerId,
+    ActorId, AttemptId, CallId, RegisteredSealProof, SectorId, SectorNumber, SectorRef, TaskId, TaskType,
+    WorkerId,
 };
 
-use super::event::{CallStage, StateEvent};
+use super::event::{CallStage, ReservedSpace, StateEvent};
 use super::{State, StateError, database, loaded, schema, stored};
 
 /// Events of one sector given in one answer; the newest are kept.
@@ -56,6 +57,8 @@ pub struct OpenAttempt {
     pub peer: String,
     /// Its calls, the `Prepare` first.
     pub calls: Vec<CallRow>,
+    /// What was promised to it.
+    pub reservations: Vec<ReservedSpace>,
 }
 
 /// A call's row.
@@ -121,7 +124,8 @@ impl State {
     /// # Errors
     /// SQLite's, or a damaged row.
     pub async fn sectors(&self) -> Result<Vec<SectorRow>, StateError> {
-        self.read(|db| all(db, "SELECT miner, number, proof, state, record FROM sector", [], sector_row)).await
+        self.read(|db| all(db, "SELECT miner, number, proof, state, record FROM sector", [], sector_row))
+            .await
     }
 
     /// All tasks that have not ended, oldest first.
@@ -197,9 +201,11 @@ impl State {
     /// SQLite's, or a damaged row.
     pub async fn log_of(&self, sector: SectorId) -> Result<Vec<LogRow>, StateError> {
         self.read(move |db| {
-            let (miner, number) = (stored("miner", sector.miner.get())?, stored("number", sector.number.get())?);
+            let (miner, number) =
+                (stored("miner", sector.miner.get())?, stored("number", sector.number.get())?);
             // A step's body holds whole task outputs, megabytes each: only its text is taken out.
-            let sql = "SELECT at_ms, kind, CASE WHEN kind = 'sector_stepped' THEN json_extract(body, '$.text')
+            let sql =
+                "SELECT at_ms, kind, CASE WHEN kind = 'sector_stepped' THEN json_extract(body, '$.text')
                        WHEN kind IN ('sector_pledged', 'call_orphaned') THEN '' ELSE body END
                        FROM event WHERE miner = ?1 AND number = ?2 ORDER BY seq DESC LIMIT ?3";
             let mut rows = all(db, sql, (miner, number, LOG_ROWS_MAX), log_row)?;
@@ -253,6 +259,7 @@ fn open_attempt(db: &Connection, task: TaskId) -> Result<Option<OpenAttempt>, St
             url: row.get(3).map_err(column)?,
             peer: row.get(4).map_err(column)?,
             calls: Vec::new(),
+            reservations: Vec::new(),
         })
     })?;
     if open.len() > 1 {
@@ -261,7 +268,18 @@ fn open_attempt(db: &Connection, task: TaskId) -> Result<Option<OpenAttempt>, St
     let Some(mut attempt) = open.pop() else { return Ok(None) };
     let sql = format!("{CALL_COLUMNS} WHERE task = ?1 AND attempt = ?2 ORDER BY stage");
     attempt.calls = all(db, &sql, (id, attempt.attempt.attempt), call_row)?;
+    let sql = "SELECT path, types, bytes FROM reservation WHERE task = ?1 AND attempt = ?2";
+    attempt.reservations = all(db, sql, (id, attempt.attempt.attempt), reservation_row)?;
     Ok(Some(attempt))
+}
+
+fn reservation_row(row: &Row<'_>) -> Result<ReservedSpace, StateError> {
+    let (path, types): (String, i64) = (row.get(0).map_err(column)?, row.get(1).map_err(column)?);
+    Ok(ReservedSpace {
+        path: path.parse().map_err(|_| corrupt("storage path id", &path))?,
+        types: types.try_into().map_err(|_| corrupt("file types", &types.to_string()))?,
+        bytes: loaded("bytes", row.get(2).map_err(column)?)?,
+    })
 }
 
 fn sector_row(row: &Row<'_>) -> Result<SectorRow, StateError> {
@@ -269,13 +287,15 @@ fn sector_row(row: &Row<'_>) -> Result<SectorRow, StateError> {
     Ok(SectorRow {
         sector: sector_ref(row, 0)?,
         state: row.get(3).map_err(column)?,
-        record: serde_json::from_str(&record).map_err(|source| corrupt("sector record", &source.to_string()))?,
+        record: serde_json::from_str(&record)
+            .map_err(|source| corrupt("sector record", &source.to_string()))?,
     })
 }
 
 fn call_row(row: &Row<'_>) -> Result<CallRow, StateError> {
     let (id, stage): (String, String) = (row.get(0).map_err(column)?, row.get(3).map_err(column)?);
-    let (task, attempt): (Option<i64>, Option<u32>) = (row.get(1).map_err(column)?, row.get(2).map_err(column)?);
+    let (task, attempt): (Option<i64>, Option<u32>) =
+        (row.get(1).map_err(column)?, row.get(2).map_err(column)?);
     let attempt = match (task, attempt) {
         (Some(task), Some(attempt)) => Some(AttemptId { task: TaskId::new(loaded("task", task)?), attempt }),
         _ => None,
@@ -319,7 +339,8 @@ fn log_row(row: &Row<'_>) -> Result<LogRow, StateError> {
 
 fn sector_ref(row: &Row<'_>, first: usize) -> Result<SectorRef, StateError> {
     let proof: i64 = row.get(first + 2).map_err(column)?;
-    let proof = RegisteredSealProof::try_from(proof).map_err(|source| corrupt("seal proof", &source.to_string()))?;
+    let proof =
+        RegisteredSealProof::try_from(proof).map_err(|source| corrupt("seal proof", &source.to_string()))?;
     Ok(SectorRef { id: sector_id(row, first)?, proof })
 }
 

@@ -1,5 +1,6 @@
 //! The tables, the schema version and the epoch. Never: what the rows mean (see `projection`).
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -62,6 +63,13 @@ CREATE TABLE reservation (
 /// Makes the file, its tables and the miner's row.
 pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {
     let mut connection = Connection::open(path).map_err(database("be created"))?;
+    // It holds the beacon's secret. SQLite gives its WAL the same mode.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|source| {
+        StateError::Corrupt {
+            what: "file mode",
+            detail: format!("{} cannot be made private: {source}", path.display()),
+        }
+    })?;
     configure(&connection)?;
     let transaction = connection.transaction().map_err(database("begin"))?;
     transaction.execute_batch(TABLES).map_err(database("make its tables"))?;
@@ -135,7 +143,11 @@ pub(super) fn counter(connection: &Connection, name: &'static str) -> Result<u64
 }
 
 /// Raises a counter; a smaller value changes nothing.
-pub(super) fn raise_counter(connection: &Connection, name: &'static str, value: u64) -> Result<(), StateError> {
+pub(super) fn raise_counter(
+    connection: &Connection,
+    name: &'static str,
+    value: u64,
+) -> Result<(), StateError> {
     let value = stored(name, value)?;
     connection
         .prepare_cached("UPDATE counter SET value = max(value, ?2) WHERE name = ?1")

@@ -30,9 +30,12 @@ pub(super) fn spawn(
     batches: Arc<AtomicU64>,
 ) -> Result<(), StateError> {
     let run = move || write_until_closed(connection, epoch, waiting, &batches);
-    std::thread::Builder::new().name("state-writer".to_owned()).spawn(run).map(|_thread| ()).map_err(|source| {
-        StateError::Corrupt { what: "process limit", detail: format!("no thread for the writer: {source}") }
-    })
+    std::thread::Builder::new().name("state-writer".to_owned()).spawn(run).map(|_thread| ()).map_err(
+        |source| StateError::Corrupt {
+            what: "process limit",
+            detail: format!("no thread for the writer: {source}"),
+        },
+    )
 }
 
 fn write_until_closed(
@@ -78,16 +81,17 @@ fn write_transaction(
     acks: &mut Acks,
 ) -> Result<(), StateError> {
     let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-    let (mut transaction, newest) = match begun.map_err(database("begin a transaction")).and_then(|transaction| {
-        let newest = schema::newest_epoch(&transaction)?;
-        Ok((transaction, newest))
-    }) {
-        Ok(open) => open,
-        Err(failure) => {
-            acks.extend(batch.into_iter().map(|submission| (submission.ack, Ok(()))));
-            return Err(failure);
-        }
-    };
+    let (mut transaction, newest) =
+        match begun.map_err(database("begin a transaction")).and_then(|transaction| {
+            let newest = schema::newest_epoch(&transaction)?;
+            Ok((transaction, newest))
+        }) {
+            Ok(open) => open,
+            Err(failure) => {
+                acks.extend(batch.into_iter().map(|submission| (submission.ack, Ok(()))));
+                return Err(failure);
+            }
+        };
     if newest != epoch {
         acks.extend(batch.into_iter().map(|submission| (submission.ack, Ok(()))));
         return Err(StateError::StaleEpoch { ours: epoch, newest });
@@ -119,7 +123,10 @@ fn again(failure: &StateError) -> StateError {
     match failure {
         StateError::StaleEpoch { ours, newest } => StateError::StaleEpoch { ours: *ours, newest: *newest },
         StateError::Database { action, source } => {
-            let code = source.sqlite_error().copied().unwrap_or(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR));
+            let code = source
+                .sqlite_error()
+                .copied()
+                .unwrap_or(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR));
             StateError::Database {
                 action,
                 source: rusqlite::Error::SqliteFailure(code, Some(source.to_string())),

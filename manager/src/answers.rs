@@ -1,0 +1,196 @@
+//! Longer answers of the API, put together from the driver's memory, the index and the durable state. Never: changes.
+
+use std::collections::BTreeMap;
+
+use pipeline::{RandomnessSource, Rest, SectorRecord, SectorState, Step};
+use rpc::api::PledgeOptions;
+use rpc::extension::{FileView, JobView, ManagerOverview, PathView, SectorDetail};
+use rpc::{ApiError, ApiResult};
+use sealtasks::{SectorId, SectorNumber, StorageId, TaskId};
+use sha2::{Digest as _, Sha256};
+use stores::OpenedPath;
+
+use crate::driver::Driver;
+use crate::service::{Service, refusal};
+use crate::shared::Shared;
+use crate::state::{AttemptOutcome, TaskRow};
+
+/// Ended tasks shown beside those that wait or run.
+const ENDED_JOBS_MAX: u32 = 200;
+
+/// Whether a sector of this size can be pledged here.
+pub(crate) fn check_pledge(shared: &Shared, options: PledgeOptions) -> ApiResult<()> {
+    let size = options.sector_size.unwrap_or(shared.miner.sector_size);
+    match shared.randomness {
+        RandomnessSource::Offline if !size.is_test_size() => Err(ApiError::refused(format!(
+            "MGR052: {size} sectors need a chain: set FULLNODE_API_INFO to a Lotus node's API info; without one only \
+             2KiB, 8MiB and 512MiB sectors can be pledged"
+        ))),
+        RandomnessSource::Offline | RandomnessSource::Lotus => Ok(()),
+    }
+}
+
+/// Says what lies in a path and is no sector file.
+pub(crate) fn warn_of_foreign(opened: &OpenedPath) {
+    for entry in &opened.foreign {
+        tracing::warn!(path = %opened.id, entry = %entry.display(), "no sector file; it is left alone");
+    }
+}
+
+impl Driver {
+    /// All sector numbers, lowest first.
+    pub(crate) fn sector_numbers(&self) -> Vec<SectorNumber> {
+        self.records().map(|record| record.sector().id.number).collect()
+    }
+
+    /// How many sectors are in each state.
+    pub(crate) fn sectors_by_state(&self) -> BTreeMap<String, u64> {
+        let mut states = BTreeMap::<_, u64>::new();
+        for record in self.records() {
+            let count = states.entry(record.state().name().to_owned()).or_default();
+            *count = count.saturating_add(1);
+        }
+        states
+    }
+
+    /// Numbers of the sectors in any of these states.
+    pub(crate) fn sectors_in(&self, states: &[String]) -> Vec<SectorNumber> {
+        let wanted = |record: &&SectorRecord| states.iter().any(|state| state == record.state().name());
+        self.records().filter(wanted).map(|record| record.sector().id.number).collect()
+    }
+
+    fn detail(&self, sector: SectorId) -> Option<(SectorDetail, BTreeMap<TaskId, String>)> {
+        let record = self.record(sector)?;
+        Some((detail_of(record), self.reasons()))
+    }
+}
+
+/// One sector with everything known of it.
+pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> ApiResult<SectorDetail> {
+    let sector = SectorId { miner: service.0.miner.actor, number };
+    let found = service.view(move |driver| driver.detail(sector)).await?;
+    let Some((mut detail, reasons)) = found else {
+        let message = format!("MGR053: no sector {number}; `sealyard sectors list` lists them");
+        return Err(ApiError::refused(message));
+    };
+    let rows = service.0.state.tasks_of(sector).await.map_err(refusal)?;
+    detail.tasks = rows.into_iter().map(|row| job(row, &reasons)).collect();
+    let log = service.0.state.log_of(sector).await.map_err(refusal)?;
+    detail.log = log.into_iter().map(|row| (row.at_ms, row.kind, row.text)).collect();
+    Ok(detail)
+}
+
+fn detail_of(record: &SectorRecord) -> SectorDetail {
+    let progress = record.progress();
+    let sector = record.sector();
+    let stopped = matches!(record.next(), Step::Rest { why: Rest::StoppedAfterC1 });
+    let failed = record.state() != SectorState::Proving;
+    SectorDetail {
+        sector: sector.id,
+        proof_type: sector.proof.number(),
+        state: record.state().name().to_owned(),
+        chain: match record.source() {
+            RandomnessSource::Offline => "offline".to_owned(),
+            RandomnessSource::Lotus => "lotus".to_owned(),
+        },
+        ticket: progress.ticket.map(|ticket| ticket.value.to_string()),
+        ticket_epoch: progress.ticket.map_or(0, |ticket| ticket.epoch.get()),
+        seed: progress.seed.map(|seed| seed.value.to_string()),
+        seed_epoch: progress.seed.map_or(0, |seed| seed.epoch.get()),
+        comm_d: progress.cids.map(|cids| cids.unsealed.to_string()),
+        comm_r: progress.cids.map(|cids| cids.sealed.to_string()),
+        c1_sha256: progress.c1.as_ref().map(|c1| hex::encode(Sha256::digest(&c1.0))),
+        proof: progress.proof.as_ref().map(|proof| hex::encode(&proof.0)),
+        verified: progress.verified,
+        stopped: stopped,
+        pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
+        tasks: Vec::new(),
+        log: Vec::new(),
+        last_error: match record.failures().last() {
+            Some(failure) if failed => failure.message.clone(),
+            Some(_) | None => String::new(),
+        },
+    }
+}
+
+/// Tasks that wait, run, or ended lately.
+pub(crate) async fn jobs(service: &Service) -> ApiResult<Vec<JobView>> {
+    let reasons = service.view(Driver::reasons).await?;
+    let rows = service.0.state.recent_tasks(ENDED_JOBS_MAX).await.map_err(refusal)?;
+    Ok(rows.into_iter().map(|row| job(row, &reasons)).collect())
+}
+
+fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
+    let state = match AttemptOutcome::from_word(&row.state) {
+        Some(AttemptOutcome::Done) => "done",
+        Some(
+            AttemptOutcome::Failed
+            | AttemptOutcome::StartFailed
+            | AttemptOutcome::Requeued
+            | AttemptOutcome::Aborted,
+        ) => "failed",
+        None if row.state == "cancelled" => "failed",
+        None => row.state.as_str(),
+    };
+    let waits = state == "queued";
+    let why = reasons.get(&row.attempt.task).filter(|_| waits);
+    JobView {
+        attempt: row.attempt,
+        call: row.call,
+        sector: row.sector,
+        task: row.task_type,
+        state: state.to_owned(),
+        reason: why.cloned().unwrap_or(row.reason),
+        worker: row.worker,
+        queued_ms: row.queued_ms,
+        started_ms: row.started_ms,
+        ended_ms: row.ended_ms,
+        bytes_fetched: row.bytes_fetched,
+    }
+}
+
+/// Workers and paths in one answer.
+pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
+    let shared = &service.0;
+    let (workers, servers) = service.view(|driver| (driver.worker_views(), driver.path_servers())).await?;
+    Ok(ManagerOverview {
+        miner: format!("f0{}", shared.miner.actor.get()),
+        sector_size: Some(shared.miner.sector_size),
+        chain: shared.chain.name().to_owned(),
+        advertised: shared.advertised.clone(),
+        workers,
+        paths: paths(shared, &servers),
+    })
+}
+
+fn paths(shared: &Shared, servers: &BTreeMap<StorageId, Vec<String>>) -> Vec<PathView> {
+    let local: BTreeMap<_, _> = shared.local.paths().into_iter().map(|path| (path.id, path.dir)).collect();
+    let view = |path: stores::PathView| {
+        let id = path.info.id.clone();
+        let own = local.get(&id);
+        let mut workers = servers.get(&id).cloned().unwrap_or_default();
+        if own.is_some() {
+            workers.insert(0, "manager".to_owned());
+        }
+        let files = shared.index.path_files(&id).into_iter();
+        PathView {
+            workers,
+            urls: path.info.urls,
+            local: own.map(|dir| dir.display().to_string()),
+            weight: path.info.stanza.weight,
+            can_seal: path.info.stanza.can_seal,
+            can_store: path.info.stanza.can_store,
+            capacity: path.stat.capacity,
+            available: path.stat.available,
+            reserved: path.stat.reserved,
+            max_storage: path.info.stanza.max_storage,
+            heartbeat_age_ms: path.heartbeat_age_ms,
+            error: path.error,
+            files: files
+                .map(|(decl, primary)| FileView { sector: decl.sector, types: decl.types, primary })
+                .collect(),
+            id,
+        }
+    };
+    shared.index.paths().into_iter().map(view).collect()
+}

@@ -1,0 +1,299 @@
+//! `config.toml` of the manager's repo: the commented defaults written by `init`, and reading it back. Keys are Lotus's.
+//! Unknown keys are refused with the nearest known one. Never: environment, flags; `cli` lays those over it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use sealtasks::TaskType;
+use toml::{Table, Value};
+
+/// The file's name in the repo.
+pub const FILE_NAME: &str = "config.toml";
+
+/// Written by `init`: every key with its default, commented out.
+pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins with '#' shows the default; remove the '#' to change it.
+
+[API]
+# Where the manager listens. Workers on other machines need 0.0.0.0:2345, or the address of the right network card.
+#ListenAddress = "127.0.0.1:2345"
+
+# The address that workers on other machines reach. Empty: the listen address.
+#RemoteListenAddress = ""
+
+[Storage]
+# Files fetched at once from other machines.
+#ParallelFetchLimit = 10
+
+# Which tasks the manager's own worker takes. It always takes C1, FIN and GET, which cost little.
+#AllowAddPiece = true
+#AllowPreCommit1 = true
+#AllowPreCommit2 = true
+#AllowCommit = true
+#AllowUnseal = true
+
+# The name of the manager's own worker. Empty: the host's name.
+#LocalWorkerName = ""
+"#;
+
+/// What the file says, or the defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `HOST:PORT` to listen on.
+    pub listen: String,
+    /// `HOST:PORT` that other machines reach, if it is another one.
+    pub advertise: Option<String>,
+    /// Files fetched at once.
+    pub parallel_fetch_limit: usize,
+    /// Tasks that the manager's own worker takes.
+    pub local_tasks: BTreeSet<TaskType>,
+    /// Its name, if it is not the host's.
+    pub local_worker_name: Option<String>,
+}
+
+/// Tasks that no switch turns off.
+const ALWAYS: [TaskType; 4] =
+    [TaskType::Commit1, TaskType::Finalize, TaskType::FinalizeUnsealed, TaskType::Fetch];
+
+/// The switches and what they allow.
+const SWITCHES: [(&str, &[TaskType]); 5] = [
+    ("AllowAddPiece", &[TaskType::AddPiece, TaskType::DataCid]),
+    ("AllowPreCommit1", &[TaskType::PreCommit1]),
+    ("AllowPreCommit2", &[TaskType::PreCommit2]),
+    ("AllowCommit", &[TaskType::Commit2]),
+    ("AllowUnseal", &[TaskType::Unseal]),
+];
+
+const API_KEYS: [&str; 2] = ["ListenAddress", "RemoteListenAddress"];
+const STORAGE_KEYS: [&str; 7] = [
+    "ParallelFetchLimit",
+    "LocalWorkerName",
+    SWITCHES[0].0,
+    SWITCHES[1].0,
+    SWITCHES[2].0,
+    SWITCHES[3].0,
+    SWITCHES[4].0,
+];
+
+/// More than this at once only makes disks seek.
+const FETCHES_MAX: i64 = 1024;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:2345".to_owned(),
+            advertise: None,
+            parallel_fetch_limit: 10,
+            local_tasks: SWITCHES
+                .iter()
+                .flat_map(|(_, tasks)| tasks.iter())
+                .chain(&ALWAYS)
+                .copied()
+                .collect(),
+            local_worker_name: None,
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not there, or not readable.
+    #[error("MGR030: {} cannot be read", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("MGR031: {} is not TOML", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A key or section that means nothing here.
+    #[error("MGR032: {}: unknown key {key}{}", .path.display(), suggestion(.nearest.as_deref()))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key as written.
+        key: String,
+        /// What was meant, perhaps.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong kind.
+    #[error("MGR033: {}: {key} = {value}; expected {expected}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The value as written.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"))
+}
+
+impl Config {
+    /// Reads the repo's file.
+    ///
+    /// # Errors
+    /// Unreadable, not TOML, an unknown key, or a value of the wrong kind.
+    pub fn read(repo: &Path) -> Result<Self, ConfigError> {
+        let path = repo.join(FILE_NAME);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        Self::parse(&path, &text)
+    }
+
+    /// Reads a text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let table: Table = text
+            .parse()
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        let unknown = |key: &str, known: &[&str]| ConfigError::UnknownKey {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            nearest: nearest(key, known),
+        };
+        let mut config = Self::default();
+        for (name, section) in &table {
+            let known: &[&str] = match name.as_str() {
+                "API" => &API_KEYS,
+                "Storage" => &STORAGE_KEYS,
+                _ => return Err(unknown(name, &["API", "Storage"])),
+            };
+            let Value::Table(section) = section else {
+                return Err(wrong(path, name, section, "a section: [API] or [Storage]"));
+            };
+            for (key, value) in section {
+                if !known.contains(&key.as_str()) {
+                    return Err(unknown(key, known));
+                }
+                config.set(path, key, value)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Takes one known key.
+    fn set(&mut self, path: &Path, key: &str, value: &Value) -> Result<(), ConfigError> {
+        let text = || value.as_str().map(str::to_owned);
+        let filled = |text: String| (!text.is_empty()).then_some(text);
+        match key {
+            "ListenAddress" => {
+                let expected = "a text such as \"127.0.0.1:2345\"";
+                self.listen = text().and_then(filled).ok_or_else(|| wrong(path, key, value, expected))?;
+            }
+            "RemoteListenAddress" => {
+                let expected = "a text such as \"10.0.0.5:2345\"";
+                self.advertise = filled(text().ok_or_else(|| wrong(path, key, value, expected))?);
+            }
+            "LocalWorkerName" => {
+                self.local_worker_name = filled(text().ok_or_else(|| wrong(path, key, value, "a text"))?);
+            }
+            "ParallelFetchLimit" => {
+                let limit = value.as_integer().filter(|limit| (1..=FETCHES_MAX).contains(limit));
+                let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+                self.parallel_fetch_limit =
+                    limit.ok_or_else(|| wrong(path, key, value, "a number from 1 to 1024"))?;
+            }
+            switch => {
+                let allowed = value.as_bool().ok_or_else(|| wrong(path, key, value, "true or false"))?;
+                let tasks =
+                    SWITCHES.iter().filter(|(name, _)| *name == switch).flat_map(|(_, tasks)| tasks.iter());
+                for task in tasks {
+                    if allowed {
+                        self.local_tasks.insert(*task);
+                    } else {
+                        self.local_tasks.remove(task);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(path: &Path, key: &str, value: &Value, expected: &'static str) -> ConfigError {
+    ConfigError::Value { path: path.to_owned(), key: key.to_owned(), value: value.to_string(), expected }
+}
+
+/// The known key that differs from `key` in the fewest letters, if it is near enough to have been meant.
+fn nearest(key: &str, known: &[&str]) -> Option<String> {
+    let near = known.iter().map(|candidate| (distance(key, candidate), *candidate)).min()?;
+    (near.0 <= candidate_slack(near.1)).then(|| near.1.to_owned())
+}
+
+/// A third of the letters may be wrong.
+const fn candidate_slack(candidate: &str) -> usize {
+    candidate.len().div_ceil(3)
+}
+
+/// Letters to change, add or drop, whatever their case.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<_> = other.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (position, letter) in one.to_lowercase().chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], position + 1);
+        for (column, theirs) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *theirs);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("config.toml"), text)
+    }
+
+    #[test]
+    fn the_written_defaults_are_the_defaults_with_or_without_their_comment_signs() {
+        assert_eq!(parse(DEFAULTS).expect("the file that init writes"), Config::default());
+        let uncommented: Vec<_> = DEFAULTS
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            .collect();
+        assert!(uncommented.join("\n").contains("\nAllowPreCommit1 = true"));
+        assert_eq!(parse(&uncommented.join("\n")).expect("all keys set"), Config::default());
+    }
+
+    #[test]
+    fn switches_take_tasks_away() {
+        let config = parse("[Storage]\nAllowCommit = false\nParallelFetchLimit = 3").expect("a good file");
+        assert!(
+            !config.local_tasks.contains(&TaskType::Commit2)
+                && config.local_tasks.contains(&TaskType::Commit1)
+        );
+        assert_eq!(config.parallel_fetch_limit, 3);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_what_can() {
+        let text = parse("[Storage]\nAllowPrecomit1 = true").expect_err("a misspelt key").to_string();
+        assert!(text.contains("AllowPrecomit1") && text.ends_with("did you mean AllowPreCommit1?"), "{text}");
+        let text = parse("[Strage]").expect_err("a misspelt section").to_string();
+        assert!(text.ends_with("did you mean Storage?"), "{text}");
+        let text = parse("[Storage]\nParallelFetchLimit = 0").expect_err("no fetches").to_string();
+        assert!(text.contains("ParallelFetchLimit = 0") && text.contains("1 to 1024"), "{text}");
+        assert!(matches!(parse("[Storage"), Err(ConfigError::Syntax { .. })));
+    }
+}

@@ -1,0 +1,247 @@
+//! The one task that decides: it owns the scheduler, the sectors, the tasks and the workers, and is told everything
+//! through one bounded channel.
+//!
+//! Inputs that wait together are handled together: each changes the memory and adds events and effects; then the events
+//! are committed in one transaction, and only then the effects are carried out by tasks of their own, which report back
+//! as inputs. A commit that fails stops the manager: memory would be ahead of the truth. Never: calls, files or waiting
+//! for anything but inputs, time and the commit.
+
+mod attempts;
+mod fleet;
+mod input;
+mod places;
+mod restart;
+mod returns;
+mod sectors;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sched::{Event, Millis, Sched};
+use sealtasks::{AttemptId, CallId, SectorId, SectorRef, StorageId, TaskId, TaskInput, WorkerId};
+use stores::LockGuard;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+pub(crate) use fleet::{Peer, Worker};
+use input::{Busy, Sector};
+pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
+pub(crate) use places::IndexChanges;
+
+use crate::effects;
+use crate::shared::Shared;
+use crate::state::{CallStage, ReservedSpace, StateError, StateEvent};
+
+/// Inputs handled in one commit.
+const INPUTS_PER_COMMIT_MAX: usize = 256;
+
+/// Results kept that came before their call was known; the oldest goes first (it stays in the durable state).
+const EARLY_MAX: usize = 1024;
+
+/// How often the health of storage paths is looked at: a path dies after 50 s of silence, without any event.
+const HEALTH_TICK: Duration = Duration::from_secs(5);
+
+/// Everything the manager knows, in memory. The durable state holds what a restart needs of it.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    sched: Sched,
+    sectors: BTreeMap<SectorId, Sector>,
+    /// Tasks that have not ended.
+    tasks: BTreeMap<TaskId, Task>,
+    /// Calls of open attempts.
+    calls: BTreeMap<CallId, (AttemptId, CallStage)>,
+    /// Results whose call nobody knew when they came.
+    early: VecDeque<Early>,
+    workers: BTreeMap<WorkerId, Worker>,
+    generations: BTreeMap<WorkerId, u32>,
+    /// Paths the scheduler was told of, and whether they were healthy then.
+    paths: BTreeMap<StorageId, bool>,
+    /// Sectors that wait for a time.
+    timers: BTreeSet<(u64, SectorId)>,
+    next_sector: u64,
+    next_task: u64,
+    /// When the scheduler wants a tick.
+    wake_ms: Option<u64>,
+    events: Vec<StateEvent>,
+    effects: Vec<Effect>,
+}
+
+/// A task that has not ended.
+pub(crate) struct Task {
+    id: TaskId,
+    sector: SectorRef,
+    work: TaskInput,
+    queued_ms: u64,
+    /// Attempts so far.
+    attempts: u32,
+    /// Starts refused in a row, for the back-off.
+    refusals: u32,
+    open: Option<Attempt>,
+}
+
+/// An attempt that has not ended.
+pub(crate) struct Attempt {
+    id: AttemptId,
+    worker: WorkerId,
+    url: String,
+    name: String,
+    peer: Peer,
+    phase: Phase,
+    /// Its inputs are fetched without a slot; the scheduler says when the task itself may run.
+    staged: bool,
+    /// The scheduler has it. Not so after a restart until its worker is back.
+    scheduled: bool,
+    /// Nobody waits for the worker's answer to the present call: it was lost, or the manager has restarted.
+    unheard: bool,
+    /// When the present call was accepted, in Unix milliseconds; 0 = not yet.
+    accepted_ms: u64,
+    reservations: Vec<ReservedSpace>,
+    giving_up: Option<GivingUp>,
+    _lock: Option<LockGuard>,
+}
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Committed; the worker is being called, or was when the manager stopped.
+    Calling(CallStage),
+    /// The worker has it.
+    Held(CallStage, CallId),
+    /// Its inputs are there; it waits for its slot.
+    Ready,
+}
+
+/// Why an attempt is to end before its work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivingUp {
+    /// Another worker could start the task now.
+    Unstage,
+    /// An operator, or the task was cancelled.
+    Abort,
+}
+
+/// A result that came before its call was known.
+struct Early {
+    call: CallId,
+    returned: rpc::Returned,
+}
+
+impl Driver {
+    /// Handles inputs until the channel closes or the manager is cancelled.
+    ///
+    /// # Errors
+    /// A commit failed.
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), StateError> {
+        let mut health = tokio::time::interval(HEALTH_TICK);
+        let shared = self.shared.clone();
+        self.finish_batch().await?;
+        loop {
+            let first = tokio::select! {
+                () = shared.cancelled.cancelled() => return Ok(()),
+                input = inputs.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return Ok(()),
+                },
+                () = shared.index_changes.changed() => None,
+                () = until(self.next_wake_ms(), shared.state.now_ms()) => None,
+                _ = health.tick() => { self.check_paths(); None }
+            };
+            if let Some(input) = first {
+                self.handle(input);
+            }
+            for _ in 1..INPUTS_PER_COMMIT_MAX {
+                let Ok(input) = inputs.try_recv() else { break };
+                self.handle(input);
+            }
+            self.finish_batch().await?;
+        }
+    }
+
+    /// Lets everything that follows from the inputs happen, commits it, and only then lets it out.
+    async fn finish_batch(&mut self) -> Result<(), StateError> {
+        self.index_changed();
+        self.timers_due();
+        self.drain_sched();
+        let events = std::mem::take(&mut self.events);
+        if !events.is_empty() {
+            self.shared.state.commit(events).await?;
+        }
+        for effect in std::mem::take(&mut self.effects) {
+            effects::perform(&self.shared, effect);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Pledge { options, reply } => self.pledge(options, reply),
+            Input::Registered { introduction, reply } => self.registered(*introduction, reply),
+            Input::WorkerState { state, reply } => self.worker_state(state, reply),
+            Input::WorkerPolled { session, polled } => self.worker_polled(session, polled),
+            Input::WorkerSeen { session } => self.worker_seen(session),
+            Input::WorkerMissed { session, reason } => self.worker_missed(session, &reason),
+            Input::WorkerGone { session, reason } => self.worker_gone(session, &reason),
+            Input::Accepted { attempt, stage, call } => self.accepted(attempt, stage, call),
+            Input::StartRefused { attempt, stage, reason } => self.start_refused(attempt, stage, &reason),
+            Input::StartUnknown { attempt, stage, reason } => self.start_unknown(attempt, stage, &reason),
+            Input::Returned { call, returned, reply } => self.returned(call, *returned, reply),
+            Input::ReturnedOld { call, returned, row, reply } => {
+                self.returned_old(call, *returned, row, reply)
+            }
+            Input::AbortFailed { attempt, reason } => self.abort_failed(attempt, &reason),
+            Input::Sector { sector, event } => self.sector_event(sector, event),
+            Input::Released { sector, result } => self.released(sector, result),
+            Input::AbortCall { call, reply } => self.abort_call(call, reply),
+            Input::RemoveRequest { request, reply } => self.remove_request(request, reply),
+            Input::View(view) => view(self),
+        }
+        // Actions are drained after each input, not once per batch: a later input may speak of what an earlier one began.
+        self.drain_sched();
+    }
+
+    fn tell_sched(&mut self, event: Event) {
+        let now = Millis::new(self.now_ms());
+        self.sched.handle(now, event);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.shared.state.now_ms()
+    }
+
+    fn next_wake_ms(&self) -> Option<u64> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.wake_ms].into_iter().flatten().min()
+    }
+
+    fn timers_due(&mut self) {
+        let now = self.now_ms();
+        if self.wake_ms.is_some_and(|at| at <= now) {
+            self.wake_ms = None;
+            self.tell_sched(Event::Tick);
+        }
+        while let Some((at, sector)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, sector));
+            if self.sectors.get(&sector).is_some_and(|known| known.busy == Busy::Until(at)) {
+                self.sector_event(sector, pipeline::SectorEvent::RetryDue { now_ms: now });
+            }
+        }
+    }
+
+    /// Answers once what was decided is durable.
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: rpc::ApiResult<T>) {
+        // Whoever asked may have gone; what was decided stands all the same.
+        self.effects.push(Effect::Answer(Box::new(move || drop(reply.send(answer)))));
+    }
+}
+
+/// Waits until `at_ms`; for ever without one.
+async fn until(at_ms: Option<u64>, now_ms: u64) {
+    match at_ms {
+        Some(at) => {
+            tokio::time::sleep_until(Instant::now() + Duration::from_millis(at.saturating_sub(now_ms))).await
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,338 @@
+//! Workers: registration, heartbeats, what they report; and what becomes of the attempts of one that is replaced.
+//! Never: dials anybody (see `workers`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rpc::api::WorkerInfo;
+use rpc::extension::WorkerState;
+use rpc::{ApiError, WorkerApi};
+use sched::{Event, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
+use sealtasks::{AttemptId, StorageId, TaskType, WorkerId};
+use tokio_util::sync::CancellationToken;
+
+use super::input::{Effect, Polled, Reply};
+use super::{Driver, GivingUp, Phase};
+use crate::state::{CallStage, StateEvent};
+use crate::workers::Introduction;
+
+/// Missed heartbeats after which a worker counts as lost. Nothing of it is given up: that takes its return or successor.
+const MISSES_UNTIL_LOST: u32 = 6;
+
+/// What kind of worker it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// A Sealyard on another machine or in another process.
+    Sealyard,
+    /// A Lotus worker.
+    Lotus,
+    /// The manager's own.
+    Local,
+}
+
+impl Peer {
+    /// The word in the durable state and in listings.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Sealyard => "sealyard",
+            Self::Lotus => "lotus",
+            Self::Local => "local",
+        }
+    }
+
+    /// The peer with this word.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Sealyard, Self::Lotus, Self::Local].into_iter().find(|peer| peer.word() == word)
+    }
+
+    /// Whether it knows our extensions.
+    pub(crate) const fn is_sealyard(self) -> bool {
+        match self {
+            Self::Sealyard | Self::Local => true,
+            Self::Lotus => false,
+        }
+    }
+}
+
+/// A registered worker.
+pub(crate) struct Worker {
+    pub(crate) key: WorkerKey,
+    pub(crate) url: String,
+    pub(crate) peer: Peer,
+    pub(crate) api: Arc<dyn WorkerApi>,
+    pub(crate) info: WorkerInfo,
+    pub(crate) tasks: BTreeSet<TaskType>,
+    pub(crate) pending: BTreeMap<TaskType, String>,
+    pub(crate) paths: Vec<StorageId>,
+    /// It says itself that it takes tasks.
+    pub(crate) enabled: bool,
+    /// Heartbeats missed in a row.
+    pub(crate) misses: u32,
+    /// Cancelled when it is gone.
+    pub(crate) gone: CancellationToken,
+    /// Cancelled when its heartbeat is no longer asked for here.
+    pub(crate) watching: CancellationToken,
+}
+
+impl Worker {
+    pub(crate) fn name(&self) -> &str {
+        &self.info.hostname
+    }
+
+    /// `live`, `suspect` or `lost`.
+    pub(crate) const fn liveness(&self) -> &'static str {
+        match self.misses {
+            0 => "live",
+            1..MISSES_UNTIL_LOST => "suspect",
+            _ => "lost",
+        }
+    }
+
+    fn profile(&self) -> WorkerProfile {
+        let has = &self.info.resources;
+        let rows = has.table.iter().flat_map(|table| table.rows());
+        WorkerProfile {
+            host: self.info.hostname.clone(),
+            is_local: self.peer == Peer::Local,
+            tasks: self.tasks.iter().copied().collect(),
+            resources: rows.map(|(task, proof, resources)| ResourceRow { task, proof, resources }).collect(),
+            mem_physical: has.mem_physical,
+            mem_swap: has.mem_swap,
+            mem_used: has.mem_used,
+            swap_used: has.mem_swap_used,
+            cpus: has.cpus,
+            gpus: has.gpus.clone(),
+            caps: BTreeMap::new(),
+            ignore_resources: self.info.ignore_resources,
+            paths: self.paths.clone(),
+        }
+    }
+}
+
+/// What becomes of an open attempt when a worker that may hold it registers.
+enum Fate {
+    /// It is there.
+    Adopt,
+    /// It may not have arrived: the same call is made again.
+    CallAgain,
+    /// It is lost.
+    Requeue(&'static str),
+    /// It has nothing to do with this worker, or nothing can be said yet.
+    Leave,
+}
+
+impl Driver {
+    pub(super) fn registered(&mut self, introduction: Introduction, reply: Reply<()>) {
+        let session = introduction.session;
+        let replaced: Vec<_> = self
+            .workers
+            .values()
+            .filter(|known| known.key.session != session && introduction.replaces(&known.url, known.peer))
+            .map(|known| known.key.session)
+            .collect();
+        let fates = self.fates(&introduction);
+        let key = self.key_for(session);
+        let mut worker = introduction.into_worker(key);
+        tracing::info!(worker = worker.name(), %session, url = worker.url, peer = worker.peer.word(), "registered");
+        let (profile, enabled) = (worker.profile(), worker.enabled);
+        let (api, peer, stop) = (worker.api.clone(), worker.peer, worker.watching.clone());
+        if let Some(known) = self.workers.get(&session) {
+            // The same worker again, perhaps at another address: it is watched there, and calls under way go on.
+            known.watching.cancel();
+            worker.gone = known.gone.clone();
+            self.tell_sched(Event::WorkerChanged { worker: key, profile });
+        } else {
+            self.tell_sched(Event::WorkerUp { worker: key, profile });
+        }
+        self.workers.insert(session, worker);
+        self.effects.push(Effect::Watch { session, api, peer, stop });
+        self.tell_sched(Event::WorkerEnabled { worker: key, enabled });
+        for (attempt, fate) in fates {
+            self.decide(attempt, session, fate);
+        }
+        for gone in replaced {
+            self.worker_gone(gone, "it registered again under another session");
+        }
+        self.answer(reply, Ok(()));
+    }
+
+    fn key_for(&mut self, session: WorkerId) -> WorkerKey {
+        if let Some(known) = self.workers.get(&session) {
+            return known.key;
+        }
+        let next = self.generations.get(&session).map_or(0, |last| last.saturating_add(1));
+        self.generations.insert(session, next);
+        WorkerKey { session, generation: next }
+    }
+
+    fn fates(&self, introduction: &Introduction) -> Vec<(AttemptId, Fate)> {
+        let open = self.tasks.values().filter_map(|task| task.open.as_ref());
+        open.map(|attempt| (attempt.id, self.fate(attempt, introduction))).collect()
+    }
+
+    fn fate(&self, attempt: &super::Attempt, introduction: &Introduction) -> Fate {
+        let held = introduction.held(
+            attempt.id,
+            match attempt.phase {
+                Phase::Held(_, call) => Some(call),
+                Phase::Calling(_) | Phase::Ready => None,
+            },
+        );
+        let same_session = attempt.worker == introduction.session;
+        if held {
+            return if same_session && attempt.scheduled { Fate::Leave } else { Fate::Adopt };
+        }
+        if !same_session && !introduction.replaces(&attempt.url, attempt.peer) {
+            return Fate::Leave;
+        }
+        // A worker that we know already says what it held when it was asked: what began later is not in its answer.
+        let asked_before = attempt.accepted_ms >= introduction.asked_ms;
+        // A Lotus worker registers again only when it is quiet, but for a repeated request of the same registration.
+        if same_session && attempt.scheduled && !introduction.tells_calls() {
+            return Fate::Leave;
+        }
+        match attempt.phase {
+            Phase::Held(..) if asked_before => Fate::Leave,
+            Phase::Held(..) => Fate::Requeue("its worker came back without it"),
+            Phase::Calling(_) if same_session && attempt.scheduled && !attempt.unheard => Fate::Leave,
+            Phase::Calling(_) if same_session && attempt.peer.is_sealyard() => Fate::CallAgain,
+            Phase::Calling(_) => Fate::Requeue("its worker came back and does not have it"),
+            Phase::Ready if same_session && attempt.scheduled => Fate::Leave,
+            Phase::Ready => Fate::Requeue("its worker came back before it could run"),
+        }
+    }
+
+    fn decide(&mut self, attempt: AttemptId, session: WorkerId, fate: Fate) {
+        match fate {
+            Fate::Leave => {}
+            Fate::Requeue(reason) => self.requeue(attempt, reason),
+            Fate::Adopt => self.adopt(attempt, session),
+            Fate::CallAgain => {
+                self.adopt(attempt, session);
+                let stage = match self.open_mut(attempt).map(|open| open.phase) {
+                    Some(Phase::Calling(stage)) => stage,
+                    Some(Phase::Held(..) | Phase::Ready) | None => return,
+                };
+                self.call(attempt.task, stage);
+            }
+        }
+    }
+
+    /// The attempt is with this worker, whatever session it was bound under.
+    fn adopt(&mut self, attempt: AttemptId, session: WorkerId) {
+        let Some(worker) = self.workers.get(&session) else { return };
+        let (key, name, url, peer) = (worker.key, worker.name().to_owned(), worker.url.clone(), worker.peer);
+        let request = self.request_of(attempt.task);
+        let lock = self.lock_for(attempt);
+        let Some(open) = self.open_mut(attempt) else { return };
+        open.scheduled = true;
+        (open.worker, open.name, open.url, open.peer) = (session, name.clone(), url.clone(), peer);
+        // The scheduler adopts it as running, so it is no longer staged, and its staging cannot be given up.
+        open.staged = false;
+        open.giving_up = open.giving_up.filter(|why| *why == GivingUp::Abort);
+        if open._lock.is_none() {
+            open._lock = lock;
+        }
+        let holds = open
+            .reservations
+            .iter()
+            .map(|space| PathBytes { path: space.path.clone(), bytes: space.bytes })
+            .collect();
+        let ready = open.phase == Phase::Ready;
+        tracing::info!(%attempt, worker = name, "found again");
+        self.events.push(StateEvent::AttemptAdopted { attempt, worker: session, name, url });
+        // An attempt that is bound already moves to its worker's successor by the same event.
+        if let Some(mut request) = request {
+            request.attempts = attempt.attempt.saturating_sub(1);
+            self.tell_sched(Event::Adopt { attempt, worker: key, request, holds });
+        }
+        if ready {
+            self.call(attempt.task, CallStage::Work);
+        }
+    }
+
+    pub(super) fn worker_state(&mut self, state: WorkerState, reply: Option<Reply<()>>) {
+        let Some(worker) = self.workers.get_mut(&state.session) else {
+            let message =
+                format!("MGR025: session {} is not registered; call WorkerConnect first", state.session);
+            if let Some(reply) = reply {
+                self.answer(reply, Err(ApiError::refused(message)));
+            }
+            return;
+        };
+        let before = (worker.profile(), worker.enabled, worker.misses);
+        worker.tasks = state.tasks;
+        worker.pending = state.pending;
+        worker.enabled = state.enabled;
+        worker.info.resources.mem_used = state.mem_used;
+        worker.info.resources.mem_swap_used = state.mem_swap_used;
+        worker.paths = state.paths;
+        worker.misses = 0;
+        self.tell_changes(state.session, &before);
+        if let Some(reply) = reply {
+            self.answer(reply, Ok(()));
+        }
+    }
+
+    pub(super) fn worker_polled(&mut self, session: WorkerId, polled: Polled) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let before = (worker.profile(), worker.enabled, worker.misses);
+        worker.tasks = polled.tasks;
+        worker.paths = polled.paths.into_iter().map(|path| path.id).collect();
+        worker.info = polled.info;
+        worker.misses = 0;
+        self.tell_changes(session, &before);
+    }
+
+    pub(super) fn worker_seen(&mut self, session: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        if worker.misses == 0 {
+            return;
+        }
+        let before = (worker.profile(), worker.enabled, worker.misses);
+        worker.misses = 0;
+        tracing::info!(worker = worker.name(), "back");
+        self.tell_changes(session, &before);
+    }
+
+    pub(super) fn worker_missed(&mut self, session: WorkerId, reason: &str) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let before = (worker.profile(), worker.enabled, worker.misses);
+        worker.misses = worker.misses.saturating_add(1);
+        tracing::warn!(
+            worker = worker.name(),
+            misses = worker.misses,
+            reason,
+            "a heartbeat was not answered"
+        );
+        self.tell_changes(session, &before);
+    }
+
+    /// Tells the scheduler what is other than it was: profile, own word, heartbeats.
+    fn tell_changes(&mut self, session: WorkerId, before: &(WorkerProfile, bool, u32)) {
+        let Some(worker) = self.workers.get(&session) else { return };
+        let (key, profile) = (worker.key, worker.profile());
+        let enabled = worker.enabled && worker.misses == 0;
+        let was_enabled = before.1 && before.2 == 0;
+        if profile != before.0 {
+            self.tell_sched(Event::WorkerChanged { worker: key, profile });
+        }
+        if enabled != was_enabled {
+            self.tell_sched(Event::WorkerEnabled { worker: key, enabled });
+        }
+    }
+
+    /// The worker closes, or its place is taken. Its attempts stay until they return or a successor tells.
+    pub(super) fn worker_gone(&mut self, session: WorkerId, reason: &str) {
+        let Some(worker) = self.workers.remove(&session) else { return };
+        worker.gone.cancel();
+        worker.watching.cancel();
+        tracing::info!(worker = worker.name(), %session, reason, "gone");
+        self.tell_sched(Event::WorkerLost { worker: worker.key });
+        for open in self.tasks.values_mut().filter_map(|task| task.open.as_mut()) {
+            if open.worker == session && matches!(open.phase, Phase::Calling(_)) {
+                open.unheard = true;
+            }
+        }
+    }
+}

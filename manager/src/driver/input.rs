@@ -1,0 +1,127 @@
+//! What reaches the driver and what it wants done: the two kinds of message between the one task that decides and the
+//! many that call out. Values only.
+
+use std::sync::Arc;
+
+use pipeline::{SectorEvent, SectorRecord};
+use rpc::api::{PledgeOptions, StoragePath, WorkerInfo};
+use rpc::extension::WorkerState;
+use rpc::{ApiResult, Returned, WorkerApi};
+use sealtasks::{
+    AttemptId, CallId, FileType, SealedCid, SectorId, SectorRef, TaskInput, TaskType, VerifyInput, WorkerId,
+};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Driver, Peer};
+use crate::state::{CallRow, CallStage};
+use crate::workers::Introduction;
+
+/// Where an answer goes. Sent after what it says is durable.
+pub(crate) type Reply<T> = oneshot::Sender<ApiResult<T>>;
+
+/// One thing that happened.
+pub(crate) enum Input {
+    /// An operator pledges a sector.
+    Pledge { options: PledgeOptions, reply: Reply<SectorId> },
+    /// A worker was dialled back and introduced itself.
+    Registered { introduction: Box<Introduction>, reply: Reply<()> },
+    /// A Sealyard worker's state: pushed, or asked for.
+    WorkerState { state: WorkerState, reply: Option<Reply<()>> },
+    /// What a Lotus worker answered when polled.
+    WorkerPolled { session: WorkerId, polled: Polled },
+    /// A heartbeat was answered.
+    WorkerSeen { session: WorkerId },
+    /// A heartbeat was not answered.
+    WorkerMissed { session: WorkerId, reason: String },
+    /// The worker closes, or is another one now.
+    WorkerGone { session: WorkerId, reason: String },
+    /// A worker accepted a call.
+    Accepted { attempt: AttemptId, stage: CallStage, call: CallId },
+    /// A worker refused a call: it certainly does not run.
+    StartRefused { attempt: AttemptId, stage: CallStage, reason: String },
+    /// Nobody knows whether a worker that cannot repeat a call accepted it.
+    StartUnknown { attempt: AttemptId, stage: CallStage, reason: String },
+    /// A worker returned a result.
+    Returned { call: CallId, returned: Box<Returned>, reply: Reply<()> },
+    /// The same, after looking the call up in the durable state.
+    ReturnedOld { call: CallId, returned: Box<Returned>, row: Option<CallRow>, reply: Reply<()> },
+    /// A worker could not be told to stop a call.
+    AbortFailed { attempt: AttemptId, reason: String },
+    /// The pipeline's next event, from outside the task machinery: ticket, seed, verification.
+    Sector { sector: SectorId, event: SectorEvent },
+    /// Unsealed data that is no longer needed has been deleted, or not.
+    Released { sector: SectorId, result: Result<(), String> },
+    /// An operator ends a call.
+    AbortCall { call: CallId, reply: Reply<()> },
+    /// An operator takes a queued request out.
+    RemoveRequest { request: Uuid, reply: Reply<()> },
+    /// Someone wants to look.
+    View(Box<dyn FnOnce(&Driver) + Send>),
+}
+
+/// What polling a Lotus worker gave.
+pub(crate) struct Polled {
+    pub(crate) tasks: std::collections::BTreeSet<TaskType>,
+    pub(crate) paths: Vec<StoragePath>,
+    pub(crate) info: WorkerInfo,
+}
+
+/// One thing to do, after the events that led to it are durable.
+pub(crate) enum Effect {
+    /// Call a worker.
+    Start(StartCall),
+    /// Tell a worker to stop a call.
+    Abort { api: Arc<dyn WorkerApi>, attempt: AttemptId, call: CallId },
+    /// Ask for the sealing randomness.
+    Ticket(SectorRef),
+    /// Ask for the interactive randomness.
+    Seed(SectorRef, SealedCid),
+    /// Have a proof verified by another process.
+    Verify(SectorRef, VerifyInput),
+    /// Delete a file everywhere; the permits are durable.
+    Release { sector: SectorId, file: FileType, reason: String },
+    /// Watch a new worker's heartbeat.
+    Watch { session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer, stop: CancellationToken },
+    /// Look a call up, then come back with [`Input::ReturnedOld`].
+    LookUp { call: CallId, returned: Box<Returned>, reply: Reply<()> },
+    /// Answer someone.
+    Answer(Box<dyn FnOnce() + Send>),
+}
+
+/// A call to a worker.
+pub(crate) struct StartCall {
+    pub(crate) api: Arc<dyn WorkerApi>,
+    pub(crate) attempt: AttemptId,
+    pub(crate) stage: CallStage,
+    pub(crate) sector: SectorRef,
+    pub(crate) work: TaskInput,
+    /// A Sealyard: the attempt travels along, and the same call may be repeated.
+    pub(crate) repeatable: bool,
+    /// Cancelled when the worker is gone: then nothing is repeated.
+    pub(crate) gone: CancellationToken,
+}
+
+/// A sector the driver looks after.
+pub(crate) struct Sector {
+    pub(crate) record: SectorRecord,
+    pub(crate) busy: Busy,
+    /// Unsealed data was looked for, and is gone, since this manager started.
+    pub(crate) released: bool,
+}
+
+/// What a sector waits for; it does one thing at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// Nothing is under way.
+    Free,
+    /// A task.
+    Task(sealtasks::TaskId),
+    /// Ticket, seed, verification or deletion.
+    Asking,
+    /// A back-off until this Unix millisecond.
+    Until(u64),
+    /// The index to know where this file is.
+    File(FileType),
+}

@@ -1,0 +1,135 @@
+//! Where files are and how much room there is: changes of the index become events of the scheduler. Never: changes the
+//! index.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use sched::{Event, PathFacts};
+use sealtasks::{AttemptId, SectorId, StorageId};
+use stores::{IndexChange, PathView};
+use tokio::sync::Notify;
+
+use super::input::Busy;
+use super::{Driver, Phase};
+use crate::request;
+
+/// An attempt's bytes count as reserved by the path's owner this long after it took the call, in milliseconds: one
+/// health report. Counted twice until then, which can only delay; never not at all.
+const COVERED_AFTER_MS: u64 = 10_000;
+
+/// What changed in the index since the driver last looked. Bounded by the index itself: a path or a sector stands here
+/// at most once, however often it changes.
+#[derive(Default)]
+pub(crate) struct IndexChanges {
+    dirty: Mutex<Dirty>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Dirty {
+    paths: BTreeSet<StorageId>,
+    sectors: BTreeSet<SectorId>,
+}
+
+impl IndexChanges {
+    /// Notes one change. Called while the index is locked.
+    pub(crate) fn note(&self, change: &IndexChange) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            IndexChange::Path(id) => {
+                dirty.paths.insert(id.clone());
+            }
+            IndexChange::PathGone(id) => {
+                dirty.paths.insert(id.clone());
+            }
+            IndexChange::Files { sectors, .. } => dirty.sectors.extend(sectors),
+        }
+        drop(dirty);
+        self.wake.notify_one();
+    }
+
+    /// Returns when something changed since the last take.
+    pub(crate) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    fn take(&self) -> Dirty {
+        std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Driver {
+    /// Tells the scheduler what the index learned.
+    pub(super) fn index_changed(&mut self) {
+        let Dirty { paths, sectors } = self.shared.index_changes.take();
+        for id in paths {
+            match self.shared.index.path_view(&id) {
+                Some(view) => self.path_seen(&view),
+                None => {
+                    if self.paths.remove(&id).is_some() {
+                        self.tell_sched(Event::PathGone { path: id });
+                        self.forget_files_of_all_tasks();
+                    }
+                }
+            }
+        }
+        for sector in sectors {
+            self.files_changed(sector);
+        }
+    }
+
+    /// A path falls silent without any event, so its health is looked at from time to time.
+    pub(super) fn check_paths(&mut self) {
+        for view in self.shared.index.paths() {
+            if self.paths.get(&view.info.id) != Some(&view.healthy) {
+                self.path_seen(&view);
+            }
+        }
+    }
+
+    fn path_seen(&mut self, view: &PathView) {
+        let id = view.info.id.clone();
+        let mut path = PathFacts::new(id.clone(), &view.info.stanza, view.stat.available);
+        path.healthy = view.healthy;
+        path.covers = self.covered(&id);
+        self.paths.insert(id, view.healthy);
+        self.tell_sched(Event::PathSeen { path });
+    }
+
+    /// Attempts whose promised bytes the path's owner has reserved itself by now.
+    fn covered(&self, path: &StorageId) -> Vec<AttemptId> {
+        let now = self.now_ms();
+        let open = self.tasks.values().filter_map(|task| task.open.as_ref());
+        open.filter(|open| matches!(open.phase, Phase::Held(..)))
+            .filter(|open| open.accepted_ms.saturating_add(COVERED_AFTER_MS) <= now)
+            .filter(|open| open.reservations.iter().any(|space| space.path == *path))
+            .map(|open| open.id)
+            .collect()
+    }
+
+    /// A path is gone with all its files; the index does not say whose.
+    fn forget_files_of_all_tasks(&mut self) {
+        let sectors: BTreeSet<_> = self.tasks.values().map(|task| task.sector.id).collect();
+        for sector in sectors {
+            self.files_changed(sector);
+        }
+    }
+
+    fn files_changed(&mut self, id: SectorId) {
+        let Some(busy) = self.sectors.get(&id).map(|sector| sector.busy.clone()) else { return };
+        let files = self.shared.index.sector_files(id);
+        match busy {
+            Busy::Task(task) => {
+                let types =
+                    self.tasks.get(&task).map(|task| request::input_types(&task.work)).unwrap_or_default();
+                for kind in types.iter() {
+                    let holders = files.iter().filter(|held| held.types.contains(kind));
+                    let paths = holders.map(|held| held.id.clone()).collect();
+                    self.tell_sched(Event::SectorFiles { sector: id, kind, paths });
+                }
+            }
+            Busy::File(kind) if files.iter().any(|held| held.types.contains(kind)) => self.advance(id),
+            Busy::File(_) | Busy::Free | Busy::Asking | Busy::Until(_) => {}
+        }
+    }
+}

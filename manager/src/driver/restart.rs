@@ -1,0 +1,156 @@
+//! The driver's beginning: the durable state becomes memory again. Sectors go on where they were; open attempts wait,
+//! unscheduled, for their return or for their worker. Never: assumes that an attempt is lost because we were away.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use pipeline::{SectorRecord, Step};
+use rpc::{ReturnMethod, Returned};
+use sched::{Options, Sched};
+use sealtasks::{CallError, TaskInput, TaskOutput};
+
+use super::fleet::Peer;
+use super::input::{Busy, Sector};
+use super::sectors::short_code;
+use super::{Attempt, Driver, EARLY_MAX, Early, Phase, Task};
+use crate::request;
+use crate::shared::Shared;
+use crate::state::{CallRow, CallStage, OpenAttempt, OpenTask, StateError, StateEvent, TaskOutcome};
+
+impl Driver {
+    /// Reads the durable state.
+    ///
+    /// # Errors
+    /// SQLite's, or rows that cannot be understood: a manager that does not know its sectors must not run.
+    pub(crate) async fn load(shared: Arc<Shared>) -> Result<Self, StateError> {
+        let (next_sector, next_task) = shared.state.next_ids().await?;
+        let mut driver = Self {
+            sched: Sched::new(Options::default()),
+            sectors: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            early: VecDeque::new(),
+            workers: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            next_sector,
+            next_task,
+            wake_ms: None,
+            events: vec![StateEvent::ManagerStarted { software: shared.software.clone() }],
+            effects: Vec::new(),
+            shared,
+        };
+        for row in driver.shared.state.sectors().await? {
+            let record: SectorRecord = serde_json::from_value(row.record).map_err(|source| {
+                StateError::Corrupt { what: "sector record", detail: format!("{}: {source}", row.sector.id) }
+            })?;
+            driver.sectors.insert(row.sector.id, Sector { record, busy: Busy::Free, released: false });
+        }
+        for row in driver.shared.state.open_tasks().await? {
+            driver.load_task(row);
+        }
+        let orphans = driver.shared.state.orphans().await?;
+        let skipped = orphans.len().saturating_sub(EARLY_MAX);
+        for row in orphans.into_iter().skip(skipped) {
+            driver.early.extend(early_of(row));
+        }
+        driver.resume();
+        Ok(driver)
+    }
+
+    fn load_task(&mut self, row: OpenTask) {
+        // The input is not stored twice: the sector's record says what it waits for.
+        let wanted = self.sectors.get(&row.sector.id).map(|sector| sector.record.next());
+        let work = match wanted {
+            Some(Step::Run(work)) if short_code(&work) == row.step => work,
+            Some(_) | None => {
+                tracing::error!(task = %row.task, sector = %row.sector.id, step = row.step, "the sector no longer waits for this task");
+                let reason = "the sector waits for something else".to_owned();
+                let outcome = TaskOutcome::Cancelled;
+                return self.events.push(StateEvent::TaskEnded { task: row.task, outcome, reason });
+            }
+        };
+        let open = row.open.map(|open| self.load_attempt(open, &work));
+        self.sectors.entry(row.sector.id).and_modify(|sector| sector.busy = Busy::Task(row.task));
+        let task = Task {
+            id: row.task,
+            sector: row.sector,
+            work,
+            queued_ms: row.queued_ms,
+            attempts: row.attempts,
+            refusals: 0,
+            open,
+        };
+        self.tasks.insert(row.task, task);
+    }
+
+    fn load_attempt(&mut self, open: OpenAttempt, work: &TaskInput) -> Attempt {
+        let phase = match open.calls.last() {
+            // Whether it was to fetch first is not known; a fetch of what is there already does nothing.
+            None if request::prepare(work).is_some() => Phase::Calling(CallStage::Prepare),
+            None => Phase::Calling(CallStage::Work),
+            Some(call) if call.state == "held" => Phase::Held(call.stage, call.call),
+            Some(_) => Phase::Ready,
+        };
+        if let Phase::Held(stage, call) = phase {
+            self.calls.insert(call, (open.attempt, stage));
+        }
+        Attempt {
+            id: open.attempt,
+            worker: open.worker,
+            url: open.url,
+            name: open.name,
+            // A word we do not know is a peer we know nothing of: as careful as with a Lotus worker.
+            peer: Peer::from_word(&open.peer).unwrap_or(Peer::Lotus),
+            phase,
+            staged: false,
+            scheduled: false,
+            unheard: true,
+            accepted_ms: 0,
+            reservations: open.reservations,
+            giving_up: None,
+            _lock: None,
+        }
+    }
+
+    /// Sets everything going again that needs no worker to come back first.
+    fn resume(&mut self) {
+        let waiting: Vec<_> =
+            self.tasks.values().filter(|task| task.open.is_none()).map(|task| task.id).collect();
+        for task in waiting {
+            self.submit(task);
+        }
+        let open: Vec<_> =
+            self.tasks.values().filter_map(|task| task.open.as_ref()).map(|open| open.id).collect();
+        for attempt in open {
+            let lock = self.lock_for(attempt);
+            if let Some(open) = self.open_mut(attempt) {
+                open._lock = lock;
+            }
+            self.adopt_early(attempt);
+        }
+        let sectors: Vec<_> = self.sectors.keys().copied().collect();
+        for sector in sectors {
+            self.advance(sector);
+        }
+    }
+}
+
+fn early_of(row: CallRow) -> Option<Early> {
+    let kept: Kept = serde_json::from_str(&row.result)
+        .inspect_err(|error| tracing::error!(call = %row.call, %error, "a kept result cannot be read"))
+        .ok()?;
+    let method = ReturnMethod::ALL.into_iter().find(|method| method.short_name() == kept.method)?;
+    Some(Early {
+        call: row.call,
+        returned: Returned { method, result: kept.result, attempt: None, account: None },
+    })
+}
+
+/// How a result that nobody asked for is kept.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Kept {
+    pub(super) method: String,
+    pub(super) result: Result<TaskOutput, CallError>,
+}

@@ -1,0 +1,262 @@
+//! Results: matched to the attempt they belong to, however they arrive, and acknowledged after the commit. A repeated, a
+//! superseded and an unknown one get the same acknowledgement. Never: tells a worker that its result is refused.
+
+use pipeline::SectorEvent;
+use rpc::{ApiError, ReturnMethod, Returned};
+use sched::Event;
+use sealtasks::{
+    AttemptId, CallError, CallErrorCode, CallId, FailureClass, SectorId, TaskId, TaskInput, TaskOutput,
+};
+use uuid::Uuid;
+
+use super::input::{Effect, Reply};
+use super::restart::Kept;
+use super::{Driver, EARLY_MAX, Early, GivingUp, Phase};
+use crate::request;
+use crate::state::{AttemptOutcome, CallRow, CallStage, StateEvent, TaskOutcome};
+
+/// What a worker says of a call that somebody stopped.
+const ABORTED: &str = "task aborted";
+
+impl Driver {
+    pub(super) fn returned(&mut self, call: CallId, returned: Returned, reply: Reply<()>) {
+        if let Some((attempt, stage)) = self.calls.get(&call).copied() {
+            self.finish_call(attempt, stage, call, returned);
+            return self.answer(reply, Ok(()));
+        }
+        // A Sealyard worker names the attempt, so its return may overtake its answer to our call.
+        let named = returned.attempt.and_then(|attempt| self.calling(attempt, returned.method));
+        if let Some((attempt, stage)) = named.or_else(|| self.unheard(call.sector, returned.method)) {
+            self.accepted(attempt, stage, call);
+            self.finish_call(attempt, stage, call, returned);
+            return self.answer(reply, Ok(()));
+        }
+        let returned = Box::new(returned);
+        self.effects.push(Effect::LookUp { call, returned, reply });
+    }
+
+    /// The durable state was asked whether the call is known.
+    pub(super) fn returned_old(
+        &mut self,
+        call: CallId,
+        returned: Returned,
+        row: Option<CallRow>,
+        reply: Reply<()>,
+    ) {
+        // The answer to our call may have come while the row was looked up.
+        if self.calls.contains_key(&call) {
+            return self.returned(call, returned, reply);
+        }
+        if row.is_none() {
+            tracing::warn!(%call, method = returned.method.short_name(), "an unknown call was returned; it is kept");
+            let method = returned.method.short_name().to_owned();
+            let kept = Kept { method: method.clone(), result: returned.result.clone() };
+            let result = serde_json::to_value(&kept).unwrap_or_default();
+            self.events.push(StateEvent::CallOrphaned { call, method, result });
+            self.keep_early(Early { call, returned });
+        }
+        self.answer(reply, Ok(()));
+    }
+
+    pub(super) fn keep_early(&mut self, early: Early) {
+        if self.early.len() >= EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back(early);
+    }
+
+    /// Looks for a result that came before anybody knew the attempt's call.
+    pub(super) fn adopt_early(&mut self, attempt: AttemptId) {
+        let found = self.early.iter().position(|early| {
+            let named = early.returned.attempt == Some(attempt);
+            let task = self.tasks.get(&attempt.task).map(|task| task.sector.id);
+            named || task == Some(early.call.sector) && self.calling(attempt, early.returned.method).is_some()
+        });
+        let Some(early) = found.and_then(|at| self.early.remove(at)) else { return };
+        if let Some((attempt, stage)) = self.calling(attempt, early.returned.method) {
+            self.accepted(attempt, stage, early.call);
+            self.finish_call(attempt, stage, early.call, early.returned);
+        }
+    }
+
+    /// The attempt, if it is open and waits for the answer to a call that this method returns.
+    fn calling(&self, attempt: AttemptId, method: ReturnMethod) -> Option<(AttemptId, CallStage)> {
+        let task = self.tasks.get(&attempt.task)?;
+        let open = task.open.as_ref().filter(|open| open.id == attempt)?;
+        let Phase::Calling(stage) = open.phase else { return None };
+        (returned_by(&task.work, stage) == Some(method)).then_some((attempt, stage))
+    }
+
+    /// An attempt of this sector on a Lotus worker that nobody calls any more and nobody heard of.
+    fn unheard(&self, sector: SectorId, method: ReturnMethod) -> Option<(AttemptId, CallStage)> {
+        let open =
+            self.tasks.values().filter(|task| task.sector.id == sector).filter_map(|task| task.open.as_ref());
+        open.filter(|open| !open.peer.is_sealyard() && open.unheard)
+            .find_map(|open| self.calling(open.id, method))
+    }
+
+    /// Takes the result of an open attempt's call.
+    pub(super) fn finish_call(
+        &mut self,
+        attempt: AttemptId,
+        stage: CallStage,
+        call: CallId,
+        returned: Returned,
+    ) {
+        let Some(open) = self.open_mut(attempt) else { return };
+        let giving_up = open.giving_up;
+        let account = returned.account.unwrap_or_default();
+        let error = returned.result.as_ref().err().map(ToString::to_string);
+        self.calls.remove(&call);
+        self.events.push(StateEvent::CallReturned {
+            attempt,
+            call,
+            stage,
+            error,
+            work_ms: account.ended_ms.saturating_sub(account.started_ms),
+            bytes_fetched: account.bytes_fetched,
+        });
+        match (returned.result, stage) {
+            (_, CallStage::Prepare) if giving_up == Some(GivingUp::Unstage) => {
+                self.given_up(attempt, GivingUp::Unstage);
+            }
+            (_, CallStage::Prepare) if giving_up == Some(GivingUp::Abort) => {
+                self.given_up(attempt, GivingUp::Abort)
+            }
+            (Ok(_), CallStage::Prepare) => self.prepared(attempt),
+            (Ok(output), CallStage::Work) => self.worked(attempt, output),
+            (Err(error), stage) => self.call_failed(attempt, stage, &error),
+        }
+    }
+
+    /// The inputs are there.
+    fn prepared(&mut self, attempt: AttemptId) {
+        let Some(open) = self.open_mut(attempt) else { return };
+        open.phase = Phase::Ready;
+        if open.staged {
+            self.tell_sched(Event::StageDone { attempt });
+        } else if open.scheduled {
+            self.call(attempt.task, CallStage::Work);
+        }
+    }
+
+    /// The task has its result; the pipeline looks at it before it is believed.
+    fn worked(&mut self, attempt: AttemptId, output: TaskOutput) {
+        let Some(sector) = self.tasks.get(&attempt.task).map(|task| task.sector.id) else { return };
+        let now_ms = self.now_ms();
+        // First the task, then the sector: what the sector wants next must find the locks free.
+        let kind = SectorEvent::TaskDone { output, now_ms };
+        let awaited = self.fits(sector, &kind);
+        if !awaited {
+            let reason = format!("the worker answered with a {}", kind.name());
+            return self.task_failed_as(attempt, AttemptOutcome::Failed, FailureClass::Compute, &reason);
+        }
+        self.task_ended(attempt, AttemptOutcome::Done, "");
+        self.sector_event(sector, kind);
+    }
+
+    /// Whether the sector would take this now.
+    fn fits(&self, sector: SectorId, event: &SectorEvent) -> bool {
+        self.sectors.get(&sector).is_some_and(|known| known.record.clone().apply(event.clone()).is_ok())
+    }
+
+    fn call_failed(&mut self, attempt: AttemptId, stage: CallStage, error: &CallError) {
+        let class = match error.code {
+            CallErrorCode::TempWorkerRestart => return self.requeue(attempt, &error.message),
+            CallErrorCode::TempAllocateSpace => FailureClass::Space,
+            CallErrorCode::Unknown | CallErrorCode::TempUnknown | CallErrorCode::Other(_) => match stage {
+                CallStage::Prepare => FailureClass::Network,
+                CallStage::Work if error.message.contains(ABORTED) => FailureClass::Aborted,
+                CallStage::Work => FailureClass::Compute,
+            },
+        };
+        let outcome = match class {
+            FailureClass::Aborted => AttemptOutcome::Aborted,
+            FailureClass::Environment
+            | FailureClass::Network
+            | FailureClass::Space
+            | FailureClass::Compute
+            | FailureClass::BadData => AttemptOutcome::Failed,
+        };
+        self.task_failed_as(attempt, outcome, class, &error.message);
+    }
+
+    pub(super) fn task_failed(&mut self, attempt: AttemptId, outcome: AttemptOutcome, reason: &str) {
+        let class = match outcome {
+            AttemptOutcome::Aborted => FailureClass::Aborted,
+            AttemptOutcome::Done
+            | AttemptOutcome::Failed
+            | AttemptOutcome::StartFailed
+            | AttemptOutcome::Requeued => FailureClass::Compute,
+        };
+        self.task_failed_as(attempt, outcome, class, reason);
+    }
+
+    fn task_failed_as(
+        &mut self,
+        attempt: AttemptId,
+        outcome: AttemptOutcome,
+        class: FailureClass,
+        reason: &str,
+    ) {
+        let Some(sector) = self.tasks.get(&attempt.task).map(|task| task.sector.id) else { return };
+        let now_ms = self.now_ms();
+        tracing::warn!(%attempt, sector = %sector, ?class, reason, "the task failed");
+        self.task_ended(attempt, outcome, reason);
+        self.sector_event(sector, SectorEvent::Failed { class, message: reason.to_owned(), now_ms });
+    }
+
+    /// An operator ends a call. The task leaves, and the sector waits for the operator.
+    pub(super) fn abort_call(&mut self, call: CallId, reply: Reply<()>) {
+        let Some((attempt, _)) = self.calls.get(&call).copied() else {
+            let message = format!("MGR022: no running call {call}; `sealing jobs` lists those that run");
+            return self.answer(reply, Err(ApiError::refused(message)));
+        };
+        let scheduled = self.open_mut(attempt).is_some_and(|open| open.scheduled);
+        if scheduled {
+            self.tell_sched(Event::Cancel { task: attempt.task });
+        } else {
+            self.given_up(attempt, GivingUp::Abort);
+        }
+        self.answer(reply, Ok(()));
+    }
+
+    /// An operator takes a queued request out.
+    pub(super) fn remove_request(&mut self, request: Uuid, reply: Reply<()>) {
+        let queued = self.tasks.values().find(|task| request_id(task.id) == request);
+        let answer = match queued.map(|task| (task.id, task.sector.id, task.open.is_some())) {
+            None => {
+                Err(ApiError::refused(format!("MGR023: no request {request}; `sealing jobs` lists them")))
+            }
+            Some((_, _, true)) => Err(ApiError::refused(format!(
+                "MGR024: request {request} is bound already; abort its call instead"
+            ))),
+            Some((task, sector, false)) => {
+                let reason = "removed by the operator".to_owned();
+                self.tell_sched(Event::Cancel { task });
+                self.tasks.remove(&task);
+                let outcome = TaskOutcome::Cancelled;
+                self.events.push(StateEvent::TaskEnded { task, outcome, reason: reason.clone() });
+                let (class, now_ms) = (FailureClass::Aborted, self.now_ms());
+                self.sector_event(sector, SectorEvent::Failed { class, message: reason, now_ms });
+                Ok(())
+            }
+        };
+        self.answer(reply, answer);
+    }
+}
+
+/// Lotus names a queued request by a UUID; ours is made from the task's id.
+pub(super) fn request_id(task: TaskId) -> Uuid {
+    /// Any fixed number: it only keeps the id from being nil.
+    const NAMESPACE: u64 = 0x5365_616c_7961_7264;
+    Uuid::from_u64_pair(NAMESPACE, task.get())
+}
+
+/// The method that returns this stage of the work.
+fn returned_by(work: &TaskInput, stage: CallStage) -> Option<ReturnMethod> {
+    match stage {
+        CallStage::Prepare => request::prepare(work).map(|_| ReturnMethod::Fetch),
+        CallStage::Work => ReturnMethod::of(work),
+    }
+}

@@ -1,0 +1,209 @@
+//! What people and Lotus's command line see of the driver's memory. Never: changes anything.
+
+use std::collections::BTreeMap;
+
+use pipeline::SectorRecord;
+use rpc::api::{WorkerJob, WorkerStats};
+use rpc::extension::WorkerView;
+use sched::{Snapshot, WorkerUse};
+use sealtasks::{CallId, SectorId, StorageId, TaskId, WorkerId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::fleet::Worker;
+use super::returns::request_id;
+use super::{Driver, Phase};
+
+/// A worker prepared for a task but whose own slot is busy still: Lotus's "prepared".
+const RUN_WAIT_PREPARED: i64 = 1;
+/// Bound, its inputs are not there yet: Lotus's "assigned".
+const RUN_WAIT_ASSIGNED: i64 = 2;
+
+impl Driver {
+    /// Every worker with its load, in Lotus's shape.
+    pub(crate) fn worker_stats(&self) -> BTreeMap<WorkerId, WorkerStats> {
+        let snapshot = self.sched.snapshot();
+        let stats = |worker: &Worker| {
+            let charged = usage(&snapshot, worker);
+            WorkerStats {
+                info: worker.info.clone(),
+                tasks: worker.tasks.clone(),
+                enabled: worker.enabled && worker.misses == 0,
+                mem_used_min: charged.map_or(0, |charged| clamp(charged.mem_used_min)),
+                mem_used_max: charged.map_or(0, |charged| clamp(charged.mem_used_max)),
+                gpu_used: charged.map_or(0.0, gpus),
+                cpu_use: charged.map_or(0, |charged| clamp(charged.cpu_use)),
+                task_counts: charged.map(counts).unwrap_or_default(),
+            }
+        };
+        self.workers.iter().map(|(session, worker)| (*session, stats(worker))).collect()
+    }
+
+    /// Every worker's jobs, in Lotus's shape; queued ones stand under the nil worker.
+    pub(crate) fn worker_jobs(&self) -> BTreeMap<WorkerId, Vec<WorkerJob>> {
+        let mut jobs = BTreeMap::<_, Vec<_>>::new();
+        for task in self.tasks.values() {
+            let (Some(kind), Some(open)) = (task.work.task_type(), task.open.as_ref()) else { continue };
+            let (run_wait, call) = match open.phase {
+                Phase::Held(crate::state::CallStage::Work, call) => (0, call),
+                Phase::Ready => (RUN_WAIT_PREPARED, nil_call(task.sector.id)),
+                Phase::Held(crate::state::CallStage::Prepare, call) => (RUN_WAIT_ASSIGNED, call),
+                Phase::Calling(_) => (RUN_WAIT_ASSIGNED, nil_call(task.sector.id)),
+            };
+            // Lotus lists jobs of workers that are not there under the nil id, and its command line knows them there.
+            let known = self.workers.contains_key(&open.worker);
+            let session = if known { open.worker } else { WorkerId::CLOSED };
+            jobs.entry(session).or_default().push(WorkerJob {
+                id: call,
+                sector: task.sector.id,
+                task: kind,
+                run_wait,
+                start_ms: open.accepted_ms,
+                hostname: open.name.clone(),
+            });
+        }
+        jobs
+    }
+
+    /// `SealingSchedDiag` in Lotus's shape.
+    pub(crate) fn sched_diag(&self) -> Value {
+        let snapshot = self.sched.snapshot();
+        let queued = snapshot.queue.iter().chain(&snapshot.waiting);
+        let requests: Vec<_> = queued
+            .map(|queued| {
+                json!({
+                    "Sector": { "Miner": queued.sector.id.miner.get(), "Number": queued.sector.id.number.get() },
+                    "TaskType": queued.kind.name(),
+                    "Priority": queued.priority,
+                    "SchedId": request_id(queued.task),
+                })
+            })
+            .collect();
+        let work = |task: TaskId| {
+            self.tasks.get(&task).map_or_else(String::new, |task| {
+                format!("{}({}, task {})", super::sectors::short_code(&task.work), task.sector.id, task.id)
+            })
+        };
+        let calls: BTreeMap<_, _> =
+            self.calls.iter().map(|(call, (attempt, _))| (call.to_string(), work(attempt.task))).collect();
+        let waiting: Vec<_> =
+            self.tasks.values().filter(|task| task.open.is_some()).map(|task| work(task.id)).collect();
+        let early: Vec<_> = self.early.iter().map(|early| early.call.to_string()).collect();
+        let open: Vec<_> = self.workers.keys().map(ToString::to_string).collect();
+        json!({
+            "SchedInfo": { "Requests": requests, "OpenWindows": open },
+            "ReturnedWork": [],
+            "Waiting": waiting,
+            "CallToWork": calls,
+            "EarlyRet": early,
+        })
+    }
+
+    /// Every worker for people, by name.
+    pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
+        let snapshot = self.sched.snapshot();
+        let mut views: Vec<_> =
+            self.workers.values().map(|worker| view(worker, usage(&snapshot, worker))).collect();
+        views.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
+        views
+    }
+
+    /// The sectors' records, lowest number first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &SectorRecord> {
+        self.sectors.values().map(|sector| &sector.record)
+    }
+
+    /// One sector's record.
+    pub(crate) fn record(&self, sector: SectorId) -> Option<&SectorRecord> {
+        self.sectors.get(&sector).map(|known| &known.record)
+    }
+
+    /// Which workers serve which path, by name.
+    pub(crate) fn path_servers(&self) -> BTreeMap<StorageId, Vec<String>> {
+        let mut servers = BTreeMap::<_, Vec<_>>::new();
+        for worker in self.workers.values() {
+            for path in &worker.paths {
+                servers.entry(path.clone()).or_default().push(worker.name().to_owned());
+            }
+        }
+        servers
+    }
+
+    /// Why each waiting task waits, in words.
+    pub(crate) fn reasons(&self) -> BTreeMap<TaskId, String> {
+        let waiting = self.tasks.values().filter(|task| task.open.is_none());
+        waiting
+            .map(|task| (task.id, self.sched.why(task.id).map_or_else(String::new, |why| why.to_string())))
+            .collect()
+    }
+}
+
+fn usage<'a>(snapshot: &'a Snapshot, worker: &Worker) -> Option<&'a WorkerUse> {
+    snapshot.workers.iter().find(|charged| charged.worker == worker.key)
+}
+
+fn view(worker: &Worker, charged: Option<&WorkerUse>) -> WorkerView {
+    let has = &worker.info.resources;
+    let mut running = BTreeMap::<_, u64>::new();
+    if let Some(charged) = charged {
+        for (kind, count) in charged.task_counts.iter().chain(&charged.staged_counts) {
+            let sum = running.entry(kind.task.short().to_owned()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    let vmem = has.mem_physical.saturating_add(has.mem_swap);
+    let vmem_used = has.mem_used.saturating_add(has.mem_swap_used);
+    WorkerView {
+        session: worker.key.session,
+        name: worker.name().to_owned(),
+        url: worker.url.clone(),
+        kind: worker.peer.word().to_owned(),
+        enabled: worker.enabled,
+        state: worker.liveness().to_owned(),
+        tasks: worker.tasks.clone(),
+        pending: worker.pending.clone(),
+        running,
+        limits: limits(worker),
+        cpu: (charged.map_or(0, |charged| clamp(charged.cpu_use)), has.cpus),
+        ram: (charged.map_or(0, |charged| clamp(charged.mem_used_min)), has.mem_used, has.mem_physical),
+        vmem: (charged.map_or(0, |charged| clamp(charged.mem_used_max)), vmem_used, vmem),
+        gpu_used: charged.map_or(0.0, gpus),
+        gpus: has.gpus.clone(),
+    }
+}
+
+/// The most at once of each task where the worker's own table limits it; the smallest over all sizes.
+fn limits(worker: &Worker) -> BTreeMap<String, u64> {
+    let mut limits = BTreeMap::new();
+    for (task, _, row) in worker.info.resources.table.iter().flat_map(|table| table.rows()) {
+        if row.max_concurrent > 0 && worker.tasks.contains(&task) {
+            let limit = limits.entry(task.short().to_owned()).or_insert(row.max_concurrent);
+            *limit = row.max_concurrent.min(*limit);
+        }
+    }
+    limits
+}
+
+fn counts(charged: &WorkerUse) -> BTreeMap<String, i64> {
+    let all = charged.task_counts.iter().chain(&charged.staged_counts);
+    let mut counts = BTreeMap::<_, i64>::new();
+    for (kind, count) in all {
+        let sum = counts.entry(kind.to_string()).or_default();
+        *sum = sum.saturating_add(i64::try_from(*count).unwrap_or(i64::MAX));
+    }
+    counts
+}
+
+fn gpus(charged: &WorkerUse) -> f64 {
+    let thousandths: u64 = charged.gpu_used.iter().fold(0, |sum, used| used.saturating_add(sum));
+    // Exact up to 2^53 thousandths, far above what a machine holds.
+    thousandths as f64 / 1000.0
+}
+
+fn clamp(bytes: u128) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn nil_call(sector: SectorId) -> CallId {
+    CallId { sector, id: Uuid::nil() }
+}

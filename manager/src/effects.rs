@@ -1,0 +1,148 @@
+//! Carries out what the driver decided, after it is durable: each effect is a task of its own that reports back as an
+//! input. Never: changes the driver's memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline::SectorEvent;
+use rpc::{ApiError, Job, WorkerApi};
+use sealtasks::{
+    AttemptId, CallId, FailureClass, FileType, SealedCid, SectorId, SectorRef, TaskOutput, VerifyInput,
+};
+use stores::DeletePermit;
+
+use crate::driver::{Effect, Input, StartCall};
+use crate::shared::Shared;
+use crate::workers::{chain_of, watch};
+
+/// Starts the effect.
+pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
+    let own = shared.clone();
+    match effect {
+        Effect::Answer(answer) => answer(),
+        Effect::Start(call) => spawn(shared, start(own, call)),
+        Effect::Abort { api, attempt, call } => spawn(shared, abort(own, api, attempt, call)),
+        Effect::Ticket(sector) => spawn(shared, ticket(own, sector)),
+        Effect::Seed(sector, sealed) => spawn(shared, seed(own, sector, sealed)),
+        Effect::Verify(sector, input) => spawn(shared, verify(own, sector, input)),
+        Effect::Release { sector, file, reason } => spawn(shared, release(own, sector, file, reason)),
+        Effect::Watch { session, api, peer, stop } => spawn(shared, async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watch(own, session, api, peer) => {}
+            }
+        }),
+        Effect::LookUp { call, returned, reply } => spawn(shared, async move {
+            match own.state.call(call).await {
+                Ok(row) => tell(&own, Input::ReturnedOld { call, returned, row, reply }).await,
+                // The worker keeps the result and returns it again.
+                Err(error) => drop(reply.send(Err(ApiError::refused(chain_of(&error))))),
+            }
+        }),
+    }
+}
+
+fn spawn(shared: &Arc<Shared>, effect: impl Future<Output = ()> + Send + 'static) {
+    let cancelled = shared.cancelled.clone();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            () = effect => {}
+        }
+    });
+}
+
+/// Reports back. A driver that has ended needs nothing: what is durable is found again.
+async fn tell(shared: &Shared, input: Input) {
+    drop(shared.inputs.send(input).await);
+}
+
+/// Calls the worker. To a Sealyard the same call is repeated until it answers, for it is the same call; to a Lotus
+/// worker it is made once.
+async fn start(shared: Arc<Shared>, call: StartCall) {
+    let (attempt, stage) = (call.attempt, call.stage);
+    let mut failures = 0;
+    let input = loop {
+        let job = Job {
+            sector: call.sector,
+            work: call.work.clone(),
+            attempt: call.repeatable.then_some(attempt),
+            data: None,
+        };
+        let error = match call.api.start(job).await {
+            Ok(id) => break Input::Accepted { attempt, stage, call: id },
+            Err(error) => error,
+        };
+        let reason = chain_of(&error);
+        match error {
+            ApiError::Unauthorized { .. } | ApiError::Remote { .. } | ApiError::Refused { .. } => {
+                break Input::StartRefused { attempt, stage, reason };
+            }
+            ApiError::Unreachable { .. } | ApiError::Malformed { .. } if !call.repeatable => {
+                break Input::StartUnknown { attempt, stage, reason };
+            }
+            ApiError::Unreachable { .. } | ApiError::Malformed { .. } => {}
+        }
+        if call.gone.is_cancelled() {
+            // Its successor's registration decides what becomes of the attempt.
+            return;
+        }
+        tracing::warn!(%attempt, reason, "the worker did not answer; the call is repeated");
+        let wait = Duration::from_millis(shared.timing.call_again.after(failures));
+        failures = failures.saturating_add(1);
+        tokio::select! {
+            () = call.gone.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
+    };
+    tell(&shared, input).await;
+}
+
+async fn abort(shared: Arc<Shared>, api: Arc<dyn WorkerApi>, attempt: AttemptId, call: CallId) {
+    // On success the call returns "task aborted", and that ends the attempt.
+    if let Err(error) = api.abort(call).await {
+        tell(&shared, Input::AbortFailed { attempt, reason: chain_of(&error) }).await;
+    }
+}
+
+async fn ticket(shared: Arc<Shared>, sector: SectorRef) {
+    let event = match shared.chain.ticket(sector).await {
+        Ok((ticket, epoch)) => SectorEvent::TicketReady { ticket, epoch },
+        Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
+    };
+    tell(&shared, Input::Sector { sector: sector.id, event }).await;
+}
+
+async fn seed(shared: Arc<Shared>, sector: SectorRef, sealed: SealedCid) {
+    let event = match shared.chain.seed(sector, sealed).await {
+        Ok((seed, epoch)) => SectorEvent::SeedReady { seed, epoch },
+        Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
+    };
+    tell(&shared, Input::Sector { sector: sector.id, event }).await;
+}
+
+fn class_of(error: &chain::ChainError) -> FailureClass {
+    if error.is_permanent() { FailureClass::Environment } else { FailureClass::Network }
+}
+
+async fn verify(shared: Arc<Shared>, sector: SectorRef, input: VerifyInput) {
+    let event = match shared.verifier.verify(sector, input).await {
+        Ok(valid) => {
+            SectorEvent::TaskDone { output: TaskOutput::Verify(valid), now_ms: shared.state.now_ms() }
+        }
+        Err(reason) => {
+            failed(&shared, FailureClass::Environment, format!("the proof was not verified: {reason}"))
+        }
+    };
+    tell(&shared, Input::Sector { sector: sector.id, event }).await;
+}
+
+fn failed(shared: &Shared, class: FailureClass, message: String) -> SectorEvent {
+    SectorEvent::Failed { class, message, now_ms: shared.state.now_ms() }
+}
+
+async fn release(shared: Arc<Shared>, sector: SectorId, file: FileType, reason: String) {
+    let permit = DeletePermit { reason };
+    let result = shared.remote.remove_all(sector, file, &permit).await.map_err(|error| chain_of(&error));
+    tell(&shared, Input::Released { sector, result }).await;
+}

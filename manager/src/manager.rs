@@ -1,0 +1,283 @@
+//! The manager as a whole: started from an open repo, handed to whoever serves its API, stopped in order. Never: binds a
+//! port, reads arguments, prints.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use chain::{BeaconSecret, Offline};
+use pipeline::RandomnessSource;
+use rpc::{
+    ApiError, ApiResult, ManagerApi, Permission, PushStreams, Secret, Transport, WorkerApi, WorkerClient,
+    manager_methods, rpc_router,
+};
+use stores::{
+    FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, VerifyToken,
+    fetch_router,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::driver::{Driver, IndexChanges, Input};
+use crate::repo::{Repo, RepoError, random_uuid};
+use crate::service::{Service, refusal};
+use crate::shared::{Shared, Timing, Verifier};
+use crate::state::{State, StateError};
+use crate::workers::{Dialer, chain_of, introduce_local};
+
+/// Inputs waiting for the driver; beyond, whoever brings one waits.
+const INPUTS_MAX: usize = 4096;
+
+/// How long the end of spawned work is waited for when stopping.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a manager is started.
+pub struct ManagerOptions {
+    /// Its repo, open and locked.
+    pub repo: Repo,
+    /// Base URLs under which this process serves `/remote`, for example `http://10.0.0.5:2345/remote`.
+    pub remote_urls: Vec<String>,
+    /// The API's multiaddr as other machines reach it, if they do.
+    pub advertised: Option<String>,
+    /// For people, for example `sealyard 0.1.0`.
+    pub software: String,
+    /// Verifies proofs in another process.
+    pub verifier: Arc<dyn Verifier>,
+    /// Reaches workers; [`RpcDialer`] but for tests.
+    pub dialer: Arc<dyn Dialer>,
+    /// Periods.
+    pub timing: Timing,
+}
+
+/// Why a manager does not start, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The durable state.
+    #[error("the durable state failed")]
+    State(#[from] StateError),
+    /// The storage paths.
+    #[error("MGR060: the storage paths cannot be opened")]
+    Storage(#[from] StoreError),
+    /// The repo.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// No token for fetching from other machines.
+    #[error("MGR061: no token can be made")]
+    Token(#[from] rpc::token::TokenError),
+}
+
+/// A running manager. Clones are cheap.
+#[derive(Clone)]
+pub struct ManagerHandle {
+    service: Service,
+    problems: Arc<Vec<PathProblem>>,
+    ended: Arc<Mutex<Option<oneshot::Receiver<Result<(), StateError>>>>>,
+    /// The repo's lock lasts as long as the last handle.
+    repo: Arc<Repo>,
+}
+
+/// The manager; see [`Manager::start`].
+pub struct Manager;
+
+impl Manager {
+    /// Opens the durable state and the storage paths and starts the driver.
+    ///
+    /// # Errors
+    /// See [`ManagerError`]; nothing runs then.
+    pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, ManagerError> {
+        let state = State::open(&options.repo.state_file())?;
+        let miner = state.miner().await?;
+        let index_changes = Arc::new(IndexChanges::default());
+        let index = Arc::new(observed_index(&state, &index_changes));
+        let local_options = LocalOptions {
+            config: options.repo.storage_config(),
+            urls: options.remote_urls,
+            index: index.clone(),
+        };
+        let (local, problems) = Local::open(local_options).await?;
+        let token = options.repo.secret().mint(&Permission::ALL)?;
+        let fetch = FetchOptions { token, parallel: options.repo.config().parallel_fetch_limit };
+        let remote = Arc::new(Remote::new(local.clone(), index.clone(), fetch));
+        let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
+        let clock = clock_of(&state);
+        let shared = Arc::new(Shared {
+            chain: Arc::new(Offline::new(BeaconSecret::new(miner.beacon))),
+            randomness: RandomnessSource::Offline,
+            secret: options.repo.secret().clone(),
+            session: random_uuid()?,
+            software: options.software,
+            advertised: options.advertised,
+            verifier: options.verifier,
+            dialer: options.dialer,
+            timing: options.timing,
+            locks: SectorLocks::new(clock),
+            tasks: TaskTracker::new(),
+            cancelled: CancellationToken::new(),
+            shutdown_asked: CancellationToken::new(),
+            state,
+            miner,
+            index,
+            index_changes,
+            local,
+            remote,
+            inputs,
+        });
+        let ended = run(&shared, waiting).await?;
+        let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
+        Ok(ManagerHandle {
+            service: Service(shared),
+            problems,
+            ended: Arc::new(Mutex::new(Some(ended))),
+            repo,
+        })
+    }
+}
+
+type Ended = oneshot::Receiver<Result<(), StateError>>;
+
+/// Starts the driver and the health reports of the manager's own paths.
+async fn run(shared: &Arc<Shared>, waiting: mpsc::Receiver<Input>) -> Result<Ended, StateError> {
+    let driver = Driver::load(shared.clone()).await?;
+    let (tell, ended) = oneshot::channel();
+    let cancelled = shared.cancelled.clone();
+    shared.tasks.spawn(async move {
+        let result = driver.run(waiting).await;
+        if let Err(error) = &result {
+            tracing::error!(code = error.code(), error = chain_of(error), "the manager stops");
+        }
+        // Without the driver nothing else makes sense.
+        cancelled.cancel();
+        drop(tell.send(result));
+    });
+    let own = shared.clone();
+    shared.tasks.spawn(async move {
+        let mut beat = tokio::time::interval(own.timing.health_report);
+        loop {
+            tokio::select! {
+                () = own.cancelled.cancelled() => return,
+                _ = beat.tick() => {}
+            }
+            for (path, error) in own.local.report_health().await {
+                tracing::warn!(%path, %error, "the index refused a health report");
+            }
+        }
+    });
+    Ok(ended)
+}
+
+fn clock_of(state: &State) -> stores::Clock {
+    let state = state.clone();
+    Arc::new(move || state.now_ms())
+}
+
+fn observed_index(state: &State, changes: &Arc<IndexChanges>) -> MemIndex {
+    let changes = changes.clone();
+    MemIndex::observed(clock_of(state), Arc::new(move |change| changes.note(change)))
+}
+
+impl ManagerHandle {
+    /// The API, for callers in this process.
+    pub fn api(&self) -> Arc<dyn ManagerApi> {
+        Arc::new(self.service.clone())
+    }
+
+    /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
+    pub fn router(&self) -> Router {
+        let secret = self.service.0.secret.clone();
+        let files = fetch_router(self.local(), Arc::new(Tokens(secret.clone())));
+        rpc_router(manager_methods(self.api()), Arc::new(secret), PushStreams::new()).merge(files)
+    }
+
+    /// Registers the manager's own worker.
+    ///
+    /// # Errors
+    /// It does not answer, or is closing.
+    pub async fn add_local_worker(&self, worker: Arc<dyn WorkerApi>) -> ApiResult<()> {
+        let asked_ms = self.service.0.state.now_ms();
+        let introduction = introduce_local(asked_ms, worker).await.map_err(refusal)?;
+        let introduction = Box::new(introduction);
+        self.service.ask(|reply| Input::Registered { introduction, reply }).await
+    }
+
+    /// The manager's own storage paths, shared with its own worker.
+    pub fn local(&self) -> Arc<Local> {
+        self.service.0.local.clone()
+    }
+
+    /// The index.
+    pub fn index(&self) -> Arc<MemIndex> {
+        self.service.0.index.clone()
+    }
+
+    /// The durable state.
+    pub fn state(&self) -> State {
+        self.service.0.state.clone()
+    }
+
+    /// The repo.
+    pub fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    /// Storage paths that could not be opened at the start; the others are in use.
+    pub fn path_problems(&self) -> &[PathProblem] {
+        &self.problems
+    }
+
+    /// Returns when somebody asked for a shutdown through the API.
+    pub async fn shutdown_asked(&self) {
+        self.service.0.shutdown_asked.cancelled().await;
+    }
+
+    /// Returns when the driver has ended: after [`ManagerHandle::stop`], or because a commit failed. The reason is told
+    /// to the first caller.
+    ///
+    /// # Errors
+    /// The failed commit.
+    pub async fn ended(&self) -> Result<(), ManagerError> {
+        self.service.0.cancelled.cancelled().await;
+        let receiver = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match receiver {
+            Some(receiver) => Ok(receiver.await.unwrap_or(Err(StateError::Closed))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops: no new decisions, no calls; what is durable is found again at the next start.
+    pub async fn stop(&self) {
+        let shared = &self.service.0;
+        shared.cancelled.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(STOP_LIMIT, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("some work did not end within {} s", STOP_LIMIT.as_secs());
+        }
+    }
+}
+
+/// Says what a token allows, to the file server.
+struct Tokens(Secret);
+
+#[async_trait]
+impl VerifyToken for Tokens {
+    async fn permissions(&self, token: &str) -> Option<Vec<String>> {
+        let allowed = self.0.verify(token).ok()?;
+        Some(allowed.into_iter().map(|permission| permission.name().to_owned()).collect())
+    }
+}
+
+/// Reaches workers over the network.
+pub struct RpcDialer;
+
+#[async_trait]
+impl Dialer for RpcDialer {
+    async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>> {
+        let parsed = Url::parse(url).map_err(|error| {
+            ApiError::refused(format!("{url:?} is no URL ({error}); expected http://HOST:PORT/rpc/v0"))
+        })?;
+        let client = WorkerClient::new(&parsed, Some(token.to_owned()), transport).map_err(refusal)?;
+        Ok(Arc::new(client))
+    }
+}

@@ -1,0 +1,289 @@
+//! The manager's API: each method asks the driver, the index, the stores or the durable state. Never: decides, or
+//! touches files itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rpc::api::{ManagerVersion, Missing, PledgeOptions, SectorLock, WorkerJob, WorkerStats};
+use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::{ApiError, ApiResult, ManagerApi, Permission, Returned, versions};
+use sealtasks::{
+    ActorId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorNumber,
+    SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
+};
+use stores::{CopyKind, Index as _, LockOwner, LockWant};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::answers;
+use crate::driver::{Driver, Input, Reply};
+use crate::shared::Shared;
+use crate::workers::{chain_of, introduce, reach};
+
+/// Seconds between blocks on the main network; Lotus's `Version` tells it.
+const BLOCK_DELAY: u64 = 30;
+
+/// The API. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Service(pub(crate) Arc<Shared>);
+
+impl Service {
+    /// Asks the driver to do something, and waits until it is durable.
+    pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> ApiResult<T> {
+        let (reply, answer) = oneshot::channel();
+        self.0.inputs.send(input(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Looks at the driver's memory.
+    pub(crate) async fn view<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Driver) -> T + Send + 'static,
+    ) -> ApiResult<T> {
+        let (reply, answer) = oneshot::channel();
+        let view = move |driver: &Driver| drop(reply.send(look(driver)));
+        self.0.inputs.send(Input::View(Box::new(view))).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    fn lock_owner(reason: &str) -> LockOwner {
+        LockOwner { owner: "API caller".to_owned(), reason: reason.to_owned() }
+    }
+}
+
+fn stopping() -> ApiError {
+    ApiError::refused("MGR050: the manager is stopping")
+}
+
+/// An error for a peer: its text with its causes.
+pub(crate) fn refusal(error: impl std::error::Error) -> ApiError {
+    ApiError::refused(chain_of(&error))
+}
+
+#[async_trait]
+impl ManagerApi for Service {
+    async fn version(&self) -> ApiResult<ManagerVersion> {
+        Ok(ManagerVersion {
+            version: self.0.software.clone(),
+            api_version: versions::MANAGER_VERSION,
+            block_delay: BLOCK_DELAY,
+        })
+    }
+
+    async fn auth_verify(&self, token: String) -> ApiResult<Vec<Permission>> {
+        self.0.secret.verify(&token).map_err(refusal)
+    }
+
+    async fn auth_new(&self, permissions: Vec<Permission>) -> ApiResult<String> {
+        self.0.secret.mint(&permissions).map_err(refusal)
+    }
+
+    async fn session(&self) -> ApiResult<Uuid> {
+        Ok(self.0.session)
+    }
+
+    async fn actor_address(&self) -> ApiResult<ActorId> {
+        Ok(self.0.miner.actor)
+    }
+
+    async fn actor_sector_size(&self, actor: ActorId) -> ApiResult<SectorSize> {
+        let ours = self.0.miner.actor;
+        if actor != ours {
+            return Err(ApiError::refused(format!("MGR051: this manager serves {ours}, not {actor}")));
+        }
+        Ok(self.0.miner.sector_size)
+    }
+
+    async fn shutdown(&self) -> ApiResult<()> {
+        self.0.shutdown_asked.cancel();
+        Ok(())
+    }
+
+    async fn worker_connect(&self, url: String) -> ApiResult<()> {
+        let introduction = introduce(&self.0, &url).await.map_err(refusal)?;
+        self.ask(|reply| Input::Registered { introduction: Box::new(introduction), reply }).await
+    }
+
+    async fn return_result(&self, call: CallId, returned: Returned) -> ApiResult<()> {
+        self.ask(|reply| Input::Returned { call, returned: Box::new(returned), reply }).await
+    }
+
+    async fn storage_attach(&self, info: StorageInfo, stat: FsStat) -> ApiResult<()> {
+        self.0.index.attach(info, stat).await.map_err(refusal)
+    }
+
+    async fn storage_detach(&self, id: StorageId, url: String) -> ApiResult<()> {
+        self.0.index.detach(&id, &url).await.map_err(refusal)
+    }
+
+    async fn storage_info(&self, id: StorageId) -> ApiResult<StorageInfo> {
+        self.0.index.info(&id).await.map_err(refusal)
+    }
+
+    async fn storage_report_health(&self, id: StorageId, report: HealthReport) -> ApiResult<()> {
+        self.0.index.report_health(&id, report).await.map_err(refusal)
+    }
+
+    async fn storage_declare(
+        &self,
+        id: StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        primary: bool,
+    ) -> ApiResult<()> {
+        self.0.index.declare(&id, sector, types, CopyKind::from(primary)).await.map_err(refusal)
+    }
+
+    async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()> {
+        self.0.index.declare_batch(&id, &files).await.map_err(refusal)
+    }
+
+    async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
+        self.0.index.drop_files(&id, sector, types).await.map_err(refusal)
+    }
+
+    async fn storage_find(
+        &self,
+        sector: SectorId,
+        types: FileTypes,
+        fetch: Option<SectorSize>,
+    ) -> ApiResult<Vec<SectorStorageInfo>> {
+        self.0.index.find(sector, types, fetch).await.map_err(refusal)
+    }
+
+    async fn storage_best_alloc(
+        &self,
+        types: FileTypes,
+        size: SectorSize,
+        path_type: PathType,
+        miner: ActorId,
+    ) -> ApiResult<Vec<StorageInfo>> {
+        self.0.index.best_alloc(types, size, path_type, miner).await.map_err(refusal)
+    }
+
+    async fn storage_list(&self) -> ApiResult<BTreeMap<StorageId, Vec<SectorDecl>>> {
+        Ok(self.0.index.list())
+    }
+
+    /// Over the wire a lock lasts as long as the call that takes it, so it is free again when this returns.
+    async fn storage_lock(&self, sector: SectorId, read: FileTypes, write: FileTypes) -> ApiResult<()> {
+        let want = LockWant { sector, read, write };
+        let guard = self.0.locks.lock(want, Self::lock_owner("StorageLock")).await.map_err(refusal)?;
+        drop(guard);
+        Ok(())
+    }
+
+    async fn storage_try_lock(&self, sector: SectorId, read: FileTypes, write: FileTypes) -> ApiResult<bool> {
+        if (read | write).is_empty() {
+            return Ok(false);
+        }
+        let want = LockWant { sector, read, write };
+        let guard = self.0.locks.try_lock(want, Self::lock_owner("StorageTryLock")).map_err(refusal)?;
+        Ok(guard.is_some())
+    }
+
+    async fn storage_get_locks(&self) -> ApiResult<Vec<SectorLock>> {
+        let held = self.0.locks.snapshot().into_iter();
+        Ok(held
+            .map(|view| SectorLock {
+                sector: view.sector,
+                write: view.write.map(u64::from),
+                read: view.read.map(u64::from),
+            })
+            .collect())
+    }
+
+    async fn storage_local(&self) -> ApiResult<BTreeMap<StorageId, PathBuf>> {
+        Ok(self.0.local.paths().into_iter().map(|path| (path.id, path.dir)).collect())
+    }
+
+    async fn storage_stat(&self, id: StorageId) -> ApiResult<FsStat> {
+        self.0.remote.fs_stat(&id).await.map_err(refusal)
+    }
+
+    async fn storage_add_local(&self, path: PathBuf) -> ApiResult<()> {
+        let opened = self.0.local.attach_path(&path).await.map_err(refusal)?;
+        answers::warn_of_foreign(&opened);
+        Ok(())
+    }
+
+    async fn storage_detach_local(&self, path: PathBuf) -> ApiResult<()> {
+        self.0.local.detach_path(&path).await.map_err(refusal)
+    }
+
+    async fn storage_redeclare_local(&self, path: Option<StorageId>, missing: Missing) -> ApiResult<()> {
+        let drop_missing = match missing {
+            Missing::Keep => false,
+            Missing::Drop => true,
+        };
+        self.0.local.redeclare(path.as_ref(), drop_missing).await.map(drop).map_err(refusal)
+    }
+
+    async fn worker_stats(&self) -> ApiResult<BTreeMap<WorkerId, WorkerStats>> {
+        self.view(Driver::worker_stats).await
+    }
+
+    async fn worker_jobs(&self) -> ApiResult<BTreeMap<WorkerId, Vec<WorkerJob>>> {
+        self.view(Driver::worker_jobs).await
+    }
+
+    /// `force` pokes Lotus's scheduler; ours never has anything left to do.
+    async fn sched_diag(&self, _force: bool) -> ApiResult<serde_json::Value> {
+        self.view(Driver::sched_diag).await
+    }
+
+    async fn sealing_abort(&self, call: CallId) -> ApiResult<()> {
+        self.ask(|reply| Input::AbortCall { call, reply }).await
+    }
+
+    async fn sealing_remove_request(&self, request: Uuid) -> ApiResult<()> {
+        self.ask(|reply| Input::RemoveRequest { request, reply }).await
+    }
+
+    async fn pledge_sector(&self) -> ApiResult<SectorId> {
+        self.pledge(PledgeOptions::default()).await
+    }
+
+    async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>> {
+        self.view(Driver::sector_numbers).await
+    }
+
+    async fn sectors_summary(&self) -> ApiResult<BTreeMap<String, u64>> {
+        self.view(Driver::sectors_by_state).await
+    }
+
+    async fn sectors_in_states(&self, states: Vec<String>) -> ApiResult<Vec<SectorNumber>> {
+        self.view(move |driver| driver.sectors_in(&states)).await
+    }
+
+    async fn sector_detail(&self, number: SectorNumber) -> ApiResult<SectorDetail> {
+        answers::sector_detail(self, number).await
+    }
+
+    async fn hello(&self, _hello: Hello) -> ApiResult<Option<Hello>> {
+        Ok(Some(self.0.hello()))
+    }
+
+    async fn can_reach(&self, url: String) -> ApiResult<()> {
+        reach(&url).await.map_err(refusal)
+    }
+
+    async fn worker_state(&self, state: WorkerState) -> ApiResult<()> {
+        self.ask(|reply| Input::WorkerState { state, reply: Some(reply) }).await
+    }
+
+    async fn overview(&self) -> ApiResult<ManagerOverview> {
+        answers::overview(self).await
+    }
+
+    async fn jobs(&self) -> ApiResult<Vec<JobView>> {
+        answers::jobs(self).await
+    }
+
+    async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId> {
+        answers::check_pledge(&self.0, options)?;
+        self.ask(|reply| Input::Pledge { options, reply }).await
+    }
+}

@@ -1,0 +1,114 @@
+//! What the driver, its effects and the API share: handles to the durable state, the index, the stores, the chain and
+//! the secret. Never: state of its own beyond these.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chain::Chain;
+use pipeline::RandomnessSource;
+use rpc::extension::Hello;
+use rpc::token::TokenError;
+use rpc::{Permission, Secret};
+use sealtasks::{SectorRef, VerifyInput};
+use stores::{Local, MemIndex, Remote, SectorLocks};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::driver::{IndexChanges, Input};
+use crate::state::{MinerIdentity, State};
+use crate::workers::Dialer;
+
+/// Verifies a proof in another process than the one that made it.
+#[async_trait]
+pub trait Verifier: Send + Sync + 'static {
+    /// Whether the proof is valid; the error says why nobody knows.
+    async fn verify(&self, sector: SectorRef, input: VerifyInput) -> Result<bool, String>;
+}
+
+/// How long things take. The defaults are Lotus's periods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats of a worker.
+    pub heartbeat: Duration,
+    /// A heartbeat not answered within this is missed.
+    pub heartbeat_timeout: Duration,
+    /// Before a task that a worker refused is offered again.
+    pub start_back_off: BackOff,
+    /// Between two tries of a call that a Sealyard worker did not answer.
+    pub call_again: BackOff,
+    /// Between two health reports of the manager's own paths.
+    pub health_report: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(10),
+            heartbeat_timeout: Duration::from_secs(5),
+            start_back_off: BackOff { first_ms: 5_000, most_ms: 300_000 },
+            call_again: BackOff { first_ms: 1_000, most_ms: 30_000 },
+            health_report: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A wait that doubles with each failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackOff {
+    /// The first wait, in milliseconds.
+    pub first_ms: u64,
+    /// The longest, in milliseconds.
+    pub most_ms: u64,
+}
+
+impl BackOff {
+    /// The wait after this many failures, in milliseconds.
+    pub fn after(self, failures: u32) -> u64 {
+        let doubled = 1_u64.checked_shl(failures).unwrap_or(u64::MAX);
+        self.first_ms.saturating_mul(doubled).min(self.most_ms)
+    }
+}
+
+/// The handles.
+pub(crate) struct Shared {
+    pub(crate) state: State,
+    pub(crate) miner: MinerIdentity,
+    pub(crate) secret: Secret,
+    /// New at every start, so that Lotus workers notice and declare their files again.
+    pub(crate) session: Uuid,
+    /// For people, for example `sealyard 0.1.0`.
+    pub(crate) software: String,
+    pub(crate) advertised: Option<String>,
+    pub(crate) index: Arc<MemIndex>,
+    pub(crate) index_changes: Arc<IndexChanges>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) locks: SectorLocks,
+    pub(crate) chain: Arc<dyn Chain>,
+    pub(crate) randomness: RandomnessSource,
+    pub(crate) verifier: Arc<dyn Verifier>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) timing: Timing,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// Everything spawned; awaited at the end.
+    pub(crate) tasks: TaskTracker,
+    /// The manager stops.
+    pub(crate) cancelled: CancellationToken,
+    /// Someone asked the manager to shut down; whoever runs the process acts on it.
+    pub(crate) shutdown_asked: CancellationToken,
+}
+
+impl Shared {
+    /// How we introduce ourselves.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello::of_this_build(self.software.clone())
+    }
+
+    /// A fresh token for calling a worker, as Lotus mints one per worker.
+    pub(crate) fn mint_admin(&self) -> Result<String, TokenError> {
+        self.secret.mint(&[Permission::Admin])
+    }
+}

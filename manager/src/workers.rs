@@ -1,0 +1,283 @@
+//! Dialling workers back and watching their heartbeats. What they say goes to the driver. Never: decides whether a
+//! worker gets tasks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rpc::api::{StoragePath, WorkerInfo};
+use rpc::extension::{Hello, WorkerState};
+use rpc::{ApiError, ApiResult, Transport, WorkerApi, versions};
+use sched::WorkerKey;
+use sealtasks::{AttemptId, CallId, TaskType, WorkerId};
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::{Input, Peer, Polled, Worker};
+use crate::shared::Shared;
+
+/// How workers are reached. Another one than [`RpcDialer`] serves tests.
+#[async_trait]
+pub trait Dialer: Send + Sync + 'static {
+    /// A client for the worker at `url`, presenting `token`.
+    ///
+    /// # Errors
+    /// The URL is none, or a websocket was refused.
+    async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>>;
+}
+
+/// A worker cannot be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// No answer, or no understandable one.
+    #[error(
+        "MGR010: the manager could not reach {url}: {reason}; open TCP port {port} on that host or set --address to an \
+         address that the manager reaches"
+    )]
+    Unreachable {
+        /// Whom we dialled.
+        url: String,
+        /// Its port.
+        port: String,
+        /// The chain of causes.
+        reason: String,
+    },
+    /// It speaks another version.
+    #[error("MGR011: {url}: {source}")]
+    Version {
+        /// Whom we dialled.
+        url: String,
+        /// Which versions.
+        source: versions::VersionError,
+    },
+    /// It is closing.
+    #[error("MGR012: the worker at {url} is closing; start it again, then it registers by itself")]
+    Closing {
+        /// Whom we dialled.
+        url: String,
+    },
+    /// It does window or winning PoSt.
+    #[error(
+        "MGR013: the worker at {url} offers {tasks}; PoSt workers are not supported yet, start it with sealing tasks"
+    )]
+    Post {
+        /// Whom we dialled.
+        url: String,
+        /// The PoSt tasks.
+        tasks: String,
+    },
+}
+
+/// What a worker said of itself when it was dialled.
+pub(crate) struct Introduction {
+    pub(crate) session: WorkerId,
+    /// When it was asked, in Unix milliseconds.
+    pub(crate) asked_ms: u64,
+    url: String,
+    peer: Peer,
+    api: Arc<dyn WorkerApi>,
+    info: WorkerInfo,
+    tasks: BTreeSet<TaskType>,
+    paths: Vec<StoragePath>,
+    state: Option<WorkerState>,
+}
+
+impl Introduction {
+    /// Whether this worker takes the place of one at `url`: the same address, or the manager's own.
+    pub(crate) fn replaces(&self, url: &str, peer: Peer) -> bool {
+        match (self.peer, peer) {
+            (Peer::Local, Peer::Local) => true,
+            (Peer::Local, _) | (_, Peer::Local) => false,
+            (Peer::Sealyard | Peer::Lotus, Peer::Sealyard | Peer::Lotus) => self.url == url,
+        }
+    }
+
+    /// Whether the worker holds this attempt, or this call.
+    pub(crate) fn held(&self, attempt: AttemptId, call: Option<CallId>) -> bool {
+        let call = call.map(|call| call.to_string());
+        let calls = self.state.iter().flat_map(|state| &state.calls);
+        calls.into_iter().any(|held| held.attempt == Some(attempt) || Some(&held.call) == call.as_ref())
+    }
+
+    /// Whether it says which calls it holds; a Lotus worker does not.
+    pub(crate) const fn tells_calls(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// The registered worker.
+    pub(crate) fn into_worker(self, key: WorkerKey) -> Worker {
+        let mut worker = Worker {
+            key,
+            url: self.url,
+            peer: self.peer,
+            api: self.api,
+            info: self.info,
+            tasks: self.tasks,
+            pending: std::collections::BTreeMap::new(),
+            paths: self.paths.into_iter().map(|path| path.id).collect(),
+            enabled: true,
+            misses: 0,
+            gone: CancellationToken::new(),
+            watching: CancellationToken::new(),
+        };
+        if let Some(state) = self.state {
+            worker.tasks = state.tasks;
+            worker.pending = state.pending;
+            worker.enabled = state.enabled;
+            worker.paths = state.paths;
+        }
+        worker
+    }
+}
+
+/// Dials a worker back and asks everything that registration needs.
+pub(crate) async fn introduce(shared: &Shared, url: &str) -> Result<Introduction, DialError> {
+    let asked_ms = shared.state.now_ms();
+    let failed = |error: &dyn std::error::Error| unreachable_worker(url, error);
+    let token = shared.mint_admin().map_err(|error| failed(&error))?;
+    let plain = shared.dialer.dial(url, &token, Transport::Http).await.map_err(|error| failed(&error))?;
+    let version = plain.version().await.map_err(|error| failed(&error))?;
+    versions::check_worker(version).map_err(|source| DialError::Version { url: url.to_owned(), source })?;
+    let hello = plain.hello(shared.hello()).await.map_err(|error| failed(&error))?;
+    let (api, peer) = match hello.filter(|theirs| speaks_with_us(&shared.hello(), theirs)) {
+        Some(_) => {
+            let socket =
+                shared.dialer.dial(url, &token, Transport::Ws).await.map_err(|error| failed(&error))?;
+            (socket, Peer::Sealyard)
+        }
+        None => (plain, Peer::Lotus),
+    };
+    question(url.to_owned(), asked_ms, api, peer).await
+}
+
+/// How long a connection may take to be made when only its possibility is asked for.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether a TCP connection to a worker's URL can be made from here.
+pub(crate) async fn reach(url: &str) -> Result<(), DialError> {
+    let address = url::Url::parse(url).ok().and_then(|url| {
+        Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
+    });
+    let Some((host, port)) = address else {
+        let source = std::io::Error::other("it is no URL of the form http://HOST:PORT/rpc/v0");
+        return Err(unreachable_worker(url, &source));
+    };
+    match timeout(CONNECT_LIMIT, tokio::net::TcpStream::connect((host, port))).await {
+        Ok(Ok(_connection)) => Ok(()),
+        Ok(Err(error)) => Err(unreachable_worker(url, &error)),
+        Err(_) => {
+            let source = std::io::Error::other(format!("no answer within {} s", CONNECT_LIMIT.as_secs()));
+            Err(unreachable_worker(url, &source))
+        }
+    }
+}
+
+/// The manager's own worker needs no dialling.
+pub(crate) async fn introduce_local(
+    asked_ms: u64,
+    api: Arc<dyn WorkerApi>,
+) -> Result<Introduction, DialError> {
+    question(String::new(), asked_ms, api, Peer::Local).await
+}
+
+fn speaks_with_us(ours: &Hello, theirs: &Hello) -> bool {
+    ours.common_version(theirs).is_some()
+}
+
+async fn question(
+    url: String,
+    asked_ms: u64,
+    api: Arc<dyn WorkerApi>,
+    peer: Peer,
+) -> Result<Introduction, DialError> {
+    let failed = |error: ApiError| unreachable_worker(&url, &error);
+    let session = api.session().await.map_err(failed)?;
+    if session == WorkerId::CLOSED {
+        return Err(DialError::Closing { url });
+    }
+    let info = api.info().await.map_err(failed)?;
+    let tasks = api.task_types().await.map_err(failed)?;
+    let post: Vec<_> = tasks.iter().filter(|task| task.is_post()).map(ToString::to_string).collect();
+    if !post.is_empty() {
+        return Err(DialError::Post { url, tasks: post.join(", ") });
+    }
+    let paths = api.paths().await.map_err(failed)?;
+    let state = match api.state().await {
+        Ok(state) => Some(state),
+        Err(error) if error.is_method_not_found() || !peer.is_sealyard() => None,
+        Err(error) => return Err(unreachable_worker(&url, &error)),
+    };
+    Ok(Introduction { session, asked_ms, url, peer, api, info, tasks, paths, state })
+}
+
+fn unreachable_worker(url: &str, error: &dyn std::error::Error) -> DialError {
+    let port = url::Url::parse(url).ok().and_then(|url| url.port_or_known_default());
+    let port = port.map_or_else(|| "of the worker".to_owned(), |port| port.to_string());
+    DialError::Unreachable { url: url.to_owned(), port, reason: chain_of(error) }
+}
+
+/// An error with its causes, outermost first.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Asks a worker's session at every heartbeat until it is gone or the manager stops.
+pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer) {
+    let mut beat = tokio::time::interval(shared.timing.heartbeat);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is immediate, and the worker has just answered.
+    beat.tick().await;
+    loop {
+        tokio::select! {
+            () = shared.cancelled.cancelled() => return,
+            _ = beat.tick() => {}
+        }
+        let limit = shared.timing.heartbeat_timeout;
+        let (input, last) = match ask(&api, session, peer, limit).await {
+            Heard::Input(input) => (input, false),
+            Heard::Gone(reason) => (Input::WorkerGone { session, reason }, true),
+        };
+        if shared.inputs.send(input).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// What one heartbeat gave.
+enum Heard {
+    Input(Input),
+    Gone(String),
+}
+
+async fn ask(api: &Arc<dyn WorkerApi>, session: WorkerId, peer: Peer, limit: Duration) -> Heard {
+    let missed = |reason: String| Heard::Input(Input::WorkerMissed { session, reason });
+    match timeout(limit, api.session()).await {
+        Err(_) => return missed(format!("no answer within {} ms", limit.as_millis())),
+        Ok(Err(error)) => return missed(chain_of(&error)),
+        Ok(Ok(WorkerId::CLOSED)) => return Heard::Gone("it closes".to_owned()),
+        Ok(Ok(now)) if now != session => return Heard::Gone(format!("it has session {now} now")),
+        Ok(Ok(_)) => {}
+    }
+    if peer.is_sealyard() {
+        return match timeout(limit, api.state()).await {
+            Ok(Ok(state)) => Heard::Input(Input::WorkerState { state, reply: None }),
+            Ok(Err(_)) | Err(_) => Heard::Input(Input::WorkerSeen { session }),
+        };
+    }
+    let polled = async {
+        let (tasks, paths, info) = tokio::try_join!(api.task_types(), api.paths(), api.info())?;
+        Ok::<_, ApiError>(Polled { tasks, paths, info })
+    };
+    match timeout(limit, polled).await {
+        Ok(Ok(polled)) => Heard::Input(Input::WorkerPolled { session, polled }),
+        Ok(Err(_)) | Err(_) => Heard::Input(Input::WorkerSeen { session }),
+    }
+}
