@@ -7,4 +7,5 @@ mod oracle;
 mod order;
 mod reserve;
 mod stage;
+mod tables;
 mod world;
