@@ -102,7 +102,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         c1_sha256: progress.c1.as_ref().map(|c1| hex::encode(Sha256::digest(&c1.0))),
         proof: progress.proof.as_ref().map(|proof| hex::encode(&proof.0)),
         verified: progress.verified,
-        stopped: stopped,
+        stopped,
         pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
         tasks: Vec::new(),
         log: Vec::new(),

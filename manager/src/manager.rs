@@ -74,7 +74,8 @@ pub enum ManagerError {
 pub struct ManagerHandle {
     service: Service,
     problems: Arc<Vec<PathProblem>>,
-    ended: Arc<Mutex<Option<oneshot::Receiver<Result<(), StateError>>>>>,
+    /// Taken by the first who waits for the end.
+    ended: Arc<Mutex<Option<Ended>>>,
     /// The repo's lock lasts as long as the last handle.
     repo: Arc<Repo>,
 }

@@ -213,10 +213,9 @@ impl Driver {
         if let Some(task) = self.tasks.get_mut(&attempt.task) {
             task.refusals = 0;
         }
-        if let Some(at) = self.early.iter().position(|early| early.call == call) {
-            if let Some(early) = self.early.remove(at) {
-                return self.finish_call(attempt, stage, call, early.returned);
-            }
+        let early = self.early.iter().position(|early| early.call == call);
+        if let Some(early) = early.and_then(|at| self.early.remove(at)) {
+            return self.finish_call(attempt, stage, call, early.returned);
         }
         if let Some(why) = giving_up {
             self.give_up(attempt, why);

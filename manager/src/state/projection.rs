@@ -1,7 +1,7 @@
 //! What each event does to the row tables. Never: reads for decisions; an event that finds no row to change is an error.
 
 use rusqlite::{Connection, Params};
-use sealtasks::{AttemptId, CallId};
+use sealtasks::{AttemptId, CallId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
 use super::{Epoch, StateError, database, schema, stored};
@@ -38,42 +38,13 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
     let rows = Rows { db, kind: event.kind(), now };
     match event {
         StateEvent::ManagerStarted { .. } | StateEvent::DeletePermitted { .. } => Ok(()),
-        StateEvent::SectorPledged { sector, state, record } => {
-            let (miner, number) = (rows.number(sector.id.miner.get())?, rows.number(sector.id.number.get())?);
-            let next = sector.id.number.get().checked_add(1).ok_or_else(|| rows.bad("no number is left"))?;
-            schema::raise_counter(db, "next_sector", next)?;
-            rows.one(
-                "INSERT INTO sector (miner, number, proof, state, record, changed_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                (miner, number, i64::from(sector.proof), state, json(record)?, now),
-            )
-        }
+        StateEvent::SectorPledged { sector, state, record } => rows.sector_pledged(*sector, state, record),
         StateEvent::SectorStepped { sector, state, record, .. } => rows.one(
             "UPDATE sector SET state = ?3, record = ?4, changed_ms = ?5 WHERE miner = ?1 AND number = ?2",
-            (
-                rows.number(sector.miner.get())?,
-                rows.number(sector.number.get())?,
-                state,
-                json(record)?,
-                now,
-            ),
+            (rows.number(sector.miner.get())?, rows.number(sector.number.get())?, state, json(record)?, now),
         ),
         StateEvent::TaskSubmitted { task, sector, task_type, step } => {
-            let next = task.get().checked_add(1).ok_or_else(|| rows.bad("no task id is left"))?;
-            schema::raise_counter(db, "next_task", next)?;
-            rows.one(
-                "INSERT INTO task (id, miner, number, proof, kind, step, state, reason, queued_ms, ended_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', '', ?7, 0)",
-                (
-                    rows.number(task.get())?,
-                    rows.number(sector.id.miner.get())?,
-                    rows.number(sector.id.number.get())?,
-                    i64::from(sector.proof),
-                    task_type.name(),
-                    step,
-                    now,
-                ),
-            )
+            rows.task_submitted(*task, *sector, *task_type, step)
         }
         StateEvent::TaskEnded { task, outcome, reason } => rows.one(
             "UPDATE task SET state = ?2, reason = ?3, ended_ms = ?4 WHERE id = ?1 AND ended_ms = 0",
@@ -119,6 +90,47 @@ struct Rows<'db> {
 }
 
 impl Rows<'_> {
+    fn sector_pledged(
+        &self,
+        sector: SectorRef,
+        state: &str,
+        record: &serde_json::Value,
+    ) -> Result<(), StateError> {
+        let (miner, number) = (self.number(sector.id.miner.get())?, self.number(sector.id.number.get())?);
+        let next = sector.id.number.get().checked_add(1).ok_or_else(|| self.bad("no number is left"))?;
+        schema::raise_counter(self.db, "next_sector", next)?;
+        self.one(
+            "INSERT INTO sector (miner, number, proof, state, record, changed_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (miner, number, i64::from(sector.proof), state, json(record)?, self.now),
+        )
+    }
+
+    fn task_submitted(
+        &self,
+        task: TaskId,
+        sector: SectorRef,
+        task_type: TaskType,
+        step: &str,
+    ) -> Result<(), StateError> {
+        let next = task.get().checked_add(1).ok_or_else(|| self.bad("no task id is left"))?;
+        schema::raise_counter(self.db, "next_task", next)?;
+        let (miner, number) = (self.number(sector.id.miner.get())?, self.number(sector.id.number.get())?);
+        self.one(
+            "INSERT INTO task (id, miner, number, proof, kind, step, state, reason, queued_ms, ended_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', '', ?7, 0)",
+            (
+                self.number(task.get())?,
+                miner,
+                number,
+                i64::from(sector.proof),
+                task_type.name(),
+                step,
+                self.now,
+            ),
+        )
+    }
+
     fn call_accepted(&self, attempt: AttemptId, call: CallId, stage: CallStage) -> Result<(), StateError> {
         let (task, number) = self.attempt(attempt)?;
         // A call known already: its return came first and made it an orphan, or the worker repeats its answer.
