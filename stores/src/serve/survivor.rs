@@ -32,7 +32,9 @@ pub(super) async fn check(
     deletion: Deletion<'_>,
 ) -> Result<(), StoreError> {
     let Deletion { sector, kind, keep } = deletion;
-    let holders = local.holders_of(sector, kind).await?;
+    let mut holders = local.holders_of(sector, kind).await?;
+    // The copy that the requester has just made is the likeliest twin.
+    holders.sort_by_key(|holder| !keep.contains(&holder.id));
     let open: Vec<_> = local.paths();
     let dir_of =
         |holder: &SectorStorageInfo| open.iter().find(|path| path.id == holder.id).map(|path| &path.dir);
@@ -51,7 +53,10 @@ pub(super) async fn check(
                 None => confirmed(peer, token, twin, kind, &ours).await,
             };
             match found {
-                Ok(true) => safe = true,
+                Ok(true) => {
+                    safe = true;
+                    break;
+                }
                 Ok(false) => why = format!("the copy in path {} differs in names or lengths", twin.id),
                 Err(error) => {
                     why = format!("the copy in path {} could not be checked: {}", twin.id, chain(&error))
