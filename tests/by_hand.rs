@@ -46,8 +46,8 @@ impl ByHand {
 }
 
 /// The manager's own worker takes nothing, so that the two others do.
-const NO_LOCAL_TASKS: &str = "[storage]\nallow_addpiece = false\nallow_precommit1 = false\nallow_precommit2 = false\n\
-    allow_commit = false\nallow_unseal = false\n";
+const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
+    AllowCommit = false\nAllowUnseal = false\n";
 
 fn json(home: &Path, args: &[&str]) -> Value {
     let text = ok(sealyard(home).args(args).arg("--json"));

@@ -60,8 +60,8 @@ impl Drop for Hosts {
     }
 }
 
-const NO_LOCAL_TASKS: &str = "[storage]\nallow_addpiece = false\nallow_precommit1 = false\nallow_precommit2 = false\n\
-    allow_commit = false\nallow_unseal = false\n";
+const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
+    AllowCommit = false\nAllowUnseal = false\n";
 
 #[test]
 fn a_sector_is_sealed_across_two_hosts() {

@@ -38,9 +38,7 @@ impl Connection {
     }
 
     fn to(info: ApiInfo) -> Result<Self, Failure> {
-        let url =
-            info.rpc_url(Transport::Http).map_err(|error| Failure::from_error(Code::Setting, &error))?;
-        let client = ManagerClient::new(url, info.token.clone(), Transport::Http)
+        let client = ManagerClient::new(&info, Transport::Http)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
         Ok(Self { manager: Arc::new(client), info })
     }

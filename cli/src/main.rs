@@ -9,6 +9,7 @@ mod exit;
 mod proof_params;
 mod show;
 mod task_selection;
+mod verifier;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -56,26 +56,7 @@ fn meaning(name: &str) -> Option<(TaskType, bool)> {
 
 /// Whether this version can do the task.
 pub fn is_built(task: TaskType) -> bool {
-    match task {
-        TaskType::DataCid
-        | TaskType::AddPiece
-        | TaskType::PreCommit1
-        | TaskType::PreCommit2
-        | TaskType::Commit1
-        | TaskType::Commit2
-        | TaskType::Finalize
-        | TaskType::FinalizeUnsealed
-        | TaskType::Fetch
-        | TaskType::Unseal => true,
-        TaskType::ReplicaUpdate
-        | TaskType::ProveReplicaUpdate1
-        | TaskType::ProveReplicaUpdate2
-        | TaskType::RegenSectorKey
-        | TaskType::FinalizeReplicaUpdate
-        | TaskType::DownloadSector
-        | TaskType::WindowPost
-        | TaskType::WinningPost => false,
-    }
+    worker::offer::BUILT.contains(&task)
 }
 
 /// Applies the rule.

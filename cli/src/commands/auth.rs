@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rpc::api_info::ApiInfo;
-use rpc::{ManagerApi, Permission};
+use rpc::Permission;
 use serde_json::json;
 
 use crate::args::{AuthCommand, Perm};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use manager::{InitOptions, LocalStorage, Repo};
 use sealtasks::ActorId;
 
 use crate::args::InitArgs;
@@ -19,8 +20,8 @@ pub fn init(repo: &Path, args: &InitArgs) -> Outcome {
         return Err(Failure::new(Code::Setting, format!("{size} sectors need a chain, and none is configured"))
             .advise("Sealyard does not talk to a full node yet; 2KiB, 8MiB and 512MiB work without one"));
     }
-    let options = manager::InitOptions { actor, sector_size: size, local_storage: !args.no_local_storage };
-    manager::init(repo, options).map_err(|error| Failure::from_error(Code::Repo, &error))?;
+    let local_storage = if args.no_local_storage { LocalStorage::None } else { LocalStorage::InRepo };
+    Repo::init(repo, InitOptions { actor, sector_size: size, local_storage }).map_err(|error| Failure::from_error(Code::Repo, &error))?;
     line(&format!("made {} for miner f0{} with {size} sectors; start it with `sealyard run`", repo.display(), actor.get()))
 }
 

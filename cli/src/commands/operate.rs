@@ -1,6 +1,5 @@
 //! The daily questions: workers, jobs, sectors, and pledging.
 
-use rpc::ManagerApi;
 use rpc::api::PledgeOptions;
 use rpc::extension::SectorDetail;
 use sealtasks::SectorNumber;

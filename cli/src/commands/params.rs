@@ -218,7 +218,7 @@ pub fn progress_text(progress: GenerateProgress) -> String {
 
 fn generate_failure(error: &GenerateError) -> Failure {
     let code = match error {
-        GenerateError::Size { .. } | GenerateError::NoDirectory | GenerateError::Shared { .. } => Code::Setting,
+        GenerateError::Size { .. } | GenerateError::NoDirectory | GenerateError::SharedDirectory { .. } => Code::Setting,
         _ => Code::Parameters,
     };
     Failure::from_error(code, error)

@@ -1,1 +1,206 @@
-//! `run`: the manager.
+//! `run`: the manager, with a worker of its own in the same process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RepoError, RpcDialer, Timing};
+use rpc::multiaddr::Multiaddr;
+use worker::resources::Swap;
+use worker::{ExecutorOptions, FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
+
+use super::daemon;
+use crate::args::RunArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::proof_params::{MachineParams, Obtain};
+use crate::verifier::ChildVerifier;
+
+/// Runs until it is stopped.
+pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
+    proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let repo = Repo::open(dir).map_err(|error| repo_failure(&error, dir))?;
+    let listener = daemon::bind(&listen_address(args, &repo)).await?;
+    let address = listener.local_addr()?;
+    let advertised = advertised(args, &repo, address)?;
+    if args.nosync {
+        anstream::eprintln!("note: --nosync changes nothing: there is no chain to wait for");
+    }
+
+    let program = std::env::current_exe()?;
+    let remote = advertised.clone().unwrap_or_else(|| address.to_string());
+    let handle = Manager::start(ManagerOptions {
+        repo,
+        remote_urls: vec![format!("http://{remote}/remote")],
+        advertised: advertised.as_deref().map(multiaddr),
+        software: concat!("sealyard ", env!("CARGO_PKG_VERSION")).to_owned(),
+        verifier: Arc::new(ChildVerifier { program }),
+        dialer: Arc::new(RpcDialer),
+        timing: Timing::default(),
+    })
+    .await
+    .map_err(|error| start_failure(&error))?;
+    for problem in handle.path_problems() {
+        let failure = Failure::from_error(Code::Storage, &problem.error);
+        anstream::eprintln!("warning: {} is not opened: {failure}", problem.path.display());
+    }
+    let served = serve(args, &handle, listener, address, &remote).await;
+    handle.stop().await;
+    served
+}
+
+async fn serve(
+    args: &RunArgs,
+    handle: &ManagerHandle,
+    listener: tokio::net::TcpListener,
+    address: SocketAddr,
+    remote: &str,
+) -> Outcome {
+    let repo = handle.repo().dir().to_owned();
+    let server = daemon::serve(listener, handle.router());
+    let own = own_worker(args, handle, remote).await?;
+    handle.add_local_worker(Arc::new(own.clone())).await.map_err(crate::connect::rpc_failure)?;
+    own.push_states();
+
+    let unwritable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
+    let api = if address.ip().is_unspecified() { loopback(address) } else { address };
+    let token = handle
+        .repo()
+        .secret()
+        .mint(&rpc::Permission::ALL)
+        .map_err(|error| Failure::from_error(Code::Token, &error))?;
+    rpc::repo_files::write_token(&repo, &token).map_err(unwritable)?;
+    rpc::repo_files::write_api(&repo, &Multiaddr::http(api).to_string()).map_err(unwritable)?;
+    anstream::eprintln!("manager listening on {address}; its repo is {}", repo.display());
+    if address.ip().is_loopback() {
+        anstream::eprintln!(
+            "workers on other machines cannot reach it: for them, run it with --listen 0.0.0.0:{} --advertise HOST:{}",
+            address.port(),
+            address.port()
+        );
+    }
+
+    let ended = tokio::select! {
+        ended = handle.ended() => ended.map_err(|error| start_failure(&error)),
+        () = handle.shutdown_asked() => { anstream::eprintln!("stopping: asked to over the API"); Ok(()) }
+        why = daemon::stop_requested(args.until_stdin_closes) => { anstream::eprintln!("stopping: {why}"); Ok(()) }
+    };
+    own.close().await;
+    server.abort();
+    rpc::repo_files::remove_api(&repo).map_err(unwritable)?;
+    ended
+}
+
+/// The worker in this process: it shares the manager's storage paths and takes what `config.toml` allows.
+async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Result<WorkerHandle, Failure> {
+    let config = handle.repo().config();
+    let dir = handle.repo().dir().join("worker");
+    let repo = worker::Repo::open_or_create(&dir, FirstPath::None)
+        .map_err(|error| Failure::from_error(Code::Repo, &error))?;
+    let resources =
+        worker::resources::detect(Swap::Counted).map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+    let name = config.local_worker_name.clone().or(host.ok()).unwrap_or_else(|| "manager".to_owned());
+    let overview = handle.api().overview().await.map_err(crate::connect::rpc_failure)?;
+    let sector_size = overview
+        .sector_size
+        .ok_or_else(|| Failure::new(Code::Repo, "the repo does not say which sector size the miner has"))?;
+    let mut environment = worker::environment::filtered(std::env::vars_os());
+    if !args.enable_gpu_proving {
+        environment.insert("BELLMAN_NO_GPU".into(), "1".into());
+    }
+    let token = handle
+        .repo()
+        .secret()
+        .mint(&rpc::Permission::ALL)
+        .map_err(|error| Failure::from_error(Code::Token, &error))?;
+    let program = std::env::current_exe()?;
+    Worker::start(WorkerOptions {
+        executor: ExecutorOptions {
+            program: program.clone(),
+            arguments: vec!["exec".into()],
+            environment,
+            task_environment: repo.config().executor_environment.clone(),
+        },
+        repo,
+        name,
+        manager: handle.api(),
+        sector_size,
+        urls: vec![format!("http://{remote}/remote")],
+        token,
+        tasks: config.local_tasks.clone(),
+        params: Arc::new(MachineParams { obtain: Obtain::Fetch, program }),
+        parallel_fetch_limit: config.parallel_fetch_limit,
+        resources,
+        swap: Swap::Counted,
+        ignore_resources: false,
+        local: Some(handle.local()),
+        periods: Periods::default(),
+    })
+    .await
+    .map_err(|error| Failure::from_error(Code::Failed, &error))
+}
+
+/// Flags beat the configuration; `--api` is a port of the configured host.
+fn listen_address(args: &RunArgs, repo: &Repo) -> String {
+    let configured = &repo.config().listen;
+    match (&args.listen, args.api) {
+        (Some(listen), _) => listen.clone(),
+        (None, Some(port)) => {
+            let host = configured.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+            format!("{host}:{port}")
+        }
+        (None, None) => configured.clone(),
+    }
+}
+
+/// `HOST:PORT` that other machines reach: as given, else the listen address if it is a definite one.
+fn advertised(args: &RunArgs, repo: &Repo, address: SocketAddr) -> Result<Option<String>, Failure> {
+    match args.advertise.as_ref().or(repo.config().advertise.as_ref()) {
+        Some(given) if given.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            Ok(Some(given.clone()))
+        }
+        Some(given) => Err(Failure::new(Code::Setting, format!("{given:?} is no address")).advise("give HOST:PORT")),
+        None if address.ip().is_unspecified() => {
+            Err(Failure::new(Code::Setting, format!("listening on {address}, other machines need an address to come back to"))
+                .advise(format!("add --advertise HOST:{}", address.port())))
+        }
+        None => Ok(Some(address.to_string())),
+    }
+}
+
+/// The multiaddr of `HOST:PORT`; names become `/dns/…`.
+fn multiaddr(authority: &str) -> String {
+    if let Ok(address) = authority.parse::<SocketAddr>() {
+        return Multiaddr::http(address).to_string();
+    }
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "2345"));
+    format!("/dns/{host}/tcp/{port}/http")
+}
+
+fn loopback(mut address: SocketAddr) -> SocketAddr {
+    let ip = if address.is_ipv4() {
+        std::net::Ipv4Addr::LOCALHOST.into()
+    } else {
+        std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST)
+    };
+    address.set_ip(ip);
+    address
+}
+
+fn repo_failure(error: &RepoError, dir: &Path) -> Failure {
+    let failure = Failure::from_error(Code::Repo, error);
+    match error {
+        RepoError::Missing { .. } => failure
+            .advise(format!("make it with `sealyard --repo {} init --actor f0…`", dir.display())),
+        _ => failure,
+    }
+}
+
+fn start_failure(error: &ManagerError) -> Failure {
+    let code = match error {
+        ManagerError::State(_) | ManagerError::Repo(_) => Code::Repo,
+        ManagerError::Storage(_) => Code::Storage,
+        ManagerError::Token(_) => Code::Token,
+    };
+    Failure::from_error(code, error)
+}

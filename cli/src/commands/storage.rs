@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rpc::client::WorkerClient;
 use rpc::api_info::{ApiInfo, Transport};
-use rpc::{ManagerApi, WorkerApi};
+use rpc::WorkerApi;
 use sealtasks::{SectorNumber, StorageId, StorageStanza};
 use serde_json::json;
 use stores::{StorageMeta, StoreError};
@@ -91,7 +91,7 @@ pub fn worker_client(repo: &Path) -> Result<WorkerClient, Failure> {
     let damaged = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Repo, &error);
     let info: ApiInfo = address.parse().map_err(damaged)?;
     let url = info.rpc_url(Transport::Http).map_err(damaged)?;
-    WorkerClient::new(url, token, Transport::Http).map_err(|error| Failure::from_error(Code::Setting, &error))
+    WorkerClient::new(&url, token, Transport::Http).map_err(|error| Failure::from_error(Code::Setting, &error))
 }
 
 /// Writes `sectorstore.json` into a new path.

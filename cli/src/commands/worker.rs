@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rpc::WorkerApi;
-use sealtasks::{ResourceTable, TaskType};
+use sealtasks::ResourceTable;
 use serde_json::json;
 
 use super::storage::worker_client;
@@ -104,38 +104,18 @@ fn settings_in_force(repo: &Path) -> Result<Vec<(String, String, String)>, Failu
     Ok(rows)
 }
 
-/// `worker resources`: Lotus's `NAME=value` lines.
+/// `worker resources`: Lotus's `NAME=value` lines; by default those that are set.
 fn resources(all: bool, default: bool, json: bool) -> Outcome {
-    let builtin = ResourceTable::builtin();
     let variable = |name: &str| if default { None } else { std::env::var(name).ok() };
-    let table =
-        ResourceTable::from_environment(variable).map_err(|error| Failure::from_error(Code::Setting, &error))?;
-    let mut rows = Vec::new();
-    for (task, proof, now) in table.rows() {
-        // Rows of the same size and task are copies; the plain V1 proof stands for them.
-        if proof.number() >= 5 || task == TaskType::DataCid && proof.number() > 0 {
-            continue;
-        }
-        let size = if task.sector_sized() { format!("_{}", proof.sector_size().short()) } else { String::new() };
-        let before = builtin.get(task, proof).unwrap_or_default();
-        let fields = [
-            ("MIN_MEMORY", now.min_memory.to_string(), before.min_memory.to_string()),
-            ("MAX_MEMORY", now.max_memory.to_string(), before.max_memory.to_string()),
-            ("GPU_UTILIZATION", now.gpu_utilization.to_string(), before.gpu_utilization.to_string()),
-            ("MAX_PARALLELISM", now.max_parallelism.to_string(), before.max_parallelism.to_string()),
-            ("MAX_PARALLELISM_GPU", now.max_parallelism_gpu.to_string(), before.max_parallelism_gpu.to_string()),
-            ("BASE_MIN_MEMORY", now.base_min_memory.to_string(), before.base_min_memory.to_string()),
-            ("MAX_CONCURRENT", now.max_concurrent.to_string(), before.max_concurrent.to_string()),
-        ];
-        for (field, value, builtin) in fields {
-            if all || default || value != builtin {
-                rows.push((format!("{}{size}_{field}", task.short()), value));
-            }
-        }
-    }
-    rows.sort();
+    let variables =
+        ResourceTable::variables(variable).map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let rows: std::collections::BTreeMap<String, String> = variables
+        .into_iter()
+        .filter(|variable| all || default || variable.set.is_some())
+        .filter_map(|variable| Some((variable.name, variable.effective?)))
+        .collect();
     if json {
-        return print_json(&rows.into_iter().collect::<std::collections::BTreeMap<_, _>>());
+        return print_json(&rows);
     }
     rows.iter().try_for_each(|(name, value)| line(&format!("{name}={value}")))
 }

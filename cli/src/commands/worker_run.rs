@@ -31,6 +31,9 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     for note in &selection.notes {
         anstream::eprintln!("note: {note}");
     }
+    for name in proofs::settings::ignored(&proofs::settings::environment()) {
+        anstream::eprintln!("note: {name} is no setting of the proofs libraries and has no effect");
+    }
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let timeout = daemon::parse_duration(&args.timeout)?;
     let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
@@ -98,7 +101,8 @@ async fn serve(
     selection: &Selection,
 ) -> Outcome {
     for problem in handle.path_problems() {
-        anstream::eprintln!("warning: {problem}");
+        let failure = Failure::from_error(Code::Storage, &problem.error);
+        anstream::eprintln!("warning: {} is not opened: {failure}", problem.path.display());
     }
     let auth = Arc::new(ManagerTokens::new(Arc::clone(&door.manager)));
     let server = daemon::serve(listener, handle.router(auth));
@@ -150,7 +154,7 @@ impl Door {
                 .advise("set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on its machine"));
         };
         let url = info.rpc_url(Transport::Http).map_err(setting)?;
-        let client = ManagerClient::new(url.clone(), Some(token.clone()), Transport::Http)
+        let client = ManagerClient::new(&info, Transport::Http)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
         Ok(Self { manager: Arc::new(client), info, token, url: url.to_string() })
     }

@@ -14,7 +14,6 @@ use rpc::extension::{ManagerOverview, SectorDetail};
 use sealtasks::{SectorId, SectorSize};
 
 use crate::args::DevArgs;
-use crate::connect::rpc_failure;
 use crate::exit::{Code, Failure, Outcome};
 use crate::show;
 

@@ -6,7 +6,6 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rpc::ManagerApi;
 use rpc::api::PledgeOptions;
 use rpc::extension::{ManagerOverview, SectorDetail};
 use sealtasks::{SectorId, SectorSize};
@@ -119,12 +118,13 @@ impl Yard {
 /// The manager does no sealing of its own here, so that every task is seen on a remote worker.
 const MANAGER_CONFIG: &str = "\
 # Written by `sealyard dev`: the manager's own worker takes no tasks.
-[storage]
-allow_addpiece = false
-allow_precommit1 = false
-allow_precommit2 = false
-allow_commit = false
-allow_unseal = false
+[Storage]
+AllowAddPiece = false
+AllowPreCommit1 = false
+AllowPreCommit2 = false
+AllowCommit = false
+AllowUnseal = false
+LocalWorkerName = \"manager\"
 ";
 
 /// Starts processes in one directory.

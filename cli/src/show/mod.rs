@@ -9,7 +9,7 @@ mod workers;
 pub use bars::{age, bar, bytes, clock};
 pub use jobs::print_jobs;
 pub use sectors::{print_sector, print_sectors, state_of};
-pub use storage::{FoundPath, find, print_find, print_storage};
+pub use storage::{find, print_find, print_storage};
 pub use workers::print_workers;
 
 use crate::exit::{Code, Failure, Outcome};
