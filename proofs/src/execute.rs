@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use sealtasks::{ExecutorFailure, ExecutorRequest, TaskInput, TaskOutput};
 
 use crate::files::Files;
-use crate::{TaskError, data, seal, settings, unseal, verify};
+use crate::{TaskError, data, pre_commit2, seal, settings, unseal, verify};
 
 /// Does what `request` says. `piece_stream` carries the piece bytes when the input's source is a stream.
 ///
@@ -47,7 +47,7 @@ fn run(task: &'static str, request: ExecutorRequest, stream: Option<File>) -> Re
         TaskInput::DataCid(input) => data::data_cid(&input, stream),
         TaskInput::AddPiece(input) => data::add_piece(&sector, &files, &input, stream),
         TaskInput::PreCommit1(input) => seal::pre_commit1(&sector, &files, &input),
-        TaskInput::PreCommit2(input) => seal::pre_commit2(&sector, &files, &input),
+        TaskInput::PreCommit2(input) => pre_commit2::pre_commit2(&sector, &files, &input),
         TaskInput::Commit1(input) => seal::commit1(&sector, &files, &input),
         TaskInput::Commit2(input) => verify::commit2(&sector, &input),
         TaskInput::Finalize(_) => seal::finalize(&sector, &files),

@@ -13,6 +13,7 @@ mod execute;
 mod failure;
 mod files;
 pub mod params;
+mod pre_commit2;
 mod proof_kind;
 mod seal;
 mod seam;

@@ -1,4 +1,4 @@
-//! The tasks that make a sector: PreCommit1, PreCommit2, Commit1 and Finalize.
+//! PreCommit1, Commit1 and Finalize.
 
 use std::fs;
 use std::io;
@@ -10,17 +10,13 @@ use filecoin_proofs_api::seal::{
 };
 use filecoin_proofs_api::{PieceInfo as LibraryPiece, SectorId as LibrarySectorId, UnpaddedBytesAmount};
 use sealtasks::{
-    C1Output, Commit1Input, Commitment, FileType, Pc1Output, PieceInfo, PreCommit1Input, PreCommit2Input,
-    ProofFeature, ProverId, SealedCid, SectorRef, TaskOutput, Ticket, UnpaddedPieceSize, UnsealedCid,
+    C1Output, Commit1Input, FileType, Pc1Output, PieceInfo, PreCommit1Input, ProofFeature, ProverId,
+    SectorRef, TaskOutput, Ticket, UnpaddedPieceSize,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::files::Files;
 use crate::{TaskError, to_library};
-
-/// How often PC2 tries Commit1 on its own result, as Lotus does (`PC2CheckRounds`): a bad tree shows here, hours before
-/// it would cost a failed proof.
-const PC2_CHECK_ROUNDS: u8 = 3;
 
 /// Labels the layers.
 pub(crate) fn pre_commit1(
@@ -47,33 +43,6 @@ pub(crate) fn pre_commit1(
     .map_err(|error| TaskError::library("PreCommit1", &error))?;
     encode("PreCommit1 output", &WithTicket { output: &output, ticket: input.ticket })
         .map(|bytes| TaskOutput::PreCommit1(Pc1Output(bytes)))
-}
-
-/// Builds the trees and the replica; with the ticket in hand it also tries Commit1, and makes the synthetic proofs.
-pub(crate) fn pre_commit2(
-    sector: &SectorRef,
-    files: &Files<'_>,
-    input: &PreCommit2Input,
-) -> Result<TaskOutput, TaskError> {
-    let phase1: SealPreCommitPhase1Output = decode("input.pc1", &input.pc1.0)?;
-    if phase1.registered_proof != to_library(sector.proof) {
-        let problem = format!(
-            "was made with proof {}, but the sector's proof is {}; give the PC1 output of this sector",
-            crate::from_library(phase1.registered_proof),
-            sector.proof
-        );
-        return Err(TaskError::Input { field: "input.pc1", problem });
-    }
-    let (sealed, cache) = (files.existing(FileType::Sealed)?, files.existing(FileType::Cache)?);
-    let output = seal::seal_pre_commit_phase2(phase1, cache, sealed)
-        .map_err(|error| TaskError::library("PreCommit2", &error))?;
-    if let Some(ticket) = ticket_of(&input.pc1.0)? {
-        check_own_work(sector, &output, ticket, (cache, sealed))?;
-    }
-    Ok(TaskOutput::PreCommit2 {
-        unsealed: UnsealedCid::new(Commitment::new(output.comm_d)),
-        sealed: SealedCid::new(Commitment::new(output.comm_r)),
-    })
 }
 
 /// Collects the vanilla proofs.
@@ -163,70 +132,6 @@ struct WithTicket<'a> {
 /// Go writes a byte slice as padded standard base64.
 fn ticket_as_base64<S: serde::Serializer>(ticket: &Ticket, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(ticket.0))
-}
-
-/// The ticket in a PC1 output, if it has one; an outside PC1 program may leave it off.
-fn ticket_of(pc1: &[u8]) -> Result<Option<Ticket>, TaskError> {
-    #[derive(Deserialize)]
-    struct Carried {
-        #[serde(rename = "_lotus_SealRandomness")]
-        ticket: Option<String>,
-    }
-    let Some(text) = decode::<Carried>("input.pc1", pc1)?.ticket else { return Ok(None) };
-    let bytes = base64::engine::general_purpose::STANDARD.decode(&text).ok();
-    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
-        Some(bytes) => Ok(Some(Ticket(bytes))),
-        None => Err(TaskError::Input {
-            field: "input.pc1._lotus_SealRandomness",
-            problem: "is not the base64 of 32 bytes".to_owned(),
-        }),
-    }
-}
-
-/// What Lotus does at the end of PC2. Pieces are not known here, so CommD stands for the one piece that fills the sector.
-fn check_own_work(
-    sector: &SectorRef,
-    output: &SealPreCommitPhase2Output,
-    ticket: Ticket,
-    (cache, sealed): (&Path, &Path),
-) -> Result<(), TaskError> {
-    let size = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
-    let whole = LibraryPiece::new(output.comm_d, UnpaddedBytesAmount(size))
-        .map_err(|error| TaskError::library("PreCommit2 self-check", &error))?;
-    let pieces = std::slice::from_ref(&whole);
-    let (prover, number) = (prover(sector), number(sector));
-    let synthetic = sector.proof.feature() == ProofFeature::Synthetic;
-    if synthetic {
-        seal::generate_synth_proofs(cache, sealed, prover, number, ticket.0, output.clone(), pieces)
-            .map_err(|error| TaskError::library("synthetic proofs", &error))?;
-    }
-    // A non-interactive proof takes no seed: every round would be the same.
-    let rounds = if sector.proof.feature() == ProofFeature::NonInteractive { 1 } else { PC2_CHECK_ROUNDS };
-    for round in 0..rounds {
-        let seed = check_seed(&output.comm_r, round);
-        seal::seal_commit_phase1(cache, sealed, prover, number, ticket.0, seed, output.clone(), pieces)
-            // The trees are wrong, whatever the library calls it: this machine computed them.
-            .map_err(|error| TaskError::Library {
-                doing: "PreCommit2 self-check",
-                message: format!("{error:#}"),
-                class: sealtasks::FailureClass::Compute,
-            })?;
-    }
-    if synthetic {
-        // Only now: were they dropped before the check, a failed check could not be looked into.
-        seal::clear_cache(cache).map_err(|error| TaskError::library("dropping the layers", &error))?;
-    }
-    Ok(())
-}
-
-/// A seed for the self-check. Derived from CommR, so that a failure comes again when it is looked into.
-fn check_seed(comm_r: &[u8; 32], round: u8) -> [u8; 32] {
-    let digest =
-        blake2b_simd::Params::new().hash_length(32).to_state().update(comm_r).update(&[round]).finalize();
-    let mut seed = [0; 32];
-    seed.copy_from_slice(digest.as_bytes());
-    seed[31] &= 0x3f; // a field element, as the chain's randomness is made to be
-    seed
 }
 
 /// Every byte of a sector belongs to a piece.

@@ -175,6 +175,71 @@ fn pc1_starts_over_on_what_an_earlier_attempt_left() {
 }
 
 #[test]
+fn pc2_takes_the_output_of_a_pc1_program_that_leaves_the_ticket_off() {
+    let world = World::new(sector(1000, 14));
+    let pieces = world.add_pieces(&[Content::Zeros(WHOLE)]);
+    let pc1 = world.pre_commit1(&pieces).expect("PC1");
+    let mut json: serde_json::Value = serde_json::from_slice(&pc1.0).expect("JSON");
+    json.as_object_mut().expect("an object").remove("_lotus_SealRandomness").expect("the ticket");
+    let bare = Pc1Output(json.to_string().into_bytes());
+    let TaskOutput::PreCommit2 { sealed, .. } =
+        world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: bare })).expect("PC2 without a ticket")
+    else {
+        panic!("PC2 gave something else")
+    };
+    let elsewhere = World::new(world.sector).seal(&[Content::Zeros(WHOLE)]);
+    assert_eq!(sealed, elsewhere.sealed);
+
+    json["_lotus_SealRandomness"] = "AAAA".into();
+    let short = Pc1Output(json.to_string().into_bytes());
+    let outcome = world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: short }));
+    assert_fails(outcome, FailureClass::BadData, &["_lotus_SealRandomness", "32 bytes"]);
+}
+
+#[test]
+fn a_finished_pc2_whose_result_was_lost_gives_it_again() {
+    for number in [5, 10] {
+        let proof = RegisteredSealProof::try_from(number).expect("plain, then synthetic");
+        let world = World::new(SectorRef { id: SectorId::new(1000, 17), proof });
+        let sealed = world.seal(&[Content::Bytes(noise(WHOLE, 1))]);
+        let replica = fs::read(world.path(FileType::Sealed)).expect("the replica");
+        let again = world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: sealed.pc1.clone() }));
+        assert_eq!(again, Ok(TaskOutput::PreCommit2 { unsealed: sealed.unsealed, sealed: sealed.sealed }));
+        assert_eq!(fs::read(world.path(FileType::Sealed)).expect("the replica"), replica, "encoded once");
+    }
+}
+
+#[test]
+fn a_pc2_that_was_cut_off_sends_the_sector_back_to_pc1() {
+    let world = World::new(sector(1000, 18));
+    let sealed = world.seal(&[Content::Bytes(noise(WHOLE, 1))]);
+    let pc2 = || world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: sealed.pc1.clone() }));
+    fs::remove_file(world.path(FileType::Cache).join("t_aux")).expect("removed");
+    assert_fails(pc2(), FailureClass::BadData, &["files.sealed", "PreCommit1 again"]);
+    assert_eq!(world.pre_commit1(&sealed.pieces).expect("PC1 again"), sealed.pc1);
+    assert_eq!(pc2(), Ok(TaskOutput::PreCommit2 { unsealed: sealed.unsealed, sealed: sealed.sealed }));
+}
+
+#[test]
+fn a_wrong_ticket_is_found_by_pc2s_self_check() {
+    let world = World::new(sector(1000, 15));
+    let pieces = world.add_pieces(&[Content::Zeros(WHOLE)]);
+    let pc1 = String::from_utf8(world.pre_commit1(&pieces).expect("PC1").0).expect("UTF-8");
+    let spoilt = pc1.replace("\"ERERERE", "\"AAAAAAA");
+    assert_ne!(spoilt, pc1);
+    let outcome = world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: Pc1Output(spoilt.into_bytes()) }));
+    assert_fails(outcome, FailureClass::Compute, &["self-check"]);
+}
+
+#[test]
+fn non_interactive_sectors_seal_up_to_commit1() {
+    let proof = RegisteredSealProof::try_from(15).expect("2 KiB non-interactive");
+    let world = World::new(SectorRef { id: SectorId::new(1000, 16), proof });
+    let sealed = world.seal(&[Content::Zeros(WHOLE)]);
+    world.run(TaskInput::Commit1(world.commit1_input(&sealed))).expect("C1");
+}
+
+#[test]
 fn pieces_that_do_not_fit_the_data_are_bad_data() {
     let world = World::new(sector(1000, 7));
     let half = world.add_piece(&[], &Content::Bytes(noise(1016, 1))).expect("half a sector");

@@ -113,7 +113,7 @@ pub enum FetchError {
     #[error("{url} answers {status}; try another gateway ({GATEWAY_VARIABLE})")]
     Refused {
         /// What was asked for.
-        url: Url,
+        url: String,
         /// The answer.
         status: StatusCode,
     },
@@ -123,7 +123,7 @@ pub enum FetchError {
     )]
     Unreachable {
         /// What was asked for.
-        url: Url,
+        url: String,
         /// Attempts in a row.
         attempts: u32,
         /// The last failure.
@@ -135,7 +135,7 @@ pub enum FetchError {
     )]
     WrongDigest {
         /// What was asked for.
-        url: Url,
+        url: String,
         /// The file.
         name: String,
         /// The digest of what came.
@@ -147,7 +147,7 @@ pub enum FetchError {
     #[error("{url} sends more than {limit} bytes; it was stopped, try another gateway ({GATEWAY_VARIABLE})")]
     TooLong {
         /// What was asked for.
-        url: Url,
+        url: String,
         /// The most it may be.
         limit: u64,
     },
@@ -203,11 +203,16 @@ pub async fn fetch(
         .build()
         .map_err(FetchError::Client)?;
     let outstanding = AtomicU64::new(0);
-    let transfers = files.iter().map(|file| {
-        let path = options.directory.join(&file.name);
-        let transfer = Transfer { file, path, options, progress, client: &client, outstanding: &outstanding };
-        async move { transfer.run().await }
-    });
+    // Collected first: a future that holds the lazy iterator is not `Send`, and workers fetch in the background.
+    let transfers: Vec<_> = files
+        .iter()
+        .map(|file| {
+            let path = options.directory.join(&file.name);
+            let transfer =
+                Transfer { file, path, options, progress, client: &client, outstanding: &outstanding };
+            async move { transfer.run().await }
+        })
+        .collect();
     let outcomes: Vec<_> =
         futures_util::stream::iter(transfers).buffer_unordered(options.parallel.max(1)).collect().await;
     outcomes.into_iter().collect()
@@ -256,7 +261,7 @@ impl Transfer<'_> {
             let part_path = part_path(&self.path);
             std::fs::remove_file(&part_path).map_err(self.error("removing"))?;
             return Err(FetchError::WrongDigest {
-                url: self.url()?,
+                url: self.shown_url(),
                 name: self.file.name.clone(),
                 found,
                 expected: self.file.digest.clone(),
@@ -312,7 +317,7 @@ impl Transfer<'_> {
             };
             fruitless = if self.length(part)? > before { 0 } else { fruitless + 1 };
             if fruitless >= self.options.attempts.max(1) {
-                return Err(FetchError::Unreachable { url: self.url()?, attempts: fruitless, reason });
+                return Err(FetchError::Unreachable { url: self.shown_url(), attempts: fruitless, reason });
             }
             self.report(FetchEvent::Retrying { reason });
             let doublings = fruitless.saturating_sub(1).min(5);
@@ -346,7 +351,7 @@ impl Transfer<'_> {
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 Ok(Attempt::Broken(format!("the gateway answers {status}")))
             }
-            status => Err(FetchError::Refused { url: self.url()?, status }),
+            status => Err(FetchError::Refused { url: self.shown_url(), status }),
         }
     }
 
@@ -355,7 +360,7 @@ impl Transfer<'_> {
         let total = length.and_then(|length| start.checked_add(length));
         let limit = self.file.bytes.unwrap_or(FILE_BYTES_MAX);
         if total.is_some_and(|total| total > limit) {
-            return Err(FetchError::TooLong { url: self.url()?, limit });
+            return Err(FetchError::TooLong { url: self.shown_url(), limit });
         }
         let known = self.file.bytes.map(|bytes| bytes.saturating_sub(start));
         let mut expected = Expected::reserve(self, length.or(known).unwrap_or(0))?;
@@ -369,7 +374,7 @@ impl Transfer<'_> {
                 Ok(Some(bytes)) => {
                     have = have.saturating_add(bytes.len() as u64);
                     if have > limit {
-                        return Err(FetchError::TooLong { url: self.url()?, limit });
+                        return Err(FetchError::TooLong { url: self.shown_url(), limit });
                     }
                     file.write_all(&bytes).await.map_err(self.error("writing"))?;
                     expected.arrived(bytes.len() as u64);
@@ -407,6 +412,10 @@ impl Transfer<'_> {
     fn url(&self) -> Result<Url, FetchError> {
         let base = &self.options.gateway;
         base.join(&self.file.cid).map_err(|_| FetchError::Gateway { text: base.to_string() })
+    }
+
+    fn shown_url(&self) -> String {
+        format!("{}{}", self.options.gateway, self.file.cid)
     }
 
     fn length(&self, part: &File) -> Result<u64, FetchError> {

@@ -131,7 +131,7 @@ fn state_of(path: &Path, file: &ParamFile, size: SectorSize, check: &mut Check<'
     };
     if found == file.digest {
         FileState::Right { bytes }
-    } else if generate::pinned(size, &file.name).is_some_and(|pin| pin == found) {
+    } else if generate::is_ours(path, size, &found) {
         FileState::Generated { bytes }
     } else {
         FileState::WrongDigest { found }

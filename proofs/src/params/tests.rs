@@ -118,6 +118,10 @@ fn the_insecure_directory_is_chosen_only_when_complete_and_only_for_test_sizes()
     assert_eq!(directories.choose(SIZE), missing, "files without the marker may be half of a set");
     write(&insecure, ".complete-512MiB", b"");
     assert_eq!(directories.choose(SIZE), Choice::Insecure(insecure.clone()));
+    let mut cache = directories.digest_cache();
+    let origins = |status: Vec<FileStatus>| status.iter().map(|file| file.state.origin()).collect::<Vec<_>>();
+    let generated = origins(status(&insecure, SIZE, Check::Digests(&mut cache)));
+    assert_eq!(generated, [Some(Origin::Generated), Some(Origin::Generated)]);
 
     for file in needed(SectorSize::KiB2, Purpose::Prove) {
         write(&insecure, &file.name, b"with the wrong content");
