@@ -130,6 +130,8 @@ impl FromStr for ApiAddress {
         if url.host_str().is_none_or(str::is_empty) {
             return Err(bad("it names no host"));
         }
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
         Ok(Self::Url(url))
     }
 }

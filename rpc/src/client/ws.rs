@@ -67,7 +67,8 @@ impl WsWire {
             .connection_timeout(CONNECT_TIMEOUT)
             .max_request_size(size)
             .max_response_size(size)
-            .max_redirections(0)
+            // The number of tries in all, not of redirects: with 0 it would not even connect.
+            .max_redirections(1)
             .set_headers(self.headers.clone());
         let (sender, receiver) = transport.build(self.url.clone()).await.map_err(|error| match error {
             WsHandshakeError::Rejected { status_code: status @ (401 | 403) } => {

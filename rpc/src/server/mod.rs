@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -90,10 +90,27 @@ async fn serve(State(endpoint): State<Endpoint>, mut request: Request) -> Respon
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let mut service = endpoint.service;
     match service.call(request).await {
-        Ok(response) => response.map(Body::new),
+        Ok(response) => without_null(response.map(Body::new)).await,
         Err(error) => {
             tracing::warn!(error, "a request could not be served");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+/// Go answers a notification with an empty body; jsonrpsee's empty answer is the text `null`, which no other answer is.
+async fn without_null(response: Response) -> Response {
+    const NULL: &[u8] = b"null";
+    if response.body().size_hint().exact() != Some(NULL.len() as u64) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    match axum::body::to_bytes(body, NULL.len()).await {
+        Ok(bytes) if bytes == NULL => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            Response::from_parts(parts, Body::empty())
+        }
+        Ok(bytes) => Response::from_parts(parts, Body::from(bytes)),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -1,0 +1,11 @@
+//! The wire from end to end: fakes behind real sockets, our clients, and Go's bytes as Go writes them.
+
+mod api_info;
+mod auth;
+mod fakes;
+mod framing;
+mod keystore;
+mod push;
+mod returns;
+mod round_trip;
+mod sample;
