@@ -1,0 +1,258 @@
+//! A sector's way through the manager: two workers, every task, and what happens when workers misbehave.
+
+mod world;
+
+use manager::Repo;
+use rpc::api::PledgeOptions;
+use sealtasks::{AcquireMode, FileTypes, PathType, SectorId, SectorSize, TaskInput, TaskType};
+use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
+use world::{attempts, world};
+
+const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
+const SECOND_HALF: &[TaskType] =
+    &[TaskType::PreCommit2, TaskType::Commit1, TaskType::Commit2, TaskType::Finalize, TaskType::Fetch];
+const ALL: &[TaskType] = &[
+    TaskType::AddPiece,
+    TaskType::PreCommit1,
+    TaskType::PreCommit2,
+    TaskType::Commit1,
+    TaskType::Commit2,
+    TaskType::Finalize,
+    TaskType::Fetch,
+];
+
+fn worker_a() -> std::sync::Arc<FakeWorker> {
+    FakeWorker::new(Plan { name: "A", seed: 1, tasks: FIRST_HALF, stores: false, sealyard: true })
+}
+
+fn worker_b() -> std::sync::Arc<FakeWorker> {
+    FakeWorker::new(Plan { name: "B", seed: 2, tasks: SECOND_HALF, stores: true, sealyard: true })
+}
+
+fn done(worker: &str) -> Vec<(String, String)> {
+    vec![("done".to_owned(), worker.to_owned())]
+}
+
+#[tokio::test]
+async fn a_pledged_sector_is_sealed_by_two_workers_with_its_files_fetched_between_them() {
+    let world = world().await;
+    let (a, b) = (worker_a(), worker_b());
+    world.join(&a).await;
+    world.join(&b).await;
+    let sector = world.api.pledge_sector().await.expect("a pledge");
+    assert_eq!(sector, SectorId::new(1000, 1));
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+
+    for (task, worker) in
+        [("AP", "A"), ("PC1", "A"), ("PC2", "B"), ("C1", "B"), ("C2", "B"), ("FIN", "B"), ("GET", "B")]
+    {
+        assert_eq!(attempts(&detail, task), done(worker), "{task}");
+    }
+    assert_eq!((detail.verified, detail.chain.as_str(), detail.proof_type), (Some(true), "offline", 5));
+    assert_eq!(detail.proof, Some("03".repeat(192)));
+    // B was told to take the replica over before it built the trees, and the bytes are the attempt's.
+    let fetch = b.call_of("GET").await;
+    let TaskInput::Fetch(input) = &fetch.work else { panic!("{fetch:?}") };
+    assert_eq!(
+        (input.types, input.path_type, input.mode),
+        (FileTypes::SEALED | FileTypes::CACHE, PathType::Sealing, AcquireMode::Move)
+    );
+    let pc2 = b.call_of("PC2").await;
+    assert_eq!(fetch.attempt, pc2.attempt);
+    let bytes =
+        |task: &str| detail.tasks.iter().find(|row| row.task.short() == task).expect("a task").bytes_fetched;
+    assert_eq!((bytes("PC2"), bytes("C1")), (FETCHED, 0));
+    // The unsealed file was permitted to go before it went, and the rest lies in B's storage.
+    assert_eq!(*a.deleted.lock().expect("no panic elsewhere"), ["/remote/unsealed/s-t01000-1"]);
+    assert!(
+        detail.log.iter().any(|(_, kind, text)| kind == "delete_permitted" && text.contains("unsealed")),
+        "{:?}",
+        detail.log
+    );
+    let replica = FileTypes::SEALED | FileTypes::CACHE;
+    let holders = world.api.storage_find(sector, replica, None).await.expect("found");
+    assert_eq!(
+        holders.iter().map(|holder| (holder.can_store, holder.primary)).collect::<Vec<_>>(),
+        [(true, true)]
+    );
+    assert!(world.api.storage_get_locks().await.expect("locks").is_empty());
+    for row in &detail.tasks {
+        assert!(row.queued_ms <= row.started_ms && row.started_ms <= row.ended_ms, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn two_sectors_do_not_share_numbers_and_a_stopped_one_rests_after_c1() {
+    let world = world().await;
+    let all = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
+    world.join(&all).await;
+    let stop = PledgeOptions { stop_after_c1: true, sector_size: None };
+    let first = world.api.pledge(stop).await.expect("a pledge");
+    let second = world.api.pledge_sector().await.expect("a pledge");
+    assert_eq!((first.number.get(), second.number.get()), (1, 2));
+    let rests = world.sector(1, |sector| sector.stopped).await;
+    assert_eq!((rests.state.as_str(), rests.verified, rests.proof.clone()), ("Committing", None, None));
+    assert!(rests.c1_sha256.is_some() && attempts(&rests, "C2").is_empty());
+    world.sector(2, |sector| sector.state == "Proving").await;
+    let summary = world.api.sectors_summary().await.expect("a summary");
+    assert_eq!(
+        summary.into_iter().collect::<Vec<_>>(),
+        [("Committing".to_owned(), 1), ("Proving".to_owned(), 1)]
+    );
+}
+
+#[tokio::test]
+async fn returns_before_the_reply_and_repeated_ones_count_once() {
+    let world = world().await;
+    let (a, b) = (worker_a(), worker_b());
+    a.script("AP", Behaviour::ReturnFirst);
+    a.script("PC1", Behaviour::ReturnTwice);
+    b.script("PC2", Behaviour::ReturnTwice);
+    world.join(&a).await;
+    world.join(&b).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    assert_eq!((attempts(&detail, "AP"), attempts(&detail, "PC1")), (done("A"), done("A")));
+    assert_eq!(attempts(&detail, "PC2"), done("B"));
+}
+
+#[tokio::test]
+async fn a_lotus_worker_s_early_return_waits_for_the_reply_that_names_it() {
+    let world = world().await;
+    let lotus = FakeWorker::new(Plan { name: "L", seed: 4, tasks: ALL, stores: true, sealyard: false });
+    lotus.script("AP", Behaviour::ReturnFirst);
+    // The answer to the call is lost; the return is adopted by sector and method.
+    lotus.script("PC1", Behaviour::LoseAnswer);
+    world.join(&lotus).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    assert_eq!((attempts(&detail, "AP"), attempts(&detail, "PC1")), (done("L"), done("L")));
+    let overview = world.api.overview().await.expect("an overview");
+    assert_eq!((overview.workers[0].kind.as_str(), overview.miner.as_str()), ("lotus", "f01000"));
+    assert!(lotus.next_call().await.attempt.is_none(), "a Lotus worker is told nothing of attempts");
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_a_sealyard_worker_is_asked_for_again_and_the_task_runs_once() {
+    let world = world().await;
+    let all = FakeWorker::new(Plan { name: "W", seed: 5, tasks: ALL, stores: true, sealyard: true });
+    all.script("PC1", Behaviour::LoseBoth);
+    world.join(&all).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = all.call_of("PC1").await;
+    world
+        .sector(1, |sector| {
+            sector.tasks.iter().any(|row| row.task == TaskType::PreCommit1 && row.state == "running")
+        })
+        .await;
+    all.finish(&taken).await;
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    assert_eq!(attempts(&detail, "PC1"), done("W"));
+}
+
+#[tokio::test]
+async fn a_restarted_worker_s_call_and_a_refused_start_become_new_attempts() {
+    let world = world().await;
+    let (a, b) = (worker_a(), worker_b());
+    a.script("PC1", Behaviour::Fail(101));
+    b.script("C1", Behaviour::Refuse);
+    b.script("C1", Behaviour::Refuse);
+    world.join(&a).await;
+    world.join(&b).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    let states = |task: &str| attempts(&detail, task).into_iter().map(|(state, _)| state).collect::<Vec<_>>();
+    assert_eq!(states("PC1"), ["failed", "done"]);
+    assert_eq!(states("C1"), ["failed", "failed", "done"]);
+    let refused = detail.tasks.iter().find(|row| row.task == TaskType::Commit1).expect("a C1");
+    assert!(refused.reason.contains("no room for this now"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_failed_task_leaves_the_sector_in_its_failed_state_with_the_worker_s_words() {
+    let world = world().await;
+    let a = worker_a();
+    a.script("PC1", Behaviour::Fail(0));
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let detail = world.sector(1, |sector| sector.state == "SealPreCommit1Failed").await;
+    assert_eq!(detail.last_error, "it failed [name: A]");
+    assert_eq!(attempts(&detail, "PC1"), [("failed".to_owned(), "A".to_owned())]);
+}
+
+#[tokio::test]
+async fn an_aborted_call_ends_with_the_operator() {
+    let world = world().await;
+    let a = worker_a();
+    a.script("PC1", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = a.call_of("PC1").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+    world.api.sealing_abort(taken.call).await.expect("aborted");
+    let detail = world.sector(1, |sector| sector.state == "SealPreCommit1Failed").await;
+    assert_eq!(detail.last_error, "task aborted");
+    let error = world.api.sealing_abort(taken.call).await.expect_err("it runs no longer").to_string();
+    assert!(error.contains(&taken.call.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_running_call_survives_the_manager_and_is_not_made_twice() {
+    let world = world().await;
+    let a = worker_a();
+    a.script("PC1", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = a.call_of("PC1").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+
+    let world = world.restart().await;
+    world.join(&a).await;
+    a.declare(taken.call.sector, FileTypes::UNSEALED).await;
+    a.finish(&taken).await;
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&detail, "PC1"), done("A"));
+    assert!(a.is_idle().await, "nothing was called again");
+    let b = worker_b();
+    world.join(&b).await;
+    world.sector(1, |sector| sector.state == "Proving").await;
+}
+
+#[tokio::test]
+async fn a_call_that_its_worker_no_longer_holds_after_the_manager_s_restart_is_a_new_attempt() {
+    let world = world().await;
+    let a = worker_a();
+    a.script("PC1", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = a.call_of("PC1").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+
+    let world = world.restart().await;
+    a.forget();
+    a.serve(world.api.clone()).await;
+    a.declare(taken.call.sector, FileTypes::UNSEALED).await;
+    world.join(&a).await;
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&detail, "PC1").len(), 2, "{:?}", detail.tasks);
+    // The old attempt is fenced: its late result is acknowledged, and nothing comes of it.
+    a.finish(&taken).await;
+    let later = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&later, "PC1"), attempts(&detail, "PC1"));
+}
+
+#[tokio::test]
+async fn one_repo_has_one_manager_and_large_sectors_need_a_chain() {
+    let world = world().await;
+    let error = Repo::open(&world.dir.path().join("repo")).expect_err("it is in use").to_string();
+    assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+    for size in [SectorSize::GiB32, SectorSize::GiB64] {
+        let options = PledgeOptions { stop_after_c1: false, sector_size: Some(size) };
+        let error = world.api.pledge(options).await.expect_err("no chain").to_string();
+        assert!(
+            error.contains(&format!("{size} sectors need a chain")) && error.contains("FULLNODE_API_INFO"),
+            "{error}"
+        );
+    }
+    assert!(world.api.sectors_list().await.expect("a list").is_empty());
+}

@@ -1,0 +1,446 @@
+//! A fake worker: takes calls, moves entries in the index as a real one moves files, and answers with canned outputs, in
+//! the ways a test asks for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources};
+use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
+use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
+use sealtasks::{
+    AttemptId, C1Output, CallError, CallErrorCode, CallId, Commitment, FileTypes, FsStat, PathType,
+    Pc1Output, PieceInfo, Proof, SealedCid, SectorId, StorageId, StorageInfo, StorageStanza, TaskInput,
+    TaskOutput, TaskType, UnpaddedPieceSize, UnsealedCid, WorkerId,
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// Bytes that a fake fetch claims to have received.
+pub const FETCHED: u64 = 4096;
+
+/// How a worker deals with its next call of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Accepts, then returns.
+    Work,
+    /// Accepts; the test returns it later.
+    Hold,
+    /// Returns before it answers the call.
+    ReturnFirst,
+    /// Returns the same result twice.
+    ReturnTwice,
+    /// Accepts, then returns this error code.
+    Fail(i64),
+    /// Refuses the call.
+    Refuse,
+    /// Takes the call, but the answer is lost.
+    LoseAnswer,
+    /// As [`Behaviour::LoseAnswer`], and the work is never done.
+    LoseBoth,
+}
+
+/// One call as a fake worker took it.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub call: CallId,
+    pub attempt: Option<AttemptId>,
+    pub work: TaskInput,
+}
+
+pub struct FakeWorker {
+    me: Weak<Self>,
+    name: &'static str,
+    sealyard: bool,
+    session: WorkerId,
+    tasks: BTreeSet<TaskType>,
+    sealing: StorageId,
+    storage: Option<StorageId>,
+    port: OnceLock<u16>,
+    next_call: AtomicU64,
+    script: Mutex<BTreeMap<&'static str, VecDeque<Behaviour>>>,
+    held: Mutex<Vec<Taken>>,
+    manager: Mutex<Option<Arc<dyn ManagerApi>>>,
+    taken: mpsc::UnboundedSender<Taken>,
+    /// Every call it took, in order; the tests are short, so nothing bounds it.
+    pub calls: tokio::sync::Mutex<mpsc::UnboundedReceiver<Taken>>,
+    pub deleted: Arc<Mutex<Vec<String>>>,
+}
+
+/// A worker's making: a Sealyard one unless told otherwise.
+pub struct Plan {
+    pub name: &'static str,
+    pub seed: u64,
+    pub tasks: &'static [TaskType],
+    pub stores: bool,
+    pub sealyard: bool,
+}
+
+impl FakeWorker {
+    pub fn new(plan: Plan) -> Arc<Self> {
+        let (taken, calls) = mpsc::unbounded_channel();
+        let path = |kind: u64| StorageId::from(Uuid::from_u64_pair(plan.seed, kind));
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            name: plan.name,
+            sealyard: plan.sealyard,
+            session: WorkerId(Uuid::from_u64_pair(plan.seed, 0)),
+            tasks: plan.tasks.iter().copied().collect(),
+            sealing: path(1),
+            storage: plan.stores.then(|| path(2)),
+            port: OnceLock::new(),
+            next_call: AtomicU64::new(1),
+            script: Mutex::default(),
+            held: Mutex::default(),
+            manager: Mutex::new(None),
+            taken,
+            calls: tokio::sync::Mutex::new(calls),
+            deleted: Arc::default(),
+        })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/rpc/v0", self.port.get().expect("the worker is served"))
+    }
+
+    /// Its next call of the work with this short code goes like this.
+    pub fn script(&self, code: &'static str, behaviour: Behaviour) {
+        self.script.lock().expect("no panic elsewhere").entry(code).or_default().push_back(behaviour);
+    }
+
+    /// Waits for the next call it takes.
+    pub async fn next_call(&self) -> Taken {
+        let mut calls = self.calls.lock().await;
+        tokio::time::timeout(super::LIMIT, calls.recv())
+            .await
+            .expect("a call in time")
+            .expect("the worker lives")
+    }
+
+    /// Waits for a call of the work with this code; others are passed over.
+    pub async fn call_of(&self, code: &str) -> Taken {
+        loop {
+            let taken = self.next_call().await;
+            if code_of(&taken.work) == code {
+                return taken;
+            }
+        }
+    }
+
+    /// No call is waiting to be looked at.
+    pub async fn is_idle(&self) -> bool {
+        self.calls.lock().await.try_recv().is_err()
+    }
+
+    /// It loses everything it held.
+    pub fn forget(&self) {
+        self.held.lock().expect("no panic elsewhere").clear();
+    }
+
+    /// Serves its files to deletion, and declares its paths to the manager.
+    pub async fn serve(&self, manager: Arc<dyn ManagerApi>) {
+        *self.manager.lock().expect("no panic elsewhere") = Some(manager.clone());
+        if self.port.get().is_none() {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let port = listener.local_addr().expect("an address").port();
+            self.port.set(port).expect("served once");
+            let deleted = self.deleted.clone();
+            let answer = move |method: Method, uri: Uri| async move {
+                if method == Method::DELETE {
+                    deleted.lock().expect("no panic elsewhere").push(uri.path().to_owned());
+                }
+                StatusCode::OK
+            };
+            tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        }
+        let stat =
+            FsStat { capacity: 1 << 40, available: 1 << 40, fs_available: 1 << 40, ..FsStat::default() };
+        for (id, can_seal, can_store) in self.all_paths() {
+            let url = format!("http://127.0.0.1:{}/remote", self.port.get().expect("just set"));
+            let stanza = StorageStanza { weight: 10, can_seal, can_store, ..StorageStanza::default() };
+            manager
+                .storage_attach(StorageInfo { id, urls: vec![url], stanza }, stat)
+                .await
+                .expect("attached");
+        }
+    }
+
+    /// Returns a held call's result.
+    pub async fn finish(&self, taken: &Taken) {
+        let manager = self.manager();
+        self.move_files(&manager, taken.call.sector, &taken.work).await;
+        self.give_back(&manager, taken, Ok(output_of(&taken.work))).await;
+    }
+
+    /// Declares files as if they had lain here before.
+    pub async fn declare(&self, sector: SectorId, types: FileTypes) {
+        let manager = self.manager();
+        manager.storage_declare(self.sealing.clone(), sector, types, true).await.expect("declared");
+    }
+
+    fn manager(&self) -> Arc<dyn ManagerApi> {
+        self.manager.lock().expect("no panic elsewhere").clone().expect("the worker is served")
+    }
+
+    fn all_paths(&self) -> Vec<(StorageId, bool, bool)> {
+        let sealing = (self.sealing.clone(), true, false);
+        let storage = self.storage.clone().map(|id| (id, false, true));
+        std::iter::once(sealing).chain(storage).collect()
+    }
+
+    async fn give_back(
+        &self,
+        manager: &Arc<dyn ManagerApi>,
+        taken: &Taken,
+        result: Result<TaskOutput, CallError>,
+    ) {
+        let fetched = if matches!(taken.work, TaskInput::Fetch(_)) { FETCHED } else { 0 };
+        let account = AttemptAccount { started_ms: 1_000, ended_ms: 1_001, bytes_fetched: fetched };
+        let returned = Returned {
+            method: ReturnMethod::of(&taken.work).expect("work that is called"),
+            result,
+            attempt: taken.attempt,
+            account: self.sealyard.then_some(account),
+        };
+        manager.return_result(taken.call, returned).await.expect("every return is acknowledged");
+        self.held.lock().expect("no panic elsewhere").retain(|held| held.call != taken.call);
+    }
+
+    /// What a real worker does to files, done to the index.
+    async fn move_files(&self, manager: &Arc<dyn ManagerApi>, sector: SectorId, work: &TaskInput) {
+        let (types, to, is_new) = match work {
+            TaskInput::AddPiece(_) => (FileTypes::UNSEALED, self.sealing.clone(), true),
+            TaskInput::PreCommit1(_) => (FileTypes::SEALED | FileTypes::CACHE, self.sealing.clone(), true),
+            TaskInput::Fetch(input) => match (input.path_type, &self.storage) {
+                (PathType::Storage, Some(storage)) => (input.types, storage.clone(), false),
+                _ => (input.types, self.sealing.clone(), false),
+            },
+            TaskInput::Move(input) => (input.types, self.storage.clone().expect("a storing worker"), false),
+            _ => return,
+        };
+        for kind in types.iter() {
+            let holders = manager.storage_find(sector, kind.into(), None).await.expect("found");
+            assert!(is_new || !holders.is_empty(), "{kind} of {sector} lies nowhere");
+            for holder in holders.iter().filter(|holder| holder.id != to) {
+                manager.storage_drop(holder.id.clone(), sector, kind.into()).await.expect("dropped");
+            }
+            manager.storage_declare(to.clone(), sector, kind.into(), true).await.expect("declared");
+        }
+    }
+
+    async fn run(self: Arc<Self>, taken: Taken, behaviour: Behaviour) {
+        let manager = self.manager();
+        let result = match behaviour {
+            Behaviour::Fail(code) => {
+                let message = format!("it failed [name: {}]", self.name);
+                Err(CallError { code: CallErrorCode::from(code), message })
+            }
+            _ => {
+                self.move_files(&manager, taken.call.sector, &taken.work).await;
+                Ok(output_of(&taken.work))
+            }
+        };
+        if behaviour == Behaviour::ReturnTwice {
+            self.give_back(&manager, &taken, result.clone()).await;
+        }
+        self.give_back(&manager, &taken, result).await;
+    }
+}
+
+fn code_of(work: &TaskInput) -> &'static str {
+    match work {
+        TaskInput::Move(_) => "MOVE",
+        other => other.task_type().expect("scheduled work").short(),
+    }
+}
+
+fn output_of(work: &TaskInput) -> TaskOutput {
+    let comm_d = UnsealedCid::new(Commitment::new([1; 32]));
+    match work {
+        TaskInput::AddPiece(input) => {
+            TaskOutput::AddPiece(PieceInfo { size: UnpaddedPieceSize::padded(input.size), cid: comm_d })
+        }
+        TaskInput::PreCommit1(_) => TaskOutput::PreCommit1(Pc1Output(b"{\"labels\":[]}".to_vec())),
+        TaskInput::PreCommit2(_) => {
+            TaskOutput::PreCommit2 { unsealed: comm_d, sealed: SealedCid::new(Commitment::new([2; 32])) }
+        }
+        TaskInput::Commit1(_) => TaskOutput::Commit1(C1Output(b"{\"vanilla\":[]}".to_vec())),
+        TaskInput::Commit2(_) => TaskOutput::Commit2(Proof(vec![3; 192])),
+        TaskInput::Finalize(_) => TaskOutput::Finalize,
+        TaskInput::Fetch(_) => TaskOutput::Fetch,
+        TaskInput::Move(_) => TaskOutput::Move,
+        other => panic!("no canned output for {other:?}"),
+    }
+}
+
+#[async_trait]
+impl WorkerApi for FakeWorker {
+    async fn version(&self) -> ApiResult<u32> {
+        Ok(rpc::versions::WORKER_VERSION)
+    }
+
+    async fn session(&self) -> ApiResult<WorkerId> {
+        Ok(self.session)
+    }
+
+    async fn process_session(&self) -> ApiResult<WorkerId> {
+        Ok(self.session)
+    }
+
+    async fn info(&self) -> ApiResult<WorkerInfo> {
+        let resources = WorkerResources {
+            mem_physical: 64 << 30,
+            mem_used: 0,
+            mem_swap: 0,
+            mem_swap_used: 0,
+            cpus: 16,
+            gpus: Vec::new(),
+            table: None,
+        };
+        Ok(WorkerInfo { hostname: self.name.to_owned(), ignore_resources: false, resources })
+    }
+
+    async fn task_types(&self) -> ApiResult<BTreeSet<TaskType>> {
+        Ok(self.tasks.clone())
+    }
+
+    async fn paths(&self) -> ApiResult<Vec<StoragePath>> {
+        let path = |(id, can_seal, can_store): (StorageId, bool, bool)| StoragePath {
+            id,
+            weight: 10,
+            local_path: "/nowhere".to_owned(),
+            can_seal,
+            can_store,
+        };
+        Ok(self.all_paths().into_iter().map(path).collect())
+    }
+
+    async fn start(&self, job: Job) -> ApiResult<CallId> {
+        let known = |taken: &&Taken| {
+            taken.attempt.is_some() && taken.attempt == job.attempt && taken.work == job.work
+        };
+        if let Some(known) = self.held.lock().expect("no panic elsewhere").iter().find(known) {
+            return Ok(known.call);
+        }
+        let code = code_of(&job.work);
+        let behaviour =
+            self.script.lock().expect("no panic elsewhere").get_mut(code).and_then(VecDeque::pop_front);
+        let behaviour = behaviour.unwrap_or(Behaviour::Work);
+        if behaviour == Behaviour::Refuse {
+            return Err(ApiError::Remote { code: 1, message: "no room for this now".to_owned() });
+        }
+        let number = self.next_call.fetch_add(1, Ordering::Relaxed);
+        let id = Uuid::from_u64_pair(self.session.0.as_u64_pair().0, number);
+        let taken =
+            Taken { call: CallId { sector: job.sector.id, id }, attempt: job.attempt, work: job.work };
+        self.held.lock().expect("no panic elsewhere").push(taken.clone());
+        let own = self.me.upgrade().expect("a worker that is called lives");
+        let call = taken.call;
+        match behaviour {
+            Behaviour::Hold | Behaviour::LoseBoth => {}
+            Behaviour::ReturnFirst => own.run(taken.clone(), Behaviour::Work).await,
+            ref other => drop(tokio::spawn(own.run(taken.clone(), other.clone()))),
+        }
+        self.taken.send(taken).expect("the test listens");
+        match behaviour {
+            Behaviour::LoseAnswer | Behaviour::LoseBoth => {
+                Err(ApiError::Unreachable { url: self.url(), source: "the connection broke".into() })
+            }
+            _ => Ok(call),
+        }
+    }
+
+    async fn abort(&self, call: CallId) -> ApiResult<()> {
+        let held =
+            self.held.lock().expect("no panic elsewhere").iter().find(|held| held.call == call).cloned();
+        let Some(taken) = held else { return Err(ApiError::refused("no such call")) };
+        let manager = self.manager();
+        let error = CallError { code: CallErrorCode::Unknown, message: "task aborted".to_owned() };
+        let own = self.me.upgrade().expect("a worker that is called lives");
+        tokio::spawn(async move { own.give_back(&manager, &taken, Err(error)).await });
+        Ok(())
+    }
+
+    async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>> {
+        Ok(self.sealyard.then_some(hello))
+    }
+
+    async fn state(&self) -> ApiResult<WorkerState> {
+        if !self.sealyard {
+            return Err(ApiError::Remote { code: -32601, message: "method not found".to_owned() });
+        }
+        let held = self.held.lock().expect("no panic elsewhere");
+        let call = |taken: &Taken| HeldCall {
+            call: taken.call.to_string(),
+            attempt: taken.attempt,
+            phase: CallPhase::Running,
+        };
+        Ok(WorkerState {
+            session: self.session,
+            name: self.name.to_owned(),
+            enabled: true,
+            tasks: self.tasks.clone(),
+            pending: BTreeMap::new(),
+            mem_used: 0,
+            mem_swap_used: 0,
+            paths: self.all_paths().into_iter().map(|(id, _, _)| id).collect(),
+            calls: held.iter().map(call).collect(),
+        })
+    }
+
+    async fn task_enable(&self, _task: TaskType) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn task_disable(&self, _task: TaskType) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn remove(&self, _sector: SectorId) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn storage_local(&self) -> ApiResult<BTreeMap<StorageId, PathBuf>> {
+        not_asked()
+    }
+
+    async fn storage_add_local(&self, _path: PathBuf) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn storage_detach_local(&self, _path: PathBuf) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn storage_detach_all(&self) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn storage_redeclare_local(&self, _path: Option<StorageId>, _missing: Missing) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn enabled(&self) -> ApiResult<bool> {
+        Ok(true)
+    }
+
+    async fn set_enabled(&self, _enabled: bool) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn wait_quiet(&self) -> ApiResult<()> {
+        not_asked()
+    }
+
+    async fn shutdown(&self) -> ApiResult<()> {
+        not_asked()
+    }
+}
+
+fn not_asked<T>() -> ApiResult<T> {
+    Err(ApiError::refused("a manager asks no worker for this"))
+}

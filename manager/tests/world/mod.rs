@@ -1,0 +1,142 @@
+//! A manager on a temporary repo with fake workers: real durable state, scheduler, index and (where used) sockets; the
+//! tasks' outputs are canned, since nothing is proven here.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod fake_worker;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use manager::{
+    BackOff, Dialer, InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer,
+    Timing, Verifier,
+};
+use rpc::extension::SectorDetail;
+use rpc::{ApiError, ApiResult, ManagerApi, Transport, WorkerApi};
+use sealtasks::{ActorId, SectorRef, SectorSize, VerifyInput};
+use tempfile::TempDir;
+
+use fake_worker::FakeWorker;
+
+/// Nothing that is waited for takes longer, even on a slow machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The manager under test and what it stands on.
+pub struct World {
+    pub dir: TempDir,
+    pub handle: ManagerHandle,
+    pub api: Arc<dyn ManagerApi>,
+    pub dialer: Arc<FakeDialer>,
+}
+
+/// Finds fake workers by URL; everything else is dialled for real.
+#[derive(Default)]
+pub struct FakeDialer(Mutex<BTreeMap<String, Arc<FakeWorker>>>);
+
+#[async_trait]
+impl Dialer for FakeDialer {
+    async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>> {
+        let known = self.0.lock().expect("no panic elsewhere").get(url).cloned();
+        match known {
+            Some(worker) => Ok(worker),
+            None => RpcDialer.dial(url, token, transport).await,
+        }
+    }
+}
+
+/// Believes every proof.
+struct Believer;
+
+#[async_trait]
+impl Verifier for Believer {
+    async fn verify(&self, _sector: SectorRef, input: VerifyInput) -> Result<bool, String> {
+        Ok(!input.proof.0.is_empty())
+    }
+}
+
+/// Short periods, so that back-offs pass while a test waits for what follows them.
+fn timing() -> Timing {
+    let quick = BackOff { first_ms: 20, most_ms: 100 };
+    Timing {
+        start_back_off: quick,
+        call_again: quick,
+        heartbeat: Duration::from_millis(200),
+        ..Timing::default()
+    }
+}
+
+/// Makes a repo without storage of its own and starts a manager on it.
+pub async fn world() -> World {
+    let dir = TempDir::new().expect("a temporary directory");
+    let options = InitOptions {
+        actor: ActorId::new(1000),
+        sector_size: SectorSize::KiB2,
+        local_storage: LocalStorage::None,
+    };
+    Repo::init(&dir.path().join("repo"), options).expect("a new repo");
+    let dialer = Arc::new(FakeDialer::default());
+    let handle = start(&dir.path().join("repo"), &dialer).await;
+    World { api: handle.api(), dir, handle, dialer }
+}
+
+async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
+    let options = ManagerOptions {
+        repo: Repo::open(repo).expect("the repo is free"),
+        remote_urls: vec!["http://127.0.0.1:9/remote".to_owned()],
+        advertised: None,
+        software: "sealyard test".to_owned(),
+        verifier: Arc::new(Believer),
+        dialer: dialer.clone(),
+        timing: timing(),
+    };
+    Manager::start(options).await.expect("the manager starts")
+}
+
+impl World {
+    /// Makes the worker known under its URL, declares its paths and registers it.
+    pub async fn join(&self, worker: &Arc<FakeWorker>) {
+        worker.serve(self.api.clone()).await;
+        self.dialer.0.lock().expect("no panic elsewhere").insert(worker.url(), worker.clone());
+        self.api.worker_connect(worker.url()).await.expect("the worker is registered");
+    }
+
+    /// Stops the manager and starts another one on the same repo.
+    pub async fn restart(self) -> Self {
+        let Self { dir, handle, api, dialer } = self;
+        handle.stop().await;
+        drop((handle, api));
+        let handle = start(&dir.path().join("repo"), &dialer).await;
+        Self { api: handle.api(), dir, handle, dialer }
+    }
+
+    /// The sector, once `holds` is true of it. Asks again and again: every answer goes through the driver.
+    pub async fn sector(&self, number: u64, holds: impl Fn(&SectorDetail) -> bool) -> SectorDetail {
+        let wait = async {
+            loop {
+                let detail = self.detail(number).await.expect("the sector is there");
+                if holds(&detail) {
+                    return detail;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        match tokio::time::timeout(LIMIT, wait).await {
+            Ok(detail) => detail,
+            Err(_) => panic!("never came: {:#?}", self.detail(number).await),
+        }
+    }
+
+    async fn detail(&self, number: u64) -> Result<SectorDetail, ApiError> {
+        self.api.sector_detail(sealtasks::SectorNumber::new(number)).await
+    }
+}
+
+/// The attempts of one task of a sector: state and worker of each.
+pub fn attempts(detail: &SectorDetail, task: &str) -> Vec<(String, String)> {
+    let of_task = detail.tasks.iter().filter(|row| row.task.short() == task);
+    of_task.map(|row| (row.state.clone(), row.worker.clone().unwrap_or_default())).collect()
+}
