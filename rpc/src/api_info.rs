@@ -122,7 +122,7 @@ impl FromStr for ApiAddress {
             return Ok(Self::Multiaddr(text.parse()?));
         }
         let bad = |detail| ApiInfoError::Url { text: text.chars().take(200).collect(), detail };
-        let url = Url::parse(text)
+        let mut url = Url::parse(text)
             .map_err(|_| bad("expected a multiaddr or a URL such as http://10.0.0.1:2345"))?;
         if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
             return Err(bad("the scheme must be http, https, ws or wss"));
