@@ -6,7 +6,7 @@ use sealtasks::{FileType, SealTaskType, SectorId, StorageId, TaskId};
 
 use crate::queue::{ClassKey, GroupIdx};
 use crate::space::PathIdx;
-use crate::task::State;
+use crate::task::{Phase, State};
 use crate::worker::Worker;
 use crate::{PathFacts, Refusal, Sched, WorkerKey, WorkerProfile};
 
@@ -215,8 +215,7 @@ impl Sched {
         }
     }
 
-    fn waits_staged(&self, id: TaskId) -> bool {
-        use crate::task::Phase;
+    pub(crate) fn waits_staged(&self, id: TaskId) -> bool {
         let phase = self.tasks[&id].binding().map(|binding| binding.phase);
         matches!(phase, Some(Phase::Fetching | Phase::Fetched))
     }

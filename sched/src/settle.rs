@@ -11,6 +11,19 @@ impl Sched {
     pub(crate) fn settle(&mut self) {
         self.fire_timers();
         loop {
+            self.start_all();
+            if !self.call_off_stagings() {
+                break;
+            }
+        }
+        self.stage();
+        // Staging takes no slot, so nothing more can start; only the lists of who may stage have to follow.
+        self.refresh_dirty();
+        self.set_wake();
+    }
+
+    fn start_all(&mut self) {
+        loop {
             self.refresh_dirty();
             self.reserve_for_due();
             if self.start_one_reserved() {
@@ -22,11 +35,6 @@ impl Sched {
                 None => {}
             }
         }
-        self.call_off_stagings();
-        self.stage();
-        // A reservation made for a called-off staging changes what fits on its worker.
-        self.refresh_dirty();
-        self.set_wake();
     }
 
     /// The first waiting task whose type and size fits on some worker and whose class is worth trying.
@@ -150,6 +158,8 @@ impl Sched {
         if is_ready {
             self.queue.remove(class, before);
             self.queue.insert(class, after);
+        } else if self.waits_staged(id) {
+            self.due_staged.insert(id);
         }
     }
 

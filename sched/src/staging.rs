@@ -153,18 +153,25 @@ impl Sched {
     }
 
     /// Calls off staged tasks that another worker could start now while their own cannot, and keeps that worker for them.
-    pub(crate) fn call_off_stagings(&mut self) {
+    /// Returns whether there were any.
+    pub(crate) fn call_off_stagings(&mut self) -> bool {
+        let mut any = false;
         for group in 0..self.queue.groups.len() {
             let state = &self.queue.groups[group];
-            if state.fitting.is_empty() || state.staged.is_empty() || state.reserved.is_some() {
+            if state.fitting.is_empty() || state.staged.is_empty() {
                 continue;
             }
-            let found = state.staged.iter().find_map(|id| Some((*id, self.faster_place(*id)?)));
-            if let Some((id, other)) = found {
+            // One reservation per group: where a staged task holds it, it is that task's turn.
+            let mut waiting =
+                state.staged.iter().filter(|id| state.reserved.is_none_or(|holder| holder == **id));
+            if let Some((id, other)) = waiting.find_map(|id| Some((*id, self.faster_place(*id)?))) {
                 self.call_off(id);
+                self.unreserve(id);
                 self.reserve(id, other);
+                any = true;
             }
         }
+        any
     }
 
     fn faster_place(&self, id: TaskId) -> Option<usize> {

@@ -136,3 +136,23 @@ fn a_due_staging_on_a_lost_worker_keeps_nothing() {
     pc2_worker(&mut world, 2, "two");
     assert_eq!(world.on(second), Some(key(2)));
 }
+
+#[test]
+fn a_due_staging_that_keeps_its_own_worker_still_moves_to_an_idle_one() {
+    let mut world = world(Options::default());
+    let first = world.submit(pc2(1));
+    let mut soon = pc2(2);
+    soon.wait_limit = Some(Millis::new(50));
+    let second = world.submit(soon);
+    world.tick_at(60);
+    assert_eq!(
+        world.sched.snapshot().workers[0].reserved_for,
+        Some(second),
+        "its slot is the next that is free"
+    );
+    pc2_worker(&mut world, 2, "two");
+    let attempt = world.bound[&second].0;
+    assert!(world.log.contains(&Action::Unstage { attempt, worker: key(1) }));
+    world.end(second, Outcome::Unstaged);
+    assert_eq!((world.on(first), world.on(second)), (Some(key(1)), Some(key(2))));
+}
