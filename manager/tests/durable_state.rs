@@ -1,0 +1,182 @@
+//! The durable state alone: epochs, group commit, refusal of what does not apply, and time that never goes back.
+
+use manager::state::{
+    AttemptOutcome, CallStage, MinerIdentity, ReservedSpace, State, StateError, StateEvent,
+};
+use rusqlite::Connection;
+use sealtasks::{
+    ActorId, AttemptId, CallId, FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize, StorageId,
+    TaskId, TaskType, WorkerId,
+};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+fn new_database() -> (TempDir, std::path::PathBuf) {
+    let dir = TempDir::new().expect("a temporary directory");
+    let path = dir.path().join("state.db");
+    let miner = MinerIdentity { actor: ActorId::new(1000), sector_size: SectorSize::KiB2, beacon: [7; 32] };
+    State::create(&path, &miner).expect("a new database");
+    (dir, path)
+}
+
+fn sector(number: u64) -> SectorRef {
+    let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
+    SectorRef { id: SectorId::new(1000, number), proof }
+}
+
+fn pledged(number: u64) -> StateEvent {
+    StateEvent::SectorPledged {
+        sector: sector(number),
+        state: "Packing".to_owned(),
+        record: serde_json::json!({}),
+    }
+}
+
+fn submitted(task: u64, number: u64) -> StateEvent {
+    let (task, step) = (TaskId::new(task), "PC1".to_owned());
+    StateEvent::TaskSubmitted { task, sector: sector(number), task_type: TaskType::PreCommit1, step }
+}
+
+fn bound(attempt: AttemptId) -> StateEvent {
+    let path = StorageId::from(Uuid::from_u128(9));
+    StateEvent::AttemptBound {
+        attempt,
+        worker: WorkerId(Uuid::from_u128(5)),
+        name: "A".to_owned(),
+        url: "http://10.0.0.7:3456/rpc/v0".to_owned(),
+        peer: "sealyard".to_owned(),
+        reservations: vec![ReservedSpace { path, types: FileTypes::SEALED, bytes: 2048 }],
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_restart() {
+    let (_dir, path) = new_database();
+    let attempt = AttemptId { task: TaskId::new(1), attempt: 1 };
+    let call = CallId { sector: SectorId::new(1000, 4), id: Uuid::from_u128(77) };
+    let state = State::open(&path).expect("the first manager");
+    assert_eq!(state.miner().await.expect("the miner").beacon, [7; 32]);
+    state.commit(vec![pledged(4), submitted(1, 4)]).await.expect("a pledge");
+    state.commit(vec![bound(attempt)]).await.expect("a binding");
+    state
+        .commit(vec![StateEvent::CallAccepted { attempt, call, stage: CallStage::Prepare }])
+        .await
+        .expect("a call");
+    drop(state);
+
+    let state = State::open(&path).expect("the second manager");
+    assert_eq!(state.epoch().get(), 2);
+    assert_eq!(state.next_ids().await.expect("the next ids"), (5, 2));
+    let open = state.open_tasks().await.expect("open tasks");
+    let [task] = open.as_slice() else { panic!("{open:?}") };
+    let found = task.open.as_ref().expect("an open attempt");
+    assert_eq!(
+        (task.sector, task.attempts, found.attempt, found.name.as_str()),
+        (sector(4), 1, attempt, "A")
+    );
+    assert_eq!(
+        (found.calls[0].call, found.calls[0].stage, found.calls[0].state.as_str()),
+        (call, CallStage::Prepare, "held")
+    );
+    assert_eq!(found.reservations[0].bytes, 2048);
+    let rows = state.tasks_of(sector(4).id).await.expect("rows");
+    assert_eq!(
+        (rows[0].state.as_str(), rows[0].call.as_deref()),
+        ("acquiring", Some(call.to_string().as_str()))
+    );
+
+    let ended =
+        StateEvent::AttemptEnded { attempt, outcome: AttemptOutcome::Requeued, reason: "lost".to_owned() };
+    state.commit(vec![ended]).await.expect("an end");
+    let open = state.open_tasks().await.expect("open tasks");
+    assert_eq!((open[0].attempts, open[0].open.is_none()), (1, true));
+    let reserved: i64 = Connection::open(&path)
+        .and_then(|db| db.query_row("SELECT count(*) FROM reservation", [], |row| row.get(0)))
+        .expect("a count");
+    assert_eq!(reserved, 0);
+    let log = state.log_of(sector(4).id).await.expect("a log");
+    assert_eq!(log.last().expect("events").text, "attempt 1.1 requeued: lost");
+}
+
+#[tokio::test]
+async fn a_manager_that_was_overtaken_can_commit_nothing() {
+    let (_dir, path) = new_database();
+    let old = State::open(&path).expect("the first manager");
+    let new = State::open(&path).expect("the second manager");
+    let error = old.commit(vec![pledged(1)]).await.expect_err("an older epoch");
+    assert!(
+        matches!(error, StateError::StaleEpoch { ours, newest } if ours == old.epoch() && newest == new.epoch())
+    );
+    assert_eq!(error.code(), "MGR003");
+    assert!(new.sectors().await.expect("sectors").is_empty());
+    new.commit(vec![pledged(1)]).await.expect("the newest epoch commits");
+}
+
+#[tokio::test]
+async fn commits_that_wait_together_are_one_transaction() {
+    const COMMITS: u64 = 50;
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("a manager");
+    // While another connection holds the write lock, the writer waits in its first transaction.
+    let other = Connection::open(&path).expect("a second connection");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    let mut commits = JoinSet::new();
+    for number in 1..=COMMITS {
+        let state = state.clone();
+        commits.spawn(async move { state.commit(vec![pledged(number)]).await });
+    }
+    // The test's runtime has one thread: after a turn of all tasks every submission is in the channel.
+    tokio::task::yield_now().await;
+    other.execute_batch("COMMIT").expect("the lock is free");
+    while let Some(done) = commits.join_next().await {
+        done.expect("no panic").expect("a commit");
+    }
+    assert_eq!(state.sectors().await.expect("sectors").len() as u64, COMMITS);
+    assert!(state.batches() <= 2, "{} transactions for {COMMITS} commits", state.batches());
+}
+
+#[tokio::test]
+async fn a_submission_that_does_not_apply_leaves_nothing_and_spoils_no_other() {
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("a manager");
+    let stray = bound(AttemptId { task: TaskId::new(99), attempt: 1 });
+    let (good, bad) = tokio::join!(state.commit(vec![pledged(1)]), state.commit(vec![pledged(2), stray]));
+    good.expect("the good one stands");
+    bad.expect_err("no such task");
+    let kept: Vec<_> = state.sectors().await.expect("sectors").into_iter().map(|row| row.sector).collect();
+    assert_eq!(kept, [sector(1)]);
+    let ended = StateEvent::AttemptEnded {
+        attempt: AttemptId { task: TaskId::new(1), attempt: 1 },
+        outcome: AttemptOutcome::Done,
+        reason: String::new(),
+    };
+    let error = state.commit(vec![ended]).await.expect_err("no such attempt");
+    assert!(matches!(error, StateError::Inapplicable { kind: "attempt_ended", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_of_another_version_is_left_alone() {
+    let (dir, path) = new_database();
+    Connection::open(&path)
+        .and_then(|db| db.pragma_update(None, "user_version", 2))
+        .expect("another version");
+    let before = std::fs::read(&path).expect("its bytes");
+    let error = State::open(&path).map(|_| ()).expect_err("unknown").to_string();
+    assert!(error.contains("schema version 2") && error.contains("reads 1"), "{error}");
+    assert_eq!(std::fs::read(&path).expect("its bytes"), before);
+    let missing = State::open(&dir.path().join("nothing.db")).map(|_| ()).expect_err("none").to_string();
+    assert!(missing.contains("sealyard init"), "{missing}");
+    assert!(!dir.path().join("nothing.db").exists());
+}
+
+#[tokio::test]
+async fn time_never_goes_back_behind_what_is_stored() {
+    let (_dir, path) = new_database();
+    let future = 4_000_000_000_000_i64;
+    Connection::open(&path)
+        .and_then(|db| db.execute("UPDATE counter SET value = ?1 WHERE name = 'last_ms'", [future]))
+        .expect("a stored time");
+    let state = State::open(&path).expect("a manager");
+    assert_eq!(state.now_ms(), 4_000_000_000_000);
+}
