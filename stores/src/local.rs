@@ -140,7 +140,7 @@ impl Local {
         self.open_one(dir).await
     }
 
-    /// Opens a storage path and adds it to `storage.json`. An open one is only added.
+    /// Opens a storage path and adds it to `storage.json`.
     ///
     /// # Errors
     /// As [`Local::open_path`], and when `storage.json` cannot be written; the path then is not open either.

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pieces::PartialFile;
 use sealtasks::{FileType, RegisteredSealProof, SectorId, StorageId, UnpaddedOffset};
+use tokio::sync::Semaphore;
 
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Local, chain};
@@ -30,6 +31,9 @@ use crate::wire::FsStatJson;
 /// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Only the
 /// manager sends it, after it has recorded the decision. A peer that is no Sealyard ignores it and deletes anyway.
 pub const PERMIT_HEADER: &str = "x-sealyard-permit";
+
+/// Bodies sent at once, each with a thread of its own; a further request waits for its turn.
+const SENDERS_MAX: usize = 64;
 
 /// At most so many ids in `?keep=`.
 const KEEP_MAX: usize = 64;
@@ -47,7 +51,7 @@ pub trait VerifyToken: Send + Sync + 'static {
 /// The routes under `/remote`. Every request needs a token with permission `admin`, in `Authorization: Bearer` or
 /// `?token=`.
 pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
-    let server = Server { local, verify, peer: Peer::new() };
+    let server = Server { local, verify, peer: Peer::new(), senders: Arc::new(Semaphore::new(SENDERS_MAX)) };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
@@ -55,6 +59,7 @@ pub(crate) struct Server {
     local: Arc<Local>,
     verify: Arc<dyn VerifyToken>,
     peer: Peer,
+    senders: Arc<Semaphore>,
 }
 
 /// A request's path, as far as it is one of ours.
@@ -138,11 +143,14 @@ impl Server {
         let (kind, sector) = names(kind, sector)?;
         let found = self.local.file_path(sector, kind).await?;
         let (_, file) = found.ok_or(StoreError::NotFound { sector, kind })?;
-        let with_body = *method == Method::GET;
+        let slot = match *method {
+            Method::GET => Some(Arc::clone(&self.senders).acquire_owned().await?),
+            _ => None,
+        };
         if kind.is_directory() {
-            return Ok(files::directory(file, headers, with_body).await?);
+            return Ok(files::directory(file, headers, slot).await?);
         }
-        Ok(files::file(file, headers, with_body).await?)
+        Ok(files::file(file, headers, slot).await?)
     }
 
     async fn delete(

@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::sync::Arc;
 
 use sealtasks::{ActorId, FileType, FileTypes, PathFilters, PathType, SpaceTable, StorageStanza};
 use stores::{DeletePermit, Index, Local, LocalOptions, StorageMeta, init_path};
@@ -319,22 +318,23 @@ async fn health_is_reported_for_every_path() {
     node.path("a", both()).await;
     let lost = node.path("b", both()).await;
     assert!(node.local.report_health().await.is_empty());
-    assert!(world.index.path_view(&id("a")).expect("known").healthy);
+    assert!(world.index.path_view(&id("b")).expect("known").healthy);
+
+    // Giving room back asks for a new measurement, which then fails.
+    let ids = [(FileType::Sealed, id("b"))].into();
+    drop(node.local.reserve(sector(1), S, &ids, SpaceTable::Sealing).await.expect("fits"));
     fs::rename(&lost, lost.with_extension("away")).expect("away");
-    // A measurement is good for a second; a changed limit asks for a new one.
-    let _ = node.local.redeclare(None, false).await;
-    let fresh = Local::open(LocalOptions {
-        config: node.dir.path().join("storage.json"),
-        urls: vec!["http://y/remote".to_owned()],
-        index: world.index.clone() as Arc<dyn Index>,
-    })
-    .await
-    .expect("opens");
-    assert_eq!(fresh.1.len(), 1, "the lost path is named");
-    world.index.detach(&id("a"), &node.base).await.expect("one URL less");
-    world.index.detach(&id("a"), "http://y/remote").await.expect("gone");
+    assert!(node.local.report_health().await.is_empty());
+    let view = world.index.path_view(&id("b")).expect("known");
+    assert!(!view.healthy && view.error.expect("a reason").contains("cannot measure"));
+    assert!(world.index.path_view(&id("a")).expect("known").healthy);
+
+    world.index.detach(&id("a"), &node.base).await.expect("gone");
     let refused = node.local.report_health().await;
-    assert!(refused.iter().any(|(id, _)| id.as_str() == "a"), "the manager forgot it: declare again");
+    let ids: Vec<_> = refused.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["a"], "the manager forgot it: declare again");
+    node.local.redeclare(Some(&id("a")), false).await.expect("declared");
+    assert!(node.local.report_health().await.is_empty());
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use axum::http::header::{
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 
 use super::range::{self, Part};
 use crate::archive;
@@ -24,12 +25,14 @@ use crate::members::{MANIFEST_HEADER, Manifest};
 const CHUNK: usize = 1 << 20;
 /// Pieces read ahead of the network, per request.
 const CHUNKS_AHEAD: usize = 2;
+/// A peer that takes nothing for so long is given up on.
+const STALL_MAX: Duration = Duration::from_secs(120);
 
-/// A whole file or one range of it.
+/// A whole file or one range of it. The head alone without a slot to send in.
 pub(super) async fn file(
     path: PathBuf,
     headers: &HeaderMap,
-    with_body: bool,
+    slot: Option<OwnedSemaphorePermit>,
 ) -> Result<Response, StoreError> {
     let opening = path.clone();
     let (file, length, modified) = blocking(move || {
@@ -66,19 +69,18 @@ pub(super) async fn file(
     if let Some(modified) = modified {
         response = response.header(LAST_MODIFIED, httpdate::fmt_http_date(modified));
     }
-    let body = if with_body {
-        stream(move |emit| send_part(&path, file, first, count, emit))
-    } else {
-        Body::empty()
+    let body = match slot {
+        Some(slot) => stream(slot, move |emit| send_part(&path, file, first, count, emit)),
+        None => Body::empty(),
     };
     Ok(response.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response()))
 }
 
-/// A directory as tar, with its manifest in a header.
+/// A directory as tar, with its manifest in a header. The head alone without a slot to send in.
 pub(super) async fn directory(
     path: PathBuf,
     headers: &HeaderMap,
-    with_body: bool,
+    slot: Option<OwnedSemaphorePermit>,
 ) -> Result<Response, StoreError> {
     if headers.contains_key(RANGE) {
         return Err(StoreError::Archive {
@@ -90,27 +92,60 @@ pub(super) async fn directory(
     let response = Response::builder()
         .header(CONTENT_TYPE, "application/x-tar")
         .header(MANIFEST_HEADER, manifest.to_header());
-    let body =
-        if with_body { stream(move |emit| archive::send(&path, &manifest, emit)) } else { Body::empty() };
+    let body = match slot {
+        Some(slot) => stream(slot, move |emit| archive::send(&path, &manifest, emit)),
+        None => Body::empty(),
+    };
     // A file name that fits no header is no sector's file.
     response.body(body).map_err(|error| StoreError::Archive { reason: format!("its manifest: {error}") })
 }
 
-/// A body filled from a blocking thread. A failure there breaks the connection, so that the peer sees it.
+/// One step of a body. A sender that stops without `Done` has failed, whatever the reason.
+enum Piece {
+    Data(Bytes),
+    Failed(StoreError),
+    Done,
+}
+
+/// A body filled from a blocking thread. A failure there breaks the connection, so that the peer sees it: a tar stream
+/// that merely ended early would look whole to Lotus.
 fn stream(
+    slot: OwnedSemaphorePermit,
     produce: impl FnOnce(&mut dyn FnMut(Bytes) -> bool) -> Result<(), StoreError> + Send + 'static,
 ) -> Body {
-    let (send, receive) = mpsc::channel::<Result<Bytes, StoreError>>(CHUNKS_AHEAD);
+    let (send, receive) = mpsc::channel(CHUNKS_AHEAD);
+    let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
-        let result = produce(&mut |chunk| send.blocking_send(Ok(chunk)).is_ok());
-        if let Err(error) = result {
-            tracing::warn!(error = crate::local::chain(&error), "sending a sector file failed");
-            // Nobody listening is no further harm.
-            let _ = send.blocking_send(Err(error));
+        let _slot = slot;
+        // The receiver goes away with the connection; a peer that stops reading is given up on.
+        let hand_on = |piece| {
+            let sent = runtime.block_on(timeout(STALL_MAX, send.send(piece)));
+            matches!(sent, Ok(Ok(())))
+        };
+        let mut heard = true;
+        let result = produce(&mut |chunk| {
+            heard = heard && hand_on(Piece::Data(chunk));
+            heard
+        });
+        let last = match result {
+            Ok(()) => Piece::Done,
+            Err(error) => {
+                tracing::warn!(error = crate::local::chain(&error), "sending a sector file failed");
+                Piece::Failed(error)
+            }
+        };
+        if heard {
+            hand_on(last);
         }
     });
-    Body::from_stream(futures_util::stream::unfold(receive, |mut receive| async move {
-        receive.recv().await.map(|chunk| (chunk, receive))
+    Body::from_stream(futures_util::stream::unfold(Some(receive), |receive| async move {
+        let mut receive = receive?;
+        match receive.recv().await {
+            Some(Piece::Data(chunk)) => Some((Ok(chunk), Some(receive))),
+            Some(Piece::Done) => None,
+            Some(Piece::Failed(error)) => Some((Err(error), None)),
+            None => Some((Err(StoreError::Lost { what: "sending a sector file" }), None)),
+        }
     }))
 }
 
@@ -149,4 +184,46 @@ async fn blocking<T: Send + 'static>(
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    async fn collect(
+        produce: impl FnOnce(&mut dyn FnMut(Bytes) -> bool) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<Bytes, axum::Error> {
+        let slot = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a slot");
+        stream(slot, produce).collect().await.map(|body| body.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn only_a_sender_that_finished_ends_its_body() {
+        let whole = collect(|emit| {
+            emit(Bytes::from_static(b"ab"));
+            emit(Bytes::from_static(b"c"));
+            Ok(())
+        });
+        assert_eq!(whole.await.expect("whole"), "abc");
+        let failed = collect(|emit| {
+            emit(Bytes::from_static(b"ab"));
+            Err(StoreError::Lost { what: "the disk" })
+        });
+        assert!(failed.await.is_err());
+        assert!(collect(|_| std::panic::resume_unwind(Box::new("gone"))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_shrinks_while_it_is_sent_is_a_broken_body() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("p_aux"), [1; 63]).expect("written");
+        let manifest: Manifest = [("p_aux".to_owned(), 64)].into_iter().collect();
+        let path = dir.path().to_owned();
+        assert!(collect(move |emit| archive::send(&path, &manifest, emit)).await.is_err());
+    }
 }
