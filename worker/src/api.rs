@@ -2,22 +2,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use axum::Router;
 use rpc::api::{Missing, StoragePath, WorkerInfo, WorkerResources};
 use rpc::extension::{Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
-use rpc::{ApiError, ApiResult, Job, WorkerApi};
+use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
 use sealtasks::{CallId, FileType, SectorId, StorageId, TaskType, WorkerId};
-use stores::{Index as _, StoreError};
+use stores::{Index as _, StoreError, VerifyToken, fetch_router};
 
+use crate::auth::ManagerTokens;
 use crate::error::chain;
 use crate::worker::WorkerHandle;
 use crate::{call, resources};
 
 /// File types that `Remove` removes. Source: Lotus's worker, which leaves update files alone.
 const REMOVED: [FileType; 3] = [FileType::Sealed, FileType::Cache, FileType::Unsealed];
+
+impl WorkerHandle {
+    /// Everything that this worker serves on its port: `/rpc/v0`, the push streams of pieces, and `/remote`.
+    pub fn router(&self, tokens: Arc<ManagerTokens>) -> Router {
+        let streams = PushStreams::new();
+        let methods = worker_methods(Arc::new(self.clone()), streams.clone());
+        let verify = Arc::clone(&tokens) as Arc<dyn VerifyToken>;
+        rpc_router(methods, tokens, streams).merge(fetch_router(Arc::clone(&self.shared().local), verify))
+    }
+}
 
 fn store(error: StoreError) -> ApiError {
     ApiError::refused(chain(&error))

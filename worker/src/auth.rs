@@ -1,48 +1,50 @@
-//! Who may call this worker: the manager says what a token allows.
+//! Who may call this worker and fetch its files: the manager says what a token allows. Nothing is remembered, so that
+//! a token that the manager takes back opens nothing from then on.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use rpc::{ApiResult, ManagerApi, Permission};
+use async_trait::async_trait;
+use rpc::server::{AskManager, AuthError};
+use rpc::{Authenticate, ManagerApi, Permission};
+use stores::VerifyToken;
 
-/// How long the manager's word on a token counts. A token taken back works this much longer.
-const TRUST: Duration = Duration::from_secs(60);
-/// Most tokens remembered; beyond, all are forgotten and asked for again.
-const TOKENS_MAX: usize = 1024;
-
-/// Asks the manager what tokens allow, and remembers its answers for a minute: transfers ask once per request.
-pub struct ManagerTokens {
-    manager: Arc<dyn ManagerApi>,
-    known: Mutex<BTreeMap<String, (Instant, Vec<Permission>)>>,
-}
+/// Tokens as one manager knows them.
+pub struct ManagerTokens(AskManager);
 
 impl ManagerTokens {
     /// Tokens as this manager knows them.
     pub fn new(manager: Arc<dyn ManagerApi>) -> Self {
-        Self { manager, known: Mutex::default() }
+        Self(AskManager(manager))
     }
+}
 
-    /// What `token` allows.
-    ///
-    /// # Errors
-    /// The manager does not know the token, or does not answer.
-    pub async fn allowed(&self, token: &str) -> ApiResult<Vec<Permission>> {
-        if let Some((since, permissions)) = self.known().get(token)
-            && since.elapsed() < TRUST
-        {
-            return Ok(permissions.clone());
-        }
-        let permissions = self.manager.auth_verify(token.to_owned()).await?;
-        let mut known = self.known();
-        if known.len() >= TOKENS_MAX {
-            known.clear();
-        }
-        known.insert(token.to_owned(), (Instant::now(), permissions.clone()));
-        Ok(permissions)
+#[async_trait]
+impl Authenticate for ManagerTokens {
+    async fn permissions(&self, token: &str) -> Result<Vec<Permission>, AuthError> {
+        self.0.permissions(token).await
     }
+}
 
-    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Instant, Vec<Permission>)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+#[async_trait]
+impl VerifyToken for ManagerTokens {
+    async fn permissions(&self, token: &str) -> Option<Vec<String>> {
+        let allowed = match self.0.permissions(token).await {
+            Ok(allowed) => allowed,
+            Err(error) => {
+                tracing::warn!(%error, "a token for fetching files is refused");
+                return None;
+            }
+        };
+        Some(allowed.into_iter().map(|permission| name(permission).to_owned()).collect())
+    }
+}
+
+/// A permission's name in a token.
+const fn name(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Read => "read",
+        Permission::Write => "write",
+        Permission::Sign => "sign",
+        Permission::Admin => "admin",
     }
 }

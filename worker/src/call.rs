@@ -184,7 +184,8 @@ impl Call<'_> {
         let data = self.piece_stream(&work, data).await?;
         let held = self.acquire(&work).await?;
         let unseals = matches!(work, TaskInput::Unseal(_));
-        let output = match self.run_executor(work, data, &held).await {
+        let ran = self.run_executor(work, data, &held).await;
+        let output = match ran.and_then(|output| made(&held).map(|()| output)) {
             Ok(output) => output,
             Err(failure) => {
                 let created = held.created.clone();
@@ -287,8 +288,6 @@ impl Call<'_> {
         let task = work.task_type().ok_or_else(|| environment("verification is no task of a worker"))?;
         let sector = self.accepted.sector;
         let dir = shared.call_dir(call.id);
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| environment(&format!("{} cannot be made: {error}", dir.display())))?;
         let (params, size) = (Arc::clone(&shared.params), sector.proof.sector_size());
         let parameters =
             tokio::task::spawn_blocking(move || params.environment(size)).await.unwrap_or_default();
@@ -301,7 +300,7 @@ impl Call<'_> {
         if self.stop.is_cancelled() {
             return Err(aborted());
         }
-        let executor = shared.executor.spawn(run)?;
+        let executor = shared.executor.spawn(run).await?;
         self.started_ms = Some(now_ms());
         let mark = executor.mark().clone();
         let pid = mark.pid;
@@ -353,6 +352,17 @@ impl Call<'_> {
             done = work => Ok(done),
         }
     }
+}
+
+/// Checks that an executor that reports success made its files: what is declared must be there.
+fn made(held: &Held) -> Outcome<()> {
+    for kind in held.allocated.iter() {
+        if let Some(path) = held.acquired.files.0.get(&kind).filter(|path| path.symlink_metadata().is_err()) {
+            let message = format!("the executor reports success but made no {kind} at {}", path.display());
+            return Err(ExecutorFailure { class: FailureClass::Compute, message });
+        }
+    }
+    Ok(())
 }
 
 fn store_failure(error: &StoreError) -> ExecutorFailure {

@@ -74,9 +74,9 @@ impl Calls {
         self.held().len()
     }
 
-    /// Whether nothing acquires or runs.
-    pub(crate) fn quiet(&self) -> bool {
-        self.held().values().all(|held| held.phase == CallPhase::Returning)
+    /// How many acquire or run.
+    pub(crate) fn busy(&self) -> usize {
+        self.held().values().filter(|held| held.phase != CallPhase::Returning).count()
     }
 
     /// The running executors.

@@ -46,7 +46,7 @@ pub struct ExecutorOptions {
 
 /// One run to be started.
 pub(crate) struct Run {
-    /// The call's directory; it exists and is empty.
+    /// The call's directory; made if need be.
     pub dir: PathBuf,
     /// The task it is scheduled as.
     pub task: TaskType,
@@ -72,16 +72,22 @@ impl ExecutorOptions {
     ///
     /// # Errors
     /// Class `Environment`: the program cannot be started or its directory cannot be written.
-    pub(crate) fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
+    pub(crate) async fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
         let Run { dir, task, request, parameters, data } = run;
         let program = self.program.display();
         let broken = |what: &str, error: &dyn std::fmt::Display| ExecutorFailure {
             class: FailureClass::Environment,
             message: format!("executor {program}: {what}: {error}"),
         };
-        let bytes = serde_json::to_vec(&request).map_err(|e| broken("request.json", &e))?;
-        std::fs::write(dir.join("request.json"), bytes).map_err(|e| broken("request.json", &e))?;
-        let log = File::create(dir.join("log")).map_err(|e| broken("log", &e))?;
+        // A Commit2 request is as long as Commit1's output.
+        let place = dir.clone();
+        let (request, log) = tokio::task::spawn_blocking(move || {
+            let log = write_request(&place, &request)?;
+            std::io::Result::Ok((request, log))
+        })
+        .await
+        .map_err(|error| broken("request.json", &error))?
+        .map_err(|error| broken("request.json", &error))?;
         let errors = log.try_clone().map_err(|e| broken("log", &e))?;
 
         let mut command = Command::new(&self.program);
@@ -173,6 +179,13 @@ impl Executor {
             Ok(Ok(_) | Err(FeedError::Executor)) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Makes the call's directory with the request in it and gives the log to be written.
+fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join("request.json"), serde_json::to_vec(request)?)?;
+    File::create(dir.join("log"))
 }
 
 /// Gives the child `reader` as descriptor 3.

@@ -214,8 +214,8 @@ impl Membership {
         self.pushes = peer.is_some_and(|peer| peer.features.contains("push-state"));
         if !self.pushes {
             // A Lotus manager believes a newly connected worker to be idle and would overload a busy one.
-            let calls = self.shared.calls.list().len();
-            if !self.shared.calls.quiet() {
+            let calls = self.shared.calls.busy();
+            if calls > 0 {
                 (self.options.status)(Status::WaitingForCalls { calls });
                 self.shared.wait_quiet().await;
             }
@@ -249,7 +249,8 @@ impl Membership {
         loop {
             let checked = tokio::select! {
                 _ = beat.tick() => self.check().await,
-                _ = changes.changed() => Ok(()),
+                // While the manager is lost only the heartbeat finds it again.
+                _ = changes.changed(), if !lost => Ok(()),
             };
             let done = match checked {
                 Ok(()) => self.push().await,
@@ -282,7 +283,7 @@ impl Membership {
     }
 
     async fn push(&mut self) -> Result<(), String> {
-        if !self.pushes || self.joined.is_none() {
+        if !self.pushes {
             return Ok(());
         }
         match self.shared.manager.worker_state(self.shared.state().await).await {

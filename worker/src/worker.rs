@@ -1,7 +1,7 @@
 //! A worker: what it is made of, how it starts and how it ends.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -146,8 +146,9 @@ impl Worker {
             .await
             .map_err(|_| WorkerError::Closed)??;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
-        end_earlier_life(&journal, &options.name).await?;
-        sweep_call_dirs(&options.repo.dir().join("calls"))?;
+        let calls = options.repo.dir().join("calls");
+        end_earlier_life(&journal, &options.name, &calls).await?;
+        sweep_call_dirs(&calls)?;
         journal.run(move |journal| journal.begin_life(session)).await?;
 
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
@@ -272,7 +273,7 @@ impl Shared {
     /// Returns when nothing acquires or runs.
     pub(crate) async fn wait_quiet(&self) {
         let mut changes = self.changes();
-        while !self.calls.quiet() {
+        while self.calls.busy() > 0 {
             // The sender lives as long as `self`.
             let _ = changes.changed().await;
         }
@@ -317,9 +318,11 @@ impl Shared {
 
 /// Ends what an earlier life left unfinished: kills its executors, removes the files that they had begun, and journals
 /// each call as restarted.
-async fn end_earlier_life(journal: &Journal, name: &str) -> Result<(), WorkerError> {
+async fn end_earlier_life(journal: &Journal, name: &str, calls: &Path) -> Result<(), WorkerError> {
     for Unfinished { accepted, process, created } in journal.run(|journal| journal.unfinished()).await? {
-        if let Some(mark) = process {
+        // A worker that died between starting an executor and journalling it left one that only its directory tells.
+        let marks = process.into_iter().chain(process::working_in(&calls.join(accepted.call.id.to_string())));
+        for mark in marks {
             process::end_leftover(&mark).await.map_err(WorkerError::Leftover)?;
         }
         let call = accepted.call;
@@ -354,7 +357,7 @@ pub(crate) fn remove_created(created: &[PathBuf]) {
 }
 
 /// Makes the directory of call directories and removes those that are left: all earlier calls have ended.
-fn sweep_call_dirs(calls: &std::path::Path) -> Result<(), WorkerError> {
+fn sweep_call_dirs(calls: &Path) -> Result<(), WorkerError> {
     let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
     std::fs::create_dir_all(calls).map_err(io)?;
     for entry in std::fs::read_dir(calls).map_err(io)? {

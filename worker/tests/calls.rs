@@ -126,6 +126,17 @@ async fn an_executor_that_says_nothing_has_failed() {
 }
 
 #[tokio::test]
+async fn a_success_without_its_files_is_a_failure() {
+    let world = World::new();
+    world.mode("nothing");
+    let worker = world.start().await;
+    let error = world.returned(start_ok(&worker, pc1(None)).await).await.result.unwrap_err();
+    assert!(error.message.starts_with("the executor reports success but made no sealed at /"), "{error}");
+    assert!(!world.file(FileType::Cache).exists());
+    worker.close().await;
+}
+
+#[tokio::test]
 async fn a_missing_program_is_named() {
     let world = World::new();
     let mut options = world.options(world.with_unsealed());

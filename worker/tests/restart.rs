@@ -4,14 +4,12 @@
 mod scripted;
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use rpc::WorkerApi as _;
 use rpc::extension::CallPhase;
 use scripted::{World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until};
 use sealtasks::{CallErrorCode, FileType};
 use tokio::runtime::Runtime;
-use worker::{Repo, RepoError, WorkerHandle};
 
 /// Runs a life to its last line; then it ends as by a crash.
 fn die_after<R>(life: impl Future<Output = R>) -> R {
@@ -19,18 +17,6 @@ fn die_after<R>(life: impl Future<Output = R>) -> R {
     let told = runtime.block_on(life);
     runtime.shutdown_background();
     told
-}
-
-/// Starts the next life. The lock on the repo goes with the last task of the dead one.
-async fn start_again(world: &World) -> WorkerHandle {
-    let mut ticks = tokio::time::interval(Duration::from_millis(5));
-    let freed = async {
-        while let Err(RepoError::InUse { .. }) = Repo::open(&world.repo_dir()) {
-            ticks.tick().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the repo stays locked");
-    world.start().await
 }
 
 #[test]
@@ -49,7 +35,7 @@ fn an_unfinished_call_is_returned_as_restarted_and_its_executor_and_files_are_go
     assert!(world.file(FileType::Sealed).exists());
 
     Runtime::new().unwrap().block_on(async {
-        let worker = start_again(&world).await;
+        let worker = world.start().await;
         let returned = world.returned(call).await;
         let error = returned.result.unwrap_err();
         assert_eq!(error.code, CallErrorCode::TempWorkerRestart);
@@ -77,7 +63,7 @@ fn a_finished_call_that_nobody_took_is_returned_as_it_ended() {
     });
     world.manager.returns_unreachable.store(false, Ordering::SeqCst);
     Runtime::new().unwrap().block_on(async {
-        let worker = start_again(&world).await;
+        let worker = world.start().await;
         assert_eq!(world.returned(call).await.result, Ok(pc1_output()));
         held(&worker, call, None).await;
         worker.close().await;

@@ -22,7 +22,8 @@ use sealtasks::{
 use tokio::sync::watch;
 use worker::resources::{Swap, detect};
 use worker::{
-    BUILT, ExecutorOptions, FirstPath, Periods, ProofParams, Repo, Worker, WorkerHandle, WorkerOptions,
+    BUILT, ExecutorOptions, FirstPath, Periods, ProofParams, Repo, RepoError, Worker, WorkerHandle,
+    WorkerOptions,
 };
 
 pub use manager::ScriptedManager;
@@ -55,6 +56,7 @@ echo $$ > "$EVIDENCE/pid"
 pwd > "$EVIDENCE/cwd"
 env > "$EVIDENCE/env"
 cp "$4" "$EVIDENCE/request"
+unsealed=$(sed -n 's/.*"unsealed":"\(\/[^"]*\)".*/\1/p' "$4")
 sealed=$(sed -n 's/.*"unsealed":"\(\/[^"]*\)".*/\1/p' "$4")
 sealed=$(sed -n 's/.*"sealed":"\(\/[^"]*\)".*/\1/p' "$4")
 cache=$(sed -n 's/.*"cache":"\(\/[^"]*\)".*/\1/p' "$4")
@@ -62,11 +64,13 @@ if [ "$2" = pc1 ]; then
     mkdir -p "$cache" && echo layer > "$cache/sc-02-data-layer-1.dat"
     head -c 2048 /dev/zero > "$sealed"
 fi
+if [ "$2" = uns ]; then head -c 2052 /dev/zero > "$unsealed"; fi
 if [ "$2" = dc ]; then cat <&3 > "$EVIDENCE/piece"; fi
 case "$MODE" in
     hang) : > "$EVIDENCE/hangs"; cat "$EVIDENCE/gate" ;;
     crash) echo "first words"; echo "famous last words" >&2; kill -9 $$ ;;
     silent) exit 0 ;;
+    nothing) rm -r "$sealed" ;;
 esac
 cp "$EVIDENCE/answer" "$6.tmp" && mv "$6.tmp" "$6"
 "#;
@@ -183,7 +187,16 @@ impl World {
         }
     }
 
+    /// Starts a worker, again if need be: the lock on the repo goes with the last task of an earlier one, and while
+    /// another test forks, its child holds a copy of it for a moment.
     pub async fn start(&self) -> WorkerHandle {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        let freed = async {
+            while let Err(RepoError::InUse { .. }) = Repo::open(&self.repo_dir()) {
+                ticks.tick().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, freed).await.expect("the repo stays locked");
         Worker::start(self.options(self.with_unsealed())).await.unwrap()
     }
 
