@@ -10,6 +10,9 @@ pub(crate) mod storage;
 pub(crate) mod task;
 pub(crate) mod worker;
 
+#[cfg(test)]
+mod golden;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -237,3 +237,37 @@ async fn nobody_there_and_a_wrong_token_are_told_apart() {
         assert!(matches!(error, ApiError::Unauthorized { status: 401, .. }), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_websocket_client_connects_again_when_its_manager_was_restarted() {
+    let bound = std::time::Duration::from_secs(20);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let secret = rpc::Secret::generate().unwrap();
+    let fake = std::sync::Arc::new(crate::fakes::FakeManager::new(secret.clone()));
+    let router = || {
+        let auth = std::sync::Arc::new(secret.clone());
+        rpc::rpc_router(rpc::manager_methods(fake.clone()), auth, rpc::PushStreams::new())
+    };
+    let first = tokio::spawn({
+        let router = router();
+        async move { axum::serve(listener, router).await }
+    });
+    let info = format!("/ip4/127.0.0.1/tcp/{}/http", address.port()).parse().unwrap();
+    let client = rpc::ManagerClient::new(&info, Transport::Ws).unwrap();
+    client.session().await.unwrap();
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    // The server is gone and its websockets with it.
+    let gone = async {
+        while client.session().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(bound, gone).await.expect("the connection ends with the router");
+    assert_eq!(client.session().await.unwrap_err().code(), "RPC001");
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let router = router();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    assert_eq!(client.session().await.unwrap(), sample::SESSION);
+}
