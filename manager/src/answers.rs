@@ -61,7 +61,7 @@ impl Driver {
 
     fn detail(&self, sector: SectorId) -> Option<(SectorDetail, BTreeMap<TaskId, String>)> {
         let record = self.record(sector)?;
-        Some((detail_of(record), self.reasons()))
+        Some((detail_of(record), self.reasons(Some(sector))))
     }
 }
 
@@ -115,7 +115,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
 
 /// Tasks that wait, run, or ended lately.
 pub(crate) async fn jobs(service: &Service) -> ApiResult<Vec<JobView>> {
-    let reasons = service.view(Driver::reasons).await?;
+    let reasons = service.view(|driver| driver.reasons(None)).await?;
     let rows = service.0.state.recent_tasks(ENDED_JOBS_MAX).await.map_err(refusal)?;
     Ok(rows.into_iter().map(|row| job(row, &reasons)).collect())
 }

@@ -95,6 +95,8 @@ pub(crate) struct Attempt {
     scheduled: bool,
     /// Nobody waits for the worker's answer to the present call: it was lost, or the manager has restarted.
     unheard: bool,
+    /// In Unix milliseconds.
+    bound_ms: u64,
     /// When the present call was accepted, in Unix milliseconds; 0 = not yet.
     accepted_ms: u64,
     reservations: Vec<ReservedSpace>,
@@ -126,6 +128,8 @@ enum GivingUp {
 struct Early {
     call: CallId,
     returned: rpc::Returned,
+    /// When it came, in Unix milliseconds.
+    at_ms: u64,
 }
 
 impl Driver {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rpc::api::{StoragePath, WorkerInfo};
-use rpc::extension::{Hello, WorkerState};
+use rpc::extension::{CallPhase, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Transport, WorkerApi, versions};
 use sched::WorkerKey;
 use sealtasks::{AttemptId, CallId, TaskType, WorkerId};
@@ -98,6 +98,13 @@ impl Introduction {
         let call = call.map(|call| call.to_string());
         let calls = self.state.iter().flat_map(|state| &state.calls);
         calls.into_iter().any(|held| held.attempt == Some(attempt) || Some(&held.call) == call.as_ref())
+    }
+
+    /// Calls that run there, with their attempts.
+    pub(crate) fn running(&self) -> Vec<(AttemptId, CallId)> {
+        let calls = self.state.iter().flat_map(|state| &state.calls);
+        let running = calls.filter(|held| held.phase != CallPhase::Returning);
+        running.filter_map(|held| Some((held.attempt?, held.call.parse().ok()?))).collect()
     }
 
     /// Whether it says which calls it holds; a Lotus worker does not.

@@ -219,6 +219,43 @@ async fn a_running_call_survives_the_manager_and_is_not_made_twice() {
 }
 
 #[tokio::test]
+async fn a_task_waits_visibly_for_a_worker_and_again_after_a_refusal() {
+    let world = world().await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let jobs = world.api.jobs().await.expect("jobs");
+    let [job] = jobs.as_slice() else { panic!("{jobs:?}") };
+    assert_eq!((job.state.as_str(), job.task, job.worker.clone()), ("queued", TaskType::AddPiece, None));
+    assert!(!job.reason.is_empty(), "it says why it waits");
+    let request: uuid::Uuid = {
+        let diagnosis = world.api.sched_diag(false).await.expect("a diagnosis");
+        diagnosis["SchedInfo"]["Requests"][0]["SchedId"].as_str().expect("an id").parse().expect("a uuid")
+    };
+    let only_once = worker_a();
+    only_once.script("AP", Behaviour::Refuse);
+    only_once.script("AP", Behaviour::Hold);
+    world.join(&only_once).await;
+    only_once.call_of("AP").await;
+    let detail = world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+    let states: Vec<_> = detail.tasks.iter().map(|row| (row.attempt.attempt, row.state.as_str())).collect();
+    assert_eq!(states, [(1, "failed"), (2, "running")]);
+    let error = world.api.sealing_remove_request(request).await.expect_err("it runs").to_string();
+    assert!(error.contains("abort its call"), "{error}");
+}
+
+#[tokio::test]
+async fn a_removed_request_leaves_its_sector_to_the_operator() {
+    let world = world().await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let diagnosis = world.api.sched_diag(false).await.expect("a diagnosis");
+    let request =
+        diagnosis["SchedInfo"]["Requests"][0]["SchedId"].as_str().expect("an id").parse().expect("a uuid");
+    world.api.sealing_remove_request(request).await.expect("removed");
+    let detail = world.sector(1, |sector| sector.state == "AddPieceFailed").await;
+    assert_eq!(detail.last_error, "removed by the operator");
+    world.api.sealing_remove_request(request).await.expect_err("it is gone");
+}
+
+#[tokio::test]
 async fn a_call_that_its_worker_no_longer_holds_after_the_manager_s_restart_is_a_new_attempt() {
     let world = world().await;
     let a = worker_a();

@@ -78,6 +78,7 @@ impl Driver {
             staged,
             scheduled: true,
             unheard: false,
+            bound_ms: self.now_ms(),
             accepted_ms: 0,
             reservations: reservations.clone(),
             giving_up: None,

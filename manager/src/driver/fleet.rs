@@ -8,7 +8,7 @@ use rpc::api::WorkerInfo;
 use rpc::extension::WorkerState;
 use rpc::{ApiError, WorkerApi};
 use sched::{Event, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
-use sealtasks::{AttemptId, StorageId, TaskType, WorkerId};
+use sealtasks::{AttemptId, CallId, StorageId, TaskType, WorkerId};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Effect, Polled, Reply};
@@ -131,6 +131,7 @@ impl Driver {
             .map(|known| known.key.session)
             .collect();
         let fates = self.fates(&introduction);
+        let running = introduction.running();
         let key = self.key_for(session);
         let mut worker = introduction.into_worker(key);
         tracing::info!(worker = worker.name(), %session, url = worker.url, peer = worker.peer.word(), "registered");
@@ -150,10 +151,22 @@ impl Driver {
         for (attempt, fate) in fates {
             self.decide(attempt, session, fate);
         }
+        self.stop_fenced(session, running);
         for gone in replaced {
             self.worker_gone(gone, "it registered again under another session");
         }
         self.answer(reply, Ok(()));
+    }
+
+    /// Work that runs for an attempt that is over is of no use to anybody, and holds its machine.
+    fn stop_fenced(&mut self, session: WorkerId, running: Vec<(AttemptId, CallId)>) {
+        let Some(api) = self.workers.get(&session).map(|worker| worker.api.clone()) else { return };
+        for (attempt, call) in running {
+            if self.open_mut(attempt).is_none() {
+                tracing::warn!(%attempt, %call, "a worker runs an attempt that is over; it is told to stop");
+                self.effects.push(Effect::Abort { api: api.clone(), attempt, call });
+            }
+        }
     }
 
     fn key_for(&mut self, session: WorkerId) -> WorkerKey {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pipeline::{SectorRecord, Step};
 use rpc::{ReturnMethod, Returned};
 use sched::{Options, Sched};
-use sealtasks::{CallError, TaskInput, TaskOutput};
+use sealtasks::{AttemptId, CallError, TaskInput, TaskOutput};
 
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
@@ -107,6 +107,7 @@ impl Driver {
             staged: false,
             scheduled: false,
             unheard: true,
+            bound_ms: open.bound_ms,
             accepted_ms: 0,
             reservations: open.reservations,
             giving_up: None,
@@ -142,15 +143,14 @@ fn early_of(row: CallRow) -> Option<Early> {
         .inspect_err(|error| tracing::error!(call = %row.call, %error, "a kept result cannot be read"))
         .ok()?;
     let method = ReturnMethod::ALL.into_iter().find(|method| method.short_name() == kept.method)?;
-    Some(Early {
-        call: row.call,
-        returned: Returned { method, result: kept.result, attempt: None, account: None },
-    })
+    let returned = Returned { method, result: kept.result, attempt: kept.attempt, account: None };
+    Some(Early { call: row.call, returned, at_ms: row.returned_ms })
 }
 
 /// How a result that nobody asked for is kept.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Kept {
     pub(super) method: String,
+    pub(super) attempt: Option<AttemptId>,
     pub(super) result: Result<TaskOutput, CallError>,
 }

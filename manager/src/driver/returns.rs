@@ -50,10 +50,12 @@ impl Driver {
         if row.is_none() {
             tracing::warn!(%call, method = returned.method.short_name(), "an unknown call was returned; it is kept");
             let method = returned.method.short_name().to_owned();
-            let kept = Kept { method: method.clone(), result: returned.result.clone() };
+            let (attempt, result) = (returned.attempt, returned.result.clone());
+            let kept = Kept { method: method.clone(), attempt, result };
             let result = serde_json::to_value(&kept).unwrap_or_default();
             self.events.push(StateEvent::CallOrphaned { call, method, result });
-            self.keep_early(Early { call, returned });
+            let at_ms = self.now_ms();
+            self.keep_early(Early { call, returned, at_ms });
         }
         self.answer(reply, Ok(()));
     }
@@ -67,10 +69,18 @@ impl Driver {
 
     /// Looks for a result that came before anybody knew the attempt's call.
     pub(super) fn adopt_early(&mut self, attempt: AttemptId) {
-        let found = self.early.iter().position(|early| {
-            let named = early.returned.attempt == Some(attempt);
-            let task = self.tasks.get(&attempt.task).map(|task| task.sector.id);
-            named || task == Some(early.call.sector) && self.calling(attempt, early.returned.method).is_some()
+        let Some(task) = self.tasks.get(&attempt.task) else { return };
+        let Some(open) = task.open.as_ref().filter(|open| open.id == attempt) else { return };
+        // A result that names no attempt can only be this one's if it came after the binding, from a worker that knows
+        // no attempts: an earlier attempt's result may have been made from another ticket.
+        let found = self.early.iter().position(|early| match early.returned.attempt {
+            Some(named) => named == attempt,
+            None => {
+                !open.peer.is_sealyard()
+                    && early.at_ms >= open.bound_ms
+                    && early.call.sector == task.sector.id
+                    && self.calling(attempt, early.returned.method).is_some()
+            }
         });
         let Some(early) = found.and_then(|at| self.early.remove(at)) else { return };
         if let Some((attempt, stage)) = self.calling(attempt, early.returned.method) {

@@ -19,6 +19,9 @@ const RUN_WAIT_PREPARED: i64 = 1;
 /// Bound, its inputs are not there yet: Lotus's "assigned".
 const RUN_WAIT_ASSIGNED: i64 = 2;
 
+/// Tasks explained in one answer: each costs a pass over the workers, during which nothing is scheduled.
+const REASONS_MAX: usize = 1000;
+
 impl Driver {
     /// Every worker with its load, in Lotus's shape.
     pub(crate) fn worker_stats(&self) -> BTreeMap<WorkerId, WorkerStats> {
@@ -129,12 +132,13 @@ impl Driver {
         servers
     }
 
-    /// Why each waiting task waits, in words.
-    pub(crate) fn reasons(&self) -> BTreeMap<TaskId, String> {
+    /// Why waiting tasks wait, in words: those of one sector, or the oldest of all.
+    pub(crate) fn reasons(&self, sector: Option<SectorId>) -> BTreeMap<TaskId, String> {
         let waiting = self.tasks.values().filter(|task| task.open.is_none());
-        waiting
-            .map(|task| (task.id, self.sched.why(task.id).map_or_else(String::new, |why| why.to_string())))
-            .collect()
+        let asked =
+            waiting.filter(|task| sector.is_none_or(|sector| task.sector.id == sector)).take(REASONS_MAX);
+        let reason = |task: TaskId| self.sched.why(task).map_or_else(String::new, |why| why.to_string());
+        asked.map(|task| (task.id, reason(task.id))).collect()
     }
 }
 

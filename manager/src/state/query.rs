@@ -12,6 +12,9 @@ use super::{State, StateError, database, loaded, schema, stored};
 /// Events of one sector given in one answer; the newest are kept.
 const LOG_ROWS_MAX: i64 = 1000;
 
+/// Open tasks given in one answer, oldest first.
+const OPEN_ROWS_MAX: i64 = 10_000;
+
 /// A sector's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SectorRow {
@@ -55,6 +58,8 @@ pub struct OpenAttempt {
     pub url: String,
     /// `sealyard`, `lotus` or `local`.
     pub peer: String,
+    /// When it was bound, in Unix milliseconds.
+    pub bound_ms: u64,
     /// Its calls, the `Prepare` first.
     pub calls: Vec<CallRow>,
     /// What was promised to it.
@@ -175,22 +180,22 @@ impl State {
         self.read(move |db| {
             let key = (stored("miner", sector.miner.get())?, stored("number", sector.number.get())?);
             let sql = format!("{TASK_COLUMNS} WHERE t.miner = ?1 AND t.number = ?2 ORDER BY t.id, a.attempt");
-            all(db, &sql, key, task_row)
+            task_rows(db, &sql, key)
         })
         .await
     }
 
-    /// Every task that has not ended, and the `ended_max` that ended last; oldest first.
+    /// Tasks that have not ended, the ten thousand oldest at most, and the `ended_max` that ended last; oldest first.
     ///
     /// # Errors
     /// SQLite's, or a damaged row.
     pub async fn recent_tasks(&self, ended_max: u32) -> Result<Vec<TaskRow>, StateError> {
         self.read(move |db| {
             let sql = format!(
-                "{TASK_COLUMNS} WHERE t.ended_ms = 0 OR t.id IN
+                "{TASK_COLUMNS} WHERE t.id IN (SELECT id FROM task WHERE ended_ms = 0 ORDER BY id LIMIT ?2) OR t.id IN
                  (SELECT id FROM task WHERE ended_ms > 0 ORDER BY ended_ms DESC LIMIT ?1) ORDER BY t.id, a.attempt"
             );
-            all(db, &sql, [ended_max], task_row)
+            task_rows(db, &sql, (ended_max, OPEN_ROWS_MAX))
         })
         .await
     }
@@ -222,7 +227,8 @@ const TASK_COLUMNS: &str = "
     SELECT t.id, a.attempt, t.miner, t.number, t.kind, t.step, t.queued_ms,
            coalesce(a.state, t.state), coalesce(a.reason, t.reason), a.name,
            coalesce(a.started_ms, 0), coalesce(a.ended_ms, t.ended_ms), coalesce(a.bytes_fetched, 0),
-           (SELECT id FROM call c WHERE c.task = a.task AND c.attempt = a.attempt ORDER BY c.stage DESC LIMIT 1)
+           (SELECT id FROM call c WHERE c.task = a.task AND c.attempt = a.attempt ORDER BY c.stage DESC LIMIT 1),
+           t.state = 'queued' AND a.attempt = (SELECT max(attempt) FROM attempt l WHERE l.task = t.id)
     FROM task t LEFT JOIN attempt a ON a.task = t.id";
 
 fn open_tasks(db: &Connection) -> Result<Vec<OpenTask>, StateError> {
@@ -248,7 +254,8 @@ fn open_tasks(db: &Connection) -> Result<Vec<OpenTask>, StateError> {
 
 fn open_attempt(db: &Connection, task: TaskId) -> Result<Option<OpenAttempt>, StateError> {
     let id = stored("task", task.get())?;
-    let sql = "SELECT attempt, worker, name, url, peer FROM attempt WHERE task = ?1 AND ended_ms = 0";
+    let sql =
+        "SELECT attempt, worker, name, url, peer, bound_ms FROM attempt WHERE task = ?1 AND ended_ms = 0";
     let mut open = all(db, sql, [id], |row| {
         let worker: String = row.get(1).map_err(column)?;
         let worker = worker.parse().map_err(|_| corrupt("worker session", &worker))?;
@@ -258,6 +265,7 @@ fn open_attempt(db: &Connection, task: TaskId) -> Result<Option<OpenAttempt>, St
             name: row.get(2).map_err(column)?,
             url: row.get(3).map_err(column)?,
             peer: row.get(4).map_err(column)?,
+            bound_ms: loaded("time", row.get(5).map_err(column)?)?,
             calls: Vec::new(),
             reservations: Vec::new(),
         })
@@ -308,6 +316,30 @@ fn call_row(row: &Row<'_>) -> Result<CallRow, StateError> {
         returned_ms: loaded("time", row.get(5).map_err(column)?)?,
         result: row.get(6).map_err(column)?,
     })
+}
+
+/// One row per attempt, and one more for the attempt that a task waits for.
+fn task_rows(db: &Connection, sql: &str, params: impl Params) -> Result<Vec<TaskRow>, StateError> {
+    let rows = all(db, sql, params, |row| {
+        let waits_again: Option<bool> = row.get(14).map_err(column)?;
+        Ok((task_row(row)?, waits_again == Some(true)))
+    })?;
+    let mut found = Vec::with_capacity(rows.len());
+    for (row, waits_again) in rows {
+        let next = waits_again.then(|| TaskRow {
+            attempt: AttemptId { attempt: row.attempt.attempt.saturating_add(1), ..row.attempt },
+            call: None,
+            state: "queued".to_owned(),
+            worker: None,
+            started_ms: 0,
+            ended_ms: 0,
+            bytes_fetched: 0,
+            ..row.clone()
+        });
+        found.push(row);
+        found.extend(next);
+    }
+    Ok(found)
 }
 
 fn task_row(row: &Row<'_>) -> Result<TaskRow, StateError> {
