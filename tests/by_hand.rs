@@ -31,7 +31,8 @@ impl ByHand {
     }
 
     fn worker(home: &Path, name: &str, tasks: &[&str]) -> Daemon {
-        let repo = home.join(name);
+        // Relative, as people type it: the tests' commands run in `home`.
+        let repo = Path::new(name);
         let mut command = sealyard(home);
         command.args(["worker", "run", "--name", name, "--address", "127.0.0.1:0"]);
         command.args(tasks).arg("--worker-repo").arg(repo);

@@ -94,10 +94,11 @@ pub fn rpc_failure(error: ApiError) -> Failure {
     }
 }
 
-/// A path as given, with a leading `~` replaced by the home directory.
+/// A path as given, made absolute, with a leading `~` replaced by the home directory. Executors run in directories of
+/// their own, where a relative path would mean something else.
 pub fn expand(path: &str) -> Result<PathBuf, Failure> {
     let Some(rest) = path.strip_prefix('~') else {
-        return Ok(PathBuf::from(path));
+        return Ok(std::path::absolute(path)?);
     };
     if !(rest.is_empty() || rest.starts_with('/')) {
         return Err(Failure::new(Code::Usage, format!("{path}: only ~ alone is understood, not another user's home")));
