@@ -1,0 +1,208 @@
+//! A Lotus worker at a Sealyard manager: a scripted stand-in (see `lotus`) joins as Lotus does and seals a sector, alone
+//! and together with a Sealyard worker.
+
+mod lotus;
+mod system;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lotus::worker::{LotusWorker, Script, Seen};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use system::{Daemon, ok, sealyard};
+
+/// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
+const SEALING_MAX: Duration = Duration::from_secs(180);
+/// For one event that is due at once.
+const EVENT_MAX: Duration = Duration::from_secs(60);
+
+/// The manager's own worker takes nothing.
+const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
+    AllowCommit = false\nAllowUnseal = false\n";
+
+/// The tasks of a Lotus worker with everything on.
+const ALL: [&str; 8] = [
+    "seal/v0/addpiece",
+    "seal/v0/datacid",
+    "seal/v0/precommit/1",
+    "seal/v0/precommit/2",
+    "seal/v0/commit/2",
+    "seal/v0/unseal",
+    "seal/v0/replicaupdate",
+    "seal/v0/provereplicaupdate/2",
+];
+/// With `--precommit2=false --commit=false`.
+const FIRST_HALF: [&str; 4] =
+    ["seal/v0/addpiece", "seal/v0/datacid", "seal/v0/precommit/1", "seal/v0/unseal"];
+
+fn manager(home: &Path) -> Daemon {
+    ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"]));
+    std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
+    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
+    manager.expect("listening on");
+    manager
+}
+
+fn join(home: &Path, tasks: &[&'static str], script: Script) -> LotusWorker {
+    let said = ok(sealyard(home).args(["auth", "api-info", "--perm", "admin"]));
+    let api_info = said.trim().strip_prefix("MINER_API_INFO=").unwrap_or_else(|| panic!("{said}")).to_owned();
+    LotusWorker::join(home, &api_info, tasks, script)
+}
+
+fn pledge(home: &Path) -> u64 {
+    let said = ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
+    said.trim().strip_prefix("Created CC sector: ").and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// The sector's status once it rests at Commit1.
+fn sealed(home: &Path, number: u64, manager: &mut Daemon, worker: &LotusWorker) -> Value {
+    let begun = Instant::now();
+    loop {
+        let text = ok(sealyard(home).args(["sectors", "status", &number.to_string(), "--json"]));
+        let status: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        if status["c1_sha256"].is_string() && status["stopped"] == true {
+            assert_eq!(status["state"], "Committing", "{}", manager.said());
+            return status;
+        }
+        let (seen, complaints) = (worker.work(), worker.complaints());
+        assert!(begun.elapsed() < SEALING_MAX, "{status:#}\n{seen:#?}\n{complaints:#?}\n{}", manager.said());
+    }
+}
+
+fn none(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// 64 hexadecimal digits as Lotus sends them.
+fn base64_of(digits: &Value) -> Value {
+    STANDARD.encode(hex::decode(digits.as_str().expect("digits")).expect("digits")).into()
+}
+
+/// The result of a task in the order of returns.
+fn returned(worker: &LotusWorker, method: &str) -> Vec<Value> {
+    let returns = worker.trace().all().into_iter().filter_map(|seen| match seen {
+        Seen::Return { method: of, params, answer } if of == method => {
+            assert_eq!(answer, Ok(Value::Null), "{method} {params}");
+            Some(params)
+        }
+        _ => None,
+    });
+    returns.collect()
+}
+
+#[test]
+fn a_lotus_worker_seals_a_sector() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let mut manager = manager(home);
+    let script = Script {
+        loses_first_precommit1: true,
+        returns_early: Some("SealPreCommit2"),
+        returns_twice: Some("SealCommit1"),
+    };
+    let worker = join(home, &ALL, script);
+    was_dialled_as_lotus_dials(&worker);
+
+    let number = pledge(home);
+    let status = sealed(home, number, &mut manager, &worker);
+    worker.trace().wait("the second return of Commit1", EVENT_MAX, |seen| {
+        let is = |one: &&Seen| matches!(one, Seen::Return { method, .. } if method == "ReturnSealCommit1");
+        (seen.iter().filter(is).count() == 2).then_some(())
+    });
+    was_given_lotus_work(&worker, number, &status);
+    let listed = ok(sealyard(home).args(["workers", "list"]));
+    assert!(listed.contains("lotus-stand-in"), "{listed}");
+    let found = ok(sealyard(home).args(["storage", "find", &number.to_string()]));
+    assert!(found.contains(&worker.inner.path.id), "{found}");
+    none(worker.complaints());
+}
+
+/// The callbacks during WorkerConnect, each with an admin token that AuthVerify knew.
+fn was_dialled_as_lotus_dials(worker: &LotusWorker) {
+    let mut methods = Vec::new();
+    let mut tokens = Vec::new();
+    for seen in worker.trace().all() {
+        if let Seen::Call { method, token, .. } = seen {
+            methods.push(method);
+            tokens.push(token);
+        }
+    }
+    assert_eq!(methods[..5], ["Version", "Session", "Info", "TaskTypes", "Paths"].map(str::to_owned));
+    assert!(tokens.iter().all(|token| *token == tokens[0] && !token.is_empty()), "one token for one worker");
+}
+
+/// Every call had Go's shapes (the stand-in has complained otherwise) and carried the right values on.
+fn was_given_lotus_work(worker: &LotusWorker, number: u64, status: &Value) {
+    let work = worker.work();
+    let names: Vec<&str> =
+        work.iter().map(|(method, _)| method.as_str()).filter(|name| *name != "Fetch").collect();
+    let expected = ["AddPiece", "SealPreCommit1", "SealPreCommit1", "SealPreCommit2", "SealCommit1"];
+    assert_eq!(names, expected, "PreCommit1 is called again after code 101");
+    let params = |method: &str| {
+        work.iter().rfind(|(name, _)| name == method).map(|(_, params)| params.clone()).expect(method)
+    };
+    let sector = json!({ "ID": { "Miner": 1000, "Number": number }, "ProofType": 5 });
+
+    let piece = returned(worker, "ReturnAddPiece")[0][1].clone();
+    assert_eq!(params("AddPiece")[2..], [json!(2032), json!({ "Type": "null", "Info": "2032" })]);
+    let (ticket, seed) = (base64_of(&status["ticket"]), base64_of(&status["seed"]));
+    assert_eq!(params("SealPreCommit1"), [sector.clone(), ticket.clone(), json!([piece])]);
+    let precommit1 = returned(worker, "ReturnSealPreCommit1");
+    assert_eq!(precommit1[0][1], Value::Null, "the lost one was returned with Go's zero value");
+    assert_eq!(params("SealPreCommit2"), [sector.clone(), precommit1[1][1].clone()]);
+    let cids = returned(worker, "ReturnSealPreCommit2")[0][1].clone();
+    assert_eq!(params("SealCommit1"), [sector, ticket, seed, json!([piece]), cids.clone()]);
+    assert_eq!(status["comm_d"], cids["Unsealed"]["/"]);
+    assert_eq!(status["comm_r"], cids["Sealed"]["/"]);
+
+    let commit1 = returned(worker, "ReturnSealCommit1");
+    assert_eq!(commit1.len(), 2, "the repeated return is acknowledged too");
+    let bytes = STANDARD.decode(commit1[0][1].as_str().expect("base64")).expect("base64");
+    assert_eq!(status["c1_sha256"], hex::encode(Sha256::digest(bytes)));
+}
+
+#[test]
+fn a_sealyard_worker_takes_the_replica_from_a_lotus_worker() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let mut manager = manager(home);
+    let worker = join(home, &FIRST_HALF, Script::default());
+    let mut command = sealyard(home);
+    command.args(["worker", "run", "--name", "B", "--address", "127.0.0.1:0", "--precommit2", "--commit"]);
+    command.arg("--worker-repo").arg(home.join("B")).env("IPFS_GATEWAY", "http://127.0.0.1:9/ipfs/");
+    let mut sealyard_worker = Daemon::start("B", &mut command);
+    sealyard_worker.expect("registered");
+
+    let number = pledge(home);
+    let status = sealed(home, number, &mut manager, &worker);
+    assert_eq!(status["state"], "Committing");
+    let name = lotus::sector_name(1000, number);
+    for (kind, bit) in [("sealed", 2), ("cache", 4)] {
+        let target = format!("/remote/{kind}/{name}");
+        let asked = |verb: &str| {
+            let is = |seen: &Seen| matches!(seen, Seen::Remote { verb: of, target: at } if of == verb && at.split('?').next() == Some(&target));
+            worker.trace().first(&format!("{verb} {target}"), EVENT_MAX, is)
+        };
+        asked("GET");
+        let Seen::Remote { target, .. } = asked("DELETE") else { unreachable!("it was looked for") };
+        let kept = target.split_once("?keep=").map(|(_, ids)| ids.to_owned()).unwrap_or_default();
+        assert!(uuid::Uuid::try_parse(&kept).is_ok(), "{target} names the one path that keeps it");
+        assert_ne!(kept, worker.inner.path.id);
+        assert!(
+            !worker.inner.path.file(bit, (1000, number)).exists(),
+            "{kind} is deleted on the Lotus worker"
+        );
+        assert!(home.join("B").join(kind).join(&name).exists(), "{kind} is on B");
+    }
+    let names: Vec<String> = worker.work().into_iter().map(|(method, _)| method).collect();
+    assert!(
+        names.iter().all(|name| ["AddPiece", "SealPreCommit1", "Fetch"].contains(&name.as_str())),
+        "{names:?}"
+    );
+    let found = ok(sealyard(home).args(["storage", "find", &number.to_string()]));
+    assert!(found.contains("Sealed, Cache") && found.contains("Worker: B"), "{found}");
+    none(worker.complaints());
+}
