@@ -1,5 +1,6 @@
-//! The paths a request names, checked before they are used.
+//! The paths a request names, checked before they are used, and made durable before a report speaks of them.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,4 +39,33 @@ impl Files<'_> {
             Err(source) => Err(TaskError::Io { doing: "looking at", path: path.to_owned(), source }),
         }
     }
+}
+
+/// Puts a sealed file and a cache directory with its files on stable storage: the report of a task must not outlast, in
+/// a power cut, the files that it speaks of.
+pub(crate) fn make_durable(sealed: &Path, cache: &Path) -> Result<(), TaskError> {
+    let failed = |source| TaskError::Io { doing: "listing", path: cache.to_owned(), source };
+    for entry in std::fs::read_dir(cache).map_err(failed)? {
+        sync(&entry.map_err(failed)?.path())?;
+    }
+    sync(cache)?;
+    sync(sealed)?;
+    [cache, sealed].into_iter().filter_map(Path::parent).try_for_each(sync)
+}
+
+/// Puts one file, or the names in one directory, on stable storage.
+pub(crate) fn sync(path: &Path) -> Result<(), TaskError> {
+    let failed = |source| TaskError::Io { doing: "opening", path: path.to_owned(), source };
+    sync_all(&File::open(path).map_err(failed)?, path)
+}
+
+/// The same for an open file; `path` is for the message.
+pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), TaskError> {
+    file.sync_all().map_err(|source| TaskError::Io { doing: "syncing", path: path.to_owned(), source })
+}
+
+/// Removes one file.
+pub(crate) fn remove(path: &Path) -> Result<(), TaskError> {
+    let failed = |source| TaskError::Io { doing: "removing", path: path.to_owned(), source };
+    std::fs::remove_file(path).map_err(failed)
 }

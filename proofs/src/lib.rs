@@ -18,6 +18,7 @@ mod proof_kind;
 mod seal;
 mod seam;
 pub mod settings;
+mod unencoded;
 mod unseal;
 mod verify;
 

@@ -1,12 +1,9 @@
 //! PreCommit2: the trees and the replica, and a check of both.
 //!
-//! The library turns the sector's data into the replica in place, so a second run on the same file would encode the
-//! replica once more and give a CommR that nothing fits. Therefore the file is compared with tree-d, whose leaves are the
-//! data, before anything is done. A run that finished but whose result was lost is not repeated: its result is taken
-//! from `p_aux`. A run that was cut off in between means PreCommit1 again, and the failure says so.
+//! The library turns the sector's data into the replica in place. A run that was cut off, or that finished and whose
+//! result was lost, is therefore undone before the next one begins: see [`crate::unencoded`]. Only where that cannot be,
+//! because a finished synthetic run has dropped the layers and tree-d, its result is taken from `p_aux`.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -21,16 +18,14 @@ use sealtasks::{
 };
 use serde::Deserialize;
 
-use crate::files::Files;
+use crate::files::{Files, make_durable};
 use crate::seal::{decode, number, prover};
+use crate::unencoded::Unencoded;
 use crate::{TaskError, to_library};
 
 /// How often Commit1 is tried on the result, as Lotus does (`PC2CheckRounds`): a bad tree shows here, hours before it
 /// would cost a failed proof.
 const CHECK_ROUNDS: u8 = 3;
-
-/// Read at a time from either file when they are compared.
-const COMPARE_BYTES: usize = 4 << 20;
 
 /// Builds the trees and the replica; with the ticket in hand it also makes the synthetic proofs and tries Commit1.
 pub(crate) fn pre_commit2(
@@ -51,9 +46,13 @@ pub(crate) fn pre_commit2(
     let (sealed, cache) = (files.existing(FileType::Sealed)?, files.existing(FileType::Cache)?);
     let tree_d = StoreConfig::data_path(cache, &phase1.config.id);
     let result = Product { sector, cache, sealed, tree_d: &tree_d };
-    let output = if holds_data(sealed, &tree_d, sector.proof.sector_size().bytes())? {
+    let bytes = sector.proof.sector_size().bytes();
+    let before = Unencoded { sealed, cache, tree_d: &tree_d, bytes };
+    let output = if before.has_tree()? {
+        before.restore()?;
         let output = seal::seal_pre_commit_phase2(phase1, cache, sealed)
             .map_err(|error| TaskError::library("PreCommit2", &error))?;
+        make_durable(sealed, cache)?;
         if let Some(ticket) = ticket {
             result.check(&output, ticket)?;
         }
@@ -76,26 +75,27 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// The result of a run that finished. Believed only after the self-check; without the ticket there is none.
+    /// The result of a synthetic run that finished. Believed only after the self-check; without the ticket there is none.
     fn of_earlier_run(
         &self,
         comm_d: [u8; 32],
         ticket: Option<Ticket>,
     ) -> Result<SealPreCommitPhase2Output, TaskError> {
-        // t_aux is the last file that the library writes.
-        let finished = self.cache.join("p_aux").is_file() && self.cache.join("t_aux").is_file();
+        let redo = |why: &str| {
+            let tree_d = self.tree_d.display();
+            let problem = format!("has no whole tree-d ({tree_d}) {why}; run PreCommit1 again");
+            TaskError::Input { field: "files.cache", problem }
+        };
+        // The synthetic proofs are checked before tree-d goes.
+        let finished = self.cache.join("syn-porep-vanilla-proofs.dat").is_file();
         let (true, Some(ticket)) = (finished, ticket) else {
-            let problem = format!(
-                "{} does not hold the sector's data any more: an earlier PreCommit2 began to encode it and was cut off; \
-                 run PreCommit1 again",
-                self.sealed.display()
-            );
-            return Err(TaskError::Input { field: "files.sealed", problem });
+            return Err(redo("and no result of an earlier PreCommit2"));
         };
         tracing::info!(sector = %self.sector.id, "an earlier PreCommit2 had finished; its result is checked and taken");
         let registered_proof = to_library(self.sector.proof);
         let output = SealPreCommitPhase2Output { registered_proof, comm_r: self.comm_r()?, comm_d };
-        self.check(&output, ticket)?;
+        self.check(&output, ticket)
+            .map_err(|error| redo(&format!("and an earlier PreCommit2's result is no good ({error})")))?;
         Ok(output)
     }
 
@@ -149,40 +149,11 @@ impl Product<'_> {
                 })?;
         }
         if synthesise {
+            // The proofs must outlast what they were made from.
+            make_durable(sealed, cache)?;
             seal::clear_cache(cache).map_err(|error| TaskError::library("dropping the layers", &error))?;
         }
         Ok(())
-    }
-}
-
-/// Whether `sealed` holds the sector's data still, as PC1 copied it there. Reads both files once.
-fn holds_data(sealed: &Path, tree_d: &Path, bytes: u64) -> Result<bool, TaskError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TaskError::Io { doing: "reading", path, source }
-    };
-    let leaves = match File::open(tree_d) {
-        Ok(file) => file,
-        // Dropped after a finished synthetic run; else the library names it as missing.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(!tree_d.with_file_name("p_aux").is_file());
-        }
-        Err(error) => return Err(io(tree_d)(error)),
-    };
-    let mut leaves = leaves.take(bytes);
-    let mut replica = File::open(sealed).map_err(io(sealed))?;
-    let (mut a, mut b) = (vec![0; COMPARE_BYTES], vec![0; COMPARE_BYTES]);
-    loop {
-        let read = leaves.read(&mut a).map_err(io(tree_d))?;
-        if read == 0 {
-            return Ok(true);
-        }
-        match replica.read_exact(&mut b[..read]) {
-            Ok(()) if a[..read] == b[..read] => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(io(sealed)(error)),
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use sealtasks::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::files::Files;
+use crate::files::{Files, make_durable};
 use crate::{TaskError, to_library};
 
 /// Labels the layers.
@@ -41,6 +41,7 @@ pub(crate) fn pre_commit1(
         &library_pieces(&input.pieces)?,
     )
     .map_err(|error| TaskError::library("PreCommit1", &error))?;
+    make_durable(sealed, cache)?;
     encode("PreCommit1 output", &WithTicket { output: &output, ticket: input.ticket })
         .map(|bytes| TaskOutput::PreCommit1(Pc1Output(bytes)))
 }

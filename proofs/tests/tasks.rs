@@ -197,30 +197,6 @@ fn pc2_takes_the_output_of_a_pc1_program_that_leaves_the_ticket_off() {
 }
 
 #[test]
-fn a_finished_pc2_whose_result_was_lost_gives_it_again() {
-    for number in [5, 10] {
-        let proof = RegisteredSealProof::try_from(number).expect("plain, then synthetic");
-        let world = World::new(SectorRef { id: SectorId::new(1000, 17), proof });
-        let sealed = world.seal(&[Content::Bytes(noise(WHOLE, 1))]);
-        let replica = fs::read(world.path(FileType::Sealed)).expect("the replica");
-        let again = world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: sealed.pc1.clone() }));
-        assert_eq!(again, Ok(TaskOutput::PreCommit2 { unsealed: sealed.unsealed, sealed: sealed.sealed }));
-        assert_eq!(fs::read(world.path(FileType::Sealed)).expect("the replica"), replica, "encoded once");
-    }
-}
-
-#[test]
-fn a_pc2_that_was_cut_off_sends_the_sector_back_to_pc1() {
-    let world = World::new(sector(1000, 18));
-    let sealed = world.seal(&[Content::Bytes(noise(WHOLE, 1))]);
-    let pc2 = || world.run(TaskInput::PreCommit2(PreCommit2Input { pc1: sealed.pc1.clone() }));
-    fs::remove_file(world.path(FileType::Cache).join("t_aux")).expect("removed");
-    assert_fails(pc2(), FailureClass::BadData, &["files.sealed", "PreCommit1 again"]);
-    assert_eq!(world.pre_commit1(&sealed.pieces).expect("PC1 again"), sealed.pc1);
-    assert_eq!(pc2(), Ok(TaskOutput::PreCommit2 { unsealed: sealed.unsealed, sealed: sealed.sealed }));
-}
-
-#[test]
 fn a_wrong_ticket_is_found_by_pc2s_self_check() {
     let world = World::new(sector(1000, 15));
     let pieces = world.add_pieces(&[Content::Zeros(WHOLE)]);
