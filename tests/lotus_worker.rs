@@ -38,10 +38,15 @@ const ALL: [&str; 8] = [
 const FIRST_HALF: [&str; 4] =
     ["seal/v0/addpiece", "seal/v0/datacid", "seal/v0/precommit/1", "seal/v0/unseal"];
 
+/// A manager whose own worker takes nothing.
 fn manager(home: &Path) -> Daemon {
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"]));
     std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
-    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
+    run_manager(home, "127.0.0.1:0")
+}
+
+fn run_manager(home: &Path, address: &str) -> Daemon {
+    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", address]));
     manager.expect("listening on");
     manager
 }
@@ -102,6 +107,7 @@ fn a_lotus_worker_seals_a_sector() {
         loses_first_precommit1: true,
         returns_early: Some("SealPreCommit2"),
         returns_twice: Some("SealCommit1"),
+        holds_back: None,
     };
     let worker = join(home, &ALL, script);
     was_dialled_as_lotus_dials(&worker);
@@ -204,5 +210,39 @@ fn a_sealyard_worker_takes_the_replica_from_a_lotus_worker() {
     );
     let found = ok(sealyard(home).args(["storage", "find", &number.to_string()]));
     assert!(found.contains("Sealed, Cache") && found.contains("Worker: B"), "{found}");
+    none(worker.complaints());
+}
+
+#[test]
+fn a_lotus_worker_returns_to_a_restarted_manager() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let mut first = manager(home);
+    let line = first.expect("listening on");
+    let address =
+        line.split_whitespace().find_map(|word| word.strip_suffix(';')).expect("an address").to_owned();
+    let script = Script { holds_back: Some("SealPreCommit1"), ..Script::default() };
+    let worker = join(home, &ALL, script);
+    let number = pledge(home);
+    worker.trace().first("PreCommit1's end", EVENT_MAX, |seen| matches!(seen, Seen::HeldBack));
+    let killed = std::process::Command::new("kill").args(["-9", &first.id().to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    assert_eq!(first.end(), None, "it was killed");
+
+    let mut second = run_manager(home, &address);
+    // Lotus returns first and registers when it is quiet: the new process must still know the old one's call.
+    worker.let_go();
+    let is = |seen: &Seen| matches!(seen, Seen::Return { method, .. } if method == "ReturnSealPreCommit1");
+    worker.trace().first("PreCommit1's return", EVENT_MAX, is);
+    assert_eq!(returned(&worker, "ReturnSealPreCommit1").len(), 1);
+    worker.join_again();
+    sealed(home, number, &mut second, &worker);
+    let names: Vec<String> =
+        worker.work().into_iter().map(|(method, _)| method).filter(|name| name != "Fetch").collect();
+    assert_eq!(
+        names,
+        ["AddPiece", "SealPreCommit1", "SealPreCommit2", "SealCommit1"],
+        "nothing is done twice"
+    );
     none(worker.complaints());
 }

@@ -1,6 +1,7 @@
 //! What the scripted worker's tasks do: ask the index as Lotus's worker asks, run `sealyard exec`, declare, return.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,8 @@ use crate::system::{COMMAND_MAX, run_within, sealyard, text};
 const UNSEALED: u64 = 1;
 const SEALED: u64 = 2;
 const CACHE: u64 = 4;
+/// A result that is held back longer is lost with its thread.
+const HELD_MAX: Duration = Duration::from_secs(120);
 /// Bytes of a sector.
 const SECTOR_SIZE: u64 = 2048;
 
@@ -58,6 +61,10 @@ impl Inner {
         params.extend(value);
         params.push(error);
         let params = Value::Array(params);
+        if self.script.holds_back == Some(job.method.as_str()) {
+            self.trace.push(Seen::HeldBack);
+            self.trace.first("leave to return", HELD_MAX, |seen| matches!(seen, Seen::LetGo));
+        }
         let times = if self.script.returns_twice == Some(job.method.as_str()) { 2 } else { 1 };
         for _ in 0..times {
             let answer = self.manager.call(&method, params.clone());

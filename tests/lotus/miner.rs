@@ -18,7 +18,7 @@ use super::{fresh_uuid, remote};
 /// A task of a 2 KiB sector takes a second; a loaded machine gets more.
 const RETURN_MAX: Duration = Duration::from_secs(90);
 
-/// The methods a worker may call, with their exact numbers of parameters and the permission that each needs.
+/// The methods a worker may call, with their exact numbers of parameters.
 const METHODS: [(&str, usize); 33] = [
     ("Version", 0),
     ("AuthVerify", 1),
@@ -159,7 +159,7 @@ impl LotusMiner {
         call
     }
 
-    /// The parameters of the last return of this call behind the CallID: value, if there is one, and error.
+    /// What the return of this call carries behind the CallID: value, if the method has one, and error.
     #[track_caller]
     pub fn returned(&self, method: &str, call: &Value) -> Vec<Value> {
         let is = |seen: &Call| seen.method == method && seen.params[0] == *call;

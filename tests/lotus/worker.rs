@@ -66,6 +66,8 @@ pub struct Script {
     pub returns_early: Option<&'static str>,
     /// This task's result is returned twice.
     pub returns_twice: Option<&'static str>,
+    /// This task's result is held back until [`LotusWorker::let_go`].
+    pub holds_back: Option<&'static str>,
 }
 
 /// What the manager did to the worker, and what became of its results.
@@ -75,6 +77,10 @@ pub enum Seen {
     Call { method: String, params: Vec<Value>, token: String },
     /// A request for a file, of a peer with permission admin.
     Remote { verb: String, target: String },
+    /// A result that is held back.
+    HeldBack,
+    /// The test lets it go.
+    LetGo,
     /// A result, and how its taking was answered.
     Return { method: String, params: Value, answer: Result<Value, Failure> },
 }
@@ -117,7 +123,7 @@ impl LotusWorker {
             path: StoragePath::create(&home.join("lotusworker"), Purpose::Sealing),
             home: home.to_owned(),
             manager,
-            address: own.clone(),
+            address: own,
             trace: Trace::new(),
             complaints: Mutex::default(),
             lost_one: AtomicBool::new(false),
@@ -126,12 +132,21 @@ impl LotusWorker {
         inner.declare_paths();
         let handler = Arc::clone(&inner);
         let server = Server::serve(listener, move |request| handler.answer(&request));
-        let session = inner.manager.call("Session", json!([])).expect("Session");
-        assert!(session.as_str().is_some_and(|text| uuid::Uuid::try_parse(text).is_ok()), "{session}");
-        let connected = inner.manager.call("WorkerConnect", json!([format!("http://{own}/rpc/v0")]));
-        assert_eq!(connected, Ok(Value::Null), "WorkerConnect");
+        inner.connect();
         let beat = Some(beat(&inner));
         Self { inner, beat, _server: server }
+    }
+
+    /// What a Lotus worker does when it finds a new session at its manager and is quiet itself: declares everything
+    /// again and registers, the same process as before.
+    pub fn join_again(&self) {
+        self.inner.declare_paths();
+        self.inner.connect();
+    }
+
+    /// Lets a result go that is held back.
+    pub fn let_go(&self) {
+        self.inner.trace.push(Seen::LetGo);
     }
 
     pub fn trace(&self) -> &Trace<Seen> {
@@ -180,7 +195,10 @@ fn beat(inner: &Arc<Inner>) -> (Sender<()>, std::thread::JoinHandle<()>) {
     let thread = std::thread::spawn(move || {
         while stopped.recv_timeout(HEARTBEAT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             for (method, params) in [("Session", json!([])), ("StorageReportHealth", inner.health())] {
-                if let Err(failure) = inner.manager.call(method, params) {
+                // A manager that does not answer is asked again at the next beat.
+                if let Err(failure @ (Failure::Fault(_) | Failure::Status(_))) =
+                    inner.manager.call(method, params)
+                {
                     inner.complain(format!("{method}: {failure:?}"));
                 }
             }
@@ -220,6 +238,15 @@ impl Inner {
             let declared = self.manager.call("StorageDeclareSector", params);
             assert_eq!(declared, Ok(Value::Null), "StorageDeclareSector of {} {number}", type_name(bit));
         }
+    }
+
+    /// The manager's session, then WorkerConnect, during which the manager calls back.
+    fn connect(&self) {
+        let session = self.manager.call("Session", json!([])).expect("Session");
+        assert!(session.as_str().is_some_and(|text| uuid::Uuid::try_parse(text).is_ok()), "{session}");
+        let connected =
+            self.manager.call("WorkerConnect", json!([format!("http://{}/rpc/v0", self.address)]));
+        assert_eq!(connected, Ok(Value::Null), "WorkerConnect");
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Answer {
