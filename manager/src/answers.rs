@@ -107,6 +107,9 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         tasks: Vec::new(),
         log: Vec::new(),
         last_error: match record.failures().last() {
+            Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
+                format!("{}; it waits for `sealyard sectors retry {}`", failure.message, sector.id.number)
+            }
             Some(failure) if failed => failure.message.clone(),
             Some(_) | None => String::new(),
         },
@@ -132,8 +135,7 @@ fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
         None if row.state == "cancelled" => "failed",
         None => row.state.as_str(),
     };
-    let waits = state == "queued";
-    let why = reasons.get(&row.attempt.task).filter(|_| waits);
+    let why = reasons.get(&row.attempt.task).filter(|_| row.ended_ms == 0);
     JobView {
         attempt: row.attempt,
         call: row.call,

@@ -9,6 +9,7 @@
 mod attempts;
 mod fleet;
 mod input;
+mod operator;
 mod places;
 mod restart;
 mod returns;
@@ -24,6 +25,7 @@ use sealtasks::{AttemptId, CallId, SectorId, SectorRef, StorageId, TaskId, TaskI
 use stores::LockGuard;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
@@ -101,6 +103,8 @@ pub(crate) struct Attempt {
     accepted_ms: u64,
     reservations: Vec<ReservedSpace>,
     giving_up: Option<GivingUp>,
+    /// Cancelled when the attempt is over or its worker is gone: its call is no longer repeated.
+    over: CancellationToken,
     _lock: Option<LockGuard>,
 }
 
@@ -198,6 +202,8 @@ impl Driver {
             Input::Sector { sector, event } => self.sector_event(sector, event),
             Input::Released { sector, result } => self.released(sector, result),
             Input::AbortCall { call, reply } => self.abort_call(call, reply),
+            Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),
+            Input::RetrySector { sector, reply } => self.retry_sector(sector, reply),
             Input::RemoveRequest { request, reply } => self.remove_request(request, reply),
             Input::View(view) => view(self),
         }

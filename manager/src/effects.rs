@@ -83,15 +83,15 @@ async fn start(shared: Arc<Shared>, call: StartCall) {
             }
             ApiError::Unreachable { .. } | ApiError::Malformed { .. } => {}
         }
-        if call.gone.is_cancelled() {
-            // Its successor's registration decides what becomes of the attempt.
+        if call.over.is_cancelled() {
+            // The attempt has ended, or its worker's successor tells at its registration what becomes of it.
             return;
         }
         tracing::warn!(%attempt, reason, "the worker did not answer; the call is repeated");
         let wait = Duration::from_millis(shared.timing.call_again.after(failures));
         failures = failures.saturating_add(1);
         tokio::select! {
-            () = call.gone.cancelled() => return,
+            () = call.over.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
     };

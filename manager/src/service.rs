@@ -10,8 +10,8 @@ use rpc::api::{ManagerVersion, Missing, PledgeOptions, SectorLock, WorkerJob, Wo
 use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::{ApiError, ApiResult, ManagerApi, Permission, Returned, versions};
 use sealtasks::{
-    ActorId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorNumber,
-    SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
+    ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
+    SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
 };
 use stores::{CopyKind, Index as _, LockOwner, LockWant};
 use tokio::sync::oneshot;
@@ -236,6 +236,15 @@ impl ManagerApi for Service {
 
     async fn sealing_abort(&self, call: CallId) -> ApiResult<()> {
         self.ask(|reply| Input::AbortCall { call, reply }).await
+    }
+
+    async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()> {
+        self.ask(|reply| Input::AbortAttempt { attempt, reply }).await
+    }
+
+    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
+        let sector = SectorId { miner: self.0.miner.actor, number };
+        self.ask(|reply| Input::RetrySector { sector, reply }).await
     }
 
     async fn sealing_remove_request(&self, request: Uuid) -> ApiResult<()> {

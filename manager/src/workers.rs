@@ -102,9 +102,7 @@ impl Introduction {
 
     /// Calls that run there, with their attempts.
     pub(crate) fn running(&self) -> Vec<(AttemptId, CallId)> {
-        let calls = self.state.iter().flat_map(|state| &state.calls);
-        let running = calls.filter(|held| held.phase != CallPhase::Returning);
-        running.filter_map(|held| Some((held.attempt?, held.call.parse().ok()?))).collect()
+        self.state.as_ref().map(running_calls).unwrap_or_default()
     }
 
     /// Whether it says which calls it holds; a Lotus worker does not.
@@ -136,6 +134,12 @@ impl Introduction {
         }
         worker
     }
+}
+
+/// Calls that run on a worker, with their attempts, as it says itself.
+pub(crate) fn running_calls(state: &WorkerState) -> Vec<(AttemptId, CallId)> {
+    let running = state.calls.iter().filter(|held| held.phase != CallPhase::Returning);
+    running.filter_map(|held| Some((held.attempt?, held.call.parse().ok()?))).collect()
 }
 
 /// Dials a worker back and asks everything that registration needs.

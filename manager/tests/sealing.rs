@@ -191,7 +191,7 @@ async fn an_aborted_call_ends_with_the_operator() {
     world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
     world.api.sealing_abort(taken.call).await.expect("aborted");
     let detail = world.sector(1, |sector| sector.state == "SealPreCommit1Failed").await;
-    assert_eq!(detail.last_error, "task aborted");
+    assert_eq!(detail.last_error, "task aborted; it waits for `sealyard sectors retry 1`");
     let error = world.api.sealing_abort(taken.call).await.expect_err("it runs no longer").to_string();
     assert!(error.contains(&taken.call.to_string()), "{error}");
 }
@@ -251,7 +251,7 @@ async fn a_removed_request_leaves_its_sector_to_the_operator() {
         diagnosis["SchedInfo"]["Requests"][0]["SchedId"].as_str().expect("an id").parse().expect("a uuid");
     world.api.sealing_remove_request(request).await.expect("removed");
     let detail = world.sector(1, |sector| sector.state == "AddPieceFailed").await;
-    assert_eq!(detail.last_error, "removed by the operator");
+    assert_eq!(detail.last_error, "removed by the operator; it waits for `sealyard sectors retry 1`");
     world.api.sealing_remove_request(request).await.expect_err("it is gone");
 }
 

@@ -187,6 +187,12 @@ pub trait ManagerApi: Send + Sync + 'static {
     async fn overview(&self) -> ApiResult<ManagerOverview>;
     /// Tasks that wait, run, or ended lately.
     async fn jobs(&self) -> ApiResult<Vec<JobView>>;
+    /// Ends an attempt, whether a worker has accepted it or not, or takes the task that waits for it out. Permission
+    /// `admin`. Its sector waits for [`ManagerApi::retry_sector`].
+    async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()>;
+    /// Has a failed sector tried again now, with its budgets of retries anew. Permission `admin`. The error says in which
+    /// state it is when that is no failed one.
+    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()>;
     /// Pledges a sector that stops after Commit1 (`stop_after_c1`), or goes all the way.
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId>;
 }

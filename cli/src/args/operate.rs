@@ -45,6 +45,16 @@ pub enum SealingCommand {
         #[arg(long)]
         json: bool,
     },
+    /// End an attempt, on its worker too; its sector then waits for `sectors retry`.
+    Abort(AbortArgs),
+}
+
+/// `sealyard sealing abort`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard sealing abort 5.1")]
+pub struct AbortArgs {
+    /// The attempt as `sealing jobs` names it, or a call's id.
+    pub what: String,
 }
 
 /// `sealyard storage`.
@@ -124,6 +134,12 @@ pub enum SectorsCommand {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Try a failed sector again now.
+    #[command(after_help = "Example:\n  sealyard sectors retry 1")]
+    Retry {
+        /// The sector's number.
+        number: u64,
     },
 }
 

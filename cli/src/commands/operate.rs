@@ -2,12 +2,12 @@
 
 use rpc::api::PledgeOptions;
 use rpc::extension::SectorDetail;
-use sealtasks::SectorNumber;
+use sealtasks::{AttemptId, CallId, IdError, SectorNumber};
 use serde::Serialize;
 
 use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
-use crate::exit::Outcome;
+use crate::exit::{Code, Failure, Outcome};
 use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, print_workers, state_of};
 
 /// `workers …`.
@@ -23,6 +23,7 @@ pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outco
     match command {
         SealingCommand::Workers(args) => list_workers(connection, *args).await,
         SealingCommand::Jobs { all, json } => jobs(connection, *all, *json).await,
+        SealingCommand::Abort(args) => abort(connection, &args.what).await,
     }
 }
 
@@ -39,6 +40,12 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
                 connection.manager.sector_detail(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             if *json { print_json(&detail) } else { print_sector(&detail, *log) }
         }
+        SectorsCommand::Retry { number } => {
+            connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
+            line(&format!(
+                "sector {number} is tried again; `sealyard sectors status {number}` shows how it goes"
+            ))
+        }
     }
 }
 
@@ -53,6 +60,21 @@ async fn jobs(connection: &Connection, all: bool, json: bool) -> Outcome {
         jobs.retain(|job| job.ended_ms == 0);
     }
     if json { print_json(&jobs) } else { print_jobs(&jobs, crate::clock::now_ms()) }
+}
+
+/// `sealing abort`: an attempt has a dot in its name, a call's id has none.
+async fn abort(connection: &Connection, what: &str) -> Outcome {
+    let bad = |error: IdError| {
+        Failure::new(Code::Usage, error.to_string()).advise("`sealyard sealing jobs` names the attempts")
+    };
+    if what.contains('.') {
+        let attempt: AttemptId = what.parse().map_err(bad)?;
+        connection.manager.abort_attempt(attempt).await.map_err(rpc_failure)?;
+    } else {
+        let call: CallId = what.parse().map_err(bad)?;
+        connection.manager.sealing_abort(call).await.map_err(rpc_failure)?;
+    }
+    line(&format!("{what} ends; its sector then waits for `sealyard sectors retry`"))
 }
 
 /// Every sector with its details, by number.

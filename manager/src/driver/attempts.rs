@@ -4,6 +4,7 @@
 use sched::{Action, Assignment, Event, Millis, Outcome};
 use sealtasks::{AttemptId, CallId, FileTypes, TaskId, TaskInput};
 use stores::{LockGuard, LockOwner, LockWant};
+use tokio_util::sync::CancellationToken;
 
 use super::input::{Effect, StartCall};
 use super::{Attempt, Driver, GivingUp, Phase};
@@ -82,6 +83,7 @@ impl Driver {
             accepted_ms: 0,
             reservations: reservations.clone(),
             giving_up: None,
+            over: CancellationToken::new(),
             _lock: lock,
         };
         self.events.push(StateEvent::AttemptBound {
@@ -134,6 +136,7 @@ impl Driver {
         let Some(worker) = self.workers.get(&open.worker) else {
             return tracing::error!(%attempt, "its worker is not here; it is called again when it is back");
         };
+        open.over = worker.gone.child_token();
         let call = StartCall {
             api: worker.api.clone(),
             attempt,
@@ -141,7 +144,7 @@ impl Driver {
             sector,
             work,
             repeatable: worker.peer.is_sealyard(),
-            gone: worker.gone.clone(),
+            over: open.over.clone(),
         };
         self.effects.push(Effect::Start(call));
     }
@@ -155,23 +158,33 @@ impl Driver {
         }
     }
 
-    /// Ends an attempt early: now, if nothing runs; else by stopping the call, whose return then ends it.
-    fn give_up(&mut self, attempt: AttemptId, why: GivingUp) {
+    /// Ends an attempt early: now, if nothing runs; else by stopping the call, whose return then ends it. An operator's
+    /// abort does not wait for a worker that does not answer: the attempt is fenced, and the worker is told to stop
+    /// when it is heard of again (see `stop_fenced`).
+    pub(super) fn give_up(&mut self, attempt: AttemptId, why: GivingUp) {
         let Some(open) = self.open_mut(attempt) else { return };
         open.giving_up = Some(why);
-        let (phase, peer, session) = (open.phase, open.peer, open.worker);
-        match phase {
-            Phase::Ready => self.given_up(attempt, why),
+        let (phase, peer, session, unheard) = (open.phase, open.peer, open.worker, open.unheard);
+        let worker = self.workers.get(&session);
+        let silent = worker.is_none_or(|worker| worker.misses > 0);
+        // A call that was made in another life of ours, or of the worker's, is answered to nobody.
+        let unanswered = silent || (unheard && matches!(phase, Phase::Calling(_)));
+        let api = worker.map(|worker| worker.api.clone());
+        match (phase, why) {
+            (Phase::Ready, _) => self.given_up(attempt, why),
+            (Phase::Calling(_) | Phase::Held(..), GivingUp::Abort) if unanswered => {
+                self.given_up(attempt, why)
+            }
             // Told to stop as soon as the call is known.
-            Phase::Calling(_) => {}
-            Phase::Held(_, call) if peer.is_sealyard() => {
-                if let Some(worker) = self.workers.get(&session) {
-                    self.effects.push(Effect::Abort { api: worker.api.clone(), attempt, call });
+            (Phase::Calling(_), _) => {}
+            (Phase::Held(_, call), _) if peer.is_sealyard() => {
+                if let Some(api) = api {
+                    self.effects.push(Effect::Abort { api, attempt, call });
                 }
             }
             // A Lotus worker cannot stop a call. A fetch is waited for; an operator's abort counts at once, as there.
-            Phase::Held(..) if why == GivingUp::Abort => self.given_up(attempt, why),
-            Phase::Held(..) => {}
+            (Phase::Held(..), GivingUp::Abort) => self.given_up(attempt, why),
+            (Phase::Held(..), GivingUp::Unstage) => {}
         }
     }
 
@@ -260,16 +273,20 @@ impl Driver {
     /// The attempt is over as far as we are concerned. The scheduler is told by the caller.
     pub(super) fn end_attempt(&mut self, attempt: AttemptId, outcome: AttemptOutcome, reason: &str) {
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
-        if task.open.take_if(|open| open.id == attempt).is_none() {
-            return;
-        }
+        let Some(ended) = task.open.take_if(|open| open.id == attempt) else { return };
+        ended.over.cancel();
         self.calls.retain(|_, (of, _)| *of != attempt);
         self.events.push(StateEvent::AttemptEnded { attempt, outcome, reason: reason.to_owned() });
     }
 
     /// The attempt was lost or disowned: the task goes on as a new attempt.
     pub(super) fn requeue(&mut self, attempt: AttemptId, reason: &str) {
-        let Some(scheduled) = self.open_mut(attempt).map(|open| open.scheduled) else { return };
+        let Some(open) = self.open_mut(attempt) else { return };
+        let scheduled = open.scheduled;
+        if open.giving_up == Some(GivingUp::Abort) {
+            // The operator wanted it to end, and so it has.
+            return self.given_up(attempt, GivingUp::Abort);
+        }
         tracing::warn!(%attempt, reason, "requeued");
         self.end_attempt(attempt, AttemptOutcome::Requeued, reason);
         if scheduled {

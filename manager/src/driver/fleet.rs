@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::input::{Effect, Polled, Reply};
 use super::{Driver, GivingUp, Phase};
 use crate::state::{CallStage, StateEvent};
-use crate::workers::Introduction;
+use crate::workers::{Introduction, running_calls};
 
 /// Missed heartbeats after which a worker counts as lost. Nothing of it is given up: that takes its return or successor.
 const MISSES_UNTIL_LOST: u32 = 6;
@@ -193,7 +193,12 @@ impl Driver {
         );
         let same_session = attempt.worker == introduction.session;
         if held {
-            return if same_session && attempt.scheduled { Fate::Leave } else { Fate::Adopt };
+            return match attempt.phase {
+                // It has the call, and we do not know which: the same call again tells.
+                Phase::Calling(_) if attempt.unheard && attempt.peer.is_sealyard() => Fate::CallAgain,
+                _ if same_session && attempt.scheduled => Fate::Leave,
+                _ => Fate::Adopt,
+            };
         }
         if !same_session && !introduction.replaces(&attempt.url, attempt.peer) {
             return Fate::Leave;
@@ -273,7 +278,7 @@ impl Driver {
             }
             return;
         };
-        let before = (worker.profile(), worker.enabled, worker.misses);
+        let (before, running) = ((worker.profile(), worker.enabled, worker.misses), running_calls(&state));
         worker.tasks = state.tasks;
         worker.pending = state.pending;
         worker.enabled = state.enabled;
@@ -282,6 +287,8 @@ impl Driver {
         worker.paths = state.paths;
         worker.misses = 0;
         self.tell_changes(state.session, &before);
+        // It may have accepted a call only after the attempt was given up.
+        self.stop_fenced(state.session, running);
         if let Some(reply) = reply {
             self.answer(reply, Ok(()));
         }

@@ -55,6 +55,10 @@ pub(crate) enum Input {
     Released { sector: SectorId, result: Result<(), String> },
     /// An operator ends a call.
     AbortCall { call: CallId, reply: Reply<()> },
+    /// An operator ends an attempt, whether a call of it is known or not; or takes a waiting task out.
+    AbortAttempt { attempt: AttemptId, reply: Reply<()> },
+    /// An operator wants a failed sector's next try now.
+    RetrySector { sector: SectorId, reply: Reply<()> },
     /// An operator takes a queued request out.
     RemoveRequest { request: Uuid, reply: Reply<()> },
     /// Someone wants to look.
@@ -99,8 +103,8 @@ pub(crate) struct StartCall {
     pub(crate) work: TaskInput,
     /// A Sealyard: the attempt travels along, and the same call may be repeated.
     pub(crate) repeatable: bool,
-    /// Cancelled when the worker is gone: then nothing is repeated.
-    pub(crate) gone: CancellationToken,
+    /// Cancelled when the attempt is over or the worker is gone: then nothing is repeated.
+    pub(crate) over: CancellationToken,
 }
 
 /// A sector the driver looks after.

@@ -8,6 +8,7 @@ use pipeline::{SectorRecord, Step};
 use rpc::{ReturnMethod, Returned};
 use sched::{Options, Sched};
 use sealtasks::{AttemptId, CallError, TaskInput, TaskOutput};
+use tokio_util::sync::CancellationToken;
 
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
@@ -111,6 +112,7 @@ impl Driver {
             accepted_ms: 0,
             reservations: open.reservations,
             giving_up: None,
+            over: CancellationToken::new(),
             _lock: None,
         }
     }

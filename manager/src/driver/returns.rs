@@ -2,18 +2,15 @@
 //! superseded and an unknown one get the same acknowledgement. Never: tells a worker that its result is refused.
 
 use pipeline::SectorEvent;
-use rpc::{ApiError, ReturnMethod, Returned};
+use rpc::{ReturnMethod, Returned};
 use sched::Event;
-use sealtasks::{
-    AttemptId, CallError, CallErrorCode, CallId, FailureClass, SectorId, TaskId, TaskInput, TaskOutput,
-};
-use uuid::Uuid;
+use sealtasks::{AttemptId, CallError, CallErrorCode, CallId, FailureClass, SectorId, TaskInput, TaskOutput};
 
 use super::input::{Effect, Reply};
 use super::restart::Kept;
 use super::{Driver, EARLY_MAX, Early, GivingUp, Phase};
 use crate::request;
-use crate::state::{AttemptOutcome, CallRow, CallStage, StateEvent, TaskOutcome};
+use crate::state::{AttemptOutcome, CallRow, CallStage, StateEvent};
 
 /// What a worker says of a call that somebody stopped.
 const ABORTED: &str = "task aborted";
@@ -26,6 +23,7 @@ impl Driver {
         }
         // A Sealyard worker names the attempt, so its return may overtake its answer to our call.
         let named = returned.attempt.and_then(|attempt| self.calling(attempt, returned.method));
+        let named = named.filter(|(attempt, _)| self.is_about(*attempt, call.sector));
         if let Some((attempt, stage)) = named.or_else(|| self.unheard(call.sector, returned.method)) {
             self.accepted(attempt, stage, call);
             self.finish_call(attempt, stage, call, returned);
@@ -89,6 +87,11 @@ impl Driver {
         }
     }
 
+    /// Whether the attempt is one of this sector's.
+    fn is_about(&self, attempt: AttemptId, sector: SectorId) -> bool {
+        self.tasks.get(&attempt.task).is_some_and(|task| task.sector.id == sector)
+    }
+
     /// The attempt, if it is open and waits for the answer to a call that this method returns.
     fn calling(&self, attempt: AttemptId, method: ReturnMethod) -> Option<(AttemptId, CallStage)> {
         let task = self.tasks.get(&attempt.task)?;
@@ -135,6 +138,10 @@ impl Driver {
             }
             (Ok(_), CallStage::Prepare) => self.prepared(attempt),
             (Ok(output), CallStage::Work) => self.worked(attempt, output),
+            // Whatever the worker calls it: the operator stopped it, and it is not tried again by itself.
+            (Err(error), CallStage::Work) if giving_up == Some(GivingUp::Abort) => {
+                self.task_failed(attempt, AttemptOutcome::Aborted, &error.message);
+            }
             (Err(error), stage) => self.call_failed(attempt, stage, &error),
         }
     }
@@ -215,52 +222,6 @@ impl Driver {
         self.task_ended(attempt, outcome, reason);
         self.sector_event(sector, SectorEvent::Failed { class, message: reason.to_owned(), now_ms });
     }
-
-    /// An operator ends a call. The task leaves, and the sector waits for the operator.
-    pub(super) fn abort_call(&mut self, call: CallId, reply: Reply<()>) {
-        let Some((attempt, _)) = self.calls.get(&call).copied() else {
-            let message = format!("MGR022: no running call {call}; `sealing jobs` lists those that run");
-            return self.answer(reply, Err(ApiError::refused(message)));
-        };
-        let scheduled = self.open_mut(attempt).is_some_and(|open| open.scheduled);
-        if scheduled {
-            self.tell_sched(Event::Cancel { task: attempt.task });
-        } else {
-            self.given_up(attempt, GivingUp::Abort);
-        }
-        self.answer(reply, Ok(()));
-    }
-
-    /// An operator takes a queued request out.
-    pub(super) fn remove_request(&mut self, request: Uuid, reply: Reply<()>) {
-        let queued = self.tasks.values().find(|task| request_id(task.id) == request);
-        let answer = match queued.map(|task| (task.id, task.sector.id, task.open.is_some())) {
-            None => {
-                Err(ApiError::refused(format!("MGR023: no request {request}; `sealing jobs` lists them")))
-            }
-            Some((_, _, true)) => Err(ApiError::refused(format!(
-                "MGR024: request {request} is bound already; abort its call instead"
-            ))),
-            Some((task, sector, false)) => {
-                let reason = "removed by the operator".to_owned();
-                self.tell_sched(Event::Cancel { task });
-                self.tasks.remove(&task);
-                let outcome = TaskOutcome::Cancelled;
-                self.events.push(StateEvent::TaskEnded { task, outcome, reason: reason.clone() });
-                let (class, now_ms) = (FailureClass::Aborted, self.now_ms());
-                self.sector_event(sector, SectorEvent::Failed { class, message: reason, now_ms });
-                Ok(())
-            }
-        };
-        self.answer(reply, answer);
-    }
-}
-
-/// Lotus names a queued request by a UUID; ours is made from the task's id.
-pub(super) fn request_id(task: TaskId) -> Uuid {
-    /// Any fixed number: it only keeps the id from being nil.
-    const NAMESPACE: u64 = 0x5365_616c_7961_7264;
-    Uuid::from_u64_pair(NAMESPACE, task.get())
 }
 
 /// The method that returns this stage of the work.

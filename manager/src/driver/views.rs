@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::fleet::Worker;
-use super::returns::request_id;
-use super::{Driver, Phase};
+use super::operator::request_id;
+use super::{Attempt, Driver, Phase};
 
 /// A worker prepared for a task but whose own slot is busy still: Lotus's "prepared".
 const RUN_WAIT_PREPARED: i64 = 1;
@@ -132,13 +132,34 @@ impl Driver {
         servers
     }
 
-    /// Why waiting tasks wait, in words: those of one sector, or the oldest of all.
+    /// Why waiting tasks wait, and why bound ones may not go on, in words: those of one sector, or the oldest of all.
     pub(crate) fn reasons(&self, sector: Option<SectorId>) -> BTreeMap<TaskId, String> {
-        let waiting = self.tasks.values().filter(|task| task.open.is_none());
         let asked =
-            waiting.filter(|task| sector.is_none_or(|sector| task.sector.id == sector)).take(REASONS_MAX);
-        let reason = |task: TaskId| self.sched.why(task).map_or_else(String::new, |why| why.to_string());
-        asked.map(|task| (task.id, reason(task.id))).collect()
+            || self.tasks.values().filter(|task| sector.is_none_or(|sector| task.sector.id == sector));
+        let waiting = asked().filter(|task| task.open.is_none()).take(REASONS_MAX);
+        let why = |task: TaskId| self.sched.why(task).map_or_else(String::new, |why| why.to_string());
+        let bound = asked().filter_map(|task| Some((task.id, self.trouble(task.open.as_ref()?)?)));
+        waiting.map(|task| (task.id, why(task.id))).chain(bound).collect()
+    }
+
+    /// What keeps a bound attempt from going on as far as we know; `None` = nothing.
+    fn trouble(&self, open: &Attempt) -> Option<String> {
+        let place = if open.url.is_empty() { String::new() } else { format!(" at {}", open.url) };
+        let whom = format!("worker {}{place}", open.name);
+        let known = self.workers.get(&open.worker);
+        let what = match (known.map_or(0, |worker| worker.misses), open.phase) {
+            _ if known.is_none() && !open.scheduled => {
+                format!("{whom} has not come back since the manager started")
+            }
+            _ if known.is_none() => format!("{whom} is gone"),
+            (0, Phase::Calling(_)) if open.unheard => format!("nobody knows whether {whom} took it"),
+            (0, Phase::Calling(_) | Phase::Held(..) | Phase::Ready) => return None,
+            (misses, _) => format!("{whom} does not answer ({misses} heartbeats missed)"),
+        };
+        let id = open.id;
+        Some(format!(
+            "{what}; it goes on when that worker is back, `sealyard sealing abort {id}` gives it up"
+        ))
     }
 }
 

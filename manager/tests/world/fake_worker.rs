@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use async_trait::async_trait;
@@ -62,6 +62,8 @@ pub struct FakeWorker {
     storage: Option<StorageId>,
     port: OnceLock<u16>,
     next_call: AtomicU64,
+    silent: AtomicBool,
+    deaf: AtomicBool,
     script: Mutex<BTreeMap<&'static str, VecDeque<Behaviour>>>,
     held: Mutex<Vec<Taken>>,
     manager: Mutex<Option<Arc<dyn ManagerApi>>>,
@@ -94,6 +96,8 @@ impl FakeWorker {
             storage: plan.stores.then(|| path(2)),
             port: OnceLock::new(),
             next_call: AtomicU64::new(1),
+            silent: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
             script: Mutex::default(),
             held: Mutex::default(),
             manager: Mutex::new(None),
@@ -141,6 +145,28 @@ impl FakeWorker {
         self.held.lock().expect("no panic elsewhere").clear();
     }
 
+    /// From now on it answers nothing, or everything again.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Release);
+    }
+
+    /// From now on it agrees to stop a call, and goes on.
+    pub fn ignore_aborts(&self) {
+        self.deaf.store(true, Ordering::Release);
+    }
+
+    /// Whether it still works on this call.
+    pub fn holds(&self, taken: &Taken) -> bool {
+        self.held.lock().expect("no panic elsewhere").iter().any(|held| held.call == taken.call)
+    }
+
+    fn answers(&self) -> ApiResult<()> {
+        if self.silent.load(Ordering::Acquire) {
+            return Err(ApiError::Unreachable { url: self.url(), source: "connection refused".into() });
+        }
+        Ok(())
+    }
+
     /// Serves its files to deletion, and declares its paths to the manager.
     pub async fn serve(&self, manager: Arc<dyn ManagerApi>) {
         *self.manager.lock().expect("no panic elsewhere") = Some(manager.clone());
@@ -174,6 +200,13 @@ impl FakeWorker {
         let manager = self.manager();
         self.move_files(&manager, taken.call.sector, &taken.work).await;
         self.give_back(&manager, taken, Ok(output_of(&taken.work))).await;
+    }
+
+    /// Returns a held call as failed with this code.
+    pub async fn fail(&self, taken: &Taken, code: i64) {
+        let message = format!("it failed [name: {}]", self.name);
+        let error = CallError { code: CallErrorCode::from(code), message };
+        self.give_back(&self.manager(), taken, Err(error)).await;
     }
 
     /// Declares files as if they had lain here before.
@@ -284,6 +317,7 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn session(&self) -> ApiResult<WorkerId> {
+        self.answers()?;
         Ok(self.session)
     }
 
@@ -320,6 +354,7 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn start(&self, job: Job) -> ApiResult<CallId> {
+        self.answers()?;
         let known = |taken: &&Taken| {
             taken.attempt.is_some() && taken.attempt == job.attempt && taken.work == job.work
         };
@@ -355,6 +390,10 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn abort(&self, call: CallId) -> ApiResult<()> {
+        self.answers()?;
+        if self.deaf.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let held =
             self.held.lock().expect("no panic elsewhere").iter().find(|held| held.call == call).cloned();
         let Some(taken) = held else { return Err(ApiError::refused("no such call")) };
@@ -370,6 +409,7 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn state(&self) -> ApiResult<WorkerState> {
+        self.answers()?;
         if !self.sealyard {
             return Err(ApiError::Remote { code: -32601, message: "method not found".to_owned() });
         }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sealtasks::{
-    ActorId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorNumber,
-    SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
+    ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
+    SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
 };
 use uuid::Uuid;
 
@@ -303,6 +303,14 @@ impl ManagerApi for ManagerClient {
 
     async fn jobs(&self) -> ApiResult<Vec<JobView>> {
         self.caller().call("Sealyard.Jobs", &NO_PARAMS).await
+    }
+
+    async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()> {
+        self.caller().tell("Sealyard.AbortAttempt", &(attempt.to_string(),)).await
+    }
+
+    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
+        self.caller().tell("Sealyard.RetrySector", &(number,)).await
     }
 
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId> {

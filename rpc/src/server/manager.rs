@@ -242,6 +242,13 @@ fn extension(methods: &mut Manager) {
     methods.on("Sealyard.SectorDetail", Read, 1, |api, mut args| async move {
         Ok(api.sector_detail(SectorNumber::new(args.next("number")?)).await?)
     });
+    methods.on_detached("Sealyard.AbortAttempt", Admin, 1, |api, mut args| async move {
+        let attempt = args.next::<String>("attempt")?.parse::<AttemptId>().map_err(of("attempt"))?;
+        Ok(api.abort_attempt(attempt).await?)
+    });
+    methods.on_detached("Sealyard.RetrySector", Admin, 1, |api, mut args| async move {
+        Ok(api.retry_sector(SectorNumber::new(args.next("number")?)).await?)
+    });
     methods.on_detached("Sealyard.Pledge", Write, 1, |api, mut args| async move {
         Ok(sector::SectorId::from(api.pledge(args.next("options")?).await?))
     });

@@ -240,6 +240,14 @@ impl ManagerApi for FakeManager {
     async fn jobs(&self) -> ApiResult<Vec<JobView>> {
         Ok(vec![sample::job_view()])
     }
+    async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()> {
+        self.calls.add("abort_attempt", attempt);
+        Ok(())
+    }
+    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
+        self.calls.add("retry_sector", number);
+        Ok(())
+    }
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId> {
         self.calls.add("pledge", options);
         Ok(sample::SECTOR)

@@ -96,6 +96,8 @@ async fn what_a_manager_is_told_arrives_over_both_transports() {
         tell!(storage_redeclare_local(None::<sealtasks::StorageId>, Missing::Keep));
         tell!(sealing_abort(sample::call()));
         tell!(sealing_remove_request(Uuid::from_u128(7)));
+        tell!(abort_attempt(sample::attempt()));
+        tell!(retry_sector(SectorNumber::new(42)));
         tell!(worker_state(sample::worker_state()));
         tell!(pledge(options));
         tell!(shutdown());

@@ -11,8 +11,8 @@ use rpc::api::{ManagerVersion, Missing, PledgeOptions, Returned, SectorLock, Wor
 use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::{ApiError, ApiResult, ManagerApi, Permission};
 use sealtasks::{
-    ActorId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorNumber,
-    SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
+    ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
+    SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
 };
 use stores::{CopyKind, Index as _, MemIndex};
 use tokio::sync::watch;
@@ -298,6 +298,12 @@ impl ManagerApi for ScriptedManager {
         unscripted()
     }
     async fn jobs(&self) -> ApiResult<Vec<JobView>> {
+        unscripted()
+    }
+    async fn abort_attempt(&self, _: AttemptId) -> ApiResult<()> {
+        unscripted()
+    }
+    async fn retry_sector(&self, _: SectorNumber) -> ApiResult<()> {
         unscripted()
     }
     async fn pledge(&self, _: PledgeOptions) -> ApiResult<SectorId> {
