@@ -78,6 +78,18 @@ pub enum StateError {
         /// What we read.
         expected: i64,
     },
+    /// Not SQLite's, or damaged.
+    #[error(
+        "{path} is no state database or is damaged; put a copy of it back (a new `init` would give sector numbers out \
+         a second time)"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's words.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// Another manager has begun since.
     #[error("this manager's epoch is {ours}, but a manager of epoch {newest} has taken over; stop this one")]
     StaleEpoch {
@@ -127,6 +139,7 @@ impl StateError {
             Self::Corrupt { .. } => "MGR005",
             Self::Inapplicable { .. } => "MGR006",
             Self::Closed => "MGR007",
+            Self::Damaged { .. } => "MGR008",
         }
     }
 }

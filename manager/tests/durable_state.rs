@@ -171,6 +171,20 @@ async fn a_database_of_another_version_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_no_database_says_what_to_do_and_is_left_alone() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let path = dir.path().join("state.db");
+    for bytes in [Vec::new(), vec![0x5a; 50_000]] {
+        std::fs::write(&path, &bytes).expect("a file");
+        let error = State::open(&path).map(|_| ()).expect_err("no database");
+        assert_eq!(error.code(), "MGR008", "{error}");
+        let text = error.to_string();
+        assert!(text.contains("state.db") && text.contains("put a copy of it back"), "{text}");
+        assert_eq!(std::fs::read(&path).expect("its bytes"), bytes);
+    }
+}
+
+#[tokio::test]
 async fn time_never_goes_back_behind_what_is_stored() {
     let (_dir, path) = new_database();
     let future = 4_000_000_000_000_i64;

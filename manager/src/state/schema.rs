@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored};
 
@@ -88,9 +88,20 @@ pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(database("be opened"))?;
-    let found: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(database("tell its version"))?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(
+        |source| match source.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                StateError::Damaged { path: path.to_owned(), source }
+            }
+            _ => database("tell its version")(source),
+        },
+    )?;
+    // An empty file is a database of version 0 to SQLite.
+    if found == 0 {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB);
+        let source = rusqlite::Error::SqliteFailure(code, Some("it holds no tables".to_owned()));
+        return Err(StateError::Damaged { path: path.to_owned(), source });
+    }
     if found != VERSION {
         return Err(StateError::Schema { path: path.to_owned(), found, expected: VERSION });
     }
