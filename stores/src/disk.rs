@@ -70,6 +70,29 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync", dir))
 }
 
+/// Renames `from` to `to`, durably. What lay there is set aside first and deleted afterwards; whether there was anything.
+pub(crate) fn put_in_place(from: &Path, to: &Path, aside: &Path) -> Result<bool, StoreError> {
+    if let Some(dir) = aside.parent() {
+        create_dir(dir)?;
+    }
+    let replaced = match fs::rename(to, aside) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(StoreError::io("set aside", to)(error)),
+    };
+    if let Err(error) = fs::rename(from, to) {
+        if replaced && let Err(stays) = fs::rename(aside, to) {
+            tracing::error!(path = ?to, ?aside, error = %stays, "a file that was set aside could not be put back");
+        }
+        return Err(StoreError::io("put in place", to)(error));
+    }
+    sync_parent(to)?;
+    if replaced {
+        discard(aside);
+    }
+    Ok(replaced)
+}
+
 /// Removes a file or a directory tree; nothing there is success.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     let found = match fs::symlink_metadata(path) {

@@ -256,16 +256,8 @@ fn wrong_length(target: &Target, got: u64, expected: String) -> StoreError {
 fn into_place(arriving: &Path, target: &Target) -> Result<(), StoreError> {
     let file = layout::file(&target.path, target.sector.id, target.kind);
     let aside = layout::leaving(&target.path, target.sector.id, target.kind);
-    let replaced = match std::fs::rename(&file, &aside) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(StoreError::io("set aside", &file)(error)),
-    };
-    std::fs::rename(arriving, &file).map_err(StoreError::io("put in place", &file))?;
-    disk::sync_parent(&file)?;
-    if replaced {
+    if disk::put_in_place(arriving, &file, &aside)? {
         tracing::warn!(path = ?file, "an undeclared file of the same name was replaced by the fetched one");
-        disk::discard(&aside);
     }
     Ok(())
 }

@@ -28,7 +28,16 @@ pub(crate) fn arriving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf
 /// A fresh name for what is on its way out: renamed there first, so that a half-deleted directory is never seen as
 /// a sector's.
 pub(crate) fn leaving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
-    path.join(kind.name()).join(FETCHING).join(format!("{sector}.removed-{}", Uuid::new_v4()))
+    path.join(kind.name()).join(FETCHING).join(format!("{sector}{REMOVED}{}", Uuid::new_v4()))
+}
+
+/// What [`leaving`] puts between the sector and the fresh part of a name.
+const REMOVED: &str = ".removed-";
+
+/// Whether a name is one that [`leaving`] makes.
+fn is_leaving(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once(REMOVED));
+    name.is_some_and(|(sector, fresh)| sector.parse::<SectorId>().is_ok() && Uuid::try_parse(fresh).is_ok())
 }
 
 /// What a scan of a storage path found.
@@ -38,8 +47,10 @@ pub(crate) struct Scan {
     pub(crate) files: Vec<SectorDecl>,
     /// Entries that are no sector files; they are left alone.
     pub(crate) foreign: Vec<PathBuf>,
-    /// Leftovers of fetches and removals.
+    /// Leftovers of fetches.
     pub(crate) partial: Vec<PathBuf>,
+    /// Leftovers of removals: nobody wants them.
+    pub(crate) removed: Vec<PathBuf>,
 }
 
 /// Creates the type directories (0755) where missing and lists what is in them.
@@ -59,7 +70,12 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
         for entry in fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
             let found = entry.map_err(StoreError::io("list", &dir))?.path();
             match classify(&found, kind) {
-                Entry::Fetching => scan.partial.extend(leftovers(&found)?),
+                Entry::Fetching => {
+                    let (removed, partial): (Vec<_>, Vec<_>) =
+                        leftovers(&found)?.into_iter().partition(|path| is_leaving(path));
+                    scan.removed.extend(removed);
+                    scan.partial.extend(partial);
+                }
                 Entry::Foreign => scan.foreign.push(found),
                 Entry::Sector(sector) => {
                     let types = sectors.entry(sector).or_default();

@@ -26,6 +26,7 @@ pub use acquire::Acquired;
 pub use removal::DeletePermit;
 
 use crate::config::StorageConfig;
+use crate::disk;
 use crate::error::StoreError;
 use crate::index::{Index, IndexError};
 use crate::layout::{self, Scan};
@@ -83,7 +84,8 @@ pub struct OpenedPath {
     pub id: StorageId,
     /// Entries in it that are no sector files. They were left alone.
     pub foreign: Vec<PathBuf>,
-    /// Leftovers of interrupted fetches and removals. They were left alone and are not declared.
+    /// Leftovers of interrupted fetches. They were left alone, since on a shared mount another process may be writing
+    /// them, and are not declared. What interrupted removals left is deleted in the background.
     pub partial: Vec<PathBuf>,
 }
 
@@ -287,6 +289,12 @@ impl Local {
         self.attach(&id, &stanza, stat).await?;
         self.declare_scan(&id, &stanza, &scan).await?;
         self.table().insert(id.clone(), OpenPath { dir, stanza, space });
+        for partial in &scan.partial {
+            tracing::warn!(path = ?partial, "leftover of an interrupted fetch; replaced when its sector comes here again");
+        }
+        let removed = scan.removed.clone();
+        // Nobody waits for it: a directory of a large sector takes long.
+        tokio::task::spawn_blocking(move || removed.iter().for_each(|path| disk::discard(path)));
         Ok(opened(id, scan))
     }
 

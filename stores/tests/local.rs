@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use sealtasks::{ActorId, FileType, FileTypes, PathFilters, PathType, SpaceTable, StorageStanza};
-use stores::{DeletePermit, Index, Local, LocalOptions, StorageMeta, init_path};
+use stores::{CopyKind, DeletePermit, Index, Local, LocalOptions, StorageMeta, init_path};
 use support::{World, both, content, id, sealing, sector, storing, tree, write_file};
 
 const U: FileTypes = FileTypes::UNSEALED;
@@ -25,11 +25,14 @@ async fn a_path_opens_with_its_sectors_and_leaves_foreign_files_alone() {
     fs::write(dir.join("cache/s-t01000-3"), "a file where a directory belongs").expect("written");
     fs::create_dir_all(dir.join("sealed/fetching")).expect("made");
     fs::write(dir.join("sealed/fetching/s-t01000-4"), "half").expect("written");
+    fs::create_dir_all(dir.join("cache/fetching")).expect("made");
+    fs::write(dir.join("cache/fetching/s-t01000-5.removed-by-me"), "mine").expect("written");
     let before = tree(&dir);
 
     let opened = node.local.open_path(&dir).await.expect("it opens");
     assert_eq!(opened.foreign, [dir.join("cache/s-t01000-3"), dir.join("sealed/s-t01000-2.tmp")]);
-    assert_eq!(opened.partial, [dir.join("sealed/fetching/s-t01000-4")]);
+    let partial = ["cache/fetching/s-t01000-5.removed-by-me", "sealed/fetching/s-t01000-4"];
+    assert_eq!(opened.partial, partial.map(|name| dir.join(name)));
     assert_eq!(world.holders(sector(1), FileType::Cache).await, ["a*"]);
     assert!(world.holders(sector(2), FileType::Sealed).await.is_empty());
     assert!(world.holders(sector(4), FileType::Sealed).await.is_empty());
@@ -259,6 +262,61 @@ async fn a_move_never_replaces_an_undeclared_file() {
     assert!(seal.join("sealed/s-t01000-1").exists());
     let holders = world.holders(sector(1), FileType::Sealed).await;
     assert!(holders.contains(&"seal".to_owned()), "the source stays in view: {holders:?}");
+}
+
+/// As after a crash between a move's last steps: the copy is in place, its source is not deleted.
+#[tokio::test]
+async fn a_move_that_was_cut_off_is_finished_by_the_next() {
+    let world = World::new();
+    let node = world.node().await;
+    let seal = node.path("seal", sealing()).await;
+    let store = node.path("store", storing()).await;
+    for primary in [CopyKind::Secondary, CopyKind::Primary] {
+        let source = node.put("seal", sector(1), FileType::Sealed).await;
+        node.put("store", sector(1), FileType::Sealed).await;
+        world.index.declare(&id("seal"), sector(1).id, S, primary).await.expect("declared");
+        node.local.move_storage(sector(1), S).await.expect("done before");
+        node.local.remove_copies(sector(1).id, FileType::Sealed).await.expect("copies go");
+        assert!(!source.exists());
+        assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["store*"]);
+    }
+    // Cut off before the copy was declared.
+    node.put("seal", sector(2), FileType::Cache).await;
+    write_file(&store, sector(2), FileType::Cache);
+    node.local.move_storage(sector(2), C).await.expect("moved over the undeclared copy");
+    assert_eq!(world.holders(sector(2), FileType::Cache).await, ["store*"]);
+    assert!(tree(&seal).is_empty() && tree(&store).iter().all(|name| !name.contains("fetching")));
+    // Cut off after the rename: the index still shows the source.
+    world.index.declare(&id("seal"), sector(2).id, C, CopyKind::Primary).await.expect("declared");
+    node.local.move_storage(sector(2), C).await.expect("done before");
+    assert_eq!(world.holders(sector(2), FileType::Cache).await, ["store*"]);
+    // Two that both count and differ: neither may go.
+    let other = node.put("seal", sector(1), FileType::Sealed).await;
+    world.index.declare(&id("seal"), sector(1).id, S, CopyKind::Primary).await.expect("declared");
+    fs::write(&other, "short").expect("written");
+    let error = node.local.move_storage(sector(1), S).await.expect_err("which one?");
+    assert_eq!(error.code(), "STO012");
+    assert!(other.exists() && store.join("sealed/s-t01000-1").exists());
+}
+
+#[tokio::test]
+async fn what_an_interrupted_removal_left_is_deleted_when_the_path_opens() {
+    let world = World::new();
+    let node = world.node().await;
+    let dir = node.path("a", both()).await;
+    node.local.close_path(&dir).await.expect("closed");
+    let left = dir.join(format!("cache/fetching/s-t01000-1.removed-{}", uuid::Uuid::new_v4()));
+    fs::create_dir_all(&left).expect("made");
+    fs::write(left.join("p_aux"), "x").expect("written");
+    let opened = node.local.open_path(&dir).await.expect("it opens");
+    assert!(opened.partial.is_empty());
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(2));
+    let gone = async {
+        while left.exists() {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("it stays");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use sealtasks::{FileType, FileTypes, PathType, SectorRef, SpaceTable, StorageId};
+use sealtasks::{FileType, FileTypes, PathType, SectorRef, SectorStorageInfo, SpaceTable, StorageId};
 
 use super::{Local, OpenPath};
 use crate::disk;
@@ -18,13 +18,17 @@ use crate::index::CopyKind;
 use crate::layout;
 
 impl Local {
-    /// Moves files to a storage path. A file that lies in one already stays where it is.
+    /// Moves files to a storage path. A file that lies in one already stays where it is; what a move that was cut off
+    /// left behind of it in sealing paths goes.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when a file is not in a path of this process, and whatever the disk, the room or the
     /// index refuses; the file then still lies at its source.
     pub async fn move_storage(&self, sector: SectorRef, types: FileTypes) -> Result<(), StoreError> {
         for kind in types.iter() {
+            if self.is_stored(sector, kind).await? {
+                continue;
+            }
             let found = self.file_path(sector.id, kind).await?;
             let (from, source) = found.ok_or(StoreError::NotFound { sector: sector.id, kind })?;
             let from_path = self.path(&from)?;
@@ -36,18 +40,54 @@ impl Local {
                 return Err(StoreError::NoPath { sector: sector.id, kind, path_type: PathType::Storage });
             };
             if *to != from {
-                let step =
-                    Relocation { sector, kind, from, from_path, to: to.clone(), to_path: self.path(to)? };
-                self.relocate(step, source, target.clone()).await?;
+                let (to_path, holders) = (self.path(to)?, self.holders_of(sector.id, kind).await?);
+                let place = Place {
+                    target: target.clone(),
+                    aside: layout::leaving(&to_path.dir, sector.id, kind),
+                    holds_copy: holders.iter().any(|holder| holder.id == *to),
+                };
+                let step = Relocation { sector, kind, from, from_path, to: to.clone(), to_path };
+                self.relocate(step, source, place).await?;
             }
         }
         Ok(())
     }
 
-    async fn relocate(&self, step: Relocation, source: PathBuf, target: PathBuf) -> Result<(), StoreError> {
+    /// Whether the primary copy truly lies in a storage path here. Then a move has been done, if not to its last step: a
+    /// source that still counts is deleted, and one that is gone dropped from the index. Other copies are left alone.
+    async fn is_stored(&self, sector: SectorRef, kind: FileType) -> Result<bool, StoreError> {
+        let holders = self.holders_of(sector.id, kind).await?;
+        let here = |holder: &SectorStorageInfo| {
+            let path = self.path(&holder.id).ok()?;
+            Some((holder.id.clone(), layout::file(&path.dir, sector.id, kind), path.stanza.can_store))
+        };
+        let (stored, sources): (Vec<_>, Vec<_>) = holders
+            .iter()
+            .filter(|one| one.primary)
+            .filter_map(here)
+            .partition(|(_, _, can_store)| *can_store);
+        let Some((stored, file, _)) = stored.into_iter().find(|(_, file, _)| file.exists()) else {
+            return Ok(false);
+        };
+        for (id, source, _) in sources {
+            if !source.exists() {
+                self.index.drop_files(&id, sector.id, kind.into()).await?;
+            } else if disk::same_shape(&source, &file)? {
+                self.remove_at(sector.id, kind, &id).await?;
+            } else {
+                let why = format!("the primary copies in paths {stored} and {id} differ in names or lengths");
+                return Err(StoreError::LastCopy { sector: sector.id, kind, why });
+            }
+        }
+        Ok(true)
+    }
+
+    async fn relocate(&self, step: Relocation, source: PathBuf, place: Place) -> Result<(), StoreError> {
         let (sector, kind) = (step.sector, step.kind);
+        // Asked before anything is declared there.
+        place.check(&source)?;
         if same_file_system(&source, &step.to_path.dir) {
-            match self.relocate_by_rename(&step, &source, &target).await {
+            match self.relocate_by_rename(&step, &source, &place).await {
                 // Bind mounts of one file system: the same device, yet no rename across them.
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {}
                 done => return done,
@@ -56,7 +96,7 @@ impl Local {
         let ids = [(kind, step.to.clone())].into();
         let _room = self.reserve(sector, kind.into(), &ids, SpaceTable::Finalized).await?;
         let arriving = layout::arriving(&step.to_path.dir, sector.id, kind);
-        let job = move || copy_into_place(&source, &arriving, &target);
+        let job = move || copy_into_place(&source, &arriving, &place);
         tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "copying" }))?;
         step.to_path.space.touched();
         self.index.declare(&step.to, sector.id, kind.into(), CopyKind::Primary).await?;
@@ -67,18 +107,18 @@ impl Local {
         &self,
         step: &Relocation,
         source: &Path,
-        target: &Path,
+        place: &Place,
     ) -> Result<(), StoreError> {
         let (sector, kind) = (step.sector.id, step.kind);
         self.index.declare(&step.to, sector, kind.into(), CopyKind::Primary).await?;
-        let (from, to) = (source.to_owned(), target.to_owned());
-        let job = move || rename_durably(&from, &to);
+        let (from, to) = (source.to_owned(), place.clone());
+        let job = move || move_durably(&from, &to, &from);
         let renamed =
             tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "renaming" }));
         step.from_path.space.touched();
         step.to_path.space.touched();
         if let Err(error) = renamed {
-            if !target.exists() {
+            if !place.target.exists() {
                 self.index.drop_files(&step.to, sector, kind.into()).await?;
             }
             return Err(error);
@@ -101,25 +141,45 @@ fn same_file_system(file: &Path, dir: &Path) -> bool {
     matches!((fs::metadata(file), fs::metadata(dir)), (Ok(one), Ok(other)) if one.dev() == other.dev())
 }
 
-fn rename_durably(from: &Path, to: &Path) -> Result<(), StoreError> {
-    // A rename would silently replace a file of the same name that nobody declared.
-    if to.exists() {
+/// Where a file goes, and what may be replaced there.
+#[derive(Clone)]
+struct Place {
+    target: PathBuf,
+    /// Where what is replaced lies until it is deleted.
+    aside: PathBuf,
+    /// The index knows a copy there, which is not the one that counts.
+    holds_copy: bool,
+}
+
+impl Place {
+    /// An undeclared file there is replaced only if it looks like `source`: then an earlier move had copied it, and was
+    /// cut off before it told the index.
+    fn check(&self, source: &Path) -> Result<(), StoreError> {
+        if !self.target.exists() || self.holds_copy || disk::same_shape(source, &self.target)? {
+            return Ok(());
+        }
         let source = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(StoreError::Io { action: "move a sector file to", path: to.to_owned(), source });
+        Err(StoreError::Io { action: "move a sector file to", path: self.target.clone(), source })
     }
-    fs::rename(from, to).map_err(StoreError::io("move a sector file to", to))?;
-    disk::sync_parent(to)?;
+}
+
+/// Moves `from`, which is `source` or a copy of it.
+fn move_durably(from: &Path, place: &Place, source: &Path) -> Result<(), StoreError> {
+    place.check(source)?;
+    if disk::put_in_place(from, &place.target, &place.aside)? {
+        tracing::warn!(path = ?place.target, "an earlier copy was replaced by the moved file");
+    }
     disk::sync_parent(from)
 }
 
-fn copy_into_place(source: &Path, arriving: &Path, target: &Path) -> Result<(), StoreError> {
+fn copy_into_place(source: &Path, arriving: &Path, place: &Place) -> Result<(), StoreError> {
     if let Some(dir) = arriving.parent() {
         disk::create_dir(dir)?;
     }
     disk::remove(arriving)?;
     let copied = disk::copy_synced(source, arriving).and_then(|()| {
         if disk::same_shape(source, arriving)? {
-            rename_durably(arriving, target)
+            move_durably(arriving, place, source)
         } else {
             Err(StoreError::Archive { reason: format!("{source:?} changed while it was copied") })
         }
