@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use crate::error::StoreError;
 use crate::fetch::{self, Target, TransferMeter};
-use crate::index::{CopyKind, Index};
+use crate::index::{CopyKind, Index, IndexError};
 use crate::local::{Acquired, DeletePermit, Local};
 use crate::peer::Peer;
 use crate::serve::PERMIT_HEADER;
@@ -180,6 +180,31 @@ impl Remote {
             }
         }
         result
+    }
+
+    /// Deletes every copy of a file that is about to be made anew. A peer that does not obey is logged, and its copy is
+    /// taken out of the index, so that nobody finds the old file in place of the new one.
+    ///
+    /// # Errors
+    /// When the index or this process's own disk refuses.
+    pub async fn discard_all(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        permit: &DeletePermit,
+    ) -> Result<(), StoreError> {
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        self.local.remove_all(sector, kind, permit).await?;
+        for holder in self.elsewhere(&holders) {
+            if self.ask_to_delete(holder, &[], Some(permit)).await.is_some() {
+                match self.index.drop_files(&holder.id, sector, kind.into()).await {
+                    // Detached meanwhile, and its files with it.
+                    Err(IndexError::UnknownStorage { .. }) => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How full a path is, here or elsewhere.

@@ -28,8 +28,9 @@ use crate::local::{DeletePermit, Local, chain};
 use crate::peer::Peer;
 use crate::wire::FsStatJson;
 
-/// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Only the
-/// manager sends it, after it has recorded the decision. A peer that is no Sealyard ignores it and deletes anyway.
+/// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Sent only after
+/// the decision was recorded: by the manager, and by a worker whose journalled call makes the file anew or releases it.
+/// A peer that is no Sealyard ignores it and deletes anyway.
 pub const PERMIT_HEADER: &str = "x-sealyard-permit";
 
 /// Bodies sent at once, each with a thread of its own; a further request waits for its turn.

@@ -335,3 +335,37 @@ async fn a_dead_url_is_passed_over() {
     world.index.declare(&id("a"), sector(1).id, S, CopyKind::Primary).await.expect("declared");
     acquire(&b, sector(1), S, AcquireMode::Copy).await.expect("by the second URL");
 }
+
+#[tokio::test]
+async fn a_foreign_file_in_a_cache_directory_stays_and_the_sectors_files_come() {
+    let world = World::new();
+    let (a, b) = (world.node().await, world.node().await);
+    a.path("a", both()).await;
+    let target = b.path("b", both()).await;
+    let source = a.put("a", sector(1), FileType::Cache).await;
+    fs::write(source.join("notes.txt"), "the operator's").expect("written");
+    fs::create_dir(source.join("lost+found")).expect("made");
+    acquire(&b, sector(1), C, AcquireMode::Move).await.expect("moved");
+    let expected: Vec<_> = cache_files().into_keys().map(|name| format!("cache/s-t01000-1/{name}")).collect();
+    assert_eq!(tree(&target), expected);
+    assert_eq!(fs::read(source.join("notes.txt")).expect("kept"), b"the operator's");
+}
+
+#[tokio::test]
+async fn what_is_made_anew_is_gone_everywhere_and_not_found_where_it_stays() {
+    let world = World::new();
+    let (a, b, maker) = (world.node().await, world.node().await, world.node().await);
+    a.path("a", both()).await;
+    b.path("b", sealing()).await;
+    maker.path("m", both()).await;
+    let files =
+        [a.put("a", sector(1), FileType::Sealed).await, b.put("b", sector(1), FileType::Sealed).await];
+    let own = maker.put("m", sector(1), FileType::Sealed).await;
+    // Refuses every DELETE.
+    let stranger = world.stranger("x", S, sector(1), Vec::new()).await;
+    let permit = DeletePermit { reason: "PreCommit1 makes it anew".to_owned() };
+    maker.remote.discard_all(sector(1).id, FileType::Sealed, &permit).await.expect("discarded");
+    assert!(files.iter().chain([&own]).all(|file| !file.exists()));
+    assert_eq!(stranger.asked(), ["DELETE /remote/sealed/s-t01000-1 HTTP/1.1"]);
+    assert!(world.holders(sector(1), FileType::Sealed).await.is_empty(), "nobody finds the stranger's");
+}

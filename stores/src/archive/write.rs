@@ -1,6 +1,6 @@
 //! Writing a directory as a tar stream.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -9,9 +9,8 @@ use bytes::{Bytes, BytesMut};
 use tar::{EntryType, Header};
 
 use super::{BLOCK, padding};
-use crate::disk;
 use crate::error::StoreError;
-use crate::members::Manifest;
+use crate::members::{self, Manifest};
 
 /// Read and handed on in pieces of this size (bytes); the buffer is used again once it was sent.
 const CHUNK: usize = 1 << 20;
@@ -111,9 +110,22 @@ fn mtime(file: &File) -> u64 {
     modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs())
 }
 
-/// Names and lengths of the files in a sector's directory.
 impl Manifest {
+    /// Names and lengths of the sector's files in its directory. Anything else there is named in a warning and not sent:
+    /// no peer would take it.
     pub(crate) fn of_dir(dir: &Path) -> Result<Self, StoreError> {
-        Ok(disk::flat_listing(dir)?.into_iter().collect())
+        let mut files = Self::default();
+        for entry in fs::read_dir(dir).map_err(StoreError::io("list", dir))? {
+            let path = entry.map_err(StoreError::io("list", dir))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let found = fs::metadata(&path).map_err(StoreError::io("look at", &path))?;
+            match name.filter(|name| members::size_max(name).is_some() && found.is_file()) {
+                Some(name) => {
+                    files.0.insert(name.to_owned(), found.len());
+                }
+                None => tracing::warn!(?path, "foreign file in a sector's directory is not sent"),
+            }
+        }
+        Ok(files)
     }
 }
