@@ -230,12 +230,7 @@ impl Call<'_> {
         let sector = self.accepted.sector;
         let shared = self.shared;
         if let TaskInput::PreCommit1(_) = work {
-            // What an earlier attempt left must not be sealed into.
-            let reason = format!("PreCommit1 makes it anew, call {}", self.accepted.call);
-            let permit = DeletePermit { reason };
-            for kind in [FileType::Sealed, FileType::Cache] {
-                self.store(shared.local.remove_all(sector.id, kind, &permit)).await?;
-            }
+            self.discard_earlier_replica().await?;
         }
         let Needs { existing, allocate, path_type, mode } = match work {
             TaskInput::Unseal(_) => self.unseal_needs(sector).await?,
@@ -260,6 +255,30 @@ impl Call<'_> {
             Some(self.store(shared.local.reserve(sector, allocate, &acquired.ids, table)).await?)
         };
         Ok(Held { acquired, _reservation: reservation, allocated: allocate, created })
+    }
+
+    /// Deletes, everywhere, what an earlier PreCommit1 of the sector made: it must neither be sealed into nor be found by
+    /// PreCommit2 in place of the new files. It is worthless once PreCommit1 runs again, but not before: the data that the
+    /// new files are made from is brought here first.
+    async fn discard_earlier_replica(&self) -> Outcome<()> {
+        let sector = self.accepted.sector;
+        let remote = &self.shared.remote;
+        let (unsealed, none) = (FileTypes::UNSEALED, FileTypes::NONE);
+        let (path, mode) = (PathType::Sealing, AcquireMode::Copy);
+        let acquired = self.store(remote.acquire(sector, unsealed, none, path, mode, self.meter)).await?;
+        if let Some(data) = acquired.files.0.values().find(|data| !data.exists()) {
+            return Err(environment(&format!(
+                "the unsealed file of {} is not at {}; nothing was deleted",
+                sector.id,
+                data.display()
+            )));
+        }
+        let permit =
+            DeletePermit { reason: format!("PreCommit1 makes it anew, call {}", self.accepted.call) };
+        for kind in [FileType::Sealed, FileType::Cache] {
+            self.store(remote.discard_all(sector.id, kind, &permit)).await?;
+        }
+        Ok(())
     }
 
     /// Unsealing writes into the unsealed file where there is one, and else makes one.

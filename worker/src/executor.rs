@@ -8,28 +8,34 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
 use rpc::reader::PieceStream;
-use sealtasks::{ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, TaskOutput, TaskType};
+use sealtasks::{
+    ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, SectorFiles, TaskOutput, TaskType,
+};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Variables;
 use crate::environment::Environment;
+use crate::executor_log;
 use crate::feed::{self, FeedError};
 use crate::journal::ProcessMark;
 use crate::process;
 
 /// Longest report read, in bytes: C1's output of a 64 GiB sector is below 100 MiB, in base64 below 134 MiB.
 const REPORT_MAX: u64 = 256 << 20;
-/// How many lines of the log an error repeats, and how far back they are looked for.
-const LOG_LINES: usize = 50;
-const LOG_BYTES: u64 = 16 << 10;
+/// How often a running executor's log is cut.
+const LOG_CHECK: Duration = Duration::from_secs(1);
 
 /// What runs the tasks.
 #[derive(Clone, Debug)]
@@ -140,9 +146,19 @@ impl Executor {
     /// # Errors
     /// Why there is no result: the executor's own words, or how it ended with the end of its log.
     pub(crate) async fn finish(mut self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
-        let ended = tokio::select! {
-            ended = self.child.wait() => Some(ended),
-            () = stop.cancelled() => None,
+        let log = self.dir.join("log");
+        let mut checks = tokio::time::interval(LOG_CHECK);
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                ended = self.child.wait() => break Some(ended),
+                () = stop.cancelled() => break None,
+                _ = checks.tick() => {
+                    let log = log.clone();
+                    // A log that could not be cut this time is tried again.
+                    let _ = tokio::task::spawn_blocking(move || executor_log::cut(&log)).await;
+                }
+            }
         };
         let Some(ended) = ended else {
             process::kill_group(self.mark.pid);
@@ -154,7 +170,8 @@ impl Executor {
         let fed = self.end_feed().await;
         let status = ended.map_err(|error| compute(format!("the executor cannot be waited for: {error}")))?;
         let dir = self.dir.clone();
-        let read = move || read_report(&dir, status);
+        let (files, bytes) = (self.request.files.clone(), self.request.sector.proof.sector_size().bytes());
+        let read = move || read_report(&dir, status, |message| killed(status, message, &files, bytes));
         let report = tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| compute("reading the executor's report was interrupted".into()))?;
@@ -185,7 +202,7 @@ impl Executor {
 fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File> {
     std::fs::create_dir_all(dir)?;
     std::fs::write(dir.join("request.json"), serde_json::to_vec(request)?)?;
-    File::create(dir.join("log"))
+    executor_log::create(&dir.join("log"))
 }
 
 /// Gives the child `reader` as descriptor 3.
@@ -210,13 +227,18 @@ fn hand_over(command: &mut Command, reader: OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_report(dir: &Path, status: ExitStatus) -> Result<ExecutorReport, ExecutorFailure> {
+/// `silent` makes the failure of an executor that ended without a report, given what is known of it.
+fn read_report(
+    dir: &Path,
+    status: ExitStatus,
+    silent: impl FnOnce(String) -> ExecutorFailure,
+) -> Result<ExecutorReport, ExecutorFailure> {
     let path = dir.join("report.json");
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let log = log_tail(&dir.join("log"));
-            return Err(compute(format!(
+            let log = executor_log::tail(&dir.join("log"));
+            return Err(silent(format!(
                 "the executor ended without a report ({status}); its last words:\n{log}"
             )));
         }
@@ -233,23 +255,25 @@ fn read_report(dir: &Path, status: ExitStatus) -> Result<ExecutorReport, Executo
         .map_err(|error| compute(format!("the executor's report is no ExecutorReport: {error}")))
 }
 
-/// The last lines of a log.
-fn log_tail(path: &Path) -> String {
-    let tail = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = tail().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    match lines.len() {
-        0 => "(none)".into(),
-        count => lines[count.saturating_sub(LOG_LINES)..].join("\n"),
+/// The proofs libraries write through mappings, where a full disk is no error but the signal SIGBUS; so is a broken one.
+fn killed(status: ExitStatus, message: String, files: &SectorFiles, sector_bytes: u64) -> ExecutorFailure {
+    if status.signal() != Some(Signal::SIGBUS as i32) {
+        return compute(message);
     }
+    // Everything large in sealing comes in units of the sector's size.
+    let full = files.0.values().filter_map(|file| file.parent()).find(|dir| {
+        let room = statvfs(*dir).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+        room.is_ok_and(|room| room < sector_bytes)
+    });
+    let (class, why) = match full {
+        Some(dir) => {
+            (FailureClass::Space, format!("the disk of {} is full; free space there", dir.display()))
+        }
+        None => {
+            (FailureClass::Environment, "a disk failed under a mapped file; see the kernel's log".to_owned())
+        }
+    };
+    ExecutorFailure { class, message: format!("{why}: {message}") }
 }
 
 /// Whether an output is of the kind the request asks for.
@@ -273,4 +297,76 @@ fn answers(request: &ExecutorRequest, output: &TaskOutput) -> bool {
 
 fn compute(message: String) -> ExecutorFailure {
     ExecutorFailure { class: FailureClass::Compute, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use sealtasks::{FileType, PreCommit1Input, RegisteredSealProof, SectorId, SectorRef, TaskInput, Ticket};
+
+    use super::*;
+
+    /// Starts a shell that does `script`, for a sector of `proof` with its files in `dir`.
+    async fn shell(dir: &Path, proof: i64, script: &str) -> Executor {
+        let options = ExecutorOptions {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            environment: crate::environment::filtered(std::env::vars_os()),
+            task_environment: BTreeMap::new(),
+        };
+        let proof = RegisteredSealProof::try_from(proof).unwrap();
+        let request = ExecutorRequest {
+            version: ExecutorRequest::VERSION,
+            sector: SectorRef { id: SectorId::new(1000, 1), proof },
+            work: TaskInput::PreCommit1(PreCommit1Input { ticket: Ticket([1; 32]), pieces: vec![] }),
+            files: SectorFiles([(FileType::Sealed, dir.join("sealed"))].into()),
+        };
+        let (dir, task) = (dir.join("call"), TaskType::PreCommit1);
+        options.spawn(Run { dir, task, request, parameters: vec![], data: None }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_chatty_executors_log_takes_no_more_than_its_bound_and_keeps_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&dir.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let script =
+            "head -c 30000000 /dev/zero | tr '\\0' x; cat ../gate; echo; echo last words >&2; kill -9 $$";
+        let executor = shell(dir.path(), 5, script).await;
+        let stop = CancellationToken::new();
+        let cut = async {
+            let log = dir.path().join("call/log");
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            loop {
+                ticks.tick().await;
+                let found = std::fs::metadata(&log).unwrap();
+                if found.len() >= 30_000_000 && found.blocks() * 512 <= executor_log::DISK_MAX {
+                    break;
+                }
+            }
+            let gate = dir.path().join("gate");
+            tokio::task::spawn_blocking(move || std::fs::write(gate, "go")).await.unwrap().unwrap();
+        };
+        let patience = Duration::from_secs(60);
+        let both = async { tokio::join!(executor.finish(&stop), cut) };
+        let (ended, ()) = tokio::time::timeout(patience, both).await.expect("the log was never cut");
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.class, FailureClass::Compute);
+        assert!(failure.message.ends_with("last words"), "{}", failure.message.len());
+    }
+
+    #[tokio::test]
+    async fn a_bus_error_is_a_lack_of_space_where_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        let ended = shell(dir.path(), 5, "kill -7 $$").await.finish(&stop).await;
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.class, FailureClass::Environment, "{failure}");
+        assert!(failure.message.contains("see the kernel's log"), "{failure}");
+        // No disk has room for a sector of this size.
+        let files = SectorFiles([(FileType::Sealed, dir.path().join("sealed"))].into());
+        let failure = killed(ExitStatus::from_raw(7), "ended".into(), &files, u64::MAX);
+        assert_eq!(failure.class, FailureClass::Space);
+        assert!(failure.message.ends_with("is full; free space there: ended"), "{failure}");
+    }
 }

@@ -17,6 +17,7 @@ pub mod config;
 pub mod environment;
 pub mod error;
 pub mod executor;
+mod executor_log;
 mod feed;
 mod files;
 pub mod journal;

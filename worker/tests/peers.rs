@@ -10,8 +10,8 @@ use rpc::{ManagerApi, Transport, WorkerApi as _, WorkerClient};
 use scripted::{SECTOR, ScriptedManager, World, start_ok};
 use sealtasks::{
     AcquireMode, CallErrorCode, ExecutorReport, FetchInput, FileType, FileTypes, MoveInput, PathType,
-    ReleaseUnsealedInput, TaskInput, TaskOutput, Ticket, UnpaddedOffset, UnsealInput, UnsealedCid,
-    UnsealedRange,
+    PreCommit1Input, ReleaseUnsealedInput, TaskInput, TaskOutput, Ticket, UnpaddedOffset, UnsealInput,
+    UnsealedCid, UnsealedRange,
 };
 use stores::Index as _;
 use tokio::net::TcpListener;
@@ -135,6 +135,48 @@ async fn released_unsealed_data_goes_everywhere() {
     assert_eq!(a.run(work).await.result, Ok(TaskOutput::ReleaseUnsealed));
     assert!(!a.world.file(FileType::Unsealed).exists() && !b.world.file(FileType::Unsealed).exists());
     assert!(manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap().is_empty());
+    a.worker.close().await;
+    b.worker.close().await;
+}
+
+fn pc1() -> TaskInput {
+    TaskInput::PreCommit1(PreCommit1Input { ticket: Ticket([1; 32]), pieces: vec![] })
+}
+
+#[tokio::test]
+async fn pc1_leaves_no_earlier_replica_anywhere() {
+    let manager = Arc::new(ScriptedManager::new());
+    let a = Peer::start("a", &manager, put_replica).await;
+    let b = Peer::start("b", &manager, |world| {
+        put_replica(world);
+        put(world, FileType::Unsealed, &[0; 2052]);
+    })
+    .await;
+    assert_eq!(b.run(pc1()).await.result, Ok(scripted::pc1_output()));
+    assert!(!a.world.file(FileType::Sealed).exists() && !a.world.file(FileType::Cache).exists());
+    assert!(!b.world.file(FileType::Cache).join("p_aux").exists(), "the new one only");
+    for kind in [FileType::Sealed, FileType::Cache] {
+        let found = manager.index.find(SECTOR.id, kind.into(), None).await.unwrap();
+        assert_eq!((found.len(), found[0].primary), (1, true), "{kind}");
+    }
+    a.worker.close().await;
+    b.worker.close().await;
+}
+
+#[tokio::test]
+async fn pc1_without_its_data_deletes_nothing() {
+    let manager = Arc::new(ScriptedManager::new());
+    let a = Peer::start("a", &manager, put_replica).await;
+    let b = Peer::start("b", &manager, |world| put(world, FileType::Unsealed, &[0; 2052])).await;
+    // Known to the index, lost from the disk; then not even known.
+    fs::remove_file(b.world.file(FileType::Unsealed)).unwrap();
+    let error = b.run(pc1()).await.result.unwrap_err();
+    assert!(error.message.contains("nothing was deleted"), "{error}");
+    b.worker.storage_redeclare_local(None, rpc::api::Missing::Drop).await.unwrap();
+    let error = b.run(pc1()).await.result.unwrap_err();
+    assert!(error.message.contains("no copy of the unsealed file"), "{error}");
+    assert!(a.world.file(FileType::Sealed).exists() && a.world.file(FileType::Cache).join("p_aux").exists());
+    assert_eq!(manager.index.find(SECTOR.id, FileTypes::SEALED, None).await.unwrap().len(), 1);
     a.worker.close().await;
     b.worker.close().await;
 }
