@@ -134,6 +134,33 @@ impl Journal {
         }
     }
 
+    /// Says whose calls are journalled from now on: `token` is the one that this worker shows to its manager.
+    ///
+    /// Attempts are numbered by each manager for itself. Under another manager an attempt of the same number is another
+    /// one, so what is here loses its number: results that wait are still offered, but match no attempt by chance, and
+    /// no start is answered with an old call. A new token of the same manager does this too; at worst a call of which
+    /// that manager never heard is then run once more.
+    pub fn serves(&self, token: &str) -> Result<(), JournalError> {
+        let manager = blake3::derive_key("sealyard worker journal: the manager's token", token.as_bytes());
+        self.with(|db| {
+            let transaction = db.transaction()?;
+            transaction.execute_batch("CREATE TABLE IF NOT EXISTS manager (token BLOB NOT NULL) STRICT")?;
+            let known: Option<Vec<u8>> =
+                transaction.query_row("SELECT token FROM manager", [], |row| row.get(0)).optional()?;
+            if known.as_deref() == Some(manager.as_slice()) {
+                return Ok(());
+            }
+            if known.is_some() {
+                transaction.execute("DELETE FROM call WHERE phase = 'acknowledged'", [])?;
+                transaction.execute("UPDATE call SET attempt = NULL, digest = NULL", [])?;
+            }
+            transaction.execute("DELETE FROM manager", [])?;
+            transaction.execute("INSERT INTO manager (token) VALUES (?1)", [manager.as_slice()])?;
+            transaction.commit()?;
+            Ok(())
+        })
+    }
+
     /// Remembers that this session began.
     pub fn begin_life(&self, session: WorkerId) -> Result<(), JournalError> {
         self.with(|db| {
@@ -407,6 +434,30 @@ mod tests {
         assert_eq!(accept(&journal, Some(ATTEMPT), &INPUT), Acceptance::Known(call));
         let next = AttemptId { attempt: 2, ..ATTEMPT };
         assert!(matches!(accept(&journal, Some(next), &INPUT), Acceptance::New(_)));
+    }
+
+    #[test]
+    fn another_manager_s_attempt_of_the_same_number_is_another_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let journal = Journal::open(&path).unwrap();
+        journal.serves("a token").unwrap();
+        let Acceptance::New(done) = accept(&journal, Some(ATTEMPT), &INPUT) else { panic!("not new") };
+        journal.ended(done.id, &failed()).unwrap();
+        journal.acknowledged(done.id).unwrap();
+        let next = AttemptId { attempt: 2, ..ATTEMPT };
+        let Acceptance::New(waiting) = accept(&journal, Some(next), &INPUT) else { panic!("not new") };
+        journal.ended(waiting.id, &failed()).unwrap();
+        drop(journal);
+
+        let journal = Journal::open(&path).unwrap();
+        journal.serves("a token").unwrap();
+        assert_eq!(accept(&journal, Some(ATTEMPT), &INPUT), Acceptance::Known(done), "the same manager");
+        journal.serves("another manager's token").unwrap();
+        assert!(matches!(accept(&journal, Some(ATTEMPT), &INPUT), Acceptance::New(_)));
+        let unreturned = journal.unreturned().unwrap();
+        let offered: Vec<_> = unreturned.iter().map(|(call, _)| (call.call, call.attempt)).collect();
+        assert_eq!(offered, [(waiting, None)], "the result is still offered, but as nobody's attempt");
     }
 
     #[test]

@@ -145,6 +145,8 @@ impl Worker {
         let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_file))
             .await
             .map_err(|_| WorkerError::Closed)??;
+        let token = options.token.clone();
+        journal.run(move |journal| journal.serves(&token)).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
         end_earlier_life(&journal, &options.name, &calls).await?;
