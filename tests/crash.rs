@@ -1,0 +1,130 @@
+//! Processes killed in the middle of their work, with real proofs: what was running goes on or is done again, and the
+//! sector gets where it would have got.
+
+mod system;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use system::{Daemon, ask_until, ok, sealyard};
+
+/// An 8 MiB sector is at Commit1 within half a minute. PreCommit2 cut off at a bad moment costs a back-off of a minute
+/// and PreCommit1 again; a loaded machine gets more.
+const SEALING_MAX: Duration = Duration::from_secs(300);
+
+/// The manager's own worker takes nothing, so that the two others do.
+const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
+    AllowCommit = false\nAllowUnseal = false\n";
+
+const PC1: &str = "seal/v0/precommit/1";
+const PC2: &str = "seal/v0/precommit/2";
+
+fn manager(home: &Path, listen: &str) -> Daemon {
+    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", listen]));
+    manager.expect("listening on");
+    manager
+}
+
+fn worker(home: &Path, name: &str, address: &str, tasks: &[&str]) -> Daemon {
+    let mut command = sealyard(home);
+    command.args(["worker", "run", "--name", name, "--address", address, "--worker-repo", name]).args(tasks);
+    // No gateway is reachable from a test; Commit2 is not needed here.
+    command.env("IPFS_GATEWAY", "http://127.0.0.1:9/ipfs/");
+    let mut worker = Daemon::start(name, &mut command);
+    worker.expect("registered");
+    worker
+}
+
+/// Ends a process as a power cut does: nothing of it runs on to say goodbye.
+fn kill(daemon: &mut Daemon) {
+    let killed = Command::new("kill").args(["-9", &daemon.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success(), "{killed}");
+    assert_eq!(daemon.end(), None, "killed, not exited");
+}
+
+fn json(home: &Path, args: &[&str]) -> Value {
+    let text = ok(sealyard(home).args(args).arg("--json"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
+}
+
+fn status(home: &Path) -> Value {
+    json(home, &["sectors", "status", "1"])
+}
+
+/// State and worker of every attempt at one task of sector 1, oldest first.
+fn attempts(status: &Value, task: &str) -> Vec<(String, String)> {
+    let rows = status["tasks"].as_array().expect("tasks").iter().filter(|row| row["task"] == task);
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    rows.map(|row| (text(&row["state"]), text(&row["worker"]))).collect()
+}
+
+fn until_running(home: &Path, task: &str) -> Value {
+    let runs = |status: &Value| attempts(status, task).last().is_some_and(|(state, _)| state == "running");
+    ask_until(&format!("a running {task}"), SEALING_MAX, || status(home), runs)
+}
+
+/// Where the worker says that it is reached, as `HOST:PORT`.
+fn address_of(home: &Path, name: &str) -> String {
+    let workers = json(home, &["workers", "list"]);
+    let found = workers.as_array().and_then(|all| all.iter().find(|worker| worker["name"] == name));
+    let url =
+        found.and_then(|worker| worker["url"].as_str()).unwrap_or_else(|| panic!("no {name}: {workers:#}"));
+    url.trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned()
+}
+
+/// Processes that work in a directory below `home`: executors do, each in its call's.
+fn executors(home: &Path) -> Vec<PathBuf> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let cwd = |process: std::fs::DirEntry| std::fs::read_link(process.path().join("cwd")).ok();
+    let in_call =
+        |cwd: &PathBuf| cwd.starts_with(home) && cwd.parent().is_some_and(|dir| dir.ends_with("calls"));
+    processes.filter_map(cwd).filter(in_call).collect()
+}
+
+#[test]
+fn a_sector_survives_its_manager_in_precommit1_and_its_worker_in_precommit2() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path().canonicalize().expect("a path without links");
+    let home = home.as_path();
+    ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "8MiB", "--no-local-storage"]));
+    std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
+    let mut first = manager(home, "127.0.0.1:0");
+    // The workers know the manager by its address, so it comes back to the same one.
+    let said = first.expect("listening on");
+    let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
+    let listen = listen.trim_end_matches(';').to_owned();
+    let _a = worker(home, "A", "127.0.0.1:0", &["--addpiece", "--precommit1"]);
+    let mut b = worker(home, "B", "127.0.0.1:0", &["--precommit2", "--commit"]);
+    let b_address = address_of(home, "B");
+    ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
+
+    let begun = until_running(home, PC1);
+    assert_eq!(attempts(&begun, PC1), [("running".to_owned(), "A".to_owned())]);
+    kill(&mut first);
+    assert_eq!(executors(home).len(), 1, "PreCommit1 goes on without the manager");
+    let mut second = manager(home, &listen);
+
+    let handed_on = until_running(home, PC2);
+    let once = [("done".to_owned(), "A".to_owned())];
+    assert_eq!(attempts(&handed_on, PC1), once, "run once, over both managers: {}", second.said());
+    kill(&mut b);
+    let _b = worker(home, "B", &b_address, &["--precommit2", "--commit"]);
+
+    let done = |status: &Value| status["c1_sha256"].is_string() && status["stopped"] == true;
+    let status = ask_until("Commit1", SEALING_MAX, || status(home), done);
+    assert_eq!(status["state"], "Committing", "{}", second.said());
+    let pc2 = attempts(&status, PC2);
+    assert_eq!(pc2.first(), Some(&("failed".to_owned(), "B".to_owned())), "{pc2:?}");
+    assert_eq!(pc2.last(), Some(&("done".to_owned(), "B".to_owned())), "{pc2:?}");
+    assert_eq!(status["ticket"], handed_on["ticket"], "the sector is still the same one");
+    let replica = home.join("B/sealed/s-t01000-1");
+    assert_eq!(std::fs::metadata(&replica).expect("the replica lies on B").len(), 8 << 20);
+    for kind in ["sealed", "cache"] {
+        let left = home.join("A").join(kind).join("s-t01000-1");
+        assert!(!left.exists(), "{} was taken over", left.display());
+    }
+    assert_eq!(executors(home), Vec::<PathBuf>::new(), "no executor is left");
+    assert_eq!(json(home, &["sealing", "jobs"]), Value::Array(Vec::new()), "nothing waits or runs");
+}
