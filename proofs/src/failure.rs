@@ -70,7 +70,7 @@ pub enum TaskError {
     },
     /// Proof parameters that are not there.
     #[error(
-        "proof parameters for {size} sectors are incomplete: {} is not in {}; run `sealyard params fetch --sector-size {size}`{}",
+        "proof parameters for {size} sectors are incomplete: {} is not in {}; run `sealyard params fetch {size}`{}",
         file, directory.display(),
         if size.is_test_size() { " (or `sealyard params generate` in its place)" } else { "" }
     )]
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "proof parameters for 32GiB sectors are incomplete: v28-a.params is not in /p; \
-             run `sealyard params fetch --sector-size 32GiB`"
+             run `sealyard params fetch 32GiB`"
         );
     }
 }

@@ -83,7 +83,7 @@ fn a_proof_is_made_and_verified_by_different_processes() {
         #[expect(clippy::print_stderr, reason = "whoever reads the results must know what they do not cover")]
         {
             eprintln!("LEFT OUT: Commit2 and verification of a 2 KiB sector, because of {choice:?}");
-            eprintln!("run `sealyard params fetch --sector-size 2KiB` or `sealyard params generate` first");
+            eprintln!("run `sealyard params fetch 2KiB` or `sealyard params generate` first");
         }
         return;
     };
@@ -131,6 +131,6 @@ fn without_parameters_a_proof_fails_with_the_command_to_run() {
         let (code, report) = in_child(&world, &world.request(work), world.root());
         let ExecutorReport::Failed(failure) = report else { panic!("{report:?}") };
         assert_eq!((code, failure.class), (1, FailureClass::Environment));
-        assert!(failure.message.contains("sealyard params fetch --sector-size 2KiB"), "{failure}");
+        assert!(failure.message.contains("sealyard params fetch 2KiB"), "{failure}");
     }
 }

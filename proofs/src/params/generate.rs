@@ -113,7 +113,7 @@ pub struct Generated {
 pub enum GenerateError {
     /// 32 and 64 GiB.
     #[error(
-        "parameters for {size} sectors cannot be generated, only those for 2KiB, 8MiB and 512MiB; run `sealyard params fetch --sector-size {size}`"
+        "parameters for {size} sectors cannot be generated, only those for 2KiB, 8MiB and 512MiB; run `sealyard params fetch {size}`"
     )]
     Size {
         /// The size asked for.
@@ -129,7 +129,7 @@ pub enum GenerateError {
         directory: PathBuf,
     },
     /// Not enough free memory.
-    #[error("generating parameters for {size} sectors takes {} MiB of memory and {} MiB are free; stop other programs, or run `sealyard params fetch --sector-size {size}`", needed >> 20, free >> 20)]
+    #[error("generating parameters for {size} sectors takes {} MiB of memory and {} MiB are free; stop other programs, or run `sealyard params fetch {size}`", needed >> 20, free >> 20)]
     Memory {
         /// The size asked for.
         size: SectorSize,
