@@ -20,7 +20,14 @@ struct ByHand {
 
 impl ByHand {
     fn start(home: &Path, size: &str) -> Self {
-        let said = ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", size, "--no-local-storage"]));
+        let said = ok(sealyard(home).args([
+            "init",
+            "--actor",
+            "t01000",
+            "--sector-size",
+            size,
+            "--no-local-storage",
+        ]));
         assert!(said.contains("f01000") && said.contains(size), "{said}");
         std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
         let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));

@@ -15,8 +15,10 @@ const PROVING_MAX: Duration = Duration::from_secs(50 * 60);
 fn dev(home: &Path, args: &[&str], bound: Duration) -> Value {
     let output = run_within(sealyard(home).arg("dev").arg("--json").args(args), bound);
     assert!(output.status.success(), "dev {args:?}: {}\n{}", output.status, text(&output.stderr));
-    let document: Value = serde_json::from_slice(&output.stdout).expect("exactly one JSON document on stdout");
-    let schema: Value = serde_json::from_str(include_str!("../cli/dev.schema.json")).expect("the schema is JSON");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).expect("exactly one JSON document on stdout");
+    let schema: Value =
+        serde_json::from_str(include_str!("../cli/dev.schema.json")).expect("the schema is JSON");
     let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
     if let Err(error) = validator.validate(&document) {
         panic!("the document does not fit its schema: {error}\n{document:#}");
@@ -62,7 +64,10 @@ fn two_sectors_reach_commit1_over_two_workers() {
         // Sealed is one sector; the cache after PreCommit1 is two layers and tree-d, which has 2n-1 nodes.
         let fetched = tasks["PC2"]["bytes_fetched"].as_u64().expect("bytes");
         let least = 2048 + 2 * 2048 + (2 * 2048 - 32);
-        assert!(fetched >= least, "{fetched} bytes came over the socket, at least {least} had to: {sector:#}");
+        assert!(
+            fetched >= least,
+            "{fetched} bytes came over the socket, at least {least} had to: {sector:#}"
+        );
         assert_eq!(tasks["C1"]["bytes_fetched"], 0, "everything was on B already");
     }
     only_b_holds_the_replicas(&document, &dir);
@@ -93,7 +98,10 @@ fn an_eight_mebibyte_sector_reaches_commit1() {
     assert_eq!(sector["proof_type"], 6);
     assert_eq!(sector["state"], "Committing");
     let fetched = tasks(sector)["PC2"]["bytes_fetched"].as_u64().expect("bytes");
-    assert!(fetched > 5 * (8 << 20), "sealed, two layers and tree-d are five sectors' worth, {fetched} bytes came");
+    assert!(
+        fetched > 5 * (8 << 20),
+        "sealed, two layers and tree-d are five sectors' worth, {fetched} bytes came"
+    );
 }
 
 #[test]
@@ -112,9 +120,15 @@ fn every_proof_is_made_and_verified() {
     }
     only_b_holds_the_replicas(&document, &dir);
     let stored: Vec<&Value> = document["storage"].as_array().expect("storage").iter().collect();
-    let kinds: Vec<&Value> = stored.iter().flat_map(|entry| entry["types"].as_array().expect("types")).collect();
-    assert!(!kinds.iter().any(|kind| *kind == "unsealed"), "a finalized CC sector keeps no unsealed file: {document:#}");
-    let layers = system::snapshot(&dir).into_iter().filter(|(path, _)| path.to_string_lossy().contains("sc-02-data-layer"));
+    let kinds: Vec<&Value> =
+        stored.iter().flat_map(|entry| entry["types"].as_array().expect("types")).collect();
+    assert!(
+        !kinds.iter().any(|kind| *kind == "unsealed"),
+        "a finalized CC sector keeps no unsealed file: {document:#}"
+    );
+    let layers = system::snapshot(&dir)
+        .into_iter()
+        .filter(|(path, _)| path.to_string_lossy().contains("sc-02-data-layer"));
     assert_eq!(layers.count(), 0, "Finalize drops the layers");
 }
 

@@ -16,6 +16,7 @@ struct Hosts {
 }
 
 impl Hosts {
+    #[expect(clippy::print_stderr, reason = "whoever reads the test's output must see what was left out")]
     fn new() -> Option<Self> {
         let tag = std::process::id();
         let hosts = Self { names: [format!("sy{tag}m"), format!("sy{tag}w")] };
@@ -73,7 +74,10 @@ fn a_sector_is_sealed_across_two_hosts() {
     ok(sealyard(home).args(["init", "--actor", "t01000", "--no-local-storage"]));
     std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
     let mut run = hosts.on(0, home);
-    let mut manager = Daemon::start("manager", run.args(["run", "--listen", "0.0.0.0:2345", "--advertise", "10.77.0.1:2345"]));
+    let mut manager = Daemon::start(
+        "manager",
+        run.args(["run", "--listen", "0.0.0.0:2345", "--advertise", "10.77.0.1:2345"]),
+    );
     manager.expect("listening on");
     let info = ok(hosts.on(0, home).args(["auth", "api-info", "--perm", "admin"]));
     let info = info.trim().strip_prefix("MINER_API_INFO=").expect("MINER_API_INFO=").to_owned();
@@ -101,7 +105,9 @@ fn a_sector_is_sealed_across_two_hosts() {
         let text = ok(hosts.on(0, home).args(["sectors", "status", "--json", &number]));
         serde_json::from_str(&text).expect("JSON")
     };
-    ask_until("Commit1", Duration::from_secs(120), status, |status| status["stopped"] == true && status["c1_sha256"].is_string());
+    ask_until("Commit1", Duration::from_secs(120), status, |status| {
+        status["stopped"] == true && status["c1_sha256"].is_string()
+    });
     let found = ok(hosts.on(0, home).args(["storage", "find", &number]));
     assert!(found.contains("http://10.77.0.2:3457/remote/sealed/"), "{found}");
 }

@@ -29,7 +29,10 @@ fn a_second_manager_on_the_same_repo() {
     init(home.path());
     let running = manager(home.path());
     let line = refused(sealyard(home.path()).args(["run", "--listen", "127.0.0.1:0"]), 3);
-    assert!(line.contains(&running.id().to_string()), "the line names the process that holds the repo: {line}");
+    assert!(
+        line.contains(&running.id().to_string()),
+        "the line names the process that holds the repo: {line}"
+    );
 }
 
 #[test]
@@ -62,7 +65,11 @@ fn settings_that_cannot_be() {
         (&["init", "--actor", "t01000", "--sector-size", "3KiB"], 9, &["3KiB", "2KiB, 8MiB"]),
         (&["init", "--actor", "t01000", "--sector-size", "32GiB"], 9, &["32GiB", "chain"]),
         (&["init", "--actor", "bob"], 9, &["bob", "f01000"]),
-        (&["init", "--actor", "t01000", "--owner", "K", "--sector-size", "1GiB", "--genesis-miner"], 12, &["today's form"]),
+        (
+            &["init", "--actor", "t01000", "--owner", "K", "--sector-size", "1GiB", "--genesis-miner"],
+            12,
+            &["today's form"],
+        ),
         (&["init", "--actor", "t01000", "--owner", "K"], 12, &["today's form: sealyard init --actor t01000"]),
         (&["worker", "run", "--windowpost"], 12, &["not built yet"]),
     ];
@@ -85,7 +92,8 @@ fn a_worker_with_a_bad_token() {
     let forged = format!("{}AAAA:{address}", &token[..token.len() - 4]);
     let elsewhere = tempfile::tempdir().expect("another home");
     let mut command = sealyard(elsewhere.path());
-    let line = refused(command.env("MINER_API_INFO", forged).args(["worker", "run", "--address", "127.0.0.1:0"]), 6);
+    let line =
+        refused(command.env("MINER_API_INFO", forged).args(["worker", "run", "--address", "127.0.0.1:0"]), 6);
     assert!(line.contains("token"), "{line}");
     assert_eq!(snapshot(elsewhere.path()), [], "no repo before the token is known to be good");
 
@@ -93,7 +101,8 @@ fn a_worker_with_a_bad_token() {
     let read = ok(sealyard(home.path()).args(["auth", "create-token", "--perm", "read"]));
     let weak = format!("{}:{address}", read.trim());
     let mut command = sealyard(elsewhere.path());
-    let line = refused(command.env("MINER_API_INFO", weak).args(["worker", "run", "--address", "127.0.0.1:0"]), 6);
+    let line =
+        refused(command.env("MINER_API_INFO", weak).args(["worker", "run", "--address", "127.0.0.1:0"]), 6);
     assert!(line.contains("admin"), "{line}");
     assert_eq!(snapshot(elsewhere.path()), []);
 }
@@ -108,7 +117,14 @@ fn a_worker_without_a_manager() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let info = format!("eyJh.eyJB.c2ln:/ip4/127.0.0.1/tcp/{}/http", closed.port());
     let mut command = sealyard(home.path());
-    command.env("MINER_API_INFO", info).args(["worker", "run", "--address", "127.0.0.1:0", "--timeout", "2s"]);
+    command.env("MINER_API_INFO", info).args([
+        "worker",
+        "run",
+        "--address",
+        "127.0.0.1:0",
+        "--timeout",
+        "2s",
+    ]);
     let output = system::run_within(&mut command, system::COMMAND_MAX);
     let said = system::text(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{said}");
@@ -151,7 +167,8 @@ fn a_manager_of_another_version() {
     let (address, _thread) = manager_of_another_version();
     let info = format!("eyJh.eyJB.c2ln:/ip4/127.0.0.1/tcp/{}/http", address.port());
     let mut command = sealyard(home.path());
-    let line = refused(command.env("MINER_API_INFO", info).args(["worker", "run", "--address", "127.0.0.1:0"]), 8);
+    let line =
+        refused(command.env("MINER_API_INFO", info).args(["worker", "run", "--address", "127.0.0.1:0"]), 8);
     assert!(line.contains("1.9.0") && line.contains("1.5.0"), "both versions are named: {line}");
     assert_eq!(snapshot(home.path()), []);
 }
@@ -170,7 +187,11 @@ fn a_corrupt_sectorstore_json_is_fatal_for_its_path_alone() {
     assert_eq!(before, snapshot(&bad));
     let good = home.path().join("good");
     ok(sealyard(home.path()).args(["storage", "attach", "--init", "--store"]).arg(&good));
-    assert!(ok(sealyard(home.path()).args(["storage", "list"])).contains(&*good.to_string_lossy()), "{}", running.said());
+    assert!(
+        ok(sealyard(home.path()).args(["storage", "list"])).contains(&*good.to_string_lossy()),
+        "{}",
+        running.said()
+    );
 }
 
 #[test]
@@ -203,7 +224,8 @@ fn a_piece_of_the_wrong_size() {
     std::fs::write(home.path().join("request.json"), request.to_string()).expect("a file");
     let before = snapshot(home.path());
     // 100 bytes on descriptor 3 where 2032 were announced.
-    let script = "head -c 100 /dev/zero | \"$0\" exec ap --input request.json --output report.json 3<&0 </dev/null";
+    let script =
+        "head -c 100 /dev/zero | \"$0\" exec ap --input request.json --output report.json 3<&0 </dev/null";
     let mut command = std::process::Command::new("sh");
     command.args(["-c", script, system::SEALYARD]);
     system::quiet(&mut command, home.path());

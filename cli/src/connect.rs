@@ -49,8 +49,7 @@ pub fn api_info(repo: &Path) -> Result<ApiInfo, Failure> {
     for variable in VARIABLES {
         if let Ok(text) = std::env::var(variable) {
             return text.parse().map_err(|error: rpc::api_info::ApiInfoError| {
-                Failure::from_error(Code::Setting, &error)
-                    .advise(format!("{variable} must be TOKEN:ADDRESS as `sealyard auth api-info` prints it"))
+                Failure::from_error(Code::Setting, &error).advise(format!("correct or unset {variable}"))
             });
         }
     }
@@ -84,6 +83,9 @@ pub fn rpc_failure(error: ApiError) -> Failure {
         ApiError::Remote { .. } | ApiError::Refused { .. } | ApiError::Malformed { .. } => Code::Failed,
     };
     let advice = match code {
+        Code::Token if matches!(error, ApiError::Remote { .. }) => Some(
+            "set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on the manager's machine",
+        ),
         Code::Unreachable => Some("is the manager running, and is its port open to this machine?"),
         _ => None,
     };
@@ -101,7 +103,10 @@ pub fn expand(path: &str) -> Result<PathBuf, Failure> {
         return Ok(std::path::absolute(path)?);
     };
     if !(rest.is_empty() || rest.starts_with('/')) {
-        return Err(Failure::new(Code::Usage, format!("{path}: only ~ alone is understood, not another user's home")));
+        return Err(Failure::new(
+            Code::Usage,
+            format!("{path}: only ~ alone is understood, not another user's home"),
+        ));
     }
     let home = std::env::var_os("HOME")
         .ok_or_else(|| Failure::new(Code::Setting, format!("{path} needs HOME, which is not set")))?;

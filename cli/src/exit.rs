@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::show::talk;
+
 /// Why the program ends. The numbers are documented in README ("Exit codes") and never change meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -41,12 +43,25 @@ pub struct Failure {
     text: String,
     causes: Vec<String>,
     advice: Option<String>,
+    /// Whoever read stdout closed it: the program ends early, and has not failed.
+    reader_gone: bool,
 }
 
 impl Failure {
     /// A failure in words of our own.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), causes: Vec::new(), advice: None }
+        Self { code, text: text.into(), causes: Vec::new(), advice: None, reader_gone: false }
+    }
+
+    /// Whoever read stdout closed it. Travels like a failure, so that everything is cleaned up on the way, and ends as
+    /// success.
+    pub fn reader_gone() -> Self {
+        Self { reader_gone: true, ..Self::new(Code::Failed, "the reader of the output closed it") }
+    }
+
+    /// Whether this is the reader's choice rather than a failure.
+    pub fn is_reader_gone(&self) -> bool {
+        self.reader_gone
     }
 
     /// A failure from an error with its chain of causes.
@@ -65,11 +80,6 @@ impl Failure {
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
-    }
-
-    /// The exit code.
-    pub fn code(&self) -> Code {
-        self.code
     }
 }
 
@@ -94,8 +104,9 @@ pub type Outcome = Result<(), Failure>;
 pub fn report(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.reader_gone => ExitCode::SUCCESS,
         Err(failure) => {
-            anstream::eprintln!("{failure}");
+            talk!("{failure}");
             ExitCode::from(failure.code as u8)
         }
     }

@@ -5,6 +5,7 @@ mod clock;
 mod commands;
 mod connect;
 mod dev;
+mod executor_settings;
 mod exit;
 mod proof_params;
 mod show;
@@ -56,8 +57,9 @@ async fn run(cli: Cli) -> Outcome {
         Command::Pledge(args) => commands::operate::pledge(&Connection::discover(&repo)?, args).await,
         Command::Find(args) => commands::storage::find(&Connection::discover(&repo)?, args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "sealyard", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new(); // the generator panics over a closed pipe; a vector takes everything
+            clap_complete::generate(*shell, &mut Cli::command(), "sealyard", &mut script);
+            show::raw(&String::from_utf8_lossy(&script))
         }
         Command::Version(args) => commands::version::version(*args),
     }
@@ -68,10 +70,12 @@ fn start_log(command: &Command) {
     let daemon = matches!(command, Command::Run(_) | Command::Worker(WorkerCommand::Run(_)));
     let default = if daemon { "info" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && !no_color)
+        .log_internal_errors(false) // it would report a closed stderr on stderr, and panic
         .with_target(false)
         .init();
 }

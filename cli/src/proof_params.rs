@@ -38,7 +38,11 @@ impl worker::ProofParams for MachineParams {
         params::choose_directory(size).directory().is_some()
     }
 
-    async fn obtain(&self, size: SectorSize, progress: &(dyn Fn(String) + Send + Sync)) -> Result<(), String> {
+    async fn obtain(
+        &self,
+        size: SectorSize,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<(), String> {
         match self.obtain {
             Obtain::Never => Err(format!("parameters are missing; run `sealyard params fetch {size}`")),
             Obtain::Fetch => fetch(size, FetchPatience::Long, progress).await,
@@ -94,7 +98,9 @@ async fn fetch(
             ));
         }
         FetchEvent::Waiting => progress("waiting for parameters: another process fetches them".to_owned()),
-        FetchEvent::Retrying { reason } => progress(format!("waiting for parameters: trying again: {reason}")),
+        FetchEvent::Retrying { reason } => {
+            progress(format!("waiting for parameters: trying again: {reason}"))
+        }
         FetchEvent::Checking => progress("waiting for parameters: checking the digest".to_owned()),
         FetchEvent::Done => {}
     };
@@ -103,17 +109,23 @@ async fn fetch(
 
 impl MachineParams {
     /// Runs `sealyard params generate` and reports the time it still takes. The child is killed with this future.
-    async fn generate(&self, size: SectorSize, progress: &(dyn Fn(String) + Send + Sync)) -> Result<(), String> {
+    async fn generate(
+        &self,
+        size: SectorSize,
+        progress: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<(), String> {
         let expected = params::requirement(size).map_or(Duration::ZERO, |needs| needs.expected);
         let begun = Instant::now();
         let mut child = Command::new(&self.program)
-            .args(["params", "generate", &size.to_string()])
-            .stdin(Stdio::null())
+            .args(["params", "generate", "--until-stdin-closes", &size.to_string()])
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("{} cannot be started: {error}", self.program.display()))?;
+        // Held until the end: it closes when this process dies, however it dies, and the child ends with it.
+        let _lifeline = child.stdin.take();
         let mut last = String::new();
         let mut errors = child.stderr.take().map(lines_of);
         let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -150,8 +162,13 @@ async fn next_line(lines: &mut Option<Lines>) -> Option<String> {
 
 fn waiting(expected: Duration, elapsed: Duration) -> String {
     match expected.checked_sub(elapsed) {
-        Some(left) => format!("waiting for parameters, about {} min: generating them", left.as_secs().div_ceil(60)),
-        None => format!("waiting for parameters: generating them for {} min, longer than expected", elapsed.as_secs() / 60),
+        Some(left) => {
+            format!("waiting for parameters, about {} min: generating them", left.as_secs().div_ceil(60))
+        }
+        None => format!(
+            "waiting for parameters: generating them for {} min, longer than expected",
+            elapsed.as_secs() / 60
+        ),
     }
 }
 

@@ -31,7 +31,8 @@ pub struct Switch {
 }
 
 /// Always offered in Lotus's meaning. C1 runs where the sector's files are, hence on every sealing worker.
-const ALWAYS: [TaskType; 4] = [TaskType::Fetch, TaskType::Commit1, TaskType::Finalize, TaskType::FinalizeUnsealed];
+const ALWAYS: [TaskType; 4] =
+    [TaskType::Fetch, TaskType::Commit1, TaskType::Finalize, TaskType::FinalizeUnsealed];
 /// Always offered with bare flags, as in 2020.
 const ALWAYS_BARE: [TaskType; 3] = [TaskType::Fetch, TaskType::Commit1, TaskType::Finalize];
 
@@ -137,11 +138,25 @@ mod tests {
     use super::*;
 
     const NAMES: [&str; 12] = [
-        "addpiece", "data_cid", "precommit1", "unseal", "precommit2", "commit", "replica_update",
-        "prove_replica_update2", "regen_sector_key", "sector_download", "windowpost", "winningpost",
+        "addpiece",
+        "data_cid",
+        "precommit1",
+        "unseal",
+        "precommit2",
+        "commit",
+        "replica_update",
+        "prove_replica_update2",
+        "regen_sector_key",
+        "sector_download",
+        "windowpost",
+        "winningpost",
     ];
 
-    fn check(flags: &[(&str, TaskFlag)], env: &[(&'static str, &'static str, &str)], no_default: bool) -> String {
+    fn check(
+        flags: &[(&str, TaskFlag)],
+        env: &[(&'static str, &'static str, &str)],
+        no_default: bool,
+    ) -> String {
         let switches: Vec<Switch> = NAMES
             .iter()
             .map(|name| Switch {

@@ -5,7 +5,9 @@ use std::process::Stdio;
 
 use async_trait::async_trait;
 use proofs::params::{self, Choice};
-use sealtasks::{ExecutorReport, ExecutorRequest, SectorFiles, SectorRef, TaskInput, TaskOutput, VerifyInput};
+use sealtasks::{
+    ExecutorReport, ExecutorRequest, SectorFiles, SectorRef, TaskInput, TaskOutput, VerifyInput,
+};
 use tokio::process::Command;
 
 /// Runs `sealyard exec verify`.

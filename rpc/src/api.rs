@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::ApiError;
-use crate::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use crate::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use crate::reader::PieceData;
 use crate::token::Permission;
 
@@ -74,6 +74,11 @@ pub trait WorkerApi: Send + Sync + 'static {
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>>;
     /// What a Sealyard worker knows of itself in one answer. [`ApiError::is_method_not_found`] from a Lotus worker.
     async fn state(&self) -> ApiResult<WorkerState>;
+    /// The proofs libraries' settings that its executors get. [`ApiError::is_method_not_found`] from a Lotus worker. A
+    /// worker whose executors take no settings has none.
+    async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Asked of a manager by workers, operators and Lotus's command line.

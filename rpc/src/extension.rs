@@ -44,6 +44,20 @@ pub struct WorkerState {
     pub calls: Vec<HeldCall>,
 }
 
+/// One setting of the proofs libraries as a worker's executors get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorSetting {
+    /// The task whose executors it is for; `None` = all of them.
+    pub task: Option<TaskType>,
+    /// The environment variable, for example `FIL_PROOFS_USE_MULTICORE_SDR`.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// Where the value comes from, for people: `environment`, `default`, a file, a flag.
+    #[serde(default)]
+    pub origin: String,
+}
+
 /// A call that a worker holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldCall {

@@ -23,7 +23,9 @@ pub fn sealyard(home: &Path) -> Command {
 /// Takes out what could steer the program from outside, and keeps its default repos below `home`.
 pub fn quiet(command: &mut Command, home: &Path) {
     for (name, _) in std::env::vars() {
-        if ["LOTUS_", "SEALYARD_", "MINER_", "STORAGE_API", "WORKER_"].iter().any(|prefix| name.starts_with(prefix))
+        if ["LOTUS_", "SEALYARD_", "MINER_", "STORAGE_API", "WORKER_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
             && name != "SEALYARD_INSECURE_PARAMETERS"
         {
             command.env_remove(name);
@@ -33,7 +35,10 @@ pub fn quiet(command: &mut Command, home: &Path) {
     if std::env::var_os("SEALYARD_INSECURE_PARAMETERS").is_none()
         && let Some(real) = std::env::var_os("HOME")
     {
-        command.env("SEALYARD_INSECURE_PARAMETERS", Path::new(&real).join(".cache/sealyard/insecure-parameters"));
+        command.env(
+            "SEALYARD_INSECURE_PARAMETERS",
+            Path::new(&real).join(".cache/sealyard/insecure-parameters"),
+        );
     }
     command.env("HOME", home).env("NO_COLOR", "1").current_dir(home);
 }
@@ -170,7 +175,9 @@ impl Daemon {
             match self.lines.recv_timeout(COMMAND_MAX.saturating_sub(begun.elapsed())) {
                 Ok(line) => self.seen.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("{} does not end:\n{}", self.name, self.seen.join("\n")),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{} does not end:\n{}", self.name, self.seen.join("\n"))
+                }
             }
         }
         self.child.wait().expect("the child is ours").code()

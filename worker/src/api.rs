@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use axum::Router;
 use rpc::api::{Missing, StoragePath, WorkerInfo, WorkerResources};
-use rpc::extension::{Hello, WorkerState};
+use rpc::extension::{ExecutorSetting, Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
 use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
 use sealtasks::{CallId, FileType, SectorId, StorageId, TaskType, WorkerId};
@@ -182,5 +182,9 @@ impl WorkerApi for WorkerHandle {
 
     async fn state(&self) -> ApiResult<WorkerState> {
         Ok(self.shared().state().await)
+    }
+
+    async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
+        Ok(self.shared().settings.clone())
     }
 }

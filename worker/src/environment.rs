@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 /// Prefixes of the variables that the proofs libraries and the GPU runtimes read.
-const PREFIXES: [&str; 4] = ["FIL_PROOFS_", "BELLMAN_", "RUST_GPU_TOOLS_", "CUDA_"];
+const PREFIXES: [&str; 7] =
+    ["FIL_PROOFS_", "BELLMAN_", "BELLPERSON_", "EC_GPU_", "NEPTUNE_", "RUST_GPU_TOOLS_", "CUDA_"];
 
 /// Variables passed on by their whole name.
 const NAMES: [&str; 8] =
@@ -31,7 +32,16 @@ mod tests {
 
     #[test]
     fn only_known_variables_pass() {
-        let given = ["PATH", "HOME", "FIL_PROOFS_PARAMETER_CACHE", "BELLMAN_NO_GPU", "CUDA_VISIBLE_DEVICES"];
+        let given = [
+            "PATH",
+            "HOME",
+            "FIL_PROOFS_PARAMETER_CACHE",
+            "BELLMAN_NO_GPU",
+            "BELLPERSON_GPUS_PER_LOCK",
+            "CUDA_VISIBLE_DEVICES",
+            "EC_GPU_NUM_THREADS",
+            "NEPTUNE_GPU_FRAMEWORK",
+        ];
         let kept = ["MINER_API_INFO", "FULLNODE_API_INFO", "AWS_SECRET", "CUDAX", "path", "LD_PRELOAD"];
         let all = given.iter().chain(&kept).map(|name| (OsString::from(name), OsString::from("x")));
         let names: Vec<OsString> = filtered(all).into_keys().collect();

@@ -129,7 +129,11 @@ async fn obtain(shared: &Arc<Shared>, waiting: &[TaskType]) {
             shared.offer.wait_for(waiting, &words);
             shared.changed();
         };
-        let why = match shared.params.obtain(shared.sector_size, &progress).await {
+        let obtained = tokio::select! {
+            obtained = shared.params.obtain(shared.sector_size, &progress) => obtained,
+            () = appear(shared) => Ok(()),
+        };
+        let why = match obtained {
             Ok(()) if ready(shared).await => {
                 shared.offer.ready(waiting);
                 shared.changed();
@@ -143,8 +147,23 @@ async fn obtain(shared: &Arc<Shared>, waiting: &[TaskType]) {
         tracing::warn!(size = %shared.sector_size, %why, ?pause, "proof parameters could not be obtained");
         shared.offer.wait_for(waiting, &format!("{why}; trying again in {} s", pause.as_secs()));
         shared.changed();
-        tokio::time::sleep(pause).await;
+        // In vain or not: the next round finds out, and says what it finds.
+        let _ = tokio::time::timeout(pause, appear(shared)).await;
         growth = (growth * 2).min(PAUSE_GROWTH_MAX);
+    }
+}
+
+/// Returns when the parameters are there by another's doing: an operator copied them, or another program fetched or
+/// generated them.
+async fn appear(shared: &Arc<Shared>) {
+    let mut looks = tokio::time::interval(shared.periods.parameters_look);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay); // a look may read large files
+    looks.tick().await; // the first comes at once, and has been taken
+    loop {
+        looks.tick().await;
+        if ready(shared).await {
+            return;
+        }
     }
 }
 

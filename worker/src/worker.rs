@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rpc::ManagerApi;
 use rpc::api::{AttemptAccount, WorkerResources};
-use rpc::extension::WorkerState;
+use rpc::extension::{ExecutorSetting, WorkerState};
 use sealtasks::{CallError, CallErrorCode, SectorSize, TaskType, WorkerId};
 use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, Remote, StoreError};
 use tokio::sync::watch;
@@ -48,6 +48,8 @@ pub struct WorkerOptions {
     pub tasks: BTreeSet<TaskType>,
     /// What runs them.
     pub executor: ExecutorOptions,
+    /// The proofs libraries' settings that its executors get, as it tells those who ask. `cli` works them out.
+    pub settings: Vec<ExecutorSetting>,
     /// The proof parameters.
     pub params: Arc<dyn ProofParams>,
     /// Most transfers at once.
@@ -77,6 +79,8 @@ pub struct Periods {
     pub refusals_max: u32,
     /// The first pause after parameters could not be obtained; it grows sixtyfold.
     pub parameters_retry: Duration,
+    /// Between two looks at whether missing parameters have appeared by another's doing.
+    pub parameters_look: Duration,
 }
 
 impl Default for Periods {
@@ -87,6 +91,7 @@ impl Default for Periods {
             return_retry: Duration::from_secs(5),
             refusals_max: 20,
             parameters_retry: Duration::from_secs(10),
+            parameters_look: Duration::from_secs(10),
         }
     }
 }
@@ -111,6 +116,7 @@ pub(crate) struct Shared {
     pub(crate) remote: Remote,
     pub(crate) index: Arc<ManagerIndex>,
     pub(crate) executor: ExecutorOptions,
+    pub(crate) settings: Vec<ExecutorSetting>,
     pub(crate) params: Arc<dyn ProofParams>,
     pub(crate) resources: WorkerResources,
     pub(crate) swap: Swap,
@@ -180,6 +186,7 @@ impl Worker {
             remote,
             index,
             executor: options.executor,
+            settings: options.settings,
             params: options.params,
             resources: options.resources,
             swap: options.swap,

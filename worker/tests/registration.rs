@@ -166,6 +166,20 @@ async fn commit_2_is_offered_once_its_parameters_are_there() {
 }
 
 #[tokio::test]
+async fn parameters_that_somebody_else_brought_are_noticed() {
+    let world = World::new();
+    world.params.there.send_replace(false);
+    world.params.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+    let worker = world.start().await;
+    worker.register(options().0).await.unwrap();
+    assert!(!worker.task_types().await.unwrap().contains(&TaskType::Commit2));
+    world.params.there.send_replace(true);
+    until(&world.manager.states, |states| states.last()?.tasks.contains(&TaskType::Commit2).then_some(()))
+        .await;
+    worker.close().await;
+}
+
+#[tokio::test]
 async fn a_path_that_the_manager_forgot_is_declared_again() {
     let world = World::new();
     let worker = world.start().await;

@@ -15,6 +15,9 @@ pub struct InitArgs {
     /// Make no storage path in the repo.
     #[arg(long)]
     pub no_local_storage: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
     /// Lotus: the owner's key. An actor is made on chain, which Sealyard does not do.
     #[arg(long, hide = true)]
     pub owner: Option<String>,
@@ -34,7 +37,9 @@ pub struct InitArgs {
 
 /// `sealyard run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sealyard run\n  sealyard run --listen 0.0.0.0:2345 --advertise 10.0.0.5:2345")]
+#[command(
+    after_help = "Examples:\n  sealyard run\n  sealyard run --listen 0.0.0.0:2345 --advertise 10.0.0.5:2345"
+)]
 pub struct RunArgs {
     /// Listen on this port of the default address (Lotus's form of --listen).
     #[arg(long, visible_alias = "miner-api", value_name = "PORT")]
@@ -47,7 +52,7 @@ pub struct RunArgs {
     pub advertise: Option<String>,
     /// Let executors use a GPU where one is compiled in.
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
-          action = clap::ArgAction::Set)]
+          value_name = "BOOL", action = clap::ArgAction::Set)]
     pub enable_gpu_proving: bool,
     /// Lotus: do not wait for the chain. Accepted; without a chain there is nothing to wait for.
     #[arg(long, hide = true)]

@@ -17,13 +17,15 @@ pub use worker::{TaskFlag, WorkerCommand, WorkerRunArgs};
 /// every sector file lies, moves the files, and loses nothing when machines die.
 #[derive(Debug, Parser)]
 #[command(name = "sealyard", version, max_term_width = 110, propagate_version = true)]
-#[command(after_help = "Start here:\n  sealyard dev                      watch two sectors being sealed, no configuration\n  \
+#[command(
+    after_help = "Start here:\n  sealyard dev                      watch two sectors being sealed, no configuration\n  \
     sealyard init --actor t01000      make a manager's repo\n  sealyard run                      start the manager\n\n\
-    Exit codes: 0 done, 1 failed, 2 usage, 3 repo, 4 listen address, 5 manager unreachable, 6 token, 7 dial-back,\n\
-    8 version, 9 setting, 10 storage path, 11 parameters, 12 not built, 13 sealing or proof failed.")]
+    Exit codes: 0 done, 1 failed, 2 usage, 3 repo, 4 listen address, 5 manager unreachable, 6 token, 7 dial-back, \
+    8 version, 9 setting, 10 storage path, 11 parameters, 12 not built, 13 sealing or proof failed."
+)]
 pub struct Cli {
     /// The manager's repo.
-    #[arg(long, global = true, env = "SEALYARD_PATH", default_value = "~/.sealyard",
+    #[arg(long, global = true, env = "SEALYARD_PATH", default_value = "~/.sealyard", display_order = 900,
           visible_aliases = ["miner-repo", "storagerepo"], value_name = "DIR")]
     pub repo: String,
     #[command(subcommand)]
@@ -38,31 +40,35 @@ pub enum Command {
     /// Run the manager.
     Run(RunArgs),
     /// Run a worker, or ask one.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sealyard worker run --precommit1 --address 10.0.0.7:3456"
+    )]
     Worker(WorkerCommand),
     /// The workers a manager knows.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  sealyard workers list")]
     Workers(WorkersCommand),
     /// Workers, jobs and the scheduler, by Lotus's names.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  sealyard sealing jobs")]
     Sealing(SealingCommand),
     /// Storage paths and the files in them.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  sealyard storage find 1")]
     Storage(StorageCommand),
     /// Sectors and their lives.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  sealyard sectors pledge")]
     Sectors(SectorsCommand),
     /// Tokens and connection strings.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  sealyard auth api-info --perm admin")]
     Auth(AuthCommand),
     /// Proof parameters: what is needed, what is there, getting it.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  sealyard params status")]
     Params(ParamsCommand),
     /// Run one task as an executor: read a request file, write a report file.
     Exec(ExecArgs),
     /// Seal test sectors here and now: a manager and two workers, nothing to configure.
     Dev(DevArgs),
     /// The miner, its workers and its sectors at a glance.
+    #[command(after_help = "Example:\n  sealyard info")]
     Info(ListArgs),
     /// Same as `sectors pledge`.
     Pledge(PledgeArgs),
@@ -75,13 +81,15 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// The version, and what was compiled in.
+    #[command(after_help = "Example:\n  sealyard version --json")]
     Version(ListArgs),
 }
 
 /// `sealyard exec`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  sealyard exec pc1 --input request.json --output report.json\n\
-    The files are described in proofs/EXECUTORS.md. Piece bytes, where a task takes them, come on descriptor 3.")]
+    The files are described in proofs/EXECUTORS.md. Piece bytes, where a task takes them, come on descriptor 3.\n\
+    Exit codes of its own: 0 done, 1 failed, 2 request refused, 3 no report written.")]
 pub struct ExecArgs {
     /// The task: dc, ap, pc1, pc2, c1, c2, fin, fus, uns or verify. Must be what the request says.
     pub task: String,
@@ -95,13 +103,15 @@ pub struct ExecArgs {
 
 /// `sealyard dev`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  sealyard dev\n  sealyard dev --sector-size 8MiB --sectors 1 --until c1 --json")]
+#[command(
+    after_help = "Examples:\n  sealyard dev\n  sealyard dev --sector-size 8MiB --sectors 1 --until c1 --json"
+)]
 pub struct DevArgs {
     /// How many sectors.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub sectors: u32,
     /// 2KiB, 8MiB or 512MiB.
-    #[arg(long, default_value = "2KiB")]
+    #[arg(long, default_value = "2KiB", value_name = "SIZE")]
     pub sector_size: String,
     /// Stop before Commit2, which needs proof parameters and about a minute.
     #[arg(long, value_name = "TASK", value_parser = ["c1"])]

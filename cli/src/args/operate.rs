@@ -22,7 +22,7 @@ pub enum WorkersCommand {
     #[command(after_help = "Example:\n  sealyard workers join-command --tasks precommit1,precommit2")]
     JoinCommand {
         /// Task flags to put into it, for example precommit1,commit.
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_delimiter = ',', value_name = "TASK,…")]
         tasks: Vec<String>,
         /// Print JSON.
         #[arg(long)]
@@ -34,6 +34,7 @@ pub enum WorkersCommand {
 #[derive(Debug, Subcommand)]
 pub enum SealingCommand {
     /// Same as `workers list`.
+    #[command(after_help = "Example:\n  sealyard sealing workers")]
     Workers(ListArgs),
     /// Tasks that wait, run or ended lately.
     #[command(after_help = "Example:\n  sealyard sealing jobs --all")]
@@ -71,7 +72,8 @@ pub enum StorageCommand {
 
 /// `sealyard storage attach`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard storage attach --init --store /mnt/long-term")]
+#[command(after_help = "Examples:\n  sealyard storage attach --init --store /mnt/long-term\n  \
+    sealyard storage attach --init --seal --worker-repo ~/.sealyardworker /mnt/nvme")]
 pub struct StorageAttachArgs {
     /// The directory.
     pub path: String,
@@ -79,7 +81,7 @@ pub struct StorageAttachArgs {
     #[arg(long)]
     pub init: bool,
     /// Preference among paths; 0 = read-only.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_name = "N")]
     pub weight: u64,
     /// Sealing may use it.
     #[arg(long)]
@@ -97,7 +99,7 @@ pub struct StorageAttachArgs {
     #[arg(long, value_name = "GROUP")]
     pub allow_to: Vec<String>,
     /// Open it on the worker with this repo instead of on the manager.
-    #[arg(long, env = "SEALYARD_WORKER_PATH", value_name = "DIR")]
+    #[arg(long, visible_alias = "workerrepo", value_name = "DIR")]
     pub worker_repo: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -148,7 +150,7 @@ pub enum SectorsCommand {
 #[command(after_help = "Example:\n  sealyard sectors pledge --count 2")]
 pub struct PledgeArgs {
     /// How many.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub count: u32,
     /// Rest after Commit1.
     #[arg(long, value_name = "TASK", value_parser = ["c1"])]
@@ -171,7 +173,9 @@ pub enum ParamsCommand {
         json: bool,
     },
     /// Fetch the published parameters by HTTP.
-    #[command(after_help = "Example:\n  sealyard params fetch 32GiB --gateway https://proofs.filecoin.io/ipfs/")]
+    #[command(
+        after_help = "Example:\n  sealyard params fetch 32GiB --gateway https://proofs.filecoin.io/ipfs/"
+    )]
     Fetch {
         /// The sector size.
         size: String,
@@ -179,7 +183,7 @@ pub enum ParamsCommand {
         #[arg(long, env = "IPFS_GATEWAY", value_name = "URL")]
         gateway: Option<String>,
         /// How many files at once.
-        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+        #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
         parallel: u16,
         /// Where to; default FIL_PROOFS_PARAMETER_CACHE or /var/tmp/filecoin-proof-parameters.
         #[arg(long, value_name = "DIR")]
@@ -193,6 +197,9 @@ pub enum ParamsCommand {
     Generate {
         /// 2KiB, 8MiB or 512MiB.
         size: String,
+        /// End when standard input ends: for programs that start this one and must not leave it behind.
+        #[arg(long, hide = true)]
+        until_stdin_closes: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,

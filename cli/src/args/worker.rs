@@ -13,7 +13,13 @@ pub enum WorkerCommand {
     #[command(after_help = "Example:\n  sealyard worker info")]
     Info {
         /// The worker's repo.
-        #[arg(long, visible_alias = "workerrepo", env = "SEALYARD_WORKER_PATH", default_value = "~/.sealyardworker")]
+        #[arg(
+            long,
+            visible_alias = "workerrepo",
+            env = "SEALYARD_WORKER_PATH",
+            default_value = "~/.sealyardworker",
+            value_name = "DIR"
+        )]
         worker_repo: String,
         /// Print JSON.
         #[arg(long)]
@@ -36,8 +42,17 @@ pub enum WorkerCommand {
     #[command(after_help = "Example:\n  sealyard worker stop")]
     Stop {
         /// The worker's repo.
-        #[arg(long, visible_alias = "workerrepo", env = "SEALYARD_WORKER_PATH", default_value = "~/.sealyardworker")]
+        #[arg(
+            long,
+            visible_alias = "workerrepo",
+            env = "SEALYARD_WORKER_PATH",
+            default_value = "~/.sealyardworker",
+            value_name = "DIR"
+        )]
         worker_repo: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -66,23 +81,22 @@ impl FromStr for TaskFlag {
     }
 }
 
-macro_rules! task_flag_help {
-    ($what:literal) => {
-        concat!("Task switch: ", $what)
-    };
-}
-
 /// `sealyard worker run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sealyard worker run\n  \
     sealyard worker run --precommit1 --precommit2 --commit --address 10.0.0.7:3456\n  \
     MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard worker run --precommit1=false\n\n\
-    Only bare task flags: exactly those tasks, plus GET, C1 and FIN. Any flag with =true or =false, or its\n\
+    Only bare task flags: exactly those tasks, plus GET, C1 and FIN. Any flag with =true or =false, or its \
     environment variable: Lotus's meaning, every task is on unless switched off.")]
 pub struct WorkerRunArgs {
     /// The worker's repo.
-    #[arg(long, visible_alias = "workerrepo", env = "SEALYARD_WORKER_PATH", default_value = "~/.sealyardworker",
-          value_name = "DIR")]
+    #[arg(
+        long,
+        visible_alias = "workerrepo",
+        env = "SEALYARD_WORKER_PATH",
+        default_value = "~/.sealyardworker",
+        value_name = "DIR"
+    )]
     pub worker_repo: String,
     /// The address to listen on.
     #[arg(long, default_value = "0.0.0.0:3456", env = "LOTUS_WORKER_LISTEN", value_name = "HOST:PORT")]
@@ -97,18 +111,18 @@ pub struct WorkerRunArgs {
     #[arg(long, env = "LOTUS_WORKER_NO_SWAP")]
     pub no_swap: bool,
     /// The worker's name; default: the host's.
-    #[arg(long, env = "LOTUS_WORKER_NAME")]
+    #[arg(long, env = "LOTUS_WORKER_NAME", value_name = "NAME")]
     pub name: Option<String>,
     /// At most this many files are fetched at once.
-    #[arg(long, default_value_t = 5, env = "LOTUS_WORKER_PARALLEL_FETCH_LIMIT",
+    #[arg(long, default_value_t = 5, value_name = "N", env = "LOTUS_WORKER_PARALLEL_FETCH_LIMIT",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub parallel_fetch_limit: u16,
-    /// Give up on the manager after this long while finding our own address, for example 30m.
-    #[arg(long, default_value = "30m", env = "LOTUS_WORKER_TIMEOUT")]
+    /// How long to wait for a manager that does not answer, for example 30m.
+    #[arg(long, default_value = "30m", value_name = "TIME", env = "LOTUS_WORKER_TIMEOUT")]
     pub timeout: String,
     /// Let executors use a GPU where one is compiled in.
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
-          action = clap::ArgAction::Set, env = "LOTUS_WORKER_ENABLE_GPU_PROVING")]
+          value_name = "BOOL", action = clap::ArgAction::Set, env = "LOTUS_WORKER_ENABLE_GPU_PROVING")]
     pub enable_gpu_proving: bool,
     /// Never fetch proof parameters.
     #[arg(long)]
@@ -133,8 +147,9 @@ macro_rules! task_flags {
         #[derive(Debug, Default, Args)]
         pub struct TaskFlags {
             $(
-                #[doc = task_flag_help!($help)]
-                #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = BARE, value_name = "BOOL")]
+                #[doc = $help]
+                // `help` as well: a derive sees a macro's argument only here.
+                #[arg(long, help = concat!($help, " [env: ", $env, "]"), num_args = 0..=1, require_equals = true, default_missing_value = BARE, value_name = "BOOL")]
                 pub $field: Option<TaskFlag>,
             )*
         }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use rpc::api_info::ApiInfo;
 use rpc::Permission;
+use rpc::api_info::ApiInfo;
 use serde_json::json;
 
 use crate::args::{AuthCommand, Perm};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{line, print_json};
+use crate::show::{line, print_json, talk};
 
 /// `auth …`.
 pub async fn auth(repo: &Path, command: &AuthCommand) -> Outcome {
@@ -43,7 +43,7 @@ pub async fn join_command(connection: &Connection, tasks: &[String], json: bool)
     let flags: String = tasks.iter().map(|task| format!(" --{}", task.trim_start_matches('-'))).collect();
     let command = format!("MINER_API_INFO={info} sealyard worker run{flags}");
     if info.dial_address().starts_with("127.") {
-        anstream::eprintln!(
+        talk!(
             "note: the manager listens on loopback only, so this line works on this machine alone; run it with \
              `sealyard run --listen 0.0.0.0:2345` to let other machines in"
         );

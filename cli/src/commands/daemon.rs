@@ -1,7 +1,5 @@
 //! What `run` and `worker run` share: an address to listen on, serving a router, and reasons to stop.
 
-use std::net::{IpAddr, SocketAddr};
-
 use axum::Router;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -14,10 +12,9 @@ pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         let failure = Failure::new(Code::Listen, format!("cannot listen on {address}: {error}"));
         match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                failure.advise("another program has that port; stop it, or choose another address with --listen")
-            }
-            _ => failure.advise("give an address of this machine as HOST:PORT with --listen"),
+            std::io::ErrorKind::AddrInUse => failure
+                .advise("another program has that port; stop it, or choose another address with --listen"),
+            _ => failure.advise("give an address of this machine as HOST:PORT"),
         }
     })
 }
@@ -44,20 +41,19 @@ pub async fn stop_requested(until_stdin_closes: bool) -> &'static str {
     }
 }
 
-async fn stdin_closed() {
+/// Returns when standard input has ended.
+pub async fn stdin_closed() {
     let mut stdin = tokio::io::stdin();
     let mut buffer = [0; 256];
     while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
 }
 
-/// `host:port` of an address, with brackets around IPv6.
-pub fn authority(ip: IpAddr, port: u16) -> String {
-    SocketAddr::new(ip, port).to_string()
-}
-
 /// A duration such as `30m`, `2s`, `1h30m`.
 pub fn parse_duration(text: &str) -> Result<std::time::Duration, Failure> {
-    let bad = || Failure::new(Code::Usage, format!("{text:?} is no duration")).advise("write for example 30m, 90s or 1h30m");
+    let bad = || {
+        Failure::new(Code::Usage, format!("{text:?} is no duration"))
+            .advise("write for example 30m, 90s or 1h30m")
+    };
     let mut seconds: u64 = 0;
     let mut digits = String::new();
     for letter in text.chars() {
@@ -75,7 +71,11 @@ pub fn parse_duration(text: &str) -> Result<std::time::Duration, Failure> {
         seconds = count.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(bad)?;
         digits.clear();
     }
-    if digits.is_empty() && !text.is_empty() { Ok(std::time::Duration::from_secs(seconds)) } else { Err(bad()) }
+    if digits.is_empty() && !text.is_empty() {
+        Ok(std::time::Duration::from_secs(seconds))
+    } else {
+        Err(bad())
+    }
 }
 
 #[cfg(test)]

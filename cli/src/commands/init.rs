@@ -4,10 +4,11 @@ use std::path::Path;
 
 use manager::{InitOptions, LocalStorage, Repo};
 use sealtasks::ActorId;
+use serde_json::json;
 
 use crate::args::InitArgs;
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::line;
+use crate::show::{line, print_json, talk};
 
 /// Makes the repo, or says why not; a refusal leaves nothing behind.
 pub fn init(repo: &Path, args: &InitArgs) -> Outcome {
@@ -17,12 +18,24 @@ pub fn init(repo: &Path, args: &InitArgs) -> Outcome {
         failure.advise(format!("today's form: sealyard init --actor {} --sector-size 2KiB", args.actor))
     })?;
     if !size.is_test_size() {
-        return Err(Failure::new(Code::Setting, format!("{size} sectors need a chain, and none is configured"))
-            .advise("Sealyard does not talk to a full node yet; 2KiB, 8MiB and 512MiB work without one"));
+        return Err(Failure::new(
+            Code::Setting,
+            format!("{size} sectors need a chain, and none is configured"),
+        )
+        .advise("Sealyard does not talk to a full node yet; 2KiB, 8MiB and 512MiB work without one"));
     }
     let local_storage = if args.no_local_storage { LocalStorage::None } else { LocalStorage::InRepo };
-    Repo::init(repo, InitOptions { actor, sector_size: size, local_storage }).map_err(|error| Failure::from_error(Code::Repo, &error))?;
-    line(&format!("made {} for miner f0{} with {size} sectors; start it with `sealyard run`", repo.display(), actor.get()))
+    Repo::init(repo, InitOptions { actor, sector_size: size, local_storage })
+        .map_err(|error| Failure::from_error(Code::Repo, &error))?;
+    if args.json {
+        let miner = format!("f0{}", actor.get());
+        return print_json(&json!({ "repo": repo, "miner": miner, "sector_size": size }));
+    }
+    line(&format!(
+        "made {} for miner f0{} with {size} sectors; start it with `sealyard run`",
+        repo.display(),
+        actor.get()
+    ))
 }
 
 /// Flags of Lotus's `init` that do something on chain, which this program does not.
@@ -32,16 +45,22 @@ fn refuse_lotus_forms(args: &InitArgs) -> Outcome {
         Err(Failure::new(Code::NotBuilt, format!("{what}: {why}")).advise(today.clone()))
     };
     if args.genesis_miner {
-        return refused("--genesis-miner", "a network's first miner is made by Lotus, not by a sector-storage manager");
+        return refused(
+            "--genesis-miner",
+            "a network's first miner is made by Lotus, not by a sector-storage manager",
+        );
     }
     if args.owner.is_some() || args.worker.is_some() {
-        return refused("--owner, --worker", "an actor and its keys are made on chain; give an existing actor");
+        return refused(
+            "--owner, --worker",
+            "an actor and its keys are made on chain; give an existing actor",
+        );
     }
     if !args.pre_sealed_sectors.is_empty() {
         return refused("--pre-sealed-sectors", "sectors are taken over by attaching their storage path");
     }
     if args.nosync {
-        anstream::eprintln!("note: --nosync changes nothing: there is no chain to wait for");
+        talk!("note: --nosync changes nothing: there is no chain to wait for");
     }
     Ok(())
 }

@@ -14,7 +14,9 @@ use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, pri
 pub async fn workers(connection: &Connection, command: &WorkersCommand) -> Outcome {
     match command {
         WorkersCommand::List(args) => list_workers(connection, *args).await,
-        WorkersCommand::JoinCommand { tasks, json } => super::auth::join_command(connection, tasks, *json).await,
+        WorkersCommand::JoinCommand { tasks, json } => {
+            super::auth::join_command(connection, tasks, *json).await
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use proofs::params::{
 use sealtasks::SectorSize;
 use serde_json::{Value, json};
 
+use super::daemon;
 use crate::args::ParamsCommand;
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{age, bytes, line, paint, print_json};
+use crate::show::{age, bytes, line, paint, print_json, talk};
 
 /// `params …`.
 pub async fn params(command: &ParamsCommand) -> Outcome {
@@ -33,7 +34,18 @@ pub async fn params(command: &ParamsCommand) -> Outcome {
                 line(&format!("parameters for {size} are complete in {directory}"))
             }
         }
-        ParamsCommand::Generate { size, json } => generate(parse_size(size)?, *json),
+        ParamsCommand::Generate { size, until_stdin_closes, json } => {
+            let size = parse_size(size)?;
+            if *until_stdin_closes {
+                // Nothing can stop the generator from inside. What it leaves is what a kill leaves: a temporary file
+                // that the next run takes away.
+                tokio::spawn(async {
+                    daemon::stdin_closed().await;
+                    std::process::exit(Code::Failed as i32)
+                });
+            }
+            generate(size, *json)
+        }
     }
 }
 
@@ -121,7 +133,11 @@ fn describe(state: &FileState) -> String {
     }
 }
 
-fn fetch_options(gateway: Option<&str>, parallel: u16, dir: Option<PathBuf>) -> Result<FetchOptions, Failure> {
+fn fetch_options(
+    gateway: Option<&str>,
+    parallel: u16,
+    dir: Option<PathBuf>,
+) -> Result<FetchOptions, Failure> {
     let setting = |error: FetchError| Failure::from_error(Code::Setting, &error);
     let mut options = FetchOptions::new(dir.unwrap_or_else(params::directory)).map_err(setting)?;
     if let Some(text) = gateway {
@@ -136,7 +152,8 @@ async fn fetch(size: SectorSize, options: &FetchOptions) -> Outcome {
     let known: Mutex<BTreeMap<String, ProgressBar>> = Mutex::new(BTreeMap::new());
     let progress = |progress: FetchProgress<'_>| {
         let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let bar = known.entry(progress.file.to_owned()).or_insert_with(|| bars.add(transfer_bar(progress.file)));
+        let bar =
+            known.entry(progress.file.to_owned()).or_insert_with(|| bars.add(transfer_bar(progress.file)));
         match progress.event {
             FetchEvent::Bytes { have, total } => {
                 if let Some(total) = total {
@@ -190,7 +207,7 @@ fn generate(size: SectorSize, json: bool) -> Outcome {
         let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *said != Some(slot) {
             *said = Some(slot);
-            anstream::eprintln!("{text}");
+            talk!("{text}");
         }
     };
     let generated = params::generate(size, &progress).map_err(|error| generate_failure(&error))?;
@@ -202,14 +219,18 @@ fn generate(size: SectorSize, json: bool) -> Outcome {
     for (name, digest) in &generated.made {
         line(&format!("{digest} {name}"))?;
     }
-    line(&format!("insecure parameters for {size}, for tests and private networks only, are complete in {directory}"))
+    line(&format!(
+        "insecure parameters for {size}, for tests and private networks only, are complete in {directory}"
+    ))
 }
 
 /// `generating parameters: 2m10s of about 8m10s`.
 pub fn progress_text(progress: GenerateProgress) -> String {
     let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     match progress {
-        GenerateProgress::Waiting => "another process is generating the parameters; waiting for it".to_owned(),
+        GenerateProgress::Waiting => {
+            "another process is generating the parameters; waiting for it".to_owned()
+        }
         GenerateProgress::Working { elapsed, expected } => {
             format!("generating parameters: {} of about {}", age(ms(elapsed)), age(ms(expected)))
         }
@@ -218,7 +239,9 @@ pub fn progress_text(progress: GenerateProgress) -> String {
 
 fn generate_failure(error: &GenerateError) -> Failure {
     let code = match error {
-        GenerateError::Size { .. } | GenerateError::NoDirectory | GenerateError::SharedDirectory { .. } => Code::Setting,
+        GenerateError::Size { .. } | GenerateError::NoDirectory | GenerateError::SharedDirectory { .. } => {
+            Code::Setting
+        }
         _ => Code::Parameters,
     };
     Failure::from_error(code, error)

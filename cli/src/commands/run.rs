@@ -4,26 +4,28 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RepoError, RpcDialer, Timing};
+use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
 use rpc::multiaddr::Multiaddr;
 use worker::resources::Swap;
 use worker::{ExecutorOptions, FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
 
 use super::daemon;
 use crate::args::RunArgs;
+use crate::executor_settings::{ExecutorSettings, Sources};
 use crate::exit::{Code, Failure, Outcome};
 use crate::proof_params::{MachineParams, Obtain};
+use crate::show::talk;
 use crate::verifier::ChildVerifier;
 
 /// Runs until it is stopped.
 pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
-    let repo = Repo::open(dir).map_err(|error| repo_failure(&error, dir))?;
+    let repo = Repo::open(dir).map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let listener = daemon::bind(&listen_address(args, &repo)).await?;
     let address = listener.local_addr()?;
     let advertised = advertised(args, &repo, address)?;
     if args.nosync {
-        anstream::eprintln!("note: --nosync changes nothing: there is no chain to wait for");
+        talk!("note: --nosync changes nothing: there is no chain to wait for");
     }
 
     let program = std::env::current_exe()?;
@@ -41,7 +43,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     .map_err(|error| start_failure(&error))?;
     for problem in handle.path_problems() {
         let failure = Failure::from_error(Code::Storage, &problem.error);
-        anstream::eprintln!("warning: {} is not opened: {failure}", problem.path.display());
+        talk!("warning: {} is not opened: {failure}", problem.path.display());
     }
     let served = serve(args, &handle, listener, address, &remote).await;
     handle.stop().await;
@@ -70,9 +72,9 @@ async fn serve(
         .map_err(|error| Failure::from_error(Code::Token, &error))?;
     rpc::repo_files::write_token(&repo, &token).map_err(unwritable)?;
     rpc::repo_files::write_api(&repo, &Multiaddr::http(api).to_string()).map_err(unwritable)?;
-    anstream::eprintln!("manager listening on {address}; its repo is {}", repo.display());
+    talk!("manager listening on {address}; its repo is {}", repo.display());
     if address.ip().is_loopback() {
-        anstream::eprintln!(
+        talk!(
             "workers on other machines cannot reach it: for them, run it with --listen 0.0.0.0:{} --advertise HOST:{}",
             address.port(),
             address.port()
@@ -81,8 +83,8 @@ async fn serve(
 
     let ended = tokio::select! {
         ended = handle.ended() => ended.map_err(|error| start_failure(&error)),
-        () = handle.shutdown_asked() => { anstream::eprintln!("stopping: asked to over the API"); Ok(()) }
-        why = daemon::stop_requested(args.until_stdin_closes) => { anstream::eprintln!("stopping: {why}"); Ok(()) }
+        () = handle.shutdown_asked() => { talk!("stopping: asked to over the API"); Ok(()) }
+        why = daemon::stop_requested(args.until_stdin_closes) => { talk!("stopping: {why}"); Ok(()) }
     };
     own.close().await;
     server.abort();
@@ -96,17 +98,21 @@ async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Res
     let dir = handle.repo().dir().join("worker");
     let repo = worker::Repo::open_or_create(&dir, FirstPath::None)
         .map_err(|error| Failure::from_error(Code::Repo, &error))?;
-    let resources =
-        worker::resources::detect(Swap::Counted).map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let resources = worker::resources::detect(Swap::Counted)
+        .map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
     let name = config.local_worker_name.clone().or(host.ok()).unwrap_or_else(|| "manager".to_owned());
     let overview = handle.api().overview().await.map_err(crate::connect::rpc_failure)?;
     let sector_size = overview
         .sector_size
         .ok_or_else(|| Failure::new(Code::Repo, "the repo does not say which sector size the miner has"))?;
-    let mut environment = worker::environment::filtered(std::env::vars_os());
-    if !args.enable_gpu_proving {
-        environment.insert("BELLMAN_NO_GPU".into(), "1".into());
+    let settings = ExecutorSettings::of_this_process(&Sources {
+        gpu: args.enable_gpu_proving,
+        per_task: &repo.config().executor_environment,
+        config: &dir.join("config.toml"),
+    })?;
+    for note in &settings.notes {
+        talk!("note: {note}");
     }
     let token = handle
         .repo()
@@ -118,9 +124,10 @@ async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Res
         executor: ExecutorOptions {
             program: program.clone(),
             arguments: vec!["exec".into()],
-            environment,
+            environment: settings.environment,
             task_environment: repo.config().executor_environment.clone(),
         },
+        settings: settings.in_force,
         repo,
         name,
         manager: handle.api(),
@@ -159,11 +166,14 @@ fn advertised(args: &RunArgs, repo: &Repo, address: SocketAddr) -> Result<Option
         Some(given) if given.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
             Ok(Some(given.clone()))
         }
-        Some(given) => Err(Failure::new(Code::Setting, format!("{given:?} is no address")).advise("give HOST:PORT")),
-        None if address.ip().is_unspecified() => {
-            Err(Failure::new(Code::Setting, format!("listening on {address}, other machines need an address to come back to"))
-                .advise(format!("add --advertise HOST:{}", address.port())))
+        Some(given) => {
+            Err(Failure::new(Code::Setting, format!("{given:?} is no address")).advise("give HOST:PORT"))
         }
+        None if address.ip().is_unspecified() => Err(Failure::new(
+            Code::Setting,
+            format!("listening on {address}, other machines need an address to come back to"),
+        )
+        .advise(format!("add --advertise HOST:{}", address.port()))),
         None => Ok(Some(address.to_string())),
     }
 }
@@ -185,15 +195,6 @@ fn loopback(mut address: SocketAddr) -> SocketAddr {
     };
     address.set_ip(ip);
     address
-}
-
-fn repo_failure(error: &RepoError, dir: &Path) -> Failure {
-    let failure = Failure::from_error(Code::Repo, error);
-    match error {
-        RepoError::Missing { .. } => failure
-            .advise(format!("make it with `sealyard --repo {} init --actor f0…`", dir.display())),
-        _ => failure,
-    }
 }
 
 fn start_failure(error: &ManagerError) -> Failure {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rpc::client::WorkerClient;
-use rpc::api_info::{ApiInfo, Transport};
 use rpc::WorkerApi;
+use rpc::api_info::{ApiInfo, Transport};
+use rpc::client::WorkerClient;
 use sealtasks::{SectorNumber, StorageId, StorageStanza};
 use serde_json::json;
 use stores::{StorageMeta, StoreError};
@@ -12,7 +12,7 @@ use stores::{StorageMeta, StoreError};
 use crate::args::{FindArgs, StorageAttachArgs, StorageCommand};
 use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{self, line, print_json, print_storage};
+use crate::show::{self, line, print_json, print_storage, talk};
 
 /// `storage …`.
 pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
@@ -34,7 +34,7 @@ pub async fn find(connection: &Connection, args: &FindArgs) -> Outcome {
         return print_json(&found);
     }
     if found.is_empty() {
-        anstream::eprintln!("sector {} has no files in any storage path", args.number);
+        talk!("sector {} has no files in any storage path", args.number);
     }
     show::print_find(&found)
 }
@@ -44,28 +44,65 @@ async fn attach(repo: &Path, args: &StorageAttachArgs) -> Outcome {
     // The daemon is found before anything is written, so that a mistake leaves no half-made path behind.
     let owner = Owner::find(repo, args)?;
     if args.init {
+        if path.exists() && !path.is_dir() {
+            return Err(Failure::new(Code::Storage, format!("{}: this is no directory", path.display()))
+                .advise("give a directory, existing or new"));
+        }
         init(&path, args)?;
     }
-    let path = path
-        .canonicalize()
-        .map_err(|error| Failure::new(Code::Storage, format!("{}: {error}", path.display())))?;
+    let path = usable_directory(&path)?;
+    if owner.has(&path).await? {
+        return Err(Failure::new(Code::Storage, format!("{} is attached already", path.display()))
+            .advise("`sealyard storage list` shows every path"));
+    }
     owner.add(path.clone()).await?;
     let id = StorageMeta::read(&path).map_err(|error| Failure::from_error(Code::Storage, &error))?.id;
-    if args.json { print_json(&json!({ "id": id, "path": path })) } else { line(&format!("attached {id} ({})", path.display())) }
+    if args.json {
+        print_json(&json!({ "id": id, "path": path }))
+    } else {
+        line(&format!("attached {id} ({})", path.display()))
+    }
+}
+
+/// The directory by its one true name.
+fn usable_directory(path: &Path) -> Result<PathBuf, Failure> {
+    let unusable = |why: &str| Failure::new(Code::Storage, format!("{}: {why}", path.display()));
+    let make_one = "give an existing storage path, or make one with --init and --seal, --store or both";
+    let found = path.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => unusable("there is no such directory").advise(make_one),
+        _ => unusable(&error.to_string()),
+    })?;
+    if !found.is_dir() {
+        return Err(unusable("this is no directory").advise(make_one));
+    }
+    if !found.join(stores::META_FILE).exists() {
+        return Err(unusable("this is no storage path: it has no sectorstore.json").advise(make_one));
+    }
+    Ok(found)
 }
 
 /// Whose path it becomes.
 enum Owner {
     Manager(Connection),
-    Worker(WorkerClient),
+    Worker(Box<WorkerClient>),
 }
 
 impl Owner {
     fn find(repo: &Path, args: &StorageAttachArgs) -> Result<Self, Failure> {
         match &args.worker_repo {
             None => Ok(Self::Manager(Connection::from_repo(repo)?)),
-            Some(repo) => Ok(Self::Worker(worker_client(&expand(repo)?)?)),
+            Some(repo) => Ok(Self::Worker(Box::new(worker_client(&expand(repo)?)?))),
         }
+    }
+
+    /// Whether it has this very directory open.
+    async fn has(&self, path: &Path) -> Result<bool, Failure> {
+        let open = match self {
+            Self::Manager(connection) => connection.manager.storage_local().await,
+            Self::Worker(worker) => worker.storage_local().await,
+        };
+        let open = open.map_err(rpc_failure)?;
+        Ok(open.into_values().any(|dir| dir.canonicalize().is_ok_and(|dir| dir == path)))
     }
 
     async fn add(&self, path: PathBuf) -> Outcome {
@@ -74,7 +111,9 @@ impl Owner {
             Self::Worker(worker) => worker.storage_add_local(path).await,
         };
         added.map_err(|error| match error {
-            rpc::ApiError::Remote { .. } | rpc::ApiError::Refused { .. } => Failure::from_error(Code::Storage, &error),
+            rpc::ApiError::Remote { .. } | rpc::ApiError::Refused { .. } => {
+                Failure::from_error(Code::Storage, &error)
+            }
             other => rpc_failure(other),
         })
     }
@@ -91,7 +130,8 @@ pub fn worker_client(repo: &Path) -> Result<WorkerClient, Failure> {
     let damaged = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Repo, &error);
     let info: ApiInfo = address.parse().map_err(damaged)?;
     let url = info.rpc_url(Transport::Http).map_err(damaged)?;
-    WorkerClient::new(&url, token, Transport::Http).map_err(|error| Failure::from_error(Code::Setting, &error))
+    WorkerClient::new(&url, token, Transport::Http)
+        .map_err(|error| Failure::from_error(Code::Setting, &error))
 }
 
 /// Writes `sectorstore.json` into a new path.
@@ -124,7 +164,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, Failure> {
         .unwrap_or((trimmed, 0));
     let count = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift));
     count.ok_or_else(|| {
-        Failure::new(Code::Usage, format!("{text:?} is no size")).advise("write for example 10TiB, 512GiB or a number of bytes")
+        Failure::new(Code::Usage, format!("{text:?} is no size"))
+            .advise("write for example 10TiB, 512GiB or a number of bytes")
     })
 }
 

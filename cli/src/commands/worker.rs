@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use rpc::WorkerApi;
-use sealtasks::ResourceTable;
+use rpc::extension::ExecutorSetting;
+use sealtasks::{ResourceTable, TaskType};
 use serde_json::json;
 
 use super::storage::worker_client;
@@ -18,12 +19,16 @@ pub async fn worker(command: &WorkerCommand) -> Outcome {
         WorkerCommand::Run(_) => unreachable!("`worker run` has a module of its own"),
         WorkerCommand::Info { worker_repo, json } => info(&expand(worker_repo)?, *json).await,
         WorkerCommand::Resources { all, default, json } => resources(*all, *default, *json),
-        WorkerCommand::Stop { worker_repo } => {
-            let worker = worker_client(&expand(worker_repo)?)?;
-            worker.storage_detach_all().await.map_err(rpc_failure)?;
-            worker.shutdown().await.map_err(rpc_failure)
-        }
+        WorkerCommand::Stop { worker_repo, json } => stop(&expand(worker_repo)?, *json).await,
     }
+}
+
+async fn stop(repo: &Path, json: bool) -> Outcome {
+    let worker = worker_client(repo)?;
+    let session = worker.process_session().await.map_err(rpc_failure)?;
+    worker.storage_detach_all().await.map_err(rpc_failure)?;
+    worker.shutdown().await.map_err(rpc_failure)?;
+    if json { print_json(&json!({ "stopped": session })) } else { line(&format!("worker {session} stops")) }
 }
 
 async fn info(repo: &Path, json: bool) -> Outcome {
@@ -33,13 +38,13 @@ async fn info(repo: &Path, json: bool) -> Outcome {
     let info = worker.info().await.map_err(rpc_failure)?;
     let state = worker.state().await.map_err(rpc_failure)?;
     let paths = worker.paths().await.map_err(rpc_failure)?;
-    // The worker passes its own environment on; this process's is the same only when started alike, so the settings
-    // file and the variables of the worker's process are what counts.
-    let settings = settings_in_force(repo)?;
+    // The worker's own, from its process: this one's environment may be another.
+    let settings = worker.settings().await.map_err(rpc_failure)?;
+    let task_of = |setting: &ExecutorSetting| setting.task.map_or("all", TaskType::short);
     if json {
         let shown: Vec<_> = settings
             .iter()
-            .map(|(task, name, value)| json!({ "task": task, "name": name, "value": value }))
+            .map(|it| json!({ "task": task_of(it), "name": it.name, "value": it.value, "origin": it.origin }))
             .collect();
         return print_json(&json!({
             "version": version.to_string(), "session": session, "enabled": state.enabled, "hostname": info.hostname,
@@ -69,8 +74,9 @@ async fn info(repo: &Path, json: bool) -> Outcome {
         line(&format!("Not yet: {task}: {reason}"))?;
     }
     line("Settings of executors:")?;
-    for (task, name, value) in &settings {
-        line(&format!("        {task:<5} {name}={value}"))?;
+    for setting in &settings {
+        let ExecutorSetting { name, value, origin, .. } = setting;
+        line(&format!("        {:<5} {name}={value} ({origin})", task_of(setting)))?;
     }
     for path in paths {
         line(&format!("\n{}:", path.id))?;
@@ -84,24 +90,6 @@ async fn info(repo: &Path, json: bool) -> Outcome {
         line(&format!("        Local: {}", path.local_path))?;
     }
     Ok(())
-}
-
-/// What executors get: the libraries' settings from the environment (task `all`), then what `config.toml` overrides
-/// for single tasks.
-fn settings_in_force(repo: &Path) -> Result<Vec<(String, String, String)>, Failure> {
-    let environment = proofs::settings::environment();
-    let in_force = proofs::settings::in_force(&environment, repo)
-        .map_err(|error| Failure::from_error(Code::Setting, &error))?;
-    let mut rows: Vec<(String, String, String)> = in_force
-        .into_iter()
-        .filter_map(|setting| setting.value.map(|value| ("all".to_owned(), setting.name, value)))
-        .collect();
-    let config = worker::Config::read(&repo.join("config.toml"))
-        .map_err(|error| Failure::from_error(Code::Setting, &error))?;
-    for (task, variables) in &config.executor_environment {
-        rows.extend(variables.iter().map(|(name, value)| (task.short().to_owned(), name.clone(), value.clone())));
-    }
-    Ok(rows)
 }
 
 /// `worker resources`: Lotus's `NAME=value` lines; by default those that are set.

@@ -14,35 +14,40 @@ use sealtasks::{SectorSize, TaskType};
 use tokio::net::{TcpListener, TcpStream};
 use worker::resources::Swap;
 use worker::{
-    ExecutorOptions, FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError, Status,
-    StatusSink, Worker, WorkerError, WorkerHandle, WorkerOptions,
+    ExecutorOptions, FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError,
+    Status, StatusSink, Worker, WorkerError, WorkerHandle, WorkerOptions,
 };
 
 use super::daemon;
 use crate::args::WorkerRunArgs;
 use crate::connect::{api_info, expand};
+use crate::executor_settings::{ExecutorSettings, Sources};
 use crate::exit::{Code, Failure, Outcome};
 use crate::proof_params::{MachineParams, Obtain};
+use crate::show::talk;
 use crate::task_selection::{Selection, Switch, select};
+
+/// Longest name of a worker. Ours: as long as a host's may be (POSIX `HOST_NAME_MAX`, 255 with its domain).
+const NAME_CHARS_MAX: usize = 255;
 
 /// Runs until it is stopped.
 pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     let selection = selection(args)?;
     for note in &selection.notes {
-        anstream::eprintln!("note: {note}");
-    }
-    for name in proofs::settings::ignored(&proofs::settings::environment()) {
-        anstream::eprintln!("note: {name} is no setting of the proofs libraries and has no effect");
+        talk!("note: {note}");
     }
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    let name = worker_name(args)?;
     let timeout = daemon::parse_duration(&args.timeout)?;
     let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
     let resources =
         worker::resources::detect(swap).map_err(|error| Failure::from_error(Code::Setting, &error))?;
 
+    // What is there already is looked at before the manager is; what is not, is made only after it has agreed.
+    let existing = open_repo(args)?.map(|repo| with_settings(args, repo)).transpose()?;
     let door = Door::find(manager_repo)?;
     let facts = door.check(timeout).await?;
-    anstream::eprintln!(
+    talk!(
         "the manager at {} ({}) seals {} sectors for f0{}",
         door.url,
         facts.version,
@@ -53,8 +58,10 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     let (listener, address) = listen(args, &door.info).await?;
     reachable(&door, &listener, address).await?;
 
-    let repo = open_repo(args)?;
-    let environment = executor_environment(args, &repo)?;
+    let (repo, settings) = match existing {
+        Some(open) => open,
+        None => with_settings(args, create_repo(args)?)?,
+    };
     let obtain = match (args.no_params_fetch, args.generate_test_params) {
         (true, _) => Obtain::Never,
         (false, true) => Obtain::FetchElseGenerate,
@@ -66,11 +73,12 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         executor: ExecutorOptions {
             program: program.clone(),
             arguments: vec!["exec".into()],
-            environment,
+            environment: settings.environment,
             task_environment: repo.config().executor_environment.clone(),
         },
+        settings: settings.in_force,
         repo,
-        name: worker_name(args)?,
+        name,
         manager: Arc::clone(&door.manager),
         sector_size: facts.sector_size,
         urls: vec![format!("http://{address}/remote")],
@@ -102,7 +110,7 @@ async fn serve(
 ) -> Outcome {
     for problem in handle.path_problems() {
         let failure = Failure::from_error(Code::Storage, &problem.error);
-        anstream::eprintln!("warning: {} is not opened: {failure}", problem.path.display());
+        talk!("warning: {} is not opened: {failure}", problem.path.display());
     }
     let auth = Arc::new(ManagerTokens::new(Arc::clone(&door.manager)));
     let server = daemon::serve(listener, handle.router(auth));
@@ -119,7 +127,7 @@ async fn serve(
     let outcome = tokio::select! {
         registered = handle.register(registration) => registered.map_err(worker_failure),
         why = daemon::stop_requested(args.until_stdin_closes) => {
-            anstream::eprintln!("stopping: {why}");
+            talk!("stopping: {why}");
             handle.close().await;
             let _ = rpc::repo_files::remove_api(repo);
             return Ok(());
@@ -127,8 +135,8 @@ async fn serve(
     };
     if outcome.is_ok() {
         tokio::select! {
-            () = handle.wait_closed() => anstream::eprintln!("stopping: asked to over the API"),
-            why = daemon::stop_requested(args.until_stdin_closes) => anstream::eprintln!("stopping: {why}"),
+            () = handle.wait_closed() => talk!("stopping: asked to over the API"),
+            why = daemon::stop_requested(args.until_stdin_closes) => talk!("stopping: {why}"),
         }
     }
     handle.close().await;
@@ -150,8 +158,9 @@ impl Door {
         let info = api_info(manager_repo)?;
         let setting = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Setting, &error);
         let Some(token) = info.token.clone() else {
-            return Err(Failure::new(Code::Token, "there is no token for the manager")
-                .advise("set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on its machine"));
+            return Err(Failure::new(Code::Token, "there is no token for the manager").advise(
+                "set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on its machine",
+            ));
         };
         let url = info.rpc_url(Transport::Http).map_err(setting)?;
         let client = ManagerClient::new(&info, Transport::Http)
@@ -181,13 +190,15 @@ fn status_sink(url: String) -> StatusSink {
     Arc::new(move |status| {
         let text = match status {
             Status::Waiting { reason, .. } => format!("waiting for the manager at {url}: {reason}"),
-            Status::WaitingForCalls { calls } => format!("waiting until {calls} calls have ended before joining"),
+            Status::WaitingForCalls { calls } => {
+                format!("waiting until {calls} calls have ended before joining")
+            }
             Status::Registered => format!("registered with the manager at {url}"),
             Status::Lost { reason } => format!("the manager at {url} is lost, trying again: {reason}"),
         };
         let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if said.as_ref() != Some(&text) {
-            anstream::eprintln!("{text}");
+            talk!("{text}");
             *said = Some(text);
         }
     })
@@ -221,11 +232,14 @@ fn with_parameters(
     if args.no_params_fetch && tasks.contains(&TaskType::Commit2) && missing() {
         let command = format!("sealyard params fetch {size}");
         if selection.commit2_named {
-            return Err(Failure::new(Code::Parameters, format!("C2 of {size} sectors needs proof parameters"))
-                .advise(format!("run `{command}`, then start again, or leave out --no-params-fetch")));
+            return Err(Failure::new(
+                Code::Parameters,
+                format!("C2 of {size} sectors needs proof parameters"),
+            )
+            .advise(format!("run `{command}`, then start again, or leave out --no-params-fetch")));
         }
         tasks.remove(&TaskType::Commit2);
-        anstream::eprintln!("note: C2 is left off: its parameters are missing; `{command}` gets them");
+        talk!("note: C2 is left off: its parameters are missing; `{command}` gets them");
     }
     Ok(tasks)
 }
@@ -271,54 +285,60 @@ async fn reachable(door: &Door, listener: &TcpListener, address: SocketAddr) -> 
     }
 }
 
-fn open_repo(args: &WorkerRunArgs) -> Result<Repo, Failure> {
+fn open_repo(args: &WorkerRunArgs) -> Result<Option<Repo>, Failure> {
+    Repo::open(&expand(&args.worker_repo)?).map_err(|error| Failure::from_error(Code::Repo, &error))
+}
+
+fn create_repo(args: &WorkerRunArgs) -> Result<Repo, Failure> {
     let first = if args.no_local_storage { FirstPath::None } else { FirstPath::Sealing };
     Repo::open_or_create(&expand(&args.worker_repo)?, first)
         .map_err(|error: RepoError| Failure::from_error(Code::Repo, &error))
 }
 
-/// The variables that executors get; settings of single tasks are checked like those of the environment.
-fn executor_environment(args: &WorkerRunArgs, repo: &Repo) -> Result<worker::environment::Environment, Failure> {
-    for (task, variables) in &repo.config().executor_environment {
-        let mut merged = proofs::settings::environment();
-        merged.extend(variables.clone());
-        proofs::settings::check(&merged, repo.dir()).map_err(|error| {
-            Failure::from_error(Code::Setting, &error)
-                .advise(format!("correct [executor.{}.env] in {}/config.toml", task.short().to_lowercase(), repo.dir().display()))
-        })?;
+fn with_settings(args: &WorkerRunArgs, repo: Repo) -> Result<(Repo, ExecutorSettings), Failure> {
+    let settings = ExecutorSettings::of_this_process(&Sources {
+        gpu: args.enable_gpu_proving,
+        per_task: &repo.config().executor_environment,
+        config: &repo.dir().join("config.toml"),
+    })?;
+    for note in &settings.notes {
+        talk!("note: {note}");
     }
-    let mut environment = worker::environment::filtered(std::env::vars_os());
-    if !args.enable_gpu_proving {
-        environment.insert("BELLMAN_NO_GPU".into(), "1".into());
-    }
-    Ok(environment)
+    Ok((repo, settings))
 }
 
+/// The name it goes by: as given, else the host's.
 fn worker_name(args: &WorkerRunArgs) -> Result<String, Failure> {
-    match &args.name {
-        Some(name) => Ok(name.clone()),
-        None => {
-            let host = nix::unistd::gethostname()
-                .map_err(|error| Failure::new(Code::Failed, format!("this machine's name cannot be read: {error}")))?;
-            Ok(host.to_string_lossy().into_owned())
-        }
+    let Some(name) = &args.name else {
+        let host = nix::unistd::gethostname().map_err(|error| {
+            Failure::new(Code::Failed, format!("this machine's name cannot be read: {error}"))
+        })?;
+        return Ok(host.to_string_lossy().into_owned());
+    };
+    if name.trim().is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(Failure::new(Code::Setting, format!("{name:?} cannot be a worker's name"))
+            .advise(format!("give 1 to {NAME_CHARS_MAX} printable characters with --name")));
     }
+    Ok(name.clone())
 }
 
 /// Says what is offered and why.
 async fn say_offer(handle: &WorkerHandle, selection: &Selection) {
     let state = handle.current_state().await;
     let names: Vec<&str> = state.tasks.iter().map(|task| task.short()).collect();
-    anstream::eprintln!("worker {} offers {} ({})", state.name, names.join(" "), selection.rule);
+    talk!("worker {} offers {} ({})", state.name, names.join(" "), selection.rule);
     for (task, reason) in &state.pending {
-        anstream::eprintln!("worker {} will offer {task} later: {reason}", state.name);
+        talk!("worker {} will offer {task} later: {reason}", state.name);
     }
 }
 
 /// A worker that does not run, with its exit code.
 fn worker_failure(error: WorkerError) -> Failure {
     let code = match &error {
-        WorkerError::Repo(_) | WorkerError::Journal(_) | WorkerError::Io { .. } | WorkerError::Leftover(_) => Code::Repo,
+        WorkerError::Repo(_)
+        | WorkerError::Journal(_)
+        | WorkerError::Io { .. }
+        | WorkerError::Leftover(_) => Code::Repo,
         WorkerError::Stores(_) => Code::Storage,
         WorkerError::NotBuilt { .. } => Code::NotBuilt,
         WorkerError::Version(_) => Code::Version,
@@ -333,7 +353,9 @@ fn worker_failure(error: WorkerError) -> Failure {
     };
     let advice = match code {
         Code::Version => Some("run the same version on both machines"),
-        Code::DialBack => Some("open that port, or name an address that the manager can reach with --address HOST:PORT"),
+        Code::DialBack => {
+            Some("open that port, or name an address that the manager can reach with --address HOST:PORT")
+        }
         _ => None,
     };
     let failure = Failure::from_error(code, &error);

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rpc::extension::{JobView, ManagerOverview, SectorDetail};
 use sealtasks::{AttemptId, TaskType};
 
-use crate::show::{age, bytes, paint};
+use crate::show::{age, bytes, paint, talk};
 
 /// Follows the sectors and says what changed.
 pub struct Live {
@@ -26,13 +26,19 @@ impl Live {
             line.set_style(style);
         }
         line.enable_steady_tick(Duration::from_millis(120));
-        Self { begun: Instant::now(), said: BTreeMap::new(), states: BTreeMap::new(), pending: BTreeMap::new(), line }
+        Self {
+            begun: Instant::now(),
+            said: BTreeMap::new(),
+            states: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            line,
+        }
     }
 
     /// Says one line of its own.
     pub fn say(&self, text: &str) {
         let stamp = self.begun.elapsed();
-        self.line.suspend(|| anstream::eprintln!("[{:>6.2}s] {text}", stamp.as_secs_f64()));
+        self.line.suspend(|| talk!("[{:>6.2}s] {text}", stamp.as_secs_f64()));
     }
 
     /// Compares with what was said before and says the difference.
@@ -92,7 +98,9 @@ impl Live {
     fn summary(&self, details: &[SectorDetail], overview: &ManagerOverview) -> String {
         let running: Vec<String> = details
             .iter()
-            .flat_map(|detail| detail.tasks.iter().filter(|job| job.ended_ms == 0).map(move |job| (detail, job)))
+            .flat_map(|detail| {
+                detail.tasks.iter().filter(|job| job.ended_ms == 0).map(move |job| (detail, job))
+            })
             .map(|(detail, job)| format!("{}:{} {}", detail.sector.number, job.task, job.state))
             .collect();
         let waits = overview.workers.iter().flat_map(|worker| worker.pending.iter());

@@ -14,12 +14,13 @@ use rpc::extension::{ManagerOverview, SectorDetail};
 use sealtasks::{SectorId, SectorSize};
 
 use crate::args::DevArgs;
+use crate::commands::daemon;
 use crate::exit::{Code, Failure, Outcome};
-use crate::show;
+use crate::show::{self, talk};
 
 use document::document;
 use live::Live;
-use yard::Yard;
+use yard::{Processes, Yard};
 
 /// How often the manager is asked for news.
 const ASK_INTERVAL: Duration = Duration::from_millis(150);
@@ -38,14 +39,20 @@ pub async fn run(args: &DevArgs) -> Outcome {
     let place = Place::new(args)?;
     let mut live = Live::new();
     live.say(&format!("working in {}", place.dir.display()));
-    let outcome = tokio::select! {
-        outcome = seal(args, size, &place, &mut live) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Code::Failed, "interrupted; everything was stopped")),
+    let processes = Processes::new(&place.dir)?;
+    let (outcome, asked_to_stop) = tokio::select! {
+        outcome = seal(args, size, &processes, &mut live) => (outcome, false),
+        why = daemon::stop_requested(false) => {
+            (Err(Failure::new(Code::Failed, format!("{why}; every process was stopped"))), true)
+        }
     };
     live.end();
-    if outcome.is_err() || args.keep || args.dir.is_some() {
-        let dir = place.keep();
-        anstream::eprintln!("kept: {}", dir.display());
+    // However it ended: the workers are asked to end, which ends their executors, before this process goes.
+    processes.stop(&live).await;
+    // What failed is kept, with its logs; what was interrupted is not wanted any more.
+    let failed = outcome.as_ref().is_err_and(|failure| !asked_to_stop && !failure.is_reader_gone());
+    if failed || args.keep || args.dir.is_some() {
+        talk!("kept: {}", place.keep().display());
     }
     outcome
 }
@@ -69,7 +76,7 @@ impl Place {
             }
             None => {
                 let temporary = tempfile::Builder::new().prefix("sealyard-dev-").tempdir()?;
-                Ok(Self { dir: temporary.path().to_owned(), temporary: Some(temporary) })
+                Ok(Self { dir: temporary.path().canonicalize()?, temporary: Some(temporary) })
             }
         }
     }
@@ -83,34 +90,31 @@ impl Place {
     }
 }
 
-async fn seal(args: &DevArgs, size: SectorSize, place: &Place, live: &mut Live) -> Outcome {
-    let yard = Yard::start(&place.dir, size, args.until.is_none(), live).await?;
+async fn seal(args: &DevArgs, size: SectorSize, processes: &Processes, live: &mut Live) -> Outcome {
+    let yard = Yard::start(processes, size, args.until.is_none(), live).await?;
     let mut sectors = Vec::new();
     for _ in 0..args.sectors {
         sectors.push(yard.pledge(args.until.is_some()).await?);
     }
-    let done = follow(&yard, &sectors, live).await;
-    if let Err(failure) = done {
-        yard.stop(live).await;
-        return Err(failure);
-    }
+    follow(&yard, &sectors, live).await?;
     let (details, overview) = yard.look(&sectors).await?;
     live.end();
-    let outcome = if args.json {
-        show::print_json(&document(&details, &overview.paths))
+    if args.json {
+        show::print_json(&document(&details, &overview.paths))?;
     } else {
-        print_result(&sectors, &details, &overview)
-    };
-    yard.stop(live).await;
-    outcome?;
+        print_result(&sectors, &details, &overview)?;
+    }
     match details.iter().find(|detail| args.until.is_none() && detail.verified != Some(true)) {
-        Some(bad) => Err(Failure::new(Code::Sealing, format!("the proof of sector {} is not verified", bad.sector.number))),
+        Some(bad) => Err(Failure::new(
+            Code::Sealing,
+            format!("the proof of sector {} is not verified", bad.sector.number),
+        )),
         None => Ok(()),
     }
 }
 
 /// Watches until every sector rests, or something fails.
-async fn follow(yard: &Yard, sectors: &[SectorId], live: &mut Live) -> Outcome {
+async fn follow(yard: &Yard<'_>, sectors: &[SectorId], live: &mut Live) -> Outcome {
     let mut changed = Instant::now();
     let mut before = Vec::new();
     loop {

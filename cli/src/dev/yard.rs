@@ -6,6 +6,8 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rpc::api::PledgeOptions;
 use rpc::extension::{ManagerOverview, SectorDetail};
 use sealtasks::{SectorId, SectorSize};
@@ -21,39 +23,43 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// A manager and two workers, running.
-pub struct Yard {
-    dir: PathBuf,
-    children: Mutex<Vec<(&'static str, Child)>>,
+pub struct Yard<'a> {
+    processes: &'a Processes,
     connection: Connection,
 }
 
-impl Yard {
+impl<'a> Yard<'a> {
     /// Starts everything. Returns when both workers are registered.
-    pub async fn start(dir: &Path, size: SectorSize, prove: bool, live: &Live) -> Result<Self, Failure> {
-        let program = std::env::current_exe()?;
-        let starter = Starter { program, dir: dir.to_owned() };
+    pub async fn start(
+        processes: &'a Processes,
+        size: SectorSize,
+        prove: bool,
+        live: &Live,
+    ) -> Result<Self, Failure> {
         let size = size.to_string();
         let init = ["init", "--actor", "f01000", "--sector-size", size.as_str(), "--no-local-storage"];
-        starter.complete("init", &init).await?;
-        std::fs::write(dir.join("manager/config.toml"), MANAGER_CONFIG)?;
-        let mut children = vec![("manager", starter.spawn("manager", &["run", "--listen", "127.0.0.1:0"])?)];
-        let connection = starter.connect(&mut children).await?;
+        processes.complete("init", &init).await?;
+        std::fs::write(processes.dir.join("manager/config.toml"), MANAGER_CONFIG)?;
+        processes.spawn("manager", &["run", "--listen", "127.0.0.1:0"])?;
+        let yard = Self { connection: processes.connect().await?, processes };
         live.say("the manager runs");
 
         let mut worker_b = vec!["--precommit2"];
         if prove {
             worker_b.extend(["--commit", "--generate-test-params"]);
         }
-        children.push(("A", starter.spawn_worker("A", &["--addpiece", "--precommit1"])?));
-        children.push(("B", starter.spawn_worker("B", &worker_b)?));
-        let yard = Self { dir: dir.to_owned(), children: Mutex::new(children), connection };
+        processes.spawn_worker("A", &["--addpiece", "--precommit1"])?;
+        processes.spawn_worker("B", &worker_b)?;
         yard.wait_for_workers().await?;
-        let store = dir.join("B-store");
+        let store = processes.dir.join("B-store");
         let store = store.to_string_lossy();
-        let worker_repo = dir.join("B");
+        let worker_repo = processes.dir.join("B");
         let worker_repo = worker_repo.to_string_lossy();
-        starter
-            .complete("attach", &["storage", "attach", "--init", "--store", "--worker-repo", &worker_repo, &store])
+        processes
+            .complete(
+                "attach",
+                &["storage", "attach", "--init", "--store", "--worker-repo", &worker_repo, &store],
+            )
             .await?;
         live.say("workers A (AP, PC1) and B (PC2, C1, C2, FIN) are registered");
         Ok(yard)
@@ -76,14 +82,7 @@ impl Yard {
 
     /// An error when one of the processes has ended.
     pub fn check_alive(&self) -> Outcome {
-        let mut children = self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (name, child) in children.iter_mut() {
-            if let Some(status) = child.try_wait()? {
-                let log = self.dir.join(format!("{name}.log"));
-                return Err(Failure::new(Code::Failed, format!("{name} ended ({status}): {}", last_lines(&log))));
-            }
-        }
-        Ok(())
+        self.processes.check_alive()
     }
 
     async fn wait_for_workers(&self) -> Outcome {
@@ -101,18 +100,6 @@ impl Yard {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-
-    /// Ends the workers, then the manager.
-    pub async fn stop(self, live: &Live) {
-        let children = self.children.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (name, mut child) in children.into_iter().rev() {
-            drop(child.stdin.take()); // the process reads the end of its pipe as a request to stop
-            if tokio::time::timeout(STOP_MAX, child.wait()).await.is_err() {
-                live.say(&format!("{name} did not end within {} s and was killed", STOP_MAX.as_secs()));
-                let _ = child.kill().await; // it may have ended meanwhile, which is as good
-            }
-        }
-    }
 }
 
 /// The manager does no sealing of its own here, so that every task is seen on a remote worker.
@@ -127,13 +114,50 @@ AllowUnseal = false
 LocalWorkerName = \"manager\"
 ";
 
-/// Starts processes in one directory.
-struct Starter {
+/// The processes of one directory: started, watched and ended.
+pub struct Processes {
     program: PathBuf,
     dir: PathBuf,
+    running: Mutex<Vec<(&'static str, Child)>>,
 }
 
-impl Starter {
+impl Processes {
+    /// None yet. `dir` is where all of them keep everything.
+    pub fn new(dir: &Path) -> Result<Self, Failure> {
+        Ok(Self { program: std::env::current_exe()?, dir: dir.to_owned(), running: Mutex::default() })
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<(&'static str, Child)>> {
+        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn check_alive(&self) -> Outcome {
+        for (name, child) in self.running().iter_mut() {
+            if let Some(status) = child.try_wait()? {
+                let log = self.dir.join(format!("{name}.log"));
+                let text = format!("process {name} ended ({status}), its last words: {}", last_lines(&log));
+                return Err(Failure::new(Code::Failed, text).advise(format!("its log is {}", log.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the workers, then the manager, then whatever a killed one of them left running.
+    pub async fn stop(&self, live: &Live) {
+        let running = std::mem::take(&mut *self.running());
+        for (name, mut child) in running.into_iter().rev() {
+            drop(child.stdin.take()); // the process reads the end of its pipe as a request to stop
+            if tokio::time::timeout(STOP_MAX, child.wait()).await.is_err() {
+                live.say(&format!("{name} did not end within {} s and was killed", STOP_MAX.as_secs()));
+                let _ = child.kill().await; // it may have ended meanwhile, which is as good
+            }
+        }
+        for pid in left_behind(&self.program, &self.dir) {
+            live.say(&format!("process {pid} had lost its worker and was killed"));
+            let _ = kill(pid, Signal::SIGKILL); // it may have ended meanwhile, which is as good
+        }
+    }
+
     fn command(&self, name: &str, args: &[&str]) -> Result<Command, Failure> {
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
         let mut command = Command::new(&self.program);
@@ -164,12 +188,14 @@ impl Starter {
     }
 
     /// Starts a process that ends with this one.
-    fn spawn(&self, name: &str, args: &[&str]) -> Result<Child, Failure> {
+    fn spawn(&self, name: &'static str, args: &[&str]) -> Outcome {
         let mut command = self.command(name, args)?;
-        Ok(command.arg("--until-stdin-closes").stdin(Stdio::piped()).spawn()?)
+        let child = command.arg("--until-stdin-closes").stdin(Stdio::piped()).spawn()?;
+        self.running().push((name, child));
+        Ok(())
     }
 
-    fn spawn_worker(&self, name: &str, tasks: &[&str]) -> Result<Child, Failure> {
+    fn spawn_worker(&self, name: &'static str, tasks: &[&str]) -> Outcome {
         let repo = self.dir.join(name);
         let repo = repo.to_string_lossy();
         let mut args =
@@ -179,15 +205,10 @@ impl Starter {
     }
 
     /// Waits until the manager answers.
-    async fn connect(&self, children: &mut [(&'static str, Child)]) -> Result<Connection, Failure> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let begun = Instant::now();
         loop {
-            if let Some((name, child)) = children.first_mut()
-                && let Some(status) = child.try_wait()?
-            {
-                let log = self.dir.join(format!("{name}.log"));
-                return Err(Failure::new(Code::Failed, format!("{name} ended ({status}): {}", last_lines(&log))));
-            }
+            self.check_alive()?;
             if let Ok(connection) = Connection::from_repo(&self.dir.join("manager"))
                 && connection.manager.version().await.is_ok()
             {
@@ -206,4 +227,19 @@ fn last_lines(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(3).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}
+
+/// Executors below `dir` whose worker was killed: processes of this program that work in a call's directory or, while
+/// generating parameters, in `dir` itself. They lead process groups of their own, so no signal to ours reaches them.
+fn left_behind(program: &Path, dir: &Path) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let ours = |entry: std::fs::DirEntry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let same_program = std::fs::read_link(entry.path().join("exe")).ok()? == program;
+        let place = std::fs::read_link(entry.path().join("cwd")).ok()?;
+        let in_a_call = place.starts_with(dir) && place.parent()?.ends_with("calls");
+        let own = pid == std::process::id().cast_signed();
+        (same_program && !own && (in_a_call || place == dir)).then_some(Pid::from_raw(pid))
+    };
+    entries.flatten().filter_map(ours).collect()
 }

@@ -10,7 +10,11 @@ pub fn bytes(count: u64) -> String {
         unit += 1;
     }
     let rounded = (value * 10.0).round() / 10.0;
-    if rounded.fract() == 0.0 { format!("{rounded:.0} {}", UNITS[unit]) } else { format!("{rounded:.1} {}", UNITS[unit]) }
+    if rounded.fract() == 0.0 {
+        format!("{rounded:.0} {}", UNITS[unit])
+    } else {
+        format!("{rounded:.1} {}", UNITS[unit])
+    }
 }
 
 /// A bar of `width` columns; each part is a share of `total` drawn with its character.
@@ -39,7 +43,8 @@ pub fn age(ms: u64) -> String {
 
 /// A Unix time in milliseconds as UTC, to the second.
 pub fn clock(ms: u64) -> String {
-    let instant = time::OffsetDateTime::from_unix_timestamp((ms / 1000) as i64).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let instant = time::OffsetDateTime::from_unix_timestamp((ms / 1000) as i64)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     format!("{} {:02}:{:02}:{:02}", instant.date(), instant.hour(), instant.minute(), instant.second())
 }
 
@@ -49,7 +54,8 @@ mod tests {
 
     #[test]
     fn sizes_read_as_people_write_them() {
-        let table = [(0, "0 B"), (2048, "2 KiB"), (1536, "1.5 KiB"), (32 << 30, "32 GiB"), (u64::MAX, "16 EiB")];
+        let table =
+            [(0, "0 B"), (2048, "2 KiB"), (1536, "1.5 KiB"), (32 << 30, "32 GiB"), (u64::MAX, "16 EiB")];
         for (count, text) in table {
             assert_eq!(bytes(count), text);
         }

@@ -2,14 +2,17 @@
 
 use rpc::extension::JobView;
 
-use super::{age, line, paint};
+use super::{age, line, paint, plain};
 use crate::exit::Outcome;
 
 /// Prints the jobs, running ones first, then by age. `now` is Unix milliseconds.
 pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
     let mut sorted: Vec<&JobView> = jobs.iter().collect();
     sorted.sort_by_key(|job| (rank(&job.state), job.queued_ms));
-    line(&format!("{:<10}{:<8}{:<14}{:<6}{:<13}{:<9}Why", "Attempt", "Sector", "Worker", "Task", "State", "Time"))?;
+    line(&format!(
+        "{:<10}{:<8}{:<14}{:<6}{:<13}{:<9}Why",
+        "Attempt", "Sector", "Worker", "Task", "State", "Time"
+    ))?;
     for job in sorted {
         let since = if job.started_ms > 0 { job.started_ms } else { job.queued_ms };
         let end = if job.ended_ms > 0 { job.ended_ms } else { now };
@@ -23,10 +26,10 @@ pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
             "{:<10}{:<8}{:<14}{:<6}{state}{:<9}{}",
             job.attempt.to_string(),
             job.sector.number.to_string(),
-            job.worker.as_deref().unwrap_or("-"),
+            job.worker.as_deref().map_or_else(|| "-".to_owned(), plain),
             job.task.short(),
             age(end.saturating_sub(since)),
-            job.reason
+            plain(&job.reason)
         ))?;
     }
     Ok(())

@@ -16,18 +16,45 @@ use crate::exit::{Code, Failure, Outcome};
 
 /// Writes one JSON document to stdout, indented, with a newline.
 pub fn print_json<T: serde::Serialize>(value: &T) -> Outcome {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(Code::Failed, &error))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(Code::Failed, &error))?;
     line(&text)
 }
 
-/// Writes one line to stdout. A reader that closed the pipe has seen enough: that is success.
+/// Writes one line to stdout. A reader that closed the pipe has seen enough: that ends as success.
 pub fn line(text: &str) -> Outcome {
+    raw(&format!("{text}\n"))
+}
+
+/// Writes text to stdout as it is.
+pub fn raw(text: &str) -> Outcome {
     use std::io::Write as _;
-    match writeln!(anstream::stdout(), "{text}") {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(error.into()),
-    }
+    let mut stdout = anstream::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::reader_gone(),
+        _ => Failure::new(Code::Failed, format!("standard output cannot be written: {error}")),
+    })
+}
+
+/// Text from elsewhere, such as a worker's name, on one line: control characters, which could move the cursor or end
+/// the line, are shown and not sent.
+pub fn plain(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// Says a line to the person, on stderr. That nobody listens is no reason to stop: a daemon outlives the pipe of its
+/// log, where the standard macro would panic.
+macro_rules! talk {
+    ($($words:tt)*) => {
+        $crate::show::say(&format!($($words)*))
+    };
+}
+pub(crate) use talk;
+
+/// What [`talk!`] does.
+pub fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = anstream::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// ANSI colours in Lotus's meanings; `anstream` strips them where the output is no terminal.

@@ -4,7 +4,7 @@ use rpc::extension::PathView;
 use sealtasks::{FileType, FileTypes, SectorId, SectorNumber};
 use serde::Serialize;
 
-use super::{age, bar, bytes, line, paint};
+use super::{age, bar, bytes, line, paint, plain};
 use crate::exit::Outcome;
 
 const WIDTH: usize = 50;
@@ -53,7 +53,7 @@ fn print_path(path: &PathView) -> Outcome {
         bytes(path.reserved.max(0) as u64)
     ))?;
     line(&format!("        Weight: {}; Use: {}", path.weight, use_of(path)))?;
-    line(&format!("        Workers: {}", path.workers.join(", ")))?;
+    line(&format!("        Workers: {}", plain(&path.workers.join(", "))))?;
     if path.heartbeat_age_ms > SILENT_MS {
         line(&format!("        {}", paint::red(&format!("silent for {}", age(path.heartbeat_age_ms)))))?;
     }
@@ -102,7 +102,9 @@ pub struct FoundPath {
 pub fn find(paths: &[PathView], number: SectorNumber) -> Vec<FoundPath> {
     let mut found: Vec<FoundPath> = paths
         .iter()
-        .flat_map(|path| path.files.iter().filter(|f| f.sector.number == number).map(move |file| (path, file)))
+        .flat_map(|path| {
+            path.files.iter().filter(|f| f.sector.number == number).map(move |file| (path, file))
+        })
         .map(|(path, file)| FoundPath {
             path: path.id.to_string(),
             workers: path.workers.clone(),
@@ -134,7 +136,7 @@ pub fn print_find(found: &[FoundPath]) -> Outcome {
         line(&format!("In {} ({})", path.path, titles.join(", ")))?;
         line(&format!("        Sealing: {}; Storage: {}", path.sealing, path.storage))?;
         let primary = if path.primary.is_empty() { "none".to_owned() } else { path.primary.join(", ") };
-        line(&format!("        Worker: {}; Primary: {primary}", path.workers.join(", ")))?;
+        line(&format!("        Worker: {}; Primary: {primary}", plain(&path.workers.join(", "))))?;
         match &path.local {
             Some(local) => line(&format!("        Local ({local})"))?,
             None => line("        Remote")?,

@@ -2,7 +2,7 @@
 
 use rpc::extension::WorkerView;
 
-use super::{bar, bytes, line, paint};
+use super::{bar, bytes, line, paint, plain};
 use crate::exit::Outcome;
 
 const WIDTH: usize = 64;
@@ -29,17 +29,30 @@ fn print_worker(worker: &WorkerView) -> Outcome {
         marks.push(paint::red(&worker.state));
     }
     let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
-    let place = if worker.url.is_empty() { "in the manager".to_owned() } else { worker.url.clone() };
-    line(&format!("Worker {}, host {}, {} at {place}{marks}", worker.session, paint::magenta(&worker.name), worker.kind))?;
+    let place = if worker.url.is_empty() {
+        "in the manager".to_owned()
+    } else {
+        format!("{} at {}", plain(&worker.kind), plain(&worker.url))
+    };
+    let name = paint::magenta(&plain(&worker.name));
+    line(&format!("Worker {}, host {name}, {place}{marks}", worker.session))?;
     line(&format!("        TASK: {}", tasks(worker)))?;
     for (task, reason) in &worker.pending {
-        line(&format!("        {}:   {}", paint::yellow(&format!("{:<3}", task.short())), paint::yellow(reason)))?;
+        line(&format!(
+            "        {}:   {}",
+            paint::yellow(&format!("{:<3}", task.short())),
+            paint::yellow(&plain(reason))
+        ))?;
     }
     let (used, cpus) = worker.cpu;
-    line(&format!("        CPU:  [{}] {used}/{cpus} core(s) in use", bar(WIDTH, cpus as f64, &[(used as f64, '|')])))?;
+    line(&format!(
+        "        CPU:  [{}] {used}/{cpus} core(s) in use",
+        bar(WIDTH, cpus as f64, &[(used as f64, '|')])
+    ))?;
     for (label, (charged, others, all)) in [("RAM: ", worker.ram), ("VMEM:", worker.vmem)] {
         let taken = charged.max(others);
-        let drawn = bar(WIDTH, all as f64, &[(others as f64, ':'), (taken.saturating_sub(others) as f64, '|')]);
+        let drawn =
+            bar(WIDTH, all as f64, &[(others as f64, ':'), (taken.saturating_sub(others) as f64, '|')]);
         let percent = if all > 0 { taken as f64 / all as f64 * 100.0 } else { 0.0 };
         line(&format!("        {label} [{drawn}] {percent:.0}% {}/{}", bytes(taken), bytes(all)))?;
     }
@@ -51,7 +64,11 @@ fn print_worker(worker: &WorkerView) -> Outcome {
     }
     for (index, gpu) in worker.gpus.iter().enumerate() {
         let used = (worker.gpu_used - index as f64) > 0.0;
-        let text = if used { paint::green(&format!("{gpu}, used")) } else { paint::blue(&format!("{gpu}, not used")) };
+        let text = if used {
+            paint::green(&format!("{gpu}, used"))
+        } else {
+            paint::blue(&format!("{gpu}, not used"))
+        };
         line(&format!("        GPU: {text}"))?;
     }
     Ok(())
@@ -67,7 +84,10 @@ fn tasks(worker: &WorkerView) -> String {
             None => paint::cyan(&format!("({running})")),
         }
     };
-    let list: Vec<String> =
-        worker.tasks.iter().map(|task| format!("{}{}", paint::blue(task.short()), one(task.short()))).collect();
+    let list: Vec<String> = worker
+        .tasks
+        .iter()
+        .map(|task| format!("{}{}", paint::blue(task.short()), one(task.short())))
+        .collect();
     if list.is_empty() { "none".to_owned() } else { list.join(" ") }
 }

@@ -14,7 +14,7 @@ use super::{Caller, ClientError, NO_PARAMS, http, unsendable};
 use crate::api::{ApiResult, Job, Missing, StoragePath, WorkerApi, WorkerInfo};
 use crate::api_info::{Transport, with_scheme};
 use crate::error::ApiError;
-use crate::extension::{Hello, WorkerState};
+use crate::extension::{ExecutorSetting, Hello, WorkerState};
 use crate::push_sender::{Pushed, push, push_url};
 use crate::reader::{PieceData, PieceStream, ReaderParam};
 use crate::token::random_bytes;
@@ -226,5 +226,9 @@ impl WorkerApi for WorkerClient {
 
     async fn state(&self) -> ApiResult<WorkerState> {
         self.caller().call("Sealyard.State", &NO_PARAMS).await
+    }
+
+    async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
+        self.caller().call("Sealyard.Settings", &NO_PARAMS).await
     }
 }

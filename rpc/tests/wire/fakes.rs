@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::api::*;
-use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::{ApiError, ApiResult, Permission, Secret};
 use sealtasks::*;
 use tokio::sync::{Notify, Semaphore};
@@ -375,6 +375,9 @@ impl WorkerApi for FakeWorker {
     }
     async fn state(&self) -> ApiResult<WorkerState> {
         Ok(sample::worker_state())
+    }
+    async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
+        Ok(vec![sample::executor_setting()])
     }
 }
 

@@ -120,6 +120,7 @@ async fn a_worker_answers_over_both_transports_what_it_answers_itself() {
         assert!(client.enabled().await.unwrap());
         assert_eq!(client.hello(sample::hello()).await.unwrap(), Some(sample::hello()));
         assert_eq!(client.state().await.unwrap(), sample::worker_state());
+        assert_eq!(client.settings().await.unwrap(), [sample::executor_setting()]);
         host.fake.calls.take();
         client.abort(sample::call()).await.unwrap();
         client.task_enable(TaskType::Commit2).await.unwrap();

@@ -6,8 +6,8 @@ use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
 use rpc::extension::{
-    CallPhase, FileView, HeldCall, Hello, JobView, ManagerOverview, PathView, SectorDetail, WorkerState,
-    WorkerView,
+    CallPhase, ExecutorSetting, FileView, HeldCall, Hello, JobView, ManagerOverview, PathView, SectorDetail,
+    WorkerState, WorkerView,
 };
 use sealtasks::{
     ActorId, AddPieceInput, AttemptId, C1Output, CallId, Commit1Input, Commit2Input, Commitment,
@@ -155,6 +155,15 @@ pub fn storage_path() -> StoragePath {
 
 pub fn hello() -> Hello {
     Hello::of_this_build("fake 1")
+}
+
+pub fn executor_setting() -> ExecutorSetting {
+    ExecutorSetting {
+        task: Some(TaskType::PreCommit1),
+        name: "FIL_PROOFS_USE_MULTICORE_SDR".to_owned(),
+        value: "1".to_owned(),
+        origin: "environment".to_owned(),
+    }
 }
 
 pub fn worker_state() -> WorkerState {

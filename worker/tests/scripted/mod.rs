@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -108,6 +109,7 @@ impl World {
                 return_retry: short,
                 refusals_max: 3,
                 parameters_retry: short,
+                parameters_look: short,
             },
         };
         world.answers(&ExecutorReport::Done(pc1_output()));
@@ -177,6 +179,7 @@ impl World {
                 environment: worker::environment::filtered(std::env::vars_os()),
                 task_environment: BUILT.iter().map(|task| (*task, variables.clone())).collect(),
             },
+            settings: Vec::new(),
             params: Arc::clone(&self.params) as Arc<dyn ProofParams>,
             parallel_fetch_limit: 2,
             resources: detect(Swap::Counted).unwrap(),
@@ -264,11 +267,13 @@ pub struct ScriptedParams {
     pub there: watch::Sender<bool>,
     /// What `obtain` does, one after another: say this and fail.
     pub failures: Mutex<Vec<&'static str>>,
+    /// `obtain` never ends, as with a gateway that sends nothing.
+    pub hangs: AtomicBool,
 }
 
 impl ScriptedParams {
     pub fn ready() -> Self {
-        Self { there: watch::Sender::new(true), failures: Mutex::default() }
+        Self { there: watch::Sender::new(true), failures: Mutex::default(), hangs: AtomicBool::new(false) }
     }
 }
 
@@ -287,6 +292,9 @@ impl ProofParams for ScriptedParams {
             return Err(why.to_owned());
         }
         progress("fetching parameters, 34 %".into());
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         until(&self.there, |there| there.then_some(())).await;
         Ok(())
     }
