@@ -235,3 +235,46 @@ fn a_piece_of_the_wrong_size() {
     after.retain(|(path, _)| !path.ends_with("report.json"));
     assert_eq!(before, after, "the unsealed file is as it was: absent");
 }
+
+#[test]
+fn a_configuration_with_a_mistake_is_named_in_one_line() {
+    let home = tempfile::tempdir().expect("a directory");
+    init(home.path());
+    let file = home.path().join(".sealyard/config.toml");
+    let table = [("[API\n", "line 1"), ("[Storage]\nAllowPreCommit9 = true\n", "AllowPreCommit1")];
+    for (text, words) in table {
+        std::fs::write(&file, text).expect("config.toml");
+        let output = system::run_within(sealyard(home.path()).arg("run"), system::COMMAND_MAX);
+        let said = system::text(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(3), 1), "{said}");
+        assert!(said.contains(&*file.to_string_lossy()) && said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn a_worker_told_to_join_a_worker() {
+    let home = tempfile::tempdir().expect("a directory");
+    init(home.path());
+    let _manager = manager(home.path());
+    let mut worker = Daemon::start(
+        "worker",
+        sealyard(home.path()).args(["worker", "run", "--precommit1", "--address", "127.0.0.1:0"]),
+    );
+    worker.expect("registered");
+    let repo = home.path().join(".sealyardworker");
+    let read = |name: &str| std::fs::read_to_string(repo.join(name)).expect(name).trim().to_owned();
+    let info = format!("{}:{}", read("token"), read("api"));
+    let mut command = sealyard(home.path());
+    command.env("MINER_API_INFO", &info).args([
+        "worker",
+        "run",
+        "--worker-repo",
+        "w2",
+        "--address",
+        "127.0.0.1:0",
+    ]);
+    assert!(refused(&mut command, 1).contains("no manager"));
+    assert!(!home.path().join("w2").exists());
+    let line = refused(sealyard(home.path()).env("MINER_API_INFO", &info).args(["workers", "list"]), 1);
+    assert!(line.contains("no Sealyard manager"), "{line}");
+}

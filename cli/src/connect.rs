@@ -86,6 +86,9 @@ pub fn rpc_failure(error: ApiError) -> Failure {
         Code::Token if matches!(error, ApiError::Remote { .. }) => Some(
             "set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on the manager's machine",
         ),
+        _ if error.is_method_not_found() => {
+            Some("what answers there is no Sealyard manager: a worker, or a Lotus")
+        }
         Code::Unreachable => Some("is the manager running, and is its port open to this machine?"),
         _ => None,
     };

@@ -86,15 +86,23 @@ impl Failure {
 /// One line, so that it can be found in a log: text, causes, advice.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code as u8, self.text)?;
+        write!(f, "error[{}]: {}", self.code as u8, one_line(&self.text))?;
         for cause in &self.causes {
-            write!(f, ": {cause}")?;
+            write!(f, ": {}", one_line(cause))?;
         }
         match &self.advice {
             Some(advice) => write!(f, "; {advice}"),
             None => Ok(()),
         }
     }
+}
+
+/// Text of a library's error on one line, without the excerpt of the file that a TOML parser draws into it.
+fn one_line(text: &str) -> String {
+    let excerpt =
+        |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !excerpt(line));
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 /// What a command gives back.
@@ -115,5 +123,21 @@ pub fn report(outcome: Outcome) -> ExitCode {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::from_error(Code::Failed, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_whatever_its_cause_draws() {
+        let toml =
+            "TOML parse error at line 1, column 5\n  |\n1 | [API\n  |     ^\nunclosed table, expected `]`\n";
+        let mut failure = Failure::new(Code::Repo, "config.toml is not TOML").advise("correct it");
+        failure.causes.push(toml.to_owned());
+        let told = "error[3]: config.toml is not TOML: TOML parse error at line 1, column 5: unclosed table, \
+                    expected `]`; correct it";
+        assert_eq!(failure.to_string(), told);
     }
 }

@@ -11,7 +11,7 @@ pub use operate::{
     FindArgs, ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, StorageAttachArgs,
     StorageCommand, WorkersCommand,
 };
-pub use worker::{TaskFlag, WorkerCommand, WorkerRunArgs};
+pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};
 
 /// Sector-storage manager for Filecoin storage providers: decides which machine runs which sealing task, knows where
 /// every sector file lies, moves the files, and loses nothing when machines die.

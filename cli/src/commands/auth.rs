@@ -6,7 +6,7 @@ use rpc::Permission;
 use rpc::api_info::ApiInfo;
 use serde_json::json;
 
-use crate::args::{AuthCommand, Perm};
+use crate::args::{AuthCommand, Perm, TaskFlags};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{line, print_json, talk};
@@ -39,13 +39,23 @@ pub async fn auth(repo: &Path, command: &AuthCommand) -> Outcome {
 
 /// `workers join-command`.
 pub async fn join_command(connection: &Connection, tasks: &[String], json: bool) -> Outcome {
+    let known: Vec<String> =
+        TaskFlags::default().entries().iter().map(|(name, ..)| name.replace('_', "-")).collect();
+    if let Some(unknown) = tasks.iter().find(|task| !known.contains(&task.trim_start_matches('-').to_owned()))
+    {
+        return Err(Failure::new(
+            Code::Usage,
+            format!("{unknown:?} is no task flag of `sealyard worker run`"),
+        )
+        .advise(format!("known are {}", known.join(", "))));
+    }
     let info = reachable_info(connection, Perm::Admin).await?;
     let flags: String = tasks.iter().map(|task| format!(" --{}", task.trim_start_matches('-'))).collect();
     let command = format!("MINER_API_INFO={info} sealyard worker run{flags}");
     if info.dial_address().starts_with("127.") {
         talk!(
             "note: the manager listens on loopback only, so this line works on this machine alone; run it with \
-             `sealyard run --listen 0.0.0.0:2345` to let other machines in"
+             `sealyard run --listen 0.0.0.0:2345 --advertise HOST:2345` to let other machines in"
         );
     }
     if json { print_json(&json!({ "command": command })) } else { line(&command) }

@@ -286,7 +286,14 @@ async fn reachable(door: &Door, listener: &TcpListener, address: SocketAddr) -> 
 }
 
 fn open_repo(args: &WorkerRunArgs) -> Result<Option<Repo>, Failure> {
-    Repo::open(&expand(&args.worker_repo)?).map_err(|error| Failure::from_error(Code::Repo, &error))
+    let dir = expand(&args.worker_repo)?;
+    Repo::open(&dir).map_err(|error| {
+        let failure = Failure::from_error(Code::Repo, &error);
+        match error {
+            RepoError::Config(_) => failure.advise(format!("correct {}", dir.join("config.toml").display())),
+            _ => failure,
+        }
+    })
 }
 
 fn create_repo(args: &WorkerRunArgs) -> Result<Repo, Failure> {
@@ -351,7 +358,12 @@ fn worker_failure(error: WorkerError) -> Failure {
         WorkerError::NotTaken { .. } => Code::DialBack,
         WorkerError::Closed => Code::Failed,
     };
+    let not_a_manager =
+        matches!(&error, WorkerError::Handshake { source: rpc::ApiError::Malformed { .. }, .. });
     let advice = match code {
+        _ if not_a_manager => Some(
+            "what answers there is no manager; is it a worker? `sealyard workers join-command` prints the right line",
+        ),
         Code::Version => Some("run the same version on both machines"),
         Code::DialBack => {
             Some("open that port, or name an address that the manager can reach with --address HOST:PORT")
