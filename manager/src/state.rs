@@ -98,6 +98,17 @@ pub enum StateError {
         /// The newest in the database.
         newest: Epoch,
     },
+    /// The disk is full. What was acknowledged is there; what was not has not happened.
+    #[error(
+        "the state database failed to {action}: its disk is full; free some space, then start the manager again"
+    )]
+    DiskFull {
+        /// What was tried.
+        action: &'static str,
+        /// SQLite's words.
+        #[source]
+        source: rusqlite::Error,
+    },
     /// SQLite failed.
     #[error("the state database failed to {action}")]
     Database {
@@ -140,6 +151,7 @@ impl StateError {
             Self::Inapplicable { .. } => "MGR006",
             Self::Closed => "MGR007",
             Self::Damaged { .. } => "MGR008",
+            Self::DiskFull { .. } => "MGR009",
         }
     }
 }
@@ -216,7 +228,10 @@ impl State {
 
 /// Turns SQLite's error into ours, naming what was tried.
 fn database(action: &'static str) -> impl Fn(rusqlite::Error) -> StateError {
-    move |source| StateError::Database { action, source }
+    move |source| match source.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StateError::DiskFull { action, source },
+        _ => StateError::Database { action, source },
+    }
 }
 
 /// A number as SQLite keeps it: signed, so the upper half of u64 has no place.
@@ -228,4 +243,17 @@ fn stored(what: &'static str, number: u64) -> Result<i64, StateError> {
 /// The reverse of [`stored`].
 fn loaded(what: &'static str, number: i64) -> Result<u64, StateError> {
     u64::try_from(number).map_err(|_| StateError::Corrupt { what, detail: format!("{number} is negative") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::database;
+
+    #[test]
+    fn a_full_disk_says_so_and_what_to_do() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let error = database("commit")(rusqlite::Error::SqliteFailure(full, None));
+        assert_eq!(error.code(), "MGR009");
+        assert!(error.to_string().contains("free some space"), "{error}");
+    }
 }

@@ -47,7 +47,11 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     }
     let served = serve(args, &handle, listener, address, &remote).await;
     handle.stop().await;
-    served
+    match served {
+        Ok(()) => Ok(()),
+        // A manager that ended by itself says why better than whoever asked it something then.
+        Err(failure) => Err(handle.ended().await.err().map_or(failure, |error| start_failure(&error))),
+    }
 }
 
 async fn serve(

@@ -122,15 +122,12 @@ fn write_submission(
 fn again(failure: &StateError) -> StateError {
     match failure {
         StateError::StaleEpoch { ours, newest } => StateError::StaleEpoch { ours: *ours, newest: *newest },
-        StateError::Database { action, source } => {
+        StateError::Database { action, source } | StateError::DiskFull { action, source } => {
             let code = source
                 .sqlite_error()
                 .copied()
                 .unwrap_or(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR));
-            StateError::Database {
-                action,
-                source: rusqlite::Error::SqliteFailure(code, Some(source.to_string())),
-            }
+            database(action)(rusqlite::Error::SqliteFailure(code, Some(source.to_string())))
         }
         other => StateError::Corrupt { what: "transaction", detail: other.to_string() },
     }
