@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{RandomnessSource, Rest, SectorRecord, SectorState, Step};
+use pipeline::{RandomnessSource, Rest, SectorRecord, Step};
 use rpc::api::PledgeOptions;
 use rpc::extension::{FileView, JobView, ManagerOverview, PathView, SectorDetail};
 use rpc::{ApiError, ApiResult};
@@ -84,7 +84,6 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
     let progress = record.progress();
     let sector = record.sector();
     let stopped = matches!(record.next(), Step::Rest { why: Rest::StoppedAfterC1 });
-    let failed = record.state() != SectorState::Proving;
     SectorDetail {
         sector: sector.id,
         proof_type: sector.proof.number(),
@@ -110,7 +109,10 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
             Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
                 format!("{}; it waits for `sealyard sectors retry {}`", failure.message, sector.id.number)
             }
-            Some(failure) if failed => failure.message.clone(),
+            // Until the step that failed has worked after all.
+            Some(failure) if record.state().is_failed() || failure.state == record.state() => {
+                failure.message.clone()
+            }
             Some(_) | None => String::new(),
         },
     }

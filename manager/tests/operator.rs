@@ -74,6 +74,7 @@ async fn an_attempt_of_a_silent_worker_says_so_and_can_be_given_up_and_is_fenced
     let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
     let states: Vec<_> = attempts(&detail, "PC1").into_iter().map(|(state, _)| state).collect();
     assert_eq!(states, ["failed", "done"]);
+    assert_eq!(detail.last_error, "", "what went well after all is no error any more");
 }
 
 #[tokio::test]

@@ -154,7 +154,7 @@ impl Driver {
             _ if known.is_none() => format!("{whom} is gone"),
             (0, Phase::Calling(_)) if open.unheard => format!("nobody knows whether {whom} took it"),
             (0, Phase::Calling(_) | Phase::Held(..) | Phase::Ready) => return None,
-            (misses, _) => format!("{whom} does not answer ({misses} heartbeats missed)"),
+            (misses, _) => format!("{whom} does not answer (heartbeats missed: {misses})"),
         };
         let id = open.id;
         Some(format!(
