@@ -239,6 +239,21 @@ fn an_interrupted_dev_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_dev_that_can_get_no_parameters_ends() {
+    let home = tempfile::tempdir().expect("a directory");
+    let place = home.path().join("yard");
+    let mut command = sealyard(home.path());
+    command.args(["dev", "--sectors", "1", "--json", "--dir"]).arg(&place);
+    let command = without_parameters(&mut command, home.path());
+    command.env("SEALYARD_INSECURE_PARAMETERS", "/proc/none");
+    let output = system::run_within(command, system::COMMAND_MAX);
+    let said = system::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(11), "{said}");
+    assert!(said.contains("sealyard params generate 2KiB"), "{said}");
+    assert_eq!(system::text(&output.stdout), "", "no document of a run that failed");
+}
+
+#[test]
 fn a_dev_whose_worker_is_killed_says_so_and_ends_the_rest() {
     let home = tempfile::tempdir().expect("a directory");
     let (mut dev, dir) = dev_at_work(home.path());

@@ -27,6 +27,10 @@ pub const BUILT: [TaskType; 10] = [
 /// Tasks that need the Groth16 parameters.
 const NEED_PARAMETERS: [TaskType; 1] = [TaskType::Commit2];
 
+/// What a pending task's reason says between the cause of a failed try and the pause in seconds, so that a program
+/// that watches can tell a failure from progress.
+pub const TRYING_AGAIN: &str = "; trying again in ";
+
 /// The longest pause between two tries to obtain parameters, as a multiple of the first.
 const PAUSE_GROWTH_MAX: u32 = 60;
 
@@ -145,7 +149,7 @@ async fn obtain(shared: &Arc<Shared>, waiting: &[TaskType]) {
         };
         let pause: Duration = first_pause.saturating_mul(growth);
         tracing::warn!(size = %shared.sector_size, %why, ?pause, "proof parameters could not be obtained");
-        shared.offer.wait_for(waiting, &format!("{why}; trying again in {} s", pause.as_secs()));
+        shared.offer.wait_for(waiting, &format!("{why}{TRYING_AGAIN}{} s", pause.as_secs()));
         shared.changed();
         // In vain or not: the next round finds out, and says what it finds.
         let _ = tokio::time::timeout(pause, appear(shared)).await;

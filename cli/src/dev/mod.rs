@@ -96,7 +96,7 @@ async fn seal(args: &DevArgs, size: SectorSize, processes: &Processes, live: &mu
     for _ in 0..args.sectors {
         sectors.push(yard.pledge(args.until.is_some()).await?);
     }
-    follow(&yard, &sectors, live).await?;
+    follow(&yard, &sectors, size, live).await?;
     let (details, overview) = yard.look(&sectors).await?;
     live.end();
     if args.json {
@@ -114,7 +114,7 @@ async fn seal(args: &DevArgs, size: SectorSize, processes: &Processes, live: &mu
 }
 
 /// Watches until every sector rests, or something fails.
-async fn follow(yard: &Yard<'_>, sectors: &[SectorId], live: &mut Live) -> Outcome {
+async fn follow(yard: &Yard<'_>, sectors: &[SectorId], size: SectorSize, live: &mut Live) -> Outcome {
     let mut changed = Instant::now();
     let mut before = Vec::new();
     loop {
@@ -123,6 +123,15 @@ async fn follow(yard: &Yard<'_>, sectors: &[SectorId], live: &mut Live) -> Outco
         live.follow(&details, &overview);
         if details.iter().all(is_at_rest) {
             return Ok(());
+        }
+        if let Some(why) = without_parameters(&overview) {
+            return Err(Failure::new(
+                Code::Parameters,
+                format!("C2 of {size} sectors cannot have its parameters: {why}"),
+            )
+            .advise(format!(
+                "make them with `sealyard params generate {size}`, or stop before C2 with --until c1"
+            )));
         }
         if let Some(failed) = details.iter().find(|detail| detail.state.contains("Fail")) {
             return Err(Failure::new(
@@ -141,6 +150,13 @@ async fn follow(yard: &Yard<'_>, sectors: &[SectorId], live: &mut Live) -> Outco
         }
         tokio::time::sleep(ASK_INTERVAL).await;
     }
+}
+
+/// Why a worker has neither fetched nor generated the parameters, when it has tried both. It would try again for ever;
+/// nobody waits that long for a demonstration.
+fn without_parameters(overview: &ManagerOverview) -> Option<&str> {
+    let mut reasons = overview.workers.iter().flat_map(|worker| worker.pending.values());
+    reasons.find_map(|reason| reason.split_once(worker::offer::TRYING_AGAIN)).map(|(why, _)| why)
 }
 
 /// Whether nothing more will happen: proven, or stopped after Commit1 as asked.
