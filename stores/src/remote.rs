@@ -197,11 +197,7 @@ impl Remote {
         self.local.remove_all(sector, kind, permit).await?;
         for holder in self.elsewhere(&holders) {
             if self.ask_to_delete(holder, &[], Some(permit)).await.is_some() {
-                match self.index.drop_files(&holder.id, sector, kind.into()).await {
-                    // Detached meanwhile, and its files with it.
-                    Err(IndexError::UnknownStorage { .. }) => {}
-                    done => done?,
-                }
+                self.drop_elsewhere(&holder.id, sector, kind).await?;
             }
         }
         Ok(())
@@ -276,7 +272,7 @@ impl Remote {
     ) -> Result<(StorageId, PathBuf, bool), StoreError> {
         let (sector, kind) = (target.sector.id, target.kind);
         let file = crate::layout::file(&target.path, sector, kind);
-        let source = self.fetch_anywhere(&target, meter).await?;
+        let (holder, source) = self.fetch_anywhere(&target, meter).await?;
         self.local.touched(place);
         let copy = match mode {
             AcquireMode::Move => CopyKind::Primary,
@@ -288,16 +284,25 @@ impl Remote {
             if let Err(error) = self.delete_at(&url, None).await {
                 let error = crate::local::chain(&error);
                 tracing::warn!(%sector, %kind, url, error, "moved, but the source was not deleted");
+                // It no longer counts, and must not be taken for the file once this copy has changed.
+                self.drop_elsewhere(&holder, sector, kind).await?;
             }
         }
         Ok((place.clone(), file, true))
     }
 
-    /// Tries every URL of every holder, heaviest first. Returns the URL that it came from.
-    async fn fetch_anywhere(&self, target: &Target, meter: &TransferMeter) -> Result<String, StoreError> {
+    /// Tries every URL of every holder: primary copies first, since another one may be older, then by weight. Returns the
+    /// path and the URL that it came from.
+    async fn fetch_anywhere(
+        &self,
+        target: &Target,
+        meter: &TransferMeter,
+    ) -> Result<(StorageId, String), StoreError> {
         let (sector, kind) = (target.sector.id, target.kind);
         let mut holders = self.index.find(sector, kind.into(), None).await?;
-        holders.sort_by(|one, other| other.weight.cmp(&one.weight).then_with(|| one.id.cmp(&other.id)));
+        holders.sort_by(|one, other| {
+            (other.primary, other.weight).cmp(&(one.primary, one.weight)).then_with(|| one.id.cmp(&other.id))
+        });
         let _slot = self
             .slots
             .acquire()
@@ -305,12 +310,13 @@ impl Remote {
             .map_err(|_| StoreError::Lost { what: "waiting for a download slot" })?;
         let mut last = StoreError::NotFound { sector, kind };
         let mut tried = 0;
-        for url in self.elsewhere(&holders).flat_map(|holder| &holder.urls) {
+        let places = self.elsewhere(&holders).flat_map(|one| one.urls.iter().map(|url| (&one.id, url)));
+        for (id, url) in places {
             tried += 1;
             match fetch::fetch(&self.peer, url, &self.token, target.clone(), meter).await {
                 Ok(()) => {
                     tracing::info!(%sector, %kind, url, "fetched");
-                    return Ok(url.clone());
+                    return Ok((id.clone(), url.clone()));
                 }
                 // Our own disk: the next peer would fare no better.
                 Err(error @ StoreError::Io { .. }) => return Err(error),
@@ -346,6 +352,20 @@ impl Remote {
             }
         }
         last
+    }
+
+    /// Takes a peer's copy out of the index; the file itself stays where it is.
+    async fn drop_elsewhere(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        kind: FileType,
+    ) -> Result<(), StoreError> {
+        match self.index.drop_files(id, sector, kind.into()).await {
+            // Detached meanwhile, and its files with it.
+            Err(IndexError::UnknownStorage { .. }) => Ok(()),
+            done => Ok(done?),
+        }
     }
 
     async fn delete_at(&self, url: &str, permit: Option<&DeletePermit>) -> Result<(), StoreError> {

@@ -235,6 +235,24 @@ async fn directories_come_from_lotus_peers_too() {
     let path = "/remote/cache/s-t01000-1";
     let asked = [format!("GET {path} HTTP/1.1"), format!("DELETE {path}?keep=b HTTP/1.1")];
     assert_eq!(stranger.asked(), asked);
+    // It refused to delete its copy, which no longer counts.
+    assert_eq!(world.holders(sector(1), FileType::Cache).await, ["b*"]);
+}
+
+#[tokio::test]
+async fn the_primary_copy_is_fetched_before_a_heavier_one() {
+    let world = World::new();
+    let (good, stale, node) = (world.node().await, world.node().await, world.node().await);
+    good.path("good", StorageStanza { weight: 1, ..both() }).await;
+    let left = stale.path("stale", sealing()).await;
+    node.path("b", both()).await;
+    good.put("good", sector(1), FileType::Sealed).await;
+    stale.put("stale", sector(1), FileType::Sealed).await;
+    fs::write(left.join("sealed/s-t01000-1"), vec![9; 2048]).expect("older");
+    assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["stale", "good*"]);
+    let (got, _) = acquire(&node, sector(1), S, AcquireMode::Copy).await.expect("fetched");
+    let fetched = fs::read(&got.files.0[&FileType::Sealed]).expect("there");
+    assert_eq!(fetched, content(sector(1), FileType::Sealed));
 }
 
 #[tokio::test]
