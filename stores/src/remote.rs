@@ -310,13 +310,16 @@ impl Remote {
             .map_err(|_| StoreError::Lost { what: "waiting for a download slot" })?;
         let mut last = StoreError::NotFound { sector, kind };
         let mut tried = 0;
-        let places = self.elsewhere(&holders).flat_map(|one| one.urls.iter().map(|url| (&one.id, url)));
+        let mut places = Vec::new();
+        for holder in self.elsewhere(&holders) {
+            places.extend(holder.urls.iter().map(|url| (holder.id.clone(), url)));
+        }
         for (id, url) in places {
             tried += 1;
             match fetch::fetch(&self.peer, url, &self.token, target.clone(), meter).await {
                 Ok(()) => {
                     tracing::info!(%sector, %kind, url, "fetched");
-                    return Ok((id.clone(), url.clone()));
+                    return Ok((id, url.clone()));
                 }
                 // Our own disk: the next peer would fare no better.
                 Err(error @ StoreError::Io { .. }) => return Err(error),
