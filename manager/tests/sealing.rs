@@ -279,6 +279,25 @@ async fn a_call_that_its_worker_no_longer_holds_after_the_manager_s_restart_is_a
 }
 
 #[tokio::test]
+async fn what_a_restarted_worker_no_longer_holds_goes_to_its_next_life_at_once() {
+    let world = world().await;
+    let a = worker_a();
+    a.script("AP", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    a.call_of("AP").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+
+    let plan = Plan { name: "A", seed: 9, tasks: FIRST_HALF, stores: false, sealyard: true };
+    let again = a.successor(plan);
+    world.join(&again).await;
+    let taken = again.call_of("AP").await;
+    // The second attempt is the first one there: none was bound to the life that had just ended.
+    assert_eq!(taken.attempt.map(|attempt| attempt.attempt), Some(2));
+    world.sector(1, |sector| attempts(sector, "AP").last() == done("A").last()).await;
+}
+
+#[tokio::test]
 async fn one_repo_has_one_manager_and_large_sectors_need_a_chain() {
     let world = world().await;
     let error = Repo::open(&world.dir.path().join("repo")).expect_err("it is in use").to_string();

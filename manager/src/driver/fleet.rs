@@ -148,13 +148,14 @@ impl Driver {
         self.workers.insert(session, worker);
         self.effects.push(Effect::Watch { session, api, peer, stop });
         self.tell_sched(Event::WorkerEnabled { worker: key, enabled });
+        // Before anything is queued again, or it would be bound to the one that is gone.
+        for gone in replaced {
+            self.worker_gone(gone, "it registered again under another session");
+        }
         for (attempt, fate) in fates {
             self.decide(attempt, session, fate);
         }
         self.stop_fenced(session, running);
-        for gone in replaced {
-            self.worker_gone(gone, "it registered again under another session");
-        }
         self.answer(reply, Ok(()));
     }
 

@@ -107,6 +107,13 @@ impl FakeWorker {
         })
     }
 
+    /// Another life of this worker, which holds nothing: another session at the same address.
+    pub fn successor(&self, plan: Plan) -> Arc<Self> {
+        let next = Self::new(plan);
+        next.port.set(*self.port.get().expect("the worker is served")).expect("not served yet");
+        next
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/rpc/v0", self.port.get().expect("the worker is served"))
     }
