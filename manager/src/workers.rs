@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::driver::{Input, Peer, Polled, Worker};
 use crate::shared::Shared;
 
-/// How workers are reached. Another one than [`RpcDialer`] serves tests.
+/// How workers are reached. Another one than [`RpcDialer`](crate::RpcDialer) serves tests.
 #[async_trait]
 pub trait Dialer: Send + Sync + 'static {
     /// A client for the worker at `url`, presenting `token`.
