@@ -113,6 +113,17 @@ fn a_worker_without_a_manager() {
     let line = refused(sealyard(home.path()).args(["worker", "run"]), 5);
     assert!(line.contains("MINER_API_INFO") && line.contains("sealyard run"), "{line}");
     assert_eq!(snapshot(home.path()), []);
+    // Its repo is here, but it is not started: the same.
+    let made = tempfile::tempdir().expect("a directory");
+    init(made.path());
+    let output = system::run_within(
+        sealyard(made.path()).args(["worker", "run", "--address", "127.0.0.1:0", "--timeout", "1s"]),
+        system::COMMAND_MAX,
+    );
+    let said = system::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("waiting for the manager") && said.contains("sealyard run"), "{said}");
+    assert!(!made.path().join(".sealyardworker").exists());
     // Named but down: it waits, says so, and gives up at the bound.
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let info = format!("eyJh.eyJB.c2ln:/ip4/127.0.0.1/tcp/{}/http", closed.port());

@@ -56,6 +56,13 @@ pub fn api_info(repo: &Path) -> Result<ApiInfo, Failure> {
     repo_api_info(repo)
 }
 
+/// Whether a manager's repo is here and nothing says where else the manager is, but it does not run.
+pub fn awaits_manager(repo: &Path) -> bool {
+    let named = VARIABLES.iter().any(|variable| std::env::var_os(variable).is_some());
+    let made = rpc::keystore::path(repo).exists();
+    !named && made && matches!(rpc::repo_files::read_api(repo), Ok(None))
+}
+
 fn repo_api_info(repo: &Path) -> Result<ApiInfo, Failure> {
     let unreadable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
     let Some(address) = rpc::repo_files::read_api(repo).map_err(unreadable)? else {

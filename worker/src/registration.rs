@@ -265,10 +265,12 @@ impl Membership {
                 Ok(()) => {}
                 Err(reason) => {
                     if !lost {
-                        tracing::warn!(%reason, "the manager is lost; asking it again at every heartbeat");
+                        tracing::warn!(%reason, "the manager is lost; asking it again every second");
                         (self.options.status)(Status::Lost { reason });
                     }
                     lost = true;
+                    // A manager that restarts should have its workers back at once, not a heartbeat later.
+                    beat.reset_after(MANAGER_RETRY);
                 }
             }
             // Progress of a download changes many times a second; nobody reads it that often.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rpc::ManagerApi;
 use rpc::api_info::{ApiInfo, Transport};
@@ -45,6 +45,7 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
 
     // What is there already is looked at before the manager is; what is not, is made only after it has agreed.
     let existing = open_repo(args)?.map(|repo| with_settings(args, repo)).transpose()?;
+    wait_for_start(manager_repo, timeout).await?;
     let door = Door::find(manager_repo)?;
     let facts = door.check(timeout).await?;
     talk!(
@@ -183,6 +184,31 @@ impl Door {
         }
     }
 }
+
+/// A manager whose repo is on this host and that is not running, or only just starting, is waited for; so that both can
+/// be started together. Without such a repo, or with `MINER_API_INFO`, there is nothing to wait for here.
+async fn wait_for_start(manager_repo: &Path, timeout: Duration) -> Outcome {
+    let begun = Instant::now();
+    let mut said = false;
+    while crate::connect::awaits_manager(manager_repo) {
+        if begun.elapsed() >= timeout {
+            return Err(Failure::new(
+                Code::Unreachable,
+                format!("no manager was started in {} for {} s", manager_repo.display(), timeout.as_secs()),
+            )
+            .advise("start it with `sealyard run`"));
+        }
+        if !said {
+            talk!("waiting for the manager of {} to be started with `sealyard run`", manager_repo.display());
+            said = true;
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+    Ok(())
+}
+
+/// How often a manager that is not there yet is looked for.
+const START_POLL: Duration = Duration::from_millis(100);
 
 /// Says what becomes of the registration; the same thing is said once.
 fn status_sink(url: String) -> StatusSink {

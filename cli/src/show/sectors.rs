@@ -34,7 +34,7 @@ pub fn print_sectors(sectors: &[SectorDetail]) -> Outcome {
         let state = state_of(sector);
         let gap = " ".repeat(22usize.saturating_sub(state.chars().count()));
         let done = sector.tasks.iter().filter(|task| task.state == "done").count();
-        let now = sector.tasks.iter().rev().find(|task| task.state != "done");
+        let now = sector.tasks.last().filter(|task| task.state != "done");
         let now = now.map(|task| {
             let place = task.worker.as_deref().map(|name| format!(" on {name}")).unwrap_or_default();
             let reason = if task.reason.is_empty() { String::new() } else { format!(": {}", task.reason) };
