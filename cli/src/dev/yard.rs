@@ -152,10 +152,29 @@ impl Processes {
                 let _ = child.kill().await; // it may have ended meanwhile, which is as good
             }
         }
-        for pid in left_behind(&self.program, &self.dir) {
-            live.say(&format!("process {pid} had lost its worker and was killed"));
-            let _ = kill(pid, Signal::SIGKILL); // it may have ended meanwhile, which is as good
+        self.end_left_behind(live).await;
+    }
+
+    /// Kills what lost its worker, and returns when all of it is gone: a killed process with much memory takes a moment
+    /// to die, and one that was just being started shows up late.
+    async fn end_left_behind(&self, live: &Live) {
+        let begun = Instant::now();
+        let mut killed = Vec::new();
+        while begun.elapsed() < STOP_MAX {
+            let left = left_behind(&self.program, &self.dir);
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                let _ = kill(pid, Signal::SIGKILL); // it may have ended meanwhile, which is as good
+                if !killed.contains(&pid) {
+                    live.say(&format!("process {pid} had lost its worker and was killed"));
+                    killed.push(pid);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        live.say(&format!("some processes did not die within {} s", STOP_MAX.as_secs()));
     }
 
     fn command(&self, name: &str, args: &[&str]) -> Result<Command, Failure> {
