@@ -121,6 +121,7 @@ pub(crate) fn request(
         locks: Locks { read: row.read, write: row.write },
         since,
         wait_limit: None,
+        deadline: None,
         attempts,
     })
 }

@@ -163,6 +163,7 @@ fn request(mix: Mix, number: u64) -> Request {
         locks: Locks { read: FileTypes::SEALED, write: FileTypes::CACHE },
         since: Millis::ZERO,
         wait_limit: Some(Millis::new(u64::MAX)),
+        deadline: None,
         attempts: 0,
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that can happen to the scheduler. Events are values that serialise, so a recorded run can be replayed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sealtasks::{
@@ -60,6 +60,32 @@ pub enum Event {
         worker: WorkerKey,
         /// Whether it may.
         enabled: bool,
+    },
+    /// What an operator allows a worker from now on. What runs there goes on.
+    WorkerMode {
+        /// Which worker.
+        worker: WorkerKey,
+        /// What it may still do.
+        mode: WorkerMode,
+    },
+    /// A worker was not heard of for a while, or was heard again. A suspect one gets nothing new; what it holds stays.
+    WorkerSuspect {
+        /// Which worker.
+        worker: WorkerKey,
+        /// Whether it is under suspicion.
+        suspect: bool,
+    },
+    /// The limits that all workers of one machine keep together. Replaces the machine's earlier ones.
+    MachineCaps {
+        /// The machine, as the workers' profiles name it.
+        machine: String,
+        /// Its limits; empty: none.
+        caps: Vec<GroupCap>,
+    },
+    /// The rule for choosing among workers that fit is another one from now on.
+    PolicySet {
+        /// The rule.
+        policy: Policy,
     },
     /// A storage path exists, or reported again.
     PathSeen {
@@ -163,6 +189,19 @@ pub struct WorkerProfile {
     pub gpus: Vec<String>,
     /// At most this many tasks of a type at once, whatever their size. For `GET`: fetches for staged tasks.
     pub caps: BTreeMap<TaskType, u32>,
+    /// Limits on several types together, for example PC2 and C2 on one card.
+    pub group_caps: Vec<GroupCap>,
+    /// Types that it was asked to offer and cannot yet, with the reason for people (C2: "fetching parameters, 34 %").
+    pub pending: BTreeMap<TaskType, String>,
+    /// The least time between two starts of a type here, so that their peaks do not meet.
+    pub stagger: BTreeMap<TaskType, Millis>,
+    /// How long tasks took here so far; the scheduler learns on from there.
+    pub durations: Vec<KindDuration>,
+    /// Bytes per second at which it fetches, as measured; 0 = not yet known.
+    pub bandwidth: u64,
+    /// The machine it runs on. Workers that name the same one share its memory, CPU threads, GPUs and
+    /// [`Event::MachineCaps`]; `None`: it is alone.
+    pub machine: Option<String>,
     /// Whether only caps limit it. Lotus: `ResourceFiltering = "disabled"`, for the manager's own worker.
     pub ignore_resources: bool,
     /// The storage paths it reaches without the network's help. This is the one source for who reaches what.
@@ -174,6 +213,60 @@ impl WorkerProfile {
     pub const CPUS_MAX: u64 = 1 << 20;
     /// No machine has more.
     pub const GPUS_MAX: usize = 256;
+}
+
+/// At most so many tasks of several types at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCap {
+    /// For people, for example `gpu`.
+    pub name: String,
+    /// The types that count together.
+    pub tasks: BTreeSet<TaskType>,
+    /// How many of them may run at once.
+    pub most: u32,
+}
+
+/// How long a task of one type and size takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindDuration {
+    /// The task.
+    pub task: TaskType,
+    /// The proof, hence the size.
+    pub proof: RegisteredSealProof,
+    /// From the start in its slot to the end, in milliseconds.
+    pub millis: Millis,
+}
+
+/// What an operator allows a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerMode {
+    /// Everything.
+    #[default]
+    Open,
+    /// No new sectors: only tasks whose sector has a file within its reach, or that need no file at all.
+    Cordoned,
+    /// Only what lives here is finished: tasks whose sector has a file within its reach, and nothing else.
+    Draining,
+    /// Nothing new.
+    Disabled,
+}
+
+/// How to choose among workers that a task fits on and that would move equally much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// The least used.
+    #[default]
+    Utilization,
+    /// The one that was given the fewest tasks.
+    Spread,
+    /// The one that was given the fewest tasks of this type and size.
+    SpreadTasks,
+    /// The one that holds the fewest tasks, running and staged.
+    SpreadQcount,
+    /// Any, by a generator with a given seed.
+    Random,
 }
 
 /// One row of a worker's resource table.

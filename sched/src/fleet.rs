@@ -166,7 +166,7 @@ impl Sched {
         }
     }
 
-    fn live_slot(&self, key: WorkerKey) -> Result<usize, Refusal> {
+    pub(crate) fn live_slot(&self, key: WorkerKey) -> Result<usize, Refusal> {
         let slot = self.workers.slot(key).filter(|slot| !self.workers.get(*slot).lost);
         slot.ok_or(Refusal::WorkerUnknown { worker: key })
     }
@@ -203,7 +203,7 @@ impl Sched {
     }
 
     /// Lets the task that the worker is kept for look for another one.
-    fn free_reservation(&mut self, slot: usize) {
+    pub(crate) fn free_reservation(&mut self, slot: usize) {
         if let Some(reservation) = self.workers.get(slot).reservation {
             let id = reservation.task;
             self.unreserve(id);

@@ -15,6 +15,7 @@ mod fleet;
 mod ledger;
 mod lifecycle;
 mod locks;
+mod modes;
 mod placement;
 mod queue;
 mod request;
@@ -32,7 +33,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sealtasks::{ResourceTable, SectorId, TaskId};
 
 pub use action::{Action, AllocateStep, Assignment, End, FetchStep, GpuShare, Plan, Refusal};
-pub use event::{Event, Outcome, PathBytes, PathFacts, ResourceRow, WorkerKey, WorkerProfile};
+pub use event::{
+    Event, GroupCap, KindDuration, Outcome, PathBytes, PathFacts, Policy, ResourceRow, WorkerKey, WorkerMode,
+    WorkerProfile,
+};
 pub use ledger::Shortage;
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
 pub use snapshot::{BoundTask, PathUse, QueuedTask, Snapshot, Stage, WorkerUse};
@@ -71,6 +75,8 @@ pub struct Sched {
     stageable: BTreeSet<usize>,
     actions: VecDeque<Action>,
     wake_at: Option<Millis>,
+    /// Limits per machine, over all its workers.
+    machine_caps: BTreeMap<String, Vec<GroupCap>>,
 }
 
 /// What can be set.
@@ -84,6 +90,10 @@ pub struct Options {
     pub wait_limit: Millis,
     /// Tasks that a worker may stage per running one; 0 = never stage.
     pub staged_per_running: usize,
+    /// How to choose among workers that fit.
+    pub policy: Policy,
+    /// Where [`Policy::Random`] begins.
+    pub seed: u64,
 }
 
 impl Default for Options {
@@ -95,6 +105,8 @@ impl Default for Options {
             tasks_max: 2_000_000,
             wait_limit: Millis::new(6 * 60 * 60 * 1000),
             staged_per_running: 1,
+            policy: Policy::Utilization,
+            seed: 0,
         }
     }
 }
@@ -121,6 +133,7 @@ impl Sched {
             stageable: BTreeSet::new(),
             actions: VecDeque::new(),
             wake_at: None,
+            machine_caps: BTreeMap::new(),
         }
     }
 
@@ -136,6 +149,10 @@ impl Sched {
             Event::WorkerChanged { worker, profile } => self.worker_changed(worker, profile),
             Event::WorkerLost { worker } => self.worker_lost(worker),
             Event::WorkerEnabled { worker, enabled } => self.worker_enabled(worker, enabled),
+            Event::WorkerMode { worker, mode } => self.worker_mode(worker, mode),
+            Event::WorkerSuspect { worker, suspect } => self.worker_suspect(worker, suspect),
+            Event::MachineCaps { machine, caps } => self.machine_caps(machine, caps),
+            Event::PolicySet { policy } => self.policy_set(policy),
             Event::PathSeen { path } => self.path_seen(path),
             Event::PathGone { path } => self.path_gone(&path),
             Event::SectorFiles { sector, kind, paths } => self.sector_files(sector, kind, &paths),

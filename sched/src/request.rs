@@ -24,6 +24,10 @@ pub struct Request {
     /// How long it may wait, in milliseconds, before it becomes due and reserves its place; `None`: the scheduler's
     /// own limit.
     pub wait_limit: Option<Millis>,
+    /// When its work has to be done to be of use (a ticket's or a seed's expiry, a deal's start). It becomes due early
+    /// enough for that, as far as estimates tell.
+    #[serde(default)]
+    pub deadline: Option<Millis>,
     /// Attempts made so far; the next one is numbered one higher. Kept by the durable state, so that an attempt id is
     /// never used twice.
     pub attempts: u32,

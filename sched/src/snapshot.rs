@@ -3,7 +3,7 @@
 use sealtasks::{AttemptId, FileTypes, SealTaskType, SectorRef, StorageId, TaskId, TaskType};
 
 use crate::task::{Phase, State};
-use crate::{GpuShare, Millis, PathBytes, Sched, WorkerKey};
+use crate::{GpuShare, Millis, PathBytes, Sched, WorkerKey, WorkerMode};
 
 /// Everything that waits, runs and is held. Values, detached from the scheduler.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,8 +86,12 @@ pub struct WorkerUse {
     pub worker: WorkerKey,
     /// Its host.
     pub host: String,
-    /// Whether it gets new tasks.
+    /// Whether it says itself that it takes tasks.
     pub enabled: bool,
+    /// What an operator allows it.
+    pub mode: WorkerMode,
+    /// Whether it was not heard of for a while.
+    pub suspect: bool,
     /// Whether it is gone and waits for its attempts to end.
     pub lost: bool,
     /// RAM charged, in bytes.
@@ -182,6 +186,8 @@ fn worker_use(worker: &crate::worker::Worker) -> WorkerUse {
         worker: worker.key,
         host: worker.profile.host.clone(),
         enabled: worker.enabled,
+        mode: worker.mode,
+        suspect: worker.suspect,
         lost: worker.lost,
         mem_used_min: worker.running.memory_min(),
         mem_used_max: worker.running.memory_max(),

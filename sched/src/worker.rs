@@ -6,7 +6,7 @@ use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType};
 
 use crate::ledger::{Ask, Capacity, Tally};
 use crate::space::PathIdx;
-use crate::{WorkerKey, WorkerProfile};
+use crate::{WorkerKey, WorkerMode, WorkerProfile};
 
 /// One life of one worker.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(crate) struct Worker {
     /// The capacity with the memory use seen when nothing of ours ran: what the machine offers when it is idle.
     pub(crate) idle: Capacity,
     pub(crate) enabled: bool,
+    /// What an operator allows it.
+    pub(crate) mode: WorkerMode,
+    /// Not heard of for a while.
+    pub(crate) suspect: bool,
     /// Gone; kept while attempts are bound to it.
     pub(crate) lost: bool,
     pub(crate) running: Tally,
@@ -44,6 +48,8 @@ impl Worker {
             capacity,
             idle: capacity,
             enabled: true,
+            mode: WorkerMode::Open,
+            suspect: false,
             lost: false,
             running: Tally::default(),
             staged: Tally::default(),
@@ -64,7 +70,7 @@ impl Worker {
 
     /// Whether new tasks may come.
     pub(crate) fn is_usable(&self) -> bool {
-        self.enabled && !self.lost
+        self.enabled && !self.lost && !self.suspect && self.mode != WorkerMode::Disabled
     }
 
     pub(crate) fn reaches(&self, path: PathIdx) -> bool {

@@ -102,9 +102,10 @@ impl Worker {
             swap_used: has.mem_swap_used,
             cpus: has.cpus,
             gpus: has.gpus.clone(),
-            caps: BTreeMap::new(),
+            pending: self.pending.clone(),
             ignore_resources: self.info.ignore_resources,
             paths: self.paths.clone(),
+            ..WorkerProfile::default()
         }
     }
 }

@@ -139,6 +139,7 @@ pub fn request(task: TaskType, number: u64) -> Request {
         locks: Locks::default(),
         since: Millis::ZERO,
         wait_limit: Some(Millis::new(u64::MAX)),
+        deadline: None,
         attempts: 0,
     }
 }
