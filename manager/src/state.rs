@@ -8,6 +8,7 @@
 mod clock;
 mod event;
 mod identity;
+mod measure;
 mod projection;
 mod query;
 mod schema;
@@ -16,6 +17,7 @@ mod writer;
 pub use clock::Clock;
 pub use event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
 pub use identity::MinerIdentity;
+pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};
 
 use std::path::{Path, PathBuf};

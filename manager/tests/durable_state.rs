@@ -1,7 +1,8 @@
 //! The durable state alone: epochs, group commit, refusal of what does not apply, and time that never goes back.
 
 use manager::state::{
-    AttemptOutcome, CallStage, MinerIdentity, ReservedSpace, State, StateError, StateEvent,
+    AttemptOutcome, CallStage, Measured, Measures, MinerIdentity, ReservedSpace, State, StateError,
+    StateEvent,
 };
 use rusqlite::Connection;
 use sealtasks::{
@@ -159,11 +160,11 @@ async fn a_submission_that_does_not_apply_leaves_nothing_and_spoils_no_other() {
 async fn a_database_of_another_version_is_left_alone() {
     let (dir, path) = new_database();
     Connection::open(&path)
-        .and_then(|db| db.pragma_update(None, "user_version", 2))
+        .and_then(|db| db.pragma_update(None, "user_version", 99))
         .expect("another version");
     let before = std::fs::read(&path).expect("its bytes");
     let error = State::open(&path).map(|_| ()).expect_err("unknown").to_string();
-    assert!(error.contains("schema version 2") && error.contains("reads 1"), "{error}");
+    assert!(error.contains("schema version 99") && error.contains("reads "), "{error}");
     assert_eq!(std::fs::read(&path).expect("its bytes"), before);
     let missing = State::open(&dir.path().join("nothing.db")).map(|_| ()).expect_err("none").to_string();
     assert!(missing.contains("sealyard init"), "{missing}");
@@ -193,4 +194,46 @@ async fn time_never_goes_back_behind_what_is_stored() {
         .expect("a stored time");
     let state = State::open(&path).expect("a manager");
     assert_eq!(state.now_ms(), 4_000_000_000_000);
+}
+
+/// The schema as version 1 had it.
+fn of_version_1(path: &std::path::Path) {
+    let db = Connection::open(path).expect("the database");
+    db.execute_batch("DROP TABLE duration; DROP TABLE throughput; PRAGMA user_version = 1;")
+        .expect("version 1");
+}
+
+#[tokio::test]
+async fn a_database_of_an_earlier_version_is_upgraded() {
+    let (_dir, path) = new_database();
+    of_version_1(&path);
+    let state = State::open(&path).expect("it is upgraded");
+    state.commit(vec![pledged(4)]).await.expect("a pledge");
+    assert_eq!(state.measures().await.expect("no measures"), Measures::new());
+    drop(state);
+    State::open(&path).expect("it is upgraded once");
+}
+
+#[tokio::test]
+async fn what_was_measured_is_there_after_a_restart_as_it_was_in_memory() {
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("the first manager");
+    let (worker, proof) = ("A".to_owned(), sector(1).proof);
+    let took = |millis| StateEvent::DurationMeasured {
+        worker: worker.clone(),
+        task_type: TaskType::PreCommit1,
+        proof,
+        millis,
+    };
+    let fetched = StateEvent::ThroughputMeasured { worker: worker.clone(), bytes: 1 << 30, millis: 2_000 };
+    let events = vec![took(1_000), fetched, took(4_000)];
+    let mut expected = Measured::default();
+    events.iter().for_each(|event| expected.take(event));
+    state.commit(events).await.expect("measurements");
+    drop(state);
+    let state = State::open(&path).expect("the second manager");
+    let measures = state.measures().await.expect("measures");
+    assert_eq!(measures, Measures::from([(worker, expected.clone())]));
+    assert_eq!(expected.durations[&(TaskType::PreCommit1, proof)].mean_ms, 2_500);
+    assert_eq!(expected.throughput.bytes_per_second(), 1 << 29);
 }

@@ -1,7 +1,8 @@
 //! What happened: the events that are the durable truth. Never: how they look in rows (see `projection`).
 
 use sealtasks::{
-    AttemptId, CallId, FileType, FileTypes, SectorId, SectorRef, StorageId, TaskId, TaskType, WorkerId,
+    AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, SectorId, SectorRef, StorageId, TaskId,
+    TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +137,26 @@ pub enum StateEvent {
         /// Why it is no longer needed.
         reason: String,
     },
+    /// A task worked, and took this long on its worker.
+    DurationMeasured {
+        /// The worker's name.
+        worker: String,
+        /// As what it was scheduled.
+        task_type: TaskType,
+        /// The proof, hence the size.
+        proof: RegisteredSealProof,
+        /// From the start of the work, its inputs being there, to the end; in milliseconds.
+        millis: u64,
+    },
+    /// A worker fetched files over the network.
+    ThroughputMeasured {
+        /// The worker's name.
+        worker: String,
+        /// Bytes received.
+        bytes: u64,
+        /// How long it took, in milliseconds.
+        millis: u64,
+    },
 }
 
 /// How a task ended.
@@ -235,12 +256,16 @@ impl StateEvent {
             Self::CallOrphaned { .. } => "call_orphaned",
             Self::AttemptEnded { .. } => "attempt_ended",
             Self::DeletePermitted { .. } => "delete_permitted",
+            Self::DurationMeasured { .. } => "duration_measured",
+            Self::ThroughputMeasured { .. } => "throughput_measured",
         }
     }
 
     pub(super) const fn subject(&self) -> Subject {
         let (sector, task, attempt) = match self {
-            Self::ManagerStarted { .. } => (None, None, None),
+            Self::ManagerStarted { .. } | Self::DurationMeasured { .. } | Self::ThroughputMeasured { .. } => {
+                (None, None, None)
+            }
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
             Self::SectorStepped { sector, .. } | Self::DeletePermitted { sector, .. } => {
                 (Some(*sector), None, None)
@@ -286,6 +311,12 @@ impl StateEvent {
             }
             Self::DeletePermitted { file, path, reason, .. } => {
                 format!("{file} on {path} may be deleted{}", because(reason))
+            }
+            Self::DurationMeasured { worker, task_type, millis, .. } => {
+                format!("{task_type} took {millis} ms on {worker}")
+            }
+            Self::ThroughputMeasured { worker, bytes, millis } => {
+                format!("{worker} fetched {bytes} bytes in {millis} ms")
             }
         }
     }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Params};
 use sealtasks::{AttemptId, CallId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
-use super::{Epoch, StateError, database, schema, stored};
+use super::{Epoch, StateError, database, measure, schema, stored};
 
 /// Adds the event to the table of events.
 pub(super) fn append(
@@ -79,6 +79,10 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
             (call.to_string(), now, json(result)?),
         ),
         StateEvent::AttemptEnded { attempt, outcome, reason } => rows.attempt_ended(*attempt, *outcome, reason),
+        StateEvent::DurationMeasured { worker, task_type, proof, .. } => {
+            measure::store_duration(db, now, worker, (*task_type, *proof), event)
+        }
+        StateEvent::ThroughputMeasured { worker, .. } => measure::store_throughput(db, now, worker, event),
     }
 }
 

@@ -383,7 +383,7 @@ fn sector_id(row: &Row<'_>, first: usize) -> Result<SectorId, StateError> {
     })
 }
 
-fn task_type(row: &Row<'_>, index: usize) -> Result<TaskType, StateError> {
+pub(super) fn task_type(row: &Row<'_>, index: usize) -> Result<TaskType, StateError> {
     let name: String = row.get(index).map_err(column)?;
     name.parse().map_err(|_| corrupt("task type", &name))
 }
@@ -392,12 +392,12 @@ fn corrupt(what: &'static str, detail: &str) -> StateError {
     StateError::Corrupt { what, detail: detail.to_owned() }
 }
 
-fn column(source: rusqlite::Error) -> StateError {
+pub(super) fn column(source: rusqlite::Error) -> StateError {
     StateError::Database { action: "read a column", source }
 }
 
 /// All rows of a query. `each` may fail with our error, which rusqlite's own iterator cannot carry.
-fn all<T>(
+pub(super) fn all<T>(
     db: &Connection,
     sql: &str,
     params: impl Params,

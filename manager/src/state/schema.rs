@@ -8,8 +8,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored};
 
+/// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
+/// end and never changed: databases that have taken them exist.
+const STEPS: [&str; 2] = [TABLES, MEASURES];
+
 /// The schema this program reads and writes, in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = STEPS.len() as i64;
 
 /// How long a statement waits for another connection's transaction: one fsync of a slow disk, many times over.
 const BUSY_WAIT: Duration = Duration::from_secs(30);
@@ -60,6 +64,17 @@ CREATE TABLE reservation (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Version 2: what workers, by name, were measured at; see `measure`.
+const MEASURES: &str = "
+CREATE TABLE duration (
+    worker TEXT NOT NULL, kind TEXT NOT NULL, proof INTEGER NOT NULL, count INTEGER NOT NULL, mean_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (worker, kind, proof)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE throughput (
+    worker TEXT PRIMARY KEY, bytes INTEGER NOT NULL, millis INTEGER NOT NULL, at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Makes the file, its tables and the miner's row.
 pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {
     let mut connection = Connection::open(path).map_err(database("be created"))?;
@@ -72,22 +87,30 @@ pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateErro
     })?;
     configure(&connection)?;
     let transaction = connection.transaction().map_err(database("begin"))?;
-    transaction.execute_batch(TABLES).map_err(database("make its tables"))?;
+    take_steps(&transaction, 0)?;
     identity::store(&transaction, miner)?;
-    transaction.pragma_update(None, "user_version", VERSION).map_err(database("store its version"))?;
     transaction.commit().map_err(database("commit"))?;
     // One file again, so that a new repo can be moved into place as a whole.
     connection.pragma_update(None, "journal_mode", "DELETE").map_err(database("leave WAL mode"))?;
     connection.close().map_err(|(_, source)| StateError::Database { action: "close", source })
 }
 
-/// Opens an existing database of this version.
+/// Brings a schema of this version to ours, and says so in the file.
+fn take_steps(db: &Connection, from: usize) -> Result<(), StateError> {
+    for step in STEPS.iter().skip(from) {
+        db.execute_batch(step).map_err(database("make its tables"))?;
+    }
+    db.pragma_update(None, "user_version", VERSION).map_err(database("store its version"))
+}
+
+/// Opens an existing database. One of an earlier version is brought to ours, as a whole or not at all; the program that
+/// wrote it can then no longer open it.
 pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
     if !path.is_file() {
         return Err(StateError::Missing { path: path.to_owned() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(database("be opened"))?;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(database("be opened"))?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(
         |source| match source.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
@@ -102,10 +125,16 @@ pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
         let source = rusqlite::Error::SqliteFailure(code, Some("it holds no tables".to_owned()));
         return Err(StateError::Damaged { path: path.to_owned(), source });
     }
-    if found != VERSION {
-        return Err(StateError::Schema { path: path.to_owned(), found, expected: VERSION });
-    }
+    let from = usize::try_from(found).ok().filter(|from| *from <= STEPS.len());
+    let from = from.ok_or_else(|| StateError::Schema { path: path.to_owned(), found, expected: VERSION })?;
     configure(&connection)?;
+    if from < STEPS.len() {
+        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(database("begin an upgrade"))?;
+        take_steps(&transaction, from)?;
+        transaction.commit().map_err(database("commit an upgrade"))?;
+        tracing::info!(path = %path.display(), from = found, to = VERSION, "the state database was upgraded");
+    }
     Ok(connection)
 }
 
