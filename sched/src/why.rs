@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::ledger::Bytes;
 use crate::settle::delays;
 use crate::task::{Phase, State, Task};
-use crate::{Millis, Sched, Shortage, WorkerKey};
+use crate::{Millis, Sched, Shortage, WorkerKey, WorkerMode};
 
 /// Where a task is and what is in its way on each worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,8 +89,53 @@ pub enum Obstacle {
         /// The task's type.
         task: TaskType,
     },
-    /// The worker gets no new tasks.
+    /// The worker gets no new tasks: an operator disabled it, or it says so itself.
     Disabled,
+    /// The worker gets no new sectors, and no file that the task reads lies within its reach.
+    Cordoned,
+    /// The worker only finishes what lives within its reach, and no file that the task reads does.
+    Draining,
+    /// The worker was not heard of for a while.
+    Suspect,
+    /// The worker is to offer the task and cannot yet.
+    NotYet {
+        /// The task's type.
+        task: TaskType,
+        /// Why, in the worker's words.
+        reason: String,
+    },
+    /// Too soon after the last start of this type there, or on its machine.
+    Staggered {
+        /// The task's type.
+        task: TaskType,
+        /// Not before this.
+        until: Millis,
+    },
+    /// As many tasks of a group of types run as may.
+    Capped {
+        /// The cap's name.
+        name: String,
+        /// The machine whose cap it is; `None`: the worker's own.
+        machine: Option<String>,
+        /// Running now.
+        running: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// A resource is short on the machine that the worker shares with others.
+    MachineShort {
+        /// The machine.
+        machine: String,
+        /// What is short, counted over all workers of the machine.
+        shortage: Shortage,
+    },
+    /// The machine is kept for a task that has waited longer, on another of its workers.
+    MachineKeptFor {
+        /// The machine.
+        machine: String,
+        /// That task.
+        task: TaskId,
+    },
     /// The worker is gone.
     Lost,
     /// A resource is short.
@@ -180,8 +225,11 @@ impl Sched {
         if worker.lost {
             found.push(Obstacle::Lost);
         }
-        if !worker.enabled {
+        if !worker.enabled || worker.mode == WorkerMode::Disabled {
             found.push(Obstacle::Disabled);
+        }
+        if worker.suspect {
+            found.push(Obstacle::Suspect);
         }
         match self.queue.groups[task.group].asks[slot] {
             None => found.push(Obstacle::NotOffered { task: task.kind }),
@@ -208,6 +256,27 @@ impl fmt::Display for Obstacle {
         match self {
             Self::NotOffered { task } => write!(f, "does not offer {task}"),
             Self::Disabled => f.write_str("is disabled"),
+            Self::Cordoned => {
+                f.write_str("is cordoned: it gets no new sectors, and no file of this one is there")
+            }
+            Self::Draining => {
+                f.write_str("is draining: it finishes what lives there, and no file of this sector does")
+            }
+            Self::Suspect => f.write_str("was not heard of for a while"),
+            Self::NotYet { task, reason } => write!(f, "does not yet offer {task}: {reason}"),
+            Self::Staggered { task, until } => {
+                write!(f, "starts no {task} before {until}, to keep starts apart")
+            }
+            Self::Capped { name, machine: None, running, most } => {
+                write!(f, "runs {running} of its cap `{name}`, at most {most} may")
+            }
+            Self::Capped { name, machine: Some(machine), running, most } => {
+                write!(f, "machine {machine} runs {running} of its cap `{name}`, at most {most} may")
+            }
+            Self::MachineShort { machine, shortage } => write!(f, "machine {machine}: {shortage}"),
+            Self::MachineKeptFor { machine, task } => {
+                write!(f, "machine {machine} is kept for task {task}, which has waited longer")
+            }
             Self::Lost => f.write_str("is gone"),
             Self::Short(shortage) => shortage.fmt(f),
             Self::ReservedFor { task } => write!(f, "is kept for task {task}, which has waited longer"),
