@@ -111,7 +111,7 @@ pub enum Event {
         /// The attempt.
         attempt: AttemptId,
     },
-    /// A staged attempt has its inputs and waits for its slot.
+    /// An attempt has its inputs. A staged one waits for its slot; for one that has its slot, its time begins to count.
     StageDone {
         /// The attempt.
         attempt: AttemptId,

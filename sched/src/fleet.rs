@@ -17,6 +17,7 @@ impl Sched {
         }
         let paths = self.intern_all(&profile.paths)?;
         let slot = self.workers.add(Worker::new(key, profile));
+        self.seed_durations(slot);
         self.set_reach(slot, paths);
         self.renew_asks(slot);
         Ok(())
@@ -26,6 +27,7 @@ impl Sched {
         let slot = self.live_slot(key)?;
         let paths = self.intern_all(&profile.paths)?;
         self.workers.get_mut(slot).change(profile);
+        self.seed_durations(slot);
         if self.workers.get(slot).paths != paths {
             self.set_reach(slot, paths);
         }

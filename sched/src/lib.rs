@@ -10,6 +10,7 @@
 //! durable: after a crash the driver submits and adopts again what its own state holds.
 
 mod action;
+mod estimate;
 mod event;
 mod fleet;
 mod ledger;
@@ -23,6 +24,7 @@ mod reservation;
 mod settle;
 mod snapshot;
 mod space;
+mod span;
 mod staging;
 mod task;
 mod why;
@@ -33,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sealtasks::{ResourceTable, SectorId, TaskId};
 
 pub use action::{Action, AllocateStep, Assignment, End, FetchStep, GpuShare, Plan, Refusal};
+pub use estimate::{Estimate, EstimateSource, builtin_duration};
 pub use event::{
     Event, GroupCap, KindDuration, Outcome, PathBytes, PathFacts, Policy, ResourceRow, WorkerKey, WorkerMode,
     WorkerProfile,
@@ -40,6 +43,7 @@ pub use event::{
 pub use ledger::Shortage;
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
 pub use snapshot::{BoundTask, PathUse, QueuedTask, Snapshot, Stage, WorkerUse};
+pub use span::Span;
 pub use why::{Obstacle, Whereabouts, Why, WhyWorker};
 
 /// The scheduler. See the crate's documentation.
@@ -75,6 +79,8 @@ pub struct Sched {
     stageable: BTreeSet<usize>,
     actions: VecDeque<Action>,
     wake_at: Option<Millis>,
+    /// How long tasks take, whoever does them.
+    learned: estimate::Learned,
     /// Limits per machine, over all its workers.
     machine_caps: BTreeMap<String, Vec<GroupCap>>,
 }
@@ -133,6 +139,7 @@ impl Sched {
             stageable: BTreeSet::new(),
             actions: VecDeque::new(),
             wake_at: None,
+            learned: estimate::Learned::default(),
             machine_caps: BTreeMap::new(),
         }
     }

@@ -128,17 +128,23 @@ impl Sched {
     }
 
     pub(crate) fn stage_done(&mut self, attempt: AttemptId) -> Result<(), Refusal> {
+        let now = self.now;
         let binding = self.bound(attempt, "StageDone")?;
         if binding.phase == Phase::Fetching {
             binding.phase = Phase::Fetched;
             let slot = binding.worker;
             self.dirty.insert(slot);
+        } else if binding.phase == Phase::Running {
+            binding.since = now;
         }
         Ok(())
     }
 
     pub(crate) fn ended(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), Refusal> {
         let accepted = self.bound(attempt, "Ended")?.accepted;
+        if outcome == Outcome::Finished {
+            self.learn_from(attempt.task);
+        }
         let unbound = self.unbind(attempt.task, if accepted { Used::Perhaps } else { Used::No });
         let id = attempt.task;
         match outcome {
@@ -205,7 +211,7 @@ impl Sched {
             holds.iter().filter_map(|hold| Some((self.paths.intern(&hold.path)?, hold.bytes))).collect();
         self.attach(id, slot, (attempt, Phase::Running), parts, Plan::default());
         let binding = self.bound(attempt, "Adopt")?;
-        (binding.accepted, binding.cancelled) = (true, cancelled);
+        (binding.accepted, binding.cancelled, binding.is_measured) = (true, cancelled, false);
         if let Some(left) = left {
             self.drop_if_gone(left);
         }
@@ -279,6 +285,8 @@ impl Sched {
             worker: slot,
             sequence: self.sequence,
             phase,
+            since: self.now,
+            is_measured: true,
             accepted: false,
             cancelled: false,
             charge,

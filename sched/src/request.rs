@@ -56,6 +56,16 @@ impl Millis {
     pub const fn after(self, span: Self) -> Self {
         Self(self.0.saturating_add(span.0))
     }
+
+    /// `span` earlier, or the beginning of time.
+    pub const fn before(self, span: Self) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
+
+    /// The span from `earlier` to this instant; none if that is not earlier.
+    pub const fn since(self, earlier: Self) -> Self {
+        Self(self.0.saturating_sub(earlier.0))
+    }
 }
 
 impl fmt::Display for Millis {

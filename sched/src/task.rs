@@ -56,6 +56,10 @@ pub(crate) struct Binding {
     /// The place in the order of bindings, by which a reservation knows who came after it.
     pub(crate) sequence: u64,
     pub(crate) phase: Phase,
+    /// When it got its slot; without one, when its staging began.
+    pub(crate) since: Millis,
+    /// Whether it began here and now, so that its end tells how long such a task takes.
+    pub(crate) is_measured: bool,
     /// Whether the worker said that it has the attempt.
     pub(crate) accepted: bool,
     pub(crate) cancelled: bool,

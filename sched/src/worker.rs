@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType};
 
+use crate::estimate::Learned;
 use crate::ledger::{Ask, Capacity, Tally};
 use crate::space::PathIdx;
 use crate::{WorkerKey, WorkerMode, WorkerProfile};
@@ -19,6 +20,8 @@ pub(crate) struct Worker {
     pub(crate) enabled: bool,
     /// What an operator allows it.
     pub(crate) mode: WorkerMode,
+    /// How long tasks take here.
+    pub(crate) learned: Learned,
     /// Not heard of for a while.
     pub(crate) suspect: bool,
     /// Gone; kept while attempts are bound to it.
@@ -49,6 +52,7 @@ impl Worker {
             idle: capacity,
             enabled: true,
             mode: WorkerMode::Open,
+            learned: Learned::default(),
             suspect: false,
             lost: false,
             running: Tally::default(),
