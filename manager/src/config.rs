@@ -1,11 +1,15 @@
 //! `config.toml` of the manager's repo: the commented defaults written by `init`, and reading it back. Keys are Lotus's.
 //! Unknown keys are refused with the nearest known one. Never: environment, flags; `cli` lays those over it.
 
+mod scheduling;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sealtasks::TaskType;
 use toml::{Table, Value};
+
+pub use scheduling::{CapsByName, Scheduling};
 
 /// The file's name in the repo.
 pub const FILE_NAME: &str = "config.toml";
@@ -33,6 +37,33 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 
 # The name of the manager's own worker. Empty: the host's name.
 #LocalWorkerName = ""
+
+# How to choose among workers that a task fits on equally well: utilization (the least used), spread (the one that was
+# given the fewest tasks), experiment-spread-tasks (the fewest of this type), experiment-spread-qcount (the one that
+# holds the fewest), experiment-random.
+#Assigner = "utilization"
+
+[Scheduler]
+# A task that has waited this long goes first, and a worker is kept for it.
+#WaitLimit = "6h"
+
+# Tasks whose files a worker may fetch ahead, per running task.
+#StagedPerRunning = 1
+
+# Workers that run on one machine share its memory, CPU threads and GPUs.
+#ShareMachines = true
+
+# The least time between two starts of a task type on one worker, so that their peaks do not meet.
+[Scheduler.Stagger]
+#PC1 = "0s"
+
+# At most so many tasks at once, by the worker's name in a section such as [Scheduler.WorkerCaps.big-box], with lines
+# such as PC1=3 and "PC2+C2"=1 (both types together). The name "*" stands for every worker without a section.
+# `sealyard workers caps` changes limits while the manager runs.
+[Scheduler.WorkerCaps]
+
+# The same for all workers of one machine together, by the machine's name.
+[Scheduler.MachineCaps]
 "#;
 
 /// What the file says, or the defaults.
@@ -48,6 +79,8 @@ pub struct Config {
     pub local_tasks: BTreeSet<TaskType>,
     /// Its name, if it is not the host's.
     pub local_worker_name: Option<String>,
+    /// How work is scheduled.
+    pub scheduling: Scheduling,
 }
 
 /// Tasks that no switch turns off.
@@ -64,7 +97,8 @@ const SWITCHES: [(&str, &[TaskType]); 5] = [
 ];
 
 const API_KEYS: [&str; 2] = ["ListenAddress", "RemoteListenAddress"];
-const STORAGE_KEYS: [&str; 7] = [
+const STORAGE_KEYS: [&str; 8] = [
+    "Assigner",
     "ParallelFetchLimit",
     "LocalWorkerName",
     SWITCHES[0].0,
@@ -90,6 +124,7 @@ impl Default for Config {
                 .copied()
                 .collect(),
             local_worker_name: None,
+            scheduling: Scheduling::default(),
         }
     }
 }
@@ -173,12 +208,17 @@ impl Config {
             let known: &[&str] = match name.as_str() {
                 "API" => &API_KEYS,
                 "Storage" => &STORAGE_KEYS,
-                _ => return Err(unknown(name, &["API", "Storage"])),
+                "Scheduler" => &[],
+                _ => return Err(unknown(name, &["API", "Storage", "Scheduler"])),
             };
             let Value::Table(section) = section else {
-                return Err(wrong(path, name, section, "a section: [API] or [Storage]"));
+                return Err(wrong(path, name, section, "a section: [API], [Storage] or [Scheduler]"));
             };
             for (key, value) in section {
+                if name == "Scheduler" {
+                    config.scheduling.set(path, key, value)?;
+                    continue;
+                }
                 if !known.contains(&key.as_str()) {
                     return Err(unknown(key, known));
                 }
@@ -204,6 +244,7 @@ impl Config {
             "LocalWorkerName" => {
                 self.local_worker_name = filled(text().ok_or_else(|| wrong(path, key, value, "a text"))?);
             }
+            "Assigner" => self.scheduling.set_assigner(path, value)?,
             "ParallelFetchLimit" => {
                 let limit = value.as_integer().filter(|limit| (1..=FETCHES_MAX).contains(limit));
                 let limit = limit.and_then(|limit| usize::try_from(limit).ok());

@@ -114,6 +114,7 @@ impl Manager {
             verifier: options.verifier,
             dialer: options.dialer,
             timing: options.timing,
+            scheduling: options.repo.config().scheduling.clone(),
             locks: SectorLocks::new(clock),
             tasks: TaskTracker::new(),
             cancelled: CancellationToken::new(),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::config::Scheduling;
 use crate::driver::{IndexChanges, Input};
 use crate::state::{MinerIdentity, State};
 use crate::workers::Dialer;
@@ -92,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) verifier: Arc<dyn Verifier>,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) timing: Timing,
+    pub(crate) scheduling: Scheduling,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Everything spawned; awaited at the end.
     pub(crate) tasks: TaskTracker,

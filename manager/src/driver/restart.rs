@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pipeline::{SectorRecord, Step};
 use rpc::{ReturnMethod, Returned};
-use sched::{Options, Sched};
+use sched::Sched;
 use sealtasks::{AttemptId, CallError, TaskInput, TaskOutput};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,8 @@ impl Driver {
     pub(crate) async fn load(shared: Arc<Shared>) -> Result<Self, StateError> {
         let (next_sector, next_task) = shared.state.next_ids().await?;
         let mut driver = Self {
-            sched: Sched::new(Options::default()),
+            // The session is random and new at every start, and so is what `random` picks.
+            sched: Sched::new(shared.scheduling.options(shared.session.as_u64_pair().0)),
             sectors: BTreeMap::new(),
             tasks: BTreeMap::new(),
             calls: BTreeMap::new(),
