@@ -5,15 +5,11 @@
 //! nothing can be released twice.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use sealtasks::{Resources, SealTaskType};
-use serde::{Deserialize, Serialize};
+use sealtasks::{Resources, SealTaskType, TaskType};
 
-use crate::{GpuShare, WorkerProfile};
-
-/// One whole GPU, in the ledger's unit.
-pub(crate) const GPU_WHOLE: u64 = 1000;
+use crate::devices::{self, GPU_WHOLE};
+use crate::{GpuShare, Shortage, WorkerProfile};
 
 /// What tasks hold on one worker. Sums are 128 bits wide: even foreign 64-bit numbers cannot overflow them.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +89,11 @@ impl Ask {
         }
     }
 
+    /// The task's type.
+    pub(crate) fn task(&self) -> TaskType {
+        self.kind.task
+    }
+
     /// Whether it holds neither threads nor devices: Finalize, Fetch, Commit1.
     pub(crate) fn is_light(&self) -> bool {
         self.threads == 0 && self.gpu == 0
@@ -124,6 +125,20 @@ impl Capacity {
         }
     }
 
+    /// Lotus's utilization in millionths: the largest share of CPU, RAM, RAM with swap, and GPU (`gpu` in thousandths of
+    /// one). What the machine itself reports as used counts where it is more than what tasks hold.
+    pub(crate) fn utilization(&self, memory_min: u128, memory_max: u128, threads: u128, gpu: u64) -> u64 {
+        let shares = [
+            (threads, u128::from(self.cpus)),
+            (memory_min.max(self.mem_used.into()), u128::from(self.mem_physical)),
+            (memory_max.max(self.used()), self.with_swap()),
+            (gpu.into(), u128::from(GPU_WHOLE) * self.gpus as u128),
+        ];
+        let share =
+            |(used, total): &(u128, u128)| used.saturating_mul(1_000_000).checked_div(*total).unwrap_or(0);
+        shares.iter().map(share).max().map_or(0, |most| u64::try_from(most).unwrap_or(u64::MAX))
+    }
+
     fn with_swap(&self) -> u128 {
         u128::from(self.mem_physical) + u128::from(self.mem_swap)
     }
@@ -133,61 +148,73 @@ impl Capacity {
     }
 }
 
-/// A resource that is short, with the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "resource", rename_all = "snake_case")]
-pub enum Shortage {
-    /// As many tasks of this type and size run as may.
-    Concurrency {
-        /// Running now.
-        running: u64,
-        /// The limit.
-        most: u64,
-    },
-    /// RAM, in bytes.
-    Memory {
-        /// The task's minimum and its type's base memory where that is not there yet.
-        needs: u128,
-        /// Not promised to running tasks.
-        free: u128,
-        /// All of it.
-        total: u128,
-    },
-    /// RAM and swap together, in bytes.
-    MemoryAndSwap {
-        /// The task's maximum and its type's base memory where that is not there yet.
-        needs: u128,
-        /// Neither promised to running tasks nor in use.
-        free: u128,
-        /// All of it.
-        total: u128,
-    },
-    /// CPU threads.
-    Threads {
-        /// The task's.
-        needs: u64,
-        /// Not promised to running tasks.
-        free: u128,
-        /// All of them.
-        total: u64,
-    },
-    /// GPUs, in thousandths of one.
-    Gpu {
-        /// The task's.
-        needs: u64,
-        /// Thousandths not promised, over all devices.
-        free: u64,
-        /// How many devices.
-        devices: usize,
-    },
+/// What is held already, as the resource check sees it: by the tasks of one worker, or of all workers of its machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'a> {
+    pub(crate) memory_min: u128,
+    pub(crate) memory_max: u128,
+    pub(crate) threads: u128,
+    /// Thousandths per device, by the worker's own positions; devices never used may be missing at the end.
+    pub(crate) gpus: &'a [u64],
+    /// The base memory that one more such task would add.
+    pub(crate) base: u128,
 }
 
-type Check = fn(&Tally, &Ask, &Capacity) -> Option<Shortage>;
+type Check<'h> = fn(&Held<'h>, &Ask, &Capacity) -> Option<Shortage>;
 
-/// After the cap checks a worker that ignores resources accepts everything.
-const CAP_CHECKS: [Check; 2] = [Tally::short_of_tasks, Tally::short_of_type];
-const RESOURCE_CHECKS: [Check; 4] =
-    [Tally::short_of_memory, Tally::short_of_swap, Tally::short_of_threads, Tally::short_of_gpu];
+impl<'h> Held<'h> {
+    /// The resources that one more such task is short of, in Lotus's order.
+    pub(crate) fn shortages(self, ask: &Ask, capacity: &Capacity) -> impl Iterator<Item = Shortage> {
+        // A worker that ignores resources accepts everything.
+        let checks: [Check<'h>; 4] =
+            [Self::short_of_memory, Self::short_of_swap, Self::short_of_threads, Self::short_of_gpu];
+        checks.into_iter().filter(|_| !capacity.ignore).filter_map(move |check| check(&self, ask, capacity))
+    }
+
+    /// What the system itself uses is not looked at: it is assumed to be swappable (as in Lotus).
+    fn short_of_memory(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
+        let needs = u128::from(ask.mem_min) + self.base;
+        let total = u128::from(capacity.mem_physical);
+        let free = total.saturating_sub(self.memory_min);
+        (needs > free).then_some(Shortage::Memory { needs, free, total })
+    }
+
+    /// Lotus's subtraction wraps when a machine reports more memory used than it has, and the check then passes. Here
+    /// that is no free memory.
+    fn short_of_swap(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
+        let needs = u128::from(ask.mem_max) + self.base;
+        let total = capacity.with_swap();
+        let free = total.saturating_sub(self.memory_max.max(capacity.used()));
+        (needs > free).then_some(Shortage::MemoryAndSwap { needs, free, total })
+    }
+
+    fn short_of_threads(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
+        let free = u128::from(capacity.cpus).saturating_sub(self.threads);
+        (u128::from(ask.threads) > free && ask.threads > 0).then_some(Shortage::Threads {
+            needs: ask.threads,
+            free,
+            total: capacity.cpus,
+        })
+    }
+
+    /// On a worker without GPUs the CPU does the work.
+    fn short_of_gpu(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
+        if ask.gpu == 0 || capacity.gpus == 0 || devices::fitting(self.gpus, ask.gpu, capacity.gpus).is_some()
+        {
+            return None;
+        }
+        let free = (0..capacity.gpus).map(|device| devices::free(self.gpus, device)).sum();
+        Some(Shortage::Gpu { needs: ask.gpu, free, devices: capacity.gpus })
+    }
+
+    /// The devices that one more such task gets, whether it fits or not.
+    pub(crate) fn pick_gpus(&self, ask: &Ask, capacity: &Capacity) -> Vec<GpuShare> {
+        if ask.gpu == 0 || capacity.gpus == 0 {
+            return Vec::new();
+        }
+        devices::forced(self.gpus, ask.gpu, capacity.gpus)
+    }
+}
 
 impl Tally {
     /// Everything that one more such task is short of, in Lotus's order; empty: it fits.
@@ -196,8 +223,19 @@ impl Tally {
         ask: &'a Ask,
         capacity: &'a Capacity,
     ) -> impl Iterator<Item = Shortage> + 'a {
-        let resources: &[Check] = if capacity.ignore { &[] } else { &RESOURCE_CHECKS };
-        CAP_CHECKS.iter().chain(resources).filter_map(move |check| check(self, ask, capacity))
+        let caps = [self.short_of_tasks(ask), self.short_of_type(ask)];
+        caps.into_iter().flatten().chain(self.held(ask).shortages(ask, capacity))
+    }
+
+    /// What the resource check sees.
+    pub(crate) fn held(&self, ask: &Ask) -> Held<'_> {
+        Held {
+            memory_min: self.memory_min(),
+            memory_max: self.memory_max(),
+            threads: self.threads,
+            gpus: &self.gpus,
+            base: self.base_needed(ask),
+        }
     }
 
     /// Whether one more such task fits.
@@ -207,11 +245,12 @@ impl Tally {
 
     /// Charges one task, whether it fits or not: an adopted task is there all the same.
     pub(crate) fn charge(&mut self, ask: &Ask, capacity: &Capacity) -> Charge {
-        let gpus = if ask.gpu == 0 || capacity.gpus == 0 {
-            Vec::new()
-        } else {
-            self.pick_gpus(ask.gpu, capacity.gpus)
-        };
+        let gpus = self.held(ask).pick_gpus(ask, capacity);
+        self.charge_on(ask, gpus)
+    }
+
+    /// As [`Self::charge`], on devices that were picked before.
+    pub(crate) fn charge_on(&mut self, ask: &Ask, gpus: Vec<GpuShare>) -> Charge {
         for share in &gpus {
             if self.gpus.len() <= share.device {
                 self.gpus.resize(share.device + 1, 0);
@@ -285,167 +324,29 @@ impl Tally {
         self.kinds.iter().map(|(kind, used)| (*kind, used.tasks))
     }
 
-    /// Lotus's utilization in millionths: the largest share of CPU, RAM, RAM with swap, and GPU. What the machine itself
-    /// reports as used counts where it is more than what tasks hold.
+    /// How many of some types.
+    pub(crate) fn count(&self, which: impl Fn(TaskType) -> bool) -> u64 {
+        self.kinds.iter().filter(|(kind, _)| which(kind.task)).map(|(_, used)| used.tasks).sum()
+    }
+
+    /// Lotus's utilization in millionths.
     pub(crate) fn utilization(&self, capacity: &Capacity) -> u64 {
-        let gpu_used: u64 = self.gpus.iter().sum();
-        let shares = [
-            (self.threads, u128::from(capacity.cpus)),
-            (self.memory_min().max(capacity.mem_used.into()), u128::from(capacity.mem_physical)),
-            (self.memory_max().max(capacity.used()), capacity.with_swap()),
-            (gpu_used.into(), u128::from(GPU_WHOLE) * capacity.gpus as u128),
-        ];
-        let share =
-            |(used, total): &(u128, u128)| used.saturating_mul(1_000_000).checked_div(*total).unwrap_or(0);
-        shares.iter().map(share).max().map_or(0, |most| u64::try_from(most).unwrap_or(u64::MAX))
+        capacity.utilization(self.memory_min(), self.memory_max(), self.threads, self.gpus.iter().sum())
     }
 
     fn base_needed(&self, ask: &Ask) -> u128 {
         if self.kinds.contains_key(&ask.kind) { 0 } else { ask.base.into() }
     }
 
-    fn short_of_tasks(&self, ask: &Ask, _: &Capacity) -> Option<Shortage> {
+    fn short_of_tasks(&self, ask: &Ask) -> Option<Shortage> {
         let most = ask.tasks_max?;
         let running = self.kinds.get(&ask.kind).map_or(0, |used| used.tasks);
         (running >= most).then_some(Shortage::Concurrency { running, most })
     }
 
-    fn short_of_type(&self, ask: &Ask, _: &Capacity) -> Option<Shortage> {
+    fn short_of_type(&self, ask: &Ask) -> Option<Shortage> {
         let most = ask.type_max?;
-        let same_type = self.kinds.iter().filter(|(kind, _)| kind.task == ask.kind.task);
-        let running = same_type.map(|(_, used)| used.tasks).sum();
+        let running = self.count(|task| task == ask.task());
         (running >= most).then_some(Shortage::Concurrency { running, most })
-    }
-
-    /// What the system itself uses is not looked at: it is assumed to be swappable (as in Lotus).
-    fn short_of_memory(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
-        let needs = u128::from(ask.mem_min) + self.base_needed(ask);
-        let total = u128::from(capacity.mem_physical);
-        let free = total.saturating_sub(self.memory_min());
-        (needs > free).then_some(Shortage::Memory { needs, free, total })
-    }
-
-    /// Lotus's subtraction wraps when a machine reports more memory used than it has, and the check then passes. Here
-    /// that is no free memory.
-    fn short_of_swap(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
-        let needs = u128::from(ask.mem_max) + self.base_needed(ask);
-        let total = capacity.with_swap();
-        let free = total.saturating_sub(self.memory_max().max(capacity.used()));
-        (needs > free).then_some(Shortage::MemoryAndSwap { needs, free, total })
-    }
-
-    fn short_of_threads(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
-        let free = u128::from(capacity.cpus).saturating_sub(self.threads);
-        (u128::from(ask.threads) > free && ask.threads > 0).then_some(Shortage::Threads {
-            needs: ask.threads,
-            free,
-            total: capacity.cpus,
-        })
-    }
-
-    /// On a worker without GPUs the CPU does the work.
-    fn short_of_gpu(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
-        if ask.gpu == 0 || capacity.gpus == 0 || self.try_gpus(ask.gpu, capacity.gpus).is_some() {
-            return None;
-        }
-        let free = (0..capacity.gpus).map(|device| self.gpu_free(device)).sum();
-        Some(Shortage::Gpu { needs: ask.gpu, free, devices: capacity.gpus })
-    }
-
-    fn gpu_free(&self, device: usize) -> u64 {
-        GPU_WHOLE.saturating_sub(self.gpus.get(device).copied().unwrap_or(0))
-    }
-
-    /// Whole devices that are idle, and for the fraction the fullest device it fits on, so that idle ones stay whole.
-    fn try_gpus(&self, gpu: u64, devices: usize) -> Option<Vec<GpuShare>> {
-        let (whole, fraction) = (gpu / GPU_WHOLE, gpu % GPU_WHOLE);
-        if whole > devices as u64 {
-            return None;
-        }
-        let for_fraction = match fraction {
-            0 => None,
-            _ => {
-                let fitting = (0..devices).filter(|device| self.gpu_free(*device) >= fraction);
-                Some(fitting.min_by_key(|device| self.gpu_free(*device))?)
-            }
-        };
-        let idle = (0..devices)
-            .filter(|device| self.gpu_free(*device) == GPU_WHOLE && Some(*device) != for_fraction);
-        let mut shares: Vec<_> =
-            idle.take(whole as usize).map(|device| GpuShare { device, thousandths: GPU_WHOLE }).collect();
-        if (shares.len() as u64) < whole {
-            return None;
-        }
-        shares.extend(for_fraction.map(|device| GpuShare { device, thousandths: fraction }));
-        Some(shares)
-    }
-
-    /// As [`Self::try_gpus`], but when nothing fits the emptiest devices take what is asked, as far as there are devices.
-    fn pick_gpus(&self, gpu: u64, devices: usize) -> Vec<GpuShare> {
-        self.try_gpus(gpu, devices).unwrap_or_else(|| {
-            let mut emptiest: Vec<usize> = (0..devices).collect();
-            emptiest.sort_by_key(|device| self.gpus.get(*device).copied().unwrap_or(0));
-            let mut left = gpu;
-            let mut take = |device| {
-                let thousandths = left.min(GPU_WHOLE);
-                left -= thousandths;
-                GpuShare { device, thousandths }
-            };
-            emptiest.into_iter().map(&mut take).filter(|share| share.thousandths > 0).collect()
-        })
-    }
-}
-
-impl fmt::Display for Shortage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Concurrency { running, most } => {
-                write!(f, "runs {running} of this type, at most {most} may")
-            }
-            Self::Memory { needs, free, total } => {
-                write!(f, "needs {} of memory, {} free of {}", Bytes(*needs), Bytes(*free), Bytes(*total))
-            }
-            Self::MemoryAndSwap { needs, free, total } => {
-                write!(
-                    f,
-                    "needs {} of memory and swap, {} free of {}",
-                    Bytes(*needs),
-                    Bytes(*free),
-                    Bytes(*total)
-                )
-            }
-            Self::Threads { needs, free, total } => {
-                write!(f, "needs {needs} CPU threads, {free} free of {total}")
-            }
-            Self::Gpu { needs, free, devices } => {
-                write!(f, "needs {} GPUs, {} free of {devices}", Thousandths(*needs), Thousandths(*free))
-            }
-        }
-    }
-}
-
-/// Bytes in the largest binary unit, with one decimal where it is not whole.
-pub(crate) struct Bytes(pub(crate) u128);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-        let unit = (0..UNITS.len()).rev().find(|unit| self.0 >> (10 * unit) > 0).unwrap_or(0);
-        let tenths = (self.0.saturating_mul(10)) >> (10 * unit);
-        match tenths % 10 {
-            0 => write!(f, "{} {}", tenths / 10, UNITS[unit]),
-            part => write!(f, "{}.{part} {}", tenths / 10, UNITS[unit]),
-        }
-    }
-}
-
-struct Thousandths(u64);
-
-impl fmt::Display for Thousandths {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 % GPU_WHOLE {
-            0 => write!(f, "{}", self.0 / GPU_WHOLE),
-            part => write!(f, "{}.{part:03}", self.0 / GPU_WHOLE),
-        }
     }
 }

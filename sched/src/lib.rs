@@ -10,6 +10,7 @@
 //! durable: after a crash the driver submits and adopts again what its own state holds.
 
 mod action;
+mod devices;
 mod estimate;
 mod event;
 mod fleet;
@@ -22,6 +23,7 @@ mod queue;
 mod request;
 mod reservation;
 mod settle;
+mod shortage;
 mod snapshot;
 mod space;
 mod span;
@@ -40,8 +42,8 @@ pub use event::{
     Event, GroupCap, KindDuration, Outcome, PathBytes, PathFacts, Policy, ResourceRow, WorkerKey, WorkerMode,
     WorkerProfile,
 };
-pub use ledger::Shortage;
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
+pub use shortage::Shortage;
 pub use snapshot::{BoundTask, PathUse, QueuedTask, Snapshot, Stage, WorkerUse};
 pub use span::Span;
 pub use why::{Obstacle, Whereabouts, Why, WhyWorker};

@@ -6,8 +6,8 @@ use std::fmt;
 use sealtasks::{AttemptId, FileType, FileTypes, PathType, TaskId, TaskType};
 use serde::Serialize;
 
-use crate::ledger::Bytes;
 use crate::settle::delays;
+use crate::shortage::Bytes;
 use crate::task::{Phase, State, Task};
 use crate::{Millis, Sched, Shortage, WorkerKey, WorkerMode};
 

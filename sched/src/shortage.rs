@@ -1,0 +1,110 @@
+//! What a task is short of on a worker or a machine, with the numbers, for people and programs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::devices::GPU_WHOLE;
+
+/// A resource that is short, with the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "resource", rename_all = "snake_case")]
+pub enum Shortage {
+    /// As many tasks of this type and size run as may.
+    Concurrency {
+        /// Running now.
+        running: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// RAM, in bytes.
+    Memory {
+        /// The task's minimum and its type's base memory where that is not there yet.
+        needs: u128,
+        /// Not promised to running tasks.
+        free: u128,
+        /// All of it.
+        total: u128,
+    },
+    /// RAM and swap together, in bytes.
+    MemoryAndSwap {
+        /// The task's maximum and its type's base memory where that is not there yet.
+        needs: u128,
+        /// Neither promised to running tasks nor in use.
+        free: u128,
+        /// All of it.
+        total: u128,
+    },
+    /// CPU threads.
+    Threads {
+        /// The task's.
+        needs: u64,
+        /// Not promised to running tasks.
+        free: u128,
+        /// All of them.
+        total: u64,
+    },
+    /// GPUs, in thousandths of one.
+    Gpu {
+        /// The task's.
+        needs: u64,
+        /// Thousandths not promised, over all devices.
+        free: u64,
+        /// How many devices.
+        devices: usize,
+    },
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Concurrency { running, most } => {
+                write!(f, "runs {running} of this type, at most {most} may")
+            }
+            Self::Memory { needs, free, total } => {
+                write!(f, "needs {} of memory, {} free of {}", Bytes(*needs), Bytes(*free), Bytes(*total))
+            }
+            Self::MemoryAndSwap { needs, free, total } => {
+                write!(
+                    f,
+                    "needs {} of memory and swap, {} free of {}",
+                    Bytes(*needs),
+                    Bytes(*free),
+                    Bytes(*total)
+                )
+            }
+            Self::Threads { needs, free, total } => {
+                write!(f, "needs {needs} CPU threads, {free} free of {total}")
+            }
+            Self::Gpu { needs, free, devices } => {
+                write!(f, "needs {} GPUs, {} free of {devices}", Thousandths(*needs), Thousandths(*free))
+            }
+        }
+    }
+}
+
+/// Bytes in the largest binary unit, with one decimal where it is not whole.
+pub(crate) struct Bytes(pub(crate) u128);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+        let unit = (0..UNITS.len()).rev().find(|unit| self.0 >> (10 * unit) > 0).unwrap_or(0);
+        let tenths = (self.0.saturating_mul(10)) >> (10 * unit);
+        match tenths % 10 {
+            0 => write!(f, "{} {}", tenths / 10, UNITS[unit]),
+            part => write!(f, "{}.{part} {}", tenths / 10, UNITS[unit]),
+        }
+    }
+}
+
+struct Thousandths(u64);
+
+impl fmt::Display for Thousandths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 % GPU_WHOLE {
+            0 => write!(f, "{}", self.0 / GPU_WHOLE),
+            part => write!(f, "{}.{part:03}", self.0 / GPU_WHOLE),
+        }
+    }
+}
