@@ -3,11 +3,13 @@
 //! [`Chain`] is what the manager asks; [`Offline`] answers for sectors that no chain will ever see. A room for actor
 //! types, too: whoever needs them asks here. It never schedules, seals or touches sector files.
 
+mod epochs;
 mod offline;
 
 use async_trait::async_trait;
 use sealtasks::{ChainEpoch, SealedCid, SectorId, SectorRef, SectorSize, Seed, Ticket};
 
+pub use epochs::EpochClock;
 pub use offline::{BeaconSecret, Offline};
 
 /// A source of the randomness that sealing needs.
@@ -15,6 +17,9 @@ pub use offline::{BeaconSecret, Offline};
 pub trait Chain: Send + Sync {
     /// What the source is, for listings: `offline`, for example.
     fn name(&self) -> &'static str;
+
+    /// When its heights are; `None`: it has none, and nothing expires.
+    fn clock(&self) -> Option<EpochClock>;
 
     /// The sealing randomness for this sector and the height it was drawn at.
     ///

@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use sealtasks::{ChainEpoch, SealedCid, SectorRef, Seed, Ticket};
 
-use crate::{Chain, ChainError};
+use crate::{Chain, ChainError, EpochClock};
 
 /// Separates these derivations from every other use of BLAKE3 with the same secret. Changing it changes every ticket.
 const CONTEXT: &str = "sealyard 2026-01 offline beacon";
@@ -87,6 +87,10 @@ impl Offline {
 impl Chain for Offline {
     fn name(&self) -> &'static str {
         "offline"
+    }
+
+    fn clock(&self) -> Option<EpochClock> {
+        None
     }
 
     async fn ticket(&self, sector: SectorRef) -> Result<(Ticket, ChainEpoch), ChainError> {

@@ -9,6 +9,7 @@
 mod attempts;
 mod fleet;
 mod input;
+mod measuring;
 mod operator;
 mod places;
 mod restart;
@@ -34,7 +35,7 @@ pub(crate) use places::IndexChanges;
 
 use crate::effects;
 use crate::shared::Shared;
-use crate::state::{CallStage, ReservedSpace, StateError, StateEvent};
+use crate::state::{CallStage, Measures, ReservedSpace, StateError, StateEvent};
 
 /// Inputs handled in one commit.
 const INPUTS_PER_COMMIT_MAX: usize = 256;
@@ -58,6 +59,8 @@ pub(crate) struct Driver {
     early: VecDeque<Early>,
     workers: BTreeMap<WorkerId, Worker>,
     generations: BTreeMap<WorkerId, u32>,
+    /// What workers were measured at, as the durable state has it.
+    measures: Measures,
     /// Paths the scheduler was told of, and whether they were healthy then.
     paths: BTreeMap<StorageId, bool>,
     /// Sectors that wait for a time.

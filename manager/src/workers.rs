@@ -123,6 +123,8 @@ impl Introduction {
             paths: self.paths.into_iter().map(|path| path.id).collect(),
             enabled: true,
             misses: 0,
+            durations: Vec::new(),
+            bandwidth: 0,
             gone: CancellationToken::new(),
             watching: CancellationToken::new(),
         };

@@ -11,6 +11,7 @@
 
 mod apply;
 mod event;
+mod expiry;
 mod record;
 mod retry;
 mod state;

@@ -132,6 +132,27 @@ pub struct WorkerView {
     pub gpu_used: f64,
     /// Names of its GPUs.
     pub gpus: Vec<String>,
+    /// How long tasks took on workers of this name.
+    #[serde(default)]
+    pub durations: Vec<DurationView>,
+    /// The rate at which one fetch of such a worker got its files; 0 = not measured.
+    #[serde(default)]
+    pub fetches_bytes_per_second: u64,
+}
+
+/// How long tasks of one type and size took on workers of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurationView {
+    /// The type.
+    pub task: TaskType,
+    /// The sectors' size.
+    pub size: SectorSize,
+    /// How many were measured.
+    pub count: u64,
+    /// Moving mean over the last few, in milliseconds.
+    pub mean_ms: u64,
+    /// The latest, in milliseconds.
+    pub last_ms: u64,
 }
 
 /// One storage path for people.

@@ -2,7 +2,7 @@
 //! `returns`), placement.
 
 use sched::{Action, Assignment, Event, Millis, Outcome};
-use sealtasks::{AttemptId, CallId, FileTypes, TaskId, TaskInput};
+use sealtasks::{AttemptId, CallId, FileTypes, SectorId, TaskId, TaskInput};
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,16 @@ impl Driver {
         let held_by = |kind| {
             files.iter().filter(|held| held.types.contains(kind)).map(|held| held.id.clone()).collect()
         };
-        request::request(task.sector, &task.work, &held_by, Millis::new(task.queued_ms), task.attempts)
+        let since = Millis::new(task.queued_ms);
+        let request = request::request(task.sector, &task.work, &held_by, since, task.attempts)?;
+        Some(sched::Request { deadline: self.deadline(task.sector.id), ..request })
+    }
+
+    /// When the sector's present work must be done to be of use.
+    pub(super) fn deadline(&self, sector: SectorId) -> Option<Millis> {
+        let clock = self.shared.chain.clock()?;
+        let epoch = self.sectors.get(&sector)?.record.deadline()?;
+        Some(Millis::new(clock.millis_at(epoch)))
     }
 
     /// Takes the scheduler's actions until there are none: carrying one out may cause more.

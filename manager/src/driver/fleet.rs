@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rpc::api::WorkerInfo;
 use rpc::extension::WorkerState;
 use rpc::{ApiError, WorkerApi};
-use sched::{Event, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
+use sched::{Event, KindDuration, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
 use sealtasks::{AttemptId, CallId, StorageId, TaskType, WorkerId};
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +68,10 @@ pub(crate) struct Worker {
     pub(crate) enabled: bool,
     /// Heartbeats missed in a row.
     pub(crate) misses: u32,
+    /// How long tasks took here before it registered.
+    pub(crate) durations: Vec<KindDuration>,
+    /// Bytes per second at which it fetches; 0 = not known.
+    pub(crate) bandwidth: u64,
     /// Cancelled when it is gone.
     pub(crate) gone: CancellationToken,
     /// Cancelled when its heartbeat is no longer asked for here.
@@ -103,6 +107,8 @@ impl Worker {
             cpus: has.cpus,
             gpus: has.gpus.clone(),
             pending: self.pending.clone(),
+            durations: self.durations.clone(),
+            bandwidth: self.bandwidth,
             ignore_resources: self.info.ignore_resources,
             paths: self.paths.clone(),
             ..WorkerProfile::default()
@@ -135,6 +141,7 @@ impl Driver {
         let running = introduction.running();
         let key = self.key_for(session);
         let mut worker = introduction.into_worker(key);
+        self.recall(&mut worker);
         tracing::info!(worker = worker.name(), %session, url = worker.url, peer = worker.peer.word(), "registered");
         let (profile, enabled) = (worker.profile(), worker.enabled);
         let (api, peer, stop) = (worker.api.clone(), worker.peer, worker.watching.clone());
@@ -327,6 +334,14 @@ impl Driver {
             reason,
             "a heartbeat was not answered"
         );
+        self.tell_changes(session, &before);
+    }
+
+    /// Changes a worker, and tells the scheduler what is other than it was.
+    pub(super) fn change(&mut self, session: WorkerId, change: impl FnOnce(&mut Worker)) {
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        let before = (worker.profile(), worker.enabled, worker.misses);
+        change(worker);
         self.tell_changes(session, &before);
     }
 

@@ -34,6 +34,7 @@ impl Driver {
             early: VecDeque::new(),
             workers: BTreeMap::new(),
             generations: BTreeMap::new(),
+            measures: shared.state.measures().await?,
             paths: BTreeMap::new(),
             timers: BTreeSet::new(),
             next_sector,

@@ -118,6 +118,9 @@ impl Driver {
     ) {
         let Some(open) = self.open_mut(attempt) else { return };
         let giving_up = open.giving_up;
+        if returned.result.is_ok() {
+            self.measure(attempt, stage, returned.account);
+        }
         let account = returned.account.unwrap_or_default();
         let error = returned.result.as_ref().err().map(ToString::to_string);
         self.calls.remove(&call);

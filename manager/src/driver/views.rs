@@ -106,9 +106,41 @@ impl Driver {
     pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
         let snapshot = self.sched.snapshot();
         let mut views: Vec<_> =
-            self.workers.values().map(|worker| view(worker, usage(&snapshot, worker))).collect();
+            self.workers.values().map(|worker| self.view(worker, usage(&snapshot, worker))).collect();
         views.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
         views
+    }
+
+    fn view(&self, worker: &Worker, charged: Option<&WorkerUse>) -> WorkerView {
+        let has = &worker.info.resources;
+        let mut running = BTreeMap::<_, u64>::new();
+        if let Some(charged) = charged {
+            for (kind, count) in charged.task_counts.iter().chain(&charged.staged_counts) {
+                let sum = running.entry(kind.task.short().to_owned()).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+        }
+        let vmem = has.mem_physical.saturating_add(has.mem_swap);
+        let vmem_used = has.mem_used.saturating_add(has.mem_swap_used);
+        WorkerView {
+            session: worker.key.session,
+            name: worker.name().to_owned(),
+            url: worker.url.clone(),
+            kind: worker.peer.word().to_owned(),
+            enabled: worker.enabled,
+            state: worker.liveness().to_owned(),
+            tasks: worker.tasks.clone(),
+            pending: worker.pending.clone(),
+            running,
+            limits: limits(worker),
+            cpu: (charged.map_or(0, |charged| clamp(charged.cpu_use)), has.cpus),
+            ram: (charged.map_or(0, |charged| clamp(charged.mem_used_min)), has.mem_used, has.mem_physical),
+            vmem: (charged.map_or(0, |charged| clamp(charged.mem_used_max)), vmem_used, vmem),
+            gpu_used: charged.map_or(0.0, gpus),
+            gpus: has.gpus.clone(),
+            durations: self.durations_of(worker.name()),
+            fetches_bytes_per_second: worker.bandwidth,
+        }
     }
 
     /// The sectors' records, lowest number first.
@@ -165,36 +197,6 @@ impl Driver {
 
 fn usage<'a>(snapshot: &'a Snapshot, worker: &Worker) -> Option<&'a WorkerUse> {
     snapshot.workers.iter().find(|charged| charged.worker == worker.key)
-}
-
-fn view(worker: &Worker, charged: Option<&WorkerUse>) -> WorkerView {
-    let has = &worker.info.resources;
-    let mut running = BTreeMap::<_, u64>::new();
-    if let Some(charged) = charged {
-        for (kind, count) in charged.task_counts.iter().chain(&charged.staged_counts) {
-            let sum = running.entry(kind.task.short().to_owned()).or_default();
-            *sum = sum.saturating_add(*count);
-        }
-    }
-    let vmem = has.mem_physical.saturating_add(has.mem_swap);
-    let vmem_used = has.mem_used.saturating_add(has.mem_swap_used);
-    WorkerView {
-        session: worker.key.session,
-        name: worker.name().to_owned(),
-        url: worker.url.clone(),
-        kind: worker.peer.word().to_owned(),
-        enabled: worker.enabled,
-        state: worker.liveness().to_owned(),
-        tasks: worker.tasks.clone(),
-        pending: worker.pending.clone(),
-        running,
-        limits: limits(worker),
-        cpu: (charged.map_or(0, |charged| clamp(charged.cpu_use)), has.cpus),
-        ram: (charged.map_or(0, |charged| clamp(charged.mem_used_min)), has.mem_used, has.mem_physical),
-        vmem: (charged.map_or(0, |charged| clamp(charged.mem_used_max)), vmem_used, vmem),
-        gpu_used: charged.map_or(0.0, gpus),
-        gpus: has.gpus.clone(),
-    }
 }
 
 /// The most at once of each task where the worker's own table limits it; the smallest over all sizes.

@@ -6,8 +6,8 @@ use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
 use rpc::extension::{
-    CallPhase, ExecutorSetting, FileView, HeldCall, Hello, JobView, ManagerOverview, PathView, SectorDetail,
-    WorkerState, WorkerView,
+    CallPhase, DurationView, ExecutorSetting, FileView, HeldCall, Hello, JobView, ManagerOverview, PathView,
+    SectorDetail, WorkerState, WorkerView,
 };
 use sealtasks::{
     ActorId, AddPieceInput, AttemptId, C1Output, CallId, Commit1Input, Commit2Input, Commitment,
@@ -221,6 +221,14 @@ pub fn overview() -> ManagerOverview {
             vmem: (6, 7, 8),
             gpu_used: 0.5,
             gpus: vec![],
+            durations: vec![DurationView {
+                task: TaskType::AddPiece,
+                size: SectorSize::KiB2,
+                count: 3,
+                mean_ms: 40,
+                last_ms: 50,
+            }],
+            fetches_bytes_per_second: 1 << 20,
         }],
         paths: vec![PathView {
             id: storage_id(),
