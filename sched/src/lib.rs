@@ -24,6 +24,7 @@ mod request;
 mod reservation;
 mod settle;
 mod shortage;
+pub mod sim;
 mod snapshot;
 mod space;
 mod span;

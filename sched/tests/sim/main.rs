@@ -1,0 +1,3 @@
+//! The simulator: whether its clusters behave as the figures that they are built from say.
+
+mod cluster;
