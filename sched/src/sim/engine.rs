@@ -61,7 +61,7 @@ pub(super) enum Due {
     /// A job may begin, or its next stage.
     Stage(usize),
     /// Word reaches the scheduler.
-    Word(Event),
+    Word(Box<Event>),
     /// A fetch is over, if the attempt's token is still this one.
     Fetched(AttemptId, u64),
     /// The work is done, if the attempt's token is still this one.
@@ -133,7 +133,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         self.now = at;
         match entry.remove() {
             Due::Stage(job) => self.next_stage(job)?,
-            Due::Word(event) => self.tell(event)?,
+            Due::Word(event) => self.tell(*event)?,
             Due::Fetched(attempt, token) => self.fetched(attempt, token),
             Due::Worked(attempt, token) => self.worked(attempt, token),
             Due::Wake if self.wake_at == Some(self.now) => {
@@ -194,7 +194,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
 
     /// Sends word to the scheduler.
     pub(super) fn word(&mut self, event: Event) {
-        self.put(self.now, Due::Word(event));
+        self.put(self.now, Due::Word(Box::new(event)));
     }
 
     /// The path's owner reports, if it is there.

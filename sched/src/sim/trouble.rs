@@ -230,7 +230,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             // The machine has lost it now; the driver finds out later.
             self.end_silently(attempt, Outcome::Retry { not_before });
             let outcome = Outcome::Retry { not_before };
-            self.put(self.now.after(grace), Due::Word(Event::Ended { attempt, outcome }));
+            self.put(self.now.after(grace), Due::Word(Box::new(Event::Ended { attempt, outcome })));
         }
     }
 
