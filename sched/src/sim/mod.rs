@@ -11,6 +11,7 @@ mod engine;
 mod files;
 mod hosts;
 mod jobs;
+pub mod lotus;
 mod random;
 mod report;
 mod shape;
