@@ -155,6 +155,48 @@ fn multicore_sdr_sets_the_threads_of_pc1_and_unseal() {
     assert_eq!(threads(&[on, ("UNS_32G_MAX_PARALLELISM", "3")]), [4, 3, 1]);
 }
 
+/// TestListResourceOverride, TestUnsizedSetAll and TestUnsizedNotPreferred of Lotus with their own values.
+#[test]
+fn lotus_s_overrides_have_lotus_s_outcome() {
+    let set =
+        [("UNS_2K_MAX_PARALLELISM", "2"), ("PC2_2K_GPU_UTILIZATION", "0.4"), ("PC2_2K_MAX_MEMORY", "2222")];
+    for proof in [0, 5, 10] {
+        assert_eq!(row(&set, TaskType::Unseal, proof).max_parallelism, 2, "proof {proof}");
+        assert_eq!(row(&set, TaskType::PreCommit2, proof).gpu_utilization, 0.4, "proof {proof}");
+        assert_eq!(row(&set, TaskType::PreCommit2, proof).max_memory, 2222, "proof {proof}");
+    }
+    assert_eq!(row(&set, TaskType::Unseal, 8).max_parallelism, 1, "other sizes are as they were");
+    let for_all_sizes = [("UNS_MAX_PARALLELISM", "2")];
+    for proof in 0..15 {
+        assert_eq!(row(&for_all_sizes, TaskType::Unseal, proof).max_parallelism, 2, "proof {proof}");
+    }
+    let both = [("UNS_MAX_PARALLELISM", "2"), ("UNS_2K_MAX_PARALLELISM", "3")];
+    assert_eq!([5, 8].map(|proof| row(&both, TaskType::Unseal, proof).max_parallelism), [3, 2]);
+    assert_eq!(
+        row(&[], TaskType::PreCommit2, 5),
+        row(&[], TaskType::PreCommit2, 0),
+        "the built-in rows stay"
+    );
+}
+
+/// TestListResourceSDRMulticoreOverride asks for 9000 producers and gets 9001 threads. Here that many are refused: no
+/// machine has them, and the worker would never be given a PreCommit1.
+#[test]
+fn more_producers_than_any_machine_has_are_refused() {
+    let with = |producers: &str| {
+        let producers = producers.to_owned();
+        ResourceTable::from_environment(move |name| match name {
+            "FIL_PROOFS_USE_MULTICORE_SDR" => Some("1".to_owned()),
+            "FIL_PROOFS_MULTICORE_SDR_PRODUCERS" => Some(producers.clone()),
+            _ => None,
+        })
+    };
+    let error = with("9000").unwrap_err();
+    assert_eq!((error.name.as_str(), error.value.as_str()), ("FIL_PROOFS_MULTICORE_SDR_PRODUCERS", "9000"));
+    let most = with("1024").unwrap().get(TaskType::PreCommit1, 8.try_into().unwrap()).unwrap();
+    assert_eq!(most.max_parallelism, 1025);
+}
+
 #[test]
 fn a_malformed_number_names_its_variable_and_value() {
     let on = ("FIL_PROOFS_USE_MULTICORE_SDR", "1");

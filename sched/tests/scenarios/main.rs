@@ -3,6 +3,7 @@
 mod files;
 mod life;
 mod lotus;
+mod lotus_rest;
 mod oracle;
 mod order;
 mod reserve;
