@@ -93,6 +93,21 @@ impl Learned {
     }
 }
 
+impl Worker {
+    /// What a worker is taken to fetch per second before that is measured: a 1 Gbit/s network.
+    pub(crate) const BANDWIDTH_UNKNOWN: u64 = 125_000_000;
+
+    /// How long this worker takes to fetch so many bytes.
+    pub(crate) fn moving_time(&self, bytes: u64) -> Millis {
+        let bandwidth = match self.profile.bandwidth {
+            0 => Self::BANDWIDTH_UNKNOWN,
+            measured => measured,
+        };
+        let millis = u128::from(bytes) * 1000 / u128::from(bandwidth);
+        Millis::new(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+}
+
 impl Sched {
     /// How long tasks took on this worker, for its profile in its next life; `None`: the worker is not here.
     pub fn durations(&self, worker: WorkerKey) -> Option<Vec<KindDuration>> {
@@ -135,9 +150,12 @@ impl Sched {
         let Some(binding) = task.binding() else { return };
         if binding.phase == Phase::Running && binding.is_measured && !binding.cancelled {
             let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
-            let took = self.now.since(binding.since);
-            self.workers.get_mut(binding.worker).learned.add(kind, took);
-            self.learned.add(kind, took);
+            let took = self.now.since(binding.since).since(binding.moving);
+            // If the moving of its files was expected to take longer than all of it, nothing can be said.
+            if binding.moving == Millis::ZERO || took > Millis::ZERO {
+                self.workers.get_mut(binding.worker).learned.add(kind, took);
+                self.learned.add(kind, took);
+            }
         }
     }
 }

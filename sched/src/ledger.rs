@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use sealtasks::{Resources, SealTaskType, TaskType};
 
 use crate::devices::{self, GPU_WHOLE};
+use crate::shortage::told;
 use crate::{GpuShare, Shortage, WorkerProfile};
 
 /// What tasks hold on one worker. Sums are 128 bits wide: even foreign 64-bit numbers cannot overflow them.
@@ -139,6 +140,11 @@ impl Capacity {
         shares.iter().map(share).max().map_or(0, |most| u64::try_from(most).unwrap_or(u64::MAX))
     }
 
+    /// The same machine with nothing else running on it.
+    pub(crate) fn without_others(&self) -> Self {
+        Self { mem_used: 0, swap_used: 0, ..*self }
+    }
+
     fn with_swap(&self) -> u128 {
         u128::from(self.mem_physical) + u128::from(self.mem_swap)
     }
@@ -176,7 +182,7 @@ impl<'h> Held<'h> {
         let needs = u128::from(ask.mem_min) + self.base;
         let total = u128::from(capacity.mem_physical);
         let free = total.saturating_sub(self.memory_min);
-        (needs > free).then_some(Shortage::Memory { needs, free, total })
+        (needs > free).then(|| Shortage::Memory { needs: told(needs), free: told(free), total: told(total) })
     }
 
     /// Lotus's subtraction wraps when a machine reports more memory used than it has, and the check then passes. Here
@@ -185,14 +191,18 @@ impl<'h> Held<'h> {
         let needs = u128::from(ask.mem_max) + self.base;
         let total = capacity.with_swap();
         let free = total.saturating_sub(self.memory_max.max(capacity.used()));
-        (needs > free).then_some(Shortage::MemoryAndSwap { needs, free, total })
+        (needs > free).then(|| Shortage::MemoryAndSwap {
+            needs: told(needs),
+            free: told(free),
+            total: told(total),
+        })
     }
 
     fn short_of_threads(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
         let free = u128::from(capacity.cpus).saturating_sub(self.threads);
         (u128::from(ask.threads) > free && ask.threads > 0).then_some(Shortage::Threads {
             needs: ask.threads,
-            free,
+            free: told(free),
             total: capacity.cpus,
         })
     }
@@ -275,6 +285,14 @@ impl Tally {
     /// # Panics
     /// If the charge was made on another tally: that would be a defect of the scheduler itself.
     pub(crate) fn release(&mut self, charge: Charge) {
+        self.discount(&charge);
+    }
+
+    /// As [`Tally::release`], for a copy of a tally that asks what would be: the charge itself stays where it was made.
+    ///
+    /// # Panics
+    /// If the charge was made on another tally.
+    pub(crate) fn discount(&mut self, charge: &Charge) {
         let kind = self.kinds.get_mut(&charge.kind).expect("a charge is released where it was made");
         kind.tasks -= 1;
         if kind.tasks == 0 {

@@ -14,10 +14,12 @@ mod devices;
 mod estimate;
 mod event;
 mod fleet;
+mod forecast;
 mod ledger;
 mod lifecycle;
 mod locks;
 mod modes;
+mod obstacle;
 mod placement;
 mod queue;
 mod request;
@@ -31,6 +33,7 @@ mod span;
 mod staging;
 mod task;
 mod why;
+mod why_text;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,11 +46,13 @@ pub use event::{
     Event, GroupCap, KindDuration, Outcome, PathBytes, PathFacts, Policy, ResourceRow, WorkerKey, WorkerMode,
     WorkerProfile,
 };
+pub use forecast::Eta;
+pub use obstacle::{Finding, Obstacle, Relief, TaskName};
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
 pub use shortage::Shortage;
 pub use snapshot::{BoundTask, PathUse, QueuedTask, Snapshot, Stage, WorkerUse};
 pub use span::Span;
-pub use why::{Obstacle, Whereabouts, Why, WhyWorker};
+pub use why::{LockHolder, Place, StartForecast, Whereabouts, Why, WhyWorker};
 
 /// The scheduler. See the crate's documentation.
 ///

@@ -135,7 +135,7 @@ impl Sched {
             let slot = binding.worker;
             self.dirty.insert(slot);
         } else if binding.phase == Phase::Running {
-            binding.since = now;
+            (binding.since, binding.moving) = (now, Millis::ZERO);
         }
         Ok(())
     }
@@ -278,6 +278,7 @@ impl Sched {
             worker.staged.charge(&ask, &worker.idle)
         };
         worker.bound.insert(id);
+        let moving = worker.moving_time(plan.fetch_bytes());
         let sector = self.sectors.get_mut(&task.sector.id).expect("a task's sector is kept");
         task.attempts = task.attempts.max(attempt.attempt);
         task.state = State::Bound(Box::new(Binding {
@@ -286,6 +287,7 @@ impl Sched {
             sequence: self.sequence,
             phase,
             since: self.now,
+            moving,
             is_measured: true,
             accepted: false,
             cancelled: false,

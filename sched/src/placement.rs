@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use sealtasks::{FileType, PathType};
 
 use crate::queue::{ClassExisting, ClassFile, ClassKey, Group};
+use crate::shortage::told;
 use crate::space::{PathIdx, Wanted};
 use crate::worker::Worker;
 use crate::{AllocateStep, ExistingRule, FetchStep, Obstacle, Plan, Sched};
@@ -218,12 +219,13 @@ impl Sched {
     ) -> Result<PathIdx, Obstacle> {
         self.paths.best(worker.paths.iter().copied(), wanted, taken).ok_or_else(|| {
             let free = worker.paths.iter().map(|path| self.paths.get(*path));
-            let free = free.filter(|path| path.is_for(wanted.path_type)).map(|path| path.free());
+            let emptiest = free.filter(|path| path.is_for(wanted.path_type)).max_by_key(|path| path.free());
             Obstacle::NoRoom {
                 kind: wanted.kind,
                 path_type: wanted.path_type,
                 needs: wanted.bytes,
-                most_free: free.max(),
+                most_free: emptiest.map(|path| told(path.free())),
+                path: emptiest.map(|path| path.id().clone()),
             }
         })
     }

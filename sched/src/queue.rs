@@ -274,6 +274,19 @@ impl Queue {
         keys
     }
 
+    /// How many ready tasks there are, how many of them go before this place, and how many of those are of this group.
+    /// Costs a pass over all of them: for people.
+    pub(crate) fn place(&self, key: &QueueKey, group: GroupIdx) -> (usize, usize, usize) {
+        let mut counts = (0, 0, 0);
+        for class in self.classes.iter().flatten() {
+            let ahead = class.ready.iter().filter(|other| *other < key).count();
+            counts.0 += class.ready.len();
+            counts.1 += ahead;
+            counts.2 += if class.group == group { ahead } else { 0 };
+        }
+        counts
+    }
+
     fn class_mut(&mut self, class: ClassIdx) -> &mut Class {
         self.classes[class].as_mut().expect("a class lives while it has members")
     }

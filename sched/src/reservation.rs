@@ -63,7 +63,14 @@ impl Sched {
 
     pub(crate) fn reserve(&mut self, id: TaskId, slot: usize) {
         self.sequence += 1;
-        self.workers.get_mut(slot).reservation = Some(Reservation { task: id, sequence: self.sequence });
+        let opening =
+            self.queue.groups[self.tasks[&id].group].asks[slot].and_then(|ask| self.opening(slot, &ask));
+        self.workers.get_mut(slot).reservation = Some(Reservation {
+            task: id,
+            sequence: self.sequence,
+            made_at: self.now,
+            start_by: opening.map_or(self.now, |opening| opening.at),
+        });
         self.reservations.insert(id, slot);
         let group = self.tasks[&id].group;
         self.queue.groups[group].reserved = Some(id);

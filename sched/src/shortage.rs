@@ -20,27 +20,27 @@ pub enum Shortage {
     /// RAM, in bytes.
     Memory {
         /// The task's minimum and its type's base memory where that is not there yet.
-        needs: u128,
+        needs: u64,
         /// Not promised to running tasks.
-        free: u128,
+        free: u64,
         /// All of it.
-        total: u128,
+        total: u64,
     },
     /// RAM and swap together, in bytes.
     MemoryAndSwap {
         /// The task's maximum and its type's base memory where that is not there yet.
-        needs: u128,
+        needs: u64,
         /// Neither promised to running tasks nor in use.
-        free: u128,
+        free: u64,
         /// All of it.
-        total: u128,
+        total: u64,
     },
     /// CPU threads.
     Threads {
         /// The task's.
         needs: u64,
         /// Not promised to running tasks.
-        free: u128,
+        free: u64,
         /// All of them.
         total: u64,
     },
@@ -55,6 +55,11 @@ pub enum Shortage {
     },
 }
 
+/// A sum as it is told: 64 bits, which every JSON reader takes, are more than any machine has.
+pub(crate) fn told(sum: u128) -> u64 {
+    u64::try_from(sum).unwrap_or(u64::MAX)
+}
+
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,15 +67,21 @@ impl fmt::Display for Shortage {
                 write!(f, "runs {running} of this type, at most {most} may")
             }
             Self::Memory { needs, free, total } => {
-                write!(f, "needs {} of memory, {} free of {}", Bytes(*needs), Bytes(*free), Bytes(*total))
+                write!(
+                    f,
+                    "needs {} of memory, {} free of {}",
+                    Bytes((*needs).into()),
+                    Bytes((*free).into()),
+                    Bytes((*total).into())
+                )
             }
             Self::MemoryAndSwap { needs, free, total } => {
                 write!(
                     f,
                     "needs {} of memory and swap, {} free of {}",
-                    Bytes(*needs),
-                    Bytes(*free),
-                    Bytes(*total)
+                    Bytes((*needs).into()),
+                    Bytes((*free).into()),
+                    Bytes((*total).into())
                 )
             }
             Self::Threads { needs, free, total } => {

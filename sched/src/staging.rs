@@ -68,7 +68,7 @@ impl Sched {
         binding.plan.gpus = charge.gpus().to_vec();
         binding.plan.threads = charge.threads();
         binding.phase = Phase::Running;
-        binding.since = self.now;
+        (binding.since, binding.moving) = (self.now, crate::Millis::ZERO);
         binding.sequence = self.sequence;
         let run = Action::Run {
             attempt: binding.attempt,

@@ -58,6 +58,8 @@ pub(crate) struct Binding {
     pub(crate) phase: Phase,
     /// When it got its slot; without one, when its staging began.
     pub(crate) since: Millis,
+    /// How long the moving of its files is expected to take from then on; none once they are there.
+    pub(crate) moving: Millis,
     /// Whether it began here and now, so that its end tells how long such a task takes.
     pub(crate) is_measured: bool,
     /// Whether the worker said that it has the attempt.

@@ -1,45 +1,60 @@
 //! Why a task is not running: the checks that placement makes, made again on the live state and told with numbers.
-//! Nothing is kept for this; an answer costs one pass over the workers.
+//! Nothing is kept for this; an answer costs one pass over the workers and one over the queue.
 
-use std::fmt;
+use sealtasks::{AttemptId, FileTypes, SectorRef, TaskId, TaskType};
+use serde::{Deserialize, Serialize};
 
-use sealtasks::{AttemptId, FileType, FileTypes, PathType, TaskId, TaskType};
-use serde::Serialize;
-
+use crate::ledger::{Ask, Tally};
 use crate::settle::delays;
-use crate::shortage::Bytes;
 use crate::task::{Phase, State, Task};
-use crate::{Millis, Sched, Shortage, WorkerKey, WorkerMode};
+use crate::worker::Worker;
+use crate::{
+    Estimate, Eta, Finding, Millis, Obstacle, Relief, Sched, Shortage, TaskName, WorkerKey, WorkerMode,
+};
 
 /// Where a task is and what is in its way on each worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
     /// The task.
     pub task: TaskId,
     /// Its type.
     pub kind: TaskType,
+    /// Its sector.
+    pub sector: SectorRef,
+    /// The scheduler's time; spans are counted from here.
+    pub now: Millis,
     /// Where it is.
     pub whereabouts: Whereabouts,
     /// Since when it has been wanted.
     pub since: Millis,
     /// When it becomes, or became, due.
     pub due_at: Millis,
-    /// Every worker, in the order of their keys; empty once the task is bound.
+    /// Whether it is due.
+    pub is_due: bool,
+    /// When its work has to be done.
+    pub deadline: Option<Millis>,
+    /// How long it takes once it has its slot: on its worker, or else on any.
+    pub takes: Estimate,
+    /// Its place in the queue; `None`: it waits in no queue.
+    pub place: Option<Place>,
+    /// When it may start; `None`: it has started, or nobody can tell.
+    pub start: Option<StartForecast>,
+    /// Every worker, in the order of their keys; of a staged task its own; empty once the task has a slot.
     pub workers: Vec<WhyWorker>,
 }
 
 /// Where a task is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Whereabouts {
     /// In the queue.
     Waiting,
-    /// In the queue, behind other tasks of its sector.
+    /// Behind other tasks of its sector.
     Locked {
         /// The files whose locks are busy.
         busy: FileTypes,
         /// The tasks that hold them.
-        held_by: Vec<TaskId>,
+        held_by: Vec<LockHolder>,
     },
     /// Not to be tried yet.
     Delayed {
@@ -52,6 +67,14 @@ pub enum Whereabouts {
     Reserved {
         /// The worker.
         worker: WorkerKey,
+        /// Its host, for people.
+        host: String,
+        /// Since when.
+        made_at: Millis,
+        /// When it is expected to start there at the latest, unless something runs longer than estimated.
+        start_by: Millis,
+        /// What has to end before.
+        waits_for: Vec<TaskName>,
     },
     /// On a worker without a slot, its inputs being fetched or there.
     Staged {
@@ -59,6 +82,10 @@ pub enum Whereabouts {
         attempt: AttemptId,
         /// Where.
         worker: WorkerKey,
+        /// Its host, for people.
+        host: String,
+        /// When its inputs are expected to be there; `None`: they are.
+        fetched: Option<Eta>,
     },
     /// On a worker, with a slot.
     Running {
@@ -66,265 +93,303 @@ pub enum Whereabouts {
         attempt: AttemptId,
         /// Where.
         worker: WorkerKey,
+        /// Its host, for people.
+        host: String,
+        /// When its slot was taken.
+        since: Millis,
+        /// When it is expected to end.
+        ends: Eta,
     },
 }
 
+/// A task that holds locks which another one needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// The task.
+    pub name: TaskName,
+    /// Where it is.
+    pub worker: WorkerKey,
+    /// Its host, for people.
+    pub host: String,
+    /// When it is expected to end; `None`: it has no slot yet.
+    pub ends: Option<Eta>,
+}
+
+/// A place in the queue, among the tasks that are ready for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// How many tasks go before it.
+    pub ahead: usize,
+    /// How many of those are of its type and size.
+    pub ahead_alike: usize,
+    /// How many are ready, itself included.
+    pub ready: usize,
+}
+
+/// When a task may start. Both spans are counted from now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartForecast {
+    /// If nothing passed it: the first estimated instant at which it fits on a worker that lacks nothing but room.
+    pub earliest: Millis,
+    /// `earliest`, and time for those of its type and size that go before it: as many at once as fit on all usable
+    /// workers together if they ran nothing else. Tasks of other types that go before it are not counted.
+    pub likely: Millis,
+    /// How many of its type and size that is at once.
+    pub at_once: u64,
+}
+
 /// One worker's view of a waiting task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyWorker {
     /// The worker.
     pub worker: WorkerKey,
     /// Its host, for people.
     pub host: String,
     /// Everything in the way; empty only while the task is locked or delayed, or where it could start this instant.
-    pub obstacles: Vec<Obstacle>,
-}
-
-/// One thing in the way of a task on a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "obstacle", rename_all = "snake_case")]
-pub enum Obstacle {
-    /// The worker does not offer the task.
-    NotOffered {
-        /// The task's type.
-        task: TaskType,
-    },
-    /// The worker gets no new tasks: an operator disabled it, or it says so itself.
-    Disabled,
-    /// The worker gets no new sectors, and no file that the task reads lies within its reach.
-    Cordoned,
-    /// The worker only finishes what lives within its reach, and no file that the task reads does.
-    Draining,
-    /// The worker was not heard of for a while.
-    Suspect,
-    /// The worker is to offer the task and cannot yet.
-    NotYet {
-        /// The task's type.
-        task: TaskType,
-        /// Why, in the worker's words.
-        reason: String,
-    },
-    /// Too soon after the last start of this type there, or on its machine.
-    Staggered {
-        /// The task's type.
-        task: TaskType,
-        /// Not before this.
-        until: Millis,
-    },
-    /// As many tasks of a group of types run as may.
-    Capped {
-        /// The cap's name.
-        name: String,
-        /// The machine whose cap it is; `None`: the worker's own.
-        machine: Option<String>,
-        /// Running now.
-        running: u64,
-        /// The limit.
-        most: u64,
-    },
-    /// A resource is short on the machine that the worker shares with others.
-    MachineShort {
-        /// The machine.
-        machine: String,
-        /// What is short, counted over all workers of the machine.
-        shortage: Shortage,
-    },
-    /// The machine is kept for a task that has waited longer, on another of its workers.
-    MachineKeptFor {
-        /// The machine.
-        machine: String,
-        /// That task.
-        task: TaskId,
-    },
-    /// The worker is gone.
-    Lost,
-    /// A resource is short.
-    Short(Shortage),
-    /// The worker is kept for a task that has waited longer.
-    ReservedFor {
-        /// That task.
-        task: TaskId,
-    },
-    /// A file is out of reach, and the task may not, or cannot, fetch it.
-    FileElsewhere {
-        /// The file.
-        kind: FileType,
-        /// How many known paths hold it; 0: nobody has it.
-        paths: usize,
-    },
-    /// No path of the worker has room for a file, or none takes it.
-    NoRoom {
-        /// The file.
-        kind: FileType,
-        /// What the path must be for.
-        path_type: PathType,
-        /// Bytes needed.
-        needs: u64,
-        /// Bytes free in the emptiest such path; `None`: the worker has no such path.
-        most_free: Option<u128>,
-    },
+    pub obstacles: Vec<Finding>,
+    /// When it would fit there if nothing else were started; `None`: more than room is missing.
+    pub free: Option<Eta>,
 }
 
 impl Sched {
     /// Why this task is not running; `None`: it is not here.
     pub fn why(&self, id: TaskId) -> Option<Why> {
         let task = self.tasks.get(&id)?;
-        let workers = if task.binding().is_some() {
-            Vec::new()
-        } else {
-            let all = self.workers.iter();
-            all.map(|(slot, worker)| WhyWorker {
-                worker: worker.key,
-                host: worker.profile.host.clone(),
-                obstacles: self.obstacles(task, slot),
-            })
-            .collect()
+        let workers: Vec<_> = match task.binding() {
+            None => self.workers.iter().map(|(slot, _)| self.why_worker(task, slot)).collect(),
+            Some(binding) if binding.phase == Phase::Running => Vec::new(),
+            Some(binding) => vec![self.why_worker(task, binding.worker)],
+        };
+        let place = matches!(task.state, State::Ready).then(|| self.place(task));
+        let takes = match task.binding() {
+            Some(binding) => self.estimate_in(self.workers.get(binding.worker), task.seal_task()),
+            None => self.estimate_anywhere(task.seal_task()),
         };
         Some(Why {
             task: id,
             kind: task.kind,
+            sector: task.sector,
+            now: self.now,
             whereabouts: self.whereabouts(task),
             since: task.since,
             due_at: task.due_at,
+            is_due: task.is_due,
+            deadline: None,
+            takes,
+            place,
+            start: self.start_forecast(task, place, &workers),
             workers,
         })
     }
 
     fn whereabouts(&self, task: &Task) -> Whereabouts {
+        let host = |slot: usize| self.workers.get(slot).profile.host.clone();
         match &task.state {
             State::Idle | State::Ready => Whereabouts::Waiting,
             State::Locked => {
                 let busy = self.busy_locks(task);
                 let siblings = self.sectors[&task.sector.id].tasks.iter().map(|id| &self.tasks[id]);
-                let holds = |other: &&Task| {
-                    let locks = other.binding().map(|binding| binding.locks.locks());
-                    locks.is_some_and(|locks| !locks.read.union(locks.write).intersection(busy).is_empty())
-                };
-                Whereabouts::Locked { busy, held_by: siblings.filter(holds).map(|other| other.id).collect() }
+                let held_by = siblings.filter_map(|other| self.lock_holder(other, busy)).collect();
+                Whereabouts::Locked { busy, held_by }
             }
             State::Delayed(until) => Whereabouts::Delayed {
                 until: *until,
                 reason: task.start_failure.as_deref().map(str::to_owned),
             },
-            State::Reserved(slot) => Whereabouts::Reserved { worker: self.workers.get(*slot).key },
+            State::Reserved(slot) => {
+                let worker = self.workers.get(*slot);
+                let times = worker.reservation.map(|kept| (kept.made_at, kept.start_by));
+                let (made_at, start_by) = times.unwrap_or((self.now, self.now));
+                let opening =
+                    self.queue.groups[task.group].asks[*slot].and_then(|ask| self.opening(*slot, &ask));
+                let waits_for = opening.map_or(Vec::new(), |opening| opening.waits_for);
+                Whereabouts::Reserved {
+                    worker: worker.key,
+                    host: host(*slot),
+                    made_at,
+                    start_by,
+                    waits_for: waits_for.into_iter().map(|id| self.name(id)).collect(),
+                }
+            }
             State::Bound(binding) => {
                 let (attempt, worker) = (binding.attempt, self.workers.get(binding.worker).key);
-                match binding.phase {
-                    Phase::Running => Whereabouts::Running { attempt, worker },
-                    Phase::Fetching | Phase::Fetched | Phase::Unstaging => {
-                        Whereabouts::Staged { attempt, worker }
+                let host = host(binding.worker);
+                match self.estimated_end(task) {
+                    Some(end) => Whereabouts::Running {
+                        attempt,
+                        worker,
+                        host,
+                        since: binding.since,
+                        ends: self.eta(end),
+                    },
+                    None => {
+                        let fetched = self.fetched_at(task).map(|at| self.eta(at));
+                        Whereabouts::Staged { attempt, worker, host, fetched }
                     }
                 }
             }
         }
     }
 
-    fn obstacles(&self, task: &Task, slot: usize) -> Vec<Obstacle> {
+    fn lock_holder(&self, other: &Task, busy: FileTypes) -> Option<LockHolder> {
+        let binding = other.binding()?;
+        let locks = binding.locks.locks();
+        let worker = self.workers.get(binding.worker);
+        (!locks.read.union(locks.write).intersection(busy).is_empty()).then(|| LockHolder {
+            name: self.name(other.id),
+            worker: worker.key,
+            host: worker.profile.host.clone(),
+            ends: self.estimated_end(other).map(|at| self.eta(at)),
+        })
+    }
+
+    fn place(&self, task: &Task) -> Place {
+        let (ready, ahead, ahead_alike) = self.queue.place(&task.key(), task.group);
+        Place { ahead, ahead_alike, ready }
+    }
+
+    fn why_worker(&self, task: &Task, slot: usize) -> WhyWorker {
+        let worker = self.workers.get(slot);
+        let obstacles = self.obstacles(task, slot);
+        let waits = obstacles.iter().all(|found| match &found.relief {
+            Some(Relief::Ends { .. } | Relief::Starts { .. } | Relief::Passes { .. }) => true,
+            Some(Relief::OtherPrograms | Relief::Never) | None => false,
+        });
+        let free = waits.then(|| self.free_at(task, slot, &obstacles)).flatten();
+        WhyWorker {
+            worker: worker.key,
+            host: worker.profile.host.clone(),
+            obstacles,
+            free: free.map(|at| self.eta(at)),
+        }
+    }
+
+    /// When the last of these obstacles is over: for room that is when all of it is there at once.
+    fn free_at(&self, task: &Task, slot: usize, obstacles: &[Finding]) -> Option<Millis> {
+        let ask = self.queue.groups[task.group].asks[slot]?;
+        let after_others = obstacles.iter().filter_map(|found| match &found.relief {
+            Some(Relief::Starts { at, task }) => {
+                let holder = self.tasks.get(&task.task)?;
+                let takes = self.estimate_in(self.workers.get(slot), holder.seal_task()).millis;
+                Some(self.now.after(at.wait).after(takes))
+            }
+            Some(Relief::Passes { at }) => Some(self.now.after(at.wait)),
+            Some(Relief::Ends { .. } | Relief::OtherPrograms | Relief::Never) | None => None,
+        });
+        let opening = self.opening(slot, &ask)?.at;
+        Some(after_others.max().unwrap_or(self.now).max(opening))
+    }
+
+    fn start_forecast(
+        &self,
+        task: &Task,
+        place: Option<Place>,
+        workers: &[WhyWorker],
+    ) -> Option<StartForecast> {
+        let soonest = workers.iter().filter_map(|worker| Some(worker.free?.wait)).min();
+        let earliest = match &task.state {
+            State::Bound(binding) if binding.phase == Phase::Running => return None,
+            State::Bound(_) => soonest?.max(self.fetched_at(task).unwrap_or(self.now).since(self.now)),
+            State::Delayed(until) => soonest?.max(until.since(self.now)),
+            State::Locked => {
+                let holders = self.sectors[&task.sector.id].tasks.iter().map(|id| &self.tasks[id]);
+                let ends = holders.filter_map(|other| self.estimated_end(other)).max()?;
+                soonest?.max(ends.since(self.now))
+            }
+            State::Idle | State::Ready | State::Reserved(_) => soonest?,
+        };
+        let at_once = self.at_once(task);
+        let takes = self.estimate_anywhere(task.seal_task()).millis.get();
+        let ahead = place.map_or(0, |place| place.ahead_alike as u64);
+        let behind = ahead.checked_div(at_once).unwrap_or(0).saturating_mul(takes);
+        Some(StartForecast { earliest, likely: earliest.after(Millis::new(behind)), at_once })
+    }
+
+    /// How many such tasks all usable workers could run at once if they ran nothing else.
+    fn at_once(&self, task: &Task) -> u64 {
+        /// More on one worker than any machine has threads; a task that asks for nothing must not be counted for ever.
+        const MOST: u64 = 1024;
+        let group = &self.queue.groups[task.group];
+        let on_one = |(slot, worker): (usize, &Worker)| {
+            let Some(ask) = group.asks[slot].filter(|_| worker.is_usable()) else { return 0 };
+            let mut tally = Tally::default();
+            let mut count = 0;
+            while count < MOST && tally.fits(&ask, &worker.idle) {
+                // Counted on a tally of its own, which goes away with all its charges.
+                let _ = tally.charge(&ask, &worker.idle);
+                count += 1;
+            }
+            count
+        };
+        self.workers.iter().map(on_one).sum()
+    }
+
+    fn obstacles(&self, task: &Task, slot: usize) -> Vec<Finding> {
         let worker = self.workers.get(slot);
         let mut found = Vec::new();
+        let mut plain = |obstacle| found.push(Finding { obstacle, relief: None });
         if worker.lost {
-            found.push(Obstacle::Lost);
+            plain(Obstacle::Lost);
         }
         if !worker.enabled || worker.mode == WorkerMode::Disabled {
-            found.push(Obstacle::Disabled);
+            plain(Obstacle::Disabled);
         }
         if worker.suspect {
-            found.push(Obstacle::Suspect);
+            plain(Obstacle::Suspect);
         }
         match self.queue.groups[task.group].asks[slot] {
-            None => found.push(Obstacle::NotOffered { task: task.kind }),
+            None => plain(Obstacle::NotOffered { task: task.kind }),
             Some(ask) => {
-                found.extend(worker.running.shortages(&ask, &worker.capacity).map(Obstacle::Short));
-                let holder = worker
-                    .reservation
-                    .map(|reservation| reservation.task)
-                    .filter(|holder| *holder != task.id);
-                if let (Some(holder), Some((tally, due))) = (holder, self.backfill(slot))
-                    && delays(&tally, &due, &ask, &worker.idle)
-                {
-                    found.push(Obstacle::ReservedFor { task: holder });
-                }
+                let short = worker.running.shortages(&ask, &worker.capacity);
+                found.extend(short.map(|shortage| self.short(slot, &ask, shortage)));
+                found.extend(self.kept_for_another(task, slot, &ask));
             }
         }
-        found.extend(self.plan(&self.queue.class(task.class).key, slot).err());
+        if task.binding().is_none() {
+            let plan = self.plan(&self.queue.class(task.class).key, slot);
+            found.extend(plan.err().map(|obstacle| Finding { obstacle, relief: None }));
+        }
         found
     }
-}
 
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotOffered { task } => write!(f, "does not offer {task}"),
-            Self::Disabled => f.write_str("is disabled"),
-            Self::Cordoned => {
-                f.write_str("is cordoned: it gets no new sectors, and no file of this one is there")
+    fn short(&self, slot: usize, ask: &Ask, shortage: Shortage) -> Finding {
+        let worker = self.workers.get(slot);
+        let still = |tally: &Tally| {
+            let same = |other: Shortage| std::mem::discriminant(&other) == std::mem::discriminant(&shortage);
+            tally.shortages(ask, &worker.idle).any(same)
+        };
+        let mut left = worker.running.clone();
+        let end = self.ends(slot).into_iter().find(|(_, id)| {
+            if let Some(binding) = self.tasks[id].binding() {
+                left.discount(&binding.charge);
             }
-            Self::Draining => {
-                f.write_str("is draining: it finishes what lives there, and no file of this sector does")
-            }
-            Self::Suspect => f.write_str("was not heard of for a while"),
-            Self::NotYet { task, reason } => write!(f, "does not yet offer {task}: {reason}"),
-            Self::Staggered { task, until } => {
-                write!(f, "starts no {task} before {until}, to keep starts apart")
-            }
-            Self::Capped { name, machine: None, running, most } => {
-                write!(f, "runs {running} of its cap `{name}`, at most {most} may")
-            }
-            Self::Capped { name, machine: Some(machine), running, most } => {
-                write!(f, "machine {machine} runs {running} of its cap `{name}`, at most {most} may")
-            }
-            Self::MachineShort { machine, shortage } => write!(f, "machine {machine}: {shortage}"),
-            Self::MachineKeptFor { machine, task } => {
-                write!(f, "machine {machine} is kept for task {task}, which has waited longer")
-            }
-            Self::Lost => f.write_str("is gone"),
-            Self::Short(shortage) => shortage.fmt(f),
-            Self::ReservedFor { task } => write!(f, "is kept for task {task}, which has waited longer"),
-            Self::FileElsewhere { kind, paths: 0 } => write!(f, "no known path holds the {kind} file"),
-            Self::FileElsewhere { kind, paths } => {
-                write!(f, "the {kind} file is out of reach, in {paths} paths of others")
-            }
-            Self::NoRoom { kind, path_type, most_free: None, .. } => {
-                write!(f, "has no {path_type} path for the {kind} file")
-            }
-            Self::NoRoom { kind, path_type, needs, most_free: Some(free) } => write!(
-                f,
-                "needs {} in a {path_type} path for the {kind} file, at most {} free in one",
-                Bytes((*needs).into()),
-                Bytes(*free)
-            ),
-        }
+            !still(&left)
+        });
+        let relief = match end {
+            Some((at, id)) => Relief::Ends { task: self.name(id), at: self.eta(at) },
+            None if Tally::default().fits(ask, &worker.idle.without_others()) => Relief::OtherPrograms,
+            None => Relief::Never,
+        };
+        Finding { obstacle: Obstacle::Short(shortage), relief: Some(relief) }
     }
-}
 
-/// One line for the task, then one for each worker.
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {} ({}) ", self.task, self.kind)?;
-        match &self.whereabouts {
-            Whereabouts::Waiting => f.write_str("waits for a worker")?,
-            Whereabouts::Locked { busy, held_by } => {
-                write!(f, "waits for its sector's {busy} files, locked by")?;
-                held_by.iter().try_for_each(|task| write!(f, " task {task}"))?;
-            }
-            Whereabouts::Delayed { until, reason } => {
-                write!(f, "is not tried again before {until}")?;
-                reason.iter().try_for_each(|reason| write!(f, ": {reason}"))?;
-            }
-            Whereabouts::Reserved { worker } => write!(f, "is due, and worker {worker} is kept for it")?,
-            Whereabouts::Staged { attempt, worker } => {
-                write!(f, "is staged on worker {worker} as attempt {attempt}")?
-            }
-            Whereabouts::Running { attempt, worker } => {
-                write!(f, "runs on worker {worker} as attempt {attempt}")?
-            }
+    fn kept_for_another(&self, task: &Task, slot: usize, ask: &Ask) -> Option<Finding> {
+        let worker = self.workers.get(slot);
+        let kept = worker.reservation.filter(|kept| kept.task != task.id)?;
+        let (tally, due) = self.backfill(slot)?;
+        if !delays(&tally, &due, ask, &worker.idle) {
+            return None;
         }
-        for worker in &self.workers {
-            write!(f, "\n{} ({}): ", worker.host, worker.worker)?;
-            for (position, obstacle) in worker.obstacles.iter().enumerate() {
-                write!(f, "{}{obstacle}", if position == 0 { "" } else { "; " })?;
-            }
-        }
-        Ok(())
+        let task = self.name(kept.task);
+        let start = self.opening(slot, &due).map_or(kept.start_by, |opening| opening.at);
+        Some(Finding {
+            obstacle: Obstacle::ReservedFor { task, made_at: kept.made_at, start_by: kept.start_by },
+            relief: Some(Relief::Starts { task, at: self.eta(start) }),
+        })
+    }
+
+    pub(crate) fn name(&self, id: TaskId) -> TaskName {
+        let task = &self.tasks[&id];
+        TaskName { task: id, kind: task.kind, sector: task.sector.id }
     }
 }

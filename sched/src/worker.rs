@@ -7,7 +7,7 @@ use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType};
 use crate::estimate::Learned;
 use crate::ledger::{Ask, Capacity, Tally};
 use crate::space::PathIdx;
-use crate::{WorkerKey, WorkerMode, WorkerProfile};
+use crate::{Millis, WorkerKey, WorkerMode, WorkerProfile};
 
 /// One life of one worker.
 #[derive(Debug)]
@@ -40,6 +40,9 @@ pub(crate) struct Worker {
 pub(crate) struct Reservation {
     pub(crate) task: TaskId,
     pub(crate) sequence: u64,
+    pub(crate) made_at: Millis,
+    /// When the task is expected to start at the latest.
+    pub(crate) start_by: Millis,
 }
 
 impl Worker {

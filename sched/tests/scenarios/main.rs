@@ -9,4 +9,5 @@ mod order;
 mod reserve;
 mod stage;
 mod tables;
+mod why;
 mod world;

@@ -446,7 +446,8 @@ fn memory_is_never_over_capacity() {
             assert!(worker.mem_used_max <= u128::from(300 * GIB), "{worker:?}");
         }
     }
-    let memory = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Short(sched::Shortage::Memory { .. }));
+    let memory =
+        |found: &sched::Finding| matches!(found.obstacle, Obstacle::Short(sched::Shortage::Memory { .. }));
     let snapshot = history.world.sched.snapshot();
     let mut whys = snapshot.queue.iter().filter_map(|queued| history.world.sched.why(queued.task));
     assert!(whys.any(|why| why.workers[0].obstacles.iter().any(memory)), "the limit was reached");

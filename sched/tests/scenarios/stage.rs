@@ -80,7 +80,7 @@ fn a_staged_task_moves_to_a_worker_that_could_start_it_now() {
     // The idle worker is kept for it until its staging is over.
     let rival = world.simple(PreCommit2, 0);
     assert_eq!(world.on(rival), None);
-    assert!(world.why(rival).contains("is kept for task 2"), "{}", world.why(rival));
+    assert!(world.why(rival).contains("is kept for PC2 of sector 2, which is due"), "{}", world.why(rival));
     world.end(second, Outcome::Unstaged);
     assert_eq!(world.on(second), Some(key(2)));
     assert_eq!(world.bound[&second].0.attempt, 2);
