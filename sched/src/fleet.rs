@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use sealtasks::{FileType, SealTaskType, SectorId, StorageId, TaskId};
 
-use crate::queue::{ClassKey, GroupIdx};
+use crate::queue::{ClassFile, ClassKey, GroupIdx};
+use crate::slab::{SectorIdx, TaskIdx};
 use crate::space::PathIdx;
 use crate::task::{Phase, State};
 use crate::worker::Worker;
@@ -62,7 +63,8 @@ impl Sched {
         // Before any promise is covered, which frees room too.
         let free_before = self.paths.get(path).free();
         for attempt in &facts.covers {
-            let binding = self.tasks.get_mut(&attempt.task).and_then(|task| task.binding_mut());
+            let at = self.tasks.find(attempt.task);
+            let binding = at.and_then(|at| self.tasks[at].binding_mut());
             if let Some(binding) = binding.filter(|binding| binding.attempt == *attempt) {
                 self.paths.cover(&mut binding.space, path);
             }
@@ -92,37 +94,30 @@ impl Sched {
         kind: FileType,
         paths: &[StorageId],
     ) -> Result<(), Refusal> {
-        if self.sectors.contains_key(&sector) {
+        if let Some(sector) = self.sectors.find(sector) {
             let paths = self.intern_all(paths)?;
-            self.set_files(sector, kind, paths);
+            self.set_files(sector, kind, &paths);
         }
         Ok(())
     }
 
     /// Notes where a file of a known sector lies, and moves the sector's tasks that care to the class for that.
-    pub(crate) fn set_files(&mut self, sector: SectorId, kind: FileType, paths: Vec<PathIdx>) {
-        let Some(state) = self.sectors.get_mut(&sector) else { return };
-        if state.files.get(&kind) == Some(&paths) {
-            return;
-        }
-        let siblings: Vec<TaskId> = state.tasks.iter().copied().collect();
-        state.files.insert(kind, paths.clone());
-        for id in siblings {
-            let task = &self.tasks[&id];
-            let mut key = self.queue.class(task.class).key.clone();
-            let files = key.existing.iter_mut().flat_map(|existing| &mut existing.files);
-            let mut named: Vec<_> = files.filter(|file| file.kind == kind).collect();
-            if named.is_empty() {
-                continue;
+    pub(crate) fn set_files(&mut self, sector: SectorIdx, kind: FileType, paths: &[PathIdx]) {
+        for at in self.siblings(sector) {
+            let key = &self.queue.class(self.tasks[at].class).key;
+            let moves = |file: &ClassFile| file.kind == kind && file.held_by != paths;
+            if key.existing.iter().flat_map(|existing| &existing.files).any(moves) {
+                let mut key = key.clone();
+                let files = key.existing.iter_mut().flat_map(|existing| &mut existing.files);
+                files.filter(|file| file.kind == kind).for_each(|file| file.held_by = paths.to_vec());
+                self.reclass(at, key);
+                self.world += 1;
             }
-            named.iter_mut().for_each(|file| file.held_by.clone_from(&paths));
-            self.reclass(id, key);
         }
-        self.world += 1;
     }
 
-    fn reclass(&mut self, id: TaskId, key: ClassKey) {
-        let task = self.tasks.get_mut(&id).expect("listed by its sector");
+    fn reclass(&mut self, at: TaskIdx, key: ClassKey) {
+        let task = &mut self.tasks[at];
         let (before, place) = (task.class, task.key());
         let after = self.queue.join(key, task.group);
         task.class = after;
@@ -210,7 +205,7 @@ impl Sched {
             let id = reservation.task;
             self.unreserve(id);
             if matches!(self.tasks[&id].state, State::Reserved(_)) {
-                self.enqueue(id);
+                self.enqueue(self.tasks.at(id));
             } else if self.tasks[&id].is_due && self.waits_staged(id) {
                 self.due_staged.insert(id);
             }

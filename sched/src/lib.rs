@@ -15,6 +15,7 @@ mod estimate;
 mod event;
 mod fleet;
 mod forecast;
+mod index;
 mod ledger;
 mod lifecycle;
 mod locks;
@@ -27,6 +28,7 @@ mod reservation;
 mod settle;
 mod shortage;
 pub mod sim;
+mod slab;
 mod snapshot;
 mod space;
 mod span;
@@ -38,7 +40,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use sealtasks::{ResourceTable, SectorId, TaskId};
+use sealtasks::{ResourceTable, TaskId};
 
 pub use action::{Action, AllocateStep, Assignment, End, FetchStep, GpuShare, Plan, Refusal};
 pub use estimate::{Estimate, EstimateSource, builtin_duration};
@@ -67,8 +69,8 @@ pub struct Sched {
     sequence: u64,
     /// Counts changes that could make a reservation possible.
     world: u64,
-    tasks: BTreeMap<TaskId, task::Task>,
-    sectors: BTreeMap<SectorId, task::Sector>,
+    tasks: slab::Tasks,
+    sectors: slab::Sectors,
     queue: queue::Queue,
     workers: worker::Workers,
     paths: space::Paths,
@@ -133,8 +135,8 @@ impl Sched {
             now: Millis::ZERO,
             sequence: 0,
             world: 0,
-            tasks: BTreeMap::new(),
-            sectors: BTreeMap::new(),
+            tasks: slab::Tasks::default(),
+            sectors: slab::Sectors::default(),
             queue: queue::Queue::default(),
             workers: worker::Workers::default(),
             paths: space::Paths::default(),

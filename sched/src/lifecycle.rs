@@ -1,12 +1,13 @@
 //! A task's way through the scheduler: submitted, bound, ended, and every way out.
 
-use sealtasks::{AttemptId, FileTypes, SealTaskType, SectorId, TaskId};
+use sealtasks::{AttemptId, FileType, FileTypes, SealTaskType, StorageId, TaskId};
 
 use crate::placement::Draft;
 use crate::queue::{ClassExisting, ClassFile, ClassKey};
-use crate::space::{Paths, Used};
+use crate::slab::{SectorIdx, TaskIdx};
+use crate::space::{PathIdx, Paths, Used};
 use crate::task::{Binding, Phase, State, Task};
-use crate::{Action, Assignment, End, Millis, Outcome, PathBytes, Plan, Refusal, Request, Sched, WorkerKey};
+use crate::{Action, Assignment, End, Millis, Outcome, PathBytes, Refusal, Request, Sched, WorkerKey};
 
 /// What remains of an attempt after everything it held was released.
 pub(crate) struct Unbound {
@@ -16,7 +17,7 @@ pub(crate) struct Unbound {
 
 impl Sched {
     pub(crate) fn submit(&mut self, id: TaskId, request: &Request) -> Result<(), Refusal> {
-        if self.tasks.contains_key(&id) {
+        if self.tasks.find(id).is_some() {
             return Err(Refusal::TaskKnown { task: id });
         }
         let most = self.options.tasks_max;
@@ -26,24 +27,24 @@ impl Sched {
         if request.attempts == u32::MAX {
             return Err(Refusal::AttemptsSpent { task: id, attempts: request.attempts });
         }
-        self.admit(id, request)?;
-        self.enqueue(id);
+        let task = self.admit(id, request)?;
+        self.enqueue(task);
         Ok(())
     }
 
     /// Makes the task known, idle; what it waits for is decided by whoever calls.
-    fn admit(&mut self, id: TaskId, request: &Request) -> Result<(), Refusal> {
+    fn admit(&mut self, id: TaskId, request: &Request) -> Result<TaskIdx, Refusal> {
         let needs = &request.needs;
         let files = needs.existing.iter().flat_map(|existing| &existing.files);
         let held: Vec<_> = files
             .map(|file| Ok((file.kind, self.intern_all(&file.held_by)?)))
             .collect::<Result<_, Refusal>>()?;
-        self.sectors.entry(request.sector.id).or_default();
-        for (kind, paths) in held {
-            self.set_files(request.sector.id, kind, paths);
+        let sector = self.sectors.place(request.sector.id);
+        for (kind, paths) in &held {
+            self.set_files(sector, *kind, paths);
         }
-        let sector = self.sectors.get_mut(&request.sector.id).expect("made above");
-        sector.tasks.insert(id);
+        let held_by =
+            |kind: FileType| held.iter().rfind(|(other, _)| *other == kind).map(|(_, paths)| paths.clone());
         let existing = needs.existing.as_ref().map(|existing| ClassExisting {
             rule: existing.rule,
             mode: existing.mode,
@@ -53,7 +54,7 @@ impl Sched {
                 .map(|file| ClassFile {
                     kind: file.kind,
                     bytes: file.bytes,
-                    held_by: sector.files.get(&file.kind).cloned().unwrap_or_default(),
+                    held_by: held_by(file.kind).unwrap_or_default(),
                 })
                 .collect(),
         });
@@ -70,6 +71,9 @@ impl Sched {
         let task = Task {
             id,
             sector: request.sector,
+            sector_at: sector,
+            previous: None,
+            next: None,
             kind: request.task,
             priority: request.priority,
             locks: request.locks,
@@ -83,19 +87,20 @@ impl Sched {
             timer: None,
             start_failure: None,
         };
-        self.tasks.insert(id, task);
-        let task = self.tasks.get_mut(&id).expect("just inserted");
+        let at = self.tasks.add(task);
+        self.tasks.link(at, &mut self.sectors[sector]);
+        let task = &mut self.tasks[at];
         task.is_due = task.due_at <= self.now;
-        self.retime(id);
-        Ok(())
+        self.retime(at);
+        Ok(at)
     }
 
     pub(crate) fn cancel(&mut self, id: TaskId) -> Result<(), Refusal> {
-        let task = self.tasks.get_mut(&id).ok_or(Refusal::TaskUnknown { task: id })?;
-        match task.binding_mut() {
+        let at = self.tasks.find(id).ok_or(Refusal::TaskUnknown { task: id })?;
+        match self.tasks[at].binding_mut() {
             None => {
-                self.take_out(id);
-                self.leave(id, End::Cancelled);
+                self.take_out(at);
+                self.leave(at, End::Cancelled);
             }
             Some(binding) if binding.cancelled => {}
             Some(binding) => {
@@ -111,7 +116,8 @@ impl Sched {
     }
 
     pub(crate) fn set_priority(&mut self, id: TaskId, priority: i64) -> Result<(), Refusal> {
-        let task = self.tasks.get_mut(&id).ok_or(Refusal::TaskUnknown { task: id })?;
+        let at = self.tasks.find(id).ok_or(Refusal::TaskUnknown { task: id })?;
+        let task = &mut self.tasks[at];
         let (before, class) = (task.key(), task.class);
         task.priority = priority;
         if matches!(task.state, State::Ready) {
@@ -123,13 +129,13 @@ impl Sched {
     }
 
     pub(crate) fn started(&mut self, attempt: AttemptId) -> Result<(), Refusal> {
-        self.bound(attempt, "Started")?.accepted = true;
+        self.bound(attempt, "Started")?.1.accepted = true;
         Ok(())
     }
 
     pub(crate) fn stage_done(&mut self, attempt: AttemptId) -> Result<(), Refusal> {
         let now = self.now;
-        let binding = self.bound(attempt, "StageDone")?;
+        let (_, binding) = self.bound(attempt, "StageDone")?;
         if binding.phase == Phase::Fetching {
             binding.phase = Phase::Fetched;
             let slot = binding.worker;
@@ -141,18 +147,18 @@ impl Sched {
     }
 
     pub(crate) fn ended(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), Refusal> {
-        let accepted = self.bound(attempt, "Ended")?.accepted;
+        let (at, binding) = self.bound(attempt, "Ended")?;
+        let used = if binding.accepted { Used::Perhaps } else { Used::No };
         if outcome == Outcome::Finished {
             self.learn_from(attempt.task);
         }
-        let unbound = self.unbind(attempt.task, if accepted { Used::Perhaps } else { Used::No });
-        let id = attempt.task;
+        let unbound = self.unbind(at, used);
         match outcome {
-            Outcome::Finished => self.leave(id, End::Finished),
-            Outcome::Failed => self.leave(id, if unbound.cancelled { End::Cancelled } else { End::Failed }),
-            Outcome::Retry { .. } | Outcome::Unstaged if unbound.cancelled => self.leave(id, End::Cancelled),
-            Outcome::Retry { not_before } => self.requeue(id, not_before),
-            Outcome::Unstaged => self.requeue(id, Millis::ZERO),
+            Outcome::Finished => self.leave(at, End::Finished),
+            Outcome::Failed => self.leave(at, if unbound.cancelled { End::Cancelled } else { End::Failed }),
+            Outcome::Retry { .. } | Outcome::Unstaged if unbound.cancelled => self.leave(at, End::Cancelled),
+            Outcome::Retry { not_before } => self.requeue(at, not_before),
+            Outcome::Unstaged => self.requeue(at, Millis::ZERO),
         }
         self.drop_if_gone(unbound.worker);
         Ok(())
@@ -164,15 +170,14 @@ impl Sched {
         reason: &str,
         not_before: Millis,
     ) -> Result<(), Refusal> {
-        self.bound(attempt, "StartFailed")?;
-        let id = attempt.task;
-        let unbound = self.unbind(id, Used::No);
+        let (at, _) = self.bound(attempt, "StartFailed")?;
+        let unbound = self.unbind(at, Used::No);
         if unbound.cancelled {
-            self.leave(id, End::Cancelled);
+            self.leave(at, End::Cancelled);
         } else {
             let reason: String = reason.chars().take(Task::REASON_MAX).collect();
-            self.tasks.get_mut(&id).expect("was bound").start_failure = Some(reason.into());
-            self.requeue(id, not_before);
+            self.tasks[at].start_failure = Some(reason.into());
+            self.requeue(at, not_before);
         }
         self.drop_if_gone(unbound.worker);
         Ok(())
@@ -190,27 +195,30 @@ impl Sched {
         let id = attempt.task;
         let mut cancelled = false;
         let mut left = None;
-        match self.tasks.get(&id) {
+        let at = match self.tasks.find(id) {
             None => self.admit(id, request)?,
-            Some(task) => match task.binding() {
-                Some(binding) if binding.attempt != attempt => {
-                    return Err(Refusal::AttemptBound { attempt, bound: binding.attempt });
+            Some(at) => {
+                match self.tasks[at].binding() {
+                    Some(binding) if binding.attempt != attempt => {
+                        return Err(Refusal::AttemptBound { attempt, bound: binding.attempt });
+                    }
+                    Some(_) => {
+                        let unbound = self.unbind(at, Used::No);
+                        cancelled = unbound.cancelled;
+                        left = Some(unbound.worker);
+                    }
+                    None if self.tasks[at].attempts > attempt.attempt => {
+                        return Err(Refusal::AttemptUnknown { attempt, event: "Adopt" });
+                    }
+                    None => self.take_out(at),
                 }
-                Some(_) => {
-                    let unbound = self.unbind(id, Used::No);
-                    cancelled = unbound.cancelled;
-                    left = Some(unbound.worker);
-                }
-                None if task.attempts > attempt.attempt => {
-                    return Err(Refusal::AttemptUnknown { attempt, event: "Adopt" });
-                }
-                None => self.take_out(id),
-            },
-        }
+                at
+            }
+        };
         let parts: Vec<_> =
             holds.iter().filter_map(|hold| Some((self.paths.intern(&hold.path)?, hold.bytes))).collect();
-        self.attach(id, slot, (attempt, Phase::Running), parts, Plan::default());
-        let binding = self.bound(attempt, "Adopt")?;
+        self.attach(at, slot, (attempt, Phase::Running), parts, 0);
+        let (_, binding) = self.bound(attempt, "Adopt")?;
         (binding.accepted, binding.cancelled, binding.is_measured) = (true, cancelled, false);
         if let Some(left) = left {
             self.drop_if_gone(left);
@@ -218,32 +226,32 @@ impl Sched {
         Ok(())
     }
 
-    fn bound(&mut self, attempt: AttemptId, event: &'static str) -> Result<&mut Binding, Refusal> {
-        let binding = self.tasks.get_mut(&attempt.task).and_then(|task| task.binding_mut());
-        binding.filter(|binding| binding.attempt == attempt).ok_or(Refusal::AttemptUnknown { attempt, event })
+    fn bound(&mut self, attempt: AttemptId, event: &'static str) -> Result<(TaskIdx, &mut Binding), Refusal> {
+        let unknown = Refusal::AttemptUnknown { attempt, event };
+        let Some(at) = self.tasks.find(attempt.task) else { return Err(unknown) };
+        let binding = self.tasks[at].binding_mut().filter(|binding| binding.attempt == attempt);
+        binding.map(|binding| (at, binding)).ok_or(unknown)
     }
 
     /// Binds a waiting task to a slot that it fits.
-    pub(crate) fn start(&mut self, id: TaskId, slot: usize, draft: &Draft) {
-        self.bind(id, slot, draft, Phase::Running);
+    pub(crate) fn start(&mut self, at: TaskIdx, slot: usize, draft: &Draft) {
+        self.bind(at, slot, draft, Phase::Running);
     }
 
-    pub(crate) fn bind(&mut self, id: TaskId, slot: usize, draft: &Draft, phase: Phase) {
-        self.take_out(id);
-        let task = &self.tasks[&id];
+    pub(crate) fn bind(&mut self, at: TaskIdx, slot: usize, draft: &Draft, phase: Phase) {
+        self.take_out(at);
+        let task = &self.tasks[at];
         // Checked when the task is admitted and each time it goes back to the queue.
-        let attempt = AttemptId { task: id, attempt: task.attempts + 1 };
-        let plan = self.name_paths(&self.queue.class(task.class).key, draft);
-        self.attach(id, slot, (attempt, phase), draft.room().collect(), plan);
-        let task = &self.tasks[&id];
-        let Some(binding) = task.binding() else { return };
-        let assignment = Assignment {
-            attempt,
-            worker: self.workers.get(slot).key,
-            task: task.kind,
-            sector: task.sector,
-            plan: binding.plan.clone(),
-        };
+        let attempt = AttemptId { task: task.id, attempt: task.attempts + 1 };
+        let mut plan = self.name_paths(&self.queue.class(task.class).key, draft);
+        self.attach(at, slot, (attempt, phase), draft.room().collect(), draft.moved);
+        let task = &self.tasks[at];
+        if let (Some(binding), Phase::Running) = (task.binding(), phase) {
+            plan.gpus = binding.charge.gpus().to_vec();
+            plan.threads = binding.charge.threads();
+        }
+        let (worker, task, sector) = (self.workers.get(slot).key, task.kind, task.sector);
+        let assignment = Assignment { attempt, worker, task, sector, plan };
         self.actions.push_back(match phase {
             Phase::Running => Action::Start(assignment),
             Phase::Fetching | Phase::Fetched | Phase::Unstaging => Action::Stage(assignment),
@@ -253,22 +261,20 @@ impl Sched {
     /// Takes all that an attempt holds, at once. The task is out of the queue.
     fn attach(
         &mut self,
-        id: TaskId,
+        at: TaskIdx,
         slot: usize,
         (attempt, phase): (AttemptId, Phase),
-        room: Vec<(crate::space::PathIdx, u64)>,
-        mut plan: Plan,
+        room: Vec<(PathIdx, u64)>,
+        moved: u64,
     ) {
         self.sequence += 1;
-        let task = self.tasks.get_mut(&id).expect("whoever binds a task has it");
+        let task = &mut self.tasks[at];
+        let id = task.id;
         let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
         let worker = self.workers.get_mut(slot);
         let ask = worker.ask(kind, &self.options.resources);
         let charge = if phase == Phase::Running {
-            let charge = worker.running.charge(&ask, &worker.capacity);
-            plan.gpus = charge.gpus().to_vec();
-            plan.threads = charge.threads();
-            charge
+            worker.running.charge(&ask, &worker.capacity)
         } else {
             worker.staged_tasks.insert(id);
             self.queue.groups[task.group].staged.insert(id);
@@ -278,8 +284,7 @@ impl Sched {
             worker.staged.charge(&ask, &worker.idle)
         };
         worker.bound.insert(id);
-        let moving = worker.moving_time(plan.fetch_bytes());
-        let sector = self.sectors.get_mut(&task.sector.id).expect("a task's sector is kept");
+        let moving = worker.moving_time(moved);
         task.attempts = task.attempts.max(attempt.attempt);
         task.state = State::Bound(Box::new(Binding {
             attempt,
@@ -292,21 +297,21 @@ impl Sched {
             accepted: false,
             cancelled: false,
             charge,
-            locks: sector.locks.take(task.locks),
+            locks: self.sectors[task.sector_at].lock(task.locks),
             space: self.paths.promise(room),
-            plan,
         }));
-        let (sector, locks) = (task.sector.id, task.locks);
+        let (sector, locks) = (task.sector_at, task.locks);
         self.dirty.insert(slot);
-        self.retime(id);
-        if !locks.read.is_empty() || !locks.write.is_empty() {
+        self.retime(at);
+        if !locks.is_empty() {
             self.recheck_locks(sector);
         }
     }
 
     /// Releases everything that the task's attempt holds. The task is then idle.
-    fn unbind(&mut self, id: TaskId, used: Used) -> Unbound {
-        let task = self.tasks.get_mut(&id).expect("looked up before");
+    fn unbind(&mut self, at: TaskIdx, used: Used) -> Unbound {
+        let task = &mut self.tasks[at];
+        let id = task.id;
         let State::Bound(binding) = std::mem::replace(&mut task.state, State::Idle) else {
             unreachable!("only a bound task is unbound")
         };
@@ -323,84 +328,83 @@ impl Sched {
         }
         self.paths.release(space, used);
         let held = locks.locks();
-        let sector = task.sector.id;
-        self.sectors.get_mut(&sector).expect("a task's sector is kept").locks.release(locks);
+        let sector = task.sector_at;
+        self.sectors[sector].unlock(locks);
         self.dirty.insert(slot);
         self.world += 1;
         if used == Used::No {
             self.unstick_all(ClassKey::needs_room);
         }
-        if !held.read.is_empty() || !held.write.is_empty() {
+        if !held.is_empty() {
             self.recheck_locks(sector);
         }
         Unbound { worker: slot, cancelled }
     }
 
     /// Puts an unbound task back: to the worker that is kept for it, or in the queue.
-    fn requeue(&mut self, id: TaskId, not_before: Millis) {
-        let attempts = self.tasks[&id].attempts;
+    fn requeue(&mut self, at: TaskIdx, not_before: Millis) {
+        let Task { id, attempts, .. } = self.tasks[at];
         if attempts == u32::MAX {
             self.actions
                 .push_back(Action::Refused { refusal: Refusal::AttemptsSpent { task: id, attempts } });
-            self.leave(id, End::Failed);
+            self.leave(at, End::Failed);
         } else if not_before > self.now {
             self.unreserve(id);
-            self.set_state(id, State::Delayed(not_before));
+            self.set_state(at, State::Delayed(not_before));
         } else {
             match self.reservations.get(&id) {
-                Some(slot) => self.set_state(id, State::Reserved(*slot)),
-                None => self.enqueue(id),
+                Some(slot) => self.set_state(at, State::Reserved(*slot)),
+                None => self.enqueue(at),
             }
         }
     }
 
     /// Lets an idle task wait in its class, or for its locks.
-    pub(crate) fn enqueue(&mut self, id: TaskId) {
-        let task = &self.tasks[&id];
+    pub(crate) fn enqueue(&mut self, at: TaskIdx) {
+        let task = &self.tasks[at];
         let (key, class) = (task.key(), task.class);
         if self.busy_locks(task).is_empty() {
-            self.set_state(id, State::Ready);
+            self.set_state(at, State::Ready);
             if self.queue.insert(class, key) {
                 self.fresh.insert(class);
             }
         } else {
-            self.set_state(id, State::Locked);
+            self.set_state(at, State::Locked);
         }
     }
 
     pub(crate) fn busy_locks(&self, task: &Task) -> FileTypes {
-        self.sectors[&task.sector.id].locks.busy(task.locks)
+        self.sectors[task.sector_at].busy(task.locks)
     }
 
-    pub(crate) fn set_state(&mut self, id: TaskId, state: State) {
-        self.tasks.get_mut(&id).expect("whoever moves a task has it").state = state;
-        self.retime(id);
+    pub(crate) fn set_state(&mut self, at: TaskIdx, state: State) {
+        self.tasks[at].state = state;
+        self.retime(at);
     }
 
     /// Takes a task that is not bound out of whatever it waits in. It is then idle.
-    fn take_out(&mut self, id: TaskId) {
-        let task = self.tasks.get_mut(&id).expect("looked up before");
+    fn take_out(&mut self, at: TaskIdx) {
+        let task = &mut self.tasks[at];
         let (key, class) = (task.key(), task.class);
         match std::mem::replace(&mut task.state, State::Idle) {
             State::Ready => self.queue.remove(class, key),
-            State::Reserved(_) => self.unreserve(id),
+            State::Reserved(_) => self.unreserve(key.task),
             State::Idle | State::Locked | State::Delayed(_) => {}
             State::Bound(_) => unreachable!("a bound task waits in no queue"),
         }
     }
 
     /// The task's locks changed hands: who was ready may now have to wait, and the other way round.
-    fn recheck_locks(&mut self, sector: SectorId) {
-        let siblings: Vec<TaskId> = self.sectors[&sector].tasks.iter().copied().collect();
-        for id in siblings {
-            let task = &self.tasks[&id];
+    fn recheck_locks(&mut self, sector: SectorIdx) {
+        for at in self.siblings(sector) {
+            let task = &self.tasks[at];
             let is_busy = !self.busy_locks(task).is_empty();
             match task.state {
                 State::Ready if is_busy => {
                     self.queue.remove(task.class, task.key());
-                    self.set_state(id, State::Locked);
+                    self.set_state(at, State::Locked);
                 }
-                State::Locked if !is_busy => self.enqueue(id),
+                State::Locked if !is_busy => self.enqueue(at),
                 State::Idle
                 | State::Ready
                 | State::Locked
@@ -412,27 +416,31 @@ impl Sched {
     }
 
     /// Forgets an idle task and says so.
-    fn leave(&mut self, id: TaskId, end: End) {
+    fn leave(&mut self, at: TaskIdx, end: End) {
+        let Task { id, class, timer, sector_at, .. } = self.tasks[at];
         self.unreserve(id);
-        let Some(task) = self.tasks.remove(&id) else { return };
-        if let Some(at) = task.timer {
+        if let Some(at) = timer {
             self.timers.remove(&(at, id));
         }
-        self.queue.leave(task.class);
-        if let Some(sector) = self.sectors.get_mut(&task.sector.id) {
-            sector.tasks.remove(&id);
-            if sector.tasks.is_empty() {
-                self.sectors.remove(&task.sector.id);
-            }
+        self.queue.leave(class);
+        let sector = &mut self.sectors[sector_at];
+        self.tasks.unlink(at, sector);
+        if sector.first.is_none() {
+            self.sectors.remove(sector_at);
         }
+        self.tasks.remove(at);
         self.actions.push_back(Action::Left { task: id, end });
     }
 
-    pub(crate) fn intern_all(
-        &mut self,
-        ids: &[sealtasks::StorageId],
-    ) -> Result<Vec<crate::space::PathIdx>, Refusal> {
-        let full = |id: &sealtasks::StorageId| Refusal::PathsFull { path: id.clone(), most: Paths::MOST };
+    /// The sector's tasks, in the order of their ids.
+    pub(crate) fn siblings(&self, sector: SectorIdx) -> Vec<TaskIdx> {
+        let mut all: Vec<_> = self.tasks.of(&self.sectors[sector]).map(|(at, task)| (task.id, at)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, at)| at).collect()
+    }
+
+    pub(crate) fn intern_all(&mut self, ids: &[StorageId]) -> Result<Vec<PathIdx>, Refusal> {
+        let full = |id: &StorageId| Refusal::PathsFull { path: id.clone(), most: Paths::MOST };
         let mut paths = ids
             .iter()
             .map(|id| self.paths.intern(id).ok_or_else(|| full(id)))

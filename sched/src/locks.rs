@@ -17,6 +17,12 @@ pub(crate) struct LockTable {
 #[must_use]
 pub(crate) struct LockHold(Locks);
 
+impl Locks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read.is_empty() && self.write.is_empty()
+    }
+}
+
 impl LockHold {
     pub(crate) fn locks(&self) -> Locks {
         self.0
@@ -36,6 +42,11 @@ impl LockTable {
         wanted.read.iter().for_each(|kind| self.readers[kind.index()] += 1);
         wanted.write.iter().for_each(|kind| self.writers[kind.index()] += 1);
         LockHold(wanted)
+    }
+
+    /// Whether nobody holds any.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.readers.iter().chain(&self.writers).all(|count| *count == 0)
     }
 
     /// Gives them back.

@@ -29,7 +29,7 @@ impl Sched {
                     Some(slot) => {
                         let task = &self.tasks[&id];
                         self.queue.remove(task.class, task.key());
-                        self.set_state(id, State::Reserved(slot));
+                        self.set_state(self.tasks.at(id), State::Reserved(slot));
                         self.reserve(id, slot);
                     }
                     None => self.queue.groups[group].unreservable = Some((id, self.world)),
@@ -100,12 +100,12 @@ impl Sched {
         match next {
             None => false,
             Some((id, Step::Start(slot, draft))) => {
-                self.start(id, slot, &draft);
+                self.start(self.tasks.at(id), slot, &draft);
                 true
             }
             Some((id, Step::GiveUp)) => {
                 self.unreserve(id);
-                self.enqueue(id);
+                self.enqueue(self.tasks.at(id));
                 true
             }
         }

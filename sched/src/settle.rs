@@ -4,6 +4,7 @@ use sealtasks::TaskId;
 
 use crate::ledger::{Ask, Tally};
 use crate::queue::{ClassIdx, GroupIdx, Rank};
+use crate::slab::TaskIdx;
 use crate::task::{Phase, State};
 use crate::{Action, Sched};
 
@@ -46,7 +47,7 @@ impl Sched {
     fn try_start(&mut self, task: TaskId, class: ClassIdx) {
         let state = self.queue.class(class);
         match self.pick(&state.key, &self.queue.groups[state.group], None) {
-            Some((worker, draft)) => self.start(task, worker, &draft),
+            Some((worker, draft)) => self.start(self.tasks.at(task), worker, &draft),
             None => self.queue.stick(class),
         }
     }
@@ -138,20 +139,22 @@ impl Sched {
         {
             self.timers.pop_first();
             let now = self.now;
-            let task = self.tasks.get_mut(&id).expect("a timer goes with its task");
+            let place = self.tasks.at(id);
+            let task = &mut self.tasks[place];
             task.timer = None;
             if !task.is_due && task.due_at <= now {
-                self.make_due(id);
+                self.make_due(place);
             }
-            if matches!(self.tasks[&id].state, State::Delayed(until) if until <= now) {
-                self.enqueue(id);
+            if matches!(self.tasks[place].state, State::Delayed(until) if until <= now) {
+                self.enqueue(place);
             }
-            self.retime(id);
+            self.retime(place);
         }
     }
 
-    fn make_due(&mut self, id: TaskId) {
-        let task = self.tasks.get_mut(&id).expect("named by its own timer");
+    fn make_due(&mut self, at: TaskIdx) {
+        let task = &mut self.tasks[at];
+        let id = task.id;
         let (before, class) = (task.key(), task.class);
         task.is_due = true;
         let (after, is_ready) = (task.key(), matches!(task.state, State::Ready));
@@ -164,8 +167,9 @@ impl Sched {
     }
 
     /// Sets the task's timer to what its state asks for.
-    pub(crate) fn retime(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+    pub(crate) fn retime(&mut self, at: TaskIdx) {
+        let task = &mut self.tasks[at];
+        let id = task.id;
         let wanted = task.next_timer();
         if task.timer == wanted {
             return;

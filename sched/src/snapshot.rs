@@ -126,18 +126,19 @@ pub struct PathUse {
 impl Sched {
     /// The state as it is now. Costs a pass over everything and a sort of the queue.
     pub fn snapshot(&self) -> Snapshot {
-        let tasks = || self.tasks.values();
+        let tasks = self.tasks.sorted();
         Snapshot {
             now: self.now,
             queue: self.queue.ready().into_iter().map(|key| self.queued(&self.tasks[&key.task])).collect(),
-            waiting: tasks()
+            waiting: tasks
+                .iter()
                 .filter(|task| match task.state {
                     State::Idle | State::Locked | State::Delayed(_) | State::Reserved(_) => true,
                     State::Ready | State::Bound(_) => false,
                 })
                 .map(|task| self.queued(task))
                 .collect(),
-            bound: tasks().filter_map(|task| self.bound_task(task)).collect(),
+            bound: tasks.iter().filter_map(|task| self.bound_task(task)).collect(),
             workers: self.workers.iter().map(|(_, worker)| worker_use(worker)).collect(),
             paths: self.paths.iter().filter_map(path_use).collect(),
         }

@@ -3,11 +3,13 @@
 //! A path's room is counted once. What its owner reports as available already misses what the owner has reserved; the
 //! promises made here are subtracted only until a report covers them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use sealtasks::{ActorId, FileType, PathType, StorageId};
 
 use crate::PathFacts;
+use crate::index::{self, Index};
 
 /// A path's position in [`Paths`]. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +18,7 @@ pub(crate) struct PathIdx(u32);
 /// All storage paths that were ever named.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
-    ids: BTreeMap<StorageId, PathIdx>,
+    ids: Index,
     all: Vec<Path>,
 }
 
@@ -67,20 +69,22 @@ impl Paths {
 
     /// The path's position; `None` when it would be one too many.
     pub(crate) fn intern(&mut self, id: &StorageId) -> Option<PathIdx> {
-        if let Some(index) = self.ids.get(id) {
-            return Some(*index);
+        if let Some(index) = self.find(id) {
+            return Some(index);
         }
         if self.all.len() >= Self::MOST {
             return None;
         }
         let index = PathIdx(self.all.len() as u32);
-        self.ids.insert(id.clone(), index);
+        self.ids.insert(index::hash_text(id.as_str()), NonZeroU32::MIN.saturating_add(index.0));
         self.all.push(Path { id: id.clone(), facts: None, promised: 0, workers: BTreeSet::new() });
         Some(index)
     }
 
     pub(crate) fn find(&self, id: &StorageId) -> Option<PathIdx> {
-        self.ids.get(id).copied()
+        let found =
+            self.ids.find(index::hash_text(id.as_str()), |at| self.all[at.get() as usize - 1].id == *id);
+        found.map(|at| PathIdx(at.get() - 1))
     }
 
     pub(crate) fn get(&self, path: PathIdx) -> &Path {

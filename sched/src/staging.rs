@@ -57,7 +57,8 @@ impl Sched {
         self.unreserve(id);
         self.due_staged.remove(&id);
         self.sequence += 1;
-        let task = self.tasks.get_mut(&id).expect("listed by its worker");
+        let at = self.tasks.at(id);
+        let task = &mut self.tasks[at];
         let group = &mut self.queue.groups[task.group];
         let worker = self.workers.get_mut(slot);
         let ask = group.asks[slot].expect("looked at before");
@@ -65,21 +66,19 @@ impl Sched {
         worker.staged_tasks.remove(&id);
         let binding = task.binding_mut().expect("listed by its worker");
         let charge = worker.running.charge(&ask, &worker.capacity);
-        binding.plan.gpus = charge.gpus().to_vec();
-        binding.plan.threads = charge.threads();
         binding.phase = Phase::Running;
         (binding.since, binding.moving) = (self.now, crate::Millis::ZERO);
         binding.sequence = self.sequence;
         let run = Action::Run {
             attempt: binding.attempt,
             worker: worker.key,
-            gpus: binding.plan.gpus.clone(),
-            threads: binding.plan.threads,
+            gpus: charge.gpus().to_vec(),
+            threads: charge.threads(),
         };
         worker.staged.release(std::mem::replace(&mut binding.charge, charge));
         self.actions.push_back(run);
         self.dirty.insert(slot);
-        self.retime(id);
+        self.retime(at);
     }
 
     /// Fills free staging places: those of workers whose ledger changed from all classes, those of all workers from
@@ -89,13 +88,13 @@ impl Sched {
             while self.stageable.contains(&slot)
                 && let Some((id, draft)) = self.next_to_stage(slot)
             {
-                self.bind(id, slot, &draft, Phase::Fetching);
+                self.bind(self.tasks.at(id), slot, &draft, Phase::Fetching);
                 self.refresh_staging(slot);
             }
         }
         for class in std::mem::take(&mut self.fresh) {
             while let Some((id, slot, draft)) = self.where_to_stage(class) {
-                self.bind(id, slot, &draft, Phase::Fetching);
+                self.bind(self.tasks.at(id), slot, &draft, Phase::Fetching);
                 self.refresh_staging(slot);
             }
         }
@@ -189,7 +188,8 @@ impl Sched {
     }
 
     fn call_off(&mut self, id: TaskId) {
-        let Some(binding) = self.tasks.get_mut(&id).and_then(|task| task.binding_mut()) else { return };
+        let at = self.tasks.at(id);
+        let Some(binding) = self.tasks[at].binding_mut() else { return };
         binding.phase = Phase::Unstaging;
         let (attempt, slot) = (binding.attempt, binding.worker);
         let worker = self.workers.get(slot).key;

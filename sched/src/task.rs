@@ -1,20 +1,23 @@
 //! One task and the one place it is in; one sector with its files and locks.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use sealtasks::{AttemptId, FileType, SectorRef, TaskId, TaskType};
+use sealtasks::{AttemptId, FileTypes, SectorId, SectorRef, TaskId, TaskType};
 
 use crate::ledger::Charge;
 use crate::locks::{LockHold, LockTable};
 use crate::queue::{ClassIdx, GroupIdx, QueueKey};
-use crate::space::{PathIdx, SpaceHold};
-use crate::{Locks, Millis, Plan};
+use crate::slab::{SectorIdx, TaskIdx};
+use crate::space::SpaceHold;
+use crate::{Locks, Millis};
 
 /// A task that was submitted and has not left.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) id: TaskId,
     pub(crate) sector: SectorRef,
+    pub(crate) sector_at: SectorIdx,
+    /// Its neighbours among the sector's tasks.
+    pub(crate) previous: Option<TaskIdx>,
+    pub(crate) next: Option<TaskIdx>,
     pub(crate) kind: TaskType,
     pub(crate) priority: i64,
     pub(crate) locks: Locks,
@@ -69,7 +72,6 @@ pub(crate) struct Binding {
     pub(crate) charge: Charge,
     pub(crate) locks: LockHold,
     pub(crate) space: SpaceHold,
-    pub(crate) plan: Plan,
 }
 
 /// How far a bound attempt is.
@@ -124,11 +126,42 @@ impl Task {
     }
 }
 
-/// A sector that has tasks here.
-#[derive(Debug, Default)]
+/// A sector that has tasks here. Where its files lie is in its tasks' classes.
+#[derive(Debug)]
 pub(crate) struct Sector {
-    pub(crate) tasks: BTreeSet<TaskId>,
-    pub(crate) locks: LockTable,
-    /// Where its files lie, as far as any of its tasks cares. Sorted, each path once.
-    pub(crate) files: BTreeMap<FileType, Vec<PathIdx>>,
+    pub(crate) id: SectorId,
+    /// The first of its tasks; the others follow from one to the next.
+    pub(crate) first: Option<TaskIdx>,
+    /// Only while any are held: most sectors wait with one task and no locks.
+    locks: Option<Box<LockTable>>,
+}
+
+impl Sector {
+    pub(crate) fn new(id: SectorId) -> Self {
+        Self { id, first: None, locks: None }
+    }
+
+    /// The types that stand in the way; empty: the locks can be taken now.
+    pub(crate) fn busy(&self, wanted: Locks) -> FileTypes {
+        self.locks.as_ref().map_or(FileTypes::NONE, |table| table.busy(wanted))
+    }
+
+    /// Takes them, whether free or not: whoever asks has looked, or adopts what is there.
+    pub(crate) fn lock(&mut self, wanted: Locks) -> LockHold {
+        if wanted.is_empty() {
+            LockTable::default().take(wanted)
+        } else {
+            self.locks.get_or_insert_default().take(wanted)
+        }
+    }
+
+    /// Gives them back.
+    pub(crate) fn unlock(&mut self, hold: LockHold) {
+        if let Some(table) = &mut self.locks {
+            table.release(hold);
+            if table.is_idle() {
+                self.locks = None;
+            }
+        }
+    }
 }

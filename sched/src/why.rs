@@ -188,7 +188,7 @@ impl Sched {
             State::Idle | State::Ready => Whereabouts::Waiting,
             State::Locked => {
                 let busy = self.busy_locks(task);
-                let siblings = self.sectors[&task.sector.id].tasks.iter().map(|id| &self.tasks[id]);
+                let siblings = self.siblings(task.sector_at).into_iter().map(|at| &self.tasks[at]);
                 let held_by = siblings.filter_map(|other| self.lock_holder(other, busy)).collect();
                 Whereabouts::Locked { busy, held_by }
             }
@@ -292,7 +292,7 @@ impl Sched {
             State::Bound(_) => soonest?.max(self.fetched_at(task).unwrap_or(self.now).since(self.now)),
             State::Delayed(until) => soonest?.max(until.since(self.now)),
             State::Locked => {
-                let holders = self.sectors[&task.sector.id].tasks.iter().map(|id| &self.tasks[id]);
+                let holders = self.siblings(task.sector_at).into_iter().map(|at| &self.tasks[at]);
                 let ends = holders.filter_map(|other| self.estimated_end(other)).max()?;
                 soonest?.max(ends.since(self.now))
             }

@@ -1,0 +1,205 @@
+//! Things in numbered places that are used again, and all tasks and all sectors kept so.
+
+use std::num::NonZeroU32;
+use std::ops;
+
+use sealtasks::{SectorId, TaskId};
+
+use crate::index::{self, Index};
+use crate::task::{Sector, Task};
+
+/// All tasks, by their place and by their id.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    slab: Slab<Task>,
+    index: Index,
+}
+
+/// A task's place, good until the task leaves. Counted from 1, so that `None` costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TaskIdx(NonZeroU32);
+
+/// All sectors that have tasks, by their place and by their id.
+#[derive(Debug, Default)]
+pub(crate) struct Sectors {
+    slab: Slab<Sector>,
+    index: Index,
+}
+
+/// A sector's place, good until its last task leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SectorIdx(NonZeroU32);
+
+/// Numbered places; the one that became free last is taken next.
+#[derive(Debug)]
+struct Slab<T> {
+    places: Vec<Option<T>>,
+    free: Vec<NonZeroU32>,
+}
+
+impl Tasks {
+    pub(crate) fn len(&self) -> usize {
+        self.slab.places.len() - self.slab.free.len()
+    }
+
+    pub(crate) fn find(&self, id: TaskId) -> Option<TaskIdx> {
+        self.index.find(index::hash(id.get()), |at| self.slab.get(at).id == id).map(TaskIdx)
+    }
+
+    /// The place of a task that something refers to.
+    pub(crate) fn at(&self, id: TaskId) -> TaskIdx {
+        self.find(id).expect("a task that is referred to is here")
+    }
+
+    pub(crate) fn get(&self, id: &TaskId) -> Option<&Task> {
+        self.find(*id).map(|at| &self[at])
+    }
+
+    /// Adds a task whose id is not here.
+    pub(crate) fn add(&mut self, task: Task) -> TaskIdx {
+        let hash = index::hash(task.id.get());
+        let at = self.slab.add(task);
+        self.index.insert(hash, at);
+        TaskIdx(at)
+    }
+
+    pub(crate) fn remove(&mut self, at: TaskIdx) -> Task {
+        let task = self.slab.remove(at.0);
+        self.index.remove(index::hash(task.id.get()), at.0);
+        task
+    }
+
+    /// In the order of their ids. Costs a sort of all of them: for people, not for decisions.
+    pub(crate) fn sorted(&self) -> Vec<&Task> {
+        let mut all: Vec<_> = self.slab.places.iter().flatten().collect();
+        all.sort_unstable_by_key(|task| task.id);
+        all
+    }
+
+    /// Makes the task one of its sector's.
+    pub(crate) fn link(&mut self, at: TaskIdx, sector: &mut Sector) {
+        let next = sector.first.replace(at);
+        (self[at].previous, self[at].next) = (None, next);
+        if let Some(next) = next {
+            self[next].previous = Some(at);
+        }
+    }
+
+    /// Ends that.
+    pub(crate) fn unlink(&mut self, at: TaskIdx, sector: &mut Sector) {
+        let (previous, next) = (self[at].previous, self[at].next);
+        match previous {
+            Some(previous) => self[previous].next = next,
+            None => sector.first = next,
+        }
+        if let Some(next) = next {
+            self[next].previous = previous;
+        }
+    }
+
+    /// The tasks of a sector, in no order that means anything.
+    pub(crate) fn of(&self, sector: &Sector) -> impl Iterator<Item = (TaskIdx, &Task)> + '_ {
+        let mut next = sector.first;
+        std::iter::from_fn(move || {
+            let at = next?;
+            next = self[at].next;
+            Some((at, &self[at]))
+        })
+    }
+}
+
+impl ops::Index<TaskIdx> for Tasks {
+    type Output = Task;
+
+    fn index(&self, at: TaskIdx) -> &Task {
+        self.slab.get(at.0)
+    }
+}
+
+impl ops::IndexMut<TaskIdx> for Tasks {
+    fn index_mut(&mut self, at: TaskIdx) -> &mut Task {
+        self.slab.get_mut(at.0)
+    }
+}
+
+impl ops::Index<&TaskId> for Tasks {
+    type Output = Task;
+
+    fn index(&self, id: &TaskId) -> &Task {
+        &self[self.at(*id)]
+    }
+}
+
+impl Sectors {
+    pub(crate) fn find(&self, id: SectorId) -> Option<SectorIdx> {
+        self.index.find(hash_of(id), |at| self.slab.get(at).id == id).map(SectorIdx)
+    }
+
+    /// The sector's place; a new one where it has none.
+    pub(crate) fn place(&mut self, id: SectorId) -> SectorIdx {
+        self.find(id).unwrap_or_else(|| {
+            let at = self.slab.add(Sector::new(id));
+            self.index.insert(hash_of(id), at);
+            SectorIdx(at)
+        })
+    }
+
+    pub(crate) fn remove(&mut self, at: SectorIdx) {
+        let sector = self.slab.remove(at.0);
+        self.index.remove(hash_of(sector.id), at.0);
+    }
+}
+
+impl ops::Index<SectorIdx> for Sectors {
+    type Output = Sector;
+
+    fn index(&self, at: SectorIdx) -> &Sector {
+        self.slab.get(at.0)
+    }
+}
+
+impl ops::IndexMut<SectorIdx> for Sectors {
+    fn index_mut(&mut self, at: SectorIdx) -> &mut Sector {
+        self.slab.get_mut(at.0)
+    }
+}
+
+impl<T> Slab<T> {
+    fn add(&mut self, thing: T) -> NonZeroU32 {
+        if let Some(at) = self.free.pop() {
+            self.places[offset(at)] = Some(thing);
+            return at;
+        }
+        self.places.push(Some(thing));
+        let count = u32::try_from(self.places.len()).ok().and_then(NonZeroU32::new);
+        count.expect("there are far fewer tasks than 32 bits can count")
+    }
+
+    fn remove(&mut self, at: NonZeroU32) -> T {
+        let thing = self.places[offset(at)].take().expect("what is removed is there");
+        self.free.push(at);
+        thing
+    }
+
+    fn get(&self, at: NonZeroU32) -> &T {
+        self.places[offset(at)].as_ref().expect("a place that is referred to is taken")
+    }
+
+    fn get_mut(&mut self, at: NonZeroU32) -> &mut T {
+        self.places[offset(at)].as_mut().expect("a place that is referred to is taken")
+    }
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+fn offset(at: NonZeroU32) -> usize {
+    at.get() as usize - 1
+}
+
+fn hash_of(id: SectorId) -> u64 {
+    index::hash_with(index::hash(id.miner.get()), id.number.get())
+}
