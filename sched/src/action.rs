@@ -201,6 +201,32 @@ pub enum Refusal {
         /// The worker.
         worker: WorkerKey,
     },
+    /// A later life of the worker is here.
+    #[error("worker {worker} was succeeded by {by}; raise its generation above that")]
+    WorkerSuperseded {
+        /// The worker.
+        worker: WorkerKey,
+        /// Its later life.
+        by: WorkerKey,
+    },
+    /// The bound on group caps of one worker or machine.
+    #[error("{owner} has {found} group caps; at most {most} are kept")]
+    GroupCapsFull {
+        /// The host or the machine.
+        owner: String,
+        /// How many.
+        found: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// The bound on machines with caps.
+    #[error("machine {machine} is one too many: at most {most} are known; remove the caps of others first")]
+    MachinesFull {
+        /// The machine.
+        machine: String,
+        /// The bound.
+        most: usize,
+    },
     /// The bound on storage paths.
     #[error("storage path {path} is one too many: at most {most} are known")]
     PathsFull {

@@ -9,25 +9,52 @@ use crate::slab::{SectorIdx, TaskIdx};
 use crate::space::PathIdx;
 use crate::task::{Phase, State};
 use crate::worker::Worker;
-use crate::{PathFacts, Refusal, Sched, WorkerKey, WorkerProfile};
+use crate::{GroupCap, PathFacts, Refusal, Sched, WorkerKey, WorkerMode, WorkerProfile};
 
 impl Sched {
     pub(crate) fn worker_up(&mut self, key: WorkerKey, profile: WorkerProfile) -> Result<(), Refusal> {
         if self.workers.slot(key).is_some() {
             return Err(Refusal::WorkerKnown { worker: key });
         }
+        GroupCap::check(&profile.host, &profile.group_caps)?;
         let paths = self.intern_all(&profile.paths)?;
-        let slot = self.workers.add(Worker::new(key, profile));
+        let mode = self.succeed(key)?;
+        let bandwidth = profile.bandwidth;
+        let slot = self.workers.add(Worker { mode, ..Worker::new(key, profile) });
+        self.welcome(slot);
+        self.bandwidth_changed(0, bandwidth);
+        self.set_machine(slot);
         self.seed_durations(slot);
         self.set_reach(slot, paths);
         self.renew_asks(slot);
         Ok(())
     }
 
+    /// Ends the earlier lives of a worker that comes again: one process cannot live twice, and what they held stays
+    /// charged until it ends or is adopted. Returns the mode that the new life takes over.
+    fn succeed(&mut self, key: WorkerKey) -> Result<WorkerMode, Refusal> {
+        let lives = self.workers.lives(key.session);
+        if let Some(by) = lives.last().copied().filter(|last| *last > key) {
+            return Err(Refusal::WorkerSuperseded { worker: key, by });
+        }
+        let mode = |last: &WorkerKey| self.workers.slot(*last).map(|slot| self.workers.get(slot).mode);
+        let mode = lives.last().and_then(mode).unwrap_or_default();
+        for earlier in lives {
+            if self.live_slot(earlier).is_ok() {
+                self.worker_lost(earlier)?;
+            }
+        }
+        Ok(mode)
+    }
+
     pub(crate) fn worker_changed(&mut self, key: WorkerKey, profile: WorkerProfile) -> Result<(), Refusal> {
         let slot = self.live_slot(key)?;
+        GroupCap::check(&profile.host, &profile.group_caps)?;
         let paths = self.intern_all(&profile.paths)?;
-        self.workers.get_mut(slot).change(profile);
+        let is_quiet = self.is_quiet(slot);
+        self.bandwidth_changed(self.workers.get(slot).profile.bandwidth, profile.bandwidth);
+        self.workers.get_mut(slot).change(profile, is_quiet);
+        self.set_machine(slot);
         self.seed_durations(slot);
         if self.workers.get(slot).paths != paths {
             self.set_reach(slot, paths);
@@ -38,7 +65,9 @@ impl Sched {
 
     pub(crate) fn worker_lost(&mut self, key: WorkerKey) -> Result<(), Refusal> {
         let slot = self.live_slot(key)?;
+        self.bandwidth_changed(self.workers.get(slot).profile.bandwidth, 0);
         self.workers.get_mut(slot).lost = true;
+        self.survey(slot);
         self.set_reach(slot, Vec::new());
         self.free_reservation(slot);
         self.dirty.insert(slot);
@@ -49,11 +78,7 @@ impl Sched {
     pub(crate) fn worker_enabled(&mut self, key: WorkerKey, enabled: bool) -> Result<(), Refusal> {
         let slot = self.live_slot(key)?;
         self.workers.get_mut(slot).enabled = enabled;
-        if !enabled {
-            self.free_reservation(slot);
-        }
-        self.world += 1;
-        self.dirty.insert(slot);
+        self.usability_changed(slot);
         Ok(())
     }
 
@@ -153,6 +178,7 @@ impl Sched {
     pub(crate) fn drop_if_gone(&mut self, slot: usize) {
         let gone = self.workers.try_get(slot).is_some_and(|worker| worker.lost && worker.bound.is_empty());
         if gone {
+            self.leave_machine(slot);
             self.workers.remove(slot);
             for group in &mut self.queue.groups {
                 if let Some(ask) = group.asks.get_mut(slot) {

@@ -101,8 +101,8 @@ impl Ask {
     }
 }
 
-/// What a worker has, clamped to what the ledger can count.
-#[derive(Clone, Copy, Debug)]
+/// What a worker or a machine has, clamped to what the ledger can count.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Capacity {
     pub(crate) mem_physical: u64,
     pub(crate) mem_swap: u64,
@@ -123,6 +123,19 @@ impl Capacity {
             cpus: profile.cpus.min(WorkerProfile::CPUS_MAX),
             gpus: profile.gpus.len().min(WorkerProfile::GPUS_MAX),
             ignore: profile.ignore_resources,
+        }
+    }
+
+    /// Of each resource the larger amount; whether resources are ignored is each worker's own affair.
+    pub(crate) fn or_more(self, other: &Self) -> Self {
+        Self {
+            mem_physical: self.mem_physical.max(other.mem_physical),
+            mem_swap: self.mem_swap.max(other.mem_swap),
+            mem_used: self.mem_used.max(other.mem_used),
+            swap_used: self.swap_used.max(other.swap_used),
+            cpus: self.cpus.max(other.cpus),
+            gpus: self.gpus.max(other.gpus),
+            ignore: false,
         }
     }
 

@@ -10,18 +10,22 @@
 //! durable: after a crash the driver submits and adopts again what its own state holds.
 
 mod action;
+mod admission;
 mod devices;
 mod estimate;
 mod event;
 mod fleet;
 mod forecast;
 mod index;
+mod keeping;
 mod ledger;
 mod lifecycle;
 mod locks;
+mod machine;
 mod modes;
 mod obstacle;
 mod placement;
+mod policy;
 mod queue;
 mod request;
 mod reservation;
@@ -32,6 +36,7 @@ mod slab;
 mod snapshot;
 mod space;
 mod span;
+mod stagger;
 mod staging;
 mod task;
 mod why;
@@ -49,6 +54,7 @@ pub use event::{
     WorkerProfile,
 };
 pub use forecast::Eta;
+pub use modes::Drain;
 pub use obstacle::{Finding, Obstacle, Relief, TaskName};
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
 pub use shortage::Shortage;
@@ -91,8 +97,12 @@ pub struct Sched {
     wake_at: Option<Millis>,
     /// How long tasks take, whoever does them.
     learned: estimate::Learned,
-    /// Limits per machine, over all its workers.
-    machine_caps: BTreeMap<String, Vec<GroupCap>>,
+    machines: machine::Machines,
+    /// When a worker may start something again that it started too lately for another start.
+    staggers: BTreeSet<(Millis, usize)>,
+    speeds: policy::Speeds,
+    /// How many tasks the last worker that was chosen had been given before.
+    front: policy::Given,
 }
 
 /// What can be set.
@@ -150,7 +160,10 @@ impl Sched {
             actions: VecDeque::new(),
             wake_at: None,
             learned: estimate::Learned::default(),
-            machine_caps: BTreeMap::new(),
+            machines: machine::Machines::default(),
+            staggers: BTreeSet::new(),
+            speeds: policy::Speeds::default(),
+            front: policy::Given::default(),
         }
     }
 
@@ -168,7 +181,7 @@ impl Sched {
             Event::WorkerEnabled { worker, enabled } => self.worker_enabled(worker, enabled),
             Event::WorkerMode { worker, mode } => self.worker_mode(worker, mode),
             Event::WorkerSuspect { worker, suspect } => self.worker_suspect(worker, suspect),
-            Event::MachineCaps { machine, caps } => self.machine_caps(machine, caps),
+            Event::MachineCaps { machine, caps } => self.machine_caps(&machine, caps),
             Event::PolicySet { policy } => self.policy_set(policy),
             Event::PathSeen { path } => self.path_seen(path),
             Event::PathGone { path } => self.path_gone(&path),

@@ -235,6 +235,7 @@ impl Sched {
 
     /// Binds a waiting task to a slot that it fits.
     pub(crate) fn start(&mut self, at: TaskIdx, slot: usize, draft: &Draft) {
+        self.note_start(slot, self.tasks[at].kind);
         self.bind(at, slot, draft, Phase::Running);
     }
 
@@ -244,6 +245,7 @@ impl Sched {
         // Checked when the task is admitted and each time it goes back to the queue.
         let attempt = AttemptId { task: task.id, attempt: task.attempts + 1 };
         let mut plan = self.name_paths(&self.queue.class(task.class).key, draft);
+        self.note_given(slot, task.group);
         self.attach(at, slot, (attempt, phase), draft.room().collect(), draft.moved);
         let task = &self.tasks[at];
         if let (Some(binding), Phase::Running) = (task.binding(), phase) {
@@ -268,13 +270,15 @@ impl Sched {
         moved: u64,
     ) {
         self.sequence += 1;
-        let task = &mut self.tasks[at];
+        let task = &self.tasks[at];
         let id = task.id;
         let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
+        let ask = self.workers.get(slot).ask(kind, &self.options.resources);
+        let running = (phase == Phase::Running).then(|| self.charge_running(slot, &ask));
+        let task = &mut self.tasks[at];
         let worker = self.workers.get_mut(slot);
-        let ask = worker.ask(kind, &self.options.resources);
-        let charge = if phase == Phase::Running {
-            worker.running.charge(&ask, &worker.capacity)
+        let charge = if let Some(charge) = running {
+            charge
         } else {
             worker.staged_tasks.insert(id);
             self.queue.groups[task.group].staged.insert(id);
@@ -316,19 +320,19 @@ impl Sched {
             unreachable!("only a bound task is unbound")
         };
         let Binding { worker: slot, phase, charge, locks, space, cancelled, .. } = *binding;
+        let (sector, group) = (task.sector_at, task.group);
         let worker = self.workers.get_mut(slot);
         worker.bound.remove(&id);
         if phase == Phase::Running {
-            worker.running.release(charge);
+            self.release_running(slot, charge);
         } else {
             worker.staged.release(charge);
             worker.staged_tasks.remove(&id);
-            self.queue.groups[task.group].staged.remove(&id);
+            self.queue.groups[group].staged.remove(&id);
             self.due_staged.remove(&id);
         }
         self.paths.release(space, used);
         let held = locks.locks();
-        let sector = task.sector_at;
         self.sectors[sector].unlock(locks);
         self.dirty.insert(slot);
         self.world += 1;

@@ -1,12 +1,103 @@
-//! What operators allow: modes of workers, limits per machine, the policy. Facts only; what follows is settled elsewhere.
+//! What operators allow a worker, and whether it is still heard of. What runs always goes on; the modes differ in what
+//! may still come.
+//!
+//! | | new sectors | tasks on files within reach | tasks without files | staged tasks | a reservation |
+//! |---|---|---|---|---|---|
+//! | open | yes | yes | yes | go on | stays |
+//! | cordoned | no | yes | yes | go on | given up unless its task may come |
+//! | draining | no | yes | no | go on | given up unless its task may come |
+//! | disabled | no | no | no | wait; called off when another worker could start them | given up |
+//! | suspect | no | no | no | wait where they are | given up |
+//!
+//! A task counts as one on files within reach when the worker reaches a path that holds one of the files it reads. What
+//! is staged goes on where nothing forbids it: its files were brought there. A suspect worker's staged tasks are not
+//! called off, because it would not hear of it; when it is lost they go back to the queue.
 
-use crate::{GroupCap, Policy, Refusal, Sched, WorkerKey, WorkerMode};
+use std::collections::BTreeMap;
+
+use sealtasks::{AttemptId, TaskId};
+use serde::Serialize;
+
+use crate::queue::ClassKey;
+use crate::task::{Phase, State};
+use crate::worker::Worker;
+use crate::{Obstacle, Refusal, Sched, WorkerKey, WorkerMode};
+
+/// What is left on a worker, for whoever waits for it to be empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Drain {
+    /// The worker.
+    pub worker: WorkerKey,
+    /// What it is allowed now.
+    pub mode: WorkerMode,
+    /// Attempts that have a slot there.
+    pub running: Vec<AttemptId>,
+    /// Attempts that are staged there.
+    pub staged: Vec<AttemptId>,
+    /// Waiting tasks that may come there and that no other worker could do, were it idle: a file that they read is out of
+    /// everybody else's reach. They keep it from being empty for good.
+    pub only_here: Vec<TaskId>,
+    /// How many waiting tasks read a file within its reach, those of `only_here` included.
+    pub within_reach: usize,
+}
+
+impl Drain {
+    /// Whether nothing is bound there and nothing waits for it alone.
+    pub fn is_done(&self) -> bool {
+        self.running.is_empty() && self.staged.is_empty() && self.only_here.is_empty()
+    }
+}
 
 impl Sched {
+    /// What is left to do on this worker; `None`: it is not here. Costs a look at every task: for people, not for decisions.
+    pub fn drain(&self, key: WorkerKey) -> Option<Drain> {
+        let slot = self.workers.slot(key)?;
+        let worker = self.workers.get(slot);
+        let (mut running, mut staged) = (Vec::new(), Vec::new());
+        for binding in worker.bound.iter().filter_map(|task| self.tasks[task].binding()) {
+            match binding.phase {
+                Phase::Running => running.push(binding.attempt),
+                Phase::Fetching | Phase::Fetched | Phase::Unstaging => staged.push(binding.attempt),
+            }
+        }
+        // All tasks of a class get the same answer.
+        let mut classes = BTreeMap::new();
+        let (mut only_here, mut within_reach) = (Vec::new(), 0);
+        let all = self.tasks.sorted();
+        let waiting = all.into_iter().filter(|task| !matches!(task.state, State::Bound(_)));
+        for task in waiting {
+            let key = &self.queue.class(task.class).key;
+            if !key.lives_with(worker) {
+                continue;
+            }
+            within_reach += 1;
+            let only = classes.entry(task.class).or_insert_with(|| self.is_only_place(key, task.group, slot));
+            if *only {
+                only_here.push(task.id);
+            }
+        }
+        Some(Drain { worker: key, mode: worker.mode, running, staged, only_here, within_reach })
+    }
+
+    fn is_only_place(&self, key: &ClassKey, group: usize, slot: usize) -> bool {
+        let asks = &self.queue.groups[group].asks;
+        let could = |other: usize| {
+            self.workers.get(other).is_usable()
+                && asks[other].is_some_and(|ask| self.could_hold(other, &ask))
+                && self.plan(key, other).is_ok()
+        };
+        asks[slot].is_some() && !self.workers.iter().any(|(other, _)| other != slot && could(other))
+    }
+
     pub(crate) fn worker_mode(&mut self, key: WorkerKey, mode: WorkerMode) -> Result<(), Refusal> {
         let slot = self.live_slot(key)?;
         self.workers.get_mut(slot).mode = mode;
         self.usability_changed(slot);
+        // It may have fitted all the while and been refused by the mode alone.
+        let (queue, workers) = (&mut self.queue, &self.workers);
+        for group in 0..queue.groups.len() {
+            queue.unstick(group, |key| key.may_use(workers.get(slot)));
+        }
         Ok(())
     }
 
@@ -17,32 +108,38 @@ impl Sched {
         Ok(())
     }
 
-    pub(crate) fn machine_caps(&mut self, machine: String, caps: Vec<GroupCap>) -> Result<(), Refusal> {
-        if caps.is_empty() {
-            self.machine_caps.remove(&machine);
-        } else {
-            self.machine_caps.insert(machine, caps);
-        }
-        self.all_dirty();
-        Ok(())
-    }
-
-    pub(crate) fn policy_set(&mut self, policy: Policy) -> Result<(), Refusal> {
-        self.options.policy = policy;
-        self.all_dirty();
-        Ok(())
-    }
-
-    fn usability_changed(&mut self, slot: usize) {
+    pub(crate) fn usability_changed(&mut self, slot: usize) {
         if !self.workers.get(slot).is_usable() {
             self.free_reservation(slot);
         }
         self.world += 1;
         self.dirty.insert(slot);
     }
+}
 
-    fn all_dirty(&mut self) {
-        self.dirty.extend(self.workers.iter().map(|(slot, _)| slot));
-        self.world += 1;
+impl ClassKey {
+    /// Whether a file that the task reads lies within the worker's reach.
+    pub(crate) fn lives_with(&self, worker: &Worker) -> bool {
+        let mut files = self.existing.iter().flat_map(|existing| &existing.files);
+        files.any(|file| file.held_by.iter().any(|path| worker.reaches(*path)))
+    }
+
+    fn needs_no_file(&self) -> bool {
+        self.existing.is_none() && self.allocate.is_none()
+    }
+
+    /// Whether the worker's mode lets such a task come.
+    ///
+    /// # Errors
+    /// What the mode says against it.
+    pub(crate) fn admitted_by(&self, worker: &Worker) -> Result<(), Obstacle> {
+        match worker.mode {
+            // Whether a disabled worker may be used at all is asked elsewhere.
+            WorkerMode::Open | WorkerMode::Disabled => Ok(()),
+            WorkerMode::Cordoned if self.needs_no_file() || self.lives_with(worker) => Ok(()),
+            WorkerMode::Cordoned => Err(Obstacle::Cordoned),
+            WorkerMode::Draining if self.lives_with(worker) => Ok(()),
+            WorkerMode::Draining => Err(Obstacle::Draining),
+        }
     }
 }

@@ -1,17 +1,18 @@
 //! Which worker a task goes to, and with which files and room.
 //!
-//! Among the workers that its resources fit on, the one that moves the fewest bytes; at equal bytes the best rank. Work
-//! is kept small by looking first at the few workers that hold the files.
+//! Among the workers that its resources fit on, the one that takes the least time to move its files; at equal time the
+//! best rank. Work is kept small by looking first at the few workers that hold the files.
 
 use std::collections::BTreeSet;
 
 use sealtasks::{FileType, PathType};
 
+use crate::policy::Rank;
 use crate::queue::{ClassExisting, ClassFile, ClassKey, Group};
 use crate::shortage::told;
 use crate::space::{PathIdx, Wanted};
 use crate::worker::Worker;
-use crate::{AllocateStep, ExistingRule, FetchStep, Obstacle, Plan, Sched};
+use crate::{AllocateStep, ExistingRule, FetchStep, Millis, Obstacle, Plan, Sched};
 
 /// A plan whose paths are not yet named.
 #[derive(Debug, Default)]
@@ -32,6 +33,11 @@ struct Fetch {
 }
 
 impl Draft {
+    /// What decides among workers: the time to move the files there, then the policy.
+    fn score(&self, rank: &Rank) -> (Millis, Rank) {
+        (rank.speed.time(self.moved), *rank)
+    }
+
     pub(crate) fn room(&self) -> impl Iterator<Item = (PathIdx, u64)> + '_ {
         self.taken.iter().copied()
     }
@@ -91,31 +97,34 @@ impl Sched {
             .filter(allowed)
             .filter_map(|slot| group.ranks.get(slot).copied().flatten());
         let planned = ranked.filter_map(|rank| Some((rank, self.plan(key, rank.worker).ok()?)));
-        if let Some((rank, draft)) = planned.min_by_key(|(rank, draft)| (draft.moved, *rank)) {
-            return Some((rank.worker, draft));
-        }
-        match existing.rule {
+        let near = planned.min_by_key(|(rank, draft)| draft.score(rank));
+        let is_here = near.as_ref().is_some_and(|(_, draft)| draft.moved == 0);
+        let far = match existing.rule {
             ExistingRule::Here | ExistingRule::PartlyHere(_) => None,
+            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) if is_here => None,
+            // All of them would move everything, so the first that can is the best.
             ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => {
-                let others = group.fitting.iter().map(|rank| rank.worker).filter(allowed);
-                let mut others = others.filter(|slot| !holders.contains(slot));
-                others.find_map(|slot| Some((slot, self.plan(key, slot).ok()?)))
+                let others = group.fitting.fastest().filter(|rank| allowed(&rank.worker));
+                let mut others = others.filter(|rank| !holders.contains(&rank.worker));
+                others.find_map(|rank| Some((*rank, self.plan(key, rank.worker).ok()?)))
             }
-        }
+        };
+        let best = near.into_iter().chain(far).min_by_key(|(rank, draft)| draft.score(rank));
+        best.map(|(rank, draft)| (rank.worker, draft))
     }
 
     fn pick_by_rank(&self, key: &ClassKey, group: &Group, except: Option<usize>) -> Option<(usize, Draft)> {
-        let mut best: Option<(usize, Draft)> = None;
+        let mut best: Option<(Rank, Draft)> = None;
         for rank in group.fitting.iter().filter(|rank| Some(rank.worker) != except) {
             let Ok(draft) = self.plan(key, rank.worker) else { continue };
             if draft.moved == 0 {
                 return Some((rank.worker, draft));
             }
-            if best.as_ref().is_none_or(|(_, least)| draft.moved < least.moved) {
-                best = Some((rank.worker, draft));
+            if best.as_ref().is_none_or(|(best, least)| draft.score(rank) < least.score(best)) {
+                best = Some((*rank, draft));
             }
         }
-        best
+        best.map(|(rank, draft)| (rank.worker, draft))
     }
 
     /// Slots of the live workers that reach any of the files.
@@ -130,6 +139,7 @@ impl Sched {
     /// The first thing that is in the way.
     pub(crate) fn plan(&self, key: &ClassKey, slot: usize) -> Result<Draft, Obstacle> {
         let worker = self.workers.get(slot);
+        key.admitted_by(worker)?;
         let mut draft = Draft::default();
         if let Some(existing) = &key.existing {
             self.plan_existing(key, existing, worker, &mut draft)?;

@@ -13,6 +13,7 @@ use sealtasks::{
 };
 
 use crate::ledger::Ask;
+use crate::policy::{Fitting, Rank};
 use crate::request::NewFile;
 use crate::space::PathIdx;
 use crate::{ExistingRule, Millis};
@@ -101,18 +102,6 @@ impl Class {
     }
 }
 
-/// A worker's place among those that a group's tasks fit on now; smaller is better. An idle worker counts as used by
-/// nothing, whatever its system uses, and at equal use the manager's own comes last; then the less its system uses, and
-/// the fewer task types it offers, the better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    pub(crate) utilization: u64,
-    pub(crate) is_local: bool,
-    pub(crate) baseline: u64,
-    pub(crate) breadth: usize,
-    pub(crate) worker: usize,
-}
-
 /// All classes of one task type and size.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
@@ -121,7 +110,7 @@ pub(crate) struct Group {
     /// Heads of the classes that found no worker.
     stuck: BTreeSet<(QueueKey, ClassIdx)>,
     /// The workers that one more such task fits on now, best first.
-    pub(crate) fitting: BTreeSet<Rank>,
+    pub(crate) fitting: Fitting,
     /// Per worker slot, its entry in `fitting`.
     pub(crate) ranks: Vec<Option<Rank>>,
     /// Per worker slot, what such a task asks of it; `None`: it does not offer the task.

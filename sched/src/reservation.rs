@@ -6,7 +6,6 @@
 use sealtasks::TaskId;
 
 use crate::Sched;
-use crate::ledger::Tally;
 use crate::queue::GroupIdx;
 use crate::task::State;
 use crate::worker::Reservation;
@@ -18,7 +17,7 @@ impl Sched {
             let group = self.tasks[&id].group;
             let Some(slot) = self.tasks[&id].binding().map(|binding| binding.worker) else { continue };
             let worker = self.workers.get(slot);
-            let is_free = worker.is_usable() && worker.reservation.is_none();
+            let is_free = worker.is_usable() && self.kept_by(slot).is_none();
             if is_free && self.queue.groups[group].reserved.is_none() {
                 self.reserve(id, slot);
             }
@@ -53,11 +52,11 @@ impl Sched {
         let group = &self.queue.groups[task.group];
         let could = self.workers.iter().filter(|(slot, worker)| {
             worker.is_usable()
-                && worker.reservation.is_none()
-                && group.asks[*slot].is_some_and(|ask| Tally::default().fits(&ask, &worker.idle))
+                && self.kept_by(*slot).is_none()
+                && group.asks[*slot].is_some_and(|ask| self.could_hold(*slot, &ask))
                 && self.plan(key, *slot).is_ok()
         });
-        let used = could.map(|(slot, worker)| (worker.running.utilization(&worker.capacity), slot));
+        let used = could.map(|(slot, _)| (self.utilization(slot), slot));
         used.min().map(|(_, slot)| slot)
     }
 
@@ -75,7 +74,7 @@ impl Sched {
         let group = self.tasks[&id].group;
         self.queue.groups[group].reserved = Some(id);
         self.due_staged.remove(&id);
-        self.dirty.insert(slot);
+        self.mates_dirty(slot);
     }
 
     /// Ends the task's reservation, if it has one. The task's state is the caller's business.
@@ -84,7 +83,7 @@ impl Sched {
             self.workers.get_mut(slot).reservation = None;
             let group = self.tasks[&id].group;
             self.queue.groups[group].reserved = None;
-            self.dirty.insert(slot);
+            self.mates_dirty(slot);
             self.world += 1;
         }
     }
@@ -120,9 +119,9 @@ impl Sched {
             return Some(Step::GiveUp);
         }
         let plan = self.plan(key, slot);
-        let ask = group.asks[slot].filter(|ask| Tally::default().fits(ask, &worker.idle));
+        let ask = group.asks[slot].filter(|ask| self.could_hold(slot, ask));
         match (plan, ask) {
-            (Ok(draft), Some(ask)) if worker.is_usable() && worker.running.fits(&ask, &worker.capacity) => {
+            (Ok(draft), Some(ask)) if worker.is_usable() && self.has_slot(slot, &ask) => {
                 Some(Step::Start(slot, draft))
             }
             (plan, ask) => match self.pick(key, group, None) {

@@ -2,8 +2,10 @@
 
 use sealtasks::TaskId;
 
+use crate::keeping::Kept;
 use crate::ledger::{Ask, Tally};
-use crate::queue::{ClassIdx, GroupIdx, Rank};
+use crate::policy::Rank;
+use crate::queue::{ClassIdx, GroupIdx};
 use crate::slab::TaskIdx;
 use crate::task::{Phase, State};
 use crate::{Action, Sched};
@@ -11,6 +13,7 @@ use crate::{Action, Sched};
 impl Sched {
     pub(crate) fn settle(&mut self) {
         self.fire_timers();
+        self.fire_staggers();
         loop {
             self.start_all();
             if !self.call_off_stagings() {
@@ -71,9 +74,9 @@ impl Sched {
         } else {
             self.stageable.remove(&slot)
         };
-        let backfill = self.backfill(slot);
+        let (backfill, kept) = (self.backfill(slot), self.kept(slot));
         for group in 0..self.queue.groups.len() {
-            let rank = self.rank(slot, group, backfill.as_ref());
+            let rank = self.rank(slot, group, backfill.as_ref(), kept.as_ref());
             let state = &mut self.queue.groups[group];
             let before = state.ranks[slot];
             if before == rank {
@@ -94,23 +97,23 @@ impl Sched {
     }
 
     /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
-    fn rank(&self, slot: usize, group: GroupIdx, backfill: Option<&(Tally, Ask)>) -> Option<Rank> {
+    fn rank(
+        &self,
+        slot: usize,
+        group: GroupIdx,
+        backfill: Option<&(Tally, Ask)>,
+        kept: Option<&Kept>,
+    ) -> Option<Rank> {
         let worker = self.workers.try_get(slot)?;
         let ask = self.queue.groups[group].asks[slot]?;
         if !worker.is_usable()
-            || !worker.running.fits(&ask, &worker.capacity)
+            || !self.has_slot(slot, &ask)
+            || kept.is_some_and(|kept| self.crowds(kept, slot, &ask))
             || backfill.is_some_and(|(tally, due)| delays(tally, due, &ask, &worker.idle))
         {
             return None;
         }
-        let baseline = worker.running.utilization(&worker.capacity);
-        Some(Rank {
-            utilization: if worker.running.tasks() == 0 { 0 } else { baseline.max(1) },
-            is_local: worker.profile.is_local,
-            baseline,
-            breadth: worker.profile.tasks.len(),
-            worker: slot,
-        })
+        Some(self.rank_of(slot, group))
     }
 
     /// For a reserved worker: what was bound after the reservation, and what the task that holds it asks.
@@ -183,7 +186,8 @@ impl Sched {
     }
 
     fn set_wake(&mut self) {
-        let first = self.timers.first().map(|(at, _)| *at);
+        let timers = self.timers.first().map(|(at, _)| *at);
+        let first = timers.into_iter().chain(self.staggers.first().map(|(at, _)| *at)).min();
         if let Some(at) = first.filter(|at| self.wake_at != Some(*at)) {
             self.actions.push_back(Action::WakeAt { at });
         }

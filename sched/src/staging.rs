@@ -47,10 +47,11 @@ impl Sched {
     fn may_promote(&self, id: TaskId, slot: usize) -> bool {
         let worker = self.workers.get(slot);
         let Some(ask) = self.queue.groups[self.tasks[&id].group].asks[slot] else { return false };
+        let crowds = || self.kept(slot).is_some_and(|kept| self.crowds(&kept, slot, &ask));
         let is_own = worker.reservation.is_some_and(|reservation| reservation.task == id);
         let in_the_way =
             || self.backfill(slot).is_some_and(|(tally, due)| delays(&tally, &due, &ask, &worker.idle));
-        worker.running.fits(&ask, &worker.capacity) && (is_own || !in_the_way())
+        self.has_slot(slot, &ask) && (is_own || !in_the_way() && !crowds())
     }
 
     fn promote(&mut self, id: TaskId, slot: usize) {
@@ -58,14 +59,16 @@ impl Sched {
         self.due_staged.remove(&id);
         self.sequence += 1;
         let at = self.tasks.at(id);
+        let group = self.tasks[at].group;
+        let ask = self.queue.groups[group].asks[slot].expect("looked at before");
+        let charge = self.charge_running(slot, &ask);
+        self.note_start(slot, ask.task());
         let task = &mut self.tasks[at];
-        let group = &mut self.queue.groups[task.group];
+        let group = &mut self.queue.groups[group];
         let worker = self.workers.get_mut(slot);
-        let ask = group.asks[slot].expect("looked at before");
         group.staged.remove(&id);
         worker.staged_tasks.remove(&id);
         let binding = task.binding_mut().expect("listed by its worker");
-        let charge = worker.running.charge(&ask, &worker.capacity);
         binding.phase = Phase::Running;
         (binding.since, binding.moving) = (self.now, crate::Millis::ZERO);
         binding.sequence = self.sequence;
@@ -179,12 +182,14 @@ impl Sched {
         let binding = task.binding()?;
         let group = &self.queue.groups[task.group];
         let waits = matches!(binding.phase, Phase::Fetching | Phase::Fetched) && !binding.cancelled;
-        let lost = self.workers.get(binding.worker).lost;
-        if !waits || lost || group.ranks[binding.worker].is_some() {
+        let own = self.workers.get(binding.worker);
+        // It would not hear of it.
+        let is_away = own.lost || own.suspect;
+        if !waits || is_away || group.ranks[binding.worker].is_some() {
             return None;
         }
         let (other, _) = self.pick(&self.queue.class(task.class).key, group, Some(binding.worker))?;
-        self.workers.get(other).reservation.is_none().then_some(other)
+        self.kept_by(other).is_none().then_some(other)
     }
 
     fn call_off(&mut self, id: TaskId) {

@@ -338,11 +338,14 @@ impl Sched {
             plain(Obstacle::Suspect);
         }
         match self.queue.groups[task.group].asks[slot] {
-            None => plain(Obstacle::NotOffered { task: task.kind }),
+            None => plain(worker.not_offered(task.kind)),
             Some(ask) => {
                 let short = worker.running.shortages(&ask, &worker.capacity);
                 found.extend(short.map(|shortage| self.short(slot, &ask, shortage)));
-                found.extend(self.kept_for_another(task, slot, &ask));
+                found.extend(self.shared_obstacles(slot, &ask));
+                found.extend(
+                    self.kept_for_another(task, slot, &ask).or_else(|| self.kept_apart(task, slot, &ask)),
+                );
             }
         }
         if task.binding().is_none() {

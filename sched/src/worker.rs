@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType};
+use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
 use crate::estimate::Learned;
 use crate::ledger::{Ask, Capacity, Tally};
+use crate::machine::MachineIdx;
+use crate::policy::Given;
 use crate::space::PathIdx;
-use crate::{Millis, WorkerKey, WorkerMode, WorkerProfile};
+use crate::{Millis, Obstacle, WorkerKey, WorkerMode, WorkerProfile};
 
 /// One life of one worker.
 #[derive(Debug)]
@@ -33,6 +35,14 @@ pub(crate) struct Worker {
     pub(crate) reservation: Option<Reservation>,
     /// Sorted, each once.
     pub(crate) paths: Vec<PathIdx>,
+    /// The machine that it shares with others.
+    pub(crate) machine: Option<MachineIdx>,
+    /// The machine's device for each of its own.
+    pub(crate) devices: Vec<usize>,
+    /// The last start of each type.
+    pub(crate) last_start: BTreeMap<TaskType, Millis>,
+    /// How many tasks it was given.
+    pub(crate) given: Given,
 }
 
 /// A worker kept for one task: what was bound before `sequence` ends some day, what comes after must not be in its way.
@@ -46,6 +56,9 @@ pub(crate) struct Reservation {
 }
 
 impl Worker {
+    /// The longest reason told for a type that is not offered yet, in characters.
+    const REASON_MAX: usize = 512;
+
     pub(crate) fn new(key: WorkerKey, profile: WorkerProfile) -> Self {
         let capacity = Capacity::of(&profile);
         Self {
@@ -64,12 +77,16 @@ impl Worker {
             staged_tasks: BTreeSet::new(),
             reservation: None,
             paths: Vec::new(),
+            machine: None,
+            devices: Vec::new(),
+            last_start: BTreeMap::new(),
+            given: Given::default(),
         }
     }
 
-    /// Takes over a new profile. What is charged stays as it was charged.
-    pub(crate) fn change(&mut self, profile: WorkerProfile) {
-        let idle = if self.running.tasks() == 0 { Capacity::of(&profile) } else { self.idle };
+    /// Takes over a new profile. What is charged stays as it was charged. `is_quiet`: nothing of ours runs on its machine.
+    pub(crate) fn change(&mut self, profile: WorkerProfile, is_quiet: bool) {
+        let idle = if is_quiet { Capacity::of(&profile) } else { self.idle };
         self.capacity = Capacity::of(&profile);
         self.idle = Capacity { mem_used: idle.mem_used, swap_used: idle.swap_used, ..self.capacity };
         self.profile = profile;
@@ -94,8 +111,18 @@ impl Worker {
         Ask::new(kind, &resources, &self.capacity, cap)
     }
 
+    /// Why it does not offer the task.
+    pub(crate) fn not_offered(&self, task: TaskType) -> Obstacle {
+        match self.profile.pending.get(&task) {
+            Some(reason) => {
+                Obstacle::NotYet { task, reason: reason.chars().take(Self::REASON_MAX).collect() }
+            }
+            None => Obstacle::NotOffered { task },
+        }
+    }
+
     pub(crate) fn offers(&self, task: TaskType) -> bool {
-        self.profile.tasks.contains(&task)
+        self.profile.tasks.contains(&task) && !self.profile.pending.contains_key(&task)
     }
 }
 
@@ -141,6 +168,12 @@ impl Workers {
 
     pub(crate) fn try_get(&self, slot: usize) -> Option<&Worker> {
         self.slots.get(slot)?.as_ref()
+    }
+
+    /// All lives of a worker that are here, in their order.
+    pub(crate) fn lives(&self, session: WorkerId) -> Vec<WorkerKey> {
+        let all = WorkerKey { session, generation: 0 }..=WorkerKey { session, generation: u32::MAX };
+        self.by_key.range(all).map(|(key, _)| *key).collect()
     }
 
     /// In the order of their keys.

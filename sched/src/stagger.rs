@@ -1,0 +1,55 @@
+//! Keeping the starts of one type apart, on a worker and on its machine, so that their peaks do not meet.
+//!
+//! A start is the moment at which a task gets its slot; an adopted task started before. The last starts on a machine go
+//! with its last worker.
+
+use sealtasks::TaskType;
+
+use crate::{Millis, Sched};
+
+impl Sched {
+    /// Whether starts of this type are kept apart there.
+    pub(crate) fn is_staggered(&self, slot: usize, task: TaskType) -> bool {
+        self.workers.get(slot).profile.stagger.get(&task).is_some_and(|span| *span > Millis::ZERO)
+    }
+
+    /// Before when no further task of this type may start there; `None`: it may now.
+    pub(crate) fn staggered_until(&self, slot: usize, task: TaskType) -> Option<Millis> {
+        let worker = self.workers.get(slot);
+        let span = *worker.profile.stagger.get(&task)?;
+        let shared = worker.machine.map(|machine| &self.machines.get(machine).last_start);
+        let last =
+            std::iter::once(&worker.last_start).chain(shared).filter_map(|last| last.get(&task)).max()?;
+        Some(last.after(span)).filter(|until| *until > self.now)
+    }
+
+    /// Notes that a task of this type got its slot there now, and when the next one may.
+    pub(crate) fn note_start(&mut self, slot: usize, task: TaskType) {
+        let now = self.now;
+        let machine = self.workers.get(slot).machine;
+        let mut members = vec![slot];
+        if let Some(machine) = machine {
+            let state = self.machines.get_mut(machine);
+            state.last_start.insert(task, now);
+            members = state.members.iter().copied().collect();
+        }
+        self.workers.get_mut(slot).last_start.insert(task, now);
+        for member in members {
+            if let Some(until) = self.staggered_until(member, task) {
+                self.staggers.insert((until, member));
+            }
+        }
+    }
+
+    /// Lets workers whose time has come be looked at again.
+    pub(crate) fn fire_staggers(&mut self) {
+        while let Some((at, slot)) = self.staggers.first().copied()
+            && at <= self.now
+        {
+            self.staggers.pop_first();
+            self.dirty.insert(slot);
+            // A reservation may have found nothing because of it.
+            self.world += 1;
+        }
+    }
+}
