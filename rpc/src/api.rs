@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::ApiError;
+use crate::explain::{Explanation, Schedule};
 use crate::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use crate::reader::PieceData;
+use crate::subject::Subject;
 use crate::token::Permission;
 
 /// The result of a call through either trait.
@@ -198,6 +200,11 @@ pub trait ManagerApi: Send + Sync + 'static {
     /// Has a failed sector tried again now, with its budgets of retries anew. Permission `admin`. The error says in which
     /// state it is when that is no failed one.
     async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()>;
+    /// Why a sector or a piece of its work is where it is, and what would change it. Permission `read`. The error says
+    /// that nothing is known of it.
+    async fn why(&self, subject: Subject) -> ApiResult<Explanation>;
+    /// What waits, runs and is held, with at most `limit` (and 1000) waiting tasks. Permission `read`.
+    async fn schedule(&self, limit: u32) -> ApiResult<Schedule>;
     /// Pledges a sector that stops after Commit1 (`stop_after_c1`), or goes all the way.
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId>;
 }

@@ -19,7 +19,9 @@ use crate::api::{
     WorkerStats,
 };
 use crate::api_info::{ApiInfo, Transport};
+use crate::explain::{Explanation, Schedule};
 use crate::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use crate::subject::Subject;
 use crate::token::Permission;
 use crate::wire::{self, returns};
 
@@ -303,6 +305,14 @@ impl ManagerApi for ManagerClient {
 
     async fn jobs(&self) -> ApiResult<Vec<JobView>> {
         self.caller().call("Sealyard.Jobs", &NO_PARAMS).await
+    }
+
+    async fn why(&self, subject: Subject) -> ApiResult<Explanation> {
+        self.caller().call("Sealyard.Why", &(subject.to_string(),)).await
+    }
+
+    async fn schedule(&self, limit: u32) -> ApiResult<Schedule> {
+        self.caller().call("Sealyard.Schedule", &(limit,)).await
     }
 
     async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()> {

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::registrar::Registrar;
 use super::worker::next_missing;
 use crate::api::{AttemptAccount, ManagerApi, ReturnMethod};
+use crate::subject::Subject;
 use crate::token::Permission::{self, Admin, Read, Write};
 use crate::wire::args::Args;
 use crate::wire::sector_status::sector_info;
@@ -241,6 +242,12 @@ fn extension(methods: &mut Manager) {
     methods.on("Sealyard.Jobs", Read, 0, |api, _| async move { Ok(api.jobs().await?) });
     methods.on("Sealyard.SectorDetail", Read, 1, |api, mut args| async move {
         Ok(api.sector_detail(SectorNumber::new(args.next("number")?)).await?)
+    });
+    methods.on("Sealyard.Why", Read, 1, |api, mut args| async move {
+        Ok(api.why(args.next::<String>("subject")?.parse::<Subject>().map_err(of("subject"))?).await?)
+    });
+    methods.on("Sealyard.Schedule", Read, 1, |api, mut args| async move {
+        Ok(api.schedule(args.next("limit")?).await?)
     });
     methods.on_detached("Sealyard.AbortAttempt", Admin, 1, |api, mut args| async move {
         let attempt = args.next::<String>("attempt")?.parse::<AttemptId>().map_err(of("attempt"))?;

@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::api::*;
+use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::subject::Subject;
 use rpc::{ApiError, ApiResult, Permission, Secret};
 use sealtasks::*;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
-use crate::sample;
+use crate::{explained, sample};
 
 /// What was asked, in order; each as `method arguments`.
 #[derive(Default)]
@@ -243,6 +245,14 @@ impl ManagerApi for FakeManager {
     async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()> {
         self.calls.add("abort_attempt", attempt);
         Ok(())
+    }
+    async fn why(&self, subject: Subject) -> ApiResult<Explanation> {
+        self.calls.add("why", subject);
+        Ok(explained::explanation())
+    }
+    async fn schedule(&self, limit: u32) -> ApiResult<Schedule> {
+        self.calls.add("schedule", limit);
+        Ok(explained::schedule())
     }
     async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
         self.calls.add("retry_sector", number);

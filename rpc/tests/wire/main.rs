@@ -2,6 +2,7 @@
 
 mod api_info;
 mod auth;
+mod explained;
 mod fakes;
 mod framing;
 mod keystore;

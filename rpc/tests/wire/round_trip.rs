@@ -8,7 +8,7 @@ use sealtasks::{ActorId, FileTypes, PathType, SectorNumber, SectorSize, TaskInpu
 use uuid::Uuid;
 
 use crate::fakes::{FakeWorker, ManagerHost, WorkerHost};
-use crate::sample;
+use crate::{explained, sample};
 
 const BOTH: [Transport; 2] = [Transport::Http, Transport::Ws];
 
@@ -53,10 +53,17 @@ async fn a_manager_answers_over_both_transports_what_it_answers_itself() {
         assert_eq!(client.hello(sample::hello()).await.unwrap(), Some(sample::hello()));
         assert_eq!(client.overview().await.unwrap(), sample::overview());
         assert_eq!(client.jobs().await.unwrap(), [sample::job_view()]);
+        let subject = "12.2".parse().unwrap();
+        assert_eq!(client.why(subject).await.unwrap(), explained::explanation());
+        assert_eq!(client.schedule(7).await.unwrap(), explained::schedule());
         let asked = host.fake.calls.take();
         let read = format!("storage_find {:?}", (sample::SECTOR, types, Some(size)));
         let plain = format!("storage_find {:?}", (sample::SECTOR, types, None::<SectorSize>));
         assert!(asked.contains(&read) && asked.contains(&plain), "{asked:?}");
+        assert!(
+            asked.contains(&format!("why {subject:?}")) && asked.contains(&"schedule 7".into()),
+            "{asked:?}"
+        );
         let best = format!("storage_best_alloc {:?}", (types, size, PathType::Storage, ActorId::new(1000)));
         assert!(asked.contains(&best), "{asked:?}");
     }

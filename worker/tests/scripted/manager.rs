@@ -303,6 +303,12 @@ impl ManagerApi for ScriptedManager {
     async fn abort_attempt(&self, _: AttemptId) -> ApiResult<()> {
         unscripted()
     }
+    async fn why(&self, _: rpc::subject::Subject) -> ApiResult<rpc::explain::Explanation> {
+        unscripted()
+    }
+    async fn schedule(&self, _: u32) -> ApiResult<rpc::explain::Schedule> {
+        unscripted()
+    }
     async fn retry_sector(&self, _: SectorNumber) -> ApiResult<()> {
         unscripted()
     }
