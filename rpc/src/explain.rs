@@ -77,7 +77,7 @@ pub enum WaitsFor {
 /// A sector's task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskFacts {
-    /// Its id; `task-<id>` asks about it.
+    /// Its id; `task:<id>` asks about it.
     pub task: TaskId,
     /// As what it is scheduled.
     pub kind: TaskType,

@@ -15,7 +15,7 @@ pub enum Subject {
     Number(SectorNumber),
     /// A sector with its miner: `f01000/7`, `t01000/7` or `s-t01000-7`.
     Sector(SectorId),
-    /// A task: `task-5`.
+    /// A task: `task:5`.
     Task(TaskId),
     /// An attempt: `5.1`.
     Attempt(AttemptId),
@@ -28,7 +28,7 @@ pub enum Subject {
 /// A text that names nothing that can be asked about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} names no sector, task, call or attempt; expected a sector (7, f01000/7 or s-t01000-7), a task (task-5), an \
+    "{text:?} names no sector, task, call or attempt; expected a sector (7, f01000/7 or s-t01000-7), a task (task:5), an \
      attempt (5.1), a call (1000-7-<uuid>) or a SchedId"
 )]
 pub struct SubjectError {
@@ -36,7 +36,7 @@ pub struct SubjectError {
     pub text: String,
 }
 
-const TASK: &str = "task-";
+const TASK: &str = "task:";
 
 impl FromStr for Subject {
     type Err = SubjectError;
@@ -110,7 +110,7 @@ mod tests {
         let table = [
             ("7", Subject::Number(SectorNumber::new(7))),
             ("s-t01000-7", Subject::Sector(sector)),
-            ("task-5", Subject::Task(TaskId::new(5))),
+            ("task:5", Subject::Task(TaskId::new(5))),
             ("5.1", Subject::Attempt(AttemptId { task: TaskId::new(5), attempt: 1 })),
             (call, Subject::Call(call.parse().expect("a call"))),
         ];
@@ -127,10 +127,10 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_refused_with_what_would_be_right() {
-        for text in ["", "-7", "seven", "5.0", "f1000/7", "task-", "task-x", "1000-7", "99999999999999999999"]
+        for text in ["", "-7", "seven", "5.0", "f1000/7", "task:", "task:x", "1000-7", "99999999999999999999"]
         {
             let error = text.parse::<Subject>().expect_err(text).to_string();
-            assert!(error.contains(&format!("{text:?}")) && error.contains("task-5"), "{error}");
+            assert!(error.contains(&format!("{text:?}")) && error.contains("task:5"), "{error}");
         }
     }
 }
