@@ -105,16 +105,21 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
         tasks: Vec::new(),
         log: Vec::new(),
-        last_error: match record.failures().last() {
-            Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
-                format!("{}; it waits for `sealyard sectors retry {}`", failure.message, sector.id.number)
-            }
-            // Until the step that failed has worked after all.
-            Some(failure) if record.state().is_failed() || failure.state == record.state() => {
-                failure.message.clone()
-            }
-            Some(_) | None => String::new(),
-        },
+        last_error: last_error(record),
+    }
+}
+
+/// The failure that the sector stands at, and what to do about it; empty once the step that failed has worked.
+pub(crate) fn last_error(record: &SectorRecord) -> String {
+    match record.failures().last() {
+        Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
+            let number = record.sector().id.number;
+            format!("{}; it waits for `sealyard sectors retry {number}`", failure.message)
+        }
+        Some(failure) if record.state().is_failed() || failure.state == record.state() => {
+            failure.message.clone()
+        }
+        Some(_) | None => String::new(),
     }
 }
 
@@ -125,7 +130,7 @@ pub(crate) async fn jobs(service: &Service) -> ApiResult<Vec<JobView>> {
     Ok(rows.into_iter().map(|row| job(row, &reasons)).collect())
 }
 
-fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
+pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
     let state = match AttemptOutcome::from_word(&row.state) {
         Some(AttemptOutcome::Done) => "done",
         Some(

@@ -6,7 +6,9 @@
 //! as inputs. A commit that fails stops the manager: memory would be ahead of the truth. Never: calls, files or waiting
 //! for anything but inputs, time and the commit.
 
+mod advice;
 mod attempts;
+mod explain;
 mod fleet;
 mod input;
 mod measuring;
@@ -14,6 +16,7 @@ mod operator;
 mod places;
 mod restart;
 mod returns;
+mod schedule;
 mod sectors;
 mod views;
 
@@ -208,7 +211,11 @@ impl Driver {
             Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),
             Input::RetrySector { sector, reply } => self.retry_sector(sector, reply),
             Input::RemoveRequest { request, reply } => self.remove_request(request, reply),
-            Input::View(view) => view(self),
+            Input::View(view) => {
+                // Spans and estimates are told from now on, not from when something last happened.
+                self.tell_sched(Event::Tick);
+                view(self);
+            }
         }
         // Actions are drained after each input, not once per batch: a later input may speak of what an earlier one began.
         self.drain_sched();

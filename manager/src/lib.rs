@@ -9,6 +9,7 @@ mod answers;
 pub mod config;
 mod driver;
 mod effects;
+mod explain;
 mod manager;
 mod repo;
 mod request;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rpc::api::{ManagerVersion, Missing, PledgeOptions, SectorLock, WorkerJob, WorkerStats};
+use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::subject::Subject;
 use rpc::{ApiError, ApiResult, ManagerApi, Permission, Returned, versions};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
@@ -19,6 +21,7 @@ use uuid::Uuid;
 
 use crate::answers;
 use crate::driver::{Driver, Input, Reply};
+use crate::explain;
 use crate::shared::Shared;
 use crate::workers::{chain_of, introduce, reach};
 
@@ -245,6 +248,14 @@ impl ManagerApi for Service {
     async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
         let sector = SectorId { miner: self.0.miner.actor, number };
         self.ask(|reply| Input::RetrySector { sector, reply }).await
+    }
+
+    async fn why(&self, subject: Subject) -> ApiResult<Explanation> {
+        explain::why(self, subject).await
+    }
+
+    async fn schedule(&self, limit: u32) -> ApiResult<Schedule> {
+        self.view(move |driver| driver.schedule(limit)).await
     }
 
     async fn sealing_remove_request(&self, request: Uuid) -> ApiResult<()> {

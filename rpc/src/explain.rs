@@ -209,7 +209,10 @@ pub struct ReservationView {
     pub sector: SectorId,
     /// The name of the worker.
     pub worker: String,
-    /// The scheduler's other facts on it.
-    #[serde(flatten)]
-    pub facts: Map<String, Value>,
+    /// When it was made.
+    pub made_ms: u64,
+    /// When the task is expected to start there at the latest, unless something runs longer than estimated.
+    pub start_by_ms: u64,
+    /// What has to end before, by type and sector.
+    pub waits_for: Vec<String>,
 }

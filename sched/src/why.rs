@@ -182,6 +182,11 @@ impl Sched {
         })
     }
 
+    /// Where this task is, without the checks on each worker; `None`: it is not here.
+    pub fn whereabouts_of(&self, id: TaskId) -> Option<Whereabouts> {
+        self.tasks.get(&id).map(|task| self.whereabouts(task))
+    }
+
     fn whereabouts(&self, task: &Task) -> Whereabouts {
         let host = |slot: usize| self.workers.get(slot).profile.host.clone();
         match &task.state {

@@ -175,7 +175,7 @@ impl Driver {
     }
 
     /// What keeps a bound attempt from going on as far as we know; `None` = nothing.
-    fn trouble(&self, open: &Attempt) -> Option<String> {
+    pub(super) fn trouble(&self, open: &Attempt) -> Option<String> {
         let place = if open.url.is_empty() { String::new() } else { format!(" at {}", open.url) };
         let whom = format!("worker {}{place}", open.name);
         let known = self.workers.get(&open.worker);

@@ -185,6 +185,18 @@ impl State {
         .await
     }
 
+    /// Every attempt at one task, oldest first; none: there never was such a task.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn task(&self, task: TaskId) -> Result<Vec<TaskRow>, StateError> {
+        self.read(move |db| {
+            let sql = format!("{TASK_COLUMNS} WHERE t.id = ?1 ORDER BY a.attempt");
+            task_rows(db, &sql, [stored("task", task.get())?])
+        })
+        .await
+    }
+
     /// Tasks that have not ended, the ten thousand oldest at most, and the `ended_max` that ended last; oldest first.
     ///
     /// # Errors

@@ -84,7 +84,9 @@ pub fn schedule() -> Schedule {
             kind,
             sector,
             worker: "w1".into(),
-            facts: facts(json!({ "made_at": 5 })),
+            made_ms: 5,
+            start_by_ms: 6,
+            waits_for: vec!["PC1 of sector 41".into()],
         }],
     }
 }
