@@ -35,6 +35,13 @@ pub enum Event {
         /// The new priority.
         priority: i64,
     },
+    /// A task's deadline changed, or it has one now, or none any more.
+    SetDeadline {
+        /// The task.
+        task: TaskId,
+        /// The new deadline.
+        deadline: Option<Millis>,
+    },
     /// A worker registered.
     WorkerUp {
         /// This life of the worker.

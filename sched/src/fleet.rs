@@ -239,8 +239,8 @@ impl Sched {
     }
 
     pub(crate) fn waits_staged(&self, id: TaskId) -> bool {
-        let phase = self.tasks[&id].binding().map(|binding| binding.phase);
-        matches!(phase, Some(Phase::Fetching | Phase::Fetched))
+        let binding = self.tasks[&id].binding().filter(|binding| !binding.cancelled);
+        matches!(binding.map(|binding| binding.phase), Some(Phase::Fetching | Phase::Fetched))
     }
 }
 

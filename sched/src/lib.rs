@@ -11,6 +11,7 @@
 
 mod action;
 mod admission;
+mod deadline;
 mod devices;
 mod estimate;
 mod event;
@@ -114,6 +115,9 @@ pub struct Options {
     pub tasks_max: usize,
     /// After waiting this long, in milliseconds, a task that names no limit becomes due.
     pub wait_limit: Millis,
+    /// What is left of the time before a deadline, in milliseconds, when a task that takes twice its estimate has ended:
+    /// for what comes after it (the message's way onto the chain).
+    pub deadline_slack: Millis,
     /// Tasks that a worker may stage per running one; 0 = never stage.
     pub staged_per_running: usize,
     /// How to choose among workers that fit.
@@ -124,12 +128,13 @@ pub struct Options {
 
 impl Default for Options {
     /// Lotus's table; room for a million waiting tasks and then some; due after six hours, the longest that a PreCommit1
-    /// commonly takes; one staged task per running one.
+    /// commonly takes; half an hour, 60 epochs, before a deadline; one staged task per running one.
     fn default() -> Self {
         Self {
             resources: ResourceTable::builtin(),
             tasks_max: 2_000_000,
             wait_limit: Millis::new(6 * 60 * 60 * 1000),
+            deadline_slack: Millis::new(30 * 60 * 1000),
             staged_per_running: 1,
             policy: Policy::Utilization,
             seed: 0,
@@ -175,6 +180,7 @@ impl Sched {
             Event::Submit { task, request } => self.submit(task, &request),
             Event::Cancel { task } => self.cancel(task),
             Event::SetPriority { task, priority } => self.set_priority(task, priority),
+            Event::SetDeadline { task, deadline } => self.set_deadline(task, deadline),
             Event::WorkerUp { worker, profile } => self.worker_up(worker, profile),
             Event::WorkerChanged { worker, profile } => self.worker_changed(worker, profile),
             Event::WorkerLost { worker } => self.worker_lost(worker),

@@ -68,6 +68,7 @@ impl Sched {
         };
         let group = self.group(kind);
         let class = self.queue.join(key, group);
+        let wait_until = request.since.after(request.wait_limit.unwrap_or(self.options.wait_limit));
         let task = Task {
             id,
             sector: request.sector,
@@ -78,7 +79,9 @@ impl Sched {
             priority: request.priority,
             locks: request.locks,
             since: request.since,
-            due_at: request.since.after(request.wait_limit.unwrap_or(self.options.wait_limit)),
+            wait_until,
+            deadline: request.deadline,
+            due_at: self.due_at(kind, wait_until, request.deadline),
             is_due: false,
             attempts: request.attempts,
             class,
@@ -140,7 +143,7 @@ impl Sched {
             binding.phase = Phase::Fetched;
             let slot = binding.worker;
             self.dirty.insert(slot);
-        } else if binding.phase == Phase::Running {
+        } else if binding.phase == Phase::Running && binding.moving > Millis::ZERO {
             (binding.since, binding.moving) = (now, Millis::ZERO);
         }
         Ok(())

@@ -22,6 +22,9 @@ pub(crate) struct Task {
     pub(crate) priority: i64,
     pub(crate) locks: Locks,
     pub(crate) since: Millis,
+    /// The end of its wait limit.
+    pub(crate) wait_until: Millis,
+    pub(crate) deadline: Option<Millis>,
     pub(crate) due_at: Millis,
     pub(crate) is_due: bool,
     pub(crate) attempts: u32,

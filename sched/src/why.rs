@@ -174,7 +174,7 @@ impl Sched {
             since: task.since,
             due_at: task.due_at,
             is_due: task.is_due,
-            deadline: None,
+            deadline: task.deadline,
             takes,
             place,
             start: self.start_forecast(task, place, &workers),

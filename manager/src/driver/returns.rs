@@ -156,6 +156,8 @@ impl Driver {
         if open.staged {
             self.tell_sched(Event::StageDone { attempt });
         } else if open.scheduled {
+            // Its time counts from here: how long the fetch took says nothing about the task.
+            self.tell_sched(Event::StageDone { attempt });
             self.call(attempt.task, CallStage::Work);
         }
     }

@@ -95,6 +95,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         let Some(live) = self.hosts.live_mut(attempt) else { return };
         live.since = self.now;
         if live.has_slot {
+            self.word(Event::StageDone { attempt });
             self.work(attempt);
         } else {
             live.phase = LivePhase::Fetched;

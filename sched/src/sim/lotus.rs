@@ -202,7 +202,7 @@ impl Lotus {
             Event::Adopt { attempt, worker, request, .. } => self.adopt(attempt, worker, &request),
             Event::Started { .. } | Event::Tick => Ok(()),
             // Lotus samples a request's priority once and knows no caps over machines.
-            Event::SetPriority { .. } | Event::MachineCaps { .. } => Ok(()),
+            Event::SetPriority { .. } | Event::SetDeadline { .. } | Event::MachineCaps { .. } => Ok(()),
         }
     }
 

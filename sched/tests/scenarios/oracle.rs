@@ -31,6 +31,7 @@ enum Step {
     StartFails(usize),
     Cancel(usize),
     Priority(usize, i64),
+    Deadline(usize, u64),
     Up { number: u128, kinds: u8, paths: u8, small: bool },
     Change { number: u128, kinds: u8, paths: u8 },
     Lose(u128),
@@ -54,7 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         7 => (task.clone(), 0..4u8).prop_map(|(task, how)| Step::End(task, how)),
         1 => task.clone().prop_map(Step::StartFails),
         1 => task.clone().prop_map(Step::Cancel),
-        1 => (task, -3..3i64).prop_map(|(task, priority)| Step::Priority(task, priority)),
+        1 => (task.clone(), -3..3i64).prop_map(|(task, priority)| Step::Priority(task, priority)),
+        1 => (task, 0..80_000_000u64).prop_map(|(task, deadline)| Step::Deadline(task, deadline)),
         3 => (worker.clone(), any::<u8>(), any::<u8>(), any::<bool>())
             .prop_map(|(number, kinds, paths, small)| Step::Up { number, kinds, paths, small }),
         1 => (worker.clone(), any::<u8>(), any::<u8>())
@@ -219,6 +221,10 @@ impl History {
             Step::Priority(index, priority) => {
                 let Some(task) = self.some_task(index) else { return };
                 self.send(Event::SetPriority { task, priority });
+            }
+            Step::Deadline(index, deadline) => {
+                let Some(task) = self.some_task(index) else { return };
+                self.send(Event::SetDeadline { task, deadline: Some(Millis::new(deadline)) });
             }
             Step::Wait(span) => {
                 self.world.now = self.world.now.after(Millis::new(span));
