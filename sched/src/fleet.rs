@@ -148,7 +148,7 @@ impl Sched {
         task.class = after;
         if matches!(task.state, State::Ready) {
             self.queue.remove(before, place);
-            if self.queue.insert(after, place) {
+            if self.queue.insert(after, place, at) {
                 self.fresh.insert(after);
             }
         }

@@ -25,6 +25,7 @@ mod locks;
 mod machine;
 mod modes;
 mod obstacle;
+mod order;
 mod placement;
 mod policy;
 mod queue;
@@ -91,7 +92,7 @@ pub struct Sched {
     /// Workers whose ledger changed since staging was last considered.
     touched: BTreeSet<usize>,
     /// Classes that got their first ready task since staging was last considered.
-    fresh: BTreeSet<usize>,
+    fresh: BTreeSet<queue::ClassIdx>,
     /// Workers that may stage one more task.
     stageable: BTreeSet<usize>,
     actions: VecDeque<Action>,

@@ -126,7 +126,7 @@ impl Sched {
         if matches!(task.state, State::Ready) {
             let after = task.key();
             self.queue.remove(class, before);
-            self.queue.insert(class, after);
+            self.queue.insert(class, after, at);
         }
         Ok(())
     }
@@ -372,7 +372,7 @@ impl Sched {
         let (key, class) = (task.key(), task.class);
         if self.busy_locks(task).is_empty() {
             self.set_state(at, State::Ready);
-            if self.queue.insert(class, key) {
+            if self.queue.insert(class, key, at) {
                 self.fresh.insert(class);
             }
         } else {

@@ -94,9 +94,8 @@ impl Sched {
         self.workers.get_mut(slot).mode = mode;
         self.usability_changed(slot);
         // It may have fitted all the while and been refused by the mode alone.
-        let (queue, workers) = (&mut self.queue, &self.workers);
-        for group in 0..queue.groups.len() {
-            queue.unstick(group, |key| key.may_use(workers.get(slot)));
+        for group in 0..self.queue.groups.len() {
+            self.queue.unstick_near(group, &self.workers.get(slot).paths);
         }
         Ok(())
     }

@@ -44,17 +44,6 @@ impl Draft {
 }
 
 impl ClassKey {
-    /// Whether files and room do not rule this worker out for good.
-    pub(crate) fn may_use(&self, worker: &Worker) -> bool {
-        let Some(existing) = &self.existing else { return true };
-        match existing.rule {
-            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => true,
-            ExistingRule::Here | ExistingRule::PartlyHere(_) => {
-                existing.files.iter().flat_map(|file| &file.held_by).any(|path| worker.reaches(*path))
-            }
-        }
-    }
-
     /// Whether free room in some path could matter.
     pub(crate) fn needs_room(&self) -> bool {
         let fetches = |existing: &ClassExisting| existing.rule != ExistingRule::Here;

@@ -2,62 +2,27 @@
 //!
 //! Tasks that no worker could tell apart (same type, size, miner, needs and file locations) form a class, ordered by
 //! key; classes of one type and size form a group. A decision looks at the heads of classes, never at all tasks. A class
-//! whose head found no worker is stuck until something it could use changes.
+//! whose head found no worker is stuck until something it could use changes. A class whose files must be at hand is tied
+//! to the paths that hold them: when a worker gets a free slot, only the classes of its own paths are looked at again.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use sealtasks::{
-    AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, SealTaskType, SectorNumber, TaskId,
-    TaskType,
+    AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, SealTaskType, TaskId, TaskType,
 };
 
+use crate::ExistingRule;
+use crate::index::{self, Index};
 use crate::ledger::Ask;
+use crate::order::{QueueKey, Seat};
 use crate::policy::{Fitting, Rank};
 use crate::request::NewFile;
+use crate::slab::TaskIdx;
 use crate::space::PathIdx;
-use crate::{ExistingRule, Millis};
-
-/// A task's place in the queue; smaller goes first. Lotus's order: a task of negative order before all others whatever
-/// its priority, then priority, order, sector number. A due task goes before those of its sign that are not due, the
-/// one due longest first, so that it cannot be overtaken for ever. Ties end in submission order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct QueueKey {
-    not_negative: bool,
-    not_due: bool,
-    due_at: Millis,
-    priority: Reverse<i64>,
-    order: i32,
-    number: SectorNumber,
-    pub(crate) task: TaskId,
-}
-
-impl QueueKey {
-    pub(crate) fn new(
-        task: TaskId,
-        kind: TaskType,
-        number: SectorNumber,
-        priority: i64,
-        due_since: Option<Millis>,
-    ) -> Self {
-        Self {
-            not_negative: kind.order() >= 0,
-            not_due: due_since.is_none(),
-            due_at: due_since.unwrap_or_default(),
-            priority: Reverse(priority),
-            order: kind.order(),
-            number,
-            task,
-        }
-    }
-
-    pub(crate) fn is_due(&self) -> bool {
-        !self.not_due
-    }
-}
 
 /// What all tasks of a class share: everything that placement looks at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClassKey {
     pub(crate) task: TaskType,
     pub(crate) proof: RegisteredSealProof,
@@ -66,14 +31,14 @@ pub(crate) struct ClassKey {
     pub(crate) allocate: Option<(PathType, Vec<NewFile>)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClassExisting {
     pub(crate) rule: ExistingRule,
     pub(crate) mode: AcquireMode,
     pub(crate) files: Vec<ClassFile>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClassFile {
     pub(crate) kind: FileType,
     pub(crate) bytes: u64,
@@ -81,7 +46,34 @@ pub(crate) struct ClassFile {
     pub(crate) held_by: Vec<PathIdx>,
 }
 
-pub(crate) type ClassIdx = usize;
+impl ClassKey {
+    /// The paths without which no worker can have such a task, each perhaps more than once; `None`: any worker may.
+    fn ties(&self) -> Option<impl Iterator<Item = PathIdx> + '_> {
+        let existing = self.existing.as_ref()?;
+        let is_tied = match existing.rule {
+            ExistingRule::Here | ExistingRule::PartlyHere(_) => true,
+            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => false,
+        };
+        is_tied.then(|| existing.files.iter().flat_map(|file| file.held_by.iter().copied()))
+    }
+
+    /// Spreads keys that differ in type, miner or files; the rest is told apart by comparing.
+    fn hash(&self) -> u64 {
+        let mut hash = index::hash_with(self.task as u64, self.miner.get());
+        hash = index::hash_with(hash, self.proof.number() as u64);
+        for file in self.existing.iter().flat_map(|existing| &existing.files) {
+            hash = file.held_by.iter().fold(index::hash_with(hash, file.bytes), |hash, path| {
+                index::hash_with(hash, path.get().into())
+            });
+        }
+        hash
+    }
+}
+
+/// A class's place. Used again after its last member has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClassIdx(u32);
+
 pub(crate) type GroupIdx = usize;
 
 /// Tasks that placement cannot tell apart.
@@ -89,16 +81,20 @@ pub(crate) type GroupIdx = usize;
 pub(crate) struct Class {
     pub(crate) key: ClassKey,
     pub(crate) group: GroupIdx,
-    ready: BTreeSet<QueueKey>,
+    ready: BTreeMap<Seat, TaskIdx>,
     stuck: bool,
     /// Tasks of the class, ready or not.
-    members: usize,
+    members: u32,
 }
 
 impl Class {
     /// Its first ready task.
-    pub(crate) fn head(&self) -> Option<TaskId> {
-        self.ready.first().map(|key| key.task)
+    pub(crate) fn head(&self) -> Option<(QueueKey, TaskIdx)> {
+        self.ready.first_key_value().map(|(seat, task)| (seat.key(self.key.task), *task))
+    }
+
+    fn head_key(&self) -> Option<QueueKey> {
+        self.ready.first_key_value().map(|(seat, _)| seat.key(self.key.task))
     }
 }
 
@@ -107,8 +103,10 @@ impl Class {
 pub(crate) struct Group {
     /// Heads of the classes worth trying.
     open: BTreeSet<(QueueKey, ClassIdx)>,
-    /// Heads of the classes that found no worker.
+    /// Heads of the classes that found no worker though any might do.
     stuck: BTreeSet<(QueueKey, ClassIdx)>,
+    /// Heads of the classes that found no worker where their files are.
+    tied: BTreeSet<(QueueKey, ClassIdx)>,
     /// The workers that one more such task fits on now, best first.
     pub(crate) fitting: Fitting,
     /// Per worker slot, its entry in `fitting`.
@@ -130,17 +128,17 @@ impl Group {
 
     /// The first of all waiting tasks of the group.
     pub(crate) fn head(&self) -> Option<(QueueKey, ClassIdx)> {
-        self.heads().next()
+        let firsts = [&self.open, &self.stuck, &self.tied].map(|list| list.first());
+        firsts.into_iter().flatten().min().copied()
     }
 
     /// The heads of all its classes in order.
     pub(crate) fn heads(&self) -> impl Iterator<Item = (QueueKey, ClassIdx)> + '_ {
-        let mut open = self.open.iter().peekable();
-        let mut stuck = self.stuck.iter().peekable();
-        std::iter::from_fn(move || match (open.peek(), stuck.peek()) {
-            (Some(a), Some(b)) if a > b => stuck.next().copied(),
-            (Some(_), _) => open.next().copied(),
-            (None, _) => stuck.next().copied(),
+        let mut lists = [&self.open, &self.stuck, &self.tied].map(|list| list.iter().peekable());
+        std::iter::from_fn(move || {
+            let heads = lists.iter_mut().enumerate().filter_map(|(at, list)| Some((*list.peek()?, at)));
+            let (_, first) = heads.min()?;
+            lists[first].next().copied()
         })
     }
 }
@@ -152,17 +150,19 @@ pub(crate) struct Queue {
     group_of: BTreeMap<SealTaskType, GroupIdx>,
     classes: Vec<Option<Class>>,
     free: Vec<ClassIdx>,
-    class_of: BTreeMap<ClassKey, ClassIdx>,
+    class_of: Index,
+    /// Per path, the stuck classes that are tied to it.
+    ties: Vec<BTreeSet<(GroupIdx, ClassIdx)>>,
 }
 
 impl Queue {
     pub(crate) fn class(&self, class: ClassIdx) -> &Class {
-        self.classes[class].as_ref().expect("a class lives while it has members")
+        self.try_class(class).expect("a class lives while it has members")
     }
 
     /// As [`Queue::class`], for an index that may be out of date.
     pub(crate) fn try_class(&self, class: ClassIdx) -> Option<&Class> {
-        self.classes.get(class)?.as_ref()
+        self.classes.get(class.0 as usize)?.as_ref()
     }
 
     /// The group's position, and whether it is new.
@@ -181,25 +181,18 @@ impl Queue {
 
     /// Makes one more task a member of the class with this key.
     pub(crate) fn join(&mut self, key: ClassKey, group: GroupIdx) -> ClassIdx {
-        let index = match self.class_of.get(&key) {
-            Some(index) => *index,
-            None => {
-                let class =
-                    Class { key: key.clone(), group, ready: BTreeSet::new(), stuck: false, members: 0 };
-                let index = match self.free.pop() {
-                    Some(index) => {
-                        self.classes[index] = Some(class);
-                        index
-                    }
-                    None => {
-                        self.classes.push(Some(class));
-                        self.classes.len() - 1
-                    }
-                };
-                self.class_of.insert(key, index);
-                index
+        let hash = key.hash();
+        let known = self.class_of.find(hash, |at| self.class(ClassIdx(at.get() - 1)).key == key);
+        let index = known.map(|at| ClassIdx(at.get() - 1)).unwrap_or_else(|| {
+            let class = Some(Class { key, group, ready: BTreeMap::new(), stuck: false, members: 0 });
+            let index = self.free.pop().unwrap_or(ClassIdx(self.classes.len() as u32));
+            match self.classes.get_mut(index.0 as usize) {
+                Some(place) => *place = class,
+                None => self.classes.push(class),
             }
-        };
+            self.class_of.insert(hash, NonZeroU32::MIN.saturating_add(index.0));
+            index
+        });
         self.class_mut(index).members += 1;
         index
     }
@@ -210,21 +203,22 @@ impl Queue {
         state.members -= 1;
         if state.members == 0 {
             debug_assert!(state.ready.is_empty(), "a ready task is a member");
-            if let Some(state) = self.classes[class].take() {
-                self.class_of.remove(&state.key);
+            if let Some(state) = self.classes[class.0 as usize].take() {
+                self.class_of.remove(state.key.hash(), NonZeroU32::MIN.saturating_add(class.0));
                 self.free.push(class);
             }
         }
     }
 
     /// Makes a member ready. Returns whether the class had no ready task before.
-    pub(crate) fn insert(&mut self, class: ClassIdx, key: QueueKey) -> bool {
-        let was_empty = self.class(class).ready.is_empty();
+    pub(crate) fn insert(&mut self, class: ClassIdx, key: QueueKey, task: TaskIdx) -> bool {
+        let state = self.class_mut(class);
+        let was_empty = state.ready.is_empty();
         if was_empty {
-            self.class_mut(class).stuck = false;
+            state.stuck = false;
         }
         self.edit(class, |ready| {
-            ready.insert(key);
+            ready.insert(key.seat(), task);
         });
         was_empty
     }
@@ -232,22 +226,20 @@ impl Queue {
     /// Takes a ready member out of the queue.
     pub(crate) fn remove(&mut self, class: ClassIdx, key: QueueKey) {
         self.edit(class, |ready| {
-            let was_there = ready.remove(&key);
+            let was_there = ready.remove(&key.seat()).is_some();
             debug_assert!(was_there, "a ready task stands in its class");
         });
     }
 
-    /// Sets a class aside until [`Queue::unstick`].
+    /// Sets a class aside until one of the two below lets it be tried again.
     pub(crate) fn stick(&mut self, class: ClassIdx) {
         self.set_stuck(class, true);
     }
 
     /// Lets the stuck classes of a group that `may` accepts be tried again.
     pub(crate) fn unstick(&mut self, group: GroupIdx, may: impl Fn(&ClassKey) -> bool) {
-        if self.groups[group].stuck.is_empty() {
-            return;
-        }
-        let again: Vec<ClassIdx> = self.groups[group].stuck.iter().map(|(_, class)| *class).collect();
+        let state = &self.groups[group];
+        let again: Vec<ClassIdx> = state.stuck.iter().chain(&state.tied).map(|(_, class)| *class).collect();
         for class in again {
             if may(&self.class(class).key) {
                 self.set_stuck(class, false);
@@ -255,10 +247,26 @@ impl Queue {
         }
     }
 
+    /// Lets the stuck classes of a group that a worker with these paths might do be tried again.
+    pub(crate) fn unstick_near(&mut self, group: GroupIdx, paths: &[PathIdx]) {
+        while let Some((_, class)) = self.groups[group].stuck.first().copied() {
+            self.set_stuck(class, false);
+        }
+        let whole = (group, ClassIdx(0))..=(group, ClassIdx(u32::MAX));
+        for path in paths {
+            while let Some((_, class)) =
+                self.ties.get(path.get() as usize).and_then(|ties| ties.range(whole.clone()).next()).copied()
+            {
+                self.set_stuck(class, false);
+            }
+        }
+    }
+
     /// All ready tasks in queue order. Costs a sort of all of them: for people, not for decisions.
     pub(crate) fn ready(&self) -> Vec<QueueKey> {
+        let classes = self.classes.iter().flatten();
         let mut keys: Vec<_> =
-            self.classes.iter().flatten().flat_map(|class| class.ready.iter().copied()).collect();
+            classes.flat_map(|class| class.ready.keys().map(|seat| seat.key(class.key.task))).collect();
         keys.sort_unstable();
         keys
     }
@@ -268,7 +276,7 @@ impl Queue {
     pub(crate) fn place(&self, key: &QueueKey, group: GroupIdx) -> (usize, usize, usize) {
         let mut counts = (0, 0, 0);
         for class in self.classes.iter().flatten() {
-            let ahead = class.ready.iter().filter(|other| *other < key).count();
+            let ahead = class.ready.keys().filter(|seat| seat.key(class.key.task) < *key).count();
             counts.0 += class.ready.len();
             counts.1 += ahead;
             counts.2 += if class.group == group { ahead } else { 0 };
@@ -277,49 +285,51 @@ impl Queue {
     }
 
     fn class_mut(&mut self, class: ClassIdx) -> &mut Class {
-        self.classes[class].as_mut().expect("a class lives while it has members")
+        self.classes[class.0 as usize].as_mut().expect("a class lives while it has members")
     }
 
     fn set_stuck(&mut self, class: ClassIdx, stuck: bool) {
-        self.unlist(class);
+        let head = self.class(class).head_key();
+        self.list(class, head, None);
         self.class_mut(class).stuck = stuck;
-        self.list(class);
+        self.list(class, None, head);
     }
 
-    fn edit(&mut self, class: ClassIdx, change: impl FnOnce(&mut BTreeSet<QueueKey>)) {
-        let before = self.class(class).ready.first().copied();
-        change(&mut self.class_mut(class).ready);
-        let state = self.class(class);
-        let (after, group, stuck) = (state.ready.first().copied(), state.group, state.stuck);
+    fn edit(&mut self, class: ClassIdx, change: impl FnOnce(&mut BTreeMap<Seat, TaskIdx>)) {
+        let state = self.class_mut(class);
+        let before = state.head_key();
+        change(&mut state.ready);
+        let after = state.head_key();
         if before != after {
-            let group = &mut self.groups[group];
-            let list = if stuck { &mut group.stuck } else { &mut group.open };
-            if let Some(key) = before {
-                list.remove(&(key, class));
-            }
-            if let Some(key) = after {
-                list.insert((key, class));
-            }
+            self.list(class, before, after);
         }
     }
 
-    fn unlist(&mut self, class: ClassIdx) {
-        let state = self.class(class);
-        let (head, group, stuck) = (state.ready.first().copied(), state.group, state.stuck);
-        if let Some(key) = head {
-            let group = &mut self.groups[group];
-            let list = if stuck { &mut group.stuck } else { &mut group.open };
+    /// Lists a class under its new head instead of the old one.
+    fn list(&mut self, class: ClassIdx, before: Option<QueueKey>, after: Option<QueueKey>) {
+        let Some(state) = &self.classes[class.0 as usize] else { return };
+        let group = &mut self.groups[state.group];
+        let ties = if state.stuck { state.key.ties() } else { None };
+        let list = match (state.stuck, &ties) {
+            (false, _) => &mut group.open,
+            (true, None) => &mut group.stuck,
+            (true, Some(_)) => &mut group.tied,
+        };
+        if let Some(key) = before {
             list.remove(&(key, class));
         }
-    }
-
-    fn list(&mut self, class: ClassIdx) {
-        let state = self.class(class);
-        let (head, group, stuck) = (state.ready.first().copied(), state.group, state.stuck);
-        if let Some(key) = head {
-            let group = &mut self.groups[group];
-            let list = if stuck { &mut group.stuck } else { &mut group.open };
+        if let Some(key) = after {
             list.insert((key, class));
+        }
+        for path in ties.into_iter().flatten().filter(|_| before.is_some() != after.is_some()) {
+            let at = path.get() as usize;
+            if self.ties.len() <= at {
+                self.ties.resize_with(at + 1, BTreeSet::new);
+            }
+            match after {
+                Some(_) => self.ties[at].insert((state.group, class)),
+                None => self.ties[at].remove(&(state.group, class)),
+            };
         }
     }
 }

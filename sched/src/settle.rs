@@ -1,7 +1,5 @@
 //! The one step that every event ends in: start whatever can start, in queue order, until nothing more can.
 
-use sealtasks::TaskId;
-
 use crate::keeping::Kept;
 use crate::ledger::{Ask, Tally};
 use crate::policy::Rank;
@@ -34,7 +32,7 @@ impl Sched {
                 continue;
             }
             match self.next_open() {
-                Some((task, class)) => self.try_start(task, class),
+                Some(class) => self.try_start(class),
                 None if self.dirty.is_empty() => break,
                 None => {}
             }
@@ -42,15 +40,16 @@ impl Sched {
     }
 
     /// The first waiting task whose type and size fits on some worker and whose class is worth trying.
-    fn next_open(&self) -> Option<(TaskId, ClassIdx)> {
+    fn next_open(&self) -> Option<ClassIdx> {
         let groups = self.queue.groups.iter().filter(|group| !group.fitting.is_empty());
-        groups.filter_map(|group| group.open_head()).min().map(|(key, class)| (key.task, class))
+        groups.filter_map(|group| group.open_head()).min().map(|(_, class)| class)
     }
 
-    fn try_start(&mut self, task: TaskId, class: ClassIdx) {
+    fn try_start(&mut self, class: ClassIdx) {
         let state = self.queue.class(class);
+        let Some((_, task)) = state.head() else { return };
         match self.pick(&state.key, &self.queue.groups[state.group], None) {
-            Some((worker, draft)) => self.start(self.tasks.at(task), worker, &draft),
+            Some((worker, draft)) => self.start(task, worker, &draft),
             None => self.queue.stick(class),
         }
     }
@@ -89,8 +88,7 @@ impl Sched {
             if let Some(rank) = rank {
                 state.fitting.insert(rank);
                 if before.is_none() {
-                    let (queue, workers) = (&mut self.queue, &self.workers);
-                    queue.unstick(group, |key| key.may_use(workers.get(slot)));
+                    self.queue.unstick_near(group, &self.workers.get(slot).paths);
                 }
             }
         }
@@ -163,7 +161,7 @@ impl Sched {
         let (after, is_ready) = (task.key(), matches!(task.state, State::Ready));
         if is_ready {
             self.queue.remove(class, before);
-            self.queue.insert(class, after);
+            self.queue.insert(class, after, at);
         } else if self.waits_staged(id) {
             self.due_staged.insert(id);
         }

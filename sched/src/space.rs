@@ -15,6 +15,12 @@ use crate::index::{self, Index};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PathIdx(u32);
 
+impl PathIdx {
+    pub(crate) fn get(self) -> u32 {
+        self.0
+    }
+}
+
 /// All storage paths that were ever named.
 #[derive(Debug, Default)]
 pub(crate) struct Paths {

@@ -124,7 +124,7 @@ impl Sched {
 
     fn where_to_stage(&self, class: ClassIdx) -> Option<(TaskId, usize, Draft)> {
         let state = self.queue.try_class(class)?;
-        let (id, group) = (state.head()?, state.group);
+        let (id, group) = (state.head()?.0.task, state.group);
         state.key.existing.as_ref()?;
         let places = self.stageable.iter().filter(|slot| self.fits_staged(group, **slot));
         let planned = places.filter_map(|slot| {

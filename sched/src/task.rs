@@ -4,7 +4,8 @@ use sealtasks::{AttemptId, FileTypes, SectorId, SectorRef, TaskId, TaskType};
 
 use crate::ledger::Charge;
 use crate::locks::{LockHold, LockTable};
-use crate::queue::{ClassIdx, GroupIdx, QueueKey};
+use crate::order::{QueueKey, Seat};
+use crate::queue::{ClassIdx, GroupIdx};
 use crate::slab::{SectorIdx, TaskIdx};
 use crate::space::SpaceHold;
 use crate::{Locks, Millis};
@@ -95,13 +96,8 @@ impl Task {
     pub(crate) const REASON_MAX: usize = 512;
 
     pub(crate) fn key(&self) -> QueueKey {
-        QueueKey::new(
-            self.id,
-            self.kind,
-            self.sector.id.number,
-            self.priority,
-            self.is_due.then_some(self.due_at),
-        )
+        let due_since = self.is_due.then_some(self.due_at);
+        Seat::new(self.id, self.sector.id.number, self.priority, due_since).key(self.kind)
     }
 
     pub(crate) fn binding(&self) -> Option<&Binding> {
