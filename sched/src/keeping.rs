@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::ledger::{Ask, Tally};
 use crate::machine::Load;
+use crate::placement::Draft;
 use crate::task::{Phase, Task};
 use crate::worker::Reservation;
 use crate::{Finding, Obstacle, Relief, Sched};
@@ -37,6 +38,24 @@ impl Sched {
         if let Some(machine) = self.workers.get(slot).machine {
             self.dirty.extend(&self.machines.get(machine).members);
         }
+    }
+
+    /// Another worker of the machine that could start the task which the machine is kept for. To everybody else, and so to
+    /// the lists of what fits where, the reservation is in the way there.
+    pub(crate) fn pick_mate(&self, task: &Task, slot: usize) -> Option<(usize, Draft)> {
+        let group = &self.queue.groups[task.group];
+        let key = &self.queue.class(task.class).key;
+        let fits = |mate: usize| {
+            let is_usable = self.workers.get(mate).is_usable();
+            is_usable && group.asks[mate].is_some_and(|ask| self.has_slot(mate, &ask))
+        };
+        let mates = self.shared_machine(slot)?.members.iter().copied();
+        let planned = mates.filter(|mate| *mate != slot && fits(*mate)).filter_map(|mate| {
+            let draft = self.plan(key, mate).ok()?;
+            Some((self.rank_of(mate, task.group), draft))
+        });
+        let best = planned.min_by_key(|(rank, draft)| draft.score(rank));
+        best.map(|(rank, draft)| (rank.worker, draft))
     }
 
     /// What has to be looked at before more is started on this worker; `None`: nothing is kept, or its own books tell all.

@@ -103,8 +103,8 @@ pub struct Sched {
     /// When a worker may start something again that it started too lately for another start.
     staggers: BTreeSet<(Millis, usize)>,
     speeds: policy::Speeds,
-    /// How many tasks the last worker that was chosen had been given before.
-    front: policy::Given,
+    /// Where the last worker that was chosen stood.
+    front: policy::Front,
 }
 
 /// What can be set.
@@ -169,7 +169,7 @@ impl Sched {
             machines: machine::Machines::default(),
             staggers: BTreeSet::new(),
             speeds: policy::Speeds::default(),
-            front: policy::Given::default(),
+            front: policy::Front::default(),
         }
     }
 

@@ -34,7 +34,7 @@ struct Fetch {
 
 impl Draft {
     /// What decides among workers: the time to move the files there, then the policy.
-    fn score(&self, rank: &Rank) -> (Millis, Rank) {
+    pub(crate) fn score(&self, rank: &Rank) -> (Millis, Rank) {
         (rank.speed.time(self.moved), *rank)
     }
 

@@ -48,9 +48,9 @@ impl Speed {
         Self((exponent - 1) | 1)
     }
 
-    /// How long it takes to move this many bytes, rounded up.
+    /// How long it takes to move this many bytes at a rate in the middle of the step, rounded up.
     pub(crate) fn time(self, bytes: u64) -> Millis {
-        let millis = (u128::from(bytes) * 1000).div_ceil(1 << self.0);
+        let millis = (u128::from(bytes) * 1000).div_ceil(2 << self.0);
         Millis::new(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 }
@@ -122,12 +122,22 @@ impl Speeds {
     }
 }
 
-/// How many tasks were given: what the spreading policies compare.
+/// How many tasks were given: what the spreading policies compare, and the ticket that `random` compares.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
-    pub(crate) all: u64,
+    all: u64,
     /// By the group's position.
-    pub(crate) by_group: Vec<u64>,
+    by_group: Vec<u64>,
+    /// Whoever's is the smallest is next, and draws another one that lies an exponentially distributed step after it.
+    /// What remains of such a step is distributed as a new one, so that everybody is equally likely at every choice.
+    ticket: u64,
+}
+
+/// Where the last worker that was chosen stood when it was.
+#[derive(Debug, Default)]
+pub(crate) struct Front {
+    given: Given,
+    draws: u64,
 }
 
 impl Given {
@@ -148,10 +158,10 @@ impl Sched {
     /// From now on the workers are ordered by another rule. The spreading policies count from here.
     pub(crate) fn policy_set(&mut self, policy: Policy) -> Result<(), Refusal> {
         self.options.policy = policy;
-        self.front = Given::default();
+        self.front = Front::default();
         let slots: Vec<_> = self.workers.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.workers.get_mut(slot).given = Given::default();
+            self.welcome(slot);
             self.dirty.insert(slot);
         }
         Ok(())
@@ -159,20 +169,30 @@ impl Sched {
 
     /// Counts one task more as given to this worker.
     pub(crate) fn note_given(&mut self, slot: usize, group: GroupIdx) {
-        let given = &mut self.workers.get_mut(slot).given;
         // Not the least of all: to know that would cost a look at every worker.
-        self.front.all = given.all;
-        self.front.by_group.resize(self.front.by_group.len().max(group + 1), 0);
-        self.front.by_group[group] = given.of(group);
+        let (given, front) = (&self.workers.get(slot).given, &mut self.front.given);
+        front.all = given.all;
+        front.by_group.resize(front.by_group.len().max(group + 1), 0);
+        front.by_group[group] = given.of(group);
+        front.ticket = front.ticket.max(given.ticket);
+        let ticket = self.draw_ticket();
+        let given = &mut self.workers.get_mut(slot).given;
         given.add(group);
+        given.ticket = ticket;
+    }
+
+    fn draw_ticket(&mut self) -> u64 {
+        self.front.draws = self.front.draws.wrapping_add(1);
+        self.front.given.ticket.saturating_add(exponential(mix(self.options.seed, self.front.draws)))
     }
 
     /// A newcomer counts as having been given what the last worker had when it was chosen, or it would be given
     /// everything until it had caught up with the others' past.
     pub(crate) fn welcome(&mut self, slot: usize) {
-        let given = &mut self.workers.get_mut(slot).given;
-        given.all = self.front.all;
-        given.by_group.clone_from(&self.front.by_group);
+        let ticket = self.draw_ticket();
+        let front = &self.front.given;
+        let given = Given { all: front.all, by_group: front.by_group.clone(), ticket };
+        self.workers.get_mut(slot).given = given;
     }
 
     /// The worker's measured rate is another one, or it comes (`before` 0) or goes (`after` 0).
@@ -207,8 +227,7 @@ impl Sched {
             Policy::Spread => worker.given.all,
             Policy::SpreadTasks => worker.given.of(group),
             Policy::SpreadQcount => worker.bound.len() as u64,
-            // Drawn anew each time that it was given a task, and the same however often it is looked at.
-            Policy::Random => mix(mix(self.options.seed, slot as u64), worker.given.all),
+            Policy::Random => worker.given.ticket,
         };
         let tier = match (self.options.policy, is_idle, is_local) {
             (Policy::Random, _, _) | (_, true, false) => Tier::Idle,
@@ -226,4 +245,12 @@ fn mix(seed: u64, number: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// An exponentially distributed number from a uniformly distributed one, in units of 2^-16 of its scale. The logarithm is
+/// straight between powers of two: floating-point ones differ between machines.
+fn exponential(uniform: u64) -> u64 {
+    let exponent = u64::from(uniform.leading_zeros().min(47));
+    let mantissa = (uniform << (exponent + 1)) >> 48;
+    (exponent << 16) + ((1 << 16) - mantissa)
 }
