@@ -28,7 +28,7 @@ impl Sched {
         match self.tasks[at].state {
             State::Ready => {
                 self.queue.remove(class, before);
-                self.queue.insert(class, after);
+                self.queue.insert(class, after, at);
             }
             State::Reserved(_) if !is_due => {
                 self.unreserve(id);
