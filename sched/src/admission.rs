@@ -1,12 +1,13 @@
 //! Whether one more task gets a slot on a worker now: the worker's resources and caps, its machine's, and the time since
 //! the last start. Files, locks, modes and reservations are looked at elsewhere.
 
-use sealtasks::TaskType;
+use sealtasks::{TaskId, TaskType};
 
 use crate::ledger::{Ask, Tally};
 use crate::machine::Load;
+use crate::outlook::is_full;
 use crate::worker::Worker;
-use crate::{Finding, GroupCap, Obstacle, Refusal, Relief, Sched};
+use crate::{Finding, GroupCap, Millis, Obstacle, Refusal, Relief, Sched};
 
 impl Sched {
     /// Whether one more such task would get a slot there now.
@@ -21,12 +22,17 @@ impl Sched {
     /// What keeps one more such task from a slot there now besides the worker's own resources, and what would change it.
     pub(crate) fn shared_obstacles(&self, slot: usize, ask: &Ask) -> Vec<Finding> {
         let machine = self.workers.get(slot).profile.machine.clone().unwrap_or_default();
-        let short = self.machine_shortages(slot, ask).into_iter();
-        let short = short.map(|shortage| Obstacle::MachineShort { machine: machine.clone(), shortage });
-        let mut found: Vec<_> = short
-            .chain(self.full_caps(slot, ask.task()))
-            .map(|obstacle| Finding { obstacle, relief: None })
-            .collect();
+        let short = self.machine_shortages(slot, ask).into_iter().map(|shortage| Finding {
+            relief: self.relief_by(self.first_end(slot, |outlook| {
+                self.machine_shortages_in(outlook, slot, ask).iter().any(|other| shortage.is_like(other))
+            })),
+            obstacle: Obstacle::MachineShort { machine: machine.clone(), shortage },
+        });
+        let capped = self.full_caps(slot, ask.task()).map(|(cap, obstacle)| Finding {
+            relief: self.relief_by(self.first_end(slot, |outlook| is_full(outlook, slot, ask, cap))),
+            obstacle,
+        });
+        let mut found: Vec<_> = short.chain(capped).collect();
         let task = ask.task();
         found.extend(self.staggered_until(slot, task).map(|until| Finding {
             obstacle: Obstacle::Staggered { task, until },
@@ -35,13 +41,17 @@ impl Sched {
         found
     }
 
+    pub(crate) fn relief_by(&self, first: Option<(Millis, TaskId)>) -> Option<Relief> {
+        first.map(|(at, id)| Relief::Ends { task: self.name(id), at: self.eta(at) })
+    }
+
     /// Whether such a task would get a slot there if nothing else of ours ran on the worker and its machine.
     pub(crate) fn could_hold(&self, slot: usize, ask: &Ask) -> bool {
         let worker = self.workers.get(slot);
         let empty = Tally::default();
-        let fits_machine = self
-            .shared_machine(slot)
-            .is_none_or(|machine| machine.fits_beside(worker, ask, empty.held(ask).base, &Load::default()));
+        let fits_machine = self.shared_machine(slot).is_none_or(|machine| {
+            machine.shortages_beside(worker, ask, empty.held(ask).base, &Load::default()).is_empty()
+        });
         let forbids = |(_, cap): (_, &GroupCap)| cap.most == 0 && cap.tasks.contains(&ask.task());
         empty.fits(ask, &worker.idle) && fits_machine && !self.caps(slot).any(forbids)
     }
@@ -56,14 +66,19 @@ impl Sched {
     }
 
     /// The caps that one more task of this type would break.
-    fn full_caps(&self, slot: usize, task: TaskType) -> impl Iterator<Item = Obstacle> {
+    fn full_caps(
+        &self,
+        slot: usize,
+        task: TaskType,
+    ) -> impl Iterator<Item = ((Option<usize>, &GroupCap), Obstacle)> {
         let named = self.caps(slot).filter(move |(_, cap)| cap.tasks.contains(&task));
         named.filter_map(move |(machine, cap)| {
             let running =
                 self.count(slot, machine, |worker| worker.running.count(|kind| cap.tasks.contains(&kind)));
-            let machine = machine.map(|machine| self.machines.get(machine).name.clone());
+            let named = machine.map(|machine| self.machines.get(machine).name.clone());
             let (name, most) = (cap.name.clone(), u64::from(cap.most));
-            (running >= most).then_some(Obstacle::Capped { name, machine, running, most })
+            let obstacle = Obstacle::Capped { name, machine: named, running, most };
+            (running >= most).then_some(((machine, cap), obstacle))
         })
     }
 

@@ -227,7 +227,7 @@ impl Sched {
 
     /// Lets the task that the worker is kept for look for another one.
     pub(crate) fn free_reservation(&mut self, slot: usize) {
-        if let Some(reservation) = self.workers.get(slot).reservation {
+        if let Some(reservation) = &self.workers.get(slot).reservation {
             let id = reservation.task;
             self.unreserve(id);
             if matches!(self.tasks[&id].state, State::Reserved(_)) {

@@ -5,6 +5,7 @@ use sealtasks::{SealTaskType, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ask;
+use crate::outlook::Outlook;
 use crate::task::{Phase, Task};
 use crate::{Millis, Sched, WorkerKey};
 
@@ -83,24 +84,47 @@ impl Sched {
         ends
     }
 
+    /// What runs on a worker and on the others of its machine, by estimated end.
+    pub(crate) fn ends_around(&self, slot: usize) -> Vec<(Millis, TaskId)> {
+        let mut ends: Vec<_> = self.mates(slot).into_iter().flat_map(|mate| self.ends(mate)).collect();
+        ends.sort_unstable();
+        ends
+    }
+
     /// When such a task would fit on this worker, and what has to end before; `None`: not even on an empty one.
     pub(crate) fn opening(&self, slot: usize, ask: &Ask) -> Option<Opening> {
-        let worker = self.workers.get(slot);
-        if worker.running.fits(ask, &worker.capacity) {
-            return Some(Opening { at: self.now, waits_for: Vec::new() });
+        let not_before = self.staggered_until(slot, ask.task()).unwrap_or(self.now);
+        let mut left = self.outlook(slot);
+        // Where it would fit and gets no slot all the same, nothing of ours has to end.
+        if self.has_slot(slot, ask) || self.fits_in(&left, slot, ask) {
+            return Some(Opening { at: not_before, waits_for: Vec::new() });
         }
-        let mut left = worker.running.clone();
         let mut waits_for = Vec::new();
-        for (end, id) in self.ends(slot) {
+        for (end, id) in self.ends_around(slot) {
             if let Some(binding) = self.tasks[&id].binding() {
-                left.discount(&binding.charge);
+                left.end(binding.worker, &binding.charge);
             }
             waits_for.push(id);
-            if left.fits(ask, &worker.idle) {
-                return Some(Opening { at: end.max(self.now), waits_for });
+            if self.fits_in(&left, slot, ask) {
+                return Some(Opening { at: end.max(not_before), waits_for });
             }
         }
         None
+    }
+
+    /// The first estimated end after which something is no longer in the way, by the books of that instant.
+    pub(crate) fn first_end(
+        &self,
+        slot: usize,
+        is_in_the_way: impl Fn(&Outlook) -> bool,
+    ) -> Option<(Millis, TaskId)> {
+        let mut left = self.outlook(slot);
+        self.ends_around(slot).into_iter().find(|(_, id)| {
+            if let Some(binding) = self.tasks[id].binding() {
+                left.end(binding.worker, &binding.charge);
+            }
+            !is_in_the_way(&left)
+        })
     }
 
     pub(crate) fn eta(&self, at: Millis) -> Eta {

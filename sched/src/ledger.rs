@@ -49,6 +49,11 @@ impl Charge {
     pub(crate) fn threads(&self) -> u64 {
         self.threads
     }
+
+    /// Whether it holds neither threads nor devices.
+    pub(crate) fn is_light(&self) -> bool {
+        self.threads == 0 && self.gpus.is_empty()
+    }
 }
 
 /// What one task of one kind asks of one worker.
@@ -88,6 +93,11 @@ impl Ask {
             tasks_max: (resources.max_concurrent > 0).then_some(resources.max_concurrent),
             type_max: type_max.map(u64::from),
         }
+    }
+
+    /// The task's type and size.
+    pub(crate) fn kind(&self) -> SealTaskType {
+        self.kind
     }
 
     /// The task's type.

@@ -26,6 +26,7 @@ mod machine;
 mod modes;
 mod obstacle;
 mod order;
+mod outlook;
 mod placement;
 mod policy;
 mod queue;
@@ -60,7 +61,7 @@ pub use modes::Drain;
 pub use obstacle::{Finding, Obstacle, Relief, TaskName};
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
 pub use shortage::Shortage;
-pub use snapshot::{BoundTask, PathUse, QueuedTask, Snapshot, Stage, WorkerUse};
+pub use snapshot::{BoundTask, PathUse, QueuedTask, ReservationUse, Snapshot, Stage, WorkerUse};
 pub use span::Span;
 pub use why::{LockHolder, Place, StartForecast, Whereabouts, Why, WhyWorker};
 
@@ -73,8 +74,6 @@ pub use why::{LockHolder, Place, StartForecast, Whereabouts, Why, WhyWorker};
 pub struct Sched {
     options: Options,
     now: Millis,
-    /// Counts bindings and reservations.
-    sequence: u64,
     /// Counts changes that could make a reservation possible.
     world: u64,
     tasks: slab::Tasks,
@@ -85,6 +84,8 @@ pub struct Sched {
     timers: BTreeSet<(Millis, TaskId)>,
     /// Who holds which worker.
     reservations: BTreeMap<TaskId, usize>,
+    /// After which instant which kept worker has to be looked at again.
+    rechecks: BTreeSet<(Millis, usize)>,
     /// Staged tasks that are due and hold no reservation yet.
     due_staged: BTreeSet<TaskId>,
     /// Workers whose ledger changed since the settle step last looked.
@@ -149,7 +150,6 @@ impl Sched {
         Self {
             options,
             now: Millis::ZERO,
-            sequence: 0,
             world: 0,
             tasks: slab::Tasks::default(),
             sectors: slab::Sectors::default(),
@@ -158,6 +158,7 @@ impl Sched {
             paths: space::Paths::default(),
             timers: BTreeSet::new(),
             reservations: BTreeMap::new(),
+            rechecks: BTreeSet::new(),
             due_staged: BTreeSet::new(),
             dirty: BTreeSet::new(),
             touched: BTreeSet::new(),

@@ -143,6 +143,7 @@ impl Sched {
             binding.phase = Phase::Fetched;
             let slot = binding.worker;
             self.dirty.insert(slot);
+            self.waits_no_more(slot, attempt);
         } else if binding.phase == Phase::Running && binding.moving > Millis::ZERO {
             (binding.since, binding.moving) = (now, Millis::ZERO);
         }
@@ -272,7 +273,6 @@ impl Sched {
         room: Vec<(PathIdx, u64)>,
         moved: u64,
     ) {
-        self.sequence += 1;
         let task = &self.tasks[at];
         let id = task.id;
         let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
@@ -296,7 +296,6 @@ impl Sched {
         task.state = State::Bound(Box::new(Binding {
             attempt,
             worker: slot,
-            sequence: self.sequence,
             phase,
             since: self.now,
             moving,
@@ -310,6 +309,7 @@ impl Sched {
         let (sector, locks) = (task.sector_at, task.locks);
         self.dirty.insert(slot);
         self.retime(at);
+        self.note_passing(slot, id);
         if !locks.is_empty() {
             self.recheck_locks(sector);
         }
@@ -322,7 +322,7 @@ impl Sched {
         let State::Bound(binding) = std::mem::replace(&mut task.state, State::Idle) else {
             unreachable!("only a bound task is unbound")
         };
-        let Binding { worker: slot, phase, charge, locks, space, cancelled, .. } = *binding;
+        let Binding { attempt, worker: slot, phase, charge, locks, space, cancelled, .. } = *binding;
         let (sector, group) = (task.sector_at, task.group);
         let worker = self.workers.get_mut(slot);
         worker.bound.remove(&id);
@@ -334,6 +334,7 @@ impl Sched {
             self.queue.groups[group].staged.remove(&id);
             self.due_staged.remove(&id);
         }
+        self.waits_no_more(slot, attempt);
         self.paths.release(space, used);
         let held = locks.locks();
         self.sectors[sector].unlock(locks);

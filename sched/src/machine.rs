@@ -85,9 +85,15 @@ impl Machine {
         held.shortages(ask, &capacity).collect()
     }
 
-    /// Whether a task fits beside what `load` holds once nothing else of ours runs.
-    pub(crate) fn fits_beside(&self, worker: &Worker, ask: &Ask, base: u128, load: &Load) -> bool {
-        self.shortages((worker, ask), base, load, &self.idle).is_empty()
+    /// What a task is short of beside what `load` holds once nothing else of ours runs.
+    pub(crate) fn shortages_beside(
+        &self,
+        worker: &Worker,
+        ask: &Ask,
+        base: u128,
+        load: &Load,
+    ) -> Vec<Shortage> {
+        self.shortages((worker, ask), base, load, &self.idle)
     }
 
     fn utilization(&self) -> u64 {

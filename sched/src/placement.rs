@@ -74,7 +74,7 @@ impl Sched {
         let allowed = |slot: &usize| Some(*slot) != except;
         let Some(existing) = &key.existing else {
             let fitting = group.fitting.iter().map(|rank| rank.worker).filter(allowed);
-            return fitting.filter_map(|slot| Some((slot, self.plan(key, slot).ok()?))).next();
+            return fitting.filter_map(|slot| Some((slot, self.passing_plan(key, group, slot)?))).next();
         };
         let holders = self.holders(existing);
         if holders.len() > HOLDERS_MAX {
@@ -85,7 +85,7 @@ impl Sched {
             .copied()
             .filter(allowed)
             .filter_map(|slot| group.ranks.get(slot).copied().flatten());
-        let planned = ranked.filter_map(|rank| Some((rank, self.plan(key, rank.worker).ok()?)));
+        let planned = ranked.filter_map(|rank| Some((rank, self.passing_plan(key, group, rank.worker)?)));
         let near = planned.min_by_key(|(rank, draft)| draft.score(rank));
         let is_here = near.as_ref().is_some_and(|(_, draft)| draft.moved == 0);
         let far = match existing.rule {
@@ -95,7 +95,7 @@ impl Sched {
             ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => {
                 let others = group.fitting.fastest().filter(|rank| allowed(&rank.worker));
                 let mut others = others.filter(|rank| !holders.contains(&rank.worker));
-                others.find_map(|rank| Some((*rank, self.plan(key, rank.worker).ok()?)))
+                others.find_map(|rank| Some((*rank, self.passing_plan(key, group, rank.worker)?)))
             }
         };
         let best = near.into_iter().chain(far).min_by_key(|(rank, draft)| draft.score(rank));
@@ -105,7 +105,7 @@ impl Sched {
     fn pick_by_rank(&self, key: &ClassKey, group: &Group, except: Option<usize>) -> Option<(usize, Draft)> {
         let mut best: Option<(Rank, Draft)> = None;
         for rank in group.fitting.iter().filter(|rank| Some(rank.worker) != except) {
-            let Ok(draft) = self.plan(key, rank.worker) else { continue };
+            let Some(draft) = self.passing_plan(key, group, rank.worker) else { continue };
             if draft.moved == 0 {
                 return Some((rank.worker, draft));
             }
@@ -114,6 +114,17 @@ impl Sched {
             }
         }
         best.map(|(rank, draft)| (rank.worker, draft))
+    }
+
+    /// The plan, unless the moving of the files would make the task too long to pass one that the worker is kept for. All
+    /// else is in the worker's rank.
+    fn passing_plan(&self, key: &ClassKey, group: &Group, slot: usize) -> Option<Draft> {
+        let draft = self.plan(key, slot).ok()?;
+        let passes = || {
+            let ask = group.asks.get(slot).copied().flatten();
+            ask.is_some_and(|ask| !self.is_in_the_way(slot, &ask, draft.moved))
+        };
+        (draft.moved == 0 || passes()).then_some(draft)
     }
 
     /// Slots of the live workers that reach any of the files.

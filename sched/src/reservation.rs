@@ -3,11 +3,14 @@
 //! One reservation per worker and per type and size. Without knowing how long anything takes, the promise is this: what
 //! ran on the worker when it was reserved may end; what is started there later must fit beside the reserving task.
 
-use sealtasks::TaskId;
+use std::collections::BTreeSet;
+
+use sealtasks::{AttemptId, TaskId};
 
 use crate::Sched;
+use crate::forecast::Opening;
 use crate::queue::GroupIdx;
-use crate::task::State;
+use crate::task::{Phase, State};
 use crate::worker::Reservation;
 
 impl Sched {
@@ -45,7 +48,8 @@ impl Sched {
         (!may_start_now && !known_hopeless).then_some(key.task)
     }
 
-    /// The least used worker that could run the task if nothing else ran there, and that is kept for nobody.
+    /// The worker where the task is expected to start first, its files moved, of those that are kept for nobody; the
+    /// least used where that is the same.
     fn reservable(&self, id: TaskId) -> Option<usize> {
         let task = &self.tasks[&id];
         let key = &self.queue.class(task.class).key;
@@ -54,22 +58,27 @@ impl Sched {
             worker.is_usable()
                 && self.kept_by(*slot).is_none()
                 && group.asks[*slot].is_some_and(|ask| self.could_hold(*slot, &ask))
-                && self.plan(key, *slot).is_ok()
         });
-        let used = could.map(|(slot, _)| (self.utilization(slot), slot));
-        used.min().map(|(_, slot)| slot)
+        let starts = could.filter_map(|(slot, worker)| {
+            let opening = self.opening(slot, group.asks[slot].as_ref()?)?;
+            let draft = self.plan(key, slot).ok()?;
+            Some((opening.at.after(worker.moving_time(draft.moved)), self.utilization(slot), slot))
+        });
+        starts.min().map(|(_, _, slot)| slot)
     }
 
     pub(crate) fn reserve(&mut self, id: TaskId, slot: usize) {
-        self.sequence += 1;
-        let opening =
-            self.queue.groups[self.tasks[&id].group].asks[slot].and_then(|ask| self.opening(slot, &ask));
-        self.workers.get_mut(slot).reservation = Some(Reservation {
-            task: id,
-            sequence: self.sequence,
-            made_at: self.now,
-            start_by: opening.map_or(self.now, |opening| opening.at),
-        });
+        let task = &self.tasks[&id];
+        let opening = self.queue.groups[task.group].asks[slot].and_then(|ask| self.opening(slot, &ask));
+        let opening = opening.unwrap_or(Opening { at: self.now, waits_for: Vec::new() });
+        let mut waits_for: BTreeSet<AttemptId> =
+            opening.waits_for.iter().filter_map(|id| Some(self.tasks[id].binding()?.attempt)).collect();
+        // A staged task has to have its files first, one that was called off its end there.
+        let staged = task.binding().filter(|binding| binding.phase != Phase::Fetched);
+        waits_for.extend(staged.map(|binding| binding.attempt));
+        let start_by = opening.at.max(self.fetched_at(task).unwrap_or(self.now));
+        let reservation = Reservation { task: id, made_at: self.now, start_by, waits_for };
+        self.workers.get_mut(slot).reservation = Some(reservation);
         self.reservations.insert(id, slot);
         let group = self.tasks[&id].group;
         self.queue.groups[group].reserved = Some(id);
@@ -84,6 +93,12 @@ impl Sched {
             let group = self.tasks[&id].group;
             self.queue.groups[group].reserved = None;
             self.mates_dirty(slot);
+            // Some may have been refused for the moving of their files alone.
+            for mate in self.mates(slot) {
+                for group in 0..self.queue.groups.len() {
+                    self.queue.unstick_near(group, &self.workers.get(mate).paths);
+                }
+            }
             self.world += 1;
         }
     }

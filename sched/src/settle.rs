@@ -1,17 +1,17 @@
 //! The one step that every event ends in: start whatever can start, in queue order, until nothing more can.
 
 use crate::keeping::Kept;
-use crate::ledger::{Ask, Tally};
 use crate::policy::Rank;
 use crate::queue::{ClassIdx, GroupIdx};
 use crate::slab::TaskIdx;
-use crate::task::{Phase, State};
+use crate::task::State;
 use crate::{Action, Sched};
 
 impl Sched {
     pub(crate) fn settle(&mut self) {
         self.fire_timers();
         self.fire_staggers();
+        self.fire_rechecks();
         loop {
             self.start_all();
             if !self.call_off_stagings() {
@@ -73,9 +73,11 @@ impl Sched {
         } else {
             self.stageable.remove(&slot)
         };
-        let (backfill, kept) = (self.backfill(slot), self.kept(slot));
+        self.mend_reservation(slot);
+        self.set_recheck(slot);
+        let kept = self.kept(slot);
         for group in 0..self.queue.groups.len() {
-            let rank = self.rank(slot, group, backfill.as_ref(), kept.as_ref());
+            let rank = self.rank(slot, group, kept.as_ref());
             let state = &mut self.queue.groups[group];
             let before = state.ranks[slot];
             if before == rank {
@@ -95,43 +97,18 @@ impl Sched {
     }
 
     /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
-    fn rank(
-        &self,
-        slot: usize,
-        group: GroupIdx,
-        backfill: Option<&(Tally, Ask)>,
-        kept: Option<&Kept>,
-    ) -> Option<Rank> {
+    fn rank(&self, slot: usize, group: GroupIdx, kept: Option<&Kept>) -> Option<Rank> {
         let worker = self.workers.try_get(slot)?;
         let ask = self.queue.groups[group].asks[slot]?;
         if !worker.is_usable()
             || !self.has_slot(slot, &ask)
-            || kept.is_some_and(|kept| self.crowds(kept, slot, &ask))
-            || backfill.is_some_and(|(tally, due)| delays(tally, due, &ask, &worker.idle))
+            || kept.is_some_and(|kept| {
+                self.crowds(kept, slot, &ask, self.estimate_in(worker, ask.kind()).millis)
+            })
         {
             return None;
         }
         Some(self.rank_of(slot, group))
-    }
-
-    /// For a reserved worker: what was bound after the reservation, and what the task that holds it asks.
-    pub(crate) fn backfill(&self, slot: usize) -> Option<(Tally, Ask)> {
-        let worker = self.workers.try_get(slot)?;
-        let reservation = worker.reservation?;
-        let due = self.queue.groups[self.tasks[&reservation.task].group].asks[slot]?;
-        let mut tally = Tally::default();
-        for task in &worker.bound {
-            let task = &self.tasks[task];
-            let Some(binding) = task.binding() else { continue };
-            if binding.phase == Phase::Running
-                && binding.sequence > reservation.sequence
-                && let Some(ask) = self.queue.groups[task.group].asks[slot].filter(|ask| !ask.is_light())
-            {
-                // A sum for a question, not a holding: it is dropped with the tally.
-                let _ = tally.charge(&ask, &worker.idle);
-            }
-        }
-        Some((tally, due))
     }
 
     fn fire_timers(&mut self) {
@@ -191,16 +168,4 @@ impl Sched {
         }
         self.wake_at = first;
     }
-}
-
-/// Whether a task that asks `ask` would be in the way of the `due` one once everything older has ended. The due task can
-/// then start no later than the last of those that ran when the reservation was made. A task that holds neither threads
-/// nor devices is never in the way: it is over before that matters.
-pub(crate) fn delays(after: &Tally, due: &Ask, ask: &Ask, idle: &crate::ledger::Capacity) -> bool {
-    if ask.is_light() {
-        return false;
-    }
-    let mut tally = after.clone();
-    let _ = tally.charge(ask, idle);
-    !tally.fits(due, idle)
 }

@@ -55,6 +55,13 @@ pub enum Shortage {
     },
 }
 
+impl Shortage {
+    /// Whether the same resource is short, whatever the numbers.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
 /// A sum as it is told: 64 bits, which every JSON reader takes, are more than any machine has.
 pub(crate) fn told(sum: u128) -> u64 {
     u64::try_from(sum).unwrap_or(u64::MAX)

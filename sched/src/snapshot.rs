@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerUse>,
     /// Storage paths that are known.
     pub paths: Vec<PathUse>,
+    /// Who holds which worker, in the order of the tasks' ids.
+    pub reservations: Vec<ReservationUse>,
 }
 
 /// One task without a worker.
@@ -112,6 +114,27 @@ pub struct WorkerUse {
     pub reserved_for: Option<TaskId>,
 }
 
+/// A worker that is kept for a task which is due.
+///
+/// The task starts no later than `start_by` or, where something of `waits_for` runs longer than estimated, when the last
+/// of it has ended: what is then left on the worker always fits beside it. While the task, worker and `made_at` are the
+/// same, `start_by` stays the same too; and after `start_by` nothing joins `waits_for` but tasks that hold neither threads
+/// nor devices, and those only while something that does is still in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationUse {
+    /// The task.
+    pub task: TaskId,
+    /// The worker that is kept for it.
+    pub worker: WorkerKey,
+    /// When the reservation was made, or made anew because facts turned against it.
+    pub made_at: Millis,
+    /// When the task is expected to start at the latest.
+    pub start_by: Millis,
+    /// What has to end before: what ran there, and what has passed it since. Its own attempt, while its files are being
+    /// fetched or its staging is being given up.
+    pub waits_for: Vec<AttemptId>,
+}
+
 /// How much of a path is promised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathUse {
@@ -141,6 +164,11 @@ impl Sched {
             bound: tasks.iter().filter_map(|task| self.bound_task(task)).collect(),
             workers: self.workers.iter().map(|(_, worker)| worker_use(worker)).collect(),
             paths: self.paths.iter().filter_map(path_use).collect(),
+            reservations: self
+                .reservations
+                .iter()
+                .filter_map(|(id, slot)| reservation_use(*id, self.workers.get(*slot)))
+                .collect(),
         }
     }
 
@@ -199,8 +227,19 @@ fn worker_use(worker: &crate::worker::Worker) -> WorkerUse {
         task_counts: worker.running.counts().collect(),
         staged_counts: worker.staged.counts().collect(),
         utilization: worker.running.utilization(&worker.capacity),
-        reserved_for: worker.reservation.map(|reservation| reservation.task),
+        reserved_for: worker.reservation.as_ref().map(|reservation| reservation.task),
     }
+}
+
+fn reservation_use(task: TaskId, worker: &crate::worker::Worker) -> Option<ReservationUse> {
+    let kept = worker.reservation.as_ref()?;
+    Some(ReservationUse {
+        task,
+        worker: worker.key,
+        made_at: kept.made_at,
+        start_by: kept.start_by,
+        waits_for: kept.waits_for.iter().copied().collect(),
+    })
 }
 
 fn path_use(path: &crate::space::Path) -> Option<PathUse> {

@@ -10,7 +10,6 @@ use sealtasks::{TaskId, TaskType};
 
 use crate::placement::Draft;
 use crate::queue::{ClassIdx, ClassKey, GroupIdx};
-use crate::settle::delays;
 use crate::task::Phase;
 use crate::worker::Worker;
 use crate::{Action, Sched};
@@ -45,19 +44,15 @@ impl Sched {
     }
 
     fn may_promote(&self, id: TaskId, slot: usize) -> bool {
-        let worker = self.workers.get(slot);
-        let Some(ask) = self.queue.groups[self.tasks[&id].group].asks[slot] else { return false };
-        let crowds = || self.kept(slot).is_some_and(|kept| self.crowds(&kept, slot, &ask));
-        let is_own = worker.reservation.is_some_and(|reservation| reservation.task == id);
-        let in_the_way =
-            || self.backfill(slot).is_some_and(|(tally, due)| delays(&tally, &due, &ask, &worker.idle));
-        self.has_slot(slot, &ask) && (is_own || !in_the_way() && !crowds())
+        let group = self.tasks[&id].group;
+        let Some(ask) = self.queue.groups[group].asks[slot] else { return false };
+        let is_own = self.reservations.get(&id) == Some(&slot);
+        self.has_slot(slot, &ask) && (is_own || !self.is_in_the_way(slot, &ask, 0))
     }
 
     fn promote(&mut self, id: TaskId, slot: usize) {
         self.unreserve(id);
         self.due_staged.remove(&id);
-        self.sequence += 1;
         let at = self.tasks.at(id);
         let group = self.tasks[at].group;
         let ask = self.queue.groups[group].asks[slot].expect("looked at before");
@@ -71,7 +66,6 @@ impl Sched {
         let binding = task.binding_mut().expect("listed by its worker");
         binding.phase = Phase::Running;
         (binding.since, binding.moving) = (self.now, crate::Millis::ZERO);
-        binding.sequence = self.sequence;
         let run = Action::Run {
             attempt: binding.attempt,
             worker: worker.key,
@@ -82,6 +76,7 @@ impl Sched {
         self.actions.push_back(run);
         self.dirty.insert(slot);
         self.retime(at);
+        self.note_passing(slot, id);
     }
 
     /// Fills free staging places: those of workers whose ledger changed from all classes, those of all workers from

@@ -60,8 +60,6 @@ pub(crate) enum State {
 pub(crate) struct Binding {
     pub(crate) attempt: AttemptId,
     pub(crate) worker: usize,
-    /// The place in the order of bindings, by which a reservation knows who came after it.
-    pub(crate) sequence: u64,
     pub(crate) phase: Phase,
     /// When it got its slot; without one, when its staging began.
     pub(crate) since: Millis,

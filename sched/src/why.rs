@@ -5,7 +5,6 @@ use sealtasks::{AttemptId, FileTypes, SectorRef, TaskId, TaskType};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Ask, Tally};
-use crate::settle::delays;
 use crate::task::{Phase, State, Task};
 use crate::worker::Worker;
 use crate::{
@@ -203,17 +202,16 @@ impl Sched {
             },
             State::Reserved(slot) => {
                 let worker = self.workers.get(*slot);
-                let times = worker.reservation.map(|kept| (kept.made_at, kept.start_by));
-                let (made_at, start_by) = times.unwrap_or((self.now, self.now));
-                let opening =
-                    self.queue.groups[task.group].asks[*slot].and_then(|ask| self.opening(*slot, &ask));
-                let waits_for = opening.map_or(Vec::new(), |opening| opening.waits_for);
+                let kept = worker.reservation.as_ref();
+                let (made_at, start_by) =
+                    kept.map_or((self.now, self.now), |kept| (kept.made_at, kept.start_by));
+                let waits_for = kept.into_iter().flat_map(|kept| &kept.waits_for);
                 Whereabouts::Reserved {
                     worker: worker.key,
                     host: host(*slot),
                     made_at,
                     start_by,
-                    waits_for: waits_for.into_iter().map(|id| self.name(id)).collect(),
+                    waits_for: waits_for.map(|attempt| self.name(attempt.task)).collect(),
                 }
             }
             State::Bound(binding) => {
@@ -348,13 +346,14 @@ impl Sched {
                 let short = worker.running.shortages(&ask, &worker.capacity);
                 found.extend(short.map(|shortage| self.short(slot, &ask, shortage)));
                 found.extend(self.shared_obstacles(slot, &ask));
-                found.extend(
-                    self.kept_for_another(task, slot, &ask).or_else(|| self.kept_apart(task, slot, &ask)),
-                );
             }
         }
         if task.binding().is_none() {
             let plan = self.plan(&self.queue.class(task.class).key, slot);
+            if let Some(ask) = self.queue.groups[task.group].asks[slot] {
+                let moved = plan.as_ref().map_or(0, |draft| draft.moved);
+                found.extend(self.kept_apart(task, slot, (&ask, moved)));
+            }
             found.extend(plan.err().map(|obstacle| Finding { obstacle, relief: None }));
         }
         found
@@ -362,38 +361,15 @@ impl Sched {
 
     fn short(&self, slot: usize, ask: &Ask, shortage: Shortage) -> Finding {
         let worker = self.workers.get(slot);
-        let still = |tally: &Tally| {
-            let same = |other: Shortage| std::mem::discriminant(&other) == std::mem::discriminant(&shortage);
-            tally.shortages(ask, &worker.idle).any(same)
-        };
-        let mut left = worker.running.clone();
-        let end = self.ends(slot).into_iter().find(|(_, id)| {
-            if let Some(binding) = self.tasks[id].binding() {
-                left.discount(&binding.charge);
-            }
-            !still(&left)
+        let still = |tally: &Tally| tally.shortages(ask, &worker.idle).any(|other| shortage.is_like(&other));
+        let end = self.first_end(slot, |outlook| outlook.on(slot).is_some_and(still));
+        let relief = self.relief_by(end).or(match shortage {
+            // A cap of nought: only whoever set it can change that.
+            Shortage::Concurrency { .. } => None,
+            _ if Tally::default().fits(ask, &worker.idle.without_others()) => Some(Relief::OtherPrograms),
+            _ => Some(Relief::Never),
         });
-        let relief = match end {
-            Some((at, id)) => Relief::Ends { task: self.name(id), at: self.eta(at) },
-            None if Tally::default().fits(ask, &worker.idle.without_others()) => Relief::OtherPrograms,
-            None => Relief::Never,
-        };
-        Finding { obstacle: Obstacle::Short(shortage), relief: Some(relief) }
-    }
-
-    fn kept_for_another(&self, task: &Task, slot: usize, ask: &Ask) -> Option<Finding> {
-        let worker = self.workers.get(slot);
-        let kept = worker.reservation.filter(|kept| kept.task != task.id)?;
-        let (tally, due) = self.backfill(slot)?;
-        if !delays(&tally, &due, ask, &worker.idle) {
-            return None;
-        }
-        let task = self.name(kept.task);
-        let start = self.opening(slot, &due).map_or(kept.start_by, |opening| opening.at);
-        Some(Finding {
-            obstacle: Obstacle::ReservedFor { task, made_at: kept.made_at, start_by: kept.start_by },
-            relief: Some(Relief::Starts { task, at: self.eta(start) }),
-        })
+        Finding { obstacle: Obstacle::Short(shortage), relief }
     }
 
     pub(crate) fn name(&self, id: TaskId) -> TaskName {

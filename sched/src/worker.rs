@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtasks::{ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
+use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
 use crate::estimate::Learned;
 use crate::ledger::{Ask, Capacity, Tally};
@@ -33,6 +33,8 @@ pub(crate) struct Worker {
     pub(crate) bound: BTreeSet<TaskId>,
     pub(crate) staged_tasks: BTreeSet<TaskId>,
     pub(crate) reservation: Option<Reservation>,
+    /// For a place that is kept: after this instant fewer tasks may pass the one that it is kept for.
+    pub(crate) recheck_after: Option<Millis>,
     /// Sorted, each once.
     pub(crate) paths: Vec<PathIdx>,
     /// The machine that it shares with others.
@@ -45,14 +47,15 @@ pub(crate) struct Worker {
     pub(crate) given: Given,
 }
 
-/// A worker kept for one task: what was bound before `sequence` ends some day, what comes after must not be in its way.
-#[derive(Clone, Copy, Debug)]
+/// A worker kept for one task.
+#[derive(Debug)]
 pub(crate) struct Reservation {
     pub(crate) task: TaskId,
-    pub(crate) sequence: u64,
     pub(crate) made_at: Millis,
     /// When the task is expected to start at the latest.
     pub(crate) start_by: Millis,
+    /// What has to end before. At most what runs on one machine.
+    pub(crate) waits_for: BTreeSet<AttemptId>,
 }
 
 impl Worker {
@@ -76,6 +79,7 @@ impl Worker {
             bound: BTreeSet::new(),
             staged_tasks: BTreeSet::new(),
             reservation: None,
+            recheck_after: None,
             paths: Vec::new(),
             machine: None,
             devices: Vec::new(),

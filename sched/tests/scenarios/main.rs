@@ -10,6 +10,7 @@ mod modes;
 mod oracle;
 mod order;
 mod policies;
+mod promises;
 mod reserve;
 mod stage;
 mod stagger;

@@ -7,15 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sched::{
-    Action, Event, ExistingRule, Locks, Millis, Obstacle, Outcome, Request, Snapshot, Stage, WorkerKey,
-    WorkerProfile,
+    Action, Event, ExistingRule, KindDuration, Locks, Millis, Obstacle, Outcome, Request, Snapshot, Stage,
+    WorkerKey, WorkerProfile,
 };
 use sealtasks::FileType::{Cache, Sealed};
 use sealtasks::PathType::Sealing;
 use sealtasks::TaskType::{self, AddPiece, Commit1, Commit2, Finalize, PreCommit1, PreCommit2, Unseal};
 use sealtasks::{AttemptId, FileTypes, TaskId};
 
-use crate::world::{GIB, World, allocate, decent, existing, key, path_facts, request, rows, sector, storage};
+use crate::promises::Promises;
+use crate::world::{
+    GIB, World, allocate, decent, existing, key, path_facts, proof, request, rows, sector, storage,
+};
 
 const KINDS: [TaskType; 7] = [AddPiece, PreCommit1, PreCommit2, Commit1, Commit2, Finalize, Unseal];
 const PATHS: [&str; 4] = ["p0", "p1", "p2", "p3"];
@@ -84,6 +87,7 @@ struct History {
     next_task: u64,
     /// Adopted attempts are there whether they fit or not; while there are any, capacity and locks prove nothing.
     adopted: BTreeSet<TaskId>,
+    promises: Promises,
 }
 
 fn profile(kinds: u8, paths: u8, small: bool) -> WorkerProfile {
@@ -101,9 +105,20 @@ fn profile(kinds: u8, paths: u8, small: bool) -> WorkerProfile {
         paths,
         gpus: vec!["gpu".to_owned()],
         caps: [(AddPiece, 3)].into(),
+        durations: durations(),
         mem_physical,
         ..decent(&tasks)
     }
+}
+
+/// Short, so that the time of a reservation comes within a history.
+fn durations() -> Vec<KindDuration> {
+    let took = |(at, kind): (usize, &TaskType)| KindDuration {
+        task: *kind,
+        proof: proof(),
+        millis: Millis::new(if at == 1 { 1500 } else { 60 * (at as u64 + 1) }),
+    };
+    KINDS.iter().enumerate().map(took).collect()
 }
 
 fn request_for(kind: TaskType, number: u64, path: usize) -> Request {
@@ -142,6 +157,7 @@ impl History {
             lives: 0,
             next_task: 1,
             adopted: BTreeSet::new(),
+            promises: Promises::default(),
         };
         PATHS.iter().for_each(|path| history.send(Event::PathSeen { path: path_facts(path, ROOM) }));
         history
@@ -289,8 +305,9 @@ impl History {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         let snapshot = self.world.sched.snapshot();
+        self.promises.check(&snapshot);
         self.check_places(&snapshot);
         check_charges(&snapshot, self.adopted.is_empty());
         check_locks(&snapshot, self.adopted.is_empty());

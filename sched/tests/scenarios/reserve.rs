@@ -1,10 +1,10 @@
 //! Tasks that have waited too long.
 
-use sched::Millis;
-use sealtasks::TaskId;
-use sealtasks::TaskType::{AddPiece, Finalize, PreCommit1, PreCommit2};
+use sched::{Event, KindDuration, Millis, ReservationUse, WorkerProfile};
+use sealtasks::TaskType::{self, AddPiece, Finalize, PreCommit1, PreCommit2};
+use sealtasks::{AttemptId, TaskId};
 
-use crate::world::{HOUR, World, decent, key, request};
+use crate::world::{HOUR, World, decent, key, proof, request};
 
 fn pc2_due_after(world: &mut World, limit: u64) -> TaskId {
     let mut request = request(PreCommit2, 99);
@@ -44,21 +44,135 @@ fn a_stream_of_small_tasks_does_not_pass_a_due_one_for_ever() {
 fn others_may_pass_where_they_fit_beside_the_due_one() {
     let mut world = World::new();
     let mut profile = decent(&[AddPiece, PreCommit1, PreCommit2]);
-    profile.cpus = 34;
+    // None of them would be over in time.
+    (profile.cpus, profile.durations) = (36, vec![took(AddPiece, 9 * HOUR), took(PreCommit1, 3 * HOUR)]);
     world.worker(1, profile);
     let running: Vec<_> = (1..=2).map(|number| world.simple(PreCommit1, number)).collect();
-    let mut blocker = world.simple(AddPiece, 3);
+    let blocker = world.simple(AddPiece, 3);
     let big = pc2_due_after(&mut world, HOUR);
     world.tick_at(HOUR);
     assert_eq!(world.on(big), None);
-    // 34 threads, 32 for the due one: two more may run beside it, and not a third.
+    // 36 threads, 32 for the due one, which waits for the first PC1: two more may run beside it, and not a third.
     let beside: Vec<_> = (4..=6).map(|number| world.simple(AddPiece, number)).collect();
     assert_eq!(world.bound_of(&beside), [true, true, false]);
-    world.finish(std::mem::replace(&mut blocker, beside[2]));
+    assert_eq!(waits_for(&world), [running[0]]);
     assert_eq!(world.on(big), None);
     world.finish(running[0]);
-    world.finish(running[1]);
     assert!(world.on(big).is_some(), "it did not have to wait for those that came after");
+    assert!(world.on(blocker).is_some() && world.on(running[1]).is_some());
+}
+
+fn took(task: TaskType, millis: u64) -> KindDuration {
+    KindDuration { task, proof: proof(), millis: Millis::new(millis) }
+}
+
+fn reservation(world: &World) -> ReservationUse {
+    let reservations = world.sched.snapshot().reservations;
+    assert_eq!(reservations.len(), 1, "{reservations:?}");
+    reservations[0].clone()
+}
+
+fn waits_for(world: &World) -> Vec<TaskId> {
+    reservation(world).waits_for.iter().map(|attempt| attempt.task).collect()
+}
+
+const MINUTE: u64 = HOUR / 60;
+
+/// PC1 takes three hours, AP ten minutes, FIN a minute; a PC1 runs, and a PC2 that needs all threads is due after an hour.
+fn kept() -> (World, TaskId, TaskId) {
+    let mut world = World::new();
+    let durations = vec![took(PreCommit1, 3 * HOUR), took(AddPiece, 10 * MINUTE), took(Finalize, MINUTE)];
+    world.worker(1, WorkerProfile { durations, ..decent(&[AddPiece, PreCommit1, PreCommit2, Finalize]) });
+    let long = world.simple(PreCommit1, 1);
+    let big = pc2_due_after(&mut world, HOUR);
+    world.tick_at(HOUR);
+    (world, long, big)
+}
+
+#[test]
+fn what_is_over_in_time_may_pass() {
+    let (mut world, long, big) = kept();
+    let start_by = 1 + 3 * HOUR;
+    let kept = reservation(&world);
+    assert_eq!((kept.made_at, kept.start_by), (Millis::new(HOUR), Millis::new(start_by)));
+    assert_eq!(waits_for(&world), [long]);
+
+    world.tick_at(start_by - 10 * MINUTE);
+    let in_time = world.simple(AddPiece, 2);
+    assert!(world.on(in_time).is_some());
+    assert_eq!(waits_for(&world), [long, in_time]);
+    world.tick_at(start_by - 10 * MINUTE + 1);
+    let late = world.simple(AddPiece, 3);
+    assert_eq!(world.on(late), None, "it would end a millisecond too late");
+    assert!(world.why(late).contains("is kept for PC2 of sector 99, which is due"), "{}", world.why(late));
+    world.end(in_time, sched::Outcome::Failed);
+    assert_eq!((world.on(late), waits_for(&world)), (None, vec![long]));
+    world.finish(long);
+    assert!(world.on(big).is_some());
+    assert_eq!(world.sched.snapshot().reservations, []);
+}
+
+#[test]
+fn nothing_long_passes_a_reservation_whose_time_has_come() {
+    let (mut world, long, big) = kept();
+    let start_by = 1 + 3 * HOUR;
+    let mut passing = Vec::new();
+    for round in 0..20 {
+        world.tick_at(HOUR + round * 10 * MINUTE);
+        passing.push(world.simple(AddPiece, 100 + round));
+        // They all run twice as long as they should.
+        if round % 2 == 1 {
+            let old = passing.remove(0);
+            if world.on(old).is_some() {
+                world.finish(old);
+            }
+        }
+    }
+    assert!(world.now.get() > start_by);
+    assert_eq!(reservation(&world).start_by, Millis::new(start_by), "it is not put off");
+    assert_eq!(world.on(*passing.last().expect("twenty were submitted")), None);
+    let light = world.simple(Finalize, 7);
+    assert!(world.on(light).is_some(), "what costs nothing passes while something long is waited for");
+    world.finish(long);
+    let bound: Vec<_> = passing.iter().copied().filter(|task| world.on(*task).is_some()).collect();
+    for task in bound {
+        assert_eq!(world.on(big), None);
+        world.finish(task);
+    }
+    assert!(world.on(big).is_some(), "it starts with the end of the last that had passed");
+}
+
+#[test]
+fn the_worker_that_is_free_first_is_kept_not_the_least_used() {
+    let mut world = World::new();
+    let durations = vec![took(PreCommit1, 3 * HOUR), took(AddPiece, 10 * MINUTE)];
+    let profile = WorkerProfile { durations, ..decent(&[AddPiece, PreCommit1, PreCommit2]) };
+    let slow = world.worker(1, profile.clone());
+    let first = world.simple(PreCommit1, 1);
+    assert_eq!(world.on(first), Some(slow));
+    let fast = world.worker(2, WorkerProfile { tasks: vec![AddPiece, PreCommit2], ..profile });
+    let pieces: Vec<_> = (2..5).map(|number| world.simple(AddPiece, number)).collect();
+    assert!(pieces.iter().filter(|task| world.on(**task) == Some(fast)).count() > 0);
+    pc2_due_after(&mut world, MINUTE);
+    world.tick_at(MINUTE);
+    assert_eq!(reservation(&world).worker, fast, "its tasks are over in minutes");
+}
+
+#[test]
+fn facts_that_turn_against_a_reservation_make_it_anew() {
+    let (mut world, long, big) = kept();
+    let before = reservation(&world);
+    let attempt = AttemptId { task: TaskId::new(500), attempt: 1 };
+    world.tick_at(2 * HOUR);
+    let request = request(PreCommit1, 50);
+    world.send(Event::Adopt { attempt, worker: key(1), request, holds: vec![] });
+    let after = reservation(&world);
+    assert_eq!((before.made_at, before.start_by), (Millis::new(HOUR), Millis::new(1 + 3 * HOUR)));
+    assert_eq!((after.made_at, after.start_by), (Millis::new(2 * HOUR), Millis::new(5 * HOUR)));
+    world.finish(long);
+    assert_eq!(world.on(big), None);
+    world.send(Event::Ended { attempt, outcome: sched::Outcome::Finished });
+    assert!(world.on(big).is_some());
 }
 
 #[test]

@@ -1,0 +1,41 @@
+//! What every reservation promises, checked from one snapshot to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sched::{Millis, ReservationUse, Snapshot, WorkerKey};
+use sealtasks::TaskId;
+use sealtasks::TaskType::{Commit1, Fetch, Finalize};
+
+/// The reservations of the last snapshot.
+#[derive(Default)]
+pub struct Promises(BTreeMap<(TaskId, WorkerKey, Millis), ReservationUse>);
+
+impl Promises {
+    /// A task that waits for nothing any more has started; a promised start is not put off; nothing long is let past once
+    /// its time has come.
+    pub fn check(&mut self, snapshot: &Snapshot) {
+        let bound: BTreeMap<_, _> = snapshot.bound.iter().map(|bound| (bound.attempt, bound.kind)).collect();
+        let is_long = |attempt| !matches!(bound.get(attempt), Some(Commit1 | Finalize | Fetch));
+        let mut now = BTreeMap::new();
+        for kept in &snapshot.reservations {
+            let waits = snapshot.waiting.iter().any(|queued| queued.task == kept.task);
+            assert!(
+                !waits || !kept.waits_for.is_empty(),
+                "it waits for nothing and has not started: {kept:?}"
+            );
+            assert!(kept.waits_for.iter().all(|attempt| bound.contains_key(attempt)), "{kept:?}");
+            let name = (kept.task, kept.worker, kept.made_at);
+            if let Some(before) = self.0.get(&name).filter(|_| kept.made_at < snapshot.now) {
+                assert_eq!(before.start_by, kept.start_by, "it was put off");
+                let known: BTreeSet<_> = before.waits_for.iter().collect();
+                let mut new = kept.waits_for.iter().filter(|attempt| !known.contains(attempt)).peekable();
+                if snapshot.now > kept.start_by && new.peek().is_some() {
+                    assert!(!new.any(is_long), "something long was let past: {before:?}, then {kept:?}");
+                    assert!(kept.waits_for.iter().any(is_long), "nothing long was waited for: {kept:?}");
+                }
+            }
+            now.insert(name, kept.clone());
+        }
+        self.0 = now;
+    }
+}
