@@ -9,6 +9,7 @@ mod executor_settings;
 mod exit;
 mod proof_params;
 mod show;
+mod simulate;
 mod task_selection;
 mod verifier;
 
@@ -53,6 +54,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Params(command) => commands::params::params(command).await,
         Command::Exec(_) => unreachable!("executors run before this"),
         Command::Dev(args) => dev::run(args).await,
+        Command::Simulate(args) => commands::simulate::simulate(args),
         Command::Info(args) => commands::operate::info(&Connection::discover(&repo)?, *args).await,
         Command::Pledge(args) => commands::operate::pledge(&Connection::discover(&repo)?, args).await,
         Command::Find(args) => commands::storage::find(&Connection::discover(&repo)?, args).await,

@@ -2,6 +2,7 @@
 
 mod manager;
 mod operate;
+mod simulate;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -11,6 +12,7 @@ pub use operate::{
     FindArgs, ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, StorageAttachArgs,
     StorageCommand, WorkersCommand,
 };
+pub use simulate::{SchedulerKind, SimulateArgs};
 pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};
 
 /// Sector-storage manager for Filecoin storage providers: decides which machine runs which sealing task, knows where
@@ -67,6 +69,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Seal test sectors here and now: a manager and two workers, nothing to configure.
     Dev(DevArgs),
+    /// Plan a cluster's capacity: run a description of it through the scheduler in virtual time.
+    Simulate(SimulateArgs),
     /// The miner, its workers and its sectors at a glance.
     #[command(after_help = "Example:\n  sealyard info")]
     Info(ListArgs),

@@ -7,6 +7,7 @@ pub mod init;
 pub mod operate;
 pub mod params;
 pub mod run;
+pub mod simulate;
 pub mod storage;
 pub mod version;
 pub mod worker;
