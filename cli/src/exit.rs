@@ -34,6 +34,8 @@ pub enum Code {
     NotBuilt = 12,
     /// A task or a proof failed.
     Sealing = 13,
+    /// Nothing is known of what was asked about.
+    Unknown = 14,
 }
 
 /// A failure on its way to the terminal: `error[CODE]: text`, the causes, and what to do.

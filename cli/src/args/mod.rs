@@ -1,5 +1,6 @@
 //! The command line: every command, its flags, an example in each `--help`.
 
+mod explain;
 mod manager;
 mod operate;
 mod simulate;
@@ -7,6 +8,7 @@ mod worker;
 
 use clap::{Parser, Subcommand};
 
+pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, InitArgs, Perm, RunArgs};
 pub use operate::{
     FindArgs, ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, StorageAttachArgs,
@@ -23,7 +25,8 @@ pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};
     after_help = "Start here:\n  sealyard dev                      watch two sectors being sealed, no configuration\n  \
     sealyard init --actor t01000      make a manager's repo\n  sealyard run                      start the manager\n\n\
     Exit codes: 0 done, 1 failed, 2 usage, 3 repo, 4 listen address, 5 manager unreachable, 6 token, 7 dial-back, \
-    8 version, 9 setting, 10 storage path, 11 parameters, 12 not built, 13 sealing or proof failed."
+    8 version, 9 setting, 10 storage path, 11 parameters, 12 not built, 13 sealing or proof failed, \
+    14 nothing is known of what was named."
 )]
 pub struct Cli {
     /// The manager's repo.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::{SchedDiagArgs, WhyArgs};
+
 /// Flags that every listing has.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct ListArgs {
@@ -46,6 +48,13 @@ pub enum SealingCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Why a sector or a piece of its work does not go on, and what would change it.
+    Why(WhyArgs),
+    /// What the scheduler holds: the queue in its order, and what each worker has.
+    SchedDiag(SchedDiagArgs),
+    /// How long tasks took on each worker, and how fast it fetches.
+    #[command(after_help = "Example:\n  sealyard sealing durations")]
+    Durations(ListArgs),
     /// End an attempt, on its worker too; its sector then waits for `sectors retry`.
     Abort(AbortArgs),
 }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod daemon;
 pub mod exec;
+pub mod explain;
 pub mod init;
 pub mod operate;
 pub mod params;

@@ -25,6 +25,9 @@ pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outco
     match command {
         SealingCommand::Workers(args) => list_workers(connection, *args).await,
         SealingCommand::Jobs { all, json } => jobs(connection, *all, *json).await,
+        SealingCommand::Why(args) => super::explain::why(connection, args).await,
+        SealingCommand::SchedDiag(args) => super::explain::sched_diag(connection, args).await,
+        SealingCommand::Durations(args) => super::explain::durations(connection, *args).await,
         SealingCommand::Abort(args) => abort(connection, &args.what).await,
     }
 }

@@ -2,14 +2,18 @@
 
 mod bars;
 mod jobs;
+mod schedule;
 mod sectors;
 mod storage;
+mod why;
 mod workers;
 
 pub use bars::{age, bar, bytes, clock};
 pub use jobs::print_jobs;
+pub use schedule::{print_durations, print_schedule};
 pub use sectors::{print_sector, print_sectors, state_of};
 pub use storage::{find, print_find, print_storage};
+pub use why::print_explanation;
 pub use workers::print_workers;
 
 use crate::exit::{Code, Failure, Outcome};
