@@ -8,6 +8,7 @@
 
 mod advice;
 mod attempts;
+mod diagnostics;
 mod explain;
 mod fleet;
 mod input;

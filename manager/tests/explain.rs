@@ -5,6 +5,7 @@ mod world;
 use rpc::api::PledgeOptions;
 use rpc::explain::{Explanation, WaitsFor};
 use sealtasks::TaskType;
+use serde_json::json;
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{World, world};
 
@@ -120,4 +121,30 @@ async fn the_schedule_lists_the_queue_in_order_and_says_what_it_leaves_off() {
     assert_eq!(view.name, "A");
     assert!(view.running.iter().any(|held| held.kind == TaskType::AddPiece), "{view:?}");
     assert!(held.queue.is_empty());
+}
+
+#[tokio::test]
+async fn the_diagnosis_has_lotus_s_keys_with_null_for_empty_lists() {
+    let world = world().await;
+    let empty = world.api.sched_diag(true).await.expect("a diagnosis");
+    let nothing = json!({
+        "SchedInfo": { "Requests": null, "OpenWindows": null },
+        "ReturnedWork": null, "Waiting": null, "CallToWork": {}, "EarlyRet": null,
+    });
+    assert_eq!(empty, nothing);
+
+    let a = worker("A", 1, ALL);
+    a.script("AP", Behaviour::Hold);
+    world.join(&a).await;
+    pledge(&world).await;
+    let taken = a.call_of("AP").await;
+    let call = taken.call.to_string();
+    let told = loop {
+        let told = world.api.sched_diag(false).await.expect("a diagnosis");
+        if !told["CallToWork"][&call].is_null() {
+            break told;
+        }
+    };
+    let work = r#"seal/v0/addpiece([{"ID":{"Miner":1000,"Number":1},"ProofType":5},{"Task":1}])"#;
+    assert_eq!((&told["CallToWork"][&call], &told["Waiting"]), (&json!(work), &json!([work])));
 }

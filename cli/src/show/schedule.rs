@@ -91,12 +91,12 @@ struct Measured<'a> {
 /// Prints what was measured of each worker.
 pub fn print_durations(workers: &[WorkerView], json: bool) -> Outcome {
     if json {
-        let one = |worker: &WorkerView| Measured {
+        let measured = workers.iter().map(|worker| Measured {
             worker: &worker.name,
             durations: &worker.durations,
             fetches_bytes_per_second: worker.fetches_bytes_per_second,
-        };
-        let measured: Vec<_> = workers.iter().map(|worker| one(worker)).collect();
+        });
+        let measured: Vec<_> = measured.collect();
         return print_json(&measured);
     }
     for worker in workers {

@@ -7,11 +7,9 @@ use rpc::api::{WorkerJob, WorkerStats};
 use rpc::extension::WorkerView;
 use sched::{Snapshot, WorkerUse};
 use sealtasks::{CallId, SectorId, StorageId, TaskId, WorkerId};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::fleet::Worker;
-use super::operator::request_id;
 use super::{Attempt, Driver, Phase};
 
 /// A worker prepared for a task but whose own slot is busy still: Lotus's "prepared".
@@ -66,40 +64,6 @@ impl Driver {
             });
         }
         jobs
-    }
-
-    /// `SealingSchedDiag` in Lotus's shape.
-    pub(crate) fn sched_diag(&self) -> Value {
-        let snapshot = self.sched.snapshot();
-        let queued = snapshot.queue.iter().chain(&snapshot.waiting);
-        let requests: Vec<_> = queued
-            .map(|queued| {
-                json!({
-                    "Sector": { "Miner": queued.sector.id.miner.get(), "Number": queued.sector.id.number.get() },
-                    "TaskType": queued.kind.name(),
-                    "Priority": queued.priority,
-                    "SchedId": request_id(queued.task),
-                })
-            })
-            .collect();
-        let work = |task: TaskId| {
-            self.tasks.get(&task).map_or_else(String::new, |task| {
-                format!("{}({}, task {})", super::sectors::short_code(&task.work), task.sector.id, task.id)
-            })
-        };
-        let calls: BTreeMap<_, _> =
-            self.calls.iter().map(|(call, (attempt, _))| (call.to_string(), work(attempt.task))).collect();
-        let waiting: Vec<_> =
-            self.tasks.values().filter(|task| task.open.is_some()).map(|task| work(task.id)).collect();
-        let early: Vec<_> = self.early.iter().map(|early| early.call.to_string()).collect();
-        let open: Vec<_> = self.workers.keys().map(ToString::to_string).collect();
-        json!({
-            "SchedInfo": { "Requests": requests, "OpenWindows": open },
-            "ReturnedWork": [],
-            "Waiting": waiting,
-            "CallToWork": calls,
-            "EarlyRet": early,
-        })
     }
 
     /// Every worker for people, by name.
