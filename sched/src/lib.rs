@@ -61,7 +61,9 @@ pub use modes::Drain;
 pub use obstacle::{Finding, Obstacle, Relief, TaskName};
 pub use request::{Allocate, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Request};
 pub use shortage::Shortage;
-pub use snapshot::{BoundTask, PathUse, QueuedTask, ReservationUse, Snapshot, Stage, WorkerUse};
+pub use snapshot::{
+    BoundTask, CapUse, MachineUse, PathUse, QueuedTask, ReservationUse, Snapshot, Stage, WorkerUse,
+};
 pub use span::Span;
 pub use why::{LockHolder, Place, StartForecast, Whereabouts, Why, WhyWorker};
 

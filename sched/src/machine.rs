@@ -33,11 +33,11 @@ pub(crate) struct Machine {
 /// What the tasks of several tallies hold together.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    memory_min: u128,
-    memory_max: u128,
-    threads: u128,
+    pub(crate) memory_min: u128,
+    pub(crate) memory_max: u128,
+    pub(crate) threads: u128,
     /// Thousandths per device of the machine.
-    gpus: Vec<u64>,
+    pub(crate) gpus: Vec<u64>,
 }
 
 impl Load {
@@ -60,6 +60,10 @@ impl Load {
 }
 
 impl Machine {
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
     /// Whether there is anybody to share with.
     pub(crate) fn is_shared(&self) -> bool {
         self.members.len() > 1
@@ -121,6 +125,11 @@ impl Machines {
 
     pub(crate) fn get_mut(&mut self, machine: MachineIdx) -> &mut Machine {
         &mut self.all[machine]
+    }
+
+    /// In the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Machine> {
+        self.by_name.values().map(|machine| &self.all[*machine])
     }
 
     fn intern(&mut self, name: &str) -> MachineIdx {

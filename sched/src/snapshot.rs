@@ -2,8 +2,9 @@
 
 use sealtasks::{AttemptId, FileTypes, SealTaskType, SectorRef, StorageId, TaskId, TaskType};
 
+use crate::machine::Machine;
 use crate::task::{Phase, State};
-use crate::{GpuShare, Millis, PathBytes, Sched, WorkerKey, WorkerMode};
+use crate::{GpuShare, GroupCap, Millis, PathBytes, Sched, WorkerKey, WorkerMode};
 
 /// Everything that waits, runs and is held. Values, detached from the scheduler.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub bound: Vec<BoundTask>,
     /// Workers, in the order of their keys.
     pub workers: Vec<WorkerUse>,
+    /// Machines that workers name or that have limits, in the order of their names.
+    pub machines: Vec<MachineUse>,
     /// Storage paths that are known.
     pub paths: Vec<PathUse>,
     /// Who holds which worker, in the order of the tasks' ids.
@@ -112,6 +115,40 @@ pub struct WorkerUse {
     pub utilization: u64,
     /// The task that it is kept for.
     pub reserved_for: Option<TaskId>,
+    /// The machine that it says it runs on.
+    pub machine: Option<String>,
+    /// Its own limits on groups of types, and how far they are used.
+    pub caps: Vec<CapUse>,
+}
+
+/// What is charged to all workers of one machine together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineUse {
+    /// The machine.
+    pub machine: String,
+    /// Its workers in the order of their keys, lost ones with attempts included.
+    pub workers: Vec<WorkerKey>,
+    /// RAM charged, in bytes.
+    pub mem_used_min: u128,
+    /// RAM and swap charged, in bytes.
+    pub mem_used_max: u128,
+    /// CPU threads charged.
+    pub cpu_use: u128,
+    /// Thousandths charged of each device.
+    pub gpu_used: Vec<u64>,
+    /// Its limits and how far they are used.
+    pub caps: Vec<CapUse>,
+}
+
+/// A limit on a group of types, and how many of them run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapUse {
+    /// The limit's name.
+    pub name: String,
+    /// How many run.
+    pub running: u64,
+    /// How many may. Fewer than run when it was lowered meanwhile.
+    pub most: u64,
 }
 
 /// A worker that is kept for a task which is due.
@@ -162,7 +199,8 @@ impl Sched {
                 .map(|task| self.queued(task))
                 .collect(),
             bound: tasks.iter().filter_map(|task| self.bound_task(task)).collect(),
-            workers: self.workers.iter().map(|(_, worker)| worker_use(worker)).collect(),
+            workers: self.workers.iter().map(|(slot, worker)| self.worker_use(slot, worker)).collect(),
+            machines: self.machines.iter().map(|machine| self.machine_use(machine)).collect(),
             paths: self.paths.iter().filter_map(path_use).collect(),
             reservations: self
                 .reservations
@@ -208,26 +246,50 @@ impl Sched {
                 .collect(),
         })
     }
-}
 
-fn worker_use(worker: &crate::worker::Worker) -> WorkerUse {
-    WorkerUse {
-        worker: worker.key,
-        host: worker.profile.host.clone(),
-        enabled: worker.enabled,
-        mode: worker.mode,
-        suspect: worker.suspect,
-        lost: worker.lost,
-        mem_used_min: worker.running.memory_min(),
-        mem_used_max: worker.running.memory_max(),
-        cpu_use: worker.running.threads(),
-        gpu_used: (0..worker.capacity.gpus)
-            .map(|device| worker.running.gpus().get(device).copied().unwrap_or(0))
-            .collect(),
-        task_counts: worker.running.counts().collect(),
-        staged_counts: worker.staged.counts().collect(),
-        utilization: worker.running.utilization(&worker.capacity),
-        reserved_for: worker.reservation.as_ref().map(|reservation| reservation.task),
+    fn worker_use(&self, slot: usize, worker: &crate::worker::Worker) -> WorkerUse {
+        WorkerUse {
+            worker: worker.key,
+            host: worker.profile.host.clone(),
+            enabled: worker.enabled,
+            mode: worker.mode,
+            suspect: worker.suspect,
+            lost: worker.lost,
+            mem_used_min: worker.running.memory_min(),
+            mem_used_max: worker.running.memory_max(),
+            cpu_use: worker.running.threads(),
+            gpu_used: (0..worker.capacity.gpus)
+                .map(|device| worker.running.gpus().get(device).copied().unwrap_or(0))
+                .collect(),
+            task_counts: worker.running.counts().collect(),
+            staged_counts: worker.staged.counts().collect(),
+            utilization: worker.running.utilization(&worker.capacity),
+            reserved_for: worker.reservation.as_ref().map(|reservation| reservation.task),
+            machine: worker.profile.machine.clone(),
+            caps: worker.profile.group_caps.iter().map(|cap| self.cap_use(&[slot], cap)).collect(),
+        }
+    }
+
+    fn machine_use(&self, machine: &Machine) -> MachineUse {
+        let load = machine.load();
+        let members: Vec<usize> = machine.members.iter().copied().collect();
+        let mut workers: Vec<_> = members.iter().map(|slot| self.workers.get(*slot).key).collect();
+        workers.sort_unstable();
+        MachineUse {
+            machine: machine.name.clone(),
+            workers,
+            mem_used_min: load.memory_min,
+            mem_used_max: load.memory_max,
+            cpu_use: load.threads,
+            gpu_used: load.gpus.clone(),
+            caps: machine.caps.iter().map(|cap| self.cap_use(&members, cap)).collect(),
+        }
+    }
+
+    fn cap_use(&self, slots: &[usize], cap: &GroupCap) -> CapUse {
+        let counts =
+            slots.iter().map(|slot| self.workers.get(*slot).running.count(|task| cap.tasks.contains(&task)));
+        CapUse { name: cap.name.clone(), running: counts.sum(), most: cap.most.into() }
     }
 }
 

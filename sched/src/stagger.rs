@@ -47,7 +47,10 @@ impl Sched {
             && at <= self.now
         {
             self.staggers.pop_first();
-            self.dirty.insert(slot);
+            // The worker may have gone, and another one may have come in its place: a look too many does no harm.
+            if self.workers.try_get(slot).is_some() {
+                self.dirty.insert(slot);
+            }
             // A reservation may have found nothing because of it.
             self.world += 1;
         }

@@ -11,6 +11,7 @@ mod oracle;
 mod order;
 mod policies;
 mod promises;
+mod recount;
 mod reserve;
 mod stage;
 mod stagger;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sched::{
-    Action, Event, ExistingRule, KindDuration, Locks, Millis, Obstacle, Outcome, Request, Snapshot, Stage,
-    WorkerKey, WorkerProfile,
+    Action, Event, ExistingRule, GroupCap, KindDuration, Locks, Millis, Obstacle, Outcome, Policy, Request,
+    Snapshot, WorkerKey, WorkerMode, WorkerProfile,
 };
 use sealtasks::FileType::{Cache, Sealed};
 use sealtasks::PathType::Sealing;
@@ -16,13 +16,18 @@ use sealtasks::TaskType::{self, AddPiece, Commit1, Commit2, Finalize, PreCommit1
 use sealtasks::{AttemptId, FileTypes, TaskId};
 
 use crate::promises::Promises;
+use crate::recount::{check_caps, check_charges, check_locks, check_machines, check_modes, check_paths};
 use crate::world::{
-    GIB, World, allocate, decent, existing, key, path_facts, proof, request, rows, sector, storage,
+    GIB, World, allocate, decent, existing, key, path_facts, proof, request, sector, storage,
 };
 
 const KINDS: [TaskType; 7] = [AddPiece, PreCommit1, PreCommit2, Commit1, Commit2, Finalize, Unseal];
 const PATHS: [&str; 4] = ["p0", "p1", "p2", "p3"];
-const ROOM: u64 = 1500 * GIB;
+pub const ROOM: u64 = 1500 * GIB;
+/// The workers with these numbers share a machine.
+const MACHINE: std::ops::RangeInclusive<u128> = 1..=3;
+/// Starts of AddPiece are this far apart, on a worker and on its machine.
+const APART: u64 = 20;
 
 /// One step of a history; numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -39,6 +44,10 @@ enum Step {
     Change { number: u128, kinds: u8, paths: u8 },
     Lose(u128),
     Enable(u128, bool),
+    Mode(u128, usize),
+    Suspect(u128, bool),
+    MachineCap(u32),
+    Policy(usize),
     Report(usize, u8),
     Gone(usize),
     Moved { sector: u64, path: usize },
@@ -66,6 +75,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(number, kinds, paths)| Step::Change { number, kinds, paths }),
         1 => worker.clone().prop_map(Step::Lose),
         1 => (worker.clone(), any::<bool>()).prop_map(|(number, enabled)| Step::Enable(number, enabled)),
+        1 => (worker.clone(), 0..4usize).prop_map(|(number, mode)| Step::Mode(number, mode)),
+        1 => (worker.clone(), any::<bool>()).prop_map(|(number, suspect)| Step::Suspect(number, suspect)),
+        1 => (0..4u32).prop_map(Step::MachineCap),
+        1 => (0..5usize).prop_map(Step::Policy),
         2 => (path.clone(), any::<u8>()).prop_map(|(path, covered)| Step::Report(path, covered)),
         1 => path.clone().prop_map(Step::Gone),
         1 => (1..9u64, path).prop_map(|(sector, path)| Step::Moved { sector, path }),
@@ -88,9 +101,13 @@ struct History {
     /// Adopted attempts are there whether they fit or not; while there are any, capacity and locks prove nothing.
     adopted: BTreeSet<TaskId>,
     promises: Promises,
+    /// What ran under each cap before the event.
+    under_caps: BTreeMap<(String, String), u64>,
+    /// The last start of AddPiece on each worker, and on the machine under number 0.
+    starts: BTreeMap<WorkerKey, Millis>,
 }
 
-fn profile(kinds: u8, paths: u8, small: bool) -> WorkerProfile {
+fn profile(number: u128, kinds: u8, paths: u8, small: bool) -> WorkerProfile {
     let chosen = |bits: u8, index: usize| bits >> index & 1 == 1;
     let tasks: Vec<_> =
         KINDS.iter().enumerate().filter(|(at, _)| chosen(kinds, *at)).map(|(_, kind)| *kind).collect();
@@ -106,6 +123,12 @@ fn profile(kinds: u8, paths: u8, small: bool) -> WorkerProfile {
         gpus: vec!["gpu".to_owned()],
         caps: [(AddPiece, 3)].into(),
         durations: durations(),
+        group_caps: vec![GroupCap { name: "own".to_owned(), tasks: [AddPiece, PreCommit1].into(), most: 3 }],
+        pending: chosen(kinds, 7).then(|| (Commit2, "fetching parameters".to_owned())).into_iter().collect(),
+        stagger: [(AddPiece, Millis::new(APART))].into(),
+        bandwidth: [0, 100 << 20, 1 << 30, 0][usize::from(kinds & 3)],
+        machine: MACHINE.contains(&number).then(|| "box".to_owned()),
+        is_local: number == 5,
         mem_physical,
         ..decent(&tasks)
     }
@@ -158,14 +181,31 @@ impl History {
             next_task: 1,
             adopted: BTreeSet::new(),
             promises: Promises::default(),
+            under_caps: BTreeMap::new(),
+            starts: BTreeMap::new(),
         };
         PATHS.iter().for_each(|path| history.send(Event::PathSeen { path: path_facts(path, ROOM) }));
         history
     }
 
+    /// No two starts of AddPiece on one worker or machine are too near each other.
+    fn note_start(&mut self, kind: TaskType, worker: WorkerKey) {
+        let now = self.world.now;
+        let shared = MACHINE.into_iter().any(|number| worker.session == key(number).session);
+        for place in [Some(worker), shared.then(|| key(0))].into_iter().flatten().filter(|_| kind == AddPiece)
+        {
+            let before = self.starts.insert(place, now);
+            let is_apart = |before: Millis| before.get() + APART <= now.get();
+            assert!(before.is_none_or(is_apart), "{place} at {now}, after {before:?}");
+        }
+    }
+
     fn send(&mut self, event: Event) {
         self.world.sched.handle(self.world.now, event);
         while let Some(action) = self.world.sched.poll_action() {
+            if let Action::Start(to) = &action {
+                self.note_start(to.task, to.worker);
+            }
             match action {
                 Action::Start(to) | Action::Stage(to) => {
                     let task = to.attempt.task;
@@ -270,11 +310,13 @@ impl History {
                 self.lives += 1;
                 let worker = WorkerKey { generation: self.lives, ..key(number) };
                 self.live.insert(number, worker);
-                self.send(Event::WorkerUp { worker, profile: profile(kinds, paths, small) });
+                let profile = profile(number, kinds, paths, small);
+                self.send(Event::WorkerUp { worker, profile });
             }
             Step::Change { number, kinds, paths } => {
                 let Some(worker) = self.live.get(&number).copied() else { return };
-                self.send(Event::WorkerChanged { worker, profile: profile(kinds, paths, false) });
+                let profile = profile(number, kinds, paths, false);
+                self.send(Event::WorkerChanged { worker, profile });
             }
             Step::Lose(number) => {
                 let Some(worker) = self.live.remove(&number) else { return };
@@ -283,6 +325,31 @@ impl History {
             Step::Enable(number, enabled) => {
                 let Some(worker) = self.live.get(&number).copied() else { return };
                 self.send(Event::WorkerEnabled { worker, enabled });
+            }
+            Step::Mode(number, mode) => {
+                let Some(worker) = self.live.get(&number).copied() else { return };
+                let modes =
+                    [WorkerMode::Open, WorkerMode::Cordoned, WorkerMode::Draining, WorkerMode::Disabled];
+                self.send(Event::WorkerMode { worker, mode: modes[mode] });
+            }
+            Step::Suspect(number, suspect) => {
+                let Some(worker) = self.live.get(&number).copied() else { return };
+                self.send(Event::WorkerSuspect { worker, suspect });
+            }
+            Step::MachineCap(most) => {
+                let caps =
+                    vec![GroupCap { name: "shared".to_owned(), tasks: [Unseal, Commit2].into(), most }];
+                self.send(Event::MachineCaps { machine: "box".to_owned(), caps });
+            }
+            Step::Policy(policy) => {
+                let policies = [
+                    Policy::Utilization,
+                    Policy::Spread,
+                    Policy::SpreadTasks,
+                    Policy::SpreadQcount,
+                    Policy::Random,
+                ];
+                self.send(Event::PolicySet { policy: policies[policy] });
             }
             Step::Adopt { sector, number } => {
                 let Some(worker) = self.live.get(&number).copied() else { return };
@@ -310,6 +377,9 @@ impl History {
         self.promises.check(&snapshot);
         self.check_places(&snapshot);
         check_charges(&snapshot, self.adopted.is_empty());
+        check_machines(&snapshot, self.adopted.is_empty());
+        self.under_caps = check_caps(&snapshot, &self.under_caps, self.adopted.is_empty());
+        check_modes(&self.world.sched, &snapshot);
         check_locks(&snapshot, self.adopted.is_empty());
         check_paths(&snapshot);
         for queued in &snapshot.queue {
@@ -345,7 +415,8 @@ impl History {
         self.lives += 1;
         let worker = WorkerKey { generation: self.lives, ..key(number) };
         self.live.insert(number, worker);
-        let all = WorkerProfile { mem_physical: 4096 * GIB, cpus: 512, ..profile(u8::MAX, u8::MAX, false) };
+        let all =
+            WorkerProfile { mem_physical: 4096 * GIB, cpus: 512, ..profile(number, 127, u8::MAX, false) };
         self.send(Event::WorkerUp { worker, profile: all });
         for round in 0..10_000 {
             if self.here.is_empty() {
@@ -371,63 +442,6 @@ impl History {
             assert_eq!((worker.reserved_for, worker.gpu_used.iter().sum::<u64>()), (None, 0), "{worker:?}");
         }
         assert!(snapshot.paths.iter().all(|path| path.promised == 0));
-    }
-}
-
-/// Recounts what runs on each worker from the list of bound tasks.
-fn check_charges(snapshot: &Snapshot, within: bool) {
-    let rows = rows();
-    for worker in &snapshot.workers {
-        let running = snapshot
-            .bound
-            .iter()
-            .filter(|bound| bound.worker == worker.worker && bound.stage == Stage::Running);
-        let (mut min, mut max, mut cpu, mut gpus) = (0u128, 0u128, 0u128, vec![0u64; worker.gpu_used.len()]);
-        let mut kinds = BTreeMap::<TaskType, u64>::new();
-        for bound in running {
-            bound.gpus.iter().for_each(|share| gpus[share.device] += share.thousandths);
-            let seen = kinds.entry(bound.kind).or_default();
-            *seen += 1;
-            let Some(row) = rows.iter().find(|row| row.task == bound.kind).map(|row| row.resources) else {
-                continue;
-            };
-            let base = if *seen == 1 { u128::from(row.base_min_memory) } else { 0 };
-            min += u128::from(row.min_memory) + base;
-            max += u128::from(row.max_memory) + base;
-            cpu += row.threads(32, 1) as u128;
-        }
-        assert_eq!((worker.mem_used_min, worker.mem_used_max), (min, max), "{worker:?}");
-        assert_eq!((&worker.cpu_use, &worker.gpu_used), (&cpu, &gpus), "{worker:?}");
-        let counts: Vec<_> = worker.task_counts.iter().map(|(kind, count)| (kind.task, *count)).collect();
-        assert_eq!(counts, kinds.clone().into_iter().collect::<Vec<_>>());
-        if within && worker.worker != key(77) {
-            assert!(gpus.iter().all(|used| *used <= 1000), "{worker:?}");
-            assert!(cpu <= 32 || worker.worker.session == key(77).session, "{worker:?}");
-            assert!(kinds.get(&AddPiece).is_none_or(|count| *count <= 3), "{worker:?}");
-        }
-    }
-}
-
-fn check_locks(snapshot: &Snapshot, within: bool) {
-    for (at, one) in snapshot.bound.iter().enumerate().filter(|_| within) {
-        for other in snapshot.bound[at + 1..].iter().filter(|other| other.sector.id == one.sector.id) {
-            let clash = |a: &sched::BoundTask, b: &sched::BoundTask| {
-                !a.locks_write.intersection(b.locks_write.union(b.locks_read)).is_empty()
-            };
-            assert!(!clash(one, other) && !clash(other, one), "{one:?} against {other:?}");
-        }
-    }
-}
-
-fn check_paths(snapshot: &Snapshot) {
-    let mut promised = BTreeMap::new();
-    for part in snapshot.bound.iter().flat_map(|bound| &bound.space) {
-        *promised.entry(part.path.clone()).or_insert(0u128) += u128::from(part.bytes);
-    }
-    for path in &snapshot.paths {
-        assert_eq!(path.promised, promised.get(&path.path).copied().unwrap_or(0));
-        // Every report of these histories says that all the room is there, so promises never exceed a later report.
-        assert!(path.promised <= u128::from(ROOM), "{path:?}");
     }
 }
 
