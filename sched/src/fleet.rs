@@ -24,6 +24,7 @@ impl Sched {
         self.welcome(slot);
         self.bandwidth_changed(0, bandwidth);
         self.set_machine(slot);
+        self.renew_staggers(slot);
         self.seed_durations(slot);
         self.set_reach(slot, paths);
         self.renew_asks(slot);
@@ -55,6 +56,7 @@ impl Sched {
         self.bandwidth_changed(self.workers.get(slot).profile.bandwidth, profile.bandwidth);
         self.workers.get_mut(slot).change(profile, is_quiet);
         self.set_machine(slot);
+        self.renew_staggers(slot);
         self.seed_durations(slot);
         if self.workers.get(slot).paths != paths {
             self.set_reach(slot, paths);

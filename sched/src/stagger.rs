@@ -41,6 +41,13 @@ impl Sched {
         }
     }
 
+    /// Sees to it that a worker which came to its machine, or whose spans changed, is looked at again in time.
+    pub(crate) fn renew_staggers(&mut self, slot: usize) {
+        let types = self.workers.get(slot).profile.stagger.keys();
+        let waits: Vec<_> = types.filter_map(|task| self.staggered_until(slot, *task)).collect();
+        self.staggers.extend(waits.into_iter().map(|until| (until, slot)));
+    }
+
     /// Lets workers whose time has come be looked at again.
     pub(crate) fn fire_staggers(&mut self) {
         while let Some((at, slot)) = self.staggers.first().copied()

@@ -375,6 +375,10 @@ impl History {
     fn check(&mut self) {
         let snapshot = self.world.sched.snapshot();
         self.promises.check(&snapshot);
+        // A machine that nobody is on any more is forgotten, with its last starts.
+        if snapshot.machines.iter().all(|machine| machine.workers.is_empty()) {
+            self.starts.remove(&key(0));
+        }
         self.check_places(&snapshot);
         check_charges(&snapshot, self.adopted.is_empty());
         check_machines(&snapshot, self.adopted.is_empty());

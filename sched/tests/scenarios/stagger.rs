@@ -65,6 +65,20 @@ fn starts_are_kept_apart_on_the_whole_machine() {
 }
 
 #[test]
+fn a_worker_that_comes_to_the_machine_later_waits_and_is_woken_too() {
+    let mut world = World::new();
+    let shared = || WorkerProfile { machine: Some("box".to_owned()), ..staggered() };
+    world.worker(1, shared());
+    world.simple(PreCommit1, 1);
+    let second = world.simple(PreCommit1, 2);
+    world.send(Event::WorkerUp { worker: key(2), profile: shared() });
+    world.send(Event::WorkerEnabled { worker: key(1), enabled: false });
+    assert_eq!(world.on(second), None);
+    world.tick_at(10 * MINUTE + 1);
+    assert_eq!(world.on(second), Some(key(2)));
+}
+
+#[test]
 fn a_promoted_task_starts_too() {
     let mut world = World::new();
     let path = path_facts("own", 2000 * GIB);
