@@ -5,7 +5,8 @@ mod world;
 use manager::state::Throughput;
 use rpc::api::PledgeOptions;
 use sealtasks::TaskType;
-use world::fake_worker::{FETCHED, FakeWorker, Plan};
+use serde_json::json;
+use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
 use world::world;
 
 const FIRST: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
@@ -39,6 +40,20 @@ async fn work_and_fetches_are_measured_by_name_and_told_of_a_worker_s_next_life(
     assert_eq!(view.fetches_bytes_per_second, FETCHED * 1000);
     let pc2 = view.durations.iter().find(|duration| duration.task == TaskType::PreCommit2).expect("PC2");
     assert_eq!((pc2.count, pc2.mean_ms, pc2.size.to_string().as_str()), (1, 1, "2KiB"));
+
+    // What was measured before is what the scheduler expects now.
+    a.script("PC1", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge(PledgeOptions::default()).await.expect("a sector");
+    let taken = std::iter::repeat_with(|| a.call_of("PC1"));
+    for call in taken {
+        if call.await.call.sector.number.get() == 2 {
+            break;
+        }
+    }
+    let told = world.api.why("2".parse().expect("a sector")).await.expect("an explanation");
+    let takes = &told.task.expect("a task").scheduler["takes"];
+    assert_eq!(*takes, json!({ "millis": 1, "source": "worker" }));
 }
 
 #[tokio::test]

@@ -25,6 +25,10 @@ pub struct Explanation {
     pub waits_for: WaitsFor,
     /// The same in one sentence, with names and numbers.
     pub summary: String,
+    /// Since when its task is wanted, when it is due, how long it takes, what goes before it and when it may start, in
+    /// words; empty where it has no waiting task.
+    #[serde(default)]
+    pub prospects: String,
     /// What would change it, where somebody can; else empty.
     #[serde(default)]
     pub change: String,
@@ -135,7 +139,8 @@ pub struct Schedule {
     pub now_ms: u64,
     /// Tasks by where they are: `queued`, `locked`, `delayed`, `reserved`, `staged`, `running`.
     pub counts: BTreeMap<String, u64>,
-    /// Tasks without a worker, in the order in which they would be placed; those that cannot be placed come last.
+    /// Tasks without a worker: those for which one is kept, then the queue in its order, then those that wait for a lock
+    /// or a time.
     pub queue: Vec<QueuedView>,
     /// How many more there are.
     pub left_off: u64,

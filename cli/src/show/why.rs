@@ -21,6 +21,9 @@ pub fn print_explanation(told: &Explanation) -> Outcome {
         line(&format!("Attempt {attempt} ({kind}{place}) is over since {ago} ago, {state}{reason}"))?;
     }
     line(&plain(&told.summary))?;
+    if !told.prospects.is_empty() {
+        line(&plain(&told.prospects))?;
+    }
     if told.until_ms > 0 {
         line(&format!("Not before: {} UTC", clock(told.until_ms)))?;
     }

@@ -21,13 +21,15 @@ use crate::answers::last_error;
 struct Reason {
     waits_for: WaitsFor,
     summary: String,
+    prospects: String,
     change: String,
     until_ms: u64,
 }
 
 impl Reason {
     fn new(waits_for: WaitsFor, summary: impl Into<String>, change: impl Into<String>) -> Self {
-        Self { waits_for, summary: summary.into(), change: change.into(), until_ms: 0 }
+        let (summary, change) = (summary.into(), change.into());
+        Self { waits_for, summary, prospects: String::new(), change, until_ms: 0 }
     }
 }
 
@@ -76,6 +78,7 @@ impl Driver {
             now_ms: self.now_ms(),
             waits_for: reason.waits_for,
             summary: reason.summary,
+            prospects: reason.prospects,
             change: reason.change,
             until_ms: reason.until_ms,
             last_error: last_error(&known.record),
@@ -134,7 +137,9 @@ impl Driver {
             _ => 0,
         };
         let alone = Why { workers: Vec::new(), ..why.clone() }.to_string();
-        Reason { until_ms, ..Reason::new(waits_for, alone.replace('\n', "; "), change) }
+        let (summary, prospects) = alone.split_once('\n').unwrap_or((&alone, ""));
+        let prospects = prospects.to_owned();
+        Reason { until_ms, prospects, ..Reason::new(waits_for, without_session(summary, why), change) }
     }
 
     fn task_facts(&self, task: &Task, why: Option<Why>) -> TaskFacts {
@@ -263,6 +268,18 @@ fn call_of(open: &Attempt) -> Option<String> {
         Phase::Held(_, call) => Some(call.to_string()),
         Phase::Calling(_) | Phase::Ready => None,
     }
+}
+
+/// The sentence without the workers' sessions, which stand beside their names; programs find them in the facts.
+fn without_session(sentence: &str, why: &Why) -> String {
+    let named = match &why.whereabouts {
+        Whereabouts::Reserved { worker, .. }
+        | Whereabouts::Staged { worker, .. }
+        | Whereabouts::Running { worker, .. } => vec![*worker],
+        Whereabouts::Locked { held_by, .. } => held_by.iter().map(|holder| holder.worker).collect(),
+        Whereabouts::Waiting | Whereabouts::Delayed { .. } => Vec::new(),
+    };
+    named.iter().fold(sentence.to_owned(), |text, worker| text.replace(&format!(" ({worker})"), ""))
 }
 
 /// A value as the keys and values of its JSON form.

@@ -22,7 +22,9 @@ impl Driver {
         let snapshot = self.sched.snapshot();
         let listed = usize::try_from(limit.min(LIMIT_MAX)).unwrap_or(usize::MAX);
         let explained = CHECKS_MAX.checked_div(snapshot.workers.len()).unwrap_or(CHECKS_MAX);
-        let all = snapshot.queue.iter().chain(&snapshot.waiting);
+        let (kept, others): (Vec<_>, Vec<_>) =
+            snapshot.waiting.iter().partition(|queued| queued.reserved.is_some());
+        let all = kept.iter().copied().chain(&snapshot.queue).chain(others);
         let places = (1_u64..).zip(all.clone()).take(listed);
         let queue: Vec<_> =
             places.map(|(place, queued)| self.queued_view(place, queued, explained)).collect();
@@ -33,7 +35,7 @@ impl Driver {
             left_off: u64::try_from(total.saturating_sub(queue.len())).unwrap_or(u64::MAX),
             queue,
             workers: self.holdings(&snapshot),
-            reservations: all.filter_map(|queued| self.reservation_view(queued)).collect(),
+            reservations: kept.into_iter().filter_map(|queued| self.reservation_view(queued)).collect(),
         }
     }
 

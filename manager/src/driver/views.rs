@@ -128,14 +128,14 @@ impl Driver {
         servers
     }
 
-    /// Why waiting tasks wait, and why bound ones may not go on, in words: those of one sector, or the oldest of all.
+    /// Why waiting tasks wait, and why bound ones may not go on, in a few words: those of one sector, or the oldest of all.
+    /// `Sealyard.Why` tells more.
     pub(crate) fn reasons(&self, sector: Option<SectorId>) -> BTreeMap<TaskId, String> {
         let asked =
             || self.tasks.values().filter(|task| sector.is_none_or(|sector| task.sector.id == sector));
         let waiting = asked().filter(|task| task.open.is_none()).take(REASONS_MAX);
-        let why = |task: TaskId| self.sched.why(task).map_or_else(String::new, |why| why.to_string());
         let bound = asked().filter_map(|task| Some((task.id, self.trouble(task.open.as_ref()?)?)));
-        waiting.map(|task| (task.id, why(task.id))).chain(bound).collect()
+        waiting.map(|task| (task.id, self.short_reason(task.id))).chain(bound).collect()
     }
 
     /// What keeps a bound attempt from going on as far as we know; `None` = nothing.

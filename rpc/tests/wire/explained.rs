@@ -22,6 +22,7 @@ pub fn explanation() -> Explanation {
         now_ms: 1_700_000_000_000,
         waits_for: WaitsFor::Worker,
         summary: "PC1 (task:12) waits for a worker".into(),
+        prospects: "wanted since 3m ago".into(),
         change: "give a worker more memory".into(),
         until_ms: 1_700_000_100_000,
         last_error: String::new(),
