@@ -79,7 +79,8 @@ impl Sched {
         for group in 0..self.queue.groups.len() {
             let rank = self.rank(slot, group, kept.as_ref());
             let state = &mut self.queue.groups[group];
-            let before = state.ranks[slot];
+            // A slot whose worker has gone may be named by a timer, and a group that is newer does not know it.
+            let Some(before) = state.ranks.get(slot).copied() else { continue };
             if before == rank {
                 continue;
             }

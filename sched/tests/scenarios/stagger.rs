@@ -166,3 +166,18 @@ fn small_tasks_are_never_stuck_behind_long_ones() {
         }
     }
 }
+
+#[test]
+fn a_worker_that_went_before_its_next_start_was_due_is_not_looked_at_again() {
+    let mut world = World::new();
+    world.tick_at(MINUTE);
+    world.worker(1, staggered());
+    let first = world.simple(PreCommit1, 1);
+    world.send(Event::WorkerLost { worker: key(1) });
+    world.finish(first);
+    // A type that nobody had asked for while the worker was here.
+    let late = world.simple(Commit2, 2);
+    world.tick_at(12 * MINUTE);
+    world.worker(2, decent(&[Commit2]));
+    assert_eq!(world.on(late), Some(key(2)));
+}
