@@ -132,11 +132,12 @@ impl Sched {
         }
         let task = &self.tasks[&id];
         let (Some(binding), Some(end)) = (task.binding(), self.estimated_end(task)) else { return };
-        let (attempt, is_light, now) = (binding.attempt, binding.charge.is_light(), self.now);
+        // Whoever was let past ends in time or costs nothing; an adopted attempt was there before anybody was asked.
+        let (attempt, is_adopted, now) = (binding.attempt, !binding.is_measured, self.now);
         if let Some(reservation) = &mut self.workers.get_mut(holder).reservation {
             reservation.waits_for.insert(attempt);
-            if end > reservation.start_by && !is_light {
-                (reservation.start_by, reservation.made_at) = (end, now);
+            if is_adopted {
+                (reservation.start_by, reservation.made_at) = (reservation.start_by.max(end), now);
             }
         }
     }

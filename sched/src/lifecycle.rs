@@ -224,6 +224,7 @@ impl Sched {
         self.attach(at, slot, (attempt, Phase::Running), parts, 0);
         let (_, binding) = self.bound(attempt, "Adopt")?;
         (binding.accepted, binding.cancelled, binding.is_measured) = (true, cancelled, false);
+        self.note_passing(slot, id);
         if let Some(left) = left {
             self.drop_if_gone(left);
         }
@@ -251,6 +252,7 @@ impl Sched {
         let mut plan = self.name_paths(&self.queue.class(task.class).key, draft);
         self.note_given(slot, task.group);
         self.attach(at, slot, (attempt, phase), draft.room().collect(), draft.moved);
+        self.note_passing(slot, attempt.task);
         let task = &self.tasks[at];
         if let (Some(binding), Phase::Running) = (task.binding(), phase) {
             plan.gpus = binding.charge.gpus().to_vec();
@@ -309,7 +311,6 @@ impl Sched {
         let (sector, locks) = (task.sector_at, task.locks);
         self.dirty.insert(slot);
         self.retime(at);
-        self.note_passing(slot, id);
         if !locks.is_empty() {
             self.recheck_locks(sector);
         }

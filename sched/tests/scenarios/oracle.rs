@@ -201,6 +201,11 @@ impl History {
     }
 
     fn send(&mut self, event: Event) {
+        let has_turned = match event {
+            Event::Adopt { .. } | Event::WorkerChanged { .. } | Event::MachineCaps { .. } => true,
+            Event::WorkerUp { .. } | Event::WorkerLost { .. } => true,
+            _ => false,
+        };
         self.world.sched.handle(self.world.now, event);
         while let Some(action) = self.world.sched.poll_action() {
             if let Action::Start(to) = &action {
@@ -222,7 +227,9 @@ impl History {
                 Action::Abort { .. } | Action::Refused { .. } | Action::WakeAt { .. } => {}
             }
         }
-        self.check();
+        let snapshot = self.world.sched.snapshot();
+        self.promises.check(&snapshot, has_turned);
+        self.check(&snapshot);
     }
 
     fn end(&mut self, attempt: AttemptId, outcome: Outcome) {
@@ -372,20 +379,18 @@ impl History {
         }
     }
 
-    fn check(&mut self) {
-        let snapshot = self.world.sched.snapshot();
-        self.promises.check(&snapshot);
+    fn check(&mut self, snapshot: &Snapshot) {
         // A machine that nobody is on any more is forgotten, with its last starts.
         if snapshot.machines.iter().all(|machine| machine.workers.is_empty()) {
             self.starts.remove(&key(0));
         }
-        self.check_places(&snapshot);
-        check_charges(&snapshot, self.adopted.is_empty());
-        check_machines(&snapshot, self.adopted.is_empty());
-        self.under_caps = check_caps(&snapshot, &self.under_caps, self.adopted.is_empty());
-        check_modes(&self.world.sched, &snapshot);
-        check_locks(&snapshot, self.adopted.is_empty());
-        check_paths(&snapshot);
+        self.check_places(snapshot);
+        check_charges(snapshot, self.adopted.is_empty());
+        check_machines(snapshot, self.adopted.is_empty());
+        self.under_caps = check_caps(snapshot, &self.under_caps, self.adopted.is_empty());
+        check_modes(&self.world.sched, snapshot);
+        check_locks(snapshot, self.adopted.is_empty());
+        check_paths(snapshot);
         for queued in &snapshot.queue {
             let why = self.world.sched.why(queued.task).expect("a queued task is here");
             for worker in why.workers {

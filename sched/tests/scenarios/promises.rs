@@ -13,7 +13,8 @@ pub struct Promises(BTreeMap<(TaskId, WorkerKey, Millis), ReservationUse>);
 impl Promises {
     /// A task that waits for nothing any more has started; a promised start is not put off; nothing long is let past once
     /// its time has come.
-    pub fn check(&mut self, snapshot: &Snapshot) {
+    /// `has_turned`: whether facts have turned against it since, which alone makes one anew.
+    pub fn check(&mut self, snapshot: &Snapshot, has_turned: bool) {
         let bound: BTreeMap<_, _> = snapshot.bound.iter().map(|bound| (bound.attempt, bound.kind)).collect();
         let is_long = |attempt| !matches!(bound.get(attempt), Some(Commit1 | Finalize | Fetch));
         let mut now = BTreeMap::new();
@@ -28,6 +29,9 @@ impl Promises {
             );
             assert!(kept.waits_for.iter().all(|attempt| bound.contains_key(attempt)), "{kept:?}");
             let name = (kept.task, kept.worker, kept.made_at);
+            let same = (kept.task, kept.worker, Millis::ZERO)..=(kept.task, kept.worker, snapshot.now);
+            let anew = self.0.range(same).any(|(before, _)| *before != name);
+            assert!(has_turned || !anew, "made anew for no reason: {kept:?}");
             if let Some(before) = self.0.get(&name).filter(|_| kept.made_at < snapshot.now) {
                 assert_eq!(before.start_by, kept.start_by, "it was put off");
                 let known: BTreeSet<_> = before.waits_for.iter().collect();

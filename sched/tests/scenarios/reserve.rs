@@ -1,10 +1,10 @@
 //! Tasks that have waited too long.
 
 use sched::{Event, KindDuration, Millis, ReservationUse, WorkerProfile};
-use sealtasks::TaskType::{self, AddPiece, Finalize, PreCommit1, PreCommit2};
+use sealtasks::TaskType::{self, AddPiece, Commit1, Finalize, PreCommit1, PreCommit2};
 use sealtasks::{AttemptId, TaskId};
 
-use crate::world::{HOUR, World, decent, key, proof, request};
+use crate::world::{GIB, HOUR, World, decent, key, proof, request};
 
 fn pc2_due_after(world: &mut World, limit: u64) -> TaskId {
     let mut request = request(PreCommit2, 99);
@@ -100,7 +100,7 @@ fn what_is_over_in_time_may_pass() {
     world.tick_at(start_by - 10 * MINUTE);
     let in_time = world.simple(AddPiece, 2);
     assert!(world.on(in_time).is_some());
-    assert_eq!(waits_for(&world), [long, in_time]);
+    assert_eq!((waits_for(&world), reservation(&world).made_at), (vec![long, in_time], Millis::new(HOUR)));
     world.tick_at(start_by - 10 * MINUTE + 1);
     let late = world.simple(AddPiece, 3);
     assert_eq!(world.on(late), None, "it would end a millisecond too late");
@@ -156,6 +156,52 @@ fn the_worker_that_is_free_first_is_kept_not_the_least_used() {
     pc2_due_after(&mut world, MINUTE);
     world.tick_at(MINUTE);
     assert_eq!(reservation(&world).worker, fast, "its tasks are over in minutes");
+}
+
+#[test]
+fn a_worker_that_becomes_smaller_makes_its_reservation_anew() {
+    let mut world = World::new();
+    let durations = vec![took(PreCommit1, 3 * HOUR), took(AddPiece, 9 * HOUR)];
+    let profile = WorkerProfile { cpus: 34, durations, ..decent(&[AddPiece, PreCommit1, PreCommit2]) };
+    world.worker(1, profile.clone());
+    let long = world.simple(PreCommit1, 1);
+    let pieces = [world.simple(AddPiece, 2), world.simple(AddPiece, 3)];
+    let big = pc2_due_after(&mut world, HOUR);
+    world.tick_at(HOUR);
+    assert_eq!(waits_for(&world), [long]);
+    let same = WorkerProfile { mem_used: 2 * GIB, ..profile.clone() };
+    world.tick_at(2 * HOUR);
+    world.send(Event::WorkerChanged { worker: key(1), profile: same });
+    assert_eq!(reservation(&world).made_at, Millis::new(HOUR), "nothing that matters has changed");
+    let smaller = WorkerProfile { cpus: 33, ..profile };
+    world.send(Event::WorkerChanged { worker: key(1), profile: smaller });
+    let kept = reservation(&world);
+    assert_eq!((kept.made_at, kept.start_by), (Millis::new(2 * HOUR), Millis::new(1 + 9 * HOUR)));
+    assert_eq!(waits_for(&world), [long, pieces[0]]);
+    world.finish(long);
+    assert_eq!(world.on(big), None);
+    world.finish(pieces[0]);
+    assert!(world.on(big).is_some());
+}
+
+#[test]
+fn a_stream_of_tasks_that_cost_nothing_does_not_hold_up_a_due_one() {
+    let mut world = World::new();
+    let durations = vec![took(AddPiece, HOUR), took(Commit1, MINUTE)];
+    let tight =
+        WorkerProfile { mem_physical: 17 * GIB, durations, ..decent(&[AddPiece, Commit1, PreCommit2]) };
+    world.worker(1, tight);
+    let long = world.simple(AddPiece, 1);
+    let big = pc2_due_after(&mut world, MINUTE);
+    world.tick_at(2 * HOUR);
+    let light = world.simple(Commit1, 2);
+    assert!(world.on(light).is_some(), "the long one is late: nobody is held up");
+    world.finish(long);
+    assert_eq!((world.on(big), waits_for(&world)), (None, vec![light]), "memory is that short");
+    let next = world.simple(Commit1, 3);
+    assert_eq!(world.on(next), None, "or they would never end");
+    world.finish(light);
+    assert!(world.on(big).is_some());
 }
 
 #[test]
