@@ -201,11 +201,7 @@ impl History {
     }
 
     fn send(&mut self, event: Event) {
-        let has_turned = match event {
-            Event::Adopt { .. } | Event::WorkerChanged { .. } | Event::MachineCaps { .. } => true,
-            Event::WorkerUp { .. } | Event::WorkerLost { .. } => true,
-            _ => false,
-        };
+        let has_turned = Promises::turned_by(&event);
         self.world.sched.handle(self.world.now, event);
         while let Some(action) = self.world.sched.poll_action() {
             if let Action::Start(to) = &action {

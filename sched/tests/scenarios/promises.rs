@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sched::{Millis, QueuedTask, ReservationUse, Snapshot, WorkerKey};
+use sched::{Event, Millis, QueuedTask, ReservationUse, Snapshot, WorkerKey};
 use sealtasks::TaskId;
 use sealtasks::TaskType::{AddPiece, Commit1, Fetch, Finalize};
 
@@ -11,6 +11,18 @@ use sealtasks::TaskType::{AddPiece, Commit1, Fetch, Finalize};
 pub struct Promises(BTreeMap<(TaskId, WorkerKey, Millis), ReservationUse>);
 
 impl Promises {
+    /// Whether this may turn facts against a reservation.
+    pub fn turned_by(event: &Event) -> bool {
+        matches!(
+            event,
+            Event::Adopt { .. }
+                | Event::WorkerUp { .. }
+                | Event::WorkerChanged { .. }
+                | Event::WorkerLost { .. }
+                | Event::MachineCaps { .. }
+        )
+    }
+
     /// A task that waits for nothing any more has started; a promised start is not put off; nothing long is let past once
     /// its time has come.
     /// `has_turned`: whether facts have turned against it since, which alone makes one anew.
