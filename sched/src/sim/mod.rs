@@ -6,6 +6,7 @@
 //! of the manager: nothing in here decides where a real task goes.
 
 mod attempts;
+pub mod bound;
 mod cluster;
 mod engine;
 mod files;
@@ -15,6 +16,7 @@ pub mod lotus;
 mod random;
 mod report;
 mod shape;
+pub mod trace;
 mod trouble;
 mod usage;
 mod watch;
