@@ -75,10 +75,12 @@ impl Sched {
         named.filter_map(move |(machine, cap)| {
             let running =
                 self.count(slot, machine, |worker| worker.running.count(|kind| cap.tasks.contains(&kind)));
-            let named = machine.map(|machine| self.machines.get(machine).name.clone());
-            let (name, most) = (cap.name.clone(), u64::from(cap.most));
-            let obstacle = Obstacle::Capped { name, machine: named, running, most };
-            (running >= most).then_some(((machine, cap), obstacle))
+            let most = u64::from(cap.most);
+            // Names are copied only to be told.
+            (running >= most).then(|| {
+                let named = machine.map(|machine| self.machines.get(machine).name.clone());
+                ((machine, cap), Obstacle::Capped { name: cap.name.clone(), machine: named, running, most })
+            })
         })
     }
 

@@ -1,5 +1,6 @@
 //! What the scheduler does, told as stories, and random histories against a slow oracle.
 
+mod checks;
 mod deadline;
 mod files;
 mod life;
