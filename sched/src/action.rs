@@ -118,10 +118,11 @@ pub struct AllocateStep {
     pub bytes: u64,
 }
 
-/// A share of one GPU.
+/// A share of one GPU. A task that asks for 1.5 GPUs gets a whole device and half of another one, never three parts; two
+/// tasks that share a device ask for no more than all of it, whichever of its machine's workers they run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct GpuShare {
-    /// The position of the device in the worker's list.
+    /// The position of the device in the worker's own list, for example what `CUDA_VISIBLE_DEVICES` counts by.
     pub device: usize,
     /// Thousandths of it.
     pub thousandths: u64,

@@ -42,7 +42,8 @@ pub enum Event {
         /// The new deadline.
         deadline: Option<Millis>,
     },
-    /// A worker registered.
+    /// A worker registered. Its earlier lives are lost with it, if they were not yet: what they held stays charged until it
+    /// ends or is adopted. The new life takes over the mode of the last one that is still here.
     WorkerUp {
         /// This life of the worker.
         worker: WorkerKey,
@@ -200,14 +201,16 @@ pub struct WorkerProfile {
     pub group_caps: Vec<GroupCap>,
     /// Types that it was asked to offer and cannot yet, with the reason for people (C2: "fetching parameters, 34 %").
     pub pending: BTreeMap<TaskType, String>,
-    /// The least time between two starts of a type here, so that their peaks do not meet.
+    /// The least time between two starts of a type here and on its machine, so that their peaks do not meet. It counts
+    /// from the instant at which a task gets its slot.
     pub stagger: BTreeMap<TaskType, Millis>,
     /// How long tasks took here so far; the scheduler learns on from there.
     pub durations: Vec<KindDuration>,
-    /// Bytes per second at which it fetches, as measured; 0 = not yet known.
+    /// Bytes per second at which it fetches, as measured; 0 = not yet known: taken for the median of the known ones.
     pub bandwidth: u64,
-    /// The machine it runs on. Workers that name the same one share its memory, CPU threads, GPUs and
-    /// [`Event::MachineCaps`]; `None`: it is alone.
+    /// The machine it runs on. Workers that name the same one share its memory, swap, CPU threads, GPUs and
+    /// [`Event::MachineCaps`]; `None`: it is alone. A machine has the most of each that any of its workers reports. Two of
+    /// them mean the same GPU where position and name are the same.
     pub machine: Option<String>,
     /// Whether only caps limit it. Lotus: `ResourceFiltering = "disabled"`, for the manager's own worker.
     pub ignore_resources: bool,
@@ -244,7 +247,9 @@ pub struct KindDuration {
     pub millis: Millis,
 }
 
-/// What an operator allows a worker.
+/// What an operator allows a worker. What runs goes on in every mode. What is staged goes on too, but for `Disabled`, where
+/// it waits, and is called off when another worker could start it. A reservation is given up where its task may not come.
+/// A file is within reach when a path that holds it is among the worker's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerMode {
@@ -259,20 +264,21 @@ pub enum WorkerMode {
     Disabled,
 }
 
-/// How to choose among workers that a task fits on and that would move equally much.
+/// How to choose among workers that a task fits on and that would take equally long to move its files. Under every policy
+/// but `Random` idle workers go first, and among them remote ones before the manager's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// The least used.
     #[default]
     Utilization,
-    /// The one that was given the fewest tasks.
+    /// The one that was given the fewest tasks since the policy was set; a newcomer counts as the last one that was chosen.
     Spread,
     /// The one that was given the fewest tasks of this type and size.
     SpreadTasks,
     /// The one that holds the fewest tasks, running and staged.
     SpreadQcount,
-    /// Any, by a generator with a given seed.
+    /// Any, each with the same chance, by a generator with a given seed.
     Random,
 }
 

@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::queue::ClassKey;
 use crate::task::{Phase, State};
 use crate::worker::Worker;
-use crate::{Obstacle, Refusal, Sched, WorkerKey, WorkerMode};
+use crate::{Millis, Obstacle, Refusal, Sched, WorkerKey, WorkerMode};
 
 /// What is left on a worker, for whoever waits for it to be empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +39,10 @@ pub struct Drain {
     pub only_here: Vec<TaskId>,
     /// How many waiting tasks read a file within its reach, those of `only_here` included.
     pub within_reach: usize,
+    /// When all that is bound there should be over, by estimates, if nothing else is started there.
+    pub quiet_at: Millis,
+    /// When it should be empty at the latest: as if all of `only_here` followed, one after another.
+    pub empty_by: Millis,
 }
 
 impl Drain {
@@ -76,7 +80,11 @@ impl Sched {
                 only_here.push(task.id);
             }
         }
-        Some(Drain { worker: key, mode: worker.mode, running, staged, only_here, within_reach })
+        let quiet_at = self.quiet_at(key)?;
+        let takes = |id: &TaskId| self.estimate_in(worker, self.tasks[id].seal_task()).millis;
+        let empty_by = only_here.iter().map(takes).fold(quiet_at, Millis::after);
+        let mode = worker.mode;
+        Some(Drain { worker: key, mode, running, staged, only_here, within_reach, quiet_at, empty_by })
     }
 
     fn is_only_place(&self, key: &ClassKey, group: usize, slot: usize) -> bool {

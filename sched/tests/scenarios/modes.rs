@@ -177,11 +177,13 @@ fn drain_tells_what_is_left() {
     assert_eq!((left.running.as_slice(), left.staged.is_empty()), (&[attempt][..], true));
     assert_eq!((left.only_here.as_slice(), left.mode), (&[bound_here][..], WorkerMode::Draining));
     assert_eq!((left.within_reach, left.is_done()), (2, false), "the other one could go elsewhere");
+    assert!(world.now < left.quiet_at && left.quiet_at < left.empty_by, "{left:?}");
     world.finish(running);
     for task in [fetchable, bound_here] {
         world.finish(task);
     }
-    assert!(drain(&world, 1).is_done());
+    let left = drain(&world, 1);
+    assert_eq!((left.is_done(), left.quiet_at, left.empty_by), (true, world.now, world.now));
     assert_eq!(world.sched.drain(key(5)), None);
 }
 
