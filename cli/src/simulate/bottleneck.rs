@@ -145,7 +145,7 @@ fn candidates(cluster: &Cluster, now: &Ceiling) -> Vec<(String, Cluster)> {
             }
             Bound::Slots(group, task) if needs_memory(cluster, group, task) => {
                 add(format!("RAM for one more {task} in each {}", name(group)), &|changed| {
-                    let each = changed.tasks[&task].resources.max_memory;
+                    let each = changed.machines[group].needs(task, &changed.tasks[&task]).max_memory;
                     let memory = &mut changed.machines[group].memory;
                     *memory = memory.saturating_add(each);
                 });
@@ -207,7 +207,7 @@ fn keeps_up(cluster: &Cluster, groups: &[GroupFigures]) -> String {
     let told = ceiling(&busier).and_then(|most| {
         let (bound, _) = most.bounds.first()?;
         Some(format!(
-            "; with more, the ceiling would be {:.1}, by {}",
+            "; with more, the ceiling would be {:.1}: {}",
             most.per_day,
             words(cluster, bound, groups)
         ))
@@ -220,7 +220,10 @@ fn describe(cluster: &Cluster, bound: &Bound) -> (&'static str, Option<usize>, V
     let heavy = |group: usize, needs: &dyn Fn(&sealtasks::Resources) -> bool| -> Vec<TaskType> {
         let machine = &cluster.machines[group];
         let offered = cluster.tasks.iter().filter(|(task, _)| machine.tasks.contains(task));
-        offered.filter(|(_, profile)| needs(&profile.resources)).map(|(task, _)| *task).collect()
+        offered
+            .filter(|(task, profile)| needs(machine.needs(**task, profile)))
+            .map(|(task, _)| *task)
+            .collect()
     };
     match *bound {
         Bound::Arrivals => ("arrivals", None, Vec::new()),

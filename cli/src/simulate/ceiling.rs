@@ -5,9 +5,9 @@
 //! It leaves out what only a schedule shows: slots that stay empty between tasks, memory that all tasks of a type share,
 //! time spent fetching with a slot taken. All of these lower the real number, never the ceiling.
 
-use sealtasks::{FileTypes, TaskType, finalized_space, sealing_space};
+use sealtasks::{FileTypes, Resources, TaskType, finalized_space, sealing_space};
 
-use super::cluster::{Cluster, Flow, MachineGroup, TIMED, TaskProfile};
+use super::cluster::{Arrivals, Cluster, Flow, MachineGroup, TIMED, TaskProfile};
 use super::simplex::Program;
 
 const DAY: f64 = 86_400_000.0;
@@ -113,7 +113,7 @@ impl FitBy {
 
 /// Tasks of one type on an otherwise idle machine of this group; `None`: any number.
 pub fn fit(group: &MachineGroup, task: TaskType, profile: &TaskProfile) -> Option<Fit> {
-    let needs = &profile.resources;
+    let needs = group.needs(task, profile);
     let part = |have: u64, each: u64| (each > 0).then(|| have / each);
     let ram = group.memory.saturating_sub(needs.base_min_memory);
     let peak = (group.memory.saturating_add(group.swap))
@@ -205,16 +205,14 @@ impl<'a> Model<'a> {
     fn whole_cluster(&mut self) {
         let cluster = self.cluster;
         let horizon = cluster.horizon.get() as f64 / DAY;
-        let arriving: f64 = cluster
-            .arrivals
-            .iter()
-            .map(|stream| match stream.flow {
-                Flow::Backlog(sectors) => sectors as f64 / horizon,
-                Flow::Even(per_day) | Flow::Random(per_day) => per_day as f64 / 1000.0,
-            })
-            .sum();
-        self.bound(Bound::Arrivals, vec![(self.rate, 1.0)], arriving);
-
+        // A backlog is work enough until it is done.
+        let rate = |stream: &Arrivals| match stream.flow {
+            Flow::Backlog(_) => None,
+            Flow::Even(per_day) | Flow::Random(per_day) => Some(per_day as f64 / 1000.0),
+        };
+        if let Some(arriving) = cluster.arrivals.iter().map(rate).sum::<Option<f64>>() {
+            self.bound(Bound::Arrivals, vec![(self.rate, 1.0)], arriving);
+        }
         let wait_seed = cluster.wait_seed.get() as f64 / DAY;
         let life = TIMED.iter().map(|task| self.days_at_best(*task)).sum::<f64>() + wait_seed;
         if let Some(most) = cluster.in_pipeline_max {
@@ -260,23 +258,25 @@ impl<'a> Model<'a> {
     fn compute(&mut self, group: usize) {
         let machine = &self.cluster.machines[group];
         let count = machine.count as f64;
-        let terms = |model: &Self, need: &dyn Fn(&TaskProfile) -> f64| -> Vec<(usize, f64)> {
+        let terms = |model: &Self, need: &dyn Fn(&Resources) -> f64| -> Vec<(usize, f64)> {
             let each = TIMED.iter().zip(&model.done[group]);
             each.filter_map(|(task, done)| Some((*task, (*done)?)))
-                .map(|(task, done)| (done, model.days(group, task) * need(&model.cluster.tasks[&task])))
+                .map(|(task, done)| {
+                    (done, model.days(group, task) * need(machine.needs(task, &model.cluster.tasks[&task])))
+                })
                 .filter(|(_, weight)| *weight > 0.0)
                 .collect()
         };
         let (cpus, gpus) = (machine.cpus, machine.gpus.len());
-        let threads = terms(self, &|profile| profile.resources.threads(cpus, gpus) as f64);
+        let threads = terms(self, &|needs| needs.threads(cpus, gpus) as f64);
         self.bound(Bound::Cpu(group), threads, cpus as f64 * count);
-        let ram = terms(self, &|profile| gib(profile.resources.min_memory));
+        let ram = terms(self, &|needs| gib(needs.min_memory));
         self.bound(Bound::Memory(group), ram, gib(machine.memory) * count);
-        let peak = terms(self, &|profile| gib(profile.resources.max_memory));
+        let peak = terms(self, &|needs| gib(needs.max_memory));
         let with_swap = gib(machine.memory) + gib(machine.swap) - gib(machine.memory_used);
         self.bound(Bound::MemoryPeak(group), peak, with_swap * count);
         if gpus > 0 {
-            let devices = terms(self, &|profile| profile.resources.gpu_utilization.max(0.0));
+            let devices = terms(self, &|needs| needs.gpu_utilization.max(0.0));
             self.bound(Bound::Gpu(group), devices, gpus as f64 * count);
         }
     }

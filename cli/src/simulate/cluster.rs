@@ -103,6 +103,8 @@ pub struct MachineGroup {
     pub stagger: BTreeMap<TaskType, Millis>,
     /// How much faster than the profile a task runs here, in thousandths: 2000 takes half the time.
     pub speed: BTreeMap<TaskType, u64>,
+    /// What tasks need here where that is not what they need elsewhere.
+    pub needs: BTreeMap<TaskType, Resources>,
     /// Bytes per second at which it fetches.
     pub bandwidth: u64,
     /// Its storage paths.
@@ -193,6 +195,11 @@ impl MachineGroup {
     /// The name of the group's `number`th machine, from 1.
     pub fn machine_name(&self, number: u64) -> String {
         if self.count == 1 { self.name.clone() } else { format!("{}-{number}", self.name) }
+    }
+
+    /// What a task of this type needs here.
+    pub fn needs<'a>(&'a self, task: TaskType, profile: &'a TaskProfile) -> &'a Resources {
+        self.needs.get(&task).unwrap_or(&profile.resources)
     }
 
     /// How long a task of this type takes here, in milliseconds, at least one.

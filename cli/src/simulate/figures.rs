@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::bottleneck::Bottleneck;
 use super::ceiling::{Ceiling, fit};
-use super::cluster::{Cluster, MachineGroup, TASKS};
+use super::cluster::{Cluster, Flow, MachineGroup, TASKS};
 use super::timeline::{Phase, Span, Timeline};
 
 /// Milliseconds of a day.
@@ -33,6 +33,8 @@ pub struct Figures {
     pub horizon_ms: u64,
     /// What of its beginning is not counted.
     pub warm_up_ms: u64,
+    /// Until when it is counted: the horizon, or when a backlog was done.
+    pub counted_to_ms: u64,
     /// The sectors.
     pub sectors: Sectors,
     /// What holds the number of sectors down.
@@ -160,7 +162,7 @@ pub fn figures(
     timeline: &Timeline,
     ceiling: &Ceiling,
 ) -> Figures {
-    let window = Counted { from: cluster.warm_up.get(), to: timeline.horizon };
+    let window = counted(cluster, timeline);
     let machines: Vec<MachineFigures> = machine_figures(cluster, timeline, window);
     let groups = group_figures(cluster, &machines);
     let tasks = task_figures(cluster, timeline, window);
@@ -174,6 +176,7 @@ pub fn figures(
         seed: cluster.seed,
         horizon_ms: timeline.horizon,
         warm_up_ms: window.from,
+        counted_to_ms: window.to,
         sectors,
         bottleneck,
         tasks,
@@ -199,6 +202,18 @@ pub fn figures(
 struct Counted {
     from: u64,
     to: u64,
+}
+
+/// After the warm-up and until the horizon; a backlog that is done earlier ends the time that counts, and where that
+/// leaves nothing, the warm-up counts too.
+fn counted(cluster: &Cluster, timeline: &Timeline) -> Counted {
+    let is_backlog = |stream: &super::cluster::Arrivals| matches!(stream.flow, Flow::Backlog(_));
+    let ends: Option<Vec<u64>> = timeline.sectors.iter().map(|sector| sector.finished).collect();
+    let done =
+        ends.filter(|_| cluster.arrivals.iter().all(is_backlog)).and_then(|ends| ends.into_iter().max());
+    let to = done.unwrap_or(timeline.horizon);
+    let from = if cluster.warm_up.get() < to { cluster.warm_up.get() } else { 0 };
+    Counted { from, to }
 }
 
 impl Counted {
@@ -300,7 +315,7 @@ fn machine(
         let part = window.part(span) as f64 / window.length();
         *running.entry(span.task.short()).or_default() += part;
         if let Some(profile) = cluster.tasks.get(&span.task) {
-            let needs = &profile.resources;
+            let needs = group.needs(span.task, profile);
             threads += part * needs.threads(group.cpus, group.gpus.len()) as f64;
             memory += part * needs.min_memory as f64;
             gpu += part * needs.gpu_utilization.max(0.0);
@@ -309,7 +324,7 @@ fn machine(
     for (task, profile) in &cluster.tasks {
         let of_type = spans.iter().filter(|span| span.task == *task && span.phase.holds_slot());
         let covered = covered(of_type.copied(), window) as f64 / window.length();
-        memory += covered * profile.resources.base_min_memory as f64;
+        memory += covered * group.needs(*task, profile).base_min_memory as f64;
     }
     let fetches = spans.iter().filter(|span| matches!(span.phase, Phase::Stage | Phase::Fetch));
     let gpus = group.gpus.len();

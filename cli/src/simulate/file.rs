@@ -1,7 +1,7 @@
 //! From the text of a cluster file to a [`Cluster`]: every key, its unit, its bounds, its default. What a key means stands in
 //! `examples/clusters/README.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sched::{Millis, Policy};
 use sealtasks::{SectorSize, TaskType};
@@ -9,7 +9,8 @@ use sealtasks::{SectorSize, TaskType};
 use super::cluster::{
     Arrivals, Cluster, Fault, FaultKind, Flow, MachineGroup, SharedPath, TASKS, TIMED, TaskProfile,
 };
-use super::machine_file::{machine, storage_path};
+use super::machine_file::{Profiles, machine, storage_path};
+use super::needs_file::needs;
 use super::published;
 use super::reader::{ClusterError, Entry, Section, Source, codes};
 
@@ -37,7 +38,8 @@ pub fn parse(file: &str, text: &str) -> Result<Cluster, ClusterError> {
         Some(entry) => within(&entry, entry.span_above_zero()?, HORIZON_MAX)?,
         None => Millis::new(30 * 86_400_000),
     };
-    let machines = machines(&mut root)?;
+    let tasks = tasks(&mut root, size)?;
+    let machines = machines(&mut root, &tasks)?;
     let cluster = Cluster {
         title: match root.optional("title") {
             Some(entry) => entry.text()?.to_owned(),
@@ -58,7 +60,7 @@ pub fn parse(file: &str, text: &str) -> Result<Cluster, ClusterError> {
             None => sched::Options::default().staged_per_running,
         },
         wait_seed: root.optional("wait_seed").map_or(Ok(published::WAIT_SEED), |entry| entry.span())?,
-        tasks: tasks(&mut root, size)?,
+        tasks,
         in_pipeline_max: match root.optional("in_pipeline_max") {
             Some(entry) => Some(entry.count(1..=SECTORS_MAX)?),
             None => None,
@@ -117,7 +119,7 @@ fn within(entry: &Entry<'_>, span: Millis, most: Millis) -> Result<Millis, Clust
     Ok(span)
 }
 
-fn tasks(root: &mut Section<'_>, size: SectorSize) -> Result<BTreeMap<TaskType, TaskProfile>, ClusterError> {
+fn tasks(root: &mut Section<'_>, size: SectorSize) -> Result<Profiles, ClusterError> {
     let mut profiles = published::profiles(size);
     if let Some(entry) = root.optional("tasks") {
         for (name, entry) in entry.section()?.rest() {
@@ -131,55 +133,17 @@ fn tasks(root: &mut Section<'_>, size: SectorSize) -> Result<BTreeMap<TaskType, 
 }
 
 fn task_profile(mut section: Section<'_>, profile: &mut TaskProfile) -> Result<(), ClusterError> {
-    const GPUS_MAX: u64 = 64_000;
-    const THREADS_MAX: u64 = 1_000_000;
     if let Some(entry) = section.optional("duration") {
         profile.duration = entry.span_above_zero()?;
     }
     if let Some(entry) = section.optional("spread") {
         profile.spread = entry.percent(900)?;
     }
-    let resources = &mut profile.resources;
-    if let Some(entry) = section.optional("memory_min") {
-        resources.min_memory = entry.bytes()?;
-    }
-    if let Some(entry) = section.optional("memory_max") {
-        resources.max_memory = entry.bytes()?;
-        if resources.max_memory < resources.min_memory {
-            return Err(entry.wrong(format!("must be at least memory_min, {} B", resources.min_memory)));
-        }
-    }
-    // Where only the lower bound was raised, the peak rises with it.
-    resources.max_memory = resources.max_memory.max(resources.min_memory);
-    if let Some(entry) = section.optional("memory_base") {
-        resources.base_min_memory = entry.bytes()?;
-    }
-    if let Some(entry) = section.optional("threads") {
-        resources.max_parallelism = threads(&entry, THREADS_MAX)?;
-    }
-    if let Some(entry) = section.optional("threads_gpu") {
-        resources.max_parallelism_gpu = threads(&entry, THREADS_MAX)?;
-    }
-    if let Some(entry) = section.optional("gpus") {
-        resources.gpu_utilization = entry.thousandths(0..=GPUS_MAX)? as f64 / 1000.0;
-    }
-    if let Some(entry) = section.optional("max_concurrent") {
-        resources.max_concurrent = entry.count(0..=u32::MAX.into())?;
-    }
+    needs(&mut section, &mut profile.resources)?;
     section.finish()
 }
 
-/// A number of threads, or "all" for 92 % of the machine's, as Lotus counts.
-fn threads(entry: &Entry<'_>, most: u64) -> Result<i64, ClusterError> {
-    if entry.text().is_ok_and(|text| text == "all") {
-        return Ok(-1);
-    }
-    let count = entry.count(0..=most);
-    let count = count.map_err(|_| entry.wrong(format!("write \"all\" or a whole number up to {most}")))?;
-    Ok(count as i64)
-}
-
-fn machines(root: &mut Section<'_>) -> Result<Vec<MachineGroup>, ClusterError> {
+fn machines(root: &mut Section<'_>, tasks: &Profiles) -> Result<Vec<MachineGroup>, ClusterError> {
     let entry = root.required("machine", "write at least one [[machine]]")?;
     let mut groups = Vec::new();
     let mut names = BTreeSet::new();
@@ -190,7 +154,7 @@ fn machines(root: &mut Section<'_>) -> Result<Vec<MachineGroup>, ClusterError> {
                 each.wrong(format!("at most {GROUPS_MAX} [[machine]]; put equal ones together with count"))
             );
         }
-        let group = machine(&each)?;
+        let group = machine(&each, tasks)?;
         sum += group.count;
         if sum > MACHINES_MAX {
             return Err(

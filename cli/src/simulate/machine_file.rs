@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sched::{GroupCap, WorkerProfile};
-use sealtasks::TaskType;
+use sealtasks::{Resources, TaskType};
 
-use super::cluster::{MachineGroup, StoragePath, TASKS, TIMED};
+use super::cluster::{MachineGroup, StoragePath, TASKS, TIMED, TaskProfile};
+use super::needs_file::needs;
 use super::reader::{ClusterError, Entry, Section, codes};
 
 /// The most bytes of one thing, an exbibyte: far below what 64 signed bits hold, since room is signed on the wire.
@@ -21,8 +22,11 @@ const SPEEDS: std::ops::RangeInclusive<u64> = 10..=100_000;
 /// What a fetch runs at where the file does not say: 10 Gbit/s at 95 % goodput.
 const BANDWIDTH: u64 = 1_187_500_000;
 
+/// What the file's `tasks` say.
+pub type Profiles = BTreeMap<TaskType, TaskProfile>;
+
 /// One `[[machine]]`.
-pub fn machine(each: &Entry<'_>) -> Result<MachineGroup, ClusterError> {
+pub fn machine(each: &Entry<'_>, profiles: &Profiles) -> Result<MachineGroup, ClusterError> {
     let mut section = each.section()?;
     let name = name(&section.required("name", "write a name such as \"pc1\"")?)?;
     let count = section.optional("count").map_or(Ok(1), |entry| entry.count(1..=COUNT_MAX))?;
@@ -56,6 +60,7 @@ pub fn machine(each: &Entry<'_>) -> Result<MachineGroup, ClusterError> {
         group_caps: group_caps(section.optional("group_caps"))?,
         stagger: per_task(section.optional("stagger"), &TASKS, Entry::span)?,
         speed: speeds(section.optional("speed"))?,
+        needs: own_needs(section.optional("needs"), profiles)?,
         bandwidth: match section.optional("bandwidth") {
             Some(entry) => entry.bytes_per_second()?,
             None => BANDWIDTH,
@@ -154,6 +159,25 @@ fn speeds(entry: Option<Entry<'_>>) -> Result<BTreeMap<TaskType, u64>, ClusterEr
         }
         entry => per_task(entry, &TIMED, |each| each.thousandths(SPEEDS)),
     }
+}
+
+/// What tasks need here: what the machine says, and else what the file's `tasks` say.
+fn own_needs(
+    entry: Option<Entry<'_>>,
+    profiles: &Profiles,
+) -> Result<BTreeMap<TaskType, Resources>, ClusterError> {
+    let Some(entry) = entry else { return Ok(BTreeMap::new()) };
+    let mut map = BTreeMap::new();
+    for (name, each) in entry.section()?.rest() {
+        let known = TaskType::from_short(name).and_then(|task| Some((task, profiles.get(&task)?)));
+        let (task, profile) = known.ok_or_else(|| each.unknown(format!("tasks: {}", codes(&TIMED))))?;
+        let mut resources = profile.resources;
+        let mut section = each.section()?;
+        needs(&mut section, &mut resources)?;
+        section.finish()?;
+        map.insert(task, resources);
+    }
+    Ok(map)
 }
 
 fn group_caps(entry: Option<Entry<'_>>) -> Result<Vec<GroupCap>, ClusterError> {

@@ -11,6 +11,7 @@ pub mod file;
 pub mod gantt;
 mod lanes;
 mod machine_file;
+mod needs_file;
 mod published;
 mod reader;
 pub mod run;
@@ -21,3 +22,8 @@ mod units;
 mod world;
 
 pub use units::span;
+
+#[cfg(test)]
+mod mistakes;
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,13 @@ fn head(out: &mut String, cluster: &Cluster, figures: &Figures) {
         let _ = write!(ends, ", {} not begun", sectors.held_back);
     }
     let _ = writeln!(out, "            {ends}");
+    if figures.counted_to_ms < figures.horizon_ms {
+        let _ = writeln!(
+            out,
+            "            all were finished after {}; nothing later is counted",
+            age(figures.counted_to_ms)
+        );
+    }
     let _ = writeln!(out, "            a sector takes {}", spread(&sectors.life));
 }
 

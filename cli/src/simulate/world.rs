@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sched::sim::{
     self, Job, JobStage, SealStage, Shape, SimPath, SimWorker, Speed, SplitMix, Trouble, Workload,
 };
-use sched::{Millis, PathFacts, WorkerProfile};
+use sched::{Millis, PathFacts, ResourceRow, WorkerProfile};
 use sealtasks::{FileTypes, ResourceTable, SectorId, SectorRef, StorageId, StorageStanza, TaskType};
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ pub fn world(cluster: &Cluster) -> World {
             .collect();
         let reached = shared.iter().filter(|(_, groups)| groups.contains(&group.name)).map(|(id, _)| id);
         let reached = own.iter().chain(reached).cloned().collect();
-        workers.push(worker(&name, group, reached));
+        workers.push(worker(cluster, &name, group, reached));
         local.insert(name, (workers.len() - 1, own));
     }
     let sim_paths = paths.iter().map(|path| SimPath {
@@ -94,12 +94,18 @@ fn stanza(path: &StoragePath) -> StorageStanza {
     }
 }
 
-fn worker(name: &str, group: &MachineGroup, paths: Vec<StorageId>) -> SimWorker {
+fn worker(cluster: &Cluster, name: &str, group: &MachineGroup, paths: Vec<StorageId>) -> SimWorker {
     let by_task = group.speed.iter().map(|(task, speed)| (*task, u32::try_from(*speed).unwrap_or(u32::MAX)));
+    let row = |(task, resources): (&TaskType, &_)| ResourceRow {
+        task: *task,
+        proof: cluster.proof(),
+        resources: *resources,
+    };
     SimWorker {
         profile: WorkerProfile {
             host: name.to_owned(),
             tasks: group.tasks.clone(),
+            resources: group.needs.iter().map(row).collect(),
             mem_physical: group.memory,
             mem_swap: group.swap,
             mem_used: group.memory_used,
