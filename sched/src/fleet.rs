@@ -183,6 +183,7 @@ impl Sched {
             self.leave_machine(slot);
             self.workers.remove(slot);
             for group in &mut self.queue.groups {
+                group.offers.remove(&slot);
                 if let Some(ask) = group.asks.get_mut(slot) {
                     *ask = None;
                 }
@@ -223,6 +224,11 @@ impl Sched {
         if group.asks.len() <= slot {
             group.asks.resize(slot + 1, None);
             group.ranks.resize(slot + 1, None);
+        }
+        if ask.is_some() {
+            group.offers.insert(slot);
+        } else {
+            group.offers.remove(&slot);
         }
         group.asks[slot] = ask;
     }

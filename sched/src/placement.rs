@@ -128,7 +128,7 @@ impl Sched {
     }
 
     /// Slots of the live workers that reach any of the files.
-    fn holders(&self, existing: &ClassExisting) -> BTreeSet<usize> {
+    pub(crate) fn holders(&self, existing: &ClassExisting) -> BTreeSet<usize> {
         let paths = existing.files.iter().flat_map(|file| &file.held_by);
         paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect()
     }

@@ -48,7 +48,7 @@ pub(crate) struct ClassFile {
 
 impl ClassKey {
     /// The paths without which no worker can have such a task, each perhaps more than once; `None`: any worker may.
-    fn ties(&self) -> Option<impl Iterator<Item = PathIdx> + '_> {
+    pub(crate) fn ties(&self) -> Option<impl Iterator<Item = PathIdx> + '_> {
         let existing = self.existing.as_ref()?;
         let is_tied = match existing.rule {
             ExistingRule::Here | ExistingRule::PartlyHere(_) => true,
@@ -113,6 +113,10 @@ pub(crate) struct Group {
     pub(crate) ranks: Vec<Option<Rank>>,
     /// Per worker slot, what such a task asks of it; `None`: it does not offer the task.
     pub(crate) asks: Vec<Option<Ask>>,
+    /// The workers that offer it.
+    pub(crate) offers: BTreeSet<usize>,
+    /// Where the next look for a worker to reserve begins.
+    pub(crate) look_from: usize,
     /// The task of this group that holds a reservation.
     pub(crate) reserved: Option<TaskId>,
     /// The state of the world in which this task found nothing to reserve.

@@ -1,17 +1,20 @@
 //! Keeping a worker for a task that has waited too long, so that a stream of smaller ones cannot pass it for ever.
 //!
-//! One reservation per worker and per type and size. Without knowing how long anything takes, the promise is this: what
-//! ran on the worker when it was reserved may end; what is started there later must fit beside the reserving task.
+//! At most one reservation per worker (and machine) and per type and size. What it promises, and who may pass all the same,
+//! stands in `keeping`.
 
 use std::collections::BTreeSet;
 
 use sealtasks::{AttemptId, TaskId};
 
-use crate::Sched;
 use crate::forecast::Opening;
 use crate::queue::GroupIdx;
-use crate::task::{Phase, State};
+use crate::task::{Phase, State, Task};
 use crate::worker::Reservation;
+use crate::{Millis, Sched};
+
+/// At most so many workers are looked at for one reservation, and as many again that hold its files.
+const LOOKS_MAX: usize = 256;
 
 impl Sched {
     /// Gives the first due task of each group a reservation, where it has none and cannot start at once.
@@ -50,21 +53,40 @@ impl Sched {
 
     /// The worker where the task is expected to start first, its files moved, of those that are kept for nobody; the
     /// least used where that is the same.
-    fn reservable(&self, id: TaskId) -> Option<usize> {
+    ///
+    /// Of more workers than [`LOOKS_MAX`] those that hold its files are looked at and the next ones of the others, from
+    /// where the last look ended: what a reservation costs must not grow with the cluster, and a task that is due starts
+    /// on any other worker that is free sooner all the same.
+    fn reservable(&mut self, id: TaskId) -> Option<usize> {
         let task = &self.tasks[&id];
         let key = &self.queue.class(task.class).key;
         let group = &self.queue.groups[task.group];
-        let could = self.workers.iter().filter(|(slot, worker)| {
-            worker.is_usable()
-                && self.kept_by(*slot).is_none()
-                && group.asks[*slot].is_some_and(|ask| self.could_hold(*slot, &ask))
-        });
-        let starts = could.filter_map(|(slot, worker)| {
-            let opening = self.opening(slot, group.asks[slot].as_ref()?)?;
-            let draft = self.plan(key, slot).ok()?;
-            Some((opening.at.after(worker.moving_time(draft.moved)), self.utilization(slot), slot))
-        });
-        starts.min().map(|(_, _, slot)| slot)
+        let holders = key.existing.as_ref().map(|existing| self.holders(existing)).unwrap_or_default();
+        let near = holders.iter().copied().filter(|slot| group.offers.contains(slot)).take(LOOKS_MAX);
+        let far = group.offers.range(group.look_from..).chain(group.offers.range(..group.look_from));
+        // Where the files must be at hand, nobody else will do.
+        let is_tied = key.ties().is_some();
+        let most = if is_tied && holders.len() <= LOOKS_MAX { 0 } else { LOOKS_MAX };
+        let far: Vec<usize> =
+            far.copied().filter(|slot| !is_tied || holders.contains(slot)).take(most).collect();
+        let look_from = far.last().map_or(0, |slot| slot + 1);
+        let starts = near.chain(far.iter().copied()).filter_map(|slot| self.start_there(task, slot));
+        let best = starts.min().map(|(_, _, slot)| slot);
+        let group = task.group;
+        self.queue.groups[group].look_from = look_from;
+        best
+    }
+
+    /// When such a task is expected to start on this worker, and how much that one is used.
+    fn start_there(&self, task: &Task, slot: usize) -> Option<(Millis, u64, usize)> {
+        let worker = self.workers.get(slot);
+        let ask = self.queue.groups[task.group].asks[slot]?;
+        if !worker.is_usable() || self.kept_by(slot).is_some() || !self.could_hold(slot, &ask) {
+            return None;
+        }
+        let draft = self.plan(&self.queue.class(task.class).key, slot).ok()?;
+        let at = self.opening(slot, &ask)?.at;
+        Some((at.after(worker.moving_time(draft.moved)), self.utilization(slot), slot))
     }
 
     pub(crate) fn reserve(&mut self, id: TaskId, slot: usize) {

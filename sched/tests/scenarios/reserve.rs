@@ -205,6 +205,27 @@ fn a_stream_of_tasks_that_cost_nothing_does_not_hold_up_a_due_one() {
 }
 
 #[test]
+fn in_a_large_cluster_one_look_after_the_other_finds_the_worker() {
+    let mut world = World::new();
+    let profile = decent(&[PreCommit1, PreCommit2]);
+    for number in 1..=700 {
+        world.worker(number, profile.clone());
+        let mode = if number == 650 { sched::WorkerMode::Open } else { sched::WorkerMode::Disabled };
+        world.send(Event::WorkerMode { worker: key(number), mode });
+    }
+    let long = world.simple(PreCommit1, 1);
+    assert_eq!(world.on(long), Some(key(650)));
+    pc2_due_after(&mut world, HOUR);
+    world.tick_at(HOUR);
+    let looks = (1..10).take_while(|_| {
+        world.send(Event::WorkerSuspect { worker: key(3), suspect: true });
+        world.sched.snapshot().reservations.is_empty()
+    });
+    assert!(looks.count() < 4, "three looks see all of them");
+    assert_eq!(reservation(&world).worker, key(650));
+}
+
+#[test]
 fn facts_that_turn_against_a_reservation_make_it_anew() {
     let (mut world, long, big) = kept();
     let before = reservation(&world);
