@@ -30,9 +30,6 @@ pub fn simulate(args: &SimulateArgs) -> Outcome {
     let ceiling = ceiling(&cluster)
         .ok_or_else(|| Failure::new(Code::Setting, "nothing in this cluster limits it; is it empty?"))?;
     let chart = args.gantt.as_deref().map(|path| Chart::prepare(path, args, &cluster)).transpose()?;
-    if args.scheduler == SchedulerKind::Lotus {
-        talk!("note: Lotus knows neither stagger, group_caps nor wait_limit; its model leaves them out");
-    }
     let (timeline, mut found) = simulated(&cluster, &ceiling, args.scheduler, &cluster.title)?;
     if args.what_if {
         for (what, change) in what_ifs(&cluster, &ceiling).into_iter().zip(&mut found.bottleneck.changes) {

@@ -11,6 +11,7 @@ use super::bottleneck::Bottleneck;
 use super::ceiling::{Ceiling, fit};
 use super::cluster::{Cluster, Flow, MachineGroup, TASKS};
 use super::timeline::{Phase, Span, Timeline};
+use crate::show::age;
 
 /// Milliseconds of a day.
 pub const DAY: f64 = 86_400_000.0;
@@ -37,6 +38,8 @@ pub struct Figures {
     pub counted_to_ms: u64,
     /// The sectors.
     pub sectors: Sectors,
+    /// What whoever reads the figures should know, for people.
+    pub notes: Vec<String>,
     /// What holds the number of sectors down.
     pub bottleneck: Bottleneck,
     /// Per task type, in the order of a sector's life.
@@ -178,6 +181,7 @@ pub fn figures(
         warm_up_ms: window.from,
         counted_to_ms: window.to,
         sectors,
+        notes: notes(scheduler, &sectors, window),
         bottleneck,
         tasks,
         groups,
@@ -202,6 +206,21 @@ pub fn figures(
 struct Counted {
     from: u64,
     to: u64,
+}
+
+fn notes(scheduler: &str, sectors: &Sectors, window: Counted) -> Vec<String> {
+    let mut notes = Vec::new();
+    if window.from < sectors.life.mean_ms && sectors.finished > 0 {
+        notes.push(format!(
+            "the warm-up is shorter than a sector takes ({}): the figures are of a pipeline that still fills",
+            age(sectors.life.mean_ms)
+        ));
+    }
+    if scheduler == "lotus" {
+        let lacks = "Lotus knows neither stagger, group_caps nor wait_limit; its model leaves them out";
+        notes.push(lacks.to_owned());
+    }
+    notes
 }
 
 /// After the warm-up and until the horizon; a backlog that is done earlier ends the time that counts, and where that

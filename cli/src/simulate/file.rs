@@ -18,8 +18,10 @@ use super::reader::{ClusterError, Entry, Section, Source, codes};
 const HORIZON_MAX: Millis = Millis::new(730 * 86_400_000);
 /// The most machines, all groups together. Lotus's practical ceiling is near 100.
 const MACHINES_MAX: u64 = 2_000;
-/// The most sectors that a stream may bring over the whole run: what a run still ends with in minutes.
+/// The most sectors that all streams may bring over the whole run: what a run still ends with in minutes.
 const SECTORS_MAX: u64 = 200_000;
+/// The most storage paths, those of all machines and the shared ones together.
+const PATHS_MAX: u64 = 20_000;
 /// The most `[[machine]]` sections: kinds of machines, not machines.
 const GROUPS_MAX: usize = 64;
 /// The most faults.
@@ -206,12 +208,31 @@ fn shared_paths(root: &mut Section<'_>, groups: &[MachineGroup]) -> Result<Vec<S
 
 fn arrivals(root: &mut Section<'_>, horizon: Millis) -> Result<Vec<Arrivals>, ClusterError> {
     let entry = root.required("arrivals", "write at least one [[arrivals]]")?;
-    let streams: Result<Vec<_>, _> = entry.list()?.iter().map(|each| stream(each, horizon)).collect();
-    let streams = streams?;
+    let (mut streams, mut sum) = (Vec::new(), 0);
+    for each in entry.list()? {
+        let stream = stream(&each, horizon)?;
+        sum += sectors(stream.flow, horizon);
+        if sum > SECTORS_MAX.into() {
+            return Err(each.wrong(format!(
+                "with it {sum} sectors come over the horizon, and at most {SECTORS_MAX} can be simulated"
+            )));
+        }
+        streams.push(stream);
+    }
     if streams.is_empty() {
         return Err(entry.wrong("write at least one [[arrivals]]"));
     }
     Ok(streams)
+}
+
+/// How many sectors a flow brings over the horizon.
+fn sectors(flow: Flow, horizon: Millis) -> u128 {
+    match flow {
+        Flow::Backlog(sectors) => sectors.into(),
+        Flow::Even(per_day) | Flow::Random(per_day) => {
+            u128::from(per_day) * u128::from(horizon.get()) / 86_400_000_000
+        }
+    }
 }
 
 fn stream(each: &Entry<'_>, horizon: Millis) -> Result<Arrivals, ClusterError> {
@@ -228,7 +249,7 @@ fn stream(each: &Entry<'_>, horizon: Millis) -> Result<Arrivals, ClusterError> {
     let flow = match (section.optional("per_day"), section.optional("backlog")) {
         (Some(rate), None) => {
             let per_day = rate.thousandths(1..=PER_DAY_MAX)?;
-            let sectors = u128::from(per_day) * u128::from(horizon.get()) / 86_400_000_000;
+            let sectors = sectors(Flow::Even(per_day), horizon);
             if sectors > SECTORS_MAX.into() {
                 return Err(rate.wrong(format!(
                     "makes {sectors} sectors over the horizon, and at most {SECTORS_MAX} can be simulated"
@@ -326,6 +347,13 @@ fn can_seal(root: &Section<'_>, cluster: &Cluster) -> Result<(), ClusterError> {
     }
     let groups = cluster.machines.iter().flat_map(|group| &group.paths);
     let paths = || groups.clone().chain(cluster.shared_paths.iter().map(|shared| &shared.path));
+    let local = cluster.machines.iter().map(|group| group.count * group.paths.len() as u64);
+    let count = local.sum::<u64>() + cluster.shared_paths.len() as u64;
+    if count > PATHS_MAX {
+        let wanted =
+            format!("at most {PATHS_MAX} paths can be simulated, and this makes {count}; leave some out");
+        return Err(root.missing("machine.path", &wanted));
+    }
     if !paths().any(|path| path.seal) {
         return Err(root.missing("machine.path", "no path has seal = true, so nothing could be sealed"));
     }

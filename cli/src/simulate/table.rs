@@ -17,6 +17,9 @@ pub fn table(cluster: &Cluster, figures: &Figures) -> String {
     tasks(&mut out, figures);
     machines(&mut out, figures);
     paths(&mut out, figures);
+    for note in &figures.notes {
+        let _ = writeln!(out, "Note: {note}.");
+    }
     out
 }
 
@@ -106,6 +109,7 @@ fn tasks(out: &mut String, figures: &Figures) {
             task.waiting_at_end
         );
     }
+    let _ = writeln!(out, "Waits: from its submission until it runs, fetching included.");
 }
 
 fn machines(out: &mut String, figures: &Figures) {

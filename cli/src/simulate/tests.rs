@@ -108,6 +108,31 @@ fn an_all_in_one_machine_is_held_down_by_its_gpu() {
     assert!(text.contains("Bottleneck  GPUs of epyc (PC2, C2): 100 % in use; PC2 waits"), "{text}");
 }
 
+/// The engine integrates use as it goes; ours is made from the spans afterwards.
+#[test]
+fn use_is_what_the_engine_counted() {
+    use sched::sim::{Engine, Settings};
+    let cluster = Cluster { warm_up: sched::Millis::ZERO, ..read(SMALL) };
+    let (timeline, found) = simulated(&cluster, SchedulerKind::Sealyard);
+    sound(&cluster, &timeline, &found);
+    assert_eq!(found.sectors.finished, 20, "the backlog is done");
+    let world = super::world::world(&cluster);
+    let settings = Settings { resources: world.resources.clone(), timeline: false, until: None };
+    let options = sched::Options { resources: world.resources, seed: cluster.seed, ..Default::default() };
+    let engine = Engine::new(sched::Sched::new(options), &world.cluster, world.workload, settings, ());
+    let report = engine.run().expect("nobody watches");
+    assert_eq!(report.makespan.get(), found.counted_to_ms);
+    let (ours, its) = (&found.machines[0], &report.workers[0]);
+    for (ours, its) in [(ours.cpu, its.cpu), (ours.memory, its.memory), (ours.gpu.unwrap_or(0.0), its.gpu)] {
+        assert!(ours > 0.0 && (ours - its).abs() < 1e-9, "{ours} is not {its}");
+    }
+    for task in &found.tasks {
+        let kind = sealtasks::TaskType::from_short(task.task).expect("a short code");
+        let its = report.waiting[&kind];
+        assert_eq!((task.waiting.mean_ms, task.waiting.p99_ms), (its.mean.get(), its.p99.get()), "{task:?}");
+    }
+}
+
 #[test]
 fn a_seed_gives_one_result_and_another_seed_another() {
     let cluster = read(SMALL);
