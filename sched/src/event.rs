@@ -156,6 +156,36 @@ pub enum Event {
     Tick,
 }
 
+impl Event {
+    /// Whether it is of the kind that comes by the thousands. What each of these means for tasks that hold reservations is
+    /// found out where it is handled; after any other event all of them are looked at.
+    pub(crate) fn is_frequent(&self) -> bool {
+        match self {
+            Self::Submit { .. }
+            | Self::Cancel { .. }
+            | Self::SetPriority { .. }
+            | Self::SetDeadline { .. }
+            | Self::Started { .. }
+            | Self::StageDone { .. }
+            | Self::Ended { .. }
+            | Self::Tick => true,
+            Self::WorkerUp { .. }
+            | Self::WorkerChanged { .. }
+            | Self::WorkerLost { .. }
+            | Self::WorkerEnabled { .. }
+            | Self::WorkerMode { .. }
+            | Self::WorkerSuspect { .. }
+            | Self::MachineCaps { .. }
+            | Self::PolicySet { .. }
+            | Self::PathSeen { .. }
+            | Self::PathGone { .. }
+            | Self::SectorFiles { .. }
+            | Self::StartFailed { .. }
+            | Self::Adopt { .. } => false,
+        }
+    }
+}
+
 /// One life of a worker. A worker that restarts under the same session gets the next generation, so that what is meant
 /// for the old life never reaches the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

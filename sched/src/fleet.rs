@@ -182,10 +182,11 @@ impl Sched {
         if gone {
             self.leave_machine(slot);
             self.workers.remove(slot);
-            for group in &mut self.queue.groups {
-                group.offers.remove(&slot);
-                if let Some(ask) = group.asks.get_mut(slot) {
-                    *ask = None;
+            for group in 0..self.queue.groups.len() {
+                self.queue.groups[group].offers.remove(&slot);
+                if slot < self.queue.groups[group].asks.len() {
+                    self.queue.groups[group].asks[slot] = None;
+                    self.set_rank(slot, group, None);
                 }
             }
             self.dirty.insert(slot);
@@ -220,17 +221,26 @@ impl Sched {
     fn renew_ask(&mut self, slot: usize, kind: SealTaskType, group: GroupIdx) {
         let worker = self.workers.get(slot);
         let ask = worker.offers(kind.task).then(|| worker.ask(kind, &self.options.resources));
-        let group = &mut self.queue.groups[group];
-        if group.asks.len() <= slot {
-            group.asks.resize(slot + 1, None);
-            group.ranks.resize(slot + 1, None);
+        let state = &mut self.queue.groups[group];
+        if state.asks.len() <= slot {
+            state.asks.resize(slot + 1, None);
+            state.ranks.resize(slot + 1, None);
         }
+        let before = std::mem::replace(&mut state.asks[slot], ask);
         if ask.is_some() {
-            group.offers.insert(slot);
+            state.offers.insert(slot);
         } else {
-            group.offers.remove(&slot);
+            state.offers.remove(&slot);
         }
-        group.asks[slot] = ask;
+        let offered = &mut self.workers.get_mut(slot).groups;
+        match (before, ask) {
+            (None, Some(_)) => offered.push(group),
+            (Some(_), None) => {
+                offered.retain(|other| *other != group);
+                self.set_rank(slot, group, None);
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+        }
     }
 
     /// Lets the task that the worker is kept for look for another one.

@@ -15,8 +15,10 @@ mod deadline;
 mod devices;
 mod estimate;
 mod event;
+mod fit;
 mod fleet;
 mod forecast;
+mod groups;
 mod index;
 mod keeping;
 mod ledger;
@@ -86,6 +88,8 @@ pub struct Sched {
     timers: BTreeSet<(Millis, TaskId)>,
     /// Who holds which worker.
     reservations: BTreeMap<TaskId, usize>,
+    /// Tasks that hold a reservation and for which something may have changed since they were last looked at.
+    doubtful: BTreeSet<TaskId>,
     /// After which instant which kept worker has to be looked at again.
     rechecks: BTreeSet<(Millis, usize)>,
     /// Staged tasks that are due and hold no reservation yet.
@@ -160,6 +164,7 @@ impl Sched {
             paths: space::Paths::default(),
             timers: BTreeSet::new(),
             reservations: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             rechecks: BTreeSet::new(),
             due_staged: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -180,6 +185,9 @@ impl Sched {
     /// the last one. An event that makes no sense changes nothing and yields [`Action::Refused`].
     pub fn handle(&mut self, now: Millis, event: Event) {
         self.now = self.now.max(now);
+        if !event.is_frequent() {
+            self.doubt_reservations();
+        }
         let handled = match event {
             Event::Submit { task, request } => self.submit(task, &request),
             Event::Cancel { task } => self.cancel(task),

@@ -279,6 +279,7 @@ impl Sched {
         let id = task.id;
         let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
         let ask = self.workers.get(slot).ask(kind, &self.options.resources);
+        let takes_shared_room = room.iter().any(|(path, _)| self.paths.get(*path).workers().len() > 1);
         let running = (phase == Phase::Running).then(|| self.charge_running(slot, &ask));
         let task = &mut self.tasks[at];
         let worker = self.workers.get_mut(slot);
@@ -287,6 +288,8 @@ impl Sched {
         } else {
             worker.staged_tasks.insert(id);
             self.queue.groups[task.group].staged.insert(id);
+            self.queue.staged.insert(task.group);
+            self.queue.wake(task.group);
             if task.is_due {
                 self.due_staged.insert(id);
             }
@@ -310,6 +313,9 @@ impl Sched {
         }));
         let (sector, locks) = (task.sector_at, task.locks);
         self.dirty.insert(slot);
+        if takes_shared_room {
+            self.doubt_reservations();
+        }
         self.retime(at);
         if !locks.is_empty() {
             self.recheck_locks(sector);
@@ -336,12 +342,14 @@ impl Sched {
             self.due_staged.remove(&id);
         }
         self.waits_no_more(slot, attempt);
+        let had_room = space.parts().next().is_some();
         self.paths.release(space, used);
         let held = locks.locks();
         self.sectors[sector].unlock(locks);
         self.dirty.insert(slot);
-        self.world += 1;
-        if used == Used::No {
+        if used == Used::No && had_room {
+            self.world += 1;
+            self.doubt_reservations();
             self.unstick_all(ClassKey::needs_room);
         }
         if !held.is_empty() {
@@ -387,6 +395,9 @@ impl Sched {
     }
 
     pub(crate) fn set_state(&mut self, at: TaskIdx, state: State) {
+        if matches!(state, State::Reserved(_)) {
+            self.doubtful.insert(self.tasks[at].id);
+        }
         self.tasks[at].state = state;
         self.retime(at);
     }
@@ -414,12 +425,10 @@ impl Sched {
                     self.set_state(at, State::Locked);
                 }
                 State::Locked if !is_busy => self.enqueue(at),
-                State::Idle
-                | State::Ready
-                | State::Locked
-                | State::Delayed(_)
-                | State::Reserved(_)
-                | State::Bound(_) => {}
+                State::Reserved(_) => {
+                    self.doubtful.insert(task.id);
+                }
+                State::Idle | State::Ready | State::Locked | State::Delayed(_) | State::Bound(_) => {}
             }
         }
     }

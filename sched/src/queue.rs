@@ -13,6 +13,7 @@ use sealtasks::{
 };
 
 use crate::ExistingRule;
+use crate::groups::GroupSet;
 use crate::index::{self, Index};
 use crate::ledger::Ask;
 use crate::order::{QueueKey, Seat};
@@ -123,9 +124,19 @@ pub(crate) struct Group {
     pub(crate) unreservable: Option<(TaskId, u64)>,
     /// Bound tasks of this group that wait for a slot.
     pub(crate) staged: BTreeSet<TaskId>,
+    /// Heads of its classes that are due.
+    due: usize,
+    /// Worker slots whose place in `fitting` is out of date. Some stand here twice, or for a worker that has gone.
+    pub(crate) behind: Vec<usize>,
 }
 
 impl Group {
+    /// Whether anybody wants to know on which workers its tasks fit.
+    pub(crate) fn is_watched(&self) -> bool {
+        let lists = [&self.open, &self.stuck, &self.tied];
+        lists.iter().any(|list| !list.is_empty()) || !self.staged.is_empty() || self.reserved.is_some()
+    }
+
     pub(crate) fn open_head(&self) -> Option<(QueueKey, ClassIdx)> {
         self.open.first().copied()
     }
@@ -157,6 +168,14 @@ pub(crate) struct Queue {
     class_of: Index,
     /// Per path, the stuck classes that are tied to it.
     ties: Vec<BTreeSet<(GroupIdx, ClassIdx)>>,
+    /// Groups that fit on some worker.
+    pub(crate) fits: GroupSet,
+    /// Groups whose first task is due.
+    pub(crate) due: GroupSet,
+    /// Groups that have staged tasks, or had some.
+    pub(crate) staged: GroupSet,
+    /// Groups that somebody began to watch while they were out of date.
+    pub(crate) waking: Vec<GroupIdx>,
 }
 
 impl Queue {
@@ -266,6 +285,13 @@ impl Queue {
         }
     }
 
+    /// Sees to it that the group's `fitting` is brought up to date before it is used next.
+    pub(crate) fn wake(&mut self, group: GroupIdx) {
+        if !self.groups[group].behind.is_empty() {
+            self.waking.push(group);
+        }
+    }
+
     /// All ready tasks in queue order. Costs a sort of all of them: for people, not for decisions.
     pub(crate) fn ready(&self) -> Vec<QueueKey> {
         let classes = self.classes.iter().flatten();
@@ -321,9 +347,15 @@ impl Queue {
         };
         if let Some(key) = before {
             list.remove(&(key, class));
+            group.due -= usize::from(key.is_due());
         }
         if let Some(key) = after {
             list.insert((key, class));
+            group.due += usize::from(key.is_due());
+        }
+        self.due.set(state.group, group.due > 0);
+        if after.is_some() && !group.behind.is_empty() {
+            self.waking.push(state.group);
         }
         for path in ties.into_iter().flatten().filter(|_| before.is_some() != after.is_some()) {
             let at = path.get() as usize;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use sealtasks::{AttemptId, TaskId};
 
 use crate::forecast::Opening;
+use crate::groups::GroupSet;
 use crate::queue::GroupIdx;
 use crate::task::{Phase, State, Task};
 use crate::worker::Reservation;
@@ -19,6 +20,9 @@ const LOOKS_MAX: usize = 256;
 impl Sched {
     /// Gives the first due task of each group a reservation, where it has none and cannot start at once.
     pub(crate) fn reserve_for_due(&mut self) {
+        if self.due_staged.is_empty() && self.queue.due == GroupSet::default() {
+            return;
+        }
         for id in self.due_staged.clone() {
             let group = self.tasks[&id].group;
             let Some(slot) = self.tasks[&id].binding().map(|binding| binding.worker) else { continue };
@@ -28,7 +32,7 @@ impl Sched {
                 self.reserve(id, slot);
             }
         }
-        for group in 0..self.queue.groups.len() {
+        for group in self.queue.due.iter() {
             if let Some(id) = self.wants_reservation(group) {
                 match self.reservable(id) {
                     Some(slot) => {
@@ -104,6 +108,8 @@ impl Sched {
         self.reservations.insert(id, slot);
         let group = self.tasks[&id].group;
         self.queue.groups[group].reserved = Some(id);
+        self.queue.wake(group);
+        self.doubtful.insert(id);
         self.due_staged.remove(&id);
         self.mates_dirty(slot);
     }
@@ -112,6 +118,7 @@ impl Sched {
     pub(crate) fn unreserve(&mut self, id: TaskId) {
         if let Some(slot) = self.reservations.remove(&id) {
             self.workers.get_mut(slot).reservation = None;
+            self.doubt_reservations();
             let group = self.tasks[&id].group;
             self.queue.groups[group].reserved = None;
             self.mates_dirty(slot);
@@ -128,11 +135,19 @@ impl Sched {
     /// Starts one task that holds a reservation, on its own worker or a better one that is free, or gives up a
     /// reservation that has become worthless. Returns whether anything was done.
     pub(crate) fn start_one_reserved(&mut self) -> bool {
-        let held = self.reservations.iter().map(|(id, slot)| (&self.tasks[id], *slot));
+        if self.doubtful.is_empty() {
+            return false;
+        }
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let held = doubtful.iter().filter_map(|id| Some((*self.reservations.get(id)?, id)));
+        let held = held.map(|(slot, id)| (&self.tasks[id], slot));
         let mut waiting: Vec<_> = held.filter(|(task, _)| matches!(task.state, State::Reserved(_))).collect();
         waiting.sort_unstable_by_key(|(task, _)| task.key());
-        let next =
-            waiting.into_iter().find_map(|(task, slot)| Some((task.id, self.reserved_step(task.id, slot)?)));
+        let mut waiting = waiting.into_iter().map(|(task, slot)| (task.id, slot));
+        let next = waiting.find_map(|(id, slot)| Some((id, self.reserved_step(id, slot)?)));
+        // Nothing has changed for those before it.
+        let rest: Vec<_> = waiting.map(|(id, _)| id).collect();
+        self.doubtful.extend(rest);
         match next {
             None => false,
             Some((id, Step::Start(slot, draft))) => {
@@ -145,6 +160,11 @@ impl Sched {
                 true
             }
         }
+    }
+
+    /// Lets all tasks that hold reservations be looked at again.
+    pub(crate) fn doubt_reservations(&mut self) {
+        self.doubtful.extend(self.reservations.keys());
     }
 
     fn reserved_step(&self, id: TaskId, slot: usize) -> Option<Step> {

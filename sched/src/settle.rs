@@ -1,8 +1,6 @@
 //! The one step that every event ends in: start whatever can start, in queue order, until nothing more can.
 
-use crate::keeping::Kept;
-use crate::policy::Rank;
-use crate::queue::{ClassIdx, GroupIdx};
+use crate::queue::ClassIdx;
 use crate::slab::TaskIdx;
 use crate::task::State;
 use crate::{Action, Sched};
@@ -41,7 +39,7 @@ impl Sched {
 
     /// The first waiting task whose type and size fits on some worker and whose class is worth trying.
     fn next_open(&self) -> Option<ClassIdx> {
-        let groups = self.queue.groups.iter().filter(|group| !group.fitting.is_empty());
+        let groups = self.queue.fits.iter().map(|group| &self.queue.groups[group]);
         groups.filter_map(|group| group.open_head()).min().map(|(_, class)| class)
     }
 
@@ -52,64 +50,6 @@ impl Sched {
             Some((worker, draft)) => self.start(task, worker, &draft),
             None => self.queue.stick(class),
         }
-    }
-
-    /// Brings what fits where up to date with the ledger, and lets staged tasks take slots that became free: they were
-    /// chosen earlier than anything that still waits.
-    fn refresh_dirty(&mut self) {
-        while let Some(slot) = self.dirty.pop_first() {
-            self.touched.insert(slot);
-            if self.workers.try_get(slot).is_some() {
-                self.promote_staged(slot);
-            }
-            self.refresh(slot);
-        }
-    }
-
-    fn refresh(&mut self, slot: usize) {
-        let room = self.workers.try_get(slot).is_some_and(|worker| self.may_stage(worker));
-        if room {
-            self.stageable.insert(slot)
-        } else {
-            self.stageable.remove(&slot)
-        };
-        self.mend_reservation(slot);
-        self.set_recheck(slot);
-        let kept = self.kept(slot);
-        for group in 0..self.queue.groups.len() {
-            let rank = self.rank(slot, group, kept.as_ref());
-            let state = &mut self.queue.groups[group];
-            // A slot whose worker has gone may be named by a timer, and a group that is newer does not know it.
-            let Some(before) = state.ranks.get(slot).copied() else { continue };
-            if before == rank {
-                continue;
-            }
-            state.ranks[slot] = rank;
-            if let Some(before) = before {
-                state.fitting.remove(&before);
-            }
-            if let Some(rank) = rank {
-                state.fitting.insert(rank);
-                if before.is_none() {
-                    self.queue.unstick_near(group, &self.workers.get(slot).paths);
-                }
-            }
-        }
-    }
-
-    /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
-    fn rank(&self, slot: usize, group: GroupIdx, kept: Option<&Kept>) -> Option<Rank> {
-        let worker = self.workers.try_get(slot)?;
-        let ask = self.queue.groups[group].asks[slot]?;
-        if !worker.is_usable()
-            || !self.has_slot(slot, &ask)
-            || kept.is_some_and(|kept| {
-                self.crowds(kept, slot, &ask, self.estimate_in(worker, ask.kind()).millis)
-            })
-        {
-            return None;
-        }
-        Some(self.rank_of(slot, group))
     }
 
     fn fire_timers(&mut self) {

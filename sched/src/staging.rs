@@ -154,9 +154,10 @@ impl Sched {
     /// Returns whether there were any.
     pub(crate) fn call_off_stagings(&mut self) -> bool {
         let mut any = false;
-        for group in 0..self.queue.groups.len() {
+        for group in self.queue.staged.and(&self.queue.fits).iter() {
             let state = &self.queue.groups[group];
-            if state.fitting.is_empty() || state.staged.is_empty() {
+            if state.staged.is_empty() {
+                self.queue.staged.remove(group);
                 continue;
             }
             // One reservation per group: where a staged task holds it, it is that task's turn.

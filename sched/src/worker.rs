@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
 use crate::estimate::Learned;
+use crate::groups::GroupSet;
 use crate::ledger::{Ask, Capacity, Tally};
 use crate::machine::MachineIdx;
 use crate::policy::Given;
+use crate::queue::GroupIdx;
 use crate::space::PathIdx;
 use crate::{Millis, Obstacle, WorkerKey, WorkerMode, WorkerProfile};
 
@@ -35,6 +37,10 @@ pub(crate) struct Worker {
     pub(crate) reservation: Option<Reservation>,
     /// For a place that is kept: after this instant fewer tasks may pass the one that it is kept for.
     pub(crate) recheck_after: Option<Millis>,
+    /// The groups whose tasks it offers.
+    pub(crate) groups: Vec<GroupIdx>,
+    /// Those of them for which its place is out of date.
+    pub(crate) stale: GroupSet,
     /// Sorted, each once.
     pub(crate) paths: Vec<PathIdx>,
     /// The machine that it shares with others.
@@ -80,6 +86,8 @@ impl Worker {
             staged_tasks: BTreeSet::new(),
             reservation: None,
             recheck_after: None,
+            groups: Vec::new(),
+            stale: GroupSet::default(),
             paths: Vec::new(),
             machine: None,
             devices: Vec::new(),

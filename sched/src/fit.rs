@@ -1,0 +1,105 @@
+//! On which workers one more task of each group fits: kept up to date with the ledger where somebody waits to know it,
+//! and brought up to date when somebody comes to wait where nobody did.
+
+use crate::Sched;
+use crate::keeping::Kept;
+use crate::policy::Rank;
+use crate::queue::GroupIdx;
+
+impl Sched {
+    /// Brings what fits where up to date with the ledger, and lets staged tasks take slots that became free: they were
+    /// chosen earlier than anything that still waits.
+    pub(crate) fn refresh_dirty(&mut self) {
+        while let Some(slot) = self.dirty.pop_first() {
+            self.touched.insert(slot);
+            if self.workers.try_get(slot).is_some() {
+                self.promote_staged(slot);
+            }
+            self.refresh(slot);
+        }
+        while let Some(group) = self.queue.waking.pop() {
+            self.catch_up(group);
+        }
+    }
+
+    fn refresh(&mut self, slot: usize) {
+        let room = self.workers.try_get(slot).is_some_and(|worker| self.may_stage(worker));
+        if room {
+            self.stageable.insert(slot)
+        } else {
+            self.stageable.remove(&slot)
+        };
+        // A slot whose worker has gone may still be named by a timer.
+        if self.workers.try_get(slot).is_none() {
+            return;
+        }
+        self.mend_reservation(slot);
+        self.set_recheck(slot);
+        if self.kept_by(slot).is_some() {
+            self.doubt_reservations();
+        }
+        let kept = self.kept(slot);
+        for at in 0..self.workers.get(slot).groups.len() {
+            let worker = self.workers.get_mut(slot);
+            let group = worker.groups[at];
+            // What fits beside a kept place depends on the time, too: it is not put off.
+            if kept.is_some() || self.queue.groups[group].is_watched() {
+                worker.stale.remove(group);
+                self.set_rank(slot, group, self.rank(slot, group, kept.as_ref()));
+            } else if !worker.stale.contains(group) {
+                worker.stale.insert(group);
+                self.queue.groups[group].behind.push(slot);
+            }
+        }
+    }
+
+    /// Looks at the workers that were not looked at for this group while nobody waited in it.
+    fn catch_up(&mut self, group: GroupIdx) {
+        for slot in std::mem::take(&mut self.queue.groups[group].behind) {
+            let is_stale = self.workers.try_get(slot).is_some_and(|worker| worker.stale.contains(group));
+            if is_stale {
+                self.workers.get_mut(slot).stale.remove(group);
+                let kept = self.kept(slot);
+                self.set_rank(slot, group, self.rank(slot, group, kept.as_ref()));
+            }
+        }
+    }
+
+    /// Notes the worker's place among those that the group's tasks fit on.
+    pub(crate) fn set_rank(&mut self, slot: usize, group: GroupIdx, rank: Option<Rank>) {
+        let state = &mut self.queue.groups[group];
+        let before = state.ranks[slot];
+        if before == rank {
+            return;
+        }
+        state.ranks[slot] = rank;
+        if let Some(before) = before {
+            state.fitting.remove(&before);
+        }
+        if let Some(rank) = rank {
+            state.fitting.insert(rank);
+            if let Some(task) = state.reserved {
+                self.doubtful.insert(task);
+            }
+            if before.is_none() {
+                self.queue.unstick_near(group, &self.workers.get(slot).paths);
+            }
+        }
+        self.queue.fits.set(group, !self.queue.groups[group].fitting.is_empty());
+    }
+
+    /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
+    fn rank(&self, slot: usize, group: GroupIdx, kept: Option<&Kept>) -> Option<Rank> {
+        let worker = self.workers.try_get(slot)?;
+        let ask = self.queue.groups[group].asks[slot]?;
+        if !worker.is_usable()
+            || !self.has_slot(slot, &ask)
+            || kept.is_some_and(|kept| {
+                self.crowds(kept, slot, &ask, self.estimate_in(worker, ask.kind()).millis)
+            })
+        {
+            return None;
+        }
+        Some(self.rank_of(slot, group))
+    }
+}
