@@ -18,7 +18,9 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
-use crate::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use crate::extension::{
+    ExecutorSetting, GpuShare, Hello, JobView, ManagerOverview, SectorDetail, WorkerState,
+};
 use crate::reader::PieceData;
 use crate::subject::Subject;
 use crate::token::Permission;
@@ -219,6 +221,8 @@ pub struct Job {
     pub attempt: Option<AttemptId>,
     /// The bytes of AddPiece and DataCid when their source is a stream.
     pub data: Option<PieceData>,
+    /// The GPUs it was given, towards a Sealyard worker; empty = it was given none, and the worker's environment holds.
+    pub gpus: Vec<GpuShare>,
 }
 
 /// A call's end as the worker reports it. The method is kept beside the result because a failure names no output.

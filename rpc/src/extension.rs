@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtasks::{AttemptId, FileTypes, SectorId, SectorSize, StorageId, TaskType, WorkerId};
+use sealtasks::{AttemptId, FileTypes, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId};
 use serde::{Deserialize, Serialize};
+
+use crate::operator::{CapView, WorkerMode};
 
 /// The first call between Sealyards. A peer that answers "method not found" is a Lotus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,30 @@ pub struct WorkerState {
     /// Calls it holds: running, or done and not yet acknowledged.
     #[serde(default)]
     pub calls: Vec<HeldCall>,
+    /// Limits that it was started with.
+    #[serde(default)]
+    pub caps: TaskCaps,
+    /// The machine it runs on; `None` = it does not say.
+    #[serde(default)]
+    pub machine: Option<MachineIdentity>,
+}
+
+/// The machine that a worker runs on. Workers with the same id share its memory, CPU threads and GPUs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MachineIdentity {
+    /// Equal on one running kernel and on no other: a digest of its boot id, or what the operator said.
+    pub id: String,
+    /// For people, and for limits per machine: the host's name, or what the operator said.
+    pub name: String,
+}
+
+/// A share of one GPU that a task was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuShare {
+    /// The device's position in the worker's list of GPUs.
+    pub device: usize,
+    /// Thousandths of it.
+    pub thousandths: u64,
 }
 
 /// One setting of the proofs libraries as a worker's executors get it.
@@ -132,6 +158,21 @@ pub struct WorkerView {
     pub gpu_used: f64,
     /// Names of its GPUs.
     pub gpus: Vec<String>,
+    /// What an operator allows it.
+    #[serde(default)]
+    pub mode: WorkerMode,
+    /// Who set that, and when in Unix milliseconds; `None` = nobody did.
+    #[serde(default)]
+    pub mode_set: Option<(String, u64)>,
+    /// Its limits.
+    #[serde(default)]
+    pub caps: Vec<CapView>,
+    /// The machine whose resources it shares; `None` = it is alone, or does not say.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// The limits of all workers of that machine together.
+    #[serde(default)]
+    pub machine_caps: Vec<CapView>,
     /// How long tasks took on workers of this name.
     #[serde(default)]
     pub durations: Vec<DurationView>,
@@ -210,7 +251,8 @@ pub struct JobView {
     pub sector: SectorId,
     /// The task; MoveStorage shows as `GET`.
     pub task: TaskType,
-    /// `queued`, `dispatching`, `acquiring`, `running`, `done`, `failed`.
+    /// `queued`, `dispatching`, `acquiring`, `running`, `done`, `failed`; `detached` = given up, but a Lotus worker still
+    /// has it.
     pub state: String,
     /// Why it waits or failed.
     #[serde(default)]
@@ -225,6 +267,9 @@ pub struct JobView {
     pub ended_ms: u64,
     /// Bytes received over the network for it.
     pub bytes_fetched: u64,
+    /// Larger goes first.
+    #[serde(default)]
+    pub priority: i64,
 }
 
 /// One sector with everything known of it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rpc::api::{AttemptAccount, Job, ReturnMethod};
-use rpc::extension::CallPhase;
+use rpc::extension::{CallPhase, GpuShare};
 use rpc::reader::{PieceData, PieceStream};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
@@ -27,7 +27,7 @@ use crate::worker::{Shared, now_ms, remove_created};
 
 /// Accepts a job, or finds that it is accepted already, and runs it in the background.
 pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> {
-    let Job { sector, work, attempt, data } = job;
+    let Job { sector, work, attempt, data, gpus } = job;
     let (Some(task), Some(method)) = (work.task_type(), ReturnMethod::of(&work)) else {
         return Err(ApiError::refused(
             "verification is no task of a worker; it runs where the sector is looked after",
@@ -35,6 +35,13 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
     };
     if shared.closed.is_cancelled() {
         return Err(ApiError::refused(format!("worker {} is closing", shared.name)));
+    }
+    let there = shared.resources.gpus.len();
+    if let Some(share) = gpus.iter().find(|share| share.device >= there) {
+        let (name, device) = (&shared.name, share.device);
+        return Err(ApiError::refused(format!(
+            "worker {name} has {there} GPUs and no GPU {device}, counted from 0"
+        )));
     }
     // A repeated start is answered even when the task is no longer offered, so what is offered is asked only of new ones.
     let offered = shared.offer.tasks().contains(&task);
@@ -67,7 +74,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
     shared.changed();
     let own = Arc::clone(shared);
     let accepted = Accepted { call, sector, attempt, method };
-    shared.tasks.spawn(async move { run(&own, accepted, work, data, stop).await });
+    shared.tasks.spawn(async move { run(&own, accepted, Given { work, data, gpus }, stop).await });
     Ok(call)
 }
 
@@ -76,17 +83,19 @@ fn not_offered(shared: &Shared, task: TaskType) -> ApiError {
     ApiError::refused(format!("worker {} does not take {task} now: {why}", shared.name))
 }
 
-/// Runs an accepted call to its end and hands its result to the returns.
-async fn run(
-    shared: &Arc<Shared>,
-    accepted: Accepted,
+/// What a call is given to work with.
+struct Given {
     work: TaskInput,
     data: Option<PieceData>,
-    stop: CancellationToken,
-) {
+    gpus: Vec<GpuShare>,
+}
+
+/// Runs an accepted call to its end and hands its result to the returns.
+async fn run(shared: &Arc<Shared>, accepted: Accepted, given: Given, stop: CancellationToken) {
+    let Given { work, data, gpus } = given;
     let meter = TransferMeter::default();
     let began = now_ms();
-    let mut call = Call { shared, accepted: &accepted, meter: &meter, stop: &stop, started_ms: None };
+    let mut call = Call { shared, accepted: &accepted, meter: &meter, stop: &stop, gpus, started_ms: None };
     let result = call.perform(work, data).await;
     let started_ms = call.started_ms.unwrap_or(began);
     if shared.closed.is_cancelled() && result.is_err() {
@@ -129,6 +138,8 @@ struct Call<'a> {
     accepted: &'a Accepted,
     meter: &'a TransferMeter,
     stop: &'a CancellationToken,
+    /// The GPUs that are its own.
+    gpus: Vec<GpuShare>,
     /// When its inputs were there.
     started_ms: Option<u64>,
 }
@@ -312,7 +323,7 @@ impl Call<'_> {
             tokio::task::spawn_blocking(move || params.environment(size)).await.unwrap_or_default();
         let files = held.acquired.files.clone();
         let request = ExecutorRequest { version: ExecutorRequest::VERSION, sector, work, files };
-        let run = Run { dir, task, request, parameters, data };
+        let run = Run { dir, task, request, parameters, data, gpus: self.gpus.clone() };
 
         // What it creates is journalled before it can create anything.
         self.journal_running(&held.created, None).await?;

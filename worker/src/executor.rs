@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::statvfs;
+use rpc::extension::GpuShare;
 use rpc::reader::PieceStream;
 use sealtasks::{
     ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, SectorFiles, TaskOutput, TaskType,
@@ -30,7 +31,7 @@ use crate::environment::Environment;
 use crate::executor_log;
 use crate::feed::{self, FeedError};
 use crate::journal::ProcessMark;
-use crate::process;
+use crate::{gpus, process};
 
 /// Longest report read, in bytes: C1's output of a 64 GiB sector is below 100 MiB, in base64 below 134 MiB.
 const REPORT_MAX: u64 = 256 << 20;
@@ -62,6 +63,8 @@ pub(crate) struct Run {
     pub parameters: Vec<(String, String)>,
     /// The piece's bytes.
     pub data: Option<PieceStream>,
+    /// The GPUs that are its own; empty = whatever the environment says.
+    pub gpus: Vec<GpuShare>,
 }
 
 /// A running executor.
@@ -79,7 +82,7 @@ impl ExecutorOptions {
     /// # Errors
     /// Class `Environment`: the program cannot be started or its directory cannot be written.
     pub(crate) async fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
-        let Run { dir, task, request, parameters, data } = run;
+        let Run { dir, task, request, parameters, data, gpus } = run;
         let program = self.program.display();
         let broken = |what: &str, error: &dyn std::fmt::Display| ExecutorFailure {
             class: FailureClass::Environment,
@@ -112,6 +115,8 @@ impl ExecutorOptions {
             .env_clear()
             .envs(&self.environment)
             .envs(parameters)
+            // Before those of the operator's `config.toml`, which have the last word.
+            .envs(gpus::variables(&gpus, &self.environment))
             .envs(self.task_environment.get(&task).into_iter().flatten());
         let feeding = match data {
             None => None,
@@ -323,7 +328,7 @@ mod tests {
             files: SectorFiles([(FileType::Sealed, dir.join("sealed"))].into()),
         };
         let (dir, task) = (dir.join("call"), TaskType::PreCommit1);
-        options.spawn(Run { dir, task, request, parameters: vec![], data: None }).await.unwrap()
+        options.spawn(Run { dir, task, request, parameters: vec![], data: None, gpus: vec![] }).await.unwrap()
     }
 
     #[tokio::test]

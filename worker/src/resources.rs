@@ -9,10 +9,10 @@ use rpc::api::WorkerResources;
 use sealtasks::{ResourceEnvError, ResourceTable};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+use crate::gpus;
+
 /// Longest file read from `/proc` and `/sys`, in bytes; a longer one is taken as unreadable.
 const FILE_MAX: u64 = 1 << 20;
-/// Most GPUs looked for.
-const GPUS_MAX: usize = 64;
 
 /// Whether swap counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn detect(swap: Swap) -> Result<WorkerResources, ResourceEnvError> {
     // `--enable-gpu-proving=false` sets this variable, as in Lotus.
     let gpus = match std::env::var_os("BELLMAN_NO_GPU") {
         Some(_) => Vec::new(),
-        None => gpus(Path::new("/")),
+        None => gpus::names(Path::new("/"), std::env::var(gpus::VISIBLE).ok().as_deref()),
     };
     Ok(WorkerResources {
         mem_physical: memory.physical,
@@ -84,19 +84,6 @@ pub(crate) fn resident(pid: u32) -> u64 {
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     };
     read(&PathBuf::from(format!("/proc/{pid}/status"))).as_deref().and_then(kib).map_or(0, |kib| kib << 10)
-}
-
-/// The names of the NVIDIA GPUs whose driver is loaded, in bus order.
-fn gpus(root: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(root.join("proc/driver/nvidia/gpus")) else { return Vec::new() };
-    let mut cards: Vec<PathBuf> = entries.flatten().take(GPUS_MAX).map(|entry| entry.path()).collect();
-    cards.sort();
-    let model = |card: &PathBuf| {
-        let text = read(&card.join("information"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Model:"))?;
-        Some(line.trim().to_owned())
-    };
-    cards.iter().filter_map(model).collect()
 }
 
 /// Lowers `host` to the limits of this process's control groups, version 1 and 2. A group's use replaces the host's
@@ -158,7 +145,8 @@ fn field(text: &str, name: &str) -> u64 {
     text.lines().find_map(value).unwrap_or(0)
 }
 
-fn read(path: &Path) -> Option<String> {
+/// The text of a file of the kernel's; `None` where it cannot be read.
+pub(crate) fn read(path: &Path) -> Option<String> {
     use std::io::Read as _;
     let mut text = String::new();
     fs::File::open(path).ok()?.take(FILE_MAX).read_to_string(&mut text).ok()?;
@@ -211,16 +199,6 @@ mod tests {
     fn without_limits_the_host_counts() {
         let root = tree(&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")]);
         assert_eq!(within_groups(HOST, root.path()), HOST);
-    }
-
-    #[test]
-    fn gpus_are_named_in_bus_order() {
-        let root = tree(&[
-            ("proc/driver/nvidia/gpus/0000:41:00.0/information", "Model: \t\t NVIDIA B\nIRQ: 1\n"),
-            ("proc/driver/nvidia/gpus/0000:01:00.0/information", "Model: \t\t NVIDIA A\n"),
-        ]);
-        assert_eq!(gpus(root.path()), ["NVIDIA A", "NVIDIA B"]);
-        assert!(gpus(Path::new("/nonexistent")).is_empty());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rpc::ManagerApi;
 use rpc::api::{AttemptAccount, WorkerResources};
-use rpc::extension::{ExecutorSetting, WorkerState};
-use sealtasks::{CallError, CallErrorCode, SectorSize, TaskType, WorkerId};
+use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
+use sealtasks::{CallError, CallErrorCode, SectorSize, TaskCaps, TaskType, WorkerId};
 use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, Remote, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,10 @@ pub struct WorkerOptions {
     pub swap: Swap,
     /// Whether the scheduler looks at resources at all.
     pub ignore_resources: bool,
+    /// At most so many tasks at once; the manager keeps to it.
+    pub caps: TaskCaps,
+    /// The machine it runs on, if it is to be told; see [`crate::machine`].
+    pub machine: Option<MachineIdentity>,
     /// The manager's own open paths, for its own worker; `None` = the paths of the repo's `storage.json`.
     pub local: Option<Arc<Local>>,
     /// How often things happen.
@@ -121,6 +125,8 @@ pub(crate) struct Shared {
     pub(crate) resources: WorkerResources,
     pub(crate) swap: Swap,
     pub(crate) ignore_resources: bool,
+    caps: TaskCaps,
+    machine: Option<MachineIdentity>,
     pub(crate) enabled: AtomicBool,
     pub(crate) periods: Periods,
     /// Counts changes of the state; watched by whoever pushes it.
@@ -191,6 +197,8 @@ impl Worker {
             resources: options.resources,
             swap: options.swap,
             ignore_resources: options.ignore_resources,
+            caps: options.caps,
+            machine: options.machine,
             enabled: AtomicBool::new(true),
             periods: options.periods,
             change: watch::Sender::new(0),
@@ -321,6 +329,8 @@ impl Shared {
             mem_swap_used,
             paths: self.local.paths().into_iter().map(|path| path.id).collect(),
             calls: self.calls.list(),
+            caps: self.caps.clone(),
+            machine: self.machine.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::atomic::Ordering;
 
 use rpc::api::{Job, ReturnMethod};
-use rpc::extension::CallPhase;
+use rpc::extension::{CallPhase, GpuShare};
 use rpc::{PieceData, WorkerApi as _};
 use scripted::manager::Spoilt;
 use scripted::{SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data};
@@ -15,6 +15,7 @@ use sealtasks::{
     FileType, FileTypes, PaddedPieceSize, PieceInfo, PieceSource, TaskInput, TaskOutput, UnpaddedPieceSize,
 };
 use stores::Index as _;
+use worker::Worker;
 
 #[tokio::test]
 async fn a_task_runs_its_files_are_declared_and_its_result_is_returned() {
@@ -72,6 +73,26 @@ async fn the_same_attempt_twice_is_the_same_call() {
     assert_eq!(error.to_string(), "worker w1 does not take PC1 now: it is not enabled here");
     worker.close().await;
     assert_eq!(world.told("runs"), "pc1\n");
+}
+
+#[tokio::test]
+async fn an_executor_sees_the_gpus_that_its_task_was_given() {
+    let world = World::new();
+    let mut options = world.options(world.with_unsealed());
+    options.resources.gpus = vec!["NVIDIA A".into(), "NVIDIA B".into()];
+    options.executor.environment.remove(std::ffi::OsStr::new("CUDA_VISIBLE_DEVICES"));
+    let worker = Worker::start(options).await.unwrap();
+    let on = |device, number| Job {
+        gpus: vec![GpuShare { device, thousandths: 1000 }],
+        ..pc1(Some(attempt(number)))
+    };
+    let call = start_ok(&worker, on(1, 1)).await;
+    world.returned(call).await.result.unwrap();
+    let seen = world.told("env");
+    assert!(seen.lines().any(|line| line == "CUDA_VISIBLE_DEVICES=1"), "{seen}");
+    let error = worker.start(on(2, 2)).await.unwrap_err().to_string();
+    assert_eq!(error, "worker w1 has 2 GPUs and no GPU 2, counted from 0");
+    worker.close().await;
 }
 
 #[tokio::test]
@@ -229,7 +250,13 @@ async fn a_broken_stream_fails_the_call_whatever_the_executor_made_of_it() {
     let error = world.returned(start_ok(&worker, job).await).await.result.unwrap_err();
     assert_eq!(error.message, "the piece's bytes ended early: the sender hung up [name: w1]");
 
-    let job = Job { sector: SECTOR, work: data_cid(PieceSource::Stream), attempt: None, data: None };
+    let job = Job {
+        sector: SECTOR,
+        work: data_cid(PieceSource::Stream),
+        attempt: None,
+        data: None,
+        gpus: Vec::new(),
+    };
     let error = world.returned(start_ok(&worker, job).await).await.result.unwrap_err();
     assert!(error.message.contains("none came"), "{error}");
     worker.close().await;

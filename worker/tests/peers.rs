@@ -44,7 +44,7 @@ impl Peer {
     }
 
     async fn run(&self, work: TaskInput) -> Returned {
-        let job = rpc::Job { sector: SECTOR, work, attempt: None, data: None };
+        let job = rpc::Job { sector: SECTOR, work, attempt: None, data: None, gpus: Vec::new() };
         self.world.returned(start_ok(&self.worker, job).await).await
     }
 }

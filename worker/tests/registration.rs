@@ -152,6 +152,7 @@ async fn commit_2_is_offered_once_its_parameters_are_there() {
         work: sealtasks::TaskInput::Commit2(sealtasks::Commit2Input { c1: sealtasks::C1Output(vec![]) }),
         attempt: None,
         data: None,
+        gpus: Vec::new(),
     };
     let error = worker.start(job).await.unwrap_err().to_string();
     assert_eq!(error, "worker w1 does not take C2 now: fetching parameters, 34 %");

@@ -40,7 +40,7 @@ impl ManagerClient {
         Ok(Self { peer: Peer::new(Caller::new(&url, info.token.clone(), transport)?) })
     }
 
-    fn caller(&self) -> &Caller {
+    pub(super) fn caller(&self) -> &Caller {
         &self.peer.caller
     }
 }

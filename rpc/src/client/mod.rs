@@ -4,6 +4,7 @@
 
 mod http;
 mod manager;
+mod operator;
 mod peer;
 mod worker;
 mod ws;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use sealtasks::{CallId, PieceSource, SectorId, StorageId, TaskInput, TaskType, WorkerId};
+use sealtasks::{AttemptId, CallId, PieceSource, SectorId, StorageId, TaskInput, TaskType, WorkerId};
+use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use url::Url;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use super::{Caller, ClientError, NO_PARAMS, http, unsendable};
 use crate::api::{ApiResult, Job, Missing, StoragePath, WorkerApi, WorkerInfo};
 use crate::api_info::{Transport, with_scheme};
 use crate::error::ApiError;
-use crate::extension::{ExecutorSetting, Hello, WorkerState};
+use crate::extension::{ExecutorSetting, GpuShare, Hello, WorkerState};
 use crate::push_sender::{Pushed, push, push_url};
 use crate::reader::{PieceData, PieceStream, ReaderParam};
 use crate::token::random_bytes;
@@ -74,6 +75,24 @@ impl WorkerClient {
                 Err(ApiError::refused("not sent: the task takes a stream of bytes, but none was given"))
             }
         }
+    }
+
+    /// The same call, named by its attempt. A worker that cannot be told its GPUs uses those that its environment names.
+    async fn start_attempt(
+        &self,
+        attempt: AttemptId,
+        method: &str,
+        params: &RawValue,
+        gpus: &[GpuShare],
+    ) -> ApiResult<Box<RawValue>> {
+        let (attempt, short) = (attempt.to_string(), method.trim_start_matches("Filecoin."));
+        if !gpus.is_empty() {
+            let answer = self.caller().call("Sealyard.StartOn", &(&attempt, short, params, gpus)).await;
+            if !answer.as_ref().is_err_and(ApiError::is_method_not_found) {
+                return answer;
+            }
+        }
+        self.caller().call("Sealyard.Start", &(attempt, short, params)).await
     }
 
     /// Starts to offer the bytes; the worker's endpoint holds the offer until the call arrives.
@@ -150,9 +169,7 @@ impl WorkerApi for WorkerClient {
         let call = match as_attempt {
             None => self.caller().call_raw(method, params).await,
             Some(attempt) => {
-                let short = method.trim_start_matches("Filecoin.");
-                let answer =
-                    self.caller().call("Sealyard.Start", &(attempt.to_string(), short, &params)).await;
+                let answer = self.start_attempt(attempt, method, &params, &job.gpus).await;
                 if self.peer.turned_lotus(&answer) {
                     self.caller().call_raw(method, params).await
                 } else {

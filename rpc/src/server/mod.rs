@@ -4,6 +4,7 @@
 mod auth;
 mod manager;
 mod middleware;
+mod operator;
 mod registrar;
 mod worker;
 
@@ -26,6 +27,7 @@ use tower::layer::util::{Identity, Stack};
 
 pub use auth::{AskManager, AuthError, Authenticate};
 pub use manager::manager_methods;
+pub use operator::operator_methods;
 pub use worker::worker_methods;
 
 use crate::push::PushStreams;

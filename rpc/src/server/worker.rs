@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::registrar::{Fault, Registrar};
 use crate::api::{Job, Missing, StoragePath, WorkerApi, WorkerInfo};
 use crate::error::ApiError;
+use crate::extension::GpuShare;
 use crate::push::PushStreams;
 use crate::reader::{PieceData, ReaderParam};
 use crate::token::Permission::Admin;
@@ -54,7 +55,7 @@ fn tasks(methods: &mut Worker, streams: &PushStreams) {
         let streams = streams.clone();
         methods.on_detached(name, Admin, params, move |api, args| {
             let streams = streams.clone();
-            async move { start(api, &streams, name, args, None).await }
+            async move { start(api, &streams, name, args, None, Vec::new()).await }
         });
     }
 }
@@ -65,6 +66,7 @@ async fn start(
     method: &str,
     mut args: Args,
     attempt: Option<AttemptId>,
+    gpus: Vec<GpuShare>,
 ) -> Result<sector::CallId, Fault> {
     let started = task::decode(method, &mut args)?;
     let data = match started.reader {
@@ -76,7 +78,7 @@ async fn start(
             Some(PieceData::Stream(Box::pin(reader)))
         }
     };
-    let job = Job { sector: started.sector, work: started.work, attempt, data };
+    let job = Job { sector: started.sector, work: started.work, attempt, data, gpus };
     let call: CallId = api.start(job).await?;
     Ok(call.into())
 }
@@ -131,22 +133,36 @@ fn extension(methods: &mut Worker, streams: PushStreams) {
     methods.on_detached("Sealyard.Abort", Admin, 1, |api, mut args| async move {
         Ok(api.abort(args.next_as::<sector::CallId, CallId>("call")?).await?)
     });
+    let own = streams.clone();
     methods.on_detached("Sealyard.Start", Admin, 3, move |api, mut args| {
-        let streams = streams.clone();
+        let streams = own.clone();
         async move {
-            let attempt: AttemptId = args.next::<String>("attempt")?.parse().map_err(of("attempt"))?;
-            let method = format!("Filecoin.{}", args.next::<String>("method")?);
-            let wanted = task::arity(&method);
-            let wanted =
-                wanted.ok_or_else(|| WireError::new("method", format!("{method:?} starts no task")))?;
-            let params = Args::parse(Some(args.next::<Box<RawValue>>("params")?.get()))?;
-            if params.len() != wanted {
-                let text = format!("{} for {method:?}, expected {wanted}", params.len());
-                return Err(WireError::new("params", text).into());
-            }
-            start(api, &streams, &method, params, Some(attempt)).await
+            let (attempt, method, params) = wrapped(&mut args)?;
+            start(api, &streams, &method, params, Some(attempt), Vec::new()).await
         }
     });
+    methods.on_detached("Sealyard.StartOn", Admin, 4, move |api, mut args| {
+        let streams = streams.clone();
+        async move {
+            let (attempt, method, params) = wrapped(&mut args)?;
+            let gpus = args.next_or_zero("gpus")?;
+            start(api, &streams, &method, params, Some(attempt), gpus).await
+        }
+    });
+}
+
+/// An attempt, and the Lotus method with its parameters that starts it.
+fn wrapped(args: &mut Args) -> Result<(AttemptId, String, Args), Fault> {
+    let attempt: AttemptId = args.next::<String>("attempt")?.parse().map_err(of("attempt"))?;
+    let method = format!("Filecoin.{}", args.next::<String>("method")?);
+    let wanted = task::arity(&method);
+    let wanted = wanted.ok_or_else(|| WireError::new("method", format!("{method:?} starts no task")))?;
+    let params = Args::parse(Some(args.next::<Box<RawValue>>("params")?.get()))?;
+    if params.len() != wanted {
+        let text = format!("{} for {method:?}, expected {wanted}", params.len());
+        return Err(WireError::new("params", text).into());
+    }
+    Ok((attempt, method, params))
 }
 
 /// Lotus's flag `dropMissing`.

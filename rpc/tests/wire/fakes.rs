@@ -280,6 +280,7 @@ pub struct Started {
     /// The bytes, read to their end; `None` without a stream.
     pub bytes: Option<Vec<u8>>,
     pub url: Option<String>,
+    pub gpus: Vec<rpc::extension::GpuShare>,
 }
 
 #[derive(Default)]
@@ -325,7 +326,8 @@ impl WorkerApi for FakeWorker {
             Some(rpc::PieceData::Zeros) => return Err(ApiError::refused("zeros come without data")),
             None => {}
         }
-        let started = Started { sector: job.sector, work: job.work, attempt: job.attempt, bytes, url };
+        let started =
+            Started { sector: job.sector, work: job.work, attempt: job.attempt, bytes, url, gpus: job.gpus };
         self.started.lock().expect("no test panicked here").push(started);
         Ok(sample::call())
     }

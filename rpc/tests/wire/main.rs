@@ -6,6 +6,7 @@ mod explained;
 mod fakes;
 mod framing;
 mod keystore;
+mod operator;
 mod push;
 mod returns;
 mod round_trip;

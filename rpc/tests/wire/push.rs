@@ -219,8 +219,13 @@ async fn a_piece_s_bytes_travel_with_its_task() {
             let data_cid = TaskInput::DataCid(DataCidInput { size, source: PieceSource::Stream });
             for work in [add_piece(PieceSource::Stream), data_cid] {
                 let stream = PieceData::Stream(stream(data.clone()));
-                let job =
-                    Job { sector: sample::sector_ref(), work: work.clone(), attempt, data: Some(stream) };
+                let job = Job {
+                    sector: sample::sector_ref(),
+                    work: work.clone(),
+                    attempt,
+                    data: Some(stream),
+                    gpus: Vec::new(),
+                };
                 client.start(job).await.unwrap();
                 let started = host.take_started().remove(0);
                 assert_eq!((started.work, started.attempt), (work, attempt));
@@ -228,7 +233,7 @@ async fn a_piece_s_bytes_travel_with_its_task() {
             }
             let url = PieceData::Url("http://boost:8042/piece".into());
             let work = add_piece(PieceSource::Stream);
-            let job = Job { sector: sample::sector_ref(), work, attempt, data: Some(url) };
+            let job = Job { sector: sample::sector_ref(), work, attempt, data: Some(url), gpus: Vec::new() };
             client.start(job).await.unwrap();
             assert_eq!(host.take_started().remove(0).url.as_deref(), Some("http://boost:8042/piece"));
             let zeros = Some(PieceData::Zeros);
@@ -237,6 +242,7 @@ async fn a_piece_s_bytes_travel_with_its_task() {
                 work: add_piece(PieceSource::Stream),
                 attempt,
                 data: zeros,
+                gpus: Vec::new(),
             };
             client.start(job).await.unwrap();
             assert_eq!(host.take_started().remove(0).work, add_piece(PieceSource::Zeros));
@@ -245,6 +251,7 @@ async fn a_piece_s_bytes_travel_with_its_task() {
                 work: add_piece(PieceSource::Stream),
                 attempt,
                 data: None,
+                gpus: Vec::new(),
             };
             assert_eq!(client.start(job).await.unwrap_err().code(), "RPC005");
         }
@@ -255,7 +262,13 @@ async fn a_piece_s_bytes_travel_with_its_task() {
 async fn a_worker_that_does_not_want_the_bytes_still_takes_the_task() {
     let host = WorkerHost::start(FakeWorker { closes_streams: true, ..FakeWorker::default() }).await;
     let data = Some(PieceData::Stream(Box::pin(Untouched)));
-    let job = Job { sector: sample::sector_ref(), work: add_piece(PieceSource::Stream), attempt: None, data };
+    let job = Job {
+        sector: sample::sector_ref(),
+        work: add_piece(PieceSource::Stream),
+        attempt: None,
+        data,
+        gpus: Vec::new(),
+    };
     host.client(Transport::Http).start(job).await.unwrap();
     assert_eq!(host.take_started().remove(0).bytes, None);
 }

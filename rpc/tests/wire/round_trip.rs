@@ -164,7 +164,13 @@ async fn every_task_arrives_as_it_was_given_with_and_without_an_attempt() {
         let client = host.client(transport);
         for attempt in [None, Some(sample::attempt())] {
             for work in sample::tasks() {
-                let job = Job { sector: sample::sector_ref(), work: work.clone(), attempt, data: None };
+                let job = Job {
+                    sector: sample::sector_ref(),
+                    work: work.clone(),
+                    attempt,
+                    data: None,
+                    gpus: Vec::new(),
+                };
                 assert_eq!(client.start(job).await.unwrap(), sample::call());
                 let started = host.take_started().remove(0);
                 assert_eq!(started.work, work);
@@ -174,6 +180,23 @@ async fn every_task_arrives_as_it_was_given_with_and_without_an_attempt() {
                 assert_eq!(started.sector.id, sector);
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_sealyard_worker_is_told_its_gpus_and_a_lotus_worker_is_not() {
+    let share = rpc::extension::GpuShare { device: 2, thousandths: 500 };
+    for (knows_hello, told) in [(true, vec![share]), (false, Vec::new())] {
+        let host = WorkerHost::start(FakeWorker { knows_hello, ..FakeWorker::default() }).await;
+        let job = Job {
+            sector: sample::sector_ref(),
+            work: sample::tasks().remove(3),
+            attempt: Some(sample::attempt()),
+            data: None,
+            gpus: vec![share],
+        };
+        host.client(Transport::Http).start(job).await.unwrap();
+        assert_eq!(host.take_started().remove(0).gpus, told);
     }
 }
 
@@ -189,6 +212,7 @@ async fn a_lotus_worker_is_given_tasks_by_lotus_s_methods() {
             work: work.clone(),
             attempt: Some(sample::attempt()),
             data: None,
+            gpus: Vec::new(),
         };
         client.start(job).await.unwrap();
         let started = host.take_started().remove(0);
@@ -202,7 +226,13 @@ async fn thirty_mebibytes_pass_over_both_transports() {
         let host = WorkerHost::start(FakeWorker::default()).await;
         let c1 = sealtasks::C1Output(vec![0xa5; 30 << 20]);
         let work = TaskInput::Commit2(sealtasks::Commit2Input { c1 });
-        let job = Job { sector: sample::sector_ref(), work: work.clone(), attempt: None, data: None };
+        let job = Job {
+            sector: sample::sector_ref(),
+            work: work.clone(),
+            attempt: None,
+            data: None,
+            gpus: Vec::new(),
+        };
         host.client(transport).start(job).await.unwrap();
         assert!(host.take_started().remove(0).work == work);
     }

@@ -6,9 +6,10 @@ use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
 use rpc::extension::{
-    CallPhase, DurationView, ExecutorSetting, FileView, HeldCall, Hello, JobView, ManagerOverview, PathView,
-    SectorDetail, WorkerState, WorkerView,
+    CallPhase, DurationView, ExecutorSetting, FileView, HeldCall, Hello, JobView, MachineIdentity,
+    ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
 };
+use rpc::operator::WorkerMode;
 use sealtasks::{
     ActorId, AddPieceInput, AttemptId, C1Output, CallId, Commit1Input, Commit2Input, Commitment,
     DataCidInput, FetchInput, FileType, FileTypes, FinalizeInput, FsStat, HealthReport, MoveInput,
@@ -181,6 +182,8 @@ pub fn worker_state() -> WorkerState {
             attempt: Some(attempt()),
             phase: CallPhase::Returning,
         }],
+        caps: serde_json::from_str(r#"{"PC1":3,"PC2+C2":1}"#).unwrap(),
+        machine: Some(MachineIdentity { id: "b0".into(), name: "big-box".into() }),
     }
 }
 
@@ -197,6 +200,7 @@ pub fn job_view() -> JobView {
         started_ms: 2,
         ended_ms: 0,
         bytes_fetched: 3,
+        priority: -1,
     }
 }
 
@@ -221,6 +225,11 @@ pub fn overview() -> ManagerOverview {
             vmem: (6, 7, 8),
             gpu_used: 0.5,
             gpus: vec![],
+            mode: WorkerMode::Draining,
+            mode_set: Some(("root@big-box".into(), 7)),
+            caps: vec![],
+            machine: Some("big-box".into()),
+            machine_caps: vec![],
             durations: vec![DurationView {
                 task: TaskType::AddPiece,
                 size: SectorSize::KiB2,

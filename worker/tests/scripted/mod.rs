@@ -18,7 +18,7 @@ use rpc::extension::CallPhase;
 use rpc::{PieceData, WorkerApi as _};
 use sealtasks::{
     AttemptId, CallId, ExecutorReport, FileType, Pc1Output, PreCommit1Input, RegisteredSealProof, SectorId,
-    SectorRef, SectorSize, TaskId, TaskInput, TaskOutput, TaskType, Ticket,
+    SectorRef, SectorSize, TaskCaps, TaskId, TaskInput, TaskOutput, TaskType, Ticket,
 };
 use tokio::sync::watch;
 use worker::resources::{Swap, detect};
@@ -185,6 +185,8 @@ impl World {
             resources: detect(Swap::Counted).unwrap(),
             swap: Swap::Counted,
             ignore_resources: false,
+            caps: TaskCaps::none(),
+            machine: None,
             local: None,
             periods: self.periods,
         }
@@ -249,11 +251,11 @@ pub fn attempt(number: u32) -> AttemptId {
 
 pub fn pc1(attempt: Option<AttemptId>) -> Job {
     let work = TaskInput::PreCommit1(PreCommit1Input { ticket: Ticket([1; 32]), pieces: vec![] });
-    Job { sector: SECTOR, work, attempt, data: None }
+    Job { sector: SECTOR, work, attempt, data: None, gpus: Vec::new() }
 }
 
 pub fn with_data(work: TaskInput, data: PieceData) -> Job {
-    Job { sector: SECTOR, work, attempt: None, data: Some(data) }
+    Job { sector: SECTOR, work, attempt: None, data: Some(data), gpus: Vec::new() }
 }
 
 /// Whether a process is there and not dead.
