@@ -155,6 +155,7 @@ pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
         started_ms: row.started_ms,
         ended_ms: row.ended_ms,
         bytes_fetched: row.bytes_fetched,
+        priority: row.priority,
     }
 }
 

@@ -8,6 +8,8 @@
 
 mod advice;
 mod attempts;
+mod control;
+mod detached;
 mod diagnostics;
 mod explain;
 mod fleet;
@@ -32,6 +34,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use control::Machine;
+use detached::Detached;
 pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
@@ -39,7 +43,7 @@ pub(crate) use places::IndexChanges;
 
 use crate::effects;
 use crate::shared::Shared;
-use crate::state::{CallStage, Measures, ReservedSpace, StateError, StateEvent};
+use crate::state::{CallStage, Controls, Measures, ReservedSpace, StateError, StateEvent};
 
 /// Inputs handled in one commit.
 const INPUTS_PER_COMMIT_MAX: usize = 256;
@@ -57,12 +61,18 @@ pub(crate) struct Driver {
     sectors: BTreeMap<SectorId, Sector>,
     /// Tasks that have not ended.
     tasks: BTreeMap<TaskId, Task>,
+    /// Attempts that were given up while a Lotus worker still has them.
+    detached: BTreeMap<AttemptId, Detached>,
     /// Calls of open attempts.
     calls: BTreeMap<CallId, (AttemptId, CallStage)>,
     /// Results whose call nobody knew when they came.
     early: VecDeque<Early>,
     workers: BTreeMap<WorkerId, Worker>,
     generations: BTreeMap<WorkerId, u32>,
+    /// Machines that workers told of, by id.
+    machines: BTreeMap<String, Machine>,
+    /// What operators have set, as the durable state has it.
+    controls: Controls,
     /// What workers were measured at, as the durable state has it.
     measures: Measures,
     /// Paths the scheduler was told of, and whether they were healthy then.
@@ -87,6 +97,10 @@ pub(crate) struct Task {
     attempts: u32,
     /// Starts refused in a row, for the back-off.
     refusals: u32,
+    /// Its own priority; `None` = its sector's.
+    priority: Option<i64>,
+    /// The scheduler is not to have it yet; see `detached`.
+    held_back: bool,
     open: Option<Attempt>,
 }
 
@@ -109,6 +123,8 @@ pub(crate) struct Attempt {
     /// When the present call was accepted, in Unix milliseconds; 0 = not yet.
     accepted_ms: u64,
     reservations: Vec<ReservedSpace>,
+    /// The GPUs that are its own.
+    gpus: Vec<rpc::extension::GpuShare>,
     giving_up: Option<GivingUp>,
     /// Cancelled when the attempt is over or its worker is gone: its call is no longer repeated.
     over: CancellationToken,
@@ -193,7 +209,7 @@ impl Driver {
         match input {
             Input::Pledge { options, reply } => self.pledge(options, reply),
             Input::Registered { introduction, reply } => self.registered(*introduction, reply),
-            Input::WorkerState { state, reply } => self.worker_state(state, reply),
+            Input::WorkerState { state, reply } => self.worker_state(*state, reply),
             Input::WorkerPolled { session, polled } => self.worker_polled(session, polled),
             Input::WorkerSeen { session } => self.worker_seen(session),
             Input::WorkerMissed { session, reason } => self.worker_missed(session, &reason),
@@ -212,6 +228,10 @@ impl Driver {
             Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),
             Input::RetrySector { sector, reply } => self.retry_sector(sector, reply),
             Input::RemoveRequest { request, reply } => self.remove_request(request, reply),
+            Input::AbortWork { what, by, reply } => self.abort_work(what, by, reply),
+            Input::Priority { what, priority, by, reply } => self.set_priority(what, priority, by, reply),
+            Input::WorkerMode { worker, mode, by, reply } => self.set_worker_mode(&worker, mode, by, reply),
+            Input::Caps { target, changes, by, reply } => self.change_caps(target, &changes, by, reply),
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.
                 self.tell_sched(Event::Tick);

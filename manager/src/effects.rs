@@ -68,6 +68,7 @@ async fn start(shared: Arc<Shared>, call: StartCall) {
             work: call.work.clone(),
             attempt: call.repeatable.then_some(attempt),
             data: None,
+            gpus: call.gpus.clone(),
         };
         let error = match call.api.start(job).await {
             Ok(id) => break Input::Accepted { attempt, stage, call: id },

@@ -9,8 +9,8 @@ use axum::Router;
 use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
-    ApiError, ApiResult, ManagerApi, Permission, PushStreams, Secret, Transport, WorkerApi, WorkerClient,
-    manager_methods, rpc_router,
+    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, Secret, Transport, WorkerApi,
+    WorkerClient, manager_methods, operator_methods, rpc_router,
 };
 use stores::{
     FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, VerifyToken,
@@ -186,11 +186,18 @@ impl ManagerHandle {
         Arc::new(self.service.clone())
     }
 
+    /// The operator's part of it.
+    pub fn operator_api(&self) -> Arc<dyn OperatorApi> {
+        Arc::new(self.service.clone())
+    }
+
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
         let files = fetch_router(self.local(), Arc::new(Tokens(secret.clone())));
-        rpc_router(manager_methods(self.api()), Arc::new(secret), PushStreams::new()).merge(files)
+        let mut methods = manager_methods(self.api());
+        methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
+        rpc_router(methods, Arc::new(secret), PushStreams::new()).merge(files)
     }
 
     /// Registers the manager's own worker.

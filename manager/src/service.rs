@@ -291,6 +291,7 @@ impl ManagerApi for Service {
     }
 
     async fn worker_state(&self, state: WorkerState) -> ApiResult<()> {
+        let state = Box::new(state);
         self.ask(|reply| Input::WorkerState { state, reply: Some(reply) }).await
     }
 

@@ -6,6 +6,7 @@
 //! what was not acknowledged, nothing else. Never: decisions; whoever submits has made them.
 
 mod clock;
+mod control;
 mod event;
 mod identity;
 mod measure;
@@ -15,6 +16,7 @@ mod schema;
 mod writer;
 
 pub use clock::Clock;
+pub use control::{CONTROLS_MAX, CapChanges, Controls, WorkerControl, WorkerIdentity};
 pub use event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
 pub use identity::MinerIdentity;
 pub use measure::{Duration, Measured, Measures, Throughput};

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rpc::api::{StoragePath, WorkerInfo};
 use rpc::extension::{CallPhase, Hello, WorkerState};
+use rpc::operator::WorkerMode;
 use rpc::{ApiError, ApiResult, Transport, WorkerApi, versions};
 use sched::WorkerKey;
-use sealtasks::{AttemptId, CallId, TaskType, WorkerId};
+use sealtasks::{AttemptId, CallId, TaskCaps, TaskType, WorkerId};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +126,12 @@ impl Introduction {
             misses: 0,
             durations: Vec::new(),
             bandwidth: 0,
+            mode: WorkerMode::Open,
+            own_caps: TaskCaps::none(),
+            caps: TaskCaps::none(),
+            stagger: std::collections::BTreeMap::new(),
+            told_machine: None,
+            machine: None,
             gone: CancellationToken::new(),
             watching: CancellationToken::new(),
         };
@@ -133,6 +140,8 @@ impl Introduction {
             worker.pending = state.pending;
             worker.enabled = state.enabled;
             worker.paths = state.paths;
+            worker.own_caps = state.caps;
+            worker.told_machine = state.machine;
         }
         worker
     }
@@ -272,8 +281,18 @@ enum Heard {
 
 async fn ask(api: &Arc<dyn WorkerApi>, session: WorkerId, peer: Peer, limit: Duration) -> Heard {
     let missed = |reason: String| Heard::Input(Input::WorkerMissed { session, reason });
-    match timeout(limit, api.session()).await {
+    // A Sealyard that takes no tasks says so in its state; its session says nothing then.
+    let asked = async { if peer.is_sealyard() { api.process_session().await } else { api.session().await } };
+    let mut enabled = true;
+    match timeout(limit, asked).await {
         Err(_) => return missed(format!("no answer within {} ms", limit.as_millis())),
+        Ok(Err(ApiError::Remote { message, .. })) if !peer.is_sealyard() => {
+            // A Lotus worker that was switched off answers so; only its own word tells that from a fault.
+            match timeout(limit, api.enabled()).await {
+                Ok(Ok(false)) => enabled = false,
+                Ok(Ok(true) | Err(_)) | Err(_) => return missed(message),
+            }
+        }
         Ok(Err(error)) => return missed(chain_of(&error)),
         Ok(Ok(WorkerId::CLOSED)) => return Heard::Gone("it closes".to_owned()),
         Ok(Ok(now)) if now != session => return Heard::Gone(format!("it has session {now} now")),
@@ -281,13 +300,13 @@ async fn ask(api: &Arc<dyn WorkerApi>, session: WorkerId, peer: Peer, limit: Dur
     }
     if peer.is_sealyard() {
         return match timeout(limit, api.state()).await {
-            Ok(Ok(state)) => Heard::Input(Input::WorkerState { state, reply: None }),
+            Ok(Ok(state)) => Heard::Input(Input::WorkerState { state: Box::new(state), reply: None }),
             Ok(Err(_)) | Err(_) => Heard::Input(Input::WorkerSeen { session }),
         };
     }
     let polled = async {
         let (tasks, paths, info) = tokio::try_join!(api.task_types(), api.paths(), api.info())?;
-        Ok::<_, ApiError>(Polled { tasks, paths, info })
+        Ok::<_, ApiError>(Polled { tasks, paths, info, enabled })
     };
     match timeout(limit, polled).await {
         Ok(Ok(polled)) => Heard::Input(Input::WorkerPolled { session, polled }),

@@ -65,6 +65,8 @@ async fn a_worker_that_cannot_be_dialled_is_told_which_port_to_open() {
         mem_swap_used: 0,
         paths: Vec::new(),
         calls: Vec::new(),
+        caps: Default::default(),
+        machine: None,
     };
     let text = world.api.worker_state(state).await.expect_err("a stranger").to_string();
     assert!(text.contains("not registered"), "{text}");

@@ -199,8 +199,11 @@ async fn time_never_goes_back_behind_what_is_stored() {
 /// The schema as version 1 had it.
 fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
-    db.execute_batch("DROP TABLE duration; DROP TABLE throughput; PRAGMA user_version = 1;")
-        .expect("version 1");
+    db.execute_batch(
+        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP INDEX attempt_detached;
+         ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority; PRAGMA user_version = 1;",
+    )
+    .expect("version 1");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use sealtasks::{AttemptId, CapSpec, SectorNumber, TaskGroup, TaskType, WorkerId}
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
+use crate::subject::Subject;
 
 /// Longest text by which an operator names a worker, a machine or work, in bytes; beyond, it is refused.
 pub const NAME_MAX: usize = 1024;
@@ -22,12 +23,11 @@ pub trait OperatorApi: Send + Sync + 'static {
     /// Changes limits of a worker or of a machine, now and durably; without changes only tells them.
     async fn change_caps(&self, target: CapsTarget, changes: Vec<CapSpec>, by: String)
     -> ApiResult<CapsView>;
-    /// The priority of a sector's tasks, now and later (`7`, `s-t01000-7`), or of one task (`task:5`, an attempt `5.1`, a
-    /// call). Larger goes first.
-    async fn set_priority(&self, what: String, priority: i64, by: String) -> ApiResult<PriorityView>;
-    /// Ends a task (`task:5`), an attempt (`5.1`) or a call: its sector then waits for a retry. The answer says what
-    /// becomes of what it holds.
-    async fn abort(&self, what: String, by: String) -> ApiResult<AbortView>;
+    /// The priority of a sector's tasks, now and later, or of one task. Larger goes first.
+    async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView>;
+    /// Ends a task, an attempt or a call: its sector then waits for a retry. The answer says what becomes of what it
+    /// holds.
+    async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView>;
 }
 
 /// What an operator allows a worker. Whatever it is, the worker goes on to serve its files.

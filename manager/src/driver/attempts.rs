@@ -1,7 +1,7 @@
 //! Attempts: what the scheduler wants started, run, given up; what workers answer when called. Never: results (see
 //! `returns`), placement.
 
-use sched::{Action, Assignment, Event, Millis, Outcome};
+use sched::{Action, Assignment, Event, GpuShare, Millis, Outcome};
 use sealtasks::{AttemptId, CallId, FileTypes, SectorId, TaskId, TaskInput};
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio_util::sync::CancellationToken;
@@ -14,10 +14,18 @@ use crate::state::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOut
 impl Driver {
     /// Gives the task to the scheduler, as new or again.
     pub(super) fn submit(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let sector = task.sector.id;
+        task.held_back = false;
+        if self.holding_back(sector).is_some() {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.held_back = true;
+            }
+            return;
+        }
         match self.request_of(id) {
             Some(request) => self.tell_sched(Event::Submit { task: id, request }),
-            None => tracing::error!(task = %id, sector = %task.sector.id, "this work is not scheduled"),
+            None => tracing::error!(task = %id, %sector, "this work is not scheduled"),
         }
     }
 
@@ -29,7 +37,8 @@ impl Driver {
         };
         let since = Millis::new(task.queued_ms);
         let request = request::request(task.sector, &task.work, &held_by, since, task.attempts)?;
-        Some(sched::Request { deadline: self.deadline(task.sector.id), ..request })
+        let (deadline, priority) = (self.deadline(task.sector.id), self.priority_of(id));
+        Some(sched::Request { deadline, priority, ..request })
     }
 
     /// When the sector's present work must be done to be of use.
@@ -45,7 +54,7 @@ impl Driver {
             match action {
                 Action::Start(assignment) => self.bind(assignment, false),
                 Action::Stage(assignment) => self.bind(assignment, true),
-                Action::Run { attempt, .. } => self.run_staged(attempt),
+                Action::Run { attempt, gpus, .. } => self.run_staged(attempt, &gpus),
                 Action::Unstage { attempt, .. } => self.give_up(attempt, GivingUp::Unstage),
                 Action::Abort { attempt, .. } => self.give_up(attempt, GivingUp::Abort),
                 Action::Left { task, end } => {
@@ -91,6 +100,7 @@ impl Driver {
             bound_ms: self.now_ms(),
             accepted_ms: 0,
             reservations: reservations.clone(),
+            gpus: told_shares(&plan.gpus),
             giving_up: None,
             over: CancellationToken::new(),
             _lock: lock,
@@ -146,6 +156,10 @@ impl Driver {
             return tracing::error!(%attempt, "its worker is not here; it is called again when it is back");
         };
         open.over = worker.gone.child_token();
+        let gpus = match stage {
+            CallStage::Prepare => Vec::new(),
+            CallStage::Work => open.gpus.clone(),
+        };
         let call = StartCall {
             api: worker.api.clone(),
             attempt,
@@ -153,15 +167,17 @@ impl Driver {
             sector,
             work,
             repeatable: worker.peer.is_sealyard(),
+            gpus,
             over: open.over.clone(),
         };
         self.effects.push(Effect::Start(call));
     }
 
     /// A staged attempt has its slot.
-    fn run_staged(&mut self, attempt: AttemptId) {
+    fn run_staged(&mut self, attempt: AttemptId, gpus: &[GpuShare]) {
         let Some(open) = self.open_mut(attempt) else { return };
         open.staged = false;
+        open.gpus = told_shares(gpus);
         if open.phase == Phase::Ready {
             self.call(attempt.task, CallStage::Work);
         }
@@ -169,18 +185,21 @@ impl Driver {
 
     /// Ends an attempt early: now, if nothing runs; else by stopping the call, whose return then ends it. An operator's
     /// abort does not wait for a worker that does not answer: the attempt is fenced, and the worker is told to stop
-    /// when it is heard of again (see `stop_fenced`).
+    /// when it is heard of again (see `stop_fenced`). A Lotus worker cannot stop a call: the attempt is detached.
     pub(super) fn give_up(&mut self, attempt: AttemptId, why: GivingUp) {
         let Some(open) = self.open_mut(attempt) else { return };
         open.giving_up = Some(why);
         let (phase, peer, session, unheard) = (open.phase, open.peer, open.worker, open.unheard);
         let worker = self.workers.get(&session);
         let silent = worker.is_none_or(|worker| worker.misses > 0);
+        let lotus_may_run = !peer.is_sealyard() && worker.is_some_and(|worker| !worker.is_lost());
         // A call that was made in another life of ours, or of the worker's, is answered to nobody.
         let unanswered = silent || (unheard && matches!(phase, Phase::Calling(_)));
         let api = worker.map(|worker| worker.api.clone());
         match (phase, why) {
             (Phase::Ready, _) => self.given_up(attempt, why),
+            (Phase::Calling(_), GivingUp::Abort) if unanswered && lotus_may_run => self.detach(attempt),
+            (Phase::Held(..), GivingUp::Abort) if lotus_may_run => self.detach(attempt),
             (Phase::Calling(_) | Phase::Held(..), GivingUp::Abort) if unanswered => {
                 self.given_up(attempt, why)
             }
@@ -191,9 +210,8 @@ impl Driver {
                     self.effects.push(Effect::Abort { api, attempt, call });
                 }
             }
-            // A Lotus worker cannot stop a call. A fetch is waited for; an operator's abort counts at once, as there.
-            (Phase::Held(..), GivingUp::Abort) => self.given_up(attempt, why),
-            (Phase::Held(..), GivingUp::Unstage) => {}
+            // A Lotus worker's fetch is waited for.
+            (Phase::Held(..), _) => {}
         }
     }
 
@@ -332,4 +350,11 @@ impl Driver {
     pub(super) fn open_mut(&mut self, attempt: AttemptId) -> Option<&mut Attempt> {
         self.tasks.get_mut(&attempt.task)?.open.as_mut().filter(|open| open.id == attempt)
     }
+}
+
+/// Shares of GPUs as a worker is told of them.
+pub(super) fn told_shares(shares: &[GpuShare]) -> Vec<rpc::extension::GpuShare> {
+    let told =
+        |share: &GpuShare| rpc::extension::GpuShare { device: share.device, thousandths: share.thousandths };
+    shares.iter().map(told).collect()
 }

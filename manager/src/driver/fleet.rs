@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rpc::api::WorkerInfo;
-use rpc::extension::WorkerState;
+use rpc::extension::{MachineIdentity, WorkerState};
+use rpc::operator::WorkerMode;
 use rpc::{ApiError, WorkerApi};
-use sched::{Event, KindDuration, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
-use sealtasks::{AttemptId, CallId, StorageId, TaskType, WorkerId};
+use sched::{Event, KindDuration, Millis, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
+use sealtasks::{AttemptId, CallId, StorageId, TaskCaps, TaskType, WorkerId};
 use tokio_util::sync::CancellationToken;
 
+use super::attempts::told_shares;
+use super::control::{core_mode, limit};
 use super::input::{Effect, Polled, Reply};
 use super::{Driver, GivingUp, Phase};
 use crate::state::{CallStage, StateEvent};
@@ -68,6 +71,18 @@ pub(crate) struct Worker {
     pub(crate) enabled: bool,
     /// Heartbeats missed in a row.
     pub(crate) misses: u32,
+    /// What an operator allows it.
+    pub(crate) mode: WorkerMode,
+    /// Limits that it was started with.
+    pub(crate) own_caps: TaskCaps,
+    /// Limits in force: its own, the configured ones, and those that operators set.
+    pub(crate) caps: TaskCaps,
+    /// The least time between two starts of a type.
+    pub(crate) stagger: BTreeMap<TaskType, Millis>,
+    /// The machine that it says it runs on.
+    pub(crate) told_machine: Option<MachineIdentity>,
+    /// The machine with which it shares resources, as the scheduler knows it.
+    pub(crate) machine: Option<String>,
     /// How long tasks took here before it registered.
     pub(crate) durations: Vec<KindDuration>,
     /// Bytes per second at which it fetches; 0 = not known.
@@ -92,10 +107,14 @@ impl Worker {
         }
     }
 
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.misses >= MISSES_UNTIL_LOST
+    }
+
     fn profile(&self) -> WorkerProfile {
         let has = &self.info.resources;
         let rows = has.table.iter().flat_map(|table| table.rows());
-        WorkerProfile {
+        let mut profile = WorkerProfile {
             host: self.info.hostname.clone(),
             is_local: self.peer == Peer::Local,
             tasks: self.tasks.iter().copied().collect(),
@@ -111,8 +130,12 @@ impl Worker {
             bandwidth: self.bandwidth,
             ignore_resources: self.info.ignore_resources,
             paths: self.paths.clone(),
+            stagger: self.stagger.clone(),
+            machine: self.machine.clone(),
             ..WorkerProfile::default()
-        }
+        };
+        limit(&mut profile, &self.caps);
+        profile
     }
 }
 
@@ -140,22 +163,21 @@ impl Driver {
         let fates = self.fates(&introduction);
         let running = introduction.running();
         let key = self.key_for(session);
+        let quiet = self.proven_quiet(&introduction);
         let mut worker = introduction.into_worker(key);
         self.recall(&mut worker);
+        self.equip(&mut worker);
         tracing::info!(worker = worker.name(), %session, url = worker.url, peer = worker.peer.word(), "registered");
-        let (profile, enabled) = (worker.profile(), worker.enabled);
         let (api, peer, stop) = (worker.api.clone(), worker.peer, worker.watching.clone());
         if let Some(known) = self.workers.get(&session) {
             // The same worker again, perhaps at another address: it is watched there, and calls under way go on.
             known.watching.cancel();
             worker.gone = known.gone.clone();
-            self.tell_sched(Event::WorkerChanged { worker: key, profile });
-        } else {
-            self.tell_sched(Event::WorkerUp { worker: key, profile });
         }
+        let was_known = self.workers.contains_key(&session);
+        self.tell_registered(&worker, was_known);
         self.workers.insert(session, worker);
         self.effects.push(Effect::Watch { session, api, peer, stop });
-        self.tell_sched(Event::WorkerEnabled { worker: key, enabled });
         // Before anything is queued again, or it would be bound to the one that is gone.
         for gone in replaced {
             self.worker_gone(gone, "it registered again under another session");
@@ -163,8 +185,29 @@ impl Driver {
         for (attempt, fate) in fates {
             self.decide(attempt, session, fate);
         }
+        for attempt in quiet {
+            self.end_detached(attempt, "given up; its worker has registered since, and so is quiet");
+        }
         self.stop_fenced(session, running);
         self.answer(reply, Ok(()));
+    }
+
+    /// Tells the scheduler of a worker that registers. One that may not have everything offers nothing until the
+    /// scheduler knows what it may have.
+    fn tell_registered(&mut self, registered: &Worker, was_known: bool) {
+        let (worker, enabled, mode) = (registered.key, registered.enabled, core_mode(registered.mode));
+        let profile = registered.profile();
+        if !was_known && enabled && registered.mode == WorkerMode::Open {
+            return self.tell_sched(Event::WorkerUp { worker, profile });
+        }
+        if !was_known {
+            let profile = WorkerProfile { tasks: Vec::new(), ..profile.clone() };
+            self.tell_sched(Event::WorkerUp { worker, profile });
+        }
+        self.tell_sched(Event::WorkerEnabled { worker, enabled });
+        self.tell_sched(Event::WorkerMode { worker, mode });
+        self.tell_sched(Event::WorkerSuspect { worker, suspect: false });
+        self.tell_sched(Event::WorkerChanged { worker, profile });
     }
 
     /// Work that runs for an attempt that is over is of no use to anybody, and holds its machine.
@@ -240,6 +283,7 @@ impl Driver {
                     Some(Phase::Calling(stage)) => stage,
                     Some(Phase::Held(..) | Phase::Ready) | None => return,
                 };
+                self.take_charged_gpus(attempt);
                 self.call(attempt.task, stage);
             }
         }
@@ -274,7 +318,18 @@ impl Driver {
             self.tell_sched(Event::Adopt { attempt, worker: key, request, holds });
         }
         if ready {
+            self.take_charged_gpus(attempt);
             self.call(attempt.task, CallStage::Work);
+        }
+    }
+
+    /// After a restart only the scheduler, which has adopted the attempt, knows which GPUs are its own.
+    fn take_charged_gpus(&mut self, attempt: AttemptId) {
+        let bound = self.sched.snapshot().bound;
+        let charged =
+            bound.iter().find(|bound| bound.attempt == attempt).map(|bound| told_shares(&bound.gpus));
+        if let (Some(open), Some(gpus)) = (self.open_mut(attempt), charged) {
+            open.gpus = gpus;
         }
     }
 
@@ -309,6 +364,7 @@ impl Driver {
         worker.tasks = polled.tasks;
         worker.paths = polled.paths.into_iter().map(|path| path.id).collect();
         worker.info = polled.info;
+        worker.enabled = polled.enabled;
         worker.misses = 0;
         self.tell_changes(session, &before);
     }
@@ -349,13 +405,23 @@ impl Driver {
     fn tell_changes(&mut self, session: WorkerId, before: &(WorkerProfile, bool, u32)) {
         let Some(worker) = self.workers.get(&session) else { return };
         let (key, profile) = (worker.key, worker.profile());
-        let enabled = worker.enabled && worker.misses == 0;
-        let was_enabled = before.1 && before.2 == 0;
+        let (enabled, suspect) = (worker.enabled, worker.misses > 0);
+        let (was_enabled, was_suspect) = (before.1, before.2 > 0);
+        // What takes work away comes before the profile, what brings it after: nothing is bound in between.
+        if suspect && !was_suspect {
+            self.tell_sched(Event::WorkerSuspect { worker: key, suspect });
+        }
+        if was_enabled && !enabled {
+            self.tell_sched(Event::WorkerEnabled { worker: key, enabled });
+        }
         if profile != before.0 {
             self.tell_sched(Event::WorkerChanged { worker: key, profile });
         }
-        if enabled != was_enabled {
+        if enabled && !was_enabled {
             self.tell_sched(Event::WorkerEnabled { worker: key, enabled });
+        }
+        if was_suspect && !suspect {
+            self.tell_sched(Event::WorkerSuspect { worker: key, suspect });
         }
     }
 

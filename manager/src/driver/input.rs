@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use pipeline::{SectorEvent, SectorRecord};
 use rpc::api::{PledgeOptions, StoragePath, WorkerInfo};
-use rpc::extension::WorkerState;
+use rpc::extension::{GpuShare, WorkerState};
+use rpc::operator::{AbortView, CapsTarget, CapsView, PriorityView, WorkerMode, WorkerRest};
+use rpc::subject::Subject;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, FileType, SealedCid, SectorId, SectorRef, TaskInput, TaskType, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, TaskInput, TaskType, VerifyInput,
+    WorkerId,
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +31,7 @@ pub(crate) enum Input {
     /// A worker was dialled back and introduced itself.
     Registered { introduction: Box<Introduction>, reply: Reply<()> },
     /// A Sealyard worker's state: pushed, or asked for.
-    WorkerState { state: WorkerState, reply: Option<Reply<()>> },
+    WorkerState { state: Box<WorkerState>, reply: Option<Reply<()>> },
     /// What a Lotus worker answered when polled.
     WorkerPolled { session: WorkerId, polled: Polled },
     /// A heartbeat was answered.
@@ -61,6 +64,14 @@ pub(crate) enum Input {
     RetrySector { sector: SectorId, reply: Reply<()> },
     /// An operator takes a queued request out.
     RemoveRequest { request: Uuid, reply: Reply<()> },
+    /// An operator ends whatever has this name.
+    AbortWork { what: Subject, by: String, reply: Reply<AbortView> },
+    /// An operator orders a sector's tasks, or one.
+    Priority { what: Subject, priority: i64, by: String, reply: Reply<PriorityView> },
+    /// An operator says what a worker may do.
+    WorkerMode { worker: String, mode: WorkerMode, by: String, reply: Reply<WorkerRest> },
+    /// An operator changes limits, or looks at them.
+    Caps { target: CapsTarget, changes: Vec<CapSpec>, by: String, reply: Reply<CapsView> },
     /// Someone wants to look.
     View(Box<dyn FnOnce(&Driver) + Send>),
 }
@@ -70,6 +81,8 @@ pub(crate) struct Polled {
     pub(crate) tasks: std::collections::BTreeSet<TaskType>,
     pub(crate) paths: Vec<StoragePath>,
     pub(crate) info: WorkerInfo,
+    /// It says itself that it takes tasks.
+    pub(crate) enabled: bool,
 }
 
 /// One thing to do, after the events that led to it are durable.
@@ -103,6 +116,8 @@ pub(crate) struct StartCall {
     pub(crate) work: TaskInput,
     /// A Sealyard: the attempt travels along, and the same call may be repeated.
     pub(crate) repeatable: bool,
+    /// The GPUs that are its own, for a Sealyard.
+    pub(crate) gpus: Vec<GpuShare>,
     /// Cancelled when the attempt is over or the worker is gone: then nothing is repeated.
     pub(crate) over: CancellationToken,
 }
@@ -111,6 +126,8 @@ pub(crate) struct StartCall {
 pub(crate) struct Sector {
     pub(crate) record: SectorRecord,
     pub(crate) busy: Busy,
+    /// The priority of its tasks.
+    pub(crate) priority: i64,
     /// Unsealed data was looked for, and is gone, since this manager started.
     pub(crate) released: bool,
 }

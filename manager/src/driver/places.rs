@@ -99,7 +99,8 @@ impl Driver {
     /// Attempts whose promised bytes the path's owner has reserved itself by now.
     fn covered(&self, path: &StorageId) -> Vec<AttemptId> {
         let now = self.now_ms();
-        let open = self.tasks.values().filter_map(|task| task.open.as_ref());
+        let given_up = self.detached.values().map(|given_up| &given_up.open);
+        let open = self.tasks.values().filter_map(|task| task.open.as_ref()).chain(given_up);
         open.filter(|open| matches!(open.phase, Phase::Held(..)))
             .filter(|open| open.accepted_ms.saturating_add(COVERED_AFTER_MS) <= now)
             .filter(|open| open.reservations.iter().any(|space| space.path == *path))

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use pipeline::{SectorRecord, Step};
 use rpc::{ReturnMethod, Returned};
 use sched::Sched;
-use sealtasks::{AttemptId, CallError, TaskInput, TaskOutput};
+use sealtasks::{AttemptId, CallError, TaskOutput};
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
 use super::sectors::short_code;
-use super::{Attempt, Driver, EARLY_MAX, Early, Phase, Task};
+use super::{Attempt, Detached, Driver, EARLY_MAX, Early, Phase, Task};
 use crate::request;
 use crate::shared::Shared;
 use crate::state::{CallRow, CallStage, OpenAttempt, OpenTask, StateError, StateEvent, TaskOutcome};
@@ -30,10 +30,13 @@ impl Driver {
             sched: Sched::new(shared.scheduling.options(shared.session.as_u64_pair().0)),
             sectors: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            detached: BTreeMap::new(),
             calls: BTreeMap::new(),
             early: VecDeque::new(),
             workers: BTreeMap::new(),
             generations: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            controls: shared.state.controls().await?,
             measures: shared.state.measures().await?,
             paths: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -48,10 +51,14 @@ impl Driver {
             let record: SectorRecord = serde_json::from_value(row.record).map_err(|source| {
                 StateError::Corrupt { what: "sector record", detail: format!("{}: {source}", row.sector.id) }
             })?;
-            driver.sectors.insert(row.sector.id, Sector { record, busy: Busy::Free, released: false });
+            let (busy, priority) = (Busy::Free, row.priority);
+            driver.sectors.insert(row.sector.id, Sector { record, busy, priority, released: false });
         }
         for row in driver.shared.state.open_tasks().await? {
             driver.load_task(row);
+        }
+        for row in driver.shared.state.detached_tasks().await? {
+            driver.load_detached(row);
         }
         let orphans = driver.shared.state.orphans().await?;
         let skipped = orphans.len().saturating_sub(EARLY_MAX);
@@ -74,7 +81,12 @@ impl Driver {
                 return self.events.push(StateEvent::TaskEnded { task: row.task, outcome, reason });
             }
         };
-        let open = row.open.map(|open| self.load_attempt(open, &work));
+        let first = match request::prepare(&work) {
+            // Whether it was to fetch first is not known; a fetch of what is there already does nothing.
+            Some(_) => CallStage::Prepare,
+            None => CallStage::Work,
+        };
+        let open = row.open.map(|open| self.load_attempt(open, first));
         self.sectors.entry(row.sector.id).and_modify(|sector| sector.busy = Busy::Task(row.task));
         let task = Task {
             id: row.task,
@@ -83,16 +95,25 @@ impl Driver {
             queued_ms: row.queued_ms,
             attempts: row.attempts,
             refusals: 0,
+            priority: row.priority,
+            held_back: false,
             open,
         };
         self.tasks.insert(row.task, task);
     }
 
-    fn load_attempt(&mut self, open: OpenAttempt, work: &TaskInput) -> Attempt {
+    /// What its call returns with is known no more, for its sector may wait for something else by now.
+    fn load_detached(&mut self, row: OpenTask) {
+        let Some(open) = row.open else { return };
+        let open = self.load_attempt(open, CallStage::Work);
+        let given_up = Detached { open, sector: row.sector, task_type: row.task_type, method: None };
+        self.detached.insert(given_up.open.id, given_up);
+    }
+
+    /// `first` is the stage of an attempt whose call nobody knows.
+    fn load_attempt(&mut self, open: OpenAttempt, first: CallStage) -> Attempt {
         let phase = match open.calls.last() {
-            // Whether it was to fetch first is not known; a fetch of what is there already does nothing.
-            None if request::prepare(work).is_some() => Phase::Calling(CallStage::Prepare),
-            None => Phase::Calling(CallStage::Work),
+            None => Phase::Calling(first),
             Some(call) if call.state == "held" => Phase::Held(call.stage, call.call),
             Some(_) => Phase::Ready,
         };
@@ -113,6 +134,7 @@ impl Driver {
             bound_ms: open.bound_ms,
             accepted_ms: 0,
             reservations: open.reservations,
+            gpus: Vec::new(),
             giving_up: None,
             over: CancellationToken::new(),
             _lock: None,

@@ -24,9 +24,15 @@ impl Driver {
         // A Sealyard worker names the attempt, so its return may overtake its answer to our call.
         let named = returned.attempt.and_then(|attempt| self.calling(attempt, returned.method));
         let named = named.filter(|(attempt, _)| self.is_about(*attempt, call.sector));
-        if let Some((attempt, stage)) = named.or_else(|| self.unheard(call.sector, returned.method)) {
+        let unheard = || self.unheard(call.sector, returned.method);
+        let given_up = || self.detached_unheard(call.sector, returned.method);
+        if let Some((attempt, stage)) = named.or_else(unheard) {
             self.accepted(attempt, stage, call);
             self.finish_call(attempt, stage, call, returned);
+            return self.answer(reply, Ok(()));
+        }
+        if let Some((attempt, stage)) = given_up() {
+            self.detached_returned(attempt, stage, call, &returned);
             return self.answer(reply, Ok(()));
         }
         let returned = Box::new(returned);
@@ -116,6 +122,9 @@ impl Driver {
         call: CallId,
         returned: Returned,
     ) {
+        if self.detached.contains_key(&attempt) {
+            return self.detached_returned(attempt, stage, call, &returned);
+        }
         let Some(open) = self.open_mut(attempt) else { return };
         let giving_up = open.giving_up;
         if returned.result.is_ok() {
@@ -230,7 +239,7 @@ impl Driver {
 }
 
 /// The method that returns this stage of the work.
-fn returned_by(work: &TaskInput, stage: CallStage) -> Option<ReturnMethod> {
+pub(super) fn returned_by(work: &TaskInput, stage: CallStage) -> Option<ReturnMethod> {
     match stage {
         CallStage::Prepare => request::prepare(work).map(|_| ReturnMethod::Fetch),
         CallStage::Work => ReturnMethod::of(work),

@@ -34,7 +34,7 @@ impl Driver {
         };
         let state = record.state().name().to_owned();
         self.events.push(StateEvent::SectorPledged { sector, state, record: json });
-        self.sectors.insert(sector.id, Sector { record, busy: Busy::Free, released: false });
+        self.sectors.insert(sector.id, Sector { record, busy: Busy::Free, priority: 0, released: false });
         self.answer(reply, Ok(sector.id));
         self.advance(sector.id);
     }
@@ -119,7 +119,18 @@ impl Driver {
         let step = short_code(&work).to_owned();
         self.events.push(StateEvent::TaskSubmitted { task: id, sector, task_type, step });
         let queued_ms = self.now_ms();
-        self.tasks.insert(id, Task { id, sector, work, queued_ms, attempts: 0, refusals: 0, open: None });
+        let task = Task {
+            id,
+            sector,
+            work,
+            queued_ms,
+            attempts: 0,
+            refusals: 0,
+            priority: None,
+            held_back: false,
+            open: None,
+        };
+        self.tasks.insert(id, task);
         self.set_busy(sector.id, Busy::Task(id));
         self.submit(id);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pipeline::SectorRecord;
 use rpc::api::{WorkerJob, WorkerStats};
 use rpc::extension::WorkerView;
+use rpc::operator::WorkerMode;
 use sched::{Snapshot, WorkerUse};
 use sealtasks::{CallId, SectorId, StorageId, TaskId, WorkerId};
 use uuid::Uuid;
@@ -29,7 +30,7 @@ impl Driver {
             WorkerStats {
                 info: worker.info.clone(),
                 tasks: worker.tasks.clone(),
-                enabled: worker.enabled && worker.misses == 0,
+                enabled: worker.enabled && worker.misses == 0 && worker.mode != WorkerMode::Disabled,
                 mem_used_min: charged.map_or(0, |charged| clamp(charged.mem_used_min)),
                 mem_used_max: charged.map_or(0, |charged| clamp(charged.mem_used_max)),
                 gpu_used: charged.map_or(0.0, gpus),
@@ -43,20 +44,24 @@ impl Driver {
     /// Every worker's jobs, in Lotus's shape; queued ones stand under the nil worker.
     pub(crate) fn worker_jobs(&self) -> BTreeMap<WorkerId, Vec<WorkerJob>> {
         let mut jobs = BTreeMap::<_, Vec<_>>::new();
-        for task in self.tasks.values() {
-            let (Some(kind), Some(open)) = (task.work.task_type(), task.open.as_ref()) else { continue };
+        let live = self
+            .tasks
+            .values()
+            .filter_map(|task| Some((task.sector.id, task.work.task_type()?, task.open.as_ref()?)));
+        let given_up = self.detached.values().map(|it| (it.sector.id, it.task_type, &it.open));
+        for (sector, kind, open) in live.chain(given_up) {
             let (run_wait, call) = match open.phase {
                 Phase::Held(crate::state::CallStage::Work, call) => (0, call),
-                Phase::Ready => (RUN_WAIT_PREPARED, nil_call(task.sector.id)),
+                Phase::Ready => (RUN_WAIT_PREPARED, nil_call(sector)),
                 Phase::Held(crate::state::CallStage::Prepare, call) => (RUN_WAIT_ASSIGNED, call),
-                Phase::Calling(_) => (RUN_WAIT_ASSIGNED, nil_call(task.sector.id)),
+                Phase::Calling(_) => (RUN_WAIT_ASSIGNED, nil_call(sector)),
             };
             // Lotus lists jobs of workers that are not there under the nil id, and its command line knows them there.
             let known = self.workers.contains_key(&open.worker);
             let session = if known { open.worker } else { WorkerId::CLOSED };
             jobs.entry(session).or_default().push(WorkerJob {
                 id: call,
-                sector: task.sector.id,
+                sector,
                 task: kind,
                 run_wait,
                 start_ms: open.accepted_ms,
@@ -69,13 +74,13 @@ impl Driver {
     /// Every worker for people, by name.
     pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
         let snapshot = self.sched.snapshot();
-        let mut views: Vec<_> =
-            self.workers.values().map(|worker| self.view(worker, usage(&snapshot, worker))).collect();
+        let mut views: Vec<_> = self.workers.values().map(|worker| self.view(worker, &snapshot)).collect();
         views.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
         views
     }
 
-    fn view(&self, worker: &Worker, charged: Option<&WorkerUse>) -> WorkerView {
+    fn view(&self, worker: &Worker, snapshot: &Snapshot) -> WorkerView {
+        let charged = usage(snapshot, worker);
         let has = &worker.info.resources;
         let mut running = BTreeMap::<_, u64>::new();
         if let Some(charged) = charged {
@@ -104,6 +109,11 @@ impl Driver {
             gpus: has.gpus.clone(),
             durations: self.durations_of(worker.name()),
             fetches_bytes_per_second: worker.bandwidth,
+            mode: worker.mode,
+            mode_set: self.mode_set(worker),
+            caps: self.caps_view(worker, snapshot),
+            machine: worker.machine.clone(),
+            machine_caps: self.machine_caps_view(worker, snapshot),
         }
     }
 
@@ -135,7 +145,19 @@ impl Driver {
             || self.tasks.values().filter(|task| sector.is_none_or(|sector| task.sector.id == sector));
         let waiting = asked().filter(|task| task.open.is_none()).take(REASONS_MAX);
         let bound = asked().filter_map(|task| Some((task.id, self.trouble(task.open.as_ref()?)?)));
-        waiting.map(|task| (task.id, self.short_reason(task.id))).chain(bound).collect()
+        let reason =
+            |task: TaskId| self.waits_for_given_up(task).unwrap_or_else(|| self.short_reason(task));
+        waiting.map(|task| (task.id, reason(task.id))).chain(bound).collect()
+    }
+
+    /// Why a task is not even given to the scheduler.
+    fn waits_for_given_up(&self, task: TaskId) -> Option<String> {
+        let given_up = &self.holding_back(self.tasks.get(&task)?.sector.id)?.open;
+        let (id, name, url) = (given_up.id, &given_up.name, &given_up.url);
+        Some(format!(
+            "attempt {id} of this sector was given up and may still run on the Lotus worker {name} at {url}; this goes on \
+             when that worker registers again, `sealyard sealing abort {id}` no longer waits for it"
+        ))
     }
 
     /// What keeps a bound attempt from going on as far as we know; `None` = nothing.
@@ -163,9 +185,12 @@ fn usage<'a>(snapshot: &'a Snapshot, worker: &Worker) -> Option<&'a WorkerUse> {
     snapshot.workers.iter().find(|charged| charged.worker == worker.key)
 }
 
-/// The most at once of each task where the worker's own table limits it; the smallest over all sizes.
+/// The most at once of each task where something limits it: the worker's own table, over all sizes, or a limit on the
+/// task by itself.
 fn limits(worker: &Worker) -> BTreeMap<String, u64> {
-    let mut limits = BTreeMap::new();
+    let single = worker.caps.iter().filter_map(|(group, most)| Some((group.single()?, u64::from(most))));
+    let mut limits: BTreeMap<String, u64> =
+        single.map(|(task, most)| (task.short().to_owned(), most)).collect();
     for (task, _, row) in worker.info.resources.table.iter().flat_map(|table| table.rows()) {
         if row.max_concurrent > 0 && worker.tasks.contains(&task) {
             let limit = limits.entry(task.short().to_owned()).or_insert(row.max_concurrent);

@@ -1,10 +1,13 @@
 //! What happened: the events that are the durable truth. Never: how they look in rows (see `projection`).
 
+use rpc::operator::WorkerMode;
 use sealtasks::{
     AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, SectorId, SectorRef, StorageId, TaskId,
     TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
+
+use super::control::{CapChanges, WorkerIdentity};
 
 /// One thing that happened. Its serde form is the body of a row of table `event`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,6 +160,66 @@ pub enum StateEvent {
         /// How long it took, in milliseconds.
         millis: u64,
     },
+    /// An operator said what a worker may do.
+    WorkerModeSet {
+        /// Which worker.
+        worker: WorkerIdentity,
+        /// What it may do from now on.
+        mode: WorkerMode,
+        /// Who said so.
+        by: String,
+    },
+    /// An operator set a worker's limits.
+    WorkerCapsSet {
+        /// Which worker.
+        worker: WorkerIdentity,
+        /// All that are set for it now.
+        caps: CapChanges,
+        /// Who said so.
+        by: String,
+    },
+    /// An operator set the limits of all workers of a machine.
+    MachineCapsSet {
+        /// The machine's name.
+        machine: String,
+        /// All that are set for it now.
+        caps: CapChanges,
+        /// Who said so.
+        by: String,
+    },
+    /// An operator set the priority of a sector's tasks.
+    SectorPrioritySet {
+        /// Which sector.
+        sector: SectorId,
+        /// Larger goes first.
+        priority: i64,
+        /// Who said so.
+        by: String,
+    },
+    /// An operator set the priority of one task.
+    TaskPrioritySet {
+        /// Which task.
+        task: TaskId,
+        /// Larger goes first.
+        priority: i64,
+        /// Who said so.
+        by: String,
+    },
+    /// An operator wants an attempt to end.
+    AbortAsked {
+        /// Which.
+        attempt: AttemptId,
+        /// Who said so.
+        by: String,
+    },
+    /// An attempt was given up, but its Lotus worker cannot be told: it stays open until the worker is quiet. Its task ends
+    /// by an event of its own.
+    AttemptDetached {
+        /// Which.
+        attempt: AttemptId,
+        /// For people: what is waited for.
+        reason: String,
+    },
 }
 
 /// How a task ended.
@@ -258,25 +321,37 @@ impl StateEvent {
             Self::DeletePermitted { .. } => "delete_permitted",
             Self::DurationMeasured { .. } => "duration_measured",
             Self::ThroughputMeasured { .. } => "throughput_measured",
+            Self::WorkerModeSet { .. } => "worker_mode_set",
+            Self::WorkerCapsSet { .. } => "worker_caps_set",
+            Self::MachineCapsSet { .. } => "machine_caps_set",
+            Self::SectorPrioritySet { .. } => "sector_priority_set",
+            Self::TaskPrioritySet { .. } => "task_priority_set",
+            Self::AbortAsked { .. } => "abort_asked",
+            Self::AttemptDetached { .. } => "attempt_detached",
         }
     }
 
     pub(super) const fn subject(&self) -> Subject {
         let (sector, task, attempt) = match self {
-            Self::ManagerStarted { .. } | Self::DurationMeasured { .. } | Self::ThroughputMeasured { .. } => {
-                (None, None, None)
-            }
+            Self::ManagerStarted { .. }
+            | Self::DurationMeasured { .. }
+            | Self::ThroughputMeasured { .. }
+            | Self::WorkerModeSet { .. }
+            | Self::WorkerCapsSet { .. }
+            | Self::MachineCapsSet { .. } => (None, None, None),
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
-            Self::SectorStepped { sector, .. } | Self::DeletePermitted { sector, .. } => {
-                (Some(*sector), None, None)
-            }
+            Self::SectorStepped { sector, .. }
+            | Self::DeletePermitted { sector, .. }
+            | Self::SectorPrioritySet { sector, .. } => (Some(*sector), None, None),
             Self::TaskSubmitted { task, sector, .. } => (Some(sector.id), Some(*task), None),
-            Self::TaskEnded { task, .. } => (None, Some(*task), None),
+            Self::TaskEnded { task, .. } | Self::TaskPrioritySet { task, .. } => (None, Some(*task), None),
             Self::CallOrphaned { call, .. } => (Some(call.sector), None, None),
             Self::AttemptBound { attempt, .. }
             | Self::AttemptAdopted { attempt, .. }
             | Self::CallAccepted { attempt, .. }
             | Self::CallReturned { attempt, .. }
+            | Self::AbortAsked { attempt, .. }
+            | Self::AttemptDetached { attempt, .. }
             | Self::AttemptEnded { attempt, .. } => (None, Some(attempt.task), Some(attempt.attempt)),
         };
         Subject { sector, task, attempt }
@@ -317,6 +392,21 @@ impl StateEvent {
             }
             Self::ThroughputMeasured { worker, bytes, millis } => {
                 format!("{worker} fetched {bytes} bytes in {millis} ms")
+            }
+            Self::WorkerModeSet { worker, mode, by } => {
+                format!("{} is {}, says {by}", worker.name, mode.word())
+            }
+            Self::WorkerCapsSet { worker, by, .. } => format!("limits of {} set by {by}", worker.name),
+            Self::MachineCapsSet { machine, by, .. } => format!("limits of machine {machine} set by {by}"),
+            Self::SectorPrioritySet { sector, priority, by } => {
+                format!("{sector} has priority {priority}, says {by}")
+            }
+            Self::TaskPrioritySet { task, priority, by } => {
+                format!("task {task} has priority {priority}, says {by}")
+            }
+            Self::AbortAsked { attempt, by } => format!("attempt {attempt} is to end, says {by}"),
+            Self::AttemptDetached { attempt, reason } => {
+                format!("attempt {attempt} detached{}", because(reason))
             }
         }
     }

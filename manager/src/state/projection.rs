@@ -4,7 +4,7 @@ use rusqlite::{Connection, Params};
 use sealtasks::{AttemptId, CallId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
-use super::{Epoch, StateError, database, measure, schema, stored};
+use super::{Epoch, StateError, control, database, measure, schema, stored};
 
 /// Adds the event to the table of events.
 pub(super) fn append(
@@ -37,7 +37,9 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
     let now = stored("time", at_ms)?;
     let rows = Rows { db, kind: event.kind(), now };
     match event {
-        StateEvent::ManagerStarted { .. } | StateEvent::DeletePermitted { .. } => Ok(()),
+        StateEvent::ManagerStarted { .. }
+        | StateEvent::DeletePermitted { .. }
+        | StateEvent::AbortAsked { .. } => Ok(()),
         StateEvent::SectorPledged { sector, state, record } => rows.sector_pledged(*sector, state, record),
         StateEvent::SectorStepped { sector, state, record, .. } => rows.one(
             "UPDATE sector SET state = ?3, record = ?4, changed_ms = ?5 WHERE miner = ?1 AND number = ?2",
@@ -79,6 +81,12 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
             (call.to_string(), now, json(result)?),
         ),
         StateEvent::AttemptEnded { attempt, outcome, reason } => rows.attempt_ended(*attempt, *outcome, reason),
+        StateEvent::AttemptDetached { attempt, reason } => rows.attempt_detached(*attempt, reason),
+        StateEvent::WorkerModeSet { .. }
+        | StateEvent::WorkerCapsSet { .. }
+        | StateEvent::MachineCapsSet { .. }
+        | StateEvent::SectorPrioritySet { .. }
+        | StateEvent::TaskPrioritySet { .. } => control::store(db, now, event),
         StateEvent::DurationMeasured { worker, task_type, proof, .. } => {
             measure::store_duration(db, now, worker, (*task_type, *proof), event)
         }
@@ -201,6 +209,16 @@ impl Rows<'_> {
         self.any(
             "UPDATE task SET state = 'queued', reason = ?2 WHERE id = ?1 AND ended_ms = 0",
             (task, reason),
+        )
+    }
+
+    /// It holds what it held.
+    fn attempt_detached(&self, attempt: AttemptId, reason: &str) -> Result<(), StateError> {
+        let (task, number) = self.attempt(attempt)?;
+        self.one(
+            "UPDATE attempt SET state = 'detached', reason = ?3
+             WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
+            (task, number, reason),
         )
     }
 

@@ -24,6 +24,8 @@ pub struct SectorRow {
     pub state: String,
     /// The pipeline's record, as JSON.
     pub record: serde_json::Value,
+    /// The priority of its tasks.
+    pub priority: i64,
 }
 
 /// A task that has not ended.
@@ -37,6 +39,8 @@ pub struct OpenTask {
     pub task_type: TaskType,
     /// The input's short code.
     pub step: String,
+    /// Its own priority; `None` = its sector's.
+    pub priority: Option<i64>,
     /// When it was submitted, in Unix milliseconds.
     pub queued_ms: u64,
     /// The highest attempt so far; 0 = none.
@@ -110,6 +114,8 @@ pub struct TaskRow {
     pub ended_ms: u64,
     /// Bytes received over the network.
     pub bytes_fetched: u64,
+    /// Larger goes first.
+    pub priority: i64,
 }
 
 /// One event for people.
@@ -129,8 +135,10 @@ impl State {
     /// # Errors
     /// SQLite's, or a damaged row.
     pub async fn sectors(&self) -> Result<Vec<SectorRow>, StateError> {
-        self.read(|db| all(db, "SELECT miner, number, proof, state, record FROM sector", [], sector_row))
-            .await
+        self.read(|db| {
+            all(db, "SELECT miner, number, proof, state, record, priority FROM sector", [], sector_row)
+        })
+        .await
     }
 
     /// All tasks that have not ended, oldest first.
@@ -138,7 +146,15 @@ impl State {
     /// # Errors
     /// SQLite's, or a damaged row.
     pub async fn open_tasks(&self) -> Result<Vec<OpenTask>, StateError> {
-        self.read(open_tasks).await
+        self.read(|db| tasks_where(db, "ended_ms = 0")).await
+    }
+
+    /// Ended tasks with an attempt that was given up while a Lotus worker still has it.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn detached_tasks(&self) -> Result<Vec<OpenTask>, StateError> {
+        self.read(|db| tasks_where(db, "id IN (SELECT task FROM attempt WHERE state = 'detached')")).await
     }
 
     /// The next sector number and the next task id.
@@ -197,7 +213,8 @@ impl State {
         .await
     }
 
-    /// Tasks that have not ended, the ten thousand oldest at most, and the `ended_max` that ended last; oldest first.
+    /// Tasks that have not ended, the ten thousand oldest at most, the `ended_max` that ended last, and those that a Lotus
+    /// worker still has though they were given up; oldest first.
     ///
     /// # Errors
     /// SQLite's, or a damaged row.
@@ -205,7 +222,8 @@ impl State {
         self.read(move |db| {
             let sql = format!(
                 "{TASK_COLUMNS} WHERE t.id IN (SELECT id FROM task WHERE ended_ms = 0 ORDER BY id LIMIT ?2) OR t.id IN
-                 (SELECT id FROM task WHERE ended_ms > 0 ORDER BY ended_ms DESC LIMIT ?1) ORDER BY t.id, a.attempt"
+                 (SELECT id FROM task WHERE ended_ms > 0 ORDER BY ended_ms DESC LIMIT ?1) OR t.id IN
+                 (SELECT task FROM attempt WHERE state = 'detached') ORDER BY t.id, a.attempt"
             );
             task_rows(db, &sql, (ended_max, OPEN_ROWS_MAX))
         })
@@ -240,14 +258,17 @@ const TASK_COLUMNS: &str = "
            coalesce(a.state, t.state), coalesce(a.reason, t.reason), a.name,
            coalesce(a.started_ms, 0), coalesce(a.ended_ms, t.ended_ms), coalesce(a.bytes_fetched, 0),
            (SELECT id FROM call c WHERE c.task = a.task AND c.attempt = a.attempt ORDER BY c.stage DESC LIMIT 1),
-           t.state = 'queued' AND a.attempt = (SELECT max(attempt) FROM attempt l WHERE l.task = t.id)
-    FROM task t LEFT JOIN attempt a ON a.task = t.id";
+           t.state = 'queued' AND a.attempt = (SELECT max(attempt) FROM attempt l WHERE l.task = t.id),
+           coalesce(t.priority, s.priority, 0)
+    FROM task t LEFT JOIN sector s ON s.miner = t.miner AND s.number = t.number LEFT JOIN attempt a ON a.task = t.id";
 
-fn open_tasks(db: &Connection) -> Result<Vec<OpenTask>, StateError> {
-    let sql = "SELECT id, miner, number, proof, kind, step, queued_ms,
-               (SELECT coalesce(max(attempt), 0) FROM attempt WHERE task = id)
-               FROM task WHERE ended_ms = 0 ORDER BY id";
-    let mut tasks = all(db, sql, [], |row| {
+fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateError> {
+    let sql = format!(
+        "SELECT id, miner, number, proof, kind, step, queued_ms,
+         (SELECT coalesce(max(attempt), 0) FROM attempt WHERE task = id), priority
+         FROM task WHERE {condition} ORDER BY id"
+    );
+    let mut tasks = all(db, &sql, [], |row| {
         Ok(OpenTask {
             task: TaskId::new(loaded("task", row.get(0).map_err(column)?)?),
             sector: sector_ref(row, 1)?,
@@ -255,6 +276,7 @@ fn open_tasks(db: &Connection) -> Result<Vec<OpenTask>, StateError> {
             step: row.get(5).map_err(column)?,
             queued_ms: loaded("time", row.get(6).map_err(column)?)?,
             attempts: row.get(7).map_err(column)?,
+            priority: row.get(8).map_err(column)?,
             open: None,
         })
     })?;
@@ -309,6 +331,7 @@ fn sector_row(row: &Row<'_>) -> Result<SectorRow, StateError> {
         state: row.get(3).map_err(column)?,
         record: serde_json::from_str(&record)
             .map_err(|source| corrupt("sector record", &source.to_string()))?,
+        priority: row.get(5).map_err(column)?,
     })
 }
 
@@ -369,6 +392,7 @@ fn task_row(row: &Row<'_>) -> Result<TaskRow, StateError> {
         started_ms: loaded("time", row.get(10).map_err(column)?)?,
         ended_ms: loaded("time", row.get(11).map_err(column)?)?,
         bytes_fetched: loaded("bytes", row.get(12).map_err(column)?)?,
+        priority: row.get(15).map_err(column)?,
     })
 }
 

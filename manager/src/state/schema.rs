@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 2] = [TABLES, MEASURES];
+const STEPS: [&str; 3] = [TABLES, MEASURES, CONTROLS];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -73,6 +73,20 @@ CREATE TABLE duration (
 CREATE TABLE throughput (
     worker TEXT PRIMARY KEY, bytes INTEGER NOT NULL, millis INTEGER NOT NULL, at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Version 3: what operators set; see `control`.
+const CONTROLS: &str = "
+-- A worker is its name and the URL it is reached at; a machine has no URL. mode_ms: 0 = never set. caps: JSON.
+CREATE TABLE control (
+    machine INTEGER NOT NULL, name TEXT NOT NULL, url TEXT NOT NULL, mode TEXT NOT NULL, mode_by TEXT NOT NULL,
+    mode_ms INTEGER NOT NULL, caps TEXT NOT NULL, PRIMARY KEY (machine, name, url)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE sector ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+-- NULL: the sector's.
+ALTER TABLE task ADD COLUMN priority INTEGER;
+-- Attempts that were given up while a Lotus worker still has them; their tasks have ended.
+CREATE INDEX attempt_detached ON attempt (task) WHERE state = 'detached';
 ";
 
 /// Makes the file, its tables and the miner's row.

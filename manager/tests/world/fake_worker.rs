@@ -14,8 +14,8 @@ use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
     AttemptId, C1Output, CallError, CallErrorCode, CallId, Commitment, FileTypes, FsStat, PathType,
-    Pc1Output, PieceInfo, Proof, SealedCid, SectorId, StorageId, StorageInfo, StorageStanza, TaskInput,
-    TaskOutput, TaskType, UnpaddedPieceSize, UnsealedCid, WorkerId,
+    Pc1Output, PieceInfo, Proof, SealedCid, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps,
+    TaskInput, TaskOutput, TaskType, UnpaddedPieceSize, UnsealedCid, WorkerId,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -329,6 +329,7 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn process_session(&self) -> ApiResult<WorkerId> {
+        self.answers()?;
         Ok(self.session)
     }
 
@@ -436,6 +437,8 @@ impl WorkerApi for FakeWorker {
             mem_swap_used: 0,
             paths: self.all_paths().into_iter().map(|(id, _, _)| id).collect(),
             calls: held.iter().map(call).collect(),
+            caps: TaskCaps::none(),
+            machine: None,
         })
     }
 

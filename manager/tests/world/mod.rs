@@ -16,7 +16,7 @@ use manager::{
     Timing, Verifier,
 };
 use rpc::extension::SectorDetail;
-use rpc::{ApiError, ApiResult, ManagerApi, Transport, WorkerApi};
+use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, WorkerApi};
 use sealtasks::{ActorId, SectorRef, SectorSize, VerifyInput};
 use tempfile::TempDir;
 
@@ -30,6 +30,7 @@ pub struct World {
     pub dir: TempDir,
     pub handle: ManagerHandle,
     pub api: Arc<dyn ManagerApi>,
+    pub operator: Arc<dyn OperatorApi>,
     pub dialer: Arc<FakeDialer>,
 }
 
@@ -80,7 +81,7 @@ pub async fn world() -> World {
     Repo::init(&dir.path().join("repo"), options).expect("a new repo");
     let dialer = Arc::new(FakeDialer::default());
     let handle = start(&dir.path().join("repo"), &dialer).await;
-    World { api: handle.api(), dir, handle, dialer }
+    World { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer }
 }
 
 async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
@@ -106,11 +107,11 @@ impl World {
 
     /// Stops the manager and starts another one on the same repo.
     pub async fn restart(self) -> Self {
-        let Self { dir, handle, api, dialer } = self;
+        let Self { dir, handle, api, operator, dialer } = self;
         handle.stop().await;
-        drop((handle, api));
+        drop((handle, api, operator));
         let handle = start(&dir.path().join("repo"), &dialer).await;
-        Self { api: handle.api(), dir, handle, dialer }
+        Self { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer }
     }
 
     /// The sector, once `holds` is true of it. Asks again and again: every answer goes through the driver.

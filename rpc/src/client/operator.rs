@@ -6,6 +6,7 @@ use sealtasks::CapSpec;
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
 use crate::operator::{AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, WorkerMode, WorkerRest};
+use crate::subject::Subject;
 
 #[async_trait]
 impl OperatorApi for ManagerClient {
@@ -26,11 +27,11 @@ impl OperatorApi for ManagerClient {
         self.caller().call("Sealyard.ChangeCaps", &(target, changes, by)).await
     }
 
-    async fn set_priority(&self, what: String, priority: i64, by: String) -> ApiResult<PriorityView> {
+    async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView> {
         self.caller().call("Sealyard.SetPriority", &(what, priority, by)).await
     }
 
-    async fn abort(&self, what: String, by: String) -> ApiResult<AbortView> {
+    async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {
         self.caller().call("Sealyard.AbortWork", &(what, by)).await
     }
 }

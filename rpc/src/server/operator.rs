@@ -6,6 +6,7 @@ use jsonrpsee::Methods;
 
 use super::registrar::Registrar;
 use crate::operator::{CapsTarget, NAME_MAX, OperatorApi, WorkerMode};
+use crate::subject::Subject;
 use crate::token::Permission::Admin;
 use crate::wire::WireError;
 use crate::wire::args::Args;
@@ -29,12 +30,12 @@ pub fn operator_methods(api: Arc<dyn OperatorApi>) -> Methods {
         Ok(api.change_caps(target, changes, text(&mut args, "by")?).await?)
     });
     methods.on_detached("Sealyard.SetPriority", Admin, 3, |api, mut args| async move {
-        let what = text(&mut args, "what")?;
+        let what = args.next::<Subject>("what")?;
         let priority = args.next::<i64>("priority")?;
         Ok(api.set_priority(what, priority, text(&mut args, "by")?).await?)
     });
     methods.on_detached("Sealyard.AbortWork", Admin, 2, |api, mut args| async move {
-        let what = text(&mut args, "what")?;
+        let what = args.next::<Subject>("what")?;
         Ok(api.abort(what, text(&mut args, "by")?).await?)
     });
     methods.into_methods()

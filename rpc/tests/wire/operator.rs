@@ -7,6 +7,7 @@ use rpc::operator::{
     AbortOutcome, AbortView, CapView, CapsTarget, CapsView, NAME_MAX, PriorityView, RestTask, WorkerMode,
     WorkerRest,
 };
+use rpc::subject::Subject;
 use rpc::{ApiResult, ManagerClient, OperatorApi, Permission, Secret, Transport};
 use sealtasks::{CapSpec, SectorNumber, TaskType, WorkerId};
 
@@ -82,12 +83,12 @@ impl OperatorApi for FakeOperator {
         Ok(caps())
     }
 
-    async fn set_priority(&self, what: String, priority_: i64, by: String) -> ApiResult<PriorityView> {
+    async fn set_priority(&self, what: Subject, priority_: i64, by: String) -> ApiResult<PriorityView> {
         self.note(format!("{what} {priority_} {by}"));
         Ok(priority())
     }
 
-    async fn abort(&self, what: String, by: String) -> ApiResult<AbortView> {
+    async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {
         self.note(format!("abort {what} {by}"));
         Ok(aborted())
     }
@@ -112,8 +113,8 @@ async fn every_order_arrives_as_it_was_given_and_is_answered_in_full() {
     let changes = vec!["PC1=3".parse().unwrap(), "PC2+C2=none".parse().unwrap()];
     let target = CapsTarget::Machine("rack-7".into());
     assert_eq!(client.change_caps(target, changes, by()).await.unwrap(), caps());
-    assert_eq!(client.set_priority("s-t01000-42".into(), -5, by()).await.unwrap(), priority());
-    assert_eq!(client.abort("7.2".into(), by()).await.unwrap(), aborted());
+    assert_eq!(client.set_priority("s-t01000-42".parse().unwrap(), -5, by()).await.unwrap(), priority());
+    assert_eq!(client.abort("7.2".parse().unwrap(), by()).await.unwrap(), aborted());
     let asked = [
         "draining w1 root@here",
         "rest of w1",

@@ -1,0 +1,404 @@
+//! What operators allow workers and machines: modes and limits, found by name, told to the scheduler, kept. Never: what
+//! becomes of a task because of it; that is the scheduler's.
+
+use std::collections::BTreeMap;
+
+use rpc::ApiError;
+use rpc::api::ApiResult;
+use rpc::extension::MachineIdentity;
+use rpc::operator::{CapView, CapsTarget, CapsView, RestTask, WorkerMode, WorkerRest};
+use sched::{Event, GroupCap, Snapshot, WorkerKey, WorkerProfile};
+use sealtasks::{CapSpec, TaskCaps, TaskGroup, WorkerId};
+
+use super::fleet::Worker;
+use super::input::Reply;
+use super::{Driver, Phase};
+use crate::state::{CONTROLS_MAX, CallStage, CapChanges, StateEvent, WorkerIdentity};
+
+/// Machines told of; a worker on one more counts as alone.
+const MACHINES_MAX: usize = 10_000;
+
+/// Longest name of a machine, in bytes; a worker with a longer one counts as alone.
+const MACHINE_NAME_MAX: usize = 255;
+
+/// Digits of a machine's id that tell it from another of the same name.
+const MACHINE_DIGITS: usize = 8;
+
+/// Workers named in an error.
+const NAMED_MAX: usize = 20;
+
+/// A worker that an operator named.
+struct Named {
+    identity: WorkerIdentity,
+    /// `None`: it is not connected.
+    session: Option<WorkerId>,
+}
+
+/// A machine that workers told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// What the scheduler and people know it by: its name, with a part of its id where another has the same name.
+    pub(crate) key: String,
+    /// What limits go by.
+    pub(crate) name: String,
+}
+
+impl Driver {
+    /// An operator says what a worker may do.
+    pub(super) fn set_worker_mode(
+        &mut self,
+        worker: &str,
+        mode: WorkerMode,
+        by: String,
+        reply: Reply<WorkerRest>,
+    ) {
+        let answer = self.named(worker).and_then(|named| {
+            self.room_for_control(self.controls.workers.contains_key(&named.identity))?;
+            let (worker, now_ms) = (named.identity.clone(), self.now_ms());
+            tracing::info!(worker = worker.name, mode = mode.word(), by, "set by an operator");
+            self.events.push(StateEvent::WorkerModeSet { worker: worker.clone(), mode, by: by.clone() });
+            let control = self.controls.workers.entry(worker).or_default();
+            (control.mode, control.mode_set) = (mode, Some((by, now_ms)));
+            if let Some(known) = named.session.and_then(|session| self.workers.get_mut(&session)) {
+                known.mode = mode;
+                let worker = known.key;
+                self.tell_sched(Event::WorkerMode { worker, mode: core_mode(mode) });
+                self.drain_sched();
+            }
+            Ok(self.rest_of(&named))
+        });
+        self.answer(reply, answer);
+    }
+
+    /// What is left on a worker.
+    pub(crate) fn worker_rest(&self, worker: &str) -> ApiResult<WorkerRest> {
+        self.named(worker).map(|named| self.rest_of(&named))
+    }
+
+    /// An operator changes limits, or only looks.
+    pub(super) fn change_caps(
+        &mut self,
+        target: CapsTarget,
+        changes: &[CapSpec],
+        by: String,
+        reply: Reply<CapsView>,
+    ) {
+        let answer = match target {
+            CapsTarget::Worker(name) => match self.named(&name) {
+                Ok(named) => self.change_worker_caps(&named, changes, by),
+                Err(_) if self.knows_machine(&name) => self.change_machine_caps(&name, changes, by),
+                Err(unknown) => Err(unknown),
+            },
+            CapsTarget::Machine(name) => self.change_machine_caps(&name, changes, by),
+        };
+        self.answer(reply, answer);
+    }
+
+    fn change_worker_caps(&mut self, named: &Named, changes: &[CapSpec], by: String) -> ApiResult<CapsView> {
+        if !changes.is_empty() {
+            self.room_for_control(self.controls.workers.contains_key(&named.identity))?;
+            let control = self.controls.workers.entry(named.identity.clone()).or_default();
+            changes.iter().for_each(|change| control.caps.apply(change));
+            let caps = control.caps.clone();
+            let worker = named.identity.clone();
+            tracing::info!(worker = worker.name, by, "its limits were changed");
+            self.events.push(StateEvent::WorkerCapsSet { worker, caps, by });
+        }
+        let connected = named.session.and_then(|session| self.workers.get(&session));
+        let (own, key) = connected.map(|worker| (worker.own_caps.clone(), worker.key)).unzip();
+        let own = own.unwrap_or_default();
+        if let Some(session) = named.session {
+            let caps = self.caps_of(&named.identity, &own);
+            self.change(session, |worker| worker.caps = caps);
+            self.drain_sched();
+        }
+        let keys: Vec<WorkerKey> = key.into_iter().collect();
+        let counts = Counts::of(&self.sched.snapshot(), &keys);
+        let caps = self.worker_cap_views(&named.identity, &own, &counts);
+        Ok(CapsView { name: named.identity.name.clone(), machine: false, caps })
+    }
+
+    fn change_machine_caps(&mut self, name: &str, changes: &[CapSpec], by: String) -> ApiResult<CapsView> {
+        if !self.knows_machine(name) {
+            let known: Vec<_> = self.machines.values().map(|machine| machine.name.clone()).collect();
+            return Err(ApiError::refused(format!(
+                "MGR072: no machine {name:?}; {}",
+                listed("known machines", known)
+            )));
+        }
+        if !changes.is_empty() {
+            self.room_for_control(self.controls.machines.contains_key(name))?;
+            let control = self.controls.machines.entry(name.to_owned()).or_default();
+            changes.iter().for_each(|change| control.apply(change));
+            let caps = control.clone();
+            tracing::info!(machine = name, by, "its limits were changed");
+            self.events.push(StateEvent::MachineCapsSet { machine: name.to_owned(), caps, by });
+            let keys: Vec<_> = self.machines_named(name).map(|machine| machine.key.clone()).collect();
+            let caps = groups(&self.machine_caps_of(name));
+            for machine in keys {
+                self.tell_sched(Event::MachineCaps { machine, caps: caps.clone() });
+            }
+            self.drain_sched();
+        }
+        let keys: Vec<_> = self.machines_named(name).map(|machine| machine.key.clone()).collect();
+        let on_it = self
+            .workers
+            .values()
+            .filter(|worker| worker.machine.as_ref().is_some_and(|on| keys.contains(on)));
+        let workers: Vec<WorkerKey> = on_it.map(|worker| worker.key).collect();
+        let counts = Counts::of(&self.sched.snapshot(), &workers);
+        Ok(CapsView { name: name.to_owned(), machine: true, caps: self.machine_cap_views(name, &counts) })
+    }
+
+    /// Gives a worker that registers what operators and the configuration say of it.
+    pub(super) fn equip(&mut self, worker: &mut Worker) {
+        let identity = identity_of(worker);
+        worker.mode = self.controls.workers.get(&identity).map_or(WorkerMode::Open, |control| control.mode);
+        worker.caps = self.caps_of(&identity, &worker.own_caps);
+        worker.stagger = self.shared.scheduling.stagger.clone();
+        worker.machine = worker.told_machine.clone().and_then(|told| self.machine_of(told));
+    }
+
+    /// What the scheduler knows the machine by. One that is new gets its limits before any worker of it is there.
+    fn machine_of(&mut self, told: MachineIdentity) -> Option<String> {
+        if !self.shared.scheduling.share_machines {
+            return None;
+        }
+        if let Some(known) = self.machines.get(&told.id) {
+            return Some(known.key.clone());
+        }
+        let sound = |text: &str| (1..=MACHINE_NAME_MAX).contains(&text.len());
+        if !sound(&told.id) || !sound(&told.name) || self.machines.len() >= MACHINES_MAX {
+            tracing::warn!(
+                machine = told.name,
+                "this machine is not told from others; its workers count as alone"
+            );
+            return None;
+        }
+        let digits: String = told.id.chars().take(MACHINE_DIGITS).collect();
+        let taken = self.machines.values().any(|machine| machine.key == told.name);
+        let key = if taken { format!("{} ({digits})", told.name) } else { told.name.clone() };
+        let caps = groups(&self.machine_caps_of(&told.name));
+        if !caps.is_empty() {
+            self.tell_sched(Event::MachineCaps { machine: key.clone(), caps });
+        }
+        self.machines.insert(told.id, Machine { key: key.clone(), name: told.name });
+        Some(key)
+    }
+
+    /// The worker's limits for people.
+    pub(super) fn caps_view(&self, worker: &Worker, snapshot: &Snapshot) -> Vec<CapView> {
+        let counts = Counts::of(snapshot, &[worker.key]);
+        self.worker_cap_views(&identity_of(worker), &worker.own_caps, &counts)
+    }
+
+    /// The limits of the worker's machine for people.
+    pub(super) fn machine_caps_view(&self, worker: &Worker, snapshot: &Snapshot) -> Vec<CapView> {
+        let Some(key) = &worker.machine else { return Vec::new() };
+        let Some(machine) = self.machines.values().find(|machine| machine.key == *key) else {
+            return Vec::new();
+        };
+        let on_it = self.workers.values().filter(|other| other.machine.as_ref() == Some(key));
+        let workers: Vec<WorkerKey> = on_it.map(|other| other.key).collect();
+        self.machine_cap_views(&machine.name, &Counts::of(snapshot, &workers))
+    }
+
+    /// Who set the worker's mode, and when.
+    pub(super) fn mode_set(&self, worker: &Worker) -> Option<(String, u64)> {
+        self.controls.workers.get(&identity_of(worker))?.mode_set.clone()
+    }
+
+    fn caps_of(&self, identity: &WorkerIdentity, own: &TaskCaps) -> TaskCaps {
+        let configured = self.shared.scheduling.worker_caps.of(&identity.name);
+        match self.controls.workers.get(identity) {
+            Some(control) => control.caps.over(configured).and(own),
+            None => configured.and(own),
+        }
+    }
+
+    fn machine_caps_of(&self, name: &str) -> TaskCaps {
+        let configured = self.shared.scheduling.machine_caps.of(name);
+        self.controls
+            .machines
+            .get(name)
+            .map_or_else(|| configured.clone(), |set| set.over(configured.clone()))
+    }
+
+    fn worker_cap_views(&self, identity: &WorkerIdentity, own: &TaskCaps, counts: &Counts) -> Vec<CapView> {
+        let unchanged = CapChanges::default();
+        let set = self.controls.workers.get(identity).map_or(&unchanged, |control| &control.caps);
+        cap_views(&self.caps_of(identity, own), set, own, counts)
+    }
+
+    fn machine_cap_views(&self, name: &str, counts: &Counts) -> Vec<CapView> {
+        let unchanged = CapChanges::default();
+        let set = self.controls.machines.get(name).unwrap_or(&unchanged);
+        cap_views(&self.machine_caps_of(name), set, &TaskCaps::none(), counts)
+    }
+
+    fn machines_named(&self, name: &str) -> impl Iterator<Item = &Machine> {
+        self.machines.values().filter(move |machine| machine.name == name)
+    }
+
+    fn knows_machine(&self, name: &str) -> bool {
+        self.machines_named(name).next().is_some() || self.controls.machines.contains_key(name)
+    }
+
+    fn room_for_control(&self, known: bool) -> ApiResult<()> {
+        let kept = self.controls.workers.len().saturating_add(self.controls.machines.len());
+        if known || kept < CONTROLS_MAX {
+            return Ok(());
+        }
+        Err(ApiError::refused(format!("MGR073: {kept} workers and machines have settings; no more are kept")))
+    }
+
+    /// The worker that is meant: a connected one, or one that something was set for.
+    fn named(&self, text: &str) -> ApiResult<Named> {
+        let is = |name: &str, url: &str| name == text || (!text.is_empty() && url == text);
+        let connected: Vec<_> = self
+            .workers
+            .values()
+            .filter(|worker| is(worker.name(), &worker.url) || worker.key.session.to_string() == text)
+            .map(|worker| Named { identity: identity_of(worker), session: Some(worker.key.session) })
+            .collect();
+        let away = || {
+            let known = self.controls.workers.keys().filter(|known| is(&known.name, &known.url));
+            known.map(|identity| Named { identity: identity.clone(), session: None }).collect()
+        };
+        let mut found: Vec<Named> = if connected.is_empty() { away() } else { connected };
+        let described = |named: &Named| {
+            let session = named.session.map_or_else(|| "not connected".to_owned(), |id| id.to_string());
+            format!("{} {} ({session})", named.identity.name, named.identity.url)
+        };
+        if found.len() > 1 {
+            let which = listed("give the session or the URL of one", found.iter().map(described).collect());
+            return Err(ApiError::refused(format!("MGR071: several workers are named {text:?}; {which}")));
+        }
+        found.pop().ok_or_else(|| {
+            let known = self.workers.values().map(|worker| worker.name().to_owned()).collect();
+            ApiError::refused(format!("MGR070: no worker {text:?}; {}", listed("known workers", known)))
+        })
+    }
+
+    fn rest_of(&self, named: &Named) -> WorkerRest {
+        let mode =
+            self.controls.workers.get(&named.identity).map_or(WorkerMode::Open, |control| control.mode);
+        let mut rest = WorkerRest {
+            name: named.identity.name.clone(),
+            url: named.identity.url.clone(),
+            session: named.session,
+            mode,
+            ..WorkerRest::default()
+        };
+        let Some(worker) = named.session.and_then(|session| self.workers.get(&session)) else { return rest };
+        let open = self.tasks.values().filter_map(|task| Some((task, task.open.as_ref()?)));
+        let here = open.filter(|(_, open)| open.worker == worker.key.session);
+        rest.tasks = here
+            .filter_map(|(task, open)| {
+                let fetching = matches!(
+                    open.phase,
+                    Phase::Calling(CallStage::Prepare) | Phase::Held(CallStage::Prepare, _)
+                );
+                let stage =
+                    if open.staged || fetching || open.phase == Phase::Ready { "staged" } else { "running" };
+                let (attempt, sector) = (open.id, task.sector.id.number);
+                Some(RestTask { attempt, sector, task: task.work.task_type()?, stage: stage.to_owned() })
+            })
+            .chain(self.detached_rest(worker.key.session))
+            .collect();
+        // "running" comes before "staged".
+        rest.tasks.sort_by(|one, other| (&one.stage, one.attempt).cmp(&(&other.stage, other.attempt)));
+        rest
+    }
+}
+
+/// The worker as settings know it.
+pub(super) fn identity_of(worker: &Worker) -> WorkerIdentity {
+    WorkerIdentity { name: worker.name().to_owned(), url: worker.url.clone() }
+}
+
+/// The scheduler's word for a mode.
+pub(super) const fn core_mode(mode: WorkerMode) -> sched::WorkerMode {
+    match mode {
+        WorkerMode::Open => sched::WorkerMode::Open,
+        WorkerMode::Cordoned => sched::WorkerMode::Cordoned,
+        WorkerMode::Draining => sched::WorkerMode::Draining,
+        WorkerMode::Disabled => sched::WorkerMode::Disabled,
+    }
+}
+
+/// Puts a worker's limits into its profile: those of one type by that, those of several by a name of their own.
+pub(super) fn limit(profile: &mut WorkerProfile, caps: &TaskCaps) {
+    for (group, most) in caps.iter() {
+        match group.single() {
+            Some(task) => {
+                profile.caps.insert(task, most);
+            }
+            None => profile.group_caps.push(group_cap(group, most)),
+        }
+    }
+}
+
+fn groups(caps: &TaskCaps) -> Vec<GroupCap> {
+    caps.iter().map(|(group, most)| group_cap(group, most)).collect()
+}
+
+fn group_cap(group: &TaskGroup, most: u32) -> GroupCap {
+    GroupCap { name: group.to_string(), tasks: group.tasks().clone(), most }
+}
+
+/// How many tasks of each type run on some workers.
+struct Counts(BTreeMap<sealtasks::TaskType, u64>);
+
+impl Counts {
+    fn of(snapshot: &Snapshot, workers: &[WorkerKey]) -> Self {
+        let mut counts = BTreeMap::<_, u64>::new();
+        for used in snapshot.workers.iter().filter(|used| workers.contains(&used.worker)) {
+            for (kind, count) in &used.task_counts {
+                let sum = counts.entry(kind.task).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+        }
+        Self(counts)
+    }
+
+    fn in_group(&self, group: &TaskGroup) -> u64 {
+        group
+            .tasks()
+            .iter()
+            .filter_map(|task| self.0.get(task))
+            .fold(0, |sum, count| count.saturating_add(sum))
+    }
+}
+
+fn cap_views(in_force: &TaskCaps, set: &CapChanges, own: &TaskCaps, counts: &Counts) -> Vec<CapView> {
+    let origin = |group: &TaskGroup, most: u32| match () {
+        () if own.get(group) == Some(most) => "worker",
+        () if set.iter().any(|(changed, _)| changed == group) => "operator",
+        () => "config.toml",
+    };
+    let view = |group: &TaskGroup, most: Option<u32>, origin: &str| CapView {
+        group: group.clone(),
+        running: counts.in_group(group),
+        most,
+        origin: origin.to_owned(),
+    };
+    let limits = in_force.iter().map(|(group, most)| view(group, Some(most), origin(group, most)));
+    let lifted = set.iter().filter(|(group, most)| most.is_none() && in_force.get(group).is_none());
+    let mut views: Vec<_> = limits.chain(lifted.map(|(group, _)| view(group, None, "operator"))).collect();
+    views.sort_by(|one, other| one.group.cmp(&other.group));
+    views
+}
+
+/// A few names in an error, with how many there are besides.
+fn listed(what: &str, mut names: Vec<String>) -> String {
+    names.sort_unstable();
+    names.dedup();
+    let more = names.len().saturating_sub(NAMED_MAX);
+    names.truncate(NAMED_MAX);
+    match (names.is_empty(), more) {
+        (true, _) => format!("{what}: none"),
+        (false, 0) => format!("{what}: {}", names.join(", ")),
+        (false, more) => format!("{what}: {} and {more} more", names.join(", ")),
+    }
+}
