@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
-use rpc::{ApiError, ManagerApi};
+use rpc::{ApiError, ManagerApi, OperatorApi};
 
 use crate::exit::{Code, Failure};
 
@@ -16,6 +16,8 @@ const VARIABLES: [&str; 2] = ["MINER_API_INFO", "STORAGE_API_INFO"];
 pub struct Connection {
     /// It.
     pub manager: Arc<dyn ManagerApi>,
+    /// The same, for what operators control.
+    pub operator: Arc<dyn OperatorApi>,
     /// Where it is, and the token used.
     pub info: ApiInfo,
 }
@@ -40,7 +42,8 @@ impl Connection {
     fn to(info: ApiInfo) -> Result<Self, Failure> {
         let client = ManagerClient::new(&info, Transport::Http)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
-        Ok(Self { manager: Arc::new(client), info })
+        let client = Arc::new(client);
+        Ok(Self { manager: client.clone(), operator: client, info })
     }
 }
 

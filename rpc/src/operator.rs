@@ -80,7 +80,8 @@ pub struct WorkerRest {
     pub tasks: Vec<RestTask>,
     /// Tasks that wait and that only it can do: their files are there.
     pub waiting: u64,
-    /// When the last of them is expected to end, in Unix milliseconds; `None` = nothing is known.
+    /// When the last of them is expected to end, at the earliest, in Unix milliseconds; `None` = nothing is left, or
+    /// nothing is known.
     pub expected_end_ms: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
 //! The command line: every command, its flags, an example in each `--help`.
 
+mod control;
 mod explain;
 mod manager;
 mod operate;
@@ -8,6 +9,7 @@ mod worker;
 
 use clap::{Parser, Subcommand};
 
+pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, InitArgs, Perm, RunArgs};
 pub use operate::{

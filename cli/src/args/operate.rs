@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{SchedDiagArgs, WhyArgs};
+use super::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, SchedDiagArgs, WhyArgs};
 
 /// Flags that every listing has.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -30,6 +30,16 @@ pub enum WorkersCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Give a worker no new sectors; it goes on with those that have files there.
+    Cordon(ModeArgs),
+    /// Have what lives on a worker finished, and nothing else started there.
+    Drain(DrainArgs),
+    /// Give a worker work again, after cordon, drain or disable.
+    Enable(ModeArgs),
+    /// Start nothing more on a worker.
+    Disable(ModeArgs),
+    /// Limit how many tasks run at once on a worker, or on all workers of a machine.
+    Caps(CapsArgs),
 }
 
 /// `sealyard sealing`.
@@ -57,14 +67,8 @@ pub enum SealingCommand {
     Durations(ListArgs),
     /// End an attempt, on its worker too; its sector then waits for `sectors retry`.
     Abort(AbortArgs),
-}
-
-/// `sealyard sealing abort`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard sealing abort 5.1")]
-pub struct AbortArgs {
-    /// The attempt as `sealing jobs` names it, or a call's id.
-    pub what: String,
+    /// Have a sector's tasks, or one task, go before or after others.
+    Priority(PriorityArgs),
 }
 
 /// `sealyard storage`.

@@ -3,6 +3,9 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use sealtasks::CapSpec;
+
+use super::TasksCommand;
 
 /// `sealyard worker`.
 #[derive(Debug, Subcommand)]
@@ -38,6 +41,9 @@ pub enum WorkerCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Switch tasks of the worker on this machine on or off, until it ends.
+    #[command(subcommand, after_help = "Example:\n  sealyard worker tasks disable PC1")]
+    Tasks(TasksCommand),
     /// Detach the worker's paths and end it.
     #[command(after_help = "Example:\n  sealyard worker stop")]
     Stop {
@@ -124,6 +130,13 @@ pub struct WorkerRunArgs {
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
           value_name = "BOOL", action = clap::ArgAction::Set, env = "LOTUS_WORKER_ENABLE_GPU_PROVING")]
     pub enable_gpu_proving: bool,
+    /// At most so many tasks at once, for example PC1=3,PC2+C2=1 (both types together).
+    #[arg(long, value_delimiter = ',', value_name = "TASKS=N,…", env = "SEALYARD_WORKER_MAX")]
+    pub max: Vec<CapSpec>,
+    /// The machine it runs on; workers that say the same share its memory, CPU threads and GPUs. Default: told by the
+    /// kernel, with the host's name.
+    #[arg(long, value_name = "NAME", env = "SEALYARD_MACHINE")]
+    pub machine: Option<String>,
     /// Never fetch proof parameters.
     #[arg(long)]
     pub no_params_fetch: bool,

@@ -1,6 +1,7 @@
 //! Each command: its plan, its work, its exit code.
 
 pub mod auth;
+pub mod control;
 pub mod daemon;
 pub mod exec;
 pub mod explain;
@@ -13,3 +14,4 @@ pub mod storage;
 pub mod version;
 pub mod worker;
 pub mod worker_run;
+pub mod worker_tasks;

@@ -2,12 +2,14 @@
 
 use rpc::api::PledgeOptions;
 use rpc::extension::SectorDetail;
-use sealtasks::{AttemptId, CallId, IdError, SectorNumber};
+use rpc::operator::WorkerMode;
+use sealtasks::SectorNumber;
 use serde::Serialize;
 
+use super::control;
 use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::Outcome;
 use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, print_workers, state_of};
 
 /// `workers …`.
@@ -17,6 +19,11 @@ pub async fn workers(connection: &Connection, command: &WorkersCommand) -> Outco
         WorkersCommand::JoinCommand { tasks, json } => {
             super::auth::join_command(connection, tasks, *json).await
         }
+        WorkersCommand::Cordon(args) => control::set_mode(connection, args, WorkerMode::Cordoned).await,
+        WorkersCommand::Drain(args) => control::drain(connection, args).await,
+        WorkersCommand::Enable(args) => control::set_mode(connection, args, WorkerMode::Open).await,
+        WorkersCommand::Disable(args) => control::set_mode(connection, args, WorkerMode::Disabled).await,
+        WorkersCommand::Caps(args) => control::caps(connection, args).await,
     }
 }
 
@@ -28,7 +35,8 @@ pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outco
         SealingCommand::Why(args) => super::explain::why(connection, args).await,
         SealingCommand::SchedDiag(args) => super::explain::sched_diag(connection, args).await,
         SealingCommand::Durations(args) => super::explain::durations(connection, *args).await,
-        SealingCommand::Abort(args) => abort(connection, &args.what).await,
+        SealingCommand::Abort(args) => control::abort(connection, args).await,
+        SealingCommand::Priority(args) => control::priority(connection, args).await,
     }
 }
 
@@ -65,21 +73,6 @@ async fn jobs(connection: &Connection, all: bool, json: bool) -> Outcome {
         jobs.retain(|job| job.ended_ms == 0);
     }
     if json { print_json(&jobs) } else { print_jobs(&jobs, crate::clock::now_ms()) }
-}
-
-/// `sealing abort`: an attempt has a dot in its name, a call's id has none.
-async fn abort(connection: &Connection, what: &str) -> Outcome {
-    let bad = |error: IdError| {
-        Failure::new(Code::Usage, error.to_string()).advise("`sealyard sealing jobs` names the attempts")
-    };
-    if what.contains('.') {
-        let attempt: AttemptId = what.parse().map_err(bad)?;
-        connection.manager.abort_attempt(attempt).await.map_err(rpc_failure)?;
-    } else {
-        let call: CallId = what.parse().map_err(bad)?;
-        connection.manager.sealing_abort(call).await.map_err(rpc_failure)?;
-    }
-    line(&format!("{what} ends; its sector then waits for `sealyard sectors retry`"))
 }
 
 /// Every sector with its details, by number.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
 use rpc::multiaddr::Multiaddr;
+use sealtasks::TaskCaps;
 use worker::resources::Swap;
 use worker::{ExecutorOptions, FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
 
@@ -16,6 +17,9 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::proof_params::{MachineParams, Obtain};
 use crate::show::talk;
 use crate::verifier::ChildVerifier;
+
+/// Names the machine that the manager's own worker runs on; see `worker run --machine`.
+const MACHINE: &str = "SEALYARD_MACHINE";
 
 /// Runs until it is stopped.
 pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
@@ -105,7 +109,12 @@ async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Res
     let resources = worker::resources::detect(Swap::Counted)
         .map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
-    let name = config.local_worker_name.clone().or(host.ok()).unwrap_or_else(|| "manager".to_owned());
+    let host = host.unwrap_or_else(|_| "manager".to_owned());
+    let machine = match std::env::var(MACHINE) {
+        Ok(name) if !name.is_empty() => Some(worker::machine::named(&name)),
+        Ok(_) | Err(_) => worker::machine::identity(&host),
+    };
+    let name = config.local_worker_name.clone().unwrap_or(host);
     let overview = handle.api().overview().await.map_err(crate::connect::rpc_failure)?;
     let sector_size = overview
         .sector_size
@@ -144,6 +153,8 @@ async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Res
         resources,
         swap: Swap::Counted,
         ignore_resources: false,
+        caps: TaskCaps::none(),
+        machine,
         local: Some(handle.local()),
         periods: Periods::default(),
     })

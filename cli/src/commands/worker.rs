@@ -19,6 +19,7 @@ pub async fn worker(command: &WorkerCommand) -> Outcome {
         WorkerCommand::Run(_) => unreachable!("`worker run` has a module of its own"),
         WorkerCommand::Info { worker_repo, json } => info(&expand(worker_repo)?, *json).await,
         WorkerCommand::Resources { all, default, json } => resources(*all, *default, *json),
+        WorkerCommand::Tasks(command) => super::worker_tasks::tasks(command).await,
         WorkerCommand::Stop { worker_repo, json } => stop(&expand(worker_repo)?, *json).await,
     }
 }

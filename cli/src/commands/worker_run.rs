@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use rpc::ManagerApi;
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
+use rpc::extension::MachineIdentity;
 use rpc::multiaddr::Multiaddr;
-use sealtasks::{SectorSize, TaskType};
+use sealtasks::{CapLimit, SectorSize, TaskCaps, TaskType};
 use tokio::net::{TcpListener, TcpStream};
 use worker::resources::Swap;
 use worker::{
@@ -38,6 +39,7 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     }
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let name = worker_name(args)?;
+    let (caps, machine) = (own_caps(args)?, machine(args)?);
     let timeout = daemon::parse_duration(&args.timeout)?;
     let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
     let resources =
@@ -90,6 +92,8 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         resources,
         swap,
         ignore_resources: false,
+        caps,
+        machine,
         local: None,
         periods: Periods::default(),
     })
@@ -342,17 +346,46 @@ fn with_settings(args: &WorkerRunArgs, repo: Repo) -> Result<(Repo, ExecutorSett
 
 /// The name it goes by: as given, else the host's.
 fn worker_name(args: &WorkerRunArgs) -> Result<String, Failure> {
-    let Some(name) = &args.name else {
-        let host = nix::unistd::gethostname().map_err(|error| {
-            Failure::new(Code::Failed, format!("this machine's name cannot be read: {error}"))
-        })?;
-        return Ok(host.to_string_lossy().into_owned());
-    };
+    args.name.as_ref().map_or_else(host_name, |name| sound_name("name", name).map(str::to_owned))
+}
+
+fn host_name() -> Result<String, Failure> {
+    let host = nix::unistd::gethostname().map_err(|error| {
+        Failure::new(Code::Failed, format!("this machine's name cannot be read: {error}"))
+    })?;
+    Ok(host.to_string_lossy().into_owned())
+}
+
+/// The value of --name or --machine, if it can be shown to people.
+fn sound_name<'a>(flag: &str, name: &'a str) -> Result<&'a str, Failure> {
     if name.trim().is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(Failure::new(Code::Setting, format!("{name:?} cannot be a worker's name"))
-            .advise(format!("give 1 to {NAME_CHARS_MAX} printable characters with --name")));
+        return Err(Failure::new(Code::Setting, format!("--{flag} cannot be {name:?}"))
+            .advise(format!("give 1 to {NAME_CHARS_MAX} printable characters with --{flag}")));
     }
-    Ok(name.clone())
+    Ok(name)
+}
+
+/// The limits that it is started with.
+fn own_caps(args: &WorkerRunArgs) -> Result<TaskCaps, Failure> {
+    let mut caps = TaskCaps::none();
+    for spec in &args.max {
+        match spec.limit {
+            CapLimit::Most(most) => caps.set(spec.group.clone(), most),
+            CapLimit::Unlimited | CapLimit::Configured => {
+                return Err(Failure::new(Code::Usage, format!("--max {spec} is no number"))
+                    .advise("give one such as PC1=3, or leave it out for no limit"));
+            }
+        }
+    }
+    Ok(caps)
+}
+
+/// The machine that it says it runs on.
+fn machine(args: &WorkerRunArgs) -> Result<Option<MachineIdentity>, Failure> {
+    match &args.machine {
+        Some(name) => sound_name("machine", name).map(|name| Some(worker::machine::named(name))),
+        None => Ok(worker::machine::identity(&host_name()?)),
+    }
 }
 
 /// Says what is offered and why.

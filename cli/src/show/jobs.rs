@@ -10,8 +10,8 @@ pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
     let mut sorted: Vec<&JobView> = jobs.iter().collect();
     sorted.sort_by_key(|job| (rank(&job.state), job.queued_ms));
     line(&format!(
-        "{:<10}{:<8}{:<14}{:<6}{:<13}{:<9}Why",
-        "Attempt", "Sector", "Worker", "Task", "State", "Time"
+        "{:<10}{:<8}{:<14}{:<6}{:<13}{:<6}{:<9}Why",
+        "Attempt", "Sector", "Worker", "Task", "State", "Prio", "Time"
     ))?;
     for job in sorted {
         let since = if job.started_ms > 0 { job.started_ms } else { job.queued_ms };
@@ -19,15 +19,16 @@ pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
         let text = format!("{:<13}", job.state);
         let state = match job.state.as_str() {
             "running" => paint::green(&text),
-            "failed" => paint::red(&text),
+            "failed" | "detached" => paint::red(&text),
             _ => paint::yellow(&text),
         };
         line(&format!(
-            "{:<10}{:<8}{:<14}{:<6}{state}{:<9}{}",
+            "{:<10}{:<8}{:<14}{:<6}{state}{:<6}{:<9}{}",
             job.attempt.to_string(),
             job.sector.number.to_string(),
             job.worker.as_deref().map_or_else(|| "-".to_owned(), plain),
             job.task.short(),
+            job.priority,
             age(end.saturating_sub(since)),
             plain(&job.reason)
         ))?;
@@ -41,6 +42,7 @@ fn rank(state: &str) -> u8 {
         "acquiring" => 1,
         "dispatching" => 2,
         "queued" => 3,
-        _ => 4,
+        "detached" => 4,
+        _ => 5,
     }
 }

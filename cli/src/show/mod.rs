@@ -1,6 +1,7 @@
 //! How things look on a terminal: bars, sizes, ages, and one file per listing.
 
 mod bars;
+mod caps;
 mod jobs;
 mod schedule;
 mod sectors;
@@ -9,6 +10,7 @@ mod why;
 mod workers;
 
 pub use bars::{age, bar, bytes, clock};
+pub use caps::print_caps;
 pub use jobs::print_jobs;
 pub use schedule::{print_durations, print_schedule};
 pub use sectors::{print_sector, print_sectors, state_of};

@@ -1,7 +1,9 @@
 //! `workers list` (alias `sealing workers`): every worker with its tasks and bars.
 
 use rpc::extension::WorkerView;
+use rpc::operator::WorkerMode;
 
+use super::caps::caps_line;
 use super::{bar, bytes, line, paint, plain};
 use crate::exit::Outcome;
 
@@ -23,7 +25,13 @@ pub fn print_workers(workers: &[WorkerView]) -> Outcome {
 fn print_worker(worker: &WorkerView) -> Outcome {
     let mut marks = Vec::new();
     if !worker.enabled {
-        marks.push(paint::red("disabled"));
+        marks.push(paint::red("disabled by itself"));
+    }
+    if worker.mode != WorkerMode::Open {
+        marks.push(paint::red(&match &worker.mode_set {
+            Some((by, _)) => format!("{} by {}", worker.mode.word(), plain(by)),
+            None => worker.mode.word().to_owned(),
+        }));
     }
     if worker.state != "live" {
         marks.push(paint::red(&worker.state));
@@ -43,6 +51,17 @@ fn print_worker(worker: &WorkerView) -> Outcome {
             paint::yellow(&format!("{:<3}", task.short())),
             paint::yellow(&plain(reason))
         ))?;
+    }
+    if !worker.caps.is_empty() {
+        line(&format!("        CAPS: {}", caps_line(&worker.caps)))?;
+    }
+    if let Some(machine) = &worker.machine {
+        let caps = if worker.machine_caps.is_empty() {
+            String::new()
+        } else {
+            format!(", caps of all its workers: {}", caps_line(&worker.machine_caps))
+        };
+        line(&format!("        MACHINE: {}{caps}", paint::magenta(&plain(machine))))?;
     }
     let (used, cpus) = worker.cpu;
     line(&format!(

@@ -38,7 +38,7 @@ fn by_hand(finding: &Finding, worker: &str, why: &Why) -> String {
             format!("it offers it by itself then; parameters can be brought with {}", params(why))
         }
         Obstacle::Capped { machine: Some(machine), .. } => {
-            format!("raise it with `sealyard workers caps {machine} …`")
+            format!("raise it with `sealyard workers caps --machine {machine} …`")
         }
         Obstacle::Capped { machine: None, .. } => format!("raise it with `sealyard workers caps {worker} …`"),
         Obstacle::Short(shortage) | Obstacle::MachineShort { shortage, .. } => {

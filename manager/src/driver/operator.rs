@@ -222,7 +222,7 @@ impl Driver {
         task.map(Task::present).ok_or_else(|| {
             let number = id.number;
             ApiError::refused(format!(
-                "MGR054: sector {number} has no task that runs or waits; `sealyard sectors status {number}` shows where it \
+                "MGR074: sector {number} has no task that runs or waits; `sealyard sectors status {number}` shows where it \
                  is"
             ))
         })
