@@ -80,8 +80,7 @@ pub struct WorkerRest {
     pub tasks: Vec<RestTask>,
     /// Tasks that wait and that only it can do: their files are there.
     pub waiting: u64,
-    /// When the last of them is expected to end, at the earliest, in Unix milliseconds; `None` = nothing is left, or
-    /// nothing is known.
+    /// When it should be empty at the latest, by estimates, in Unix milliseconds; `None` = nothing is left.
     pub expected_end_ms: Option<u64>,
 }
 

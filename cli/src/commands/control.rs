@@ -97,7 +97,10 @@ fn left(rest: &WorkerRest) -> String {
         parts.push(format!("{} waiting for it alone", rest.waiting));
     }
     if let Some(end) = rest.expected_end_ms {
-        parts.push(format!("expected to end in about {}", age(end.saturating_sub(crate::clock::now_ms()))));
+        parts.push(format!(
+            "should be empty in {} at the latest",
+            age(end.saturating_sub(crate::clock::now_ms()))
+        ));
     }
     parts.join(", ")
 }

@@ -7,8 +7,8 @@ use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::extension::MachineIdentity;
 use rpc::operator::{CapView, CapsTarget, CapsView, RestTask, WorkerMode, WorkerRest};
-use sched::{Drain, Event, GroupCap, Snapshot, Whereabouts, WorkerKey, WorkerProfile};
-use sealtasks::{AttemptId, CapSpec, SealTaskType, TaskCaps, TaskGroup, TaskId, WorkerId};
+use sched::{Event, GroupCap, Snapshot, WorkerKey, WorkerProfile};
+use sealtasks::{CapSpec, TaskCaps, TaskGroup, WorkerId};
 
 use super::fleet::Worker;
 use super::input::Reply;
@@ -310,31 +310,9 @@ impl Driver {
         rest.tasks.sort_by(|one, other| (&one.stage, one.attempt).cmp(&(&other.stage, other.attempt)));
         if let Some(drain) = self.sched.drain(worker.key) {
             rest.waiting = drain.only_here.len() as u64;
-            rest.expected_end_ms = self.expected_end_ms(&drain);
+            rest.expected_end_ms = (!drain.is_done()).then(|| drain.empty_by.get());
         }
         rest
-    }
-}
-
-impl Driver {
-    /// When the last task is expected to end, if those without a slot all start when the last of those with one ends.
-    fn expected_end_ms(&self, drain: &Drain) -> Option<u64> {
-        let now_ms = self.now_ms();
-        let ends = |attempt: &AttemptId| match self.sched.whereabouts_of(attempt.task) {
-            Some(Whereabouts::Running { ends, .. }) => ends.wait.get(),
-            Some(_) | None => 0,
-        };
-        let takes = |task: TaskId| {
-            let task = self.tasks.get(&task)?;
-            let kind = SealTaskType { proof: task.sector.proof, task: task.work.task_type()? };
-            Some(self.sched.estimate(drain.worker, kind).millis.get())
-        };
-        let without_slot =
-            drain.staged.iter().map(|attempt| attempt.task).chain(drain.only_here.iter().copied());
-        let last_running = drain.running.iter().map(ends).max();
-        let longest_other = without_slot.filter_map(takes).max();
-        let wait = last_running.unwrap_or(0).saturating_add(longest_other.unwrap_or(0));
-        (last_running.is_some() || longest_other.is_some()).then(|| now_ms.saturating_add(wait))
     }
 }
 
