@@ -40,10 +40,13 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             task.request.attempts = attempt.attempt;
         }
         let Some(worker) = self.hosts.answering(to.worker) else {
-            let reason = "no answer".to_owned();
-            self.word(Event::StartFailed { attempt, reason, not_before: self.now });
+            self.start_failed(attempt);
             return;
         };
+        if self.never_begins() {
+            self.start_failed(attempt);
+            return;
+        }
         self.files.hold(attempt, &to.plan);
         let bytes = to.plan.fetch_bytes();
         let gpus = to.plan.gpus.clone();
@@ -61,7 +64,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         if has_slot {
             self.take_slot(attempt);
         }
-        self.word(Event::Started { attempt });
+        self.worker_word(Event::Started { attempt });
         if bytes == 0 && has_slot {
             self.work(attempt);
         } else {
@@ -88,7 +91,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         }
         for kind in kinds {
             let paths = self.files.places(sector, kind);
-            self.word(Event::SectorFiles { sector, kind, paths });
+            self.worker_word(Event::SectorFiles { sector, kind, paths });
         }
         self.report_paths(touched);
         self.note_span(attempt, SpanPhase::Fetch, true);
@@ -99,7 +102,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             self.work(attempt);
         } else {
             live.phase = LivePhase::Fetched;
-            self.word(Event::StageDone { attempt });
+            self.worker_word(Event::StageDone { attempt });
         }
     }
 
@@ -137,7 +140,8 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     pub(super) fn worked(&mut self, attempt: AttemptId, token: u64) {
         let live = self.hosts.live_mut(attempt);
         if live.is_some_and(|live| live.token == token && live.phase == LivePhase::Working) {
-            self.end(attempt, Outcome::Finished);
+            let outcome = self.outcome();
+            self.end(attempt, outcome);
         }
     }
 
@@ -151,7 +155,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     /// An attempt ends, and word of it goes out.
     pub(super) fn end(&mut self, attempt: AttemptId, outcome: Outcome) {
         let touched = self.end_silently(attempt, outcome);
-        self.word(Event::Ended { attempt, outcome });
+        self.worker_word(Event::Ended { attempt, outcome });
         self.report_paths(touched);
     }
 
@@ -177,11 +181,11 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             for step in &plan.allocate {
                 self.files.put(sector.id, step.kind, step.bytes, &step.path);
                 let paths = self.files.places(sector.id, step.kind);
-                self.word(Event::SectorFiles { sector: sector.id, kind: step.kind, paths });
+                self.worker_word(Event::SectorFiles { sector: sector.id, kind: step.kind, paths });
             }
             touched.extend(self.files.drop_all(sector.id, shape.after.drops));
             for kind in shape.after.drops.iter() {
-                self.word(Event::SectorFiles { sector: sector.id, kind, paths: Vec::new() });
+                self.worker_word(Event::SectorFiles { sector: sector.id, kind, paths: Vec::new() });
             }
             if shape.after.finalizes {
                 touched.extend(self.files.finalize(sector));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sealtasks::{AttemptId, ResourceTable};
 
 use super::cluster::{Cluster, Workload};
+use super::driver::Driver;
 use super::files::Files;
 use super::hosts::Hosts;
 use super::jobs::Jobs;
@@ -12,7 +13,7 @@ use super::report::{PathReport, Report, SpanPhase, TaskStats, WorkerReport};
 use super::trouble::Trouble;
 use super::watch::{Violation, Watch};
 use super::{Scheduler, SpanPhase as Phase};
-use crate::{Event, Millis};
+use crate::{Event, GroupCap, Millis, Policy};
 
 /// One simulation.
 ///
@@ -29,8 +30,16 @@ pub struct Engine<S, W = ()> {
     pub(super) hosts: Hosts,
     pub(super) files: Files,
     pub(super) jobs: Jobs,
-    /// When the scheduler wants to be woken.
-    wake_at: Option<Millis>,
+    pub(super) driver: Driver,
+    /// Makes the scheduler that takes over after a crash.
+    pub(super) make: Option<Box<dyn Fn() -> S>>,
+    /// As it was meant to be.
+    pub(super) cluster: Cluster,
+    /// What was set last, for whoever takes over after a crash.
+    pub(super) policy: Option<Policy>,
+    pub(super) machine_caps: BTreeMap<String, Vec<GroupCap>>,
+    /// When the scheduler wants to be woken, by its own clock.
+    pub(super) wake_at: Option<Millis>,
     pub(super) report: Report,
     pub(super) waiting: BTreeMap<sealtasks::TaskType, Vec<u64>>,
     pub(super) working: BTreeMap<sealtasks::TaskType, Vec<u64>>,
@@ -46,12 +55,14 @@ pub struct Settings {
     pub timeline: bool,
     /// When the simulation ends, whatever is left; `None`: when nothing more happens.
     pub until: Option<Millis>,
+    /// Where the luck of its troubles begins. Without troubles nothing is drawn.
+    pub seed: u64,
 }
 
 impl Default for Settings {
     /// Lotus's table, no timeline, no horizon.
     fn default() -> Self {
-        Self { resources: ResourceTable::builtin(), timeline: false, until: None }
+        Self { resources: ResourceTable::builtin(), timeline: false, until: None, seed: 0 }
     }
 }
 
@@ -76,7 +87,6 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     /// A simulation that has not begun: the scheduler has been told nothing.
     pub fn new(scheduler: S, cluster: &Cluster, workload: Workload, settings: Settings, watch: W) -> Self {
         let mut engine = Self {
-            settings,
             now: Millis::ZERO,
             heap: BTreeMap::new(),
             sequence: 0,
@@ -85,14 +95,23 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             hosts: Hosts::new(cluster),
             files: Files::new(&cluster.paths),
             jobs: Jobs::new(workload),
+            driver: Driver::new(settings.seed),
+            make: None,
+            cluster: cluster.clone(),
+            policy: None,
+            machine_caps: BTreeMap::new(),
             wake_at: None,
+            settings,
             report: Report::default(),
             waiting: BTreeMap::new(),
             working: BTreeMap::new(),
             last_end: Millis::ZERO,
         };
         for (machine, caps) in &cluster.machine_caps {
-            engine.word(Event::MachineCaps { machine: machine.clone(), caps: caps.clone() });
+            engine.strike(Trouble::Say(Box::new(Event::MachineCaps {
+                machine: machine.clone(),
+                caps: caps.clone(),
+            })));
         }
         for job in engine.jobs.all() {
             for (kind, path) in &job.files {
@@ -136,7 +155,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             Due::Word(event) => self.tell(*event)?,
             Due::Fetched(attempt, token) => self.fetched(attempt, token),
             Due::Worked(attempt, token) => self.worked(attempt, token),
-            Due::Wake if self.wake_at == Some(self.now) => {
+            Due::Wake if self.is_wake_due() => {
                 self.wake_at = None;
                 self.tell(Event::Tick)?;
             }
@@ -161,6 +180,16 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         &self.scheduler
     }
 
+    /// Whoever looks on.
+    pub fn watch_mut(&mut self) -> &mut W {
+        &mut self.watch
+    }
+
+    /// Lets `make` give the scheduler that takes over when its driver crashes ([`Trouble::Crash`]).
+    pub fn takes_over(&mut self, make: impl Fn() -> S + 'static) {
+        self.make = Some(Box::new(make));
+    }
+
     /// What came of it so far.
     pub fn finish(mut self) -> Report {
         self.report.unfinished = self.jobs.unfinished();
@@ -181,11 +210,6 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         self.report
     }
 
-    /// What the scheduler's clock shows at this instant.
-    pub(super) fn told(&self, at: Millis) -> Millis {
-        at
-    }
-
     /// Puts something into the heap.
     pub(super) fn put(&mut self, at: Millis, due: Due) {
         self.sequence += 1;
@@ -200,7 +224,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     /// The path's owner reports, if it is there.
     pub(super) fn path_word(&mut self, path: &sealtasks::StorageId) {
         if let Some(path) = self.files.report(path) {
-            self.word(Event::PathSeen { path });
+            self.worker_word(Event::PathSeen { path });
         }
     }
 
@@ -213,22 +237,15 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     /// Tells the scheduler and carries out what it answers.
     pub(super) fn tell(&mut self, event: Event) -> Result<(), Violation> {
         self.heard(&event);
-        self.watch.told(self.now, &event);
+        let now = self.told(self.now);
+        self.watch.told(now, &event);
         self.report.events += 1;
-        self.scheduler.handle(self.now, event);
+        self.scheduler.handle(now, event);
         while let Some(action) = self.scheduler.poll_action() {
-            self.watch.answered(self.now, &action);
+            self.watch.answered(now, &action);
             self.carry_out(action);
         }
-        self.watch.settled(self.now, &self.scheduler)
-    }
-
-    pub(super) fn wake(&mut self, at: Millis) {
-        let at = at.max(self.now);
-        if self.wake_at != Some(at) {
-            self.wake_at = Some(at);
-            self.put(at, Due::Wake);
-        }
+        self.watch.settled(now, &self.scheduler)
     }
 
     pub(super) fn note_end(&mut self) {

@@ -36,6 +36,9 @@ struct File {
 }
 
 impl Files {
+    /// 2^50 bytes: room for thousands of sectors.
+    const AMPLE: u64 = 1 << 50;
+
     pub(super) fn new(paths: &[SimPath]) -> Self {
         let disk = |path: &SimPath| Disk {
             facts: path.facts.clone(),
@@ -52,6 +55,23 @@ impl Files {
 
     pub(super) fn disks(&self) -> impl Iterator<Item = (&StorageId, &Disk)> {
         self.disks.iter()
+    }
+
+    pub(super) fn paths(&self) -> Vec<StorageId> {
+        self.disks.keys().cloned().collect()
+    }
+
+    /// Every file that lies somewhere.
+    pub(super) fn known(&self) -> Vec<(SectorId, FileType)> {
+        self.files.keys().copied().collect()
+    }
+
+    /// Every disk is there, healthy, and has more room than all files need.
+    pub(super) fn heal(&mut self) {
+        for disk in self.disks.values_mut() {
+            (disk.is_there, disk.clutter, disk.facts.healthy) = (true, 0, true);
+            disk.capacity = Self::AMPLE;
+        }
     }
 
     pub(super) fn disk_mut(&mut self, path: &StorageId) -> Option<&mut Disk> {

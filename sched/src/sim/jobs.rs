@@ -67,6 +67,10 @@ impl Jobs {
         self.tasks.get_mut(&task)
     }
 
+    pub(super) fn ids(&self) -> Vec<TaskId> {
+        self.tasks.keys().copied().collect()
+    }
+
     /// The task at this position, counted round.
     pub(super) fn nth(&self, position: usize) -> Option<TaskId> {
         self.tasks.keys().nth(position % self.tasks.len().max(1)).copied()
@@ -80,6 +84,7 @@ impl Jobs {
 impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     /// Submits the job's next stage, or has it wait until fewer jobs are open.
     pub(super) fn next_stage(&mut self, position: usize) -> Result<(), Violation> {
+        let since = self.told(self.now);
         let jobs = &mut self.jobs;
         let state = &mut jobs.jobs[position];
         if state.begun.is_none() {
@@ -96,7 +101,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         };
         let sector = state.job.sector;
         let files = &self.files;
-        let mut request = stage.shape.request(sector, self.now, |kind| files.places(sector.id, kind));
+        let mut request = stage.shape.request(sector, since, |kind| files.places(sector.id, kind));
         request.priority = state.job.priority;
         request.wait_limit = state.job.wait_limit;
         request.deadline = state.job.deadline;

@@ -8,6 +8,7 @@
 mod attempts;
 pub mod bound;
 mod cluster;
+mod driver;
 mod engine;
 mod files;
 mod hosts;
@@ -22,6 +23,7 @@ mod usage;
 mod watch;
 
 pub use cluster::{Cluster, Job, JobStage, SimPath, SimWorker, Speed, Workload, worker_key};
+pub use driver::{ClockTrouble, Luck, Noise};
 pub use engine::{Engine, Settings};
 pub use random::SplitMix;
 pub use report::{PathReport, Report, SectorSpan, Span, SpanPhase, TaskStats, WorkerReport};

@@ -2,6 +2,7 @@
 
 use sealtasks::{StorageId, TaskId};
 
+use super::driver::{ClockTrouble, Luck, Noise};
 use super::engine::{Due, Engine};
 use super::hosts::LivePhase;
 use super::report::SpanPhase;
@@ -106,6 +107,16 @@ pub enum Trouble {
     },
     /// The scheduler is told this, whatever the world looks like.
     Say(Box<Event>),
+    /// From now on word from the workers travels so.
+    Noise(Noise),
+    /// From now on attempts have this luck.
+    Luck(Luck),
+    /// The scheduler's clock misbehaves.
+    Clock(ClockTrouble),
+    /// The driver crashes; a new one takes over, if the engine was told how to make one.
+    Crash,
+    /// Everything that was ever wrong is set right, every path has more room than all files need, and everybody is told.
+    Heal,
 }
 
 impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
@@ -179,8 +190,22 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
                 }
             }
             Trouble::Fail { nth, retry } => self.fail_nth(nth, retry),
-            Trouble::Say(event) => self.word(*event),
+            Trouble::Say(event) => self.say(*event),
+            Trouble::Noise(noise) => self.driver.noise = noise,
+            Trouble::Luck(luck) => self.driver.luck = luck,
+            Trouble::Clock(trouble) => self.clock(trouble),
+            Trouble::Crash => self.crash(),
+            Trouble::Heal => self.heal(),
         }
+    }
+
+    fn say(&mut self, event: Event) {
+        if let Event::PolicySet { policy } = &event {
+            self.policy = Some(*policy);
+        } else if let Event::MachineCaps { machine, caps } = &event {
+            self.machine_caps.insert(machine.clone(), caps.clone());
+        }
+        self.word(event);
     }
 
     fn cancel_nth(&mut self, nth: usize) {
