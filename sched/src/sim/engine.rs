@@ -180,6 +180,11 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         &self.scheduler
     }
 
+    /// Whoever looks on, and what they look at.
+    pub fn watched(&mut self) -> (&mut W, &S) {
+        (&mut self.watch, &self.scheduler)
+    }
+
     /// Whoever looks on.
     pub fn watch_mut(&mut self) -> &mut W {
         &mut self.watch

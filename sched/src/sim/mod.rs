@@ -10,6 +10,7 @@ pub mod bound;
 mod cluster;
 mod driver;
 mod engine;
+pub mod faults;
 mod files;
 mod hosts;
 mod jobs;

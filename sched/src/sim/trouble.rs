@@ -162,24 +162,11 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
                     |key| Event::WorkerChanged { worker: key, profile: told },
                 );
             }
-            Trouble::PathGone { path } => {
-                if let Some(disk) = self.files.disk_mut(&path) {
-                    disk.is_there = false;
-                    self.word(Event::PathGone { path });
-                }
-            }
+            Trouble::PathGone { path } => self.path_gone(path),
             Trouble::PathBack { path, clutter } => {
-                if let Some(disk) = self.files.disk_mut(&path) {
-                    (disk.is_there, disk.clutter) = (true, clutter);
-                    self.path_word(&path);
-                }
+                self.disk(&path, |disk| (disk.is_there, disk.clutter) = (true, clutter));
             }
-            Trouble::PathHealth { path, healthy } => {
-                if let Some(disk) = self.files.disk_mut(&path) {
-                    disk.facts.healthy = healthy;
-                    self.path_word(&path);
-                }
-            }
+            Trouble::PathHealth { path, healthy } => self.disk(&path, |disk| disk.facts.healthy = healthy),
             Trouble::Cancel { nth } => self.cancel_nth(nth),
             Trouble::Priority { nth, priority } => {
                 if let Some(task) = self.jobs.nth(nth) {
@@ -206,6 +193,20 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             self.machine_caps.insert(machine.clone(), caps.clone());
         }
         self.word(event);
+    }
+
+    fn path_gone(&mut self, path: StorageId) {
+        if let Some(disk) = self.files.disk_mut(&path) {
+            disk.is_there = false;
+            self.word(Event::PathGone { path });
+        }
+    }
+
+    fn disk(&mut self, path: &StorageId, change: impl FnOnce(&mut super::files::Disk)) {
+        if let Some(disk) = self.files.disk_mut(path) {
+            change(disk);
+            self.path_word(path);
+        }
     }
 
     fn cancel_nth(&mut self, nth: usize) {

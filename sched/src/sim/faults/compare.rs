@@ -1,0 +1,201 @@
+//! The scheduler's account of itself beside the model.
+
+use std::collections::BTreeMap;
+
+use sealtasks::{AttemptId, TaskId};
+
+use super::model::{Held, Task};
+use super::oracle::Oracle;
+use crate::{BoundTask, PathUse, QueuedTask, Sched, Snapshot, Stage, WorkerUse};
+
+impl Oracle {
+    pub(super) fn compare(&mut self, scheduler: &Sched) {
+        let snapshot = scheduler.snapshot();
+        if let Some(attempt) = self.pending.adopted.take() {
+            self.learn_devices(attempt, &snapshot);
+        }
+        self.coverage.sample(&snapshot, &self.model);
+        let found = self
+            .places_differ(&snapshot)
+            .or_else(|| snapshot.bound.iter().find_map(|bound| self.binding_differs(bound)))
+            .or_else(|| snapshot.workers.iter().find_map(|worker| self.worker_differs(worker)))
+            .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path)))
+            .or_else(|| self.reservations_differ(&snapshot))
+            .or_else(|| self.idle_beside_work(&snapshot))
+            .or_else(|| self.unexplained(scheduler, &snapshot));
+        if let Some((rule, detail)) = found {
+            self.breaks(rule, || detail);
+        }
+    }
+
+    /// After everything healed and nothing more happens: no task is left, and nobody holds anything.
+    pub fn check_drained(&mut self, scheduler: &Sched) -> Result<(), crate::sim::Violation> {
+        let broken = |rule, detail| Err(crate::sim::Violation { rule, detail });
+        let snapshot = scheduler.snapshot();
+        if let Some(id) = self.model.tasks.keys().next().copied() {
+            let why = scheduler.why(id).map(|why| why.to_string());
+            return broken("progress", format!("{} tasks never ended; {why:?}", self.model.tasks.len()));
+        }
+        let left = snapshot.queue.len() + snapshot.waiting.len() + snapshot.bound.len();
+        if left > 0 {
+            return broken("progress", format!("{left} tasks are kept that have left"));
+        }
+        let loaded = snapshot.workers.iter().find(|worker| {
+            worker.mem_used_min + worker.mem_used_max + worker.cpu_use > 0
+                || worker.gpu_used.iter().any(|used| *used > 0)
+                || worker.reserved_for.is_some()
+                || !worker.task_counts.is_empty()
+                || !worker.staged_counts.is_empty()
+        });
+        if let Some(worker) = loaded {
+            return broken("released", format!("{worker:?}"));
+        }
+        match snapshot.paths.iter().find(|path| path.promised > 0) {
+            Some(path) => broken("released", format!("{path:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn learn_devices(&mut self, attempt: AttemptId, snapshot: &Snapshot) {
+        let Some(seen) = snapshot.bound.iter().find(|bound| bound.attempt == attempt) else { return };
+        let Some(bound) = self.model.tasks.get_mut(&attempt.task).and_then(Task::bound_mut) else { return };
+        let Some(charge) = bound.charge.as_mut().filter(|charge| charge.gpus.is_empty()) else { return };
+        charge.gpus.clone_from(&seen.gpus);
+        let Some(worker) = self.model.workers.get_mut(&bound.worker) else { return };
+        for share in &seen.gpus {
+            if worker.load.gpus.len() <= share.device {
+                worker.load.gpus.resize(share.device + 1, 0);
+            }
+            worker.load.gpus[share.device] += share.thousandths;
+        }
+    }
+
+    fn places_differ(&self, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+        let waiting = snapshot.queue.iter().chain(&snapshot.waiting).map(|queued| (queued.task, None));
+        let bound = snapshot.bound.iter().map(|bound| (bound.attempt.task, Some(bound.attempt)));
+        let mut seen: Vec<(TaskId, Option<AttemptId>)> = waiting.chain(bound).collect();
+        seen.sort_unstable();
+        let here = self.model.tasks.iter().map(|(id, task)| (*id, task.bound().map(|bound| bound.attempt)));
+        if !seen.iter().copied().eq(here.clone()) {
+            let here: Vec<_> = here.collect();
+            return Some(("places", format!("the scheduler has {seen:?}, was given {here:?}")));
+        }
+        let early = |queued: &&QueuedTask| {
+            let task = &self.model.tasks[&queued.task];
+            matches!(task.place, Held::Waiting { not_before } if not_before > self.model.now)
+        };
+        snapshot.queue.iter().find(early).map(|queued| ("too early", format!("{queued:?} is in the queue")))
+    }
+
+    fn binding_differs(&self, seen: &BoundTask) -> Option<(&'static str, String)> {
+        let bound = self.model.bound(seen.attempt)?;
+        let locks = self.model.tasks[&seen.attempt.task].request.locks;
+        let parts = |parts: &mut Vec<(String, u64)>| parts.sort_unstable();
+        let mut promised: Vec<_> = bound
+            .space
+            .iter()
+            .filter(|(_, _, covered)| !covered)
+            .map(|(path, bytes, _)| (path.to_string(), *bytes))
+            .collect();
+        let mut told: Vec<_> = seen.space.iter().map(|part| (part.path.to_string(), part.bytes)).collect();
+        (parts(&mut promised), parts(&mut told));
+        let stage = seen.stage == bound.stage;
+        let slot = (seen.stage == Stage::Running) == bound.charge.is_some();
+        let devices = bound.charge.as_ref().is_none_or(|charge| {
+            let (mut mine, mut theirs) = (charge.gpus.clone(), seen.gpus.clone());
+            (mine.sort_unstable(), theirs.sort_unstable());
+            mine == theirs
+        });
+        let same = seen.worker == bound.worker
+            && (seen.locks_read, seen.locks_write) == (locks.read, locks.write)
+            && seen.accepted == bound.accepted
+            && told == promised;
+        (!(stage && slot && devices && same)).then(|| ("binding", format!("{seen:?}, expected {bound:?}")))
+    }
+
+    fn worker_differs(&self, seen: &WorkerUse) -> Option<(&'static str, String)> {
+        let Some(worker) = self.model.workers.get(&seen.worker) else {
+            return Some(("worker", format!("{} is kept, is gone", seen.worker)));
+        };
+        let load = &worker.load;
+        let counts: BTreeMap<_, _> = load.kinds.iter().map(|(kind, (count, _))| (*kind, *count)).collect();
+        let gpus = |device: usize| load.gpus.get(device).copied().unwrap_or(0);
+        let staged: u64 = seen.staged_counts.iter().map(|(_, count)| count).sum();
+        let same = seen.mem_used_min == load.min + load.base
+            && seen.mem_used_max == load.max + load.base
+            && seen.cpu_use == load.threads
+            && seen.gpu_used.iter().enumerate().all(|(device, used)| *used == gpus(device))
+            && seen.task_counts.iter().copied().eq(counts)
+            && staged == load.staged
+            && (seen.enabled, seen.mode, seen.suspect, seen.lost)
+                == (worker.enabled, worker.mode, worker.suspect, worker.lost);
+        (!same).then(|| ("charges", format!("{seen:?}, expected {load:?}")))
+    }
+
+    fn path_differs(&self, seen: &PathUse) -> Option<(&'static str, String)> {
+        let path = self.model.paths.get(&seen.path)?;
+        let available = path.facts.as_ref().map_or(0, |facts| facts.available);
+        let same = (seen.available, seen.promised) == (available, path.promised);
+        (!same).then(|| {
+            ("path", format!("{seen:?}, expected {available} available, {} promised", path.promised))
+        })
+    }
+
+    fn reservations_differ(&self, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+        let mut holders: Vec<_> = snapshot.workers.iter().filter_map(|worker| worker.reserved_for).collect();
+        let kept_for_nobody = holders.iter().find(|holder| !self.model.tasks.contains_key(holder));
+        if let Some(holder) = kept_for_nobody {
+            return Some(("reservation", format!("a worker is kept for task {holder}, which is not here")));
+        }
+        let unusable = snapshot.workers.iter().find(|seen| {
+            let worker = self.model.workers.get(&seen.worker);
+            seen.reserved_for.is_some() && worker.is_none_or(|worker| !worker.is_usable())
+        });
+        if let Some(worker) = unusable {
+            return Some(("reservation", format!("{} gets nothing and is kept for a task", worker.worker)));
+        }
+        let kinds: BTreeMap<_, _> = holders.iter().map(|id| (self.model.tasks[id].kind(), *id)).collect();
+        let several = kinds.len() < holders.len();
+        holders.sort_unstable();
+        holders.dedup();
+        (several || kinds.len() < holders.len())
+            .then(|| ("reservation", format!("more than one of a type and size: {holders:?}")))
+    }
+
+    /// A waiting task that could certainly start on a worker that is kept for nobody.
+    fn idle_beside_work(&self, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+        let is_kept = |machine: Option<&str>| {
+            snapshot.workers.iter().any(|seen| {
+                let worker = self.model.workers.get(&seen.worker);
+                let other = worker.and_then(|worker| worker.profile.machine.as_deref());
+                seen.reserved_for.is_some() && other == machine
+            })
+        };
+        snapshot.queue.iter().take(Self::STARTABLE_MAX).find_map(|queued| {
+            let task = self.model.tasks.get(&queued.task)?;
+            let mut workers = snapshot.workers.iter().filter(|seen| seen.reserved_for.is_none());
+            let idle = workers.find(|seen| {
+                let profile = &self.model.workers[&seen.worker].profile;
+                let machine = profile.machine.as_deref();
+                !(machine.is_some() && is_kept(machine))
+                    && !profile.stagger.contains_key(&task.request.task)
+                    && self.model.could_start(task, seen.worker, &self.table)
+            })?;
+            Some(("startable", format!("{queued:?} could start on {}", idle.worker)))
+        })
+    }
+
+    /// Of the tasks at the front of the queue so many are tried on every worker.
+    const STARTABLE_MAX: usize = 6;
+
+    /// A queued task with a worker that nothing is in the way of, by the scheduler's own explanation.
+    fn unexplained(&self, scheduler: &Sched, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+        let nth = (self.events() as usize).checked_rem(snapshot.queue.len())?;
+        let queued = &snapshot.queue[nth];
+        let Some(why) = scheduler.why(queued.task) else {
+            return Some(("why", format!("{queued:?} is not known to why")));
+        };
+        let open = why.workers.iter().find(|worker| worker.obstacles.is_empty())?;
+        Some(("why", format!("nothing is in the way of {queued:?} on {}", open.worker)))
+    }
+}

@@ -1,0 +1,246 @@
+//! Whether a task fits on a worker, by an outsider's own arithmetic: capacity and caps, files and room.
+
+use sealtasks::{FileType, PathType, ResourceTable, Resources, SealTaskType, StorageId, TaskType};
+
+use super::model::{Charge, GPU_WHOLE, Model, Task, Worker, gpu_of};
+use crate::{ExistingRule, GroupCap, PathFacts, Plan, WorkerKey, WorkerMode};
+
+impl Model {
+    /// What is over the limit once this is charged beside what runs already; `None`: nothing.
+    pub(super) fn over(
+        &self,
+        worker: &Worker,
+        kind: SealTaskType,
+        row: &Resources,
+        charge: &Charge,
+    ) -> Option<String> {
+        let load = &worker.load;
+        let count = load.kinds.get(&kind).map_or(0, |(count, _)| *count);
+        if row.max_concurrent > 0 && count >= row.max_concurrent {
+            return Some(format!("{count} of {kind} run, at most {}", row.max_concurrent));
+        }
+        if let Some(over) = self.over_caps(worker, kind.task) {
+            return Some(over);
+        }
+        if worker.profile.ignore_resources {
+            return None;
+        }
+        let profile = &worker.profile;
+        let base = if count > 0 { 0 } else { u128::from(row.base_min_memory) };
+        let min = load.min + load.base + u128::from(charge.min) + base;
+        if min > profile.mem_physical.into() && u128::from(charge.min) + base > 0 {
+            return Some(format!("{min} bytes of {} of RAM", profile.mem_physical));
+        }
+        let in_use = u128::from(profile.mem_used) + u128::from(profile.swap_used);
+        let max = (load.max + load.base).max(in_use) + u128::from(charge.max) + base;
+        let both = u128::from(profile.mem_physical) + u128::from(profile.mem_swap);
+        if max > both && u128::from(charge.max) + base > 0 {
+            return Some(format!("{max} bytes of {both} of RAM and swap"));
+        }
+        let threads = load.threads + u128::from(charge.threads);
+        if charge.threads > 0 && threads > profile.cpus.into() {
+            return Some(format!("{threads} of {} CPU threads", profile.cpus));
+        }
+        charge.gpus.iter().find_map(|share| {
+            let used = load.gpus.get(share.device).copied().unwrap_or(0) + share.thousandths;
+            let is_over = share.device >= worker.gpus() || used > GPU_WHOLE;
+            is_over.then(|| format!("{used} thousandths of GPU {} of {}", share.device, worker.gpus()))
+        })
+    }
+
+    fn over_caps(&self, worker: &Worker, task: TaskType) -> Option<String> {
+        let running = worker.load.of_type(task);
+        if let Some(cap) = worker.profile.caps.get(&task).filter(|cap| running >= u64::from(**cap)) {
+            return Some(format!("{running} of {task} run, at most {cap}"));
+        }
+        let full = |caps: &[GroupCap], running: &dyn Fn(TaskType) -> u64| {
+            caps.iter().filter(|cap| cap.tasks.contains(&task)).find_map(|cap| {
+                let running: u64 = cap.tasks.iter().map(|task| running(*task)).sum();
+                (running >= u64::from(cap.most))
+                    .then(|| format!("{running} of group {} run, at most {}", cap.name, cap.most))
+            })
+        };
+        full(&worker.profile.group_caps, &|task| worker.load.of_type(task)).or_else(|| {
+            let machine = worker.profile.machine.as_ref()?;
+            let caps = self.machine_caps.get(machine)?;
+            let there = |task| self.on_machine(machine).map(|worker| worker.load.of_type(task)).sum();
+            full(caps, &there)
+        })
+    }
+
+    pub(super) fn on_machine<'a>(&'a self, machine: &'a str) -> impl Iterator<Item = &'a Worker> + 'a {
+        self.workers.values().filter(move |worker| worker.profile.machine.as_deref() == Some(machine))
+    }
+
+    /// Whether the worker's mode lets such a task come to it.
+    pub(super) fn mode_allows(&self, worker: &Worker, task: &Task) -> bool {
+        let lives_here = || {
+            let files = self.sectors.get(&task.request.sector.id).map(|sector| sector.files.values());
+            files.into_iter().flatten().flatten().any(|path| worker.profile.paths.contains(path))
+        };
+        let needs = &task.request.needs;
+        match worker.mode {
+            WorkerMode::Open => true,
+            WorkerMode::Cordoned => (needs.existing.is_none() && needs.allocate.is_none()) || lives_here(),
+            WorkerMode::Draining => lives_here(),
+            WorkerMode::Disabled => false,
+        }
+    }
+
+    /// Whether the file lies within the worker's reach, in a path for that use.
+    pub(super) fn is_here(&self, worker: &Worker, places: &[StorageId], use_: Option<PathType>) -> bool {
+        places.iter().filter(|path| worker.profile.paths.contains(path)).any(|path| {
+            let facts = self.paths.get(path).and_then(|path| path.facts.as_ref());
+            facts.is_some_and(|facts| use_.is_none_or(|use_| is_for(facts, use_)))
+        })
+    }
+
+    /// What is wrong with a plan that was made for this task on this worker; `None`: nothing.
+    pub(super) fn wrong_plan(&self, task: &Task, key: WorkerKey, plan: &Plan) -> Option<String> {
+        let worker = self.workers.get(&key)?;
+        let sector = task.request.sector.id;
+        let mut taken: Vec<(&StorageId, u128)> = Vec::new();
+        let parts = plan.fetch.iter().map(|step| (step.kind, &step.to, step.bytes));
+        let parts = parts.chain(plan.allocate.iter().map(|step| (step.kind, &step.path, step.bytes)));
+        for (kind, path, bytes) in parts {
+            if !worker.profile.paths.contains(path) {
+                return Some(format!("{kind} goes to path {path}, which the worker does not reach"));
+            }
+            let facts = self.paths.get(path).and_then(|path| path.facts.as_ref());
+            let Some(facts) = facts.filter(|facts| takes(facts, kind, sector.miner)) else {
+                return Some(format!("{kind} goes to path {path}, which does not take it"));
+            };
+            let before: u128 = taken.iter().filter(|(other, _)| *other == path).map(|(_, part)| part).sum();
+            if before + u128::from(bytes) > self.paths[path].free() {
+                return Some(format!(
+                    "{bytes} bytes of {kind} go to {path}, {} are available",
+                    facts.available
+                ));
+            }
+            taken.push((path, bytes.into()));
+        }
+        self.wrong_inputs(task, worker, plan)
+    }
+
+    fn wrong_inputs(&self, task: &Task, worker: &Worker, plan: &Plan) -> Option<String> {
+        let existing = task.request.needs.existing.as_ref()?;
+        let sector = task.request.sector.id;
+        let use_ = match existing.rule {
+            ExistingRule::MoveTo(path_type) => Some(path_type),
+            ExistingRule::Here | ExistingRule::PartlyHere(_) | ExistingRule::Fetch(_) => None,
+        };
+        let mut some_here = existing.files.is_empty();
+        for file in &existing.files {
+            let places = self.places(sector, file.kind);
+            let step = plan.fetch.iter().find(|step| step.kind == file.kind);
+            match (self.is_here(worker, places, use_), step) {
+                (true, None) => some_here = true,
+                (true, Some(_)) => return Some(format!("fetches {}, which is there", file.kind)),
+                (false, None) => return Some(format!("does not fetch {}", file.kind)),
+                (false, Some(_)) if existing.rule == ExistingRule::Here => {
+                    return Some(format!("fetches {}, which must be there", file.kind));
+                }
+                (false, Some(step)) => {
+                    let knows = |path: &StorageId| places.contains(path) && self.is_served(path);
+                    if step.from.is_empty() || !step.from.iter().all(knows) {
+                        return Some(format!("fetches {} from where nobody serves it", file.kind));
+                    }
+                }
+            }
+        }
+        let needs_some = matches!(existing.rule, ExistingRule::PartlyHere(_));
+        (needs_some && !some_here).then(|| "none of its files is there".to_owned())
+    }
+
+    /// Whether this waiting task could certainly start on this worker, reservations apart. "Certainly": one path of the
+    /// worker takes all of its files, so that no way of choosing paths can fail.
+    pub(super) fn could_start(&self, task: &Task, key: WorkerKey, table: &ResourceTable) -> bool {
+        let worker = &self.workers[&key];
+        let kind = task.kind();
+        let row = worker.row(table, kind);
+        let charge = Charge {
+            min: row.min_memory,
+            max: row.max_memory,
+            threads: worker.threads(&row),
+            gpus: Vec::new(),
+        };
+        worker.is_usable()
+            && worker.mode == WorkerMode::Open
+            && worker.offers(kind.task)
+            && self.over(worker, kind, &row, &charge).is_none()
+            && gpus_free(worker, &row)
+            && self.has_room(task, worker)
+    }
+
+    fn has_room(&self, task: &Task, worker: &Worker) -> bool {
+        let sector = task.request.sector.id;
+        let mut wanted: Vec<(FileType, u64, PathType)> = Vec::new();
+        if let Some(existing) = &task.request.needs.existing {
+            let (path_type, use_) = match existing.rule {
+                ExistingRule::Here => (None, None),
+                ExistingRule::PartlyHere(path_type) | ExistingRule::Fetch(path_type) => {
+                    (Some(path_type), None)
+                }
+                ExistingRule::MoveTo(path_type) => (Some(path_type), Some(path_type)),
+            };
+            let mut here = 0;
+            for file in &existing.files {
+                let places = self.places(sector, file.kind);
+                if self.is_here(worker, places, use_) {
+                    here += 1;
+                } else if let Some(path_type) =
+                    path_type.filter(|_| places.iter().any(|path| self.is_served(path)))
+                {
+                    wanted.push((file.kind, file.bytes, path_type));
+                } else {
+                    return false;
+                }
+            }
+            if here == 0 && matches!(existing.rule, ExistingRule::PartlyHere(_)) {
+                return false;
+            }
+        }
+        if let Some(allocate) = &task.request.needs.allocate {
+            wanted.extend(allocate.files.iter().map(|file| (file.kind, file.bytes, allocate.path_type)));
+        }
+        let total: u128 = wanted.iter().map(|(_, bytes, _)| u128::from(*bytes)).sum();
+        wanted.is_empty()
+            || worker.profile.paths.iter().filter_map(|path| self.paths.get(path)).any(|path| {
+                path.free() >= total
+                    && path.facts.as_ref().is_some_and(|facts| {
+                        let mut all = wanted.iter();
+                        all.all(|(kind, _, path_type)| {
+                            is_for(facts, *path_type) && takes(facts, *kind, sector.miner)
+                        })
+                    })
+            })
+    }
+}
+
+/// Whether the devices have room for such a task: whole ones idle, and one for the fraction.
+fn gpus_free(worker: &Worker, row: &Resources) -> bool {
+    let asked = gpu_of(row);
+    if asked == 0 || worker.gpus() == 0 || worker.profile.ignore_resources {
+        return true;
+    }
+    let used = |device: usize| worker.load.gpus.get(device).copied().unwrap_or(0);
+    let idle = (0..worker.gpus()).filter(|device| used(*device) == 0).count() as u64;
+    let (whole, fraction) = (asked / GPU_WHOLE, asked % GPU_WHOLE);
+    let shared = (0..worker.gpus()).any(|device| used(device) > 0 && used(device) + fraction <= GPU_WHOLE);
+    let needed = whole + u64::from(fraction > 0 && !shared);
+    idle >= needed
+}
+
+fn is_for(facts: &PathFacts, path_type: PathType) -> bool {
+    match path_type {
+        PathType::Sealing => facts.can_seal,
+        PathType::Storage => facts.can_store,
+    }
+}
+
+fn takes(facts: &PathFacts, kind: FileType, miner: sealtasks::ActorId) -> bool {
+    facts.healthy
+        && facts.accepts.contains(kind)
+        && (facts.allow_miners.is_empty() || facts.allow_miners.contains(&miner))
+        && !facts.deny_miners.contains(&miner)
+}
