@@ -98,6 +98,13 @@ pub enum Trouble {
         /// The new priority.
         priority: i64,
     },
+    /// A task's deadline changes.
+    Deadline {
+        /// The position, as for `Cancel`.
+        nth: usize,
+        /// The new deadline.
+        deadline: Option<Millis>,
+    },
     /// Something runs and ends badly: the attempt at this position among those in hand, counted round.
     Fail {
         /// The position.
@@ -168,14 +175,8 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             }
             Trouble::PathHealth { path, healthy } => self.disk(&path, |disk| disk.facts.healthy = healthy),
             Trouble::Cancel { nth } => self.cancel_nth(nth),
-            Trouble::Priority { nth, priority } => {
-                if let Some(task) = self.jobs.nth(nth) {
-                    if let Some(state) = self.jobs.task_mut(task) {
-                        state.request.priority = priority;
-                    }
-                    self.word(Event::SetPriority { task, priority });
-                }
-            }
+            Trouble::Priority { nth, priority } => self.priority_nth(nth, priority),
+            Trouble::Deadline { nth, deadline } => self.deadline_nth(nth, deadline),
             Trouble::Fail { nth, retry } => self.fail_nth(nth, retry),
             Trouble::Say(event) => self.say(*event),
             Trouble::Noise(noise) => self.driver.noise = noise,
@@ -213,6 +214,22 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         if let Some(task) = self.jobs.nth(nth) {
             self.word(Event::Cancel { task });
         }
+    }
+
+    fn priority_nth(&mut self, nth: usize, priority: i64) {
+        let Some(task) = self.jobs.nth(nth) else { return };
+        if let Some(state) = self.jobs.task_mut(task) {
+            state.request.priority = priority;
+        }
+        self.word(Event::SetPriority { task, priority });
+    }
+
+    fn deadline_nth(&mut self, nth: usize, deadline: Option<Millis>) {
+        let Some(task) = self.jobs.nth(nth) else { return };
+        if let Some(state) = self.jobs.task_mut(task) {
+            state.request.deadline = deadline;
+        }
+        self.word(Event::SetDeadline { task, deadline });
     }
 
     fn fail_nth(&mut self, nth: usize, retry: Option<Millis>) {

@@ -18,6 +18,7 @@ impl Oracle {
                 let task = self.model.tasks.get_mut(task);
                 task.map(|task| task.request.priority = *priority).is_some()
             }
+            Event::SetDeadline { task, deadline } => self.set_deadline(*task, *deadline),
             Event::WorkerUp { worker, profile } => self.worker_up(*worker, profile),
             Event::WorkerChanged { worker, profile } => {
                 self.live(*worker).map(|worker| worker.profile = profile.clone()).is_some()
@@ -100,6 +101,17 @@ impl Oracle {
                 bound.is_cancelled = true;
                 self.pending.abort = Some(bound.attempt);
             }
+        }
+        true
+    }
+
+    fn set_deadline(&mut self, id: TaskId, deadline: Option<Millis>) -> bool {
+        let Some(task) = self.model.tasks.get_mut(&id) else { return false };
+        task.request.deadline = deadline;
+        let request = task.request.clone();
+        let due_at = self.due_at(&request);
+        if let Some(task) = self.model.tasks.get_mut(&id) {
+            task.due_at = due_at;
         }
         true
     }

@@ -21,7 +21,7 @@ impl Oracle {
             .or_else(|| snapshot.workers.iter().find_map(|worker| self.worker_differs(worker)))
             .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path)))
             .or_else(|| self.reservations_differ(&snapshot))
-            .or_else(|| self.idle_beside_work(&snapshot))
+            .or_else(|| self.idle_beside_work(scheduler, &snapshot))
             .or_else(|| self.unexplained(scheduler, &snapshot));
         if let Some((rule, detail)) = found {
             self.breaks(rule, || detail);
@@ -163,7 +163,7 @@ impl Oracle {
     }
 
     /// A waiting task that could certainly start on a worker that is kept for nobody.
-    fn idle_beside_work(&self, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+    fn idle_beside_work(&self, scheduler: &Sched, snapshot: &Snapshot) -> Option<(&'static str, String)> {
         let is_kept = |machine: Option<&str>| {
             snapshot.workers.iter().any(|seen| {
                 let worker = self.model.workers.get(&seen.worker);
@@ -181,7 +181,11 @@ impl Oracle {
                     && !profile.stagger.contains_key(&task.request.task)
                     && self.model.could_start(task, seen.worker, &self.table)
             })?;
-            Some(("startable", format!("{queued:?} could start on {}", idle.worker)))
+            let why = scheduler.why(queued.task).map(|why| why.to_string()).unwrap_or_default();
+            Some((
+                "startable",
+                format!("{queued:?} could start on {}; by the scheduler's words: {why}", idle.worker),
+            ))
         })
     }
 

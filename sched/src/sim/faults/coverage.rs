@@ -139,10 +139,11 @@ impl Default for Coverage {
     }
 }
 
-const EVENTS: [&str; 24] = [
+const EVENTS: [&str; 25] = [
     "submit",
     "cancel",
     "set priority",
+    "set deadline",
     "worker up",
     "worker changed",
     "worker lost",
@@ -184,6 +185,7 @@ fn event_name(event: &Event) -> &'static str {
         Event::Submit { .. } => "submit",
         Event::Cancel { .. } => "cancel",
         Event::SetPriority { .. } => "set priority",
+        Event::SetDeadline { .. } => "set deadline",
         Event::WorkerUp { .. } => "worker up",
         Event::WorkerChanged { .. } => "worker changed",
         Event::WorkerLost { .. } => "worker lost",

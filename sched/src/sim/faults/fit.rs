@@ -41,11 +41,51 @@ impl Model {
         if charge.threads > 0 && threads > profile.cpus.into() {
             return Some(format!("{threads} of {} CPU threads", profile.cpus));
         }
-        charge.gpus.iter().find_map(|share| {
+        let device = charge.gpus.iter().find_map(|share| {
             let used = load.gpus.get(share.device).copied().unwrap_or(0) + share.thousandths;
             let is_over = share.device >= worker.gpus() || used > GPU_WHOLE;
             is_over.then(|| format!("{used} thousandths of GPU {} of {}", share.device, worker.gpus()))
+        });
+        device.or_else(|| self.over_on_machine(worker, base, charge))
+    }
+
+    /// The same on the machine, where others share it: it has the most that any of them reports.
+    fn over_on_machine(&self, worker: &Worker, base: u128, charge: &Charge) -> Option<String> {
+        let machine = worker.profile.machine.as_ref()?;
+        let members = || self.on_machine(machine);
+        if members().count() < 2 {
+            return None;
+        }
+        let most = |of: &dyn Fn(&Worker) -> u64| {
+            u128::from(members().filter(|worker| !worker.lost).map(of).max().unwrap_or(0))
+        };
+        let sum = |of: &dyn Fn(&Worker) -> u128| members().map(of).sum::<u128>();
+        let min = sum(&|worker| worker.load.min + worker.load.base) + u128::from(charge.min) + base;
+        let physical = most(&|worker| worker.profile.mem_physical);
+        if min > physical && u128::from(charge.min) + base > 0 {
+            return Some(format!("{min} bytes of {physical} of the RAM of {machine}"));
+        }
+        let max = sum(&|worker| worker.load.max + worker.load.base) + u128::from(charge.max) + base;
+        let both = physical + most(&|worker| worker.profile.mem_swap);
+        if max > both && u128::from(charge.max) + base > 0 {
+            return Some(format!("{max} bytes of {both} of the RAM and swap of {machine}"));
+        }
+        let (threads, cpus) = (sum(&|worker| worker.load.threads), most(&|worker| worker.profile.cpus));
+        if charge.threads > 0 && threads + u128::from(charge.threads) > cpus {
+            return Some(format!("{threads} of {cpus} CPU threads of {machine} are taken"));
+        }
+        charge.gpus.iter().find_map(|share| {
+            let used = self.device_used(worker, share.device) + share.thousandths;
+            (used > GPU_WHOLE).then(|| format!("{used} thousandths of GPU {} of {machine}", share.device))
         })
+    }
+
+    /// Before when no task of this type may start on the worker, by its own and its machine's last starts.
+    pub(super) fn staggered_until(&self, worker: &Worker, task: TaskType) -> Option<crate::Millis> {
+        let span = *worker.profile.stagger.get(&task)?;
+        let others = worker.profile.machine.iter().flat_map(|machine| self.on_machine(machine));
+        let last = others.chain([worker]).filter_map(|worker| worker.started.get(&task)).max()?;
+        Some(last.after(span)).filter(|until| *until > self.now)
     }
 
     fn over_caps(&self, worker: &Worker, task: TaskType) -> Option<String> {
@@ -75,8 +115,11 @@ impl Model {
     /// Whether the worker's mode lets such a task come to it.
     pub(super) fn mode_allows(&self, worker: &Worker, task: &Task) -> bool {
         let lives_here = || {
-            let files = self.sectors.get(&task.request.sector.id).map(|sector| sector.files.values());
-            files.into_iter().flatten().flatten().any(|path| worker.profile.paths.contains(path))
+            let mut files = task.request.needs.existing.iter().flat_map(|existing| &existing.files);
+            files.any(|file| {
+                let mut places = self.places(task.request.sector.id, file.kind).iter();
+                places.any(|path| worker.profile.paths.contains(path))
+            })
         };
         let needs = &task.request.needs;
         match worker.mode {
@@ -168,8 +211,31 @@ impl Model {
             && worker.mode == WorkerMode::Open
             && worker.offers(kind.task)
             && self.over(worker, kind, &row, &charge).is_none()
-            && gpus_free(worker, &row)
+            && self.gpus_free(worker, &row)
             && self.has_room(task, worker)
+    }
+
+    /// Thousandths of a device that are taken, by whoever shares it.
+    fn device_used(&self, worker: &Worker, device: usize) -> u64 {
+        let used = |worker: &Worker| worker.load.gpus.get(device).copied().unwrap_or(0);
+        let Some(machine) = &worker.profile.machine else { return used(worker) };
+        let name = worker.profile.gpus.get(device);
+        let same = |other: &&Worker| other.profile.gpus.get(device) == name;
+        self.on_machine(machine).filter(same).map(used).sum()
+    }
+
+    /// Whether the devices have room for such a task: whole ones idle, and one for the fraction.
+    fn gpus_free(&self, worker: &Worker, row: &Resources) -> bool {
+        let asked = gpu_of(row);
+        if asked == 0 || worker.gpus() == 0 || worker.profile.ignore_resources {
+            return true;
+        }
+        let used = |device: usize| self.device_used(worker, device);
+        let idle = (0..worker.gpus()).filter(|device| used(*device) == 0).count() as u64;
+        let (whole, fraction) = (asked / GPU_WHOLE, asked % GPU_WHOLE);
+        let shared =
+            (0..worker.gpus()).any(|device| used(device) > 0 && used(device) + fraction <= GPU_WHOLE);
+        idle >= whole + u64::from(fraction > 0 && !shared)
     }
 
     fn has_room(&self, task: &Task, worker: &Worker) -> bool {
@@ -215,20 +281,6 @@ impl Model {
                     })
             })
     }
-}
-
-/// Whether the devices have room for such a task: whole ones idle, and one for the fraction.
-fn gpus_free(worker: &Worker, row: &Resources) -> bool {
-    let asked = gpu_of(row);
-    if asked == 0 || worker.gpus() == 0 || worker.profile.ignore_resources {
-        return true;
-    }
-    let used = |device: usize| worker.load.gpus.get(device).copied().unwrap_or(0);
-    let idle = (0..worker.gpus()).filter(|device| used(*device) == 0).count() as u64;
-    let (whole, fraction) = (asked / GPU_WHOLE, asked % GPU_WHOLE);
-    let shared = (0..worker.gpus()).any(|device| used(device) > 0 && used(device) + fraction <= GPU_WHOLE);
-    let needed = whole + u64::from(fraction > 0 && !shared);
-    idle >= needed
 }
 
 fn is_for(facts: &PathFacts, path_type: PathType) -> bool {

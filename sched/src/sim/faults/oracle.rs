@@ -141,7 +141,10 @@ impl Oracle {
                 Some(charge) => {
                     let base = worker.row(&self.table, kind).base_min_memory;
                     worker.load.charge(kind, base, charge);
-                    worker.started.insert(kind.task, now);
+                    // What is adopted started before.
+                    if !bound.accepted {
+                        worker.started.insert(kind.task, now);
+                    }
                 }
                 None => worker.load.staged += 1,
             }
@@ -207,6 +210,9 @@ impl Oracle {
     ) -> Option<(&'static str, String)> {
         let worker = self.model.workers.get(&key)?;
         let row = worker.row(&self.table, kind);
+        if let Some(until) = self.model.staggered_until(worker, kind.task) {
+            return Some(("staggered", format!("{kind} before {until}")));
+        }
         let asked = if worker.gpus() == 0 || worker.profile.ignore_resources { 0 } else { gpu_of(&row) };
         let given: u64 = gpus.iter().map(|share| share.thousandths).sum();
         if asked > 0 && given != asked {

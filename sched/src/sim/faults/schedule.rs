@@ -4,7 +4,7 @@ use sealtasks::{FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize,
 
 use super::trouble::{fault, plain_stray};
 use crate::sim::{Cluster, Job, JobStage, SealStage, SimPath, SimWorker, Speed, SplitMix, Trouble, Workload};
-use crate::{Millis, Options, PathFacts, Policy, WorkerProfile};
+use crate::{GroupCap, Millis, Options, PathFacts, Policy, WorkerProfile};
 
 const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1000;
@@ -108,6 +108,8 @@ fault_kinds! {
     Priority, "task re-prioritised";
     /// A worker's caps change.
     Caps, "worker's caps changed";
+    /// A task's deadline changes.
+    Deadline, "task's deadline changed";
     /// What a worker offers changes.
     Tasks, "worker's tasks changed";
     /// What a worker reaches changes.
@@ -247,6 +249,20 @@ fn worker(random: &mut SplitMix, number: usize, sealing: usize) -> SimWorker {
     };
     if random.chance(1, 3) {
         profile.caps.insert(*random.one_of(&EVERYTHING), random.within(1, 3) as u32);
+    }
+    if random.chance(1, 4) {
+        let tasks = [PreCommit2, Commit2].into_iter().collect();
+        profile.group_caps.push(GroupCap {
+            name: "card".to_owned(),
+            tasks,
+            most: random.within(1, 2) as u32,
+        });
+    }
+    if random.chance(1, 4) {
+        profile.stagger.insert(PreCommit1, Millis::new(random.below(20 * SECOND)));
+    }
+    if number > 0 && random.chance(1, 3) {
+        profile.machine = Some("m0".to_owned());
     }
     let speed = Speed { usual: random.within(500, 2000) as u32, ..Speed::default() };
     SimWorker { profile, bandwidth, speed }

@@ -46,6 +46,7 @@ pub(super) fn fault(random: &mut SplitMix, cluster: &Cluster) -> Fault {
         FaultKind::FailsNow
         | FaultKind::Cancel
         | FaultKind::Priority
+        | FaultKind::Deadline
         | FaultKind::PolicyChange
         | FaultKind::MachineCaps
         | FaultKind::Crash
@@ -126,7 +127,12 @@ fn profiles(
                 }
             }
         }
-        FaultKind::Tasks => after.tasks.retain(|_| random.chance(1, 2)),
+        FaultKind::Tasks => {
+            after.tasks.retain(|_| random.chance(2, 3));
+            for task in before.tasks.iter().filter(|_| random.chance(1, 4)) {
+                after.pending.insert(*task, "parameters are missing".to_owned());
+            }
+        }
         FaultKind::Paths => after.paths.retain(|_| random.chance(1, 2)),
         _ => {
             after.mem_physical /= random.within(1, 4);
@@ -191,6 +197,10 @@ fn at_once(random: &mut SplitMix, kind: FaultKind) -> Trouble {
     match kind {
         FaultKind::Cancel => Trouble::Cancel { nth },
         FaultKind::Priority => Trouble::Priority { nth, priority: random.within(0, 4) as i64 - 2 },
+        FaultKind::Deadline => {
+            let deadline = random.chance(2, 3).then(|| Millis::new(random.below(2 * BUSY)));
+            Trouble::Deadline { nth, deadline }
+        }
         FaultKind::PolicyChange => {
             let policies = [
                 Policy::Utilization,
