@@ -130,13 +130,20 @@ impl Oracle {
     }
 
     fn worker_up(&mut self, key: WorkerKey, profile: &WorkerProfile) -> bool {
-        if self.model.workers.contains_key(&key) {
+        // One process lives once: an earlier life ends, and hands its mode on; a later one stands.
+        let lives: Vec<WorkerKey> =
+            self.model.workers.keys().filter(|other| other.session == key.session).copied().collect();
+        if lives.iter().any(|other| *other >= key) {
             return false;
+        }
+        let mode = lives.last().map_or(WorkerMode::Open, |last| self.model.workers[last].mode);
+        for earlier in lives {
+            self.worker_lost(earlier);
         }
         let worker = Worker {
             profile: profile.clone(),
             enabled: true,
-            mode: WorkerMode::Open,
+            mode,
             suspect: false,
             lost: false,
             load: Load::default(),

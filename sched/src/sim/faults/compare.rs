@@ -6,7 +6,7 @@ use sealtasks::{AttemptId, TaskId};
 
 use super::model::{Held, Task};
 use super::oracle::Oracle;
-use crate::{BoundTask, PathUse, QueuedTask, Sched, Snapshot, Stage, WorkerUse};
+use crate::{BoundTask, PathUse, QueuedTask, ReservationUse, Sched, Snapshot, Stage, WorkerUse};
 
 impl Oracle {
     pub(super) fn compare(&mut self, scheduler: &Sched) {
@@ -21,6 +21,7 @@ impl Oracle {
             .or_else(|| snapshot.workers.iter().find_map(|worker| self.worker_differs(worker)))
             .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path)))
             .or_else(|| self.reservations_differ(&snapshot))
+            .or_else(|| self.promise_broken(&snapshot))
             .or_else(|| self.idle_beside_work(scheduler, &snapshot))
             .or_else(|| self.unexplained(scheduler, &snapshot));
         if let Some((rule, detail)) = found {
@@ -98,12 +99,14 @@ impl Oracle {
             .map(|(path, bytes, _)| (path.to_string(), *bytes))
             .collect();
         let mut told: Vec<_> = seen.space.iter().map(|part| (part.path.to_string(), part.bytes)).collect();
-        (parts(&mut promised), parts(&mut told));
+        parts(&mut promised);
+        parts(&mut told);
         let stage = seen.stage == bound.stage;
         let slot = (seen.stage == Stage::Running) == bound.charge.is_some();
         let devices = bound.charge.as_ref().is_none_or(|charge| {
             let (mut mine, mut theirs) = (charge.gpus.clone(), seen.gpus.clone());
-            (mine.sort_unstable(), theirs.sort_unstable());
+            mine.sort_unstable();
+            theirs.sort_unstable();
             mine == theirs
         });
         let same = seen.worker == bound.worker
@@ -162,6 +165,42 @@ impl Oracle {
             .then(|| ("reservation", format!("more than one of a type and size: {holders:?}")))
     }
 
+    /// What a reservation promises: who waits for nothing has started; a promised start is not put off; nothing that
+    /// holds threads or devices is let past once its time has come.
+    fn promise_broken(&mut self, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+        let broken = |detail: String| Some(("promise", detail));
+        let (seen_at, seen) =
+            std::mem::replace(&mut self.promises, (snapshot.now, snapshot.reservations.clone()));
+        let is_light = |attempt: &AttemptId| {
+            let charge = self.model.bound(*attempt).and_then(|bound| bound.charge.as_ref());
+            charge.is_some_and(|charge| charge.threads == 0 && charge.gpus.is_empty())
+        };
+        for kept in &snapshot.reservations {
+            let waits = snapshot.waiting.iter().any(|queued| queued.task == kept.task);
+            if waits && kept.waits_for.is_empty() && snapshot.now > kept.start_by {
+                return broken(format!("it waits for nothing and has not started: {kept:?}"));
+            }
+            if let Some(gone) = kept.waits_for.iter().find(|attempt| self.model.bound(**attempt).is_none()) {
+                return broken(format!("it waits for {gone}, which is not bound: {kept:?}"));
+            }
+            let name = |kept: &ReservationUse| (kept.task, kept.worker, kept.made_at);
+            let Some(before) = seen.iter().find(|before| name(before) == name(kept)) else { continue };
+            if kept.made_at >= snapshot.now {
+                continue;
+            }
+            if before.start_by != kept.start_by && seen_at > kept.made_at {
+                return broken(format!("it was put off: {before:?}, then {kept:?}"));
+            }
+            let is_new = |attempt: &&AttemptId| !before.waits_for.contains(attempt);
+            if seen_at > kept.start_by
+                && let Some(past) = kept.waits_for.iter().filter(is_new).find(|attempt| !is_light(attempt))
+            {
+                return broken(format!("{past} was let past: {before:?}, then {kept:?}"));
+            }
+        }
+        None
+    }
+
     /// A waiting task that could certainly start on a worker that is kept for nobody.
     fn idle_beside_work(&self, scheduler: &Sched, snapshot: &Snapshot) -> Option<(&'static str, String)> {
         let is_kept = |machine: Option<&str>| {
@@ -177,9 +216,9 @@ impl Oracle {
             let idle = workers.find(|seen| {
                 let profile = &self.model.workers[&seen.worker].profile;
                 let machine = profile.machine.as_deref();
-                !(machine.is_some() && is_kept(machine))
-                    && !profile.stagger.contains_key(&task.request.task)
-                    && self.model.could_start(task, seen.worker, &self.table)
+                let is_kept = machine.is_some() && is_kept(machine);
+                let is_staggered = profile.stagger.contains_key(&task.request.task);
+                !(is_kept || is_staggered) && self.model.could_start(task, seen.worker, &self.table)
             })?;
             let why = scheduler.why(queued.task).map(|why| why.to_string()).unwrap_or_default();
             Some((

@@ -65,7 +65,9 @@ impl Model {
         if min > physical && u128::from(charge.min) + base > 0 {
             return Some(format!("{min} bytes of {physical} of the RAM of {machine}"));
         }
-        let max = sum(&|worker| worker.load.max + worker.load.base) + u128::from(charge.max) + base;
+        let in_use = most(&|worker| worker.profile.mem_used) + most(&|worker| worker.profile.swap_used);
+        let held = sum(&|worker| worker.load.max + worker.load.base).max(in_use);
+        let max = held + u128::from(charge.max) + base;
         let both = physical + most(&|worker| worker.profile.mem_swap);
         if max > both && u128::from(charge.max) + base > 0 {
             return Some(format!("{max} bytes of {both} of the RAM and swap of {machine}"));

@@ -34,7 +34,7 @@ pub enum Entry {
         /// What its clock showed.
         now: Millis,
         /// What.
-        told: Event,
+        told: Box<Event>,
     },
     /// Everything was healed and nothing more happened: nothing may be left.
     Drained,
@@ -74,7 +74,7 @@ impl Recorder {
 
 impl Watch<Sched> for Recorder {
     fn told(&mut self, now: Millis, event: &Event) {
-        self.put(|| Entry::Told { now, told: event.clone() });
+        self.put(|| Entry::Told { now, told: Box::new(event.clone()) });
         self.oracle.told(now, event);
     }
 
@@ -121,7 +121,7 @@ pub fn replay(entries: &[Entry]) -> Result<(), Violation> {
             }
             Entry::Told { now, told } => {
                 oracle.told(*now, told);
-                scheduler.handle(*now, told.clone());
+                scheduler.handle(*now, (**told).clone());
                 while let Some(action) = scheduler.poll_action() {
                     oracle.answered(*now, &action);
                 }

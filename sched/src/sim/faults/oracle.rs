@@ -6,7 +6,10 @@ use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId};
 use super::coverage::{Coverage, Place};
 use super::model::{Bound, Charge, Held, Model, Task, gpu_of};
 use crate::sim::{Violation, Watch};
-use crate::{Action, Assignment, End, Event, GpuShare, Millis, Options, Sched, Stage, WorkerKey, WorkerMode};
+use crate::{
+    Action, Assignment, End, Event, GpuShare, Millis, Options, ReservationUse, Sched, Stage, WorkerKey,
+    WorkerMode,
+};
 
 /// Watches one scheduler.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Oracle {
     pub(super) pending: Pending,
     broken: Option<Violation>,
     pub(super) coverage: Coverage,
+    /// The reservations when the books were last compared, and when that was.
+    pub(super) promises: (Millis, Vec<ReservationUse>),
     events: u64,
     check_every: u64,
 }
@@ -45,6 +50,7 @@ impl Oracle {
             pending: Pending::default(),
             broken: None,
             coverage: Coverage::default(),
+            promises: Default::default(),
             events: 0,
             check_every: check_every.max(1),
         }
@@ -352,6 +358,7 @@ impl Watch<Sched> for Oracle {
         self.coverage.restarts += 1;
         let highest = std::mem::take(&mut self.model.highest);
         self.model = Model { highest, now: Millis::ZERO, ..Model::default() };
+        self.promises = Default::default();
         self.coverage.forget_places();
     }
 }

@@ -9,7 +9,7 @@ use crate::{GroupCap, Millis, Options, PathFacts, Policy, WorkerProfile};
 const GIB: u64 = 1 << 30;
 const SECOND: u64 = 1000;
 /// Work and faults begin within this.
-pub(super) const BUSY: u64 = 400 * SECOND;
+pub(super) const BUSY: u64 = 300 * SECOND;
 /// By then every fault is over, and everything heals.
 const HEAL: u64 = 700 * SECOND;
 /// Heals again when everything that was late has arrived.
@@ -188,7 +188,14 @@ fn cluster(random: &mut SplitMix) -> Cluster {
     let mut paths: Vec<SimPath> =
         (0..sealing).map(|number| path(number, true, false, random.within(1, 6) * 1024 * GIB)).collect();
     paths.push(path(sealing, false, true, 64 * 1024 * GIB));
-    let workers = (0..random.within(5, 8) as usize).map(|number| worker(random, number, sealing)).collect();
+    let mut workers: Vec<SimWorker> =
+        (0..random.within(5, 8) as usize).map(|number| worker(random, number, sealing)).collect();
+    if random.chance(2, 3) {
+        // Who holds the files does not work on them: they have to be fetched, and staging has a point.
+        let fetching = [TaskType::PreCommit2, TaskType::Unseal];
+        workers[0].profile.tasks.retain(|task| !fetching.contains(task));
+        workers[1].profile.tasks.extend(fetching);
+    }
     Cluster { workers, paths, ..Cluster::default() }
 }
 
@@ -211,7 +218,7 @@ fn path(number: usize, can_seal: bool, can_store: bool, capacity: u64) -> SimPat
 }
 
 /// The first worker does everything and reaches every path, so that whatever else is lost nothing waits for ever once all
-/// is healed. It is the manager's own.
+/// is healed; it is the manager's own. The second is as large.
 fn worker(random: &mut SplitMix, number: usize, sealing: usize) -> SimWorker {
     use TaskType::{AddPiece, Commit1, Commit2, Fetch, Finalize, PreCommit1, PreCommit2, Unseal};
     const EVERYTHING: [TaskType; 8] =
@@ -230,18 +237,18 @@ fn worker(random: &mut SplitMix, number: usize, sealing: usize) -> SimWorker {
     if number > 0 && random.chance(1, 3) {
         paths.push(storage(sealing));
     }
-    let gpus = if number == 0 { 1 } else { random.below(3) };
-    let big = number == 0;
-    let bandwidth = random.within(20, 200) * GIB;
+    let gpus = if number < 2 { 1 } else { random.below(3) };
+    let big = number < 2;
+    let bandwidth = random.within(5, 80) * GIB;
     let mut profile = WorkerProfile {
         host: format!("w{number}"),
         is_local: number == 0,
         tasks,
-        mem_physical: if big { 512 * GIB } else { random.within(64, 300) * GIB },
-        mem_swap: random.below(200) * GIB,
+        mem_physical: if big { 256 * GIB } else { random.within(64, 300) * GIB },
+        mem_swap: if big { 64 * GIB } else { random.below(200) * GIB },
         mem_used: random.below(8) * GIB,
         swap_used: 0,
-        cpus: if big { 64 } else { random.within(4, 48) },
+        cpus: if big { 32 } else { random.within(4, 48) },
         gpus: (0..gpus).map(|device| format!("gpu{device}")).collect(),
         paths,
         bandwidth: if random.chance(1, 2) { bandwidth } else { 0 },
@@ -291,7 +298,7 @@ fn job(random: &mut SplitMix, number: u64, stages: &[SealStage]) -> Job {
     let proof = RegisteredSealProof::for_new_sector(size);
     let stage = |stage: &SealStage| JobStage {
         shape: stage.shape(),
-        work: Millis::new(random.within(1, 40) * SECOND),
+        work: Millis::new(random.within(2, 120) * SECOND),
         gap: Millis::new(if *stage == SealStage::Commit1 { 5 * SECOND } else { 0 }),
     };
     let stages = stages.iter().map(stage).collect();

@@ -43,8 +43,10 @@ pub(super) fn fault(random: &mut SplitMix, cluster: &Cluster) -> Fault {
         FaultKind::ClockStops | FaultKind::ClockJumps | FaultKind::ClockBack => {
             clocks(random, kind, (start, end))
         }
+        FaultKind::Cancel => (0..random.within(1, 6))
+            .map(|_| (Millis::new(random.within(start.get(), end.get())), at_once(random, kind)))
+            .collect(),
         FaultKind::FailsNow
-        | FaultKind::Cancel
         | FaultKind::Priority
         | FaultKind::Deadline
         | FaultKind::PolicyChange
