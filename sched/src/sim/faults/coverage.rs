@@ -113,7 +113,6 @@ impl Place {
         (Self::Fetched, Self::Failed),
         (Self::Fetched, Self::Cancelled),
         (Self::Unstaging, Self::Ready),
-        (Self::Unstaging, Self::Reserved),
         (Self::Unstaging, Self::Cancelled),
         (Self::Running, Self::Ready),
         (Self::Running, Self::Delayed),

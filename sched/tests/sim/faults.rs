@@ -1,0 +1,58 @@
+//! Fault schedules in small numbers; `cargo run --release -p sched --example faults` plays as many as wanted.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use sched::sim::faults::{Entry, FaultKind, Schedule, replay, run};
+
+/// Enough for every kind of fault to come many times.
+const SCHEDULES: u64 = 120;
+const SEED: u64 = 1_000;
+
+#[test]
+fn fault_schedules_break_no_rule_and_drain() {
+    let mut all = sched::sim::faults::Coverage::default();
+    for seed in SEED..SEED + SCHEDULES {
+        let schedule = Schedule::from_seed(seed);
+        assert!(
+            schedule.cluster.workers.len() >= 5 && schedule.jobs.len() >= 50 && schedule.faults.len() >= 10
+        );
+        let coverage =
+            run(&schedule, 24, None).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        assert!(coverage.events_min >= 500, "seed {seed} had {} events", coverage.events_min);
+        all.add(&coverage);
+    }
+    for kind in FaultKind::ALL {
+        assert!(all.faults[kind] > 0, "no schedule had the fault {}", kind.name());
+    }
+}
+
+/// The books are compared after every event, where the larger numbers do so now and then.
+#[test]
+fn some_schedules_hold_at_every_single_event() {
+    for seed in 1..4 {
+        run(&Schedule::from_seed(seed), 1, None)
+            .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    }
+}
+
+/// A record has everything that happened: as text it plays again.
+#[test]
+fn a_record_plays_again() {
+    let entries = Rc::new(RefCell::new(Vec::new()));
+    run(&Schedule::from_seed(7), 24, Some(entries.clone())).expect("no rule is broken");
+    let lines: Vec<String> = entries
+        .borrow()
+        .iter()
+        .map(|entry| serde_json::to_string(entry).expect("an event is plain data"))
+        .collect();
+    assert!(lines.len() > 500, "{} lines", lines.len());
+    let read: Vec<Entry> =
+        lines.iter().map(|line| serde_json::from_str(line).expect("what was written can be read")).collect();
+    assert_eq!(read, *entries.borrow());
+    assert_eq!(replay(&read), Ok(()));
+    // A record that leaves the end of an attempt out cannot drain, and says so.
+    let without = |entry: &Entry| !matches!(entry, Entry::Told { told, .. } if matches!(**told, sched::Event::Ended { .. }));
+    let cut: Vec<Entry> = read.into_iter().filter(without).collect();
+    assert_eq!(replay(&cut).map_err(|violation| violation.rule), Err("progress"));
+}
