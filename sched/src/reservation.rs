@@ -9,7 +9,8 @@ use sealtasks::{AttemptId, TaskId};
 
 use crate::forecast::Opening;
 use crate::groups::GroupSet;
-use crate::queue::GroupIdx;
+use crate::queue::{ClassKey, GroupIdx};
+use crate::space::PathIdx;
 use crate::task::{Phase, State, Task};
 use crate::worker::Reservation;
 use crate::{Millis, Sched};
@@ -103,7 +104,12 @@ impl Sched {
         let staged = task.binding().filter(|binding| binding.phase != Phase::Fetched);
         waits_for.extend(staged.map(|binding| binding.attempt));
         let start_by = opening.at.max(self.fetched_at(task).unwrap_or(self.now));
-        let reservation = Reservation { task: id, made_at: self.now, start_by, waits_for };
+        let room = match task.binding().is_some_and(|binding| binding.worker == slot) {
+            true => Vec::new(),
+            false => self.planned_room(&self.queue.class(task.class).key, slot),
+        };
+        self.paths.keep(&room);
+        let reservation = Reservation { task: id, made_at: self.now, start_by, waits_for, room };
         self.workers.get_mut(slot).reservation = Some(reservation);
         self.reservations.insert(id, slot);
         let group = self.tasks[&id].group;
@@ -117,7 +123,12 @@ impl Sched {
     /// Ends the task's reservation, if it has one. The task's state is the caller's business.
     pub(crate) fn unreserve(&mut self, id: TaskId) {
         if let Some(slot) = self.reservations.remove(&id) {
-            self.workers.get_mut(slot).reservation = None;
+            let kept =
+                self.workers.get_mut(slot).reservation.take().map(|kept| kept.room).unwrap_or_default();
+            self.paths.keep_no_more(&kept);
+            if !kept.is_empty() {
+                self.unstick_all(ClassKey::needs_room);
+            }
             self.doubt_reservations();
             let group = self.tasks[&id].group;
             self.queue.groups[group].reserved = None;
@@ -143,11 +154,11 @@ impl Sched {
         let held = held.map(|(slot, id)| (&self.tasks[id], slot));
         let mut waiting: Vec<_> = held.filter(|(task, _)| matches!(task.state, State::Reserved(_))).collect();
         waiting.sort_unstable_by_key(|(task, _)| task.key());
-        let mut waiting = waiting.into_iter().map(|(task, slot)| (task.id, slot));
-        let next = waiting.find_map(|(id, slot)| Some((id, self.reserved_step(id, slot)?)));
+        let waiting: Vec<_> = waiting.into_iter().map(|(task, slot)| (task.id, slot)).collect();
+        let mut waiting = waiting.into_iter();
+        let next = waiting.find_map(|(id, slot)| Some((id, self.step_in_its_room(id, slot)?)));
         // Nothing has changed for those before it.
-        let rest: Vec<_> = waiting.map(|(id, _)| id).collect();
-        self.doubtful.extend(rest);
+        self.doubtful.extend(waiting.map(|(id, _)| id));
         match next {
             None => false,
             Some((id, Step::Start(slot, draft))) => {
@@ -165,6 +176,23 @@ impl Sched {
     /// Lets all tasks that hold reservations be looked at again.
     pub(crate) fn doubt_reservations(&mut self) {
         self.doubtful.extend(self.reservations.keys());
+    }
+
+    /// The step of a reserved task, for which the room that is kept for it is free.
+    fn step_in_its_room(&mut self, id: TaskId, slot: usize) -> Option<Step> {
+        let kept = self.workers.get_mut(slot).reservation.as_mut().map(|kept| std::mem::take(&mut kept.room));
+        let room = kept.unwrap_or_default();
+        self.paths.keep_no_more(&room);
+        let step = self.reserved_step(id, slot);
+        self.paths.keep(&room);
+        if let Some(kept) = &mut self.workers.get_mut(slot).reservation {
+            kept.room = room;
+        }
+        step
+    }
+
+    fn planned_room(&self, key: &ClassKey, slot: usize) -> Vec<(PathIdx, u64)> {
+        self.plan(key, slot).map(|draft| draft.room().collect()).unwrap_or_default()
     }
 
     fn reserved_step(&self, id: TaskId, slot: usize) -> Option<Step> {

@@ -170,6 +170,8 @@ pub struct ReservationUse {
     /// What has to end before: what ran there, and what has passed it since. Its own attempt, while its files are being
     /// fetched or its staging is being given up.
     pub waits_for: Vec<AttemptId>,
+    /// Room that is kept for its files.
+    pub space: Vec<PathBytes>,
 }
 
 /// How much of a path is promised.
@@ -181,6 +183,8 @@ pub struct PathUse {
     pub available: i64,
     /// Bytes promised to attempts and not yet in its report.
     pub promised: u128,
+    /// Bytes kept for tasks that hold a reservation.
+    pub kept: u128,
 }
 
 impl Sched {
@@ -205,7 +209,7 @@ impl Sched {
             reservations: self
                 .reservations
                 .iter()
-                .filter_map(|(id, slot)| reservation_use(*id, self.workers.get(*slot)))
+                .filter_map(|(id, slot)| self.reservation_use(*id, self.workers.get(*slot)))
                 .collect(),
         }
     }
@@ -220,6 +224,20 @@ impl Sched {
             is_due: task.is_due,
             reserved: self.reservations.get(&task.id).map(|slot| self.workers.get(*slot).key),
         }
+    }
+
+    fn reservation_use(&self, task: TaskId, worker: &crate::worker::Worker) -> Option<ReservationUse> {
+        let kept = worker.reservation.as_ref()?;
+        let named =
+            |(path, bytes): &(_, u64)| PathBytes { path: self.paths.get(*path).id().clone(), bytes: *bytes };
+        Some(ReservationUse {
+            task,
+            worker: worker.key,
+            made_at: kept.made_at,
+            start_by: kept.start_by,
+            waits_for: kept.waits_for.iter().copied().collect(),
+            space: kept.room.iter().map(named).collect(),
+        })
     }
 
     fn bound_task(&self, task: &crate::task::Task) -> Option<BoundTask> {
@@ -293,18 +311,12 @@ impl Sched {
     }
 }
 
-fn reservation_use(task: TaskId, worker: &crate::worker::Worker) -> Option<ReservationUse> {
-    let kept = worker.reservation.as_ref()?;
-    Some(ReservationUse {
-        task,
-        worker: worker.key,
-        made_at: kept.made_at,
-        start_by: kept.start_by,
-        waits_for: kept.waits_for.iter().copied().collect(),
-    })
-}
-
 fn path_use(path: &crate::space::Path) -> Option<PathUse> {
     let facts = path.facts()?;
-    Some(PathUse { path: path.id().clone(), available: facts.available, promised: path.promised() })
+    Some(PathUse {
+        path: path.id().clone(),
+        available: facts.available,
+        promised: path.promised(),
+        kept: path.kept(),
+    })
 }

@@ -33,6 +33,8 @@ pub(crate) struct Path {
     id: StorageId,
     facts: Option<PathFacts>,
     promised: u128,
+    /// Kept for tasks that hold a reservation.
+    kept: u128,
     /// Slots of the workers that reach it.
     workers: BTreeSet<usize>,
 }
@@ -83,7 +85,7 @@ impl Paths {
         }
         let index = PathIdx(self.all.len() as u32);
         self.ids.insert(index::hash_text(id.as_str()), NonZeroU32::MIN.saturating_add(index.0));
-        self.all.push(Path { id: id.clone(), facts: None, promised: 0, workers: BTreeSet::new() });
+        self.all.push(Path { id: id.clone(), facts: None, promised: 0, kept: 0, workers: BTreeSet::new() });
         Some(index)
     }
 
@@ -122,6 +124,21 @@ impl Paths {
             hold.0.push(Promise { path, bytes, covered: false });
         }
         hold
+    }
+
+    /// Keeps this room for a task that will come.
+    pub(crate) fn keep(&mut self, room: &[(PathIdx, u64)]) {
+        for (path, bytes) in room {
+            self.all[path.0 as usize].kept += u128::from(*bytes);
+        }
+    }
+
+    /// Ends that.
+    pub(crate) fn keep_no_more(&mut self, room: &[(PathIdx, u64)]) {
+        for (path, bytes) in room {
+            let kept = &mut self.all[path.0 as usize].kept;
+            *kept = kept.checked_sub(u128::from(*bytes)).expect("room that is no more kept was kept");
+        }
     }
 
     /// Stops counting the part of `hold` that the path's owner now counts itself.
@@ -192,10 +209,15 @@ impl Path {
         self.promised
     }
 
+    /// Bytes kept for tasks that hold a reservation.
+    pub(crate) fn kept(&self) -> u128 {
+        self.kept
+    }
+
     /// Bytes that can still be promised.
     pub(crate) fn free(&self) -> u128 {
         let available = self.facts.as_ref().map_or(0, |facts| u128::try_from(facts.available).unwrap_or(0));
-        available.saturating_sub(self.promised)
+        available.saturating_sub(self.promised).saturating_sub(self.kept)
     }
 
     /// Whether files of this use may lie here.

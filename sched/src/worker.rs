@@ -62,6 +62,8 @@ pub(crate) struct Reservation {
     pub(crate) start_by: Millis,
     /// What has to end before. At most what runs on one machine.
     pub(crate) waits_for: BTreeSet<AttemptId>,
+    /// The room that is kept for its files; none where the task is staged on this worker and holds it already.
+    pub(crate) room: Vec<(PathIdx, u64)>,
 }
 
 impl Worker {

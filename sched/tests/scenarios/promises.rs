@@ -29,6 +29,11 @@ impl Promises {
     pub fn check(&mut self, snapshot: &Snapshot, has_turned: bool) {
         let bound: BTreeMap<_, _> = snapshot.bound.iter().map(|bound| (bound.attempt, bound.kind)).collect();
         let is_long = |attempt| !matches!(bound.get(attempt), Some(Commit1 | Finalize | Fetch));
+        for path in &snapshot.paths {
+            let kept = snapshot.reservations.iter().flat_map(|kept| &kept.space);
+            let of_it = kept.filter(|part| part.path == path.path).map(|part| u128::from(part.bytes));
+            assert_eq!(path.kept, of_it.sum(), "{path:?}");
+        }
         let mut now = BTreeMap::new();
         for kept in &snapshot.reservations {
             let mut waiting = snapshot.waiting.iter();

@@ -1,10 +1,11 @@
 //! Tasks that have waited too long.
 
 use sched::{Event, KindDuration, Millis, ReservationUse, WorkerProfile};
+use sealtasks::FileType::{Cache, Unsealed};
 use sealtasks::TaskType::{self, AddPiece, Commit1, Finalize, PreCommit1, PreCommit2};
 use sealtasks::{AttemptId, TaskId};
 
-use crate::world::{GIB, HOUR, World, decent, key, proof, request};
+use crate::world::{GIB, HOUR, World, allocate, decent, key, proof, request};
 
 fn pc2_due_after(world: &mut World, limit: u64) -> TaskId {
     let mut request = request(PreCommit2, 99);
@@ -223,6 +224,33 @@ fn in_a_large_cluster_one_look_after_the_other_finds_the_worker() {
     });
     assert!(looks.count() < 4, "three looks see all of them");
     assert_eq!(reservation(&world).worker, key(650));
+}
+
+#[test]
+fn room_is_kept_for_the_files_of_a_due_task() {
+    let mut world = World::new();
+    let path = world.path("scratch", 500 * GIB);
+    let durations = vec![took(PreCommit1, 3 * HOUR), took(AddPiece, MINUTE)];
+    let profile = WorkerProfile { paths: vec![path.clone()], durations, ..decent(&[AddPiece, PreCommit1]) };
+    world.worker(1, profile);
+    let running = [world.simple(PreCommit1, 1), world.simple(PreCommit1, 2)];
+    let mut big = request(PreCommit1, 9);
+    (big.needs, big.wait_limit) = (allocate(Cache, 450 * GIB), Some(Millis::new(HOUR)));
+    let big = world.submit(big);
+    world.tick_at(HOUR);
+    let kept = reservation(&world);
+    assert_eq!(kept.space, [sched::PathBytes { path, bytes: 450 * GIB }]);
+    let piece = |world: &mut World, number| {
+        let mut piece = request(AddPiece, number);
+        piece.needs = allocate(Unsealed, 32 * GIB);
+        world.submit(piece)
+    };
+    let pieces = [piece(&mut world, 11), piece(&mut world, 12)];
+    assert_eq!(world.bound_of(&pieces), [true, false], "the rest is kept");
+    world.finish(running[0]);
+    assert!(world.on(big).is_some());
+    assert_eq!(world.sched.snapshot().paths[0].kept, 0);
+    world.finish(running[1]);
 }
 
 #[test]
