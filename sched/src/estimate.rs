@@ -93,22 +93,13 @@ impl Learned {
     }
 }
 
-impl Worker {
-    /// What a worker is taken to fetch per second before that is measured: a 1 Gbit/s network.
-    pub(crate) const BANDWIDTH_UNKNOWN: u64 = 125_000_000;
-
+impl Sched {
     /// How long this worker takes to fetch so many bytes.
-    pub(crate) fn moving_time(&self, bytes: u64) -> Millis {
-        let bandwidth = match self.profile.bandwidth {
-            0 => Self::BANDWIDTH_UNKNOWN,
-            measured => measured,
-        };
-        let millis = u128::from(bytes) * 1000 / u128::from(bandwidth);
+    pub(crate) fn moving_time(&self, slot: usize, bytes: u64) -> Millis {
+        let millis = u128::from(bytes) * 1000 / u128::from(self.bandwidth(slot));
         Millis::new(u64::try_from(millis).unwrap_or(u64::MAX))
     }
-}
 
-impl Sched {
     /// How long tasks took on this worker, for its profile in its next life; `None`: the worker is not here.
     pub fn durations(&self, worker: WorkerKey) -> Option<Vec<KindDuration>> {
         let slot = self.workers.slot(worker)?;

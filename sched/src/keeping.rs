@@ -117,7 +117,7 @@ impl Sched {
     pub(crate) fn is_in_the_way(&self, slot: usize, ask: &Ask, moved: u64) -> bool {
         let Some(kept) = self.kept(slot) else { return false };
         let worker = self.workers.get(slot);
-        let takes = self.estimate_in(worker, ask.kind()).millis.after(worker.moving_time(moved));
+        let takes = self.estimate_in(worker, ask.kind()).millis.after(self.moving_time(slot, moved));
         self.crowds(&kept, slot, ask, takes)
     }
 

@@ -280,6 +280,7 @@ impl Sched {
         let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
         let ask = self.workers.get(slot).ask(kind, &self.options.resources);
         let takes_shared_room = room.iter().any(|(path, _)| self.paths.get(*path).workers().len() > 1);
+        let moving = self.moving_time(slot, moved);
         let running = (phase == Phase::Running).then(|| self.charge_running(slot, &ask));
         let task = &mut self.tasks[at];
         let worker = self.workers.get_mut(slot);
@@ -296,7 +297,6 @@ impl Sched {
             worker.staged.charge(&ask, &worker.idle)
         };
         worker.bound.insert(id);
-        let moving = worker.moving_time(moved);
         task.attempts = task.attempts.max(attempt.attempt);
         task.state = State::Bound(Box::new(Binding {
             attempt,

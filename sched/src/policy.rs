@@ -39,9 +39,6 @@ enum Tier {
 pub(crate) struct Speed(u8);
 
 impl Speed {
-    /// 2^29 bytes/s: 10 Gbit/s, what storage providers' machines are commonly joined by.
-    const TYPICAL: Self = Self(29);
-
     /// The step that this many bytes per second fall into.
     fn of(bandwidth: u64) -> Self {
         let exponent = u8::try_from(bandwidth.max(2).ilog2()).unwrap_or(u8::MAX);
@@ -104,6 +101,9 @@ pub(crate) struct Speeds {
 }
 
 impl Speeds {
+    /// What workers are taken to fetch, in bytes per second, before any of them was measured: a network of 1 Gbit/s.
+    const UNKNOWN: u64 = 125_000_000;
+
     fn change(&mut self, before: u64, after: u64) {
         if before > 0
             && let Ok(at) = self.known.binary_search(&before)
@@ -117,8 +117,8 @@ impl Speeds {
     }
 
     /// What a worker of unknown rate is taken for: the median of the known ones.
-    fn typical(&self) -> Speed {
-        self.known.get(self.known.len() / 2).map_or(Speed::TYPICAL, |median| Speed::of(*median))
+    fn typical(&self) -> u64 {
+        self.known.get(self.known.len() / 2).copied().unwrap_or(Self::UNKNOWN)
     }
 }
 
@@ -198,20 +198,20 @@ impl Sched {
     /// The worker's measured rate is another one, or it comes (`before` 0) or goes (`after` 0).
     pub(crate) fn bandwidth_changed(&mut self, before: u64, after: u64) {
         if before != after {
-            let typical = self.speeds.typical();
+            let typical = Speed::of(self.speeds.typical());
             self.speeds.change(before, after);
-            if self.speeds.typical() != typical {
+            if Speed::of(self.speeds.typical()) != typical {
                 let unknown = self.workers.iter().filter(|(_, worker)| worker.profile.bandwidth == 0);
                 self.dirty.extend(unknown.map(|(slot, _)| slot));
             }
         }
     }
 
-    /// How fast the worker fetches, as far as is known.
-    pub(crate) fn speed(&self, slot: usize) -> Speed {
+    /// How many bytes per second the worker fetches, as far as is known; never 0.
+    pub(crate) fn bandwidth(&self, slot: usize) -> u64 {
         match self.workers.get(slot).profile.bandwidth {
             0 => self.speeds.typical(),
-            known => Speed::of(known),
+            known => known,
         }
     }
 
@@ -234,7 +234,7 @@ impl Sched {
             (_, true, true) => Tier::IdleLocal,
             (_, false, _) => Tier::Busy,
         };
-        let (breadth, speed) = (worker.profile.tasks.len(), self.speed(slot));
+        let (breadth, speed) = (worker.profile.tasks.len(), Speed::of(self.bandwidth(slot)));
         Rank { tier, metric, is_local, baseline, breadth, worker: slot, speed }
     }
 }

@@ -91,7 +91,7 @@ impl Sched {
         }
         let draft = self.plan(&self.queue.class(task.class).key, slot).ok()?;
         let at = self.opening(slot, &ask)?.at;
-        Some((at.after(worker.moving_time(draft.moved)), self.utilization(slot), slot))
+        Some((at.after(self.moving_time(slot, draft.moved)), self.utilization(slot), slot))
     }
 
     pub(crate) fn reserve(&mut self, id: TaskId, slot: usize) {
