@@ -260,3 +260,32 @@ pub fn impossible(cluster: &Cluster) -> Option<(TaskType, String)> {
         Some((task, obstacles.unwrap_or_else(|| "no machine offers it".to_owned())))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_is_two_spans_where_its_slot_came_in_the_middle() {
+        let fetch = SimSpan {
+            worker: 3,
+            attempt: AttemptId { task: TaskId::new(1), attempt: 1 },
+            task: TaskType::PreCommit2,
+            sector: sealtasks::SectorId::new(1000, 7),
+            phase: SpanPhase::Fetch,
+            from: Millis::new(10),
+            to: Millis::new(30),
+            gpus: Vec::new(),
+            complete: true,
+        };
+        let phases = |slot: Option<u64>| {
+            let mut spans = Vec::new();
+            closed(&mut spans, &fetch, slot);
+            spans.iter().map(|span| (span.phase, span.from, span.to)).collect::<Vec<_>>()
+        };
+        assert_eq!(phases(Some(10)), [(Phase::Fetch, 10, 30)]);
+        assert_eq!(phases(Some(20)), [(Phase::Stage, 10, 20), (Phase::Fetch, 20, 30)]);
+        assert_eq!(phases(Some(40)), [(Phase::Stage, 10, 30)]);
+        assert_eq!(phases(None), [(Phase::Stage, 10, 30)]);
+    }
+}

@@ -8,6 +8,7 @@ use super::run::{impossible, run};
 use super::timeline::{Phase, Timeline};
 use super::{file, table};
 use crate::args::SchedulerKind;
+use sealtasks::TaskType;
 
 const ALL_IN_ONE: &str = include_str!("../../../examples/clusters/all-in-one.toml");
 const FAULTS: &str = include_str!("../../../examples/clusters/faults.toml");
@@ -108,6 +109,59 @@ fn an_all_in_one_machine_is_held_down_by_its_gpu() {
     assert!(text.contains("Bottleneck  GPUs of epyc (PC2, C2): 100 % in use; PC2 waits"), "{text}");
 }
 
+/// A small cluster of two or three kinds of machines, all its numbers drawn from a seed.
+fn random_cluster(seed: u64) -> Cluster {
+    let mut random = sched::sim::SplitMix::new(seed);
+    let mut cluster = read(SMALL);
+    let one = cluster.machines[0].clone();
+    let mut group = |name: &str, tasks: &[TaskType], gpus: u64| {
+        let mut machine = one.clone();
+        machine.name = name.to_owned();
+        machine.count = random.within(1, 3);
+        machine.cpus = random.within(8, 96);
+        machine.memory = random.within(256, 600) << 30;
+        machine.memory_used = random.within(0, 20) << 30;
+        machine.swap = random.within(0, 128) << 30;
+        machine.gpus = (0..gpus).map(|number| number.to_string()).collect();
+        machine.tasks = tasks.to_vec();
+        machine.bandwidth = random.within(100_000_000, 3_000_000_000);
+        machine.speed = [(TaskType::PreCommit1, random.within(500, 2000))].into();
+        if random.chance(1, 2) {
+            machine.caps.insert(TaskType::PreCommit1, random.within(1, 6) as u32);
+        }
+        if random.chance(1, 3) {
+            machine.stagger.insert(TaskType::PreCommit1, sched::Millis::new(random.within(1, 3_600_000)));
+        }
+        machine.paths[0].size = random.within(2, 20) << 40;
+        machine
+    };
+    let all = super::cluster::TASKS;
+    let (pc1, rest) = ([TaskType::AddPiece, TaskType::PreCommit1], &all[2..]);
+    let gpus = seed % 3;
+    cluster.machines =
+        vec![group("all", &all, gpus), group("pc1", &pc1, 0), group("gpu", rest, 1 + seed % 2)];
+    cluster.in_pipeline_max = (seed % 4 == 0).then_some(5 + seed % 20);
+    cluster.seed = seed;
+    let flow =
+        if seed % 2 == 0 { Flow::Backlog(40 + seed % 60) } else { Flow::Random(10_000 + seed % 50_000) };
+    cluster.arrivals[0] = super::cluster::Arrivals { deals: seed % 5 == 0, flow };
+    cluster
+}
+
+#[test]
+fn no_schedule_of_any_cluster_beats_its_ceiling() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 1..=60 {
+        let cluster = random_cluster(seed);
+        for scheduler in [SchedulerKind::Sealyard, SchedulerKind::Lotus] {
+            let (timeline, found) = simulated(&cluster, scheduler);
+            sound(&cluster, &timeline, &found);
+            kinds.insert(found.bottleneck.kind);
+        }
+    }
+    assert!(kinds.len() >= 4, "the clusters are held down by too few things: {kinds:?}");
+}
+
 /// The engine integrates use as it goes; ours is made from the spans afterwards.
 #[test]
 fn use_is_what_the_engine_counted() {
@@ -155,6 +209,20 @@ fn nothing_runs_on_a_machine_that_is_down() {
             span.machine == machine && span.from < fault.to.get() && span.to > fault.from.get()
         };
         assert_eq!(timeline.spans.iter().find(during), None, "{fault:?}");
+        // What it holds is out of reach: no PreCommit2 elsewhere begins with what its PreCommit1 left there.
+        let labels: Vec<u64> = timeline
+            .spans
+            .iter()
+            .filter(|span| span.machine == machine && span.task == TaskType::PreCommit1)
+            .map(|span| span.sector)
+            .collect();
+        let taken = timeline.spans.iter().find(|span| {
+            span.task == TaskType::PreCommit2
+                && labels.contains(&span.sector)
+                && (fault.from.get() + 1..fault.to.get()).contains(&span.from)
+                && matches!(span.phase, Phase::Stage | Phase::Fetch)
+        });
+        assert_eq!(taken, None, "{fault:?}");
         let again = timeline.spans.iter().any(|span| span.machine == machine && span.from >= fault.to.get());
         assert!(again, "{} never works again", fault.machine);
     }
@@ -163,7 +231,7 @@ fn nothing_runs_on_a_machine_that_is_down() {
     let begun = timeline.spans.iter().filter(|span| {
         span.machine == 3
             && span.phase == Phase::Run
-            && span.task == sealtasks::TaskType::PreCommit1
+            && span.task == TaskType::PreCommit1
             && (slow.from.get()..slow.to.get()).contains(&span.from)
     });
     let lengths: Vec<u64> = begun.map(|span| span.to - span.from).collect();
@@ -181,6 +249,36 @@ fn the_model_of_lotus_runs_the_same_sectors() {
     let arrived =
         |timeline: &Timeline| timeline.sectors.iter().map(|sector| sector.arrived).collect::<Vec<_>>();
     assert_eq!(arrived(&ours), arrived(&lotus));
+}
+
+#[test]
+fn what_the_horizon_cuts_off_counts_until_there() {
+    let cluster = read(&SMALL.replace("2 days", "2h"));
+    let (timeline, found) = simulated(&cluster, SchedulerKind::Sealyard);
+    sound(&cluster, &timeline, &found);
+    let labels: Vec<_> = timeline.spans.iter().filter(|span| span.task == TaskType::PreCommit1).collect();
+    // Each may reach 64 GiB and all share 10 MiB: three fit into 256 GiB. None ends within two hours.
+    assert_eq!(labels.len(), 3);
+    assert!(labels.iter().all(|span| span.phase == Phase::Run && span.to == timeline.horizon), "{labels:?}");
+    let figures = found.tasks.iter().find(|task| task.task == "PC1").expect("its figures");
+    assert!(figures.running_mean > 2.4, "{figures:?}");
+    assert!(figures.waiting_at_end > 0, "{figures:?}");
+}
+
+#[test]
+fn a_cap_is_named_and_counted() {
+    let cluster = read(&SMALL.replace("gpus = 1", "gpus = 1\ncaps = { PC1 = 1 }"));
+    let (timeline, found) = simulated(&cluster, SchedulerKind::Sealyard);
+    sound(&cluster, &timeline, &found);
+    assert_eq!((found.bottleneck.kind, found.bottleneck.group.as_deref()), ("cap", Some("one")));
+    let by_hand = 1440.0 / (183.0 + 17.0 / 60.0);
+    assert!((found.sectors.ceiling_per_day - by_hand).abs() < 1e-6, "{:?}", found.sectors);
+    let change = &found.bottleneck.changes[0];
+    assert!((change.ceiling_per_day - 2.0 * by_hand).abs() < 1e-6, "{change:?}");
+    assert!(
+        change.change.contains("one more machine") || change.change.contains("raised by one"),
+        "{change:?}"
+    );
 }
 
 #[test]
@@ -234,6 +332,6 @@ fn a_chart_never_has_more_spans_than_a_browser_bears() {
 fn a_task_that_fits_nowhere_is_told_with_numbers() {
     let cluster = read(&SMALL.replace("256 GiB", "48 GiB"));
     let (task, why) = impossible(&cluster).expect("PreCommit1 needs 56 GiB");
-    assert_eq!(task, sealtasks::TaskType::PreCommit1);
+    assert_eq!(task, TaskType::PreCommit1);
     assert!(why.contains("one:") && why.contains("56") && why.contains("48"), "{why}");
 }
