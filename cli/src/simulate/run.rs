@@ -52,7 +52,12 @@ fn run_with<S: Scheduler>(
     mut progress: impl FnMut(u64),
 ) -> Result<Timeline, Violation> {
     let mut recorder = Recorder::default();
-    let settings = Settings { resources: world.resources, timeline: true, until: Some(cluster.horizon) };
+    let settings = Settings {
+        resources: world.resources,
+        timeline: true,
+        until: Some(cluster.horizon),
+        ..Settings::default()
+    };
     let arrived: Vec<u64> = world.workload.jobs.iter().map(|job| job.release.get()).collect();
     let mut engine = Engine::new(scheduler, &world.cluster, world.workload, settings, &mut recorder);
     for (at, trouble) in world.troubles {

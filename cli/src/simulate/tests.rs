@@ -140,11 +140,14 @@ fn random_cluster(seed: u64) -> Cluster {
     let gpus = seed % 3;
     cluster.machines =
         vec![group("all", &all, gpus), group("pc1", &pc1, 0), group("gpu", rest, 1 + seed % 2)];
-    cluster.in_pipeline_max = (seed % 4 == 0).then_some(5 + seed % 20);
+    cluster.in_pipeline_max = (seed.is_multiple_of(4)).then_some(5 + seed % 20);
     cluster.seed = seed;
-    let flow =
-        if seed % 2 == 0 { Flow::Backlog(40 + seed % 60) } else { Flow::Random(10_000 + seed % 50_000) };
-    cluster.arrivals[0] = super::cluster::Arrivals { deals: seed % 5 == 0, flow };
+    let flow = if seed.is_multiple_of(2) {
+        Flow::Backlog(40 + seed % 60)
+    } else {
+        Flow::Random(10_000 + seed % 50_000)
+    };
+    cluster.arrivals[0] = super::cluster::Arrivals { deals: seed.is_multiple_of(5), flow };
     cluster
 }
 
@@ -171,7 +174,7 @@ fn use_is_what_the_engine_counted() {
     sound(&cluster, &timeline, &found);
     assert_eq!(found.sectors.finished, 20, "the backlog is done");
     let world = super::world::world(&cluster);
-    let settings = Settings { resources: world.resources.clone(), timeline: false, until: None };
+    let settings = Settings { resources: world.resources.clone(), ..Settings::default() };
     let options = sched::Options { resources: world.resources, seed: cluster.seed, ..Default::default() };
     let engine = Engine::new(sched::Sched::new(options), &world.cluster, world.workload, settings, ());
     let report = engine.run().expect("nobody watches");
