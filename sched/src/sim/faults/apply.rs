@@ -213,7 +213,7 @@ impl Oracle {
             }
         }
         for (path, bytes, _) in bound.space.iter().filter(|(_, _, is_covered)| !is_covered) {
-            let Path { facts, promised } = self.model.path_mut(path);
+            let Path { facts, promised, .. } = self.model.path_mut(path);
             *promised -= u128::from(*bytes);
             if let Some(facts) = facts.as_mut().filter(|_| is_used) {
                 facts.available = facts.available.saturating_sub_unsigned(*bytes);

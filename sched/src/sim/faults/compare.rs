@@ -15,11 +15,14 @@ impl Oracle {
             self.learn_devices(attempt, &snapshot);
         }
         self.coverage.sample(&snapshot, &self.model);
+        for path in &snapshot.paths {
+            self.model.path_mut(&path.path).kept = path.kept;
+        }
         let found = self
             .places_differ(&snapshot)
             .or_else(|| snapshot.bound.iter().find_map(|bound| self.binding_differs(bound)))
             .or_else(|| snapshot.workers.iter().find_map(|worker| self.worker_differs(worker)))
-            .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path)))
+            .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path, &snapshot)))
             .or_else(|| self.reservations_differ(&snapshot))
             .or_else(|| self.promise_broken(&snapshot))
             .or_else(|| self.idle_beside_work(scheduler, &snapshot))
@@ -51,7 +54,7 @@ impl Oracle {
         if let Some(worker) = loaded {
             return broken("released", format!("{worker:?}"));
         }
-        match snapshot.paths.iter().find(|path| path.promised > 0) {
+        match snapshot.paths.iter().find(|path| path.promised + path.kept > 0) {
             Some(path) => broken("released", format!("{path:?}")),
             None => Ok(()),
         }
@@ -135,10 +138,12 @@ impl Oracle {
         (!same).then(|| ("charges", format!("{seen:?}, expected {load:?}")))
     }
 
-    fn path_differs(&self, seen: &PathUse) -> Option<(&'static str, String)> {
+    fn path_differs(&self, seen: &PathUse, snapshot: &Snapshot) -> Option<(&'static str, String)> {
         let path = self.model.paths.get(&seen.path)?;
         let available = path.facts.as_ref().map_or(0, |facts| facts.available);
-        let same = (seen.available, seen.promised) == (available, path.promised);
+        let room = snapshot.reservations.iter().flat_map(|kept| &kept.space);
+        let kept: u128 = room.filter(|part| part.path == seen.path).map(|part| u128::from(part.bytes)).sum();
+        let same = (seen.available, seen.promised, seen.kept) == (available, path.promised, kept);
         (!same).then(|| {
             ("path", format!("{seen:?}, expected {available} available, {} promised", path.promised))
         })

@@ -274,7 +274,7 @@ impl Model {
         let total: u128 = wanted.iter().map(|(_, bytes, _)| u128::from(*bytes)).sum();
         wanted.is_empty()
             || worker.profile.paths.iter().filter_map(|path| self.paths.get(path)).any(|path| {
-                path.free() >= total
+                path.open() >= total
                     && path.facts.as_ref().is_some_and(|facts| {
                         let mut all = wanted.iter();
                         all.all(|(kind, _, path_type)| {

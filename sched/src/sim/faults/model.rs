@@ -103,9 +103,16 @@ pub(super) struct Load {
 pub(super) struct Path {
     pub(super) facts: Option<PathFacts>,
     pub(super) promised: u128,
+    /// Kept for tasks that hold a reservation, as the scheduler said last.
+    pub(super) kept: u128,
 }
 
 impl Path {
+    /// What is neither promised nor kept.
+    pub(super) fn open(&self) -> u128 {
+        self.free().saturating_sub(self.kept)
+    }
+
     pub(super) fn free(&self) -> u128 {
         let available = self.facts.as_ref().map_or(0, |facts| u128::try_from(facts.available).unwrap_or(0));
         available.saturating_sub(self.promised)
