@@ -365,6 +365,11 @@ impl Tally {
         self.kinds.iter().map(|(kind, used)| (*kind, used.tasks))
     }
 
+    /// How many of one type and size.
+    pub(crate) fn count_kind(&self, kind: SealTaskType) -> u64 {
+        self.kinds.get(&kind).map_or(0, |used| used.tasks)
+    }
+
     /// How many of some types.
     pub(crate) fn count(&self, which: impl Fn(TaskType) -> bool) -> u64 {
         self.kinds.iter().filter(|(kind, _)| which(kind.task)).map(|(_, used)| used.tasks).sum()

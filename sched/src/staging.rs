@@ -1,8 +1,8 @@
 //! Fetching the inputs of the next task while the present one still runs.
 //!
-//! A worker stages at most as many tasks as run there, and no more than would fit on it together. Only a task that has
+//! A worker stages at most as many tasks as run there, of each type and size, and no more than would fit on it together. Only a task that has
 //! bytes to move is staged, and only where it would not rather wait for a worker that holds its files. A staged task is
-//! called off when another worker could start it now and its own cannot.
+//! called off when another worker could start it now and its own cannot, unless that one is at work and offers more types.
 
 use std::collections::BTreeSet;
 
@@ -130,12 +130,19 @@ impl Sched {
         best.map(|(_, _, slot, draft)| (id, slot, draft))
     }
 
+    /// Whether one more of the group may be staged on a worker: it would fit beside what is staged there, and no more of
+    /// its type and size are staged than run, as it is their slots that it waits for. Without that, fetched PreCommit1
+    /// would take every byte that a worker of all trades sets free, and its PreCommit2 would never get any.
     fn fits_staged(&self, group: GroupIdx, slot: usize) -> bool {
         let worker = self.workers.get(slot);
-        self.queue.groups[group].asks[slot].is_some_and(|ask| worker.staged.fits(&ask, &worker.idle))
+        let Some(ask) = self.queue.groups[group].asks[slot] else { return false };
+        let most =
+            worker.running.count_kind(ask.kind()).saturating_mul(self.options.staged_per_running as u64);
+        worker.staged.count_kind(ask.kind()) < most && worker.staged.fits(&ask, &worker.idle)
     }
 
-    /// The plan, if there is something to fetch and no worker that holds all of it to wait for.
+    /// The plan, if there is something to fetch and no worker that holds all of it to wait for. One that offers more task
+    /// types is not waited for: it has other work, which perhaps only it can do, and this worker would idle meanwhile.
     fn staging_draft(&self, key: &ClassKey, group: GroupIdx, slot: usize) -> Option<Draft> {
         let existing = key.existing.as_ref()?;
         let draft = self.plan(key, slot).ok().filter(|draft| draft.moved > 0)?;
@@ -144,10 +151,16 @@ impl Sched {
             paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect();
         let would_rather_wait = holders.into_iter().filter(|holder| *holder != slot).any(|holder| {
             self.workers.get(holder).is_usable()
+                && self.breadth(holder) <= self.breadth(slot)
                 && self.queue.groups[group].asks[holder].is_some()
                 && self.plan(key, holder).is_ok_and(|draft| draft.moved == 0)
         });
         (!would_rather_wait).then_some(draft)
+    }
+
+    /// How many task types a worker offers.
+    fn breadth(&self, slot: usize) -> usize {
+        self.workers.get(slot).profile.tasks.len()
     }
 
     /// Calls off staged tasks that another worker could start now while their own cannot, and keeps that worker for them.
@@ -185,6 +198,11 @@ impl Sched {
             return None;
         }
         let (other, _) = self.pick(&self.queue.class(task.class).key, group, Some(binding.worker))?;
+        // One of more trades that is at work has other things to do; the inputs would only travel back and forth.
+        let is_pulled = self.breadth(other) <= self.breadth(binding.worker);
+        if !is_pulled && self.workers.get(other).running.tasks() > 0 {
+            return None;
+        }
         self.kept_by(other).is_none().then_some(other)
     }
 

@@ -17,5 +17,6 @@ mod reserve;
 mod stage;
 mod stagger;
 mod tables;
+mod trades;
 mod why;
 mod world;
