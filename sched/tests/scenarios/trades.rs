@@ -83,10 +83,10 @@ fn no_more_of_a_type_are_staged_than_run() {
     let elsewhere = path_facts("elsewhere", 0);
     world.send(Event::PathSeen { path: elsewhere });
     world.worker(9, WorkerProfile { paths: vec![storage("elsewhere")], ..decent(&[]) });
-    // Room for one PreCommit1 beside a PreCommit2.
+    // Threads for one PreCommit1 beside a PreCommit2, and memory for more.
     let path = path_facts("all", 5000 * GIB);
     world.send(Event::PathSeen { path });
-    let profile = WorkerProfile { cpus: 33, mem_physical: 80 * GIB, ..decent(&ALL) };
+    let profile = WorkerProfile { cpus: 33, mem_physical: 512 * GIB, ..decent(&ALL) };
     world.worker(1, WorkerProfile { paths: vec![storage("all")], ..profile });
     let pc1 = |number| {
         let mut request = request(PreCommit1, number);
