@@ -1,12 +1,14 @@
 //! `sealing why` on a live manager with real processes: each way in which a task can be kept from running is brought about,
 //! and told with numbers and with what would change it, as text and as JSON.
 
+mod lotus;
 mod system;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use lotus::worker::{LotusWorker, Script, Seen};
 use serde_json::Value;
 use system::{Daemon, ask_until, ok, refused, sealyard};
 
@@ -202,6 +204,67 @@ fn the_cap_is_reached() {
     assert!(change.contains("when PC1 of sector 1 ends"), "{change}");
     assert!(change.contains("raise PC1_8M_MAX_CONCURRENT there"), "{change}");
     assert!(yard.why("2").contains("runs 1 of this type, at most 1 may"));
+
+    // The same by an operator's word, for two types together.
+    ok(sealyard(yard.home()).args(["workers", "caps", "A", "PC1+PC2=1"]));
+    let (_, found) = yard.obstacle("2", "A", "capped");
+    assert_eq!((&found["running"], &found["most"]), (&1.into(), &1.into()), "{found:#}");
+    assert!(text(&found["change"]).contains("`sealyard workers caps A"), "{found:#}");
+}
+
+#[test]
+fn the_worker_is_cordoned() {
+    let mut yard = Yard::new("2KiB", "");
+    yard.worker("A", &["--addpiece", "--precommit1"], &[]);
+    for (command, obstacle) in [("cordon", "cordoned"), ("drain", "draining"), ("disable", "disabled")] {
+        ok(sealyard(yard.home()).args(["workers", command, "A"]));
+        if command == "cordon" {
+            yard.pledge();
+        }
+        let (told, found) = yard.obstacle("1", "A", obstacle);
+        assert!(text(&told["summary"]).contains("AP of sector 1"), "{told:#}");
+        assert_eq!(found["change"], "`sealyard workers enable A` opens it again", "{found:#}");
+        assert!(yard.why("1").contains(&format!("is {obstacle}")), "{obstacle}");
+    }
+    ok(sealyard(yard.home()).args(["workers", "enable", "A"]));
+    let is_past = |told: &Value| told["sector_state"] == "PreCommit2";
+    ask_until("PreCommit2", SEALING_MAX, || yard.json(&["sealing", "why", "1"]), is_past);
+}
+
+#[test]
+fn a_lock_is_busy() {
+    let yard = Yard::new("2KiB", "");
+    let said = ok(sealyard(yard.home()).args(["auth", "api-info", "--perm", "admin"]));
+    let api_info = said.trim().strip_prefix("MINER_API_INFO=").expect("an API info").to_owned();
+    let script = Script { holds_back: Some("SealPreCommit1"), ..Script::default() };
+    let tasks = ["seal/v0/addpiece", "seal/v0/precommit/1"];
+    let worker = LotusWorker::join(yard.home(), &api_info, &tasks, script);
+    yard.pledge();
+    worker.trace().first("PreCommit1's end", SEALING_MAX, |seen| matches!(seen, Seen::HeldBack));
+    let running = yard.json(&["sealing", "why", "1"]);
+    // A Lotus worker cannot be told to stop: it keeps what it holds, and the sector's next try finds it locked.
+    let call = text(&running["task"]["call"]).to_owned();
+    ok(sealyard(yard.home()).args(["sealing", "abort", &call]));
+    ok(sealyard(yard.home()).args(["sectors", "retry", "1"]));
+    let told = ask_until(
+        "the lock",
+        SEALING_MAX,
+        || yard.json(&["sealing", "why", "1"]),
+        |told| told["waits_for"] == "lock",
+    );
+    let holder = &told["task"]["scheduler"]["whereabouts"]["held_by"][0];
+    assert_eq!(
+        (&holder["name"]["sector"]["number"], &holder["host"]),
+        (&1.into(), &worker.inner.name.as_str().into())
+    );
+    assert!(text(&told["change"]).contains("it can start when PC1 of sector 1 has ended"), "{told:#}");
+    let said = yard.why("1");
+    assert!(said.contains("locked by PC1 of sector 1 on lotus-stand-in"), "{said}");
+    assert!(yard.why(&call).contains("is over since"), "the call that was given up is told of as well");
+
+    worker.let_go();
+    let has_it = |told: &Value| told["waits_for"] != "lock";
+    ask_until("the lock's end", SEALING_MAX, || yard.json(&["sealing", "why", "1"]), has_it);
 }
 
 #[test]

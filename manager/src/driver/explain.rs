@@ -118,6 +118,16 @@ impl Driver {
         if let Some(trouble) = task.open.as_ref().and_then(|open| self.trouble(open)) {
             return Reason::new(WaitsFor::SilentWorker, format!("{name}: {trouble}"), "");
         }
+        if let Some(given_up) = self.holding_back(task.sector.id).filter(|_| task.held_back) {
+            let (attempt, worker) = (given_up.open.id, &given_up.open.name);
+            let summary = format!(
+                "{name} waits for the files that attempt {attempt} holds ({}), which was given up and may still run on the \
+                 Lotus worker {worker}",
+                given_up.task_type
+            );
+            let change = "it ends when that worker returns it, or registers again when it is quiet";
+            return Reason::new(WaitsFor::Lock, summary, change);
+        }
         let Some(why) = why else {
             return Reason::new(WaitsFor::SilentWorker, format!("{name} is not with the scheduler"), "");
         };
