@@ -11,6 +11,19 @@ pub(crate) fn free(used: &[u64], device: usize) -> u64 {
     GPU_WHOLE.saturating_sub(used.get(device).copied().unwrap_or(0))
 }
 
+/// Whether [`fitting`] finds any, without making a list of them.
+pub(crate) fn fits(used: &[u64], gpu: u64, devices: usize) -> bool {
+    let (whole, fraction) = (gpu / GPU_WHOLE, gpu % GPU_WHOLE);
+    let left = |device: usize| free(used, device);
+    let emptiest_last = (0..devices).map(left).filter(|left| *left >= fraction).min();
+    let idle = (0..devices).filter(|device| left(*device) == GPU_WHOLE).count() as u64;
+    match fraction {
+        0 => whole <= idle,
+        // The fraction takes an idle device only where no other has room for it.
+        _ => emptiest_last.is_some_and(|left| whole + u64::from(left == GPU_WHOLE) <= idle),
+    }
+}
+
 /// The shares of `gpu` thousandths on `devices` devices of which `used` is taken; `None`: it does not fit.
 pub(crate) fn fitting(used: &[u64], gpu: u64, devices: usize) -> Option<Vec<GpuShare>> {
     let (whole, fraction) = (gpu / GPU_WHOLE, gpu % GPU_WHOLE);
@@ -49,4 +62,22 @@ pub(crate) fn forced(used: &[u64], gpu: u64, devices: usize) -> Vec<GpuShare> {
         };
         emptiest.into_iter().map(&mut take).filter(|share| share.thousandths > 0).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_what_can_be_picked() {
+        let levels = [0, 250, 500, 1000];
+        for (a, b, c) in
+            levels.iter().flat_map(|a| levels.map(|b| (*a, b))).flat_map(|(a, b)| levels.map(|c| (a, b, c)))
+        {
+            for gpu in [0, 100, 500, 750, 1000, 1250, 1500, 2000, 2750, 3000, 3001] {
+                let used = [a, b, c];
+                assert_eq!(fits(&used, gpu, 3), fitting(&used, gpu, 3).is_some(), "{gpu} beside {used:?}");
+            }
+        }
+    }
 }

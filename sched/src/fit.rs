@@ -17,18 +17,51 @@ impl Sched {
             }
             self.refresh(slot);
         }
+        while let Some(slot) = self.fuller.pop() {
+            self.refresh_fuller(slot);
+        }
         while let Some(group) = self.queue.waking.pop() {
             self.catch_up(group);
         }
     }
 
-    fn refresh(&mut self, slot: usize) {
+    /// As [`Self::refresh`], for a worker to which a task was charged that fitted: what did not fit before does not now.
+    fn refresh_fuller(&mut self, slot: usize) {
+        self.touched.insert(slot);
+        if self.kept_by(slot).is_some() {
+            return self.refresh(slot);
+        }
+        self.note_staging_places(slot);
+        let worker = self.workers.get(slot);
+        for group in worker.fits.iter() {
+            if self.queue.groups[group].is_watched() {
+                self.workers.get_mut(slot).stale.remove(group);
+                self.set_rank(slot, group, self.rank(slot, group, None));
+            } else {
+                self.put_off(slot, group);
+            }
+        }
+    }
+
+    fn note_staging_places(&mut self, slot: usize) {
         let room = self.workers.try_get(slot).is_some_and(|worker| self.may_stage(worker));
         if room {
             self.stageable.insert(slot)
         } else {
             self.stageable.remove(&slot)
         };
+    }
+
+    fn put_off(&mut self, slot: usize, group: GroupIdx) {
+        let worker = self.workers.get_mut(slot);
+        if !worker.stale.contains(group) {
+            worker.stale.insert(group);
+            self.queue.groups[group].behind.push(slot);
+        }
+    }
+
+    fn refresh(&mut self, slot: usize) {
+        self.note_staging_places(slot);
         // A slot whose worker has gone may still be named by a timer.
         if self.workers.try_get(slot).is_none() {
             return;
@@ -46,9 +79,8 @@ impl Sched {
             if kept.is_some() || self.queue.groups[group].is_watched() {
                 worker.stale.remove(group);
                 self.set_rank(slot, group, self.rank(slot, group, kept.as_ref()));
-            } else if !worker.stale.contains(group) {
-                worker.stale.insert(group);
-                self.queue.groups[group].behind.push(slot);
+            } else {
+                self.put_off(slot, group);
             }
         }
     }
@@ -71,6 +103,9 @@ impl Sched {
         let before = state.ranks[slot];
         if before == rank {
             return;
+        }
+        if let Some(worker) = self.workers.try_get_mut(slot) {
+            worker.fits.set(group, rank.is_some());
         }
         state.ranks[slot] = rank;
         if let Some(before) = before {

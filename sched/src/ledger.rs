@@ -200,6 +200,15 @@ impl<'h> Held<'h> {
         checks.into_iter().filter(|_| !capacity.ignore).filter_map(move |check| check(&self, ask, capacity))
     }
 
+    /// Whether it is short of none. The order does not matter for this: what is short most often comes first.
+    fn fits(&self, ask: &Ask, capacity: &Capacity) -> bool {
+        capacity.ignore
+            || self.short_of_threads(ask, capacity).is_none()
+                && self.short_of_memory(ask, capacity).is_none()
+                && self.short_of_swap(ask, capacity).is_none()
+                && self.short_of_gpu(ask, capacity).is_none()
+    }
+
     /// What the system itself uses is not looked at: it is assumed to be swappable (as in Lotus).
     fn short_of_memory(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
         let needs = u128::from(ask.mem_min) + self.base;
@@ -232,8 +241,7 @@ impl<'h> Held<'h> {
 
     /// On a worker without GPUs the CPU does the work.
     fn short_of_gpu(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
-        if ask.gpu == 0 || capacity.gpus == 0 || devices::fitting(self.gpus, ask.gpu, capacity.gpus).is_some()
-        {
+        if ask.gpu == 0 || capacity.gpus == 0 || devices::fits(self.gpus, ask.gpu, capacity.gpus) {
             return None;
         }
         let free = (0..capacity.gpus).map(|device| devices::free(self.gpus, device)).sum();
@@ -273,7 +281,8 @@ impl Tally {
 
     /// Whether one more such task fits.
     pub(crate) fn fits(&self, ask: &Ask, capacity: &Capacity) -> bool {
-        self.shortages(ask, capacity).next().is_none()
+        let is_capped = self.short_of_tasks(ask).is_some() || self.short_of_type(ask).is_some();
+        !is_capped && self.held(ask).fits(ask, capacity)
     }
 
     /// Charges one task, whether it fits or not: an adopted task is there all the same.

@@ -44,6 +44,7 @@ mod span;
 mod stagger;
 mod staging;
 mod task;
+mod timers;
 mod why;
 mod why_text;
 mod worker;
@@ -85,7 +86,7 @@ pub struct Sched {
     queue: queue::Queue,
     workers: worker::Workers,
     paths: space::Paths,
-    timers: BTreeSet<(Millis, TaskId)>,
+    timers: timers::Timers,
     /// Who holds which worker.
     reservations: BTreeMap<TaskId, usize>,
     /// Tasks that hold a reservation and for which something may have changed since they were last looked at.
@@ -94,7 +95,9 @@ pub struct Sched {
     rechecks: BTreeSet<(Millis, usize)>,
     /// Staged tasks that are due and hold no reservation yet.
     due_staged: BTreeSet<TaskId>,
-    /// Workers whose ledger changed since the settle step last looked.
+    /// Workers to which a task was charged, and nothing else, since the settle step last looked.
+    fuller: Vec<usize>,
+    /// Workers whose ledger changed otherwise since then.
     dirty: BTreeSet<usize>,
     /// Workers whose ledger changed since staging was last considered.
     touched: BTreeSet<usize>,
@@ -162,11 +165,12 @@ impl Sched {
             queue: queue::Queue::default(),
             workers: worker::Workers::default(),
             paths: space::Paths::default(),
-            timers: BTreeSet::new(),
+            timers: timers::Timers::default(),
             reservations: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             rechecks: BTreeSet::new(),
             due_staged: BTreeSet::new(),
+            fuller: Vec::new(),
             dirty: BTreeSet::new(),
             touched: BTreeSet::new(),
             fresh: BTreeSet::new(),

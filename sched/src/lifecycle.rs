@@ -222,6 +222,7 @@ impl Sched {
         let parts: Vec<_> =
             holds.iter().filter_map(|hold| Some((self.paths.intern(&hold.path)?, hold.bytes))).collect();
         self.attach(at, slot, (attempt, Phase::Running), parts, 0);
+        self.dirty.insert(slot);
         let (_, binding) = self.bound(attempt, "Adopt")?;
         (binding.accepted, binding.cancelled, binding.is_measured) = (true, cancelled, false);
         self.note_passing(slot, id);
@@ -312,7 +313,9 @@ impl Sched {
             space: self.paths.promise(room),
         }));
         let (sector, locks) = (task.sector_at, task.locks);
-        self.dirty.insert(slot);
+        if phase != Phase::Running {
+            self.dirty.insert(slot);
+        }
         if takes_shared_room {
             self.doubt_reservations();
         }
@@ -435,11 +438,9 @@ impl Sched {
 
     /// Forgets an idle task and says so.
     fn leave(&mut self, at: TaskIdx, end: End) {
-        let Task { id, class, timer, sector_at, .. } = self.tasks[at];
+        let Task { id, class, sector_at, .. } = self.tasks[at];
         self.unreserve(id);
-        if let Some(at) = timer {
-            self.timers.remove(&(at, id));
-        }
+        self.timers.set(&mut self.tasks, at, None);
         self.queue.leave(class);
         let sector = &mut self.sectors[sector_at];
         self.tasks.unlink(at, sector);

@@ -261,8 +261,13 @@ impl Sched {
     /// Charges a task that gets its slot, on the worker and its machine, whether it fits or not.
     pub(crate) fn charge_running(&mut self, slot: usize, ask: &Ask) -> Charge {
         let gpus = self.pick_gpus(slot, ask);
-        let charge = self.workers.get_mut(slot).running.charge_on(ask, gpus);
-        self.load_changed(slot);
+        let worker = self.workers.get_mut(slot);
+        let charge = worker.running.charge_on(ask, gpus);
+        if worker.machine.is_none() {
+            self.fuller.push(slot);
+        } else {
+            self.load_changed(slot);
+        }
         charge
     }
 

@@ -31,7 +31,7 @@ impl Sched {
             }
             match self.next_open() {
                 Some(class) => self.try_start(class),
-                None if self.dirty.is_empty() => break,
+                None if self.dirty.is_empty() && self.fuller.is_empty() => break,
                 None => {}
             }
         }
@@ -53,14 +53,13 @@ impl Sched {
     }
 
     fn fire_timers(&mut self) {
-        while let Some((at, id)) = self.timers.first().copied()
+        while let Some((at, id)) = self.timers.first(&self.tasks)
             && at <= self.now
         {
-            self.timers.pop_first();
+            self.timers.pop(&mut self.tasks);
             let now = self.now;
             let place = self.tasks.at(id);
             let task = &mut self.tasks[place];
-            task.timer = None;
             if !task.is_due && task.due_at <= now {
                 self.make_due(place);
             }
@@ -87,22 +86,14 @@ impl Sched {
 
     /// Sets the task's timer to what its state asks for.
     pub(crate) fn retime(&mut self, at: TaskIdx) {
-        let task = &mut self.tasks[at];
-        let id = task.id;
-        let wanted = task.next_timer();
-        if task.timer == wanted {
-            return;
-        }
-        if let Some(at) = std::mem::replace(&mut task.timer, wanted) {
-            self.timers.remove(&(at, id));
-        }
-        if let Some(at) = wanted {
-            self.timers.insert((at, id));
+        let wanted = self.tasks[at].next_timer();
+        if self.tasks[at].timer != wanted {
+            self.timers.set(&mut self.tasks, at, wanted);
         }
     }
 
     fn set_wake(&mut self) {
-        let timers = self.timers.first().map(|(at, _)| *at);
+        let timers = self.timers.first(&self.tasks).map(|(at, _)| at);
         let first = timers.into_iter().chain(self.staggers.first().map(|(at, _)| *at)).min();
         if let Some(at) = first.filter(|at| self.wake_at != Some(*at)) {
             self.actions.push_back(Action::WakeAt { at });

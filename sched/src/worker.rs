@@ -41,6 +41,8 @@ pub(crate) struct Worker {
     pub(crate) groups: Vec<GroupIdx>,
     /// Those of them for which its place is out of date.
     pub(crate) stale: GroupSet,
+    /// Those of them of which one more task fits, as far as that is up to date.
+    pub(crate) fits: GroupSet,
     /// Sorted, each once.
     pub(crate) paths: Vec<PathIdx>,
     /// The machine that it shares with others.
@@ -90,6 +92,7 @@ impl Worker {
             recheck_after: None,
             groups: Vec::new(),
             stale: GroupSet::default(),
+            fits: GroupSet::default(),
             paths: Vec::new(),
             machine: None,
             devices: Vec::new(),
@@ -178,6 +181,10 @@ impl Workers {
 
     pub(crate) fn get_mut(&mut self, slot: usize) -> &mut Worker {
         self.slots[slot].as_mut().expect("a slot that is referred to is taken")
+    }
+
+    pub(crate) fn try_get_mut(&mut self, slot: usize) -> Option<&mut Worker> {
+        self.slots.get_mut(slot)?.as_mut()
     }
 
     pub(crate) fn try_get(&self, slot: usize) -> Option<&Worker> {

@@ -1,0 +1,61 @@
+//! Instants at which tasks want to be looked at. A timer that is no longer wanted stays where it is and is passed over
+//! when its turn comes: to find it among a million others costs more than the task's whole placement.
+
+use std::collections::BTreeSet;
+
+use sealtasks::TaskId;
+
+use crate::Millis;
+use crate::slab::{TaskIdx, Tasks};
+
+/// All timers, those that are no longer wanted included: at most about as many as those that are.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    all: BTreeSet<(Millis, TaskId)>,
+    /// How many are no longer wanted.
+    dead: usize,
+}
+
+impl Timers {
+    /// Fewer dead ones than this are left alone.
+    const DEAD_MOST: usize = 4096;
+
+    /// Sets the task's timer instead of the one that it has.
+    pub(crate) fn set(&mut self, tasks: &mut Tasks, at: TaskIdx, wanted: Option<Millis>) {
+        let task = &mut tasks[at];
+        let (id, before) = (task.id, std::mem::replace(&mut task.timer, wanted));
+        self.dead += usize::from(before.is_some());
+        // One that was given up for dead may be wanted again.
+        let is_new = wanted.is_some_and(|wanted| self.all.insert((wanted, id)));
+        self.dead -= usize::from(wanted.is_some() && !is_new);
+        if self.dead > Self::DEAD_MOST && self.dead * 2 > self.all.len() {
+            self.all.retain(|timer| is_wanted(tasks, timer));
+            self.dead = 0;
+        }
+    }
+
+    /// The first one.
+    pub(crate) fn first(&mut self, tasks: &Tasks) -> Option<(Millis, TaskId)> {
+        while let Some(first) = self.all.first().copied() {
+            if is_wanted(tasks, &first) {
+                return Some(first);
+            }
+            self.all.pop_first();
+            self.dead -= 1;
+        }
+        None
+    }
+
+    /// Takes the first one away.
+    pub(crate) fn pop(&mut self, tasks: &mut Tasks) {
+        if let Some((_, id)) = self.first(tasks) {
+            self.all.pop_first();
+            let at = tasks.at(id);
+            tasks[at].timer = None;
+        }
+    }
+}
+
+fn is_wanted(tasks: &Tasks, (at, id): &(Millis, TaskId)) -> bool {
+    tasks.get(id).is_some_and(|task| task.timer == Some(*at))
+}
