@@ -21,7 +21,7 @@ impl Driver {
     pub(crate) fn schedule(&self, limit: u32) -> Schedule {
         let snapshot = self.sched.snapshot();
         let listed = usize::try_from(limit.min(LIMIT_MAX)).unwrap_or(usize::MAX);
-        let explained = CHECKS_MAX.checked_div(snapshot.workers.len()).unwrap_or(CHECKS_MAX);
+        let explained = self.explained_max();
         let (kept, others): (Vec<_>, Vec<_>) =
             snapshot.waiting.iter().partition(|queued| queued.reserved.is_some());
         let all = kept.iter().copied().chain(&snapshot.queue).chain(others);
@@ -37,6 +37,14 @@ impl Driver {
             workers: self.holdings(&snapshot),
             reservations: kept.into_iter().filter_map(|queued| self.reservation_view(queued)).collect(),
         }
+    }
+
+    /// Tasks that may be explained in one answer: each costs a check per worker and a look at every task in the queue, of
+    /// which many cost no more than one check.
+    pub(super) fn explained_max(&self) -> usize {
+        const LOOKS_PER_CHECK: usize = 64;
+        let cost = self.workers.len().saturating_add(self.tasks.len() / LOOKS_PER_CHECK);
+        CHECKS_MAX.checked_div(cost).unwrap_or(CHECKS_MAX)
     }
 
     fn counts(&self, snapshot: &Snapshot) -> BTreeMap<String, u64> {

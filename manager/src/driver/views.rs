@@ -143,7 +143,7 @@ impl Driver {
     pub(crate) fn reasons(&self, sector: Option<SectorId>) -> BTreeMap<TaskId, String> {
         let asked =
             || self.tasks.values().filter(|task| sector.is_none_or(|sector| task.sector.id == sector));
-        let waiting = asked().filter(|task| task.open.is_none()).take(REASONS_MAX);
+        let waiting = asked().filter(|task| task.open.is_none()).take(REASONS_MAX.min(self.explained_max()));
         let bound = asked().filter_map(|task| Some((task.id, self.trouble(task.open.as_ref()?)?)));
         let reason = |task: TaskId| self.waits_for_given_up(task).unwrap_or_else(|| self.short_reason(task));
         waiting.map(|task| (task.id, reason(task.id))).chain(bound).collect()
