@@ -223,9 +223,6 @@ impl Oracle {
                 let machine = profile.machine.as_deref();
                 let is_kept = machine.is_some() && is_kept(machine);
                 let is_staggered = profile.stagger.contains_key(&task.request.task);
-                // Room may be kept for a task that is due on another worker, in a path that both reach.
-                let keeps_room = |path: &PathUse| path.kept > 0 && profile.paths.contains(&path.path);
-                let is_kept = is_kept || snapshot.paths.iter().any(keeps_room);
                 !(is_kept || is_staggered) && self.model.could_start(task, seen.worker, &self.table)
             })?;
             let why = scheduler.why(queued.task).map(|why| why.to_string()).unwrap_or_default();
