@@ -37,10 +37,6 @@ impl Oracle {
                 self.model.machine_caps.insert(machine.clone(), caps.clone());
                 true
             }
-            Event::PolicySet { policy } => {
-                self.model.policy = *policy;
-                true
-            }
             Event::PathSeen { path } => self.path_seen(path),
             Event::PathGone { path } => {
                 self.model.path_mut(path).facts = None;
@@ -52,7 +48,7 @@ impl Oracle {
             Event::Ended { attempt, outcome } => self.ended(*attempt, *outcome),
             Event::StartFailed { attempt, not_before, .. } => self.start_failed(*attempt, *not_before),
             Event::Adopt { attempt, worker, request, holds } => self.adopt(*attempt, *worker, request, holds),
-            Event::Tick => true,
+            Event::PolicySet { .. } | Event::Tick => true,
         };
         self.pending.refuse = !sensible;
         self.coverage.refused += u64::from(!sensible);

@@ -133,10 +133,10 @@ impl Model {
     }
 
     /// Whether the file lies within the worker's reach, in a path for that use.
-    pub(super) fn is_here(&self, worker: &Worker, places: &[StorageId], use_: Option<PathType>) -> bool {
+    pub(super) fn is_here(&self, worker: &Worker, places: &[StorageId], purpose: Option<PathType>) -> bool {
         places.iter().filter(|path| worker.profile.paths.contains(path)).any(|path| {
             let facts = self.paths.get(path).and_then(|path| path.facts.as_ref());
-            facts.is_some_and(|facts| use_.is_none_or(|use_| is_for(facts, use_)))
+            facts.is_some_and(|facts| purpose.is_none_or(|purpose| is_for(facts, purpose)))
         })
     }
 
@@ -170,7 +170,7 @@ impl Model {
     fn wrong_inputs(&self, task: &Task, worker: &Worker, plan: &Plan) -> Option<String> {
         let existing = task.request.needs.existing.as_ref()?;
         let sector = task.request.sector.id;
-        let use_ = match existing.rule {
+        let purpose = match existing.rule {
             ExistingRule::MoveTo(path_type) => Some(path_type),
             ExistingRule::Here | ExistingRule::PartlyHere(_) | ExistingRule::Fetch(_) => None,
         };
@@ -178,7 +178,7 @@ impl Model {
         for file in &existing.files {
             let places = self.places(sector, file.kind);
             let step = plan.fetch.iter().find(|step| step.kind == file.kind);
-            match (self.is_here(worker, places, use_), step) {
+            match (self.is_here(worker, places, purpose), step) {
                 (true, None) => some_here = true,
                 (true, Some(_)) => return Some(format!("fetches {}, which is there", file.kind)),
                 (false, None) => return Some(format!("does not fetch {}", file.kind)),
@@ -244,7 +244,7 @@ impl Model {
         let sector = task.request.sector.id;
         let mut wanted: Vec<(FileType, u64, PathType)> = Vec::new();
         if let Some(existing) = &task.request.needs.existing {
-            let (path_type, use_) = match existing.rule {
+            let (path_type, purpose) = match existing.rule {
                 ExistingRule::Here => (None, None),
                 ExistingRule::PartlyHere(path_type) | ExistingRule::Fetch(path_type) => {
                     (Some(path_type), None)
@@ -254,7 +254,7 @@ impl Model {
             let mut here = 0;
             for file in &existing.files {
                 let places = self.places(sector, file.kind);
-                if self.is_here(worker, places, use_) {
+                if self.is_here(worker, places, purpose) {
                     here += 1;
                 } else if let Some(path_type) =
                     path_type.filter(|_| places.iter().any(|path| self.is_served(path)))

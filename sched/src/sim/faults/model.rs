@@ -9,13 +9,12 @@ use sealtasks::{
 };
 
 use crate::sim::usage::resources;
-use crate::{
-    GpuShare, GroupCap, Locks, Millis, PathFacts, Policy, Request, WorkerKey, WorkerMode, WorkerProfile,
-};
+use crate::{GpuShare, GroupCap, Locks, Millis, PathFacts, Request, WorkerKey, WorkerMode, WorkerProfile};
 
 /// One whole GPU.
 pub(super) const GPU_WHOLE: u64 = 1000;
 
+/// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) now: Millis,
@@ -24,7 +23,6 @@ pub(super) struct Model {
     pub(super) workers: BTreeMap<WorkerKey, Worker>,
     pub(super) paths: BTreeMap<StorageId, Path>,
     pub(super) machine_caps: BTreeMap<String, Vec<GroupCap>>,
-    pub(super) policy: Policy,
     /// The highest attempt of every task that was ever here, in all lives of the driver.
     pub(super) highest: BTreeMap<TaskId, u32>,
 }

@@ -43,7 +43,7 @@ impl Oracle {
     /// An oracle for a scheduler with these options. Every `check_every` events it compares all books; 1 = after each.
     pub fn new(options: &Options, check_every: u64) -> Self {
         Self {
-            model: Model { policy: options.policy, ..Model::default() },
+            model: Model::default(),
             table: options.resources.clone(),
             wait_limit: options.wait_limit,
             staged_per_running: options.staged_per_running,
@@ -357,7 +357,7 @@ impl Watch<Sched> for Oracle {
     fn restarted(&mut self, _: Millis) {
         self.coverage.restarts += 1;
         let highest = std::mem::take(&mut self.model.highest);
-        self.model = Model { highest, now: Millis::ZERO, ..Model::default() };
+        self.model = Model { highest, ..Model::default() };
         self.promises = Default::default();
         self.coverage.forget_places();
     }
