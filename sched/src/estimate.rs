@@ -146,6 +146,8 @@ impl Sched {
             if binding.moving == Millis::ZERO || took > Millis::ZERO {
                 self.workers.get_mut(binding.worker).learned.add(kind, took);
                 self.learned.add(kind, took);
+                let group = task.group;
+                self.estimates_changed(group);
             }
         }
     }

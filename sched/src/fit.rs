@@ -43,6 +43,17 @@ impl Sched {
         }
     }
 
+    /// Tasks of this group are expected to take another time than before: what may pass a reservation depends on that.
+    pub(crate) fn estimates_changed(&mut self, group: GroupIdx) {
+        let kept: Vec<usize> = self.reservations.values().flat_map(|slot| self.mates(*slot)).collect();
+        for slot in kept {
+            self.put_off(slot, group);
+        }
+        if self.queue.groups[group].is_watched() {
+            self.queue.wake(group);
+        }
+    }
+
     fn note_staging_places(&mut self, slot: usize) {
         let room = self.workers.try_get(slot).is_some_and(|worker| self.may_stage(worker));
         if room {

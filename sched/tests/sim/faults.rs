@@ -36,6 +36,16 @@ fn some_schedules_hold_at_every_single_event() {
     }
 }
 
+/// Schedules that once found something. 5000413 and 2002691: a task that may pass a reservation by a new estimate, which
+/// nobody looked at again.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    for seed in [5_000_413, 2_002_691] {
+        run(&Schedule::from_seed(seed), 1, None)
+            .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    }
+}
+
 /// A record has everything that happened: as text it plays again.
 #[test]
 fn a_record_plays_again() {

@@ -244,6 +244,6 @@ impl Oracle {
             return Some(("why", format!("{queued:?} is not known to why")));
         };
         let open = why.workers.iter().find(|worker| worker.obstacles.is_empty())?;
-        Some(("why", format!("nothing is in the way of {queued:?} on {}", open.worker)))
+        Some(("why", format!("nothing is in the way of {queued:?} on {}: {why}", open.worker)))
     }
 }
