@@ -3,6 +3,7 @@
 
 use crate::Sched;
 use crate::keeping::Kept;
+use crate::ledger::Ask;
 use crate::policy::Rank;
 use crate::queue::GroupIdx;
 
@@ -33,10 +34,13 @@ impl Sched {
         }
         self.note_staging_places(slot);
         let worker = self.workers.get(slot);
+        let offered = worker.offered.clone();
         for group in worker.fits.iter() {
             if self.queue.groups[group].is_watched() {
                 self.workers.get_mut(slot).stale.remove(group);
-                self.set_rank(slot, group, self.rank(slot, group, None));
+                let at = offered.binary_search_by_key(&group, |(group, _)| *group);
+                let rank = at.ok().and_then(|at| self.rank(slot, (group, &offered[at].1), None));
+                self.set_rank(slot, group, rank);
             } else {
                 self.put_off(slot, group);
             }
@@ -83,13 +87,13 @@ impl Sched {
             self.doubt_reservations();
         }
         let kept = self.kept(slot);
-        for at in 0..self.workers.get(slot).groups.len() {
-            let worker = self.workers.get_mut(slot);
-            let group = worker.groups[at];
+        let offered = self.workers.get(slot).offered.clone();
+        for (group, ask) in offered.iter() {
+            let (worker, group) = (self.workers.get_mut(slot), *group);
             // What fits beside a kept place depends on the time, too: it is not put off.
             if kept.is_some() || self.queue.groups[group].is_watched() {
                 worker.stale.remove(group);
-                self.set_rank(slot, group, self.rank(slot, group, kept.as_ref()));
+                self.set_rank(slot, group, self.rank(slot, (group, ask), kept.as_ref()));
             } else {
                 self.put_off(slot, group);
             }
@@ -102,21 +106,26 @@ impl Sched {
             let is_stale = self.workers.try_get(slot).is_some_and(|worker| worker.stale.contains(group));
             if is_stale {
                 self.workers.get_mut(slot).stale.remove(group);
-                let kept = self.kept(slot);
-                self.set_rank(slot, group, self.rank(slot, group, kept.as_ref()));
+                let (kept, ask) = (self.kept(slot), self.queue.groups[group].asks[slot]);
+                let rank = ask.and_then(|ask| self.rank(slot, (group, &ask), kept.as_ref()));
+                self.set_rank(slot, group, rank);
             }
         }
     }
 
     /// Notes the worker's place among those that the group's tasks fit on.
     pub(crate) fn set_rank(&mut self, slot: usize, group: GroupIdx, rank: Option<Rank>) {
+        if let Some(worker) = self.workers.try_get_mut(slot) {
+            // Most often it did not fit before and does not now, which is known without a look at the list of all.
+            if rank.is_none() && !worker.fits.contains(group) {
+                return;
+            }
+            worker.fits.set(group, rank.is_some());
+        }
         let state = &mut self.queue.groups[group];
         let before = state.ranks[slot];
         if before == rank {
             return;
-        }
-        if let Some(worker) = self.workers.try_get_mut(slot) {
-            worker.fits.set(group, rank.is_some());
         }
         state.ranks[slot] = rank;
         if let Some(before) = before {
@@ -135,14 +144,12 @@ impl Sched {
     }
 
     /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
-    fn rank(&self, slot: usize, group: GroupIdx, kept: Option<&Kept>) -> Option<Rank> {
+    fn rank(&self, slot: usize, (group, ask): (GroupIdx, &Ask), kept: Option<&Kept>) -> Option<Rank> {
         let worker = self.workers.try_get(slot)?;
-        let ask = self.queue.groups[group].asks[slot]?;
         if !worker.is_usable()
-            || !self.has_slot(slot, &ask)
-            || kept.is_some_and(|kept| {
-                self.crowds(kept, slot, &ask, self.estimate_in(worker, ask.kind()).millis)
-            })
+            || !self.has_slot(slot, ask)
+            || kept
+                .is_some_and(|kept| self.crowds(kept, slot, ask, self.estimate_in(worker, ask.kind()).millis))
         {
             return None;
         }

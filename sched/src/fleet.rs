@@ -8,7 +8,7 @@ use crate::queue::{ClassFile, ClassKey, GroupIdx};
 use crate::slab::{SectorIdx, TaskIdx};
 use crate::space::PathIdx;
 use crate::task::{Phase, State};
-use crate::worker::Worker;
+use crate::worker::{Offered, Worker};
 use crate::{GroupCap, PathFacts, Refusal, Sched, WorkerKey, WorkerMode, WorkerProfile};
 
 impl Sched {
@@ -164,6 +164,7 @@ impl Sched {
             let slots: Vec<usize> = self.workers.iter().map(|(slot, _)| slot).collect();
             for slot in slots {
                 self.renew_ask(slot, kind, group);
+                self.share_offered(slot);
                 self.dirty.insert(slot);
             }
         }
@@ -181,6 +182,8 @@ impl Sched {
         let gone = self.workers.try_get(slot).is_some_and(|worker| worker.lost && worker.bound.is_empty());
         if gone {
             self.leave_machine(slot);
+            let offered = std::mem::replace(&mut self.workers.get_mut(slot).offered, Offered::from([]));
+            self.forget_offered(offered);
             self.workers.remove(slot);
             for group in 0..self.queue.groups.len() {
                 self.queue.groups[group].offers.remove(&slot);
@@ -214,6 +217,7 @@ impl Sched {
         for (kind, group) in kinds {
             self.renew_ask(slot, kind, group);
         }
+        self.share_offered(slot);
         self.world += 1;
         self.dirty.insert(slot);
     }
@@ -232,14 +236,28 @@ impl Sched {
         } else {
             state.offers.remove(&slot);
         }
-        let offered = &mut self.workers.get_mut(slot).groups;
-        match (before, ask) {
-            (None, Some(_)) => offered.push(group),
-            (Some(_), None) => {
-                offered.retain(|other| *other != group);
-                self.set_rank(slot, group, None);
-            }
-            (None, None) | (Some(_), Some(_)) => {}
+        if before.is_some() && ask.is_none() {
+            self.set_rank(slot, group, None);
+        }
+    }
+
+    /// Lets the worker share what it offers with those that offer the same.
+    fn share_offered(&mut self, slot: usize) {
+        let groups = self.queue.groups.iter().enumerate();
+        let asks = groups.filter_map(|(group, state)| Some((group, state.asks.get(slot).copied()??)));
+        let own: Offered = asks.collect();
+        let shared = self.offered.get(&own).cloned().unwrap_or(own);
+        self.offered.insert(shared.clone());
+        let before = std::mem::replace(&mut self.workers.get_mut(slot).offered, shared);
+        self.forget_offered(before);
+    }
+
+    /// Lets go of what a worker offered.
+    fn forget_offered(&mut self, before: Offered) {
+        /// This one and the one in the list of all.
+        const UNUSED: usize = 2;
+        if Offered::strong_count(&before) <= UNUSED {
+            self.offered.remove(&before);
         }
     }
 

@@ -57,7 +57,7 @@ impl Charge {
 }
 
 /// What one task of one kind asks of one worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ask {
     kind: SealTaskType,
     mem_min: u64,

@@ -85,6 +85,8 @@ pub struct Sched {
     sectors: slab::Sectors,
     queue: queue::Queue,
     workers: worker::Workers,
+    /// What workers offer, each but once.
+    offered: BTreeSet<worker::Offered>,
     paths: space::Paths,
     timers: timers::Timers,
     /// Who holds which worker.
@@ -164,6 +166,7 @@ impl Sched {
             sectors: slab::Sectors::default(),
             queue: queue::Queue::default(),
             workers: worker::Workers::default(),
+            offered: BTreeSet::new(),
             paths: space::Paths::default(),
             timers: timers::Timers::default(),
             reservations: BTreeMap::new(),

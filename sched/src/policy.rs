@@ -55,13 +55,13 @@ impl Speed {
 /// The workers that a group's tasks fit on now.
 #[derive(Debug, Default)]
 pub(crate) struct Fitting {
-    /// By speed, slowest first; no entry is empty.
+    /// By speed, slowest first. Entries stay when they become empty: what comes and goes is the last worker of a lane.
     lanes: BTreeMap<Speed, BTreeSet<Rank>>,
 }
 
 impl Fitting {
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.lanes.values().all(BTreeSet::is_empty)
     }
 
     pub(crate) fn insert(&mut self, rank: Rank) {
@@ -71,9 +71,6 @@ impl Fitting {
     pub(crate) fn remove(&mut self, rank: &Rank) {
         if let Some(lane) = self.lanes.get_mut(&rank.speed) {
             lane.remove(rank);
-            if lane.is_empty() {
-                self.lanes.remove(&rank.speed);
-            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Workers by slot: what each has, what is charged to it, who is bound to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
@@ -12,6 +13,10 @@ use crate::policy::Given;
 use crate::queue::GroupIdx;
 use crate::space::PathIdx;
 use crate::{Millis, Obstacle, WorkerKey, WorkerMode, WorkerProfile};
+
+/// What a worker offers. Workers of one build share one: what is looked at for each slot that becomes free stays in the
+/// processor's caches.
+pub(crate) type Offered = Arc<[(GroupIdx, Ask)]>;
 
 /// One life of one worker.
 #[derive(Debug)]
@@ -37,8 +42,8 @@ pub(crate) struct Worker {
     pub(crate) reservation: Option<Reservation>,
     /// For a place that is kept: after this instant fewer tasks may pass the one that it is kept for.
     pub(crate) recheck_after: Option<Millis>,
-    /// The groups whose tasks it offers.
-    pub(crate) groups: Vec<GroupIdx>,
+    /// The groups whose tasks it offers and what each asks, in the order of the groups.
+    pub(crate) offered: Offered,
     /// Those of them for which its place is out of date.
     pub(crate) stale: GroupSet,
     /// Those of them of which one more task fits, as far as that is up to date.
@@ -90,7 +95,7 @@ impl Worker {
             staged_tasks: BTreeSet::new(),
             reservation: None,
             recheck_after: None,
-            groups: Vec::new(),
+            offered: Offered::from([]),
             stale: GroupSet::default(),
             fits: GroupSet::default(),
             paths: Vec::new(),
