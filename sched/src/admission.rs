@@ -12,10 +12,14 @@ use crate::{Finding, GroupCap, Millis, Obstacle, Refusal, Relief, Sched};
 impl Sched {
     /// Whether one more such task would get a slot there now.
     pub(crate) fn has_slot(&self, slot: usize, ask: &Ask) -> bool {
+        self.has_room(slot, ask) && self.staggered_until(slot, ask.task()).is_none()
+    }
+
+    /// The same, whenever the last start was.
+    pub(crate) fn has_room(&self, slot: usize, ask: &Ask) -> bool {
         let worker = self.workers.get(slot);
         worker.running.fits(ask, &worker.capacity)
             && self.full_caps(slot, ask.task()).next().is_none()
-            && self.staggered_until(slot, ask.task()).is_none()
             && self.machine_shortages(slot, ask).is_empty()
     }
 

@@ -24,6 +24,7 @@ impl Sched {
         let task = &mut self.tasks[at];
         (task.deadline, task.due_at, task.is_due) = (deadline, due_at, due_at <= now);
         let (after, is_due) = (task.key(), task.is_due);
+        let listed = (self.tasks[at].group, id);
         let (is_staged, is_reserved) = (self.waits_staged(id), self.reservations.contains_key(&id));
         match self.tasks[at].state {
             State::Ready => {
@@ -35,10 +36,10 @@ impl Sched {
                 self.enqueue(at);
             }
             State::Bound(_) if is_due && is_staged && !is_reserved => {
-                self.due_staged.insert(id);
+                self.due_staged.insert(listed);
             }
             State::Bound(_) if !is_due && is_staged => {
-                self.due_staged.remove(&id);
+                self.due_staged.remove(&listed);
                 self.unreserve(id);
             }
             State::Idle | State::Locked | State::Delayed(_) | State::Reserved(_) | State::Bound(_) => {}

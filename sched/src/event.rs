@@ -278,8 +278,8 @@ pub struct KindDuration {
 }
 
 /// What an operator allows a worker. What runs goes on in every mode. What is staged goes on too, but for `Disabled`, where
-/// it waits, and is called off when another worker could start it. A reservation is given up where its task may not come.
-/// A file is within reach when a path that holds it is among the worker's.
+/// it waits, and is called off when it is due or another worker could start it. A reservation is given up where its task
+/// may not come. A file is within reach when a path that holds it is among the worker's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerMode {

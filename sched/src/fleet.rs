@@ -62,6 +62,7 @@ impl Sched {
             self.set_reach(slot, paths);
         }
         self.renew_asks(slot);
+        self.mates(slot).into_iter().for_each(|mate| self.recall_stranded(mate));
         Ok(())
     }
 
@@ -269,7 +270,7 @@ impl Sched {
             if matches!(self.tasks[&id].state, State::Reserved(_)) {
                 self.enqueue(self.tasks.at(id));
             } else if self.tasks[&id].is_due && self.waits_staged(id) {
-                self.due_staged.insert(id);
+                self.due_staged.insert((self.tasks[&id].group, id));
             }
         }
     }

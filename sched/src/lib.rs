@@ -95,8 +95,8 @@ pub struct Sched {
     doubtful: BTreeSet<TaskId>,
     /// After which instant which kept worker has to be looked at again.
     rechecks: BTreeSet<(Millis, usize)>,
-    /// Staged tasks that are due and hold no reservation yet.
-    due_staged: BTreeSet<TaskId>,
+    /// Staged tasks that are due and hold no reservation yet, by their groups.
+    due_staged: BTreeSet<(queue::GroupIdx, TaskId)>,
     /// Workers to which a task was charged, and nothing else, since the settle step last looked.
     fuller: Vec<usize>,
     /// Workers whose ledger changed otherwise since then.

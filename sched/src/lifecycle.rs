@@ -110,7 +110,7 @@ impl Sched {
                 binding.cancelled = true;
                 let (attempt, slot) = (binding.attempt, binding.worker);
                 self.unreserve(id);
-                self.due_staged.remove(&id);
+                self.due_staged.remove(&(self.tasks[at].group, id));
                 let worker = self.workers.get(slot).key;
                 self.actions.push_back(Action::Abort { attempt, worker });
             }
@@ -207,6 +207,8 @@ impl Sched {
                         return Err(Refusal::AttemptBound { attempt, bound: binding.attempt });
                     }
                     Some(_) => {
+                        // It has its slot now: nothing need be kept for it.
+                        self.unreserve(id);
                         let unbound = self.unbind(at, Used::No);
                         cancelled = unbound.cancelled;
                         left = Some(unbound.worker);
@@ -293,7 +295,7 @@ impl Sched {
             self.queue.staged.insert(task.group);
             self.queue.wake(task.group);
             if task.is_due {
-                self.due_staged.insert(id);
+                self.due_staged.insert((task.group, id));
             }
             worker.staged.charge(&ask, &worker.idle)
         };
@@ -342,7 +344,7 @@ impl Sched {
             worker.staged.release(charge);
             worker.staged_tasks.remove(&id);
             self.queue.groups[group].staged.remove(&id);
-            self.due_staged.remove(&id);
+            self.due_staged.remove(&(group, id));
         }
         self.waits_no_more(slot, attempt);
         let had_room = space.parts().next().is_some();

@@ -166,7 +166,11 @@ impl Sched {
         if known || !caps.is_empty() {
             let machine = self.machines.intern(name);
             self.machines.get_mut(machine).caps = caps;
-            self.dirty.extend(&self.machines.get(machine).members);
+            let members: Vec<usize> = self.machines.get(machine).members.iter().copied().collect();
+            members.into_iter().for_each(|member| {
+                self.recall_stranded(member);
+                self.dirty.insert(member);
+            });
             self.world += 1;
             self.machines.drop_if_empty(machine);
         }

@@ -6,11 +6,12 @@
 //! | open | yes | yes | yes | go on | stays |
 //! | cordoned | no | yes | yes | go on | given up unless its task may come |
 //! | draining | no | yes | no | go on | given up unless its task may come |
-//! | disabled | no | no | no | wait; called off when another worker could start them | given up |
+//! | disabled | no | no | no | wait; called off when due, or when another worker could start them | given up |
 //! | suspect | no | no | no | wait where they are | given up |
 //!
 //! A task counts as one on files within reach when the worker reaches a path that holds one of the files it reads. What
-//! is staged goes on where nothing forbids it: its files were brought there. A suspect worker's staged tasks are not
+//! is staged goes on where nothing forbids it: its files were brought there. Where the worker does not offer its type any
+//! more, or has become too small for it, it is called off at once. A suspect worker's staged tasks are not
 //! called off, because it would not hear of it; when it is lost they go back to the queue.
 
 use std::collections::BTreeMap;
@@ -118,6 +119,7 @@ impl Sched {
     pub(crate) fn usability_changed(&mut self, slot: usize) {
         if !self.workers.get(slot).is_usable() {
             self.free_reservation(slot);
+            self.recall_stranded(slot);
         }
         self.world += 1;
         self.dirty.insert(slot);

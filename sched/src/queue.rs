@@ -19,6 +19,7 @@ use crate::ledger::Ask;
 use crate::order::{QueueKey, Seat};
 use crate::policy::{Fitting, Rank};
 use crate::request::NewFile;
+use crate::reservation::Unreservable;
 use crate::slab::TaskIdx;
 use crate::space::PathIdx;
 
@@ -94,6 +95,11 @@ impl Class {
         self.ready.first_key_value().map(|(seat, task)| (seat.key(self.key.task), *task))
     }
 
+    /// Whether it found no worker and nothing has changed for it since.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
     fn head_key(&self) -> Option<QueueKey> {
         self.ready.first_key_value().map(|(seat, _)| seat.key(self.key.task))
     }
@@ -120,8 +126,7 @@ pub(crate) struct Group {
     pub(crate) look_from: usize,
     /// The task of this group that holds a reservation.
     pub(crate) reserved: Option<TaskId>,
-    /// The state of the world in which this task found nothing to reserve.
-    pub(crate) unreservable: Option<(TaskId, u64)>,
+    pub(crate) unreservable: Unreservable,
     /// Bound tasks of this group that wait for a slot.
     pub(crate) staged: BTreeSet<TaskId>,
     /// Heads of its classes that are due.
@@ -139,12 +144,6 @@ impl Group {
 
     pub(crate) fn open_head(&self) -> Option<(QueueKey, ClassIdx)> {
         self.open.first().copied()
-    }
-
-    /// The first of all waiting tasks of the group.
-    pub(crate) fn head(&self) -> Option<(QueueKey, ClassIdx)> {
-        let firsts = [&self.open, &self.stuck, &self.tied].map(|list| list.first());
-        firsts.into_iter().flatten().min().copied()
     }
 
     /// The heads of all its classes in order.

@@ -9,6 +9,7 @@ use sealtasks::{AttemptId, TaskId};
 
 use crate::forecast::Opening;
 use crate::groups::GroupSet;
+use crate::order::QueueKey;
 use crate::queue::{ClassKey, GroupIdx};
 use crate::space::PathIdx;
 use crate::task::{Phase, State, Task};
@@ -18,42 +19,92 @@ use crate::{Millis, Sched};
 /// At most so many workers are looked at for one reservation, and as many again that hold its files.
 const LOOKS_MAX: usize = 256;
 
+/// Due tasks of one group for which there was nothing to reserve: a file is out of everybody's reach, or nobody has that
+/// much memory. Those behind them must not wait for that to change.
+#[derive(Debug, Default)]
+pub(crate) struct Unreservable {
+    /// The state of the world in which that was found out.
+    world: u64,
+    tasks: Vec<TaskId>,
+}
+
+impl Unreservable {
+    /// So many are looked at before the group has to wait for its first ones.
+    const MOST: usize = 16;
+
+    fn has(&self, task: TaskId, world: u64) -> bool {
+        self.world == world && self.tasks.contains(&task)
+    }
+
+    fn note(&mut self, task: TaskId, world: u64) {
+        if self.world != world {
+            self.world = world;
+            self.tasks.clear();
+        }
+        self.tasks.push(task);
+    }
+}
+
 impl Sched {
-    /// Gives the first due task of each group a reservation, where it has none and cannot start at once.
+    /// Gives the first due task of each group that can have one a reservation, where none has one and it cannot start at
+    /// once.
     pub(crate) fn reserve_for_due(&mut self) {
         if self.due_staged.is_empty() && self.queue.due == GroupSet::default() {
             return;
         }
-        for id in self.due_staged.clone() {
-            let group = self.tasks[&id].group;
-            let Some(slot) = self.tasks[&id].binding().map(|binding| binding.worker) else { continue };
-            let worker = self.workers.get(slot);
-            let is_free = worker.is_usable() && self.kept_by(slot).is_none();
-            if is_free && self.queue.groups[group].reserved.is_none() {
-                self.reserve(id, slot);
-            }
+        let mut groups = self.queue.due;
+        let mut next = 0;
+        while let Some((group, _)) = self.due_staged.range((next, TaskId::new(0))..).next().copied() {
+            groups.insert(group);
+            next = group + 1;
         }
-        for group in self.queue.due.iter() {
-            if let Some(id) = self.wants_reservation(group) {
-                match self.reservable(id) {
-                    Some(slot) => {
-                        let task = &self.tasks[&id];
-                        self.queue.remove(task.class, task.key());
-                        self.set_state(self.tasks.at(id), State::Reserved(slot));
-                        self.reserve(id, slot);
-                    }
-                    None => self.queue.groups[group].unreservable = Some((id, self.world)),
-                }
+        for group in groups.iter() {
+            if self.queue.groups[group].reserved.is_none() {
+                self.reserve_in(group);
             }
         }
     }
 
-    fn wants_reservation(&self, group: GroupIdx) -> Option<TaskId> {
+    fn reserve_in(&mut self, group: GroupIdx) {
+        let staged = self.due_staged_in(group);
+        while let Some(key) = self.wants_reservation(group) {
+            let id = key.task;
+            if staged.as_ref().is_some_and(|(staged, _)| *staged < key) {
+                break;
+            }
+            match self.reservable(id) {
+                Some(slot) => {
+                    let task = &self.tasks[&id];
+                    self.queue.remove(task.class, task.key());
+                    self.set_state(self.tasks.at(id), State::Reserved(slot));
+                    return self.reserve(id, slot);
+                }
+                None => self.queue.groups[group].unreservable.note(id, self.world),
+            }
+        }
+        if let Some((key, slot)) = staged {
+            self.reserve(key.task, slot);
+        }
+    }
+
+    /// The first staged task of the group that is due and whose own worker can be kept for it, and that worker.
+    fn due_staged_in(&self, group: GroupIdx) -> Option<(QueueKey, usize)> {
+        let listed = self.due_staged.range((group, TaskId::new(0))..=(group, TaskId::new(u64::MAX)));
+        listed.map(|(_, id)| &self.tasks[id]).find_map(|task| {
+            let slot = task.binding()?.worker;
+            (self.workers.get(slot).is_usable() && self.kept_by(slot).is_none()).then(|| (task.key(), slot))
+        })
+    }
+
+    /// The first due task of the group that waits, might find a worker to reserve, and is not about to start.
+    fn wants_reservation(&self, group: GroupIdx) -> Option<QueueKey> {
         let state = &self.queue.groups[group];
-        let (key, class) = state.head().filter(|(key, _)| key.is_due() && state.reserved.is_none())?;
-        let may_start_now = !state.fitting.is_empty() && state.open_head() == Some((key, class));
-        let known_hopeless = state.unreservable == Some((key.task, self.world));
-        (!may_start_now && !known_hopeless).then_some(key.task)
+        let due = state.heads().take_while(|(key, _)| key.is_due()).take(Unreservable::MOST);
+        let mut wanting = due.filter(|(key, class)| {
+            let may_start_now = !state.fitting.is_empty() && !self.queue.class(*class).is_stuck();
+            !may_start_now && !state.unreservable.has(key.task, self.world)
+        });
+        wanting.next().map(|(key, _)| key)
     }
 
     /// The worker where the task is expected to start first, its files moved, of those that are kept for nobody; the
@@ -116,7 +167,7 @@ impl Sched {
         self.queue.groups[group].reserved = Some(id);
         self.queue.wake(group);
         self.doubtful.insert(id);
-        self.due_staged.remove(&id);
+        self.due_staged.remove(&(group, id));
         self.mates_dirty(slot);
     }
 

@@ -79,8 +79,10 @@ impl Sched {
         if is_ready {
             self.queue.remove(class, before);
             self.queue.insert(class, after, at);
+        } else if self.is_stranded(id) {
+            self.call_off(id);
         } else if self.waits_staged(id) {
-            self.due_staged.insert(id);
+            self.due_staged.insert((self.tasks[at].group, id));
         }
     }
 

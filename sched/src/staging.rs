@@ -1,16 +1,19 @@
 //! Fetching the inputs of the next task while the present one still runs.
 //!
-//! A worker stages at most as many tasks as run there, of each type and size, and no more than would fit on it together. Only a task that has
-//! bytes to move is staged, and only where it would not rather wait for a worker that holds its files. A staged task is
-//! called off when another worker could start it now and its own cannot, unless that one is at work and offers more types.
+//! A worker stages at most as many tasks as run there, of each type and size, and no more than would fit on it together.
+//! Only a task that has bytes to move is staged, and only where it would not rather wait for a worker that holds its files.
+//! A staged task is called off when another worker could start it now and its own cannot, unless that one is at work and
+//! offers more types, or its own only keeps starts apart for less time than fetching it anew would take. It is called off,
+//! too, where it can no longer start at all.
 
 use std::collections::BTreeSet;
 
 use sealtasks::{TaskId, TaskType};
 
+use crate::ledger::Ask;
 use crate::placement::Draft;
 use crate::queue::{ClassIdx, ClassKey, GroupIdx};
-use crate::task::Phase;
+use crate::task::{Phase, Task};
 use crate::worker::Worker;
 use crate::{Action, Sched};
 
@@ -52,9 +55,9 @@ impl Sched {
 
     fn promote(&mut self, id: TaskId, slot: usize) {
         self.unreserve(id);
-        self.due_staged.remove(&id);
         let at = self.tasks.at(id);
         let group = self.tasks[at].group;
+        self.due_staged.remove(&(group, id));
         let ask = self.queue.groups[group].asks[slot].expect("looked at before");
         let charge = self.charge_running(slot, &ask);
         self.note_start(slot, ask.task());
@@ -197,7 +200,10 @@ impl Sched {
         if !waits || is_away || group.ranks[binding.worker].is_some() {
             return None;
         }
-        let (other, _) = self.pick(&self.queue.class(task.class).key, group, Some(binding.worker))?;
+        let (other, draft) = self.pick(&self.queue.class(task.class).key, group, Some(binding.worker))?;
+        if self.starts_apart_before(task, (other, &draft)) {
+            return None;
+        }
         // One of more trades that is at work has other things to do; the inputs would only travel back and forth.
         let is_pulled = self.breadth(other) <= self.breadth(binding.worker);
         if !is_pulled && self.workers.get(other).running.tasks() > 0 {
@@ -206,7 +212,44 @@ impl Sched {
         self.kept_by(other).is_none().then_some(other)
     }
 
-    fn call_off(&mut self, id: TaskId) {
+    /// Whether a task that has its files waits on its own worker only to be kept apart from the last start there, and that
+    /// is over before its files would have been moved once more.
+    fn starts_apart_before(&self, task: &Task, elsewhere: (usize, &Draft)) -> bool {
+        let Some(binding) = task.binding().filter(|binding| binding.phase == Phase::Fetched) else {
+            return false;
+        };
+        let (own, (other, draft)) = (binding.worker, elsewhere);
+        let ask = self.queue.groups[task.group].asks[own].filter(|ask| self.has_room(own, ask));
+        let until = ask.and_then(|ask| self.staggered_until(own, ask.task()));
+        until.is_some_and(|until| until <= self.now.after(self.moving_time(other, draft.moved)))
+    }
+
+    /// Calls off what is staged on a worker that has changed so that it will not start there.
+    pub(crate) fn recall_stranded(&mut self, slot: usize) {
+        for id in self.workers.get(slot).staged_tasks.clone() {
+            if self.is_stranded(id) {
+                self.call_off(id);
+                self.unreserve(id);
+                self.due_staged.remove(&(self.tasks[&id].group, id));
+            }
+        }
+    }
+
+    /// Whether a staged task cannot start where it is: the worker no longer offers it or has become too small, or it is
+    /// disabled and the task is due. From the queue it gets its turn elsewhere, or there when that has changed; staged it
+    /// would wait for a worker that nobody in the queue wants.
+    pub(crate) fn is_stranded(&self, id: TaskId) -> bool {
+        let task = &self.tasks[&id];
+        let Some(binding) = task.binding().filter(|_| self.waits_staged(id)) else { return false };
+        let worker = self.workers.get(binding.worker);
+        let can_hold = |ask: &Ask| self.could_hold(binding.worker, ask);
+        let is_too_small = !self.queue.groups[task.group].asks[binding.worker].as_ref().is_some_and(can_hold);
+        let is_disabled = !worker.is_usable();
+        // A worker that is away would not hear of it.
+        !worker.lost && !worker.suspect && (is_too_small || is_disabled && task.is_due)
+    }
+
+    pub(crate) fn call_off(&mut self, id: TaskId) {
         let at = self.tasks.at(id);
         let Some(binding) = self.tasks[at].binding_mut() else { return };
         binding.phase = Phase::Unstaging;

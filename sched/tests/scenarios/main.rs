@@ -16,6 +16,7 @@ mod recount;
 mod reserve;
 mod stage;
 mod stagger;
+mod stuck;
 mod tables;
 mod trades;
 mod why;
