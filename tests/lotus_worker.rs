@@ -214,6 +214,46 @@ fn a_sealyard_worker_takes_the_replica_from_a_lotus_worker() {
 }
 
 #[test]
+fn an_abort_detaches_what_a_lotus_worker_does_and_frees_it_when_that_has_returned() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let mut manager = manager(home);
+    let script = Script { holds_back: Some("SealPreCommit1"), ..Script::default() };
+    let worker = join(home, &ALL, script);
+    let number = pledge(home).to_string();
+    worker.trace().first("PreCommit1's end", EVENT_MAX, |seen| matches!(seen, Seen::HeldBack));
+    let said = ok(sealyard(home).args(["sealing", "abort", &number]));
+    assert!(said.contains("is a Lotus worker and cannot be told to stop"), "{said}");
+    let status = |what: &str| -> Value {
+        let text = ok(sealyard(home).args(["sectors", "status", &number, "--json"]));
+        let status: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(status["state"], what, "{status:#}");
+        status
+    };
+    status("SealPreCommit1Failed");
+    let listed = || -> Value {
+        serde_json::from_str(&ok(sealyard(home).args(["workers", "list", "--json"]))).expect("JSON")
+    };
+    let charged = |workers: &Value| {
+        let workers = workers.as_array().expect("a list");
+        workers.iter().filter(|worker| worker["kind"] == "lotus").all(|worker| worker["running"]["PC1"] == 1)
+    };
+    assert!(charged(&listed()), "{:#}", listed());
+    assert!(ok(sealyard(home).args(["sealing", "jobs"])).contains("detached"));
+    ok(sealyard(home).args(["sectors", "retry", &number]));
+    status("PreCommit1");
+
+    worker.let_go();
+    worker.trace().wait("the second PreCommit1", EVENT_MAX, |_| {
+        let calls = worker.work().into_iter().filter(|(method, _)| method == "SealPreCommit1").count();
+        (calls == 2).then_some(())
+    });
+    // The first was acknowledged before the second was called, though its result was not taken.
+    assert!(!returned(&worker, "ReturnSealPreCommit1").is_empty(), "{}", manager.said());
+    none(worker.complaints());
+}
+
+#[test]
 fn a_lotus_worker_returns_to_a_restarted_manager() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
