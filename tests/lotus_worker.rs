@@ -244,9 +244,9 @@ fn an_abort_detaches_what_a_lotus_worker_does_and_frees_it_when_that_has_returne
     status("PreCommit1");
 
     worker.let_go();
-    worker.trace().wait("the second PreCommit1", EVENT_MAX, |_| {
-        let calls = worker.work().into_iter().filter(|(method, _)| method == "SealPreCommit1").count();
-        (calls == 2).then_some(())
+    worker.trace().wait("the second PreCommit1", EVENT_MAX, |seen| {
+        let is = |one: &&Seen| matches!(one, Seen::Call { method, .. } if method == "SealPreCommit1");
+        (seen.iter().filter(is).count() == 2).then_some(())
     });
     // The first was acknowledged before the second was called, though its result was not taken.
     assert!(!returned(&worker, "ReturnSealPreCommit1").is_empty(), "{}", manager.said());
