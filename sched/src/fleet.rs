@@ -122,7 +122,7 @@ impl Sched {
         kind: FileType,
         paths: &[StorageId],
     ) -> Result<(), Refusal> {
-        if let Some(sector) = self.sectors.find(sector) {
+        if let Some(sector) = self.sectors.find(&self.tasks, sector) {
             let paths = self.intern_all(paths)?;
             self.set_files(sector, kind, &paths);
         }

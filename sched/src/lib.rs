@@ -89,6 +89,9 @@ pub struct Sched {
     offered: BTreeSet<worker::Offered>,
     paths: space::Paths,
     timers: timers::Timers,
+    /// Why a task's last attempt could not start, cut to [`task::Task::REASON_MAX`] characters. Beside the tasks, of which
+    /// few ever have one.
+    start_failures: BTreeMap<TaskId, Box<str>>,
     /// Who holds which worker.
     reservations: BTreeMap<TaskId, usize>,
     /// Tasks that hold a reservation and for which something may have changed since they were last looked at.
@@ -169,6 +172,7 @@ impl Sched {
             offered: BTreeSet::new(),
             paths: space::Paths::default(),
             timers: timers::Timers::default(),
+            start_failures: BTreeMap::new(),
             reservations: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             rechecks: BTreeSet::new(),

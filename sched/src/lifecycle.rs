@@ -39,9 +39,9 @@ impl Sched {
         let held: Vec<_> = files
             .map(|file| Ok((file.kind, self.intern_all(&file.held_by)?)))
             .collect::<Result<_, Refusal>>()?;
-        let sector = self.sectors.place(request.sector.id);
-        for (kind, paths) in &held {
-            self.set_files(sector, *kind, paths);
+        let known = self.sectors.find(&self.tasks, request.sector.id);
+        if let Some(sector) = known {
+            held.iter().for_each(|(kind, paths)| self.set_files(sector, *kind, paths));
         }
         let held_by =
             |kind: FileType| held.iter().rfind(|(other, _)| *other == kind).map(|(_, paths)| paths.clone());
@@ -72,7 +72,7 @@ impl Sched {
         let task = Task {
             id,
             sector: request.sector,
-            sector_at: sector,
+            sector_at: known.unwrap_or(SectorIdx::NOT_YET),
             previous: None,
             next: None,
             kind: request.task,
@@ -87,11 +87,13 @@ impl Sched {
             class,
             group,
             state: State::Idle,
-            timer: None,
-            start_failure: None,
+            timer: Millis::ZERO,
         };
         let at = self.tasks.add(task);
-        self.tasks.link(at, &mut self.sectors[sector]);
+        match known {
+            Some(sector) => self.tasks.link(at, &mut self.sectors[sector]),
+            None => self.tasks[at].sector_at = self.sectors.add(request.sector.id, at),
+        }
         let task = &mut self.tasks[at];
         task.is_due = task.due_at <= self.now;
         self.retime(at);
@@ -180,7 +182,7 @@ impl Sched {
             self.leave(at, End::Cancelled);
         } else {
             let reason: String = reason.chars().take(Task::REASON_MAX).collect();
-            self.tasks[at].start_failure = Some(reason.into());
+            self.start_failures.insert(attempt.task, reason.into());
             self.requeue(at, not_before);
         }
         self.drop_if_gone(unbound.worker);
@@ -440,14 +442,13 @@ impl Sched {
 
     /// Forgets an idle task and says so.
     fn leave(&mut self, at: TaskIdx, end: End) {
-        let Task { id, class, sector_at, .. } = self.tasks[at];
+        let Task { id, class, sector, sector_at, .. } = self.tasks[at];
         self.unreserve(id);
         self.timers.set(&mut self.tasks, at, None);
+        self.start_failures.remove(&id);
         self.queue.leave(class);
-        let sector = &mut self.sectors[sector_at];
-        self.tasks.unlink(at, sector);
-        if sector.first.is_none() {
-            self.sectors.remove(sector_at);
+        if !self.tasks.unlink(at, &mut self.sectors[sector_at]) {
+            self.sectors.remove(sector.id, sector_at);
         }
         self.tasks.remove(at);
         self.actions.push_back(Action::Left { task: id, end });

@@ -128,9 +128,12 @@ impl Sched {
     }
 
     /// Slots of the live workers that reach any of the files.
-    pub(crate) fn holders(&self, existing: &ClassExisting) -> BTreeSet<usize> {
+    pub(crate) fn holders(&self, existing: &ClassExisting) -> Vec<usize> {
         let paths = existing.files.iter().flat_map(|file| &file.held_by);
-        paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect()
+        let mut all: Vec<_> = paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// How such a task would get its files on this worker.

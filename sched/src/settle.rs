@@ -89,7 +89,7 @@ impl Sched {
     /// Sets the task's timer to what its state asks for.
     pub(crate) fn retime(&mut self, at: TaskIdx) {
         let wanted = self.tasks[at].next_timer();
-        if self.tasks[at].timer != wanted {
+        if self.tasks[at].timer != wanted.unwrap_or_default() {
             self.timers.set(&mut self.tasks, at, wanted);
         }
     }

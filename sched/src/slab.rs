@@ -76,36 +76,41 @@ impl Tasks {
         all
     }
 
-    /// Makes the task one of its sector's.
+    /// Makes the task one of a sector's that has others.
     pub(crate) fn link(&mut self, at: TaskIdx, sector: &mut Sector) {
-        let next = sector.first.replace(at);
-        (self[at].previous, self[at].next) = (None, next);
-        if let Some(next) = next {
-            self[next].previous = Some(at);
-        }
+        let next = std::mem::replace(&mut sector.first, at);
+        (self[at].previous, self[at].next) = (None, Some(next));
+        self[next].previous = Some(at);
     }
 
-    /// Ends that.
-    pub(crate) fn unlink(&mut self, at: TaskIdx, sector: &mut Sector) {
+    /// Ends that. Returns whether others are left.
+    pub(crate) fn unlink(&mut self, at: TaskIdx, sector: &mut Sector) -> bool {
         let (previous, next) = (self[at].previous, self[at].next);
-        match previous {
-            Some(previous) => self[previous].next = next,
-            None => sector.first = next,
+        match (previous, next) {
+            (Some(previous), _) => self[previous].next = next,
+            (None, Some(next)) => sector.first = next,
+            (None, None) => return false,
         }
         if let Some(next) = next {
             self[next].previous = previous;
         }
+        true
     }
 
     /// The tasks of a sector, in no order that means anything.
     pub(crate) fn of(&self, sector: &Sector) -> impl Iterator<Item = (TaskIdx, &Task)> + '_ {
-        let mut next = sector.first;
+        let mut next = Some(sector.first);
         std::iter::from_fn(move || {
             let at = next?;
             next = self[at].next;
             Some((at, &self[at]))
         })
     }
+}
+
+impl SectorIdx {
+    /// Of a task whose sector is not here yet; replaced before anything looks at it.
+    pub(crate) const NOT_YET: Self = Self(NonZeroU32::MAX);
 }
 
 impl ops::Index<TaskIdx> for Tasks {
@@ -131,22 +136,21 @@ impl ops::Index<&TaskId> for Tasks {
 }
 
 impl Sectors {
-    pub(crate) fn find(&self, id: SectorId) -> Option<SectorIdx> {
-        self.index.find(hash_of(id), |at| self.slab.get(at).id == id).map(SectorIdx)
+    pub(crate) fn find(&self, tasks: &Tasks, id: SectorId) -> Option<SectorIdx> {
+        let is = |at| tasks[self.slab.get(at).first].sector.id == id;
+        self.index.find(hash_of(id), is).map(SectorIdx)
     }
 
-    /// The sector's place; a new one where it has none.
-    pub(crate) fn place(&mut self, id: SectorId) -> SectorIdx {
-        self.find(id).unwrap_or_else(|| {
-            let at = self.slab.add(Sector::new(id));
-            self.index.insert(hash_of(id), at);
-            SectorIdx(at)
-        })
+    /// Adds a sector that is not here, with its first task.
+    pub(crate) fn add(&mut self, id: SectorId, first: TaskIdx) -> SectorIdx {
+        let at = self.slab.add(Sector::new(first));
+        self.index.insert(hash_of(id), at);
+        SectorIdx(at)
     }
 
-    pub(crate) fn remove(&mut self, at: SectorIdx) {
-        let sector = self.slab.remove(at.0);
-        self.index.remove(hash_of(sector.id), at.0);
+    pub(crate) fn remove(&mut self, id: SectorId, at: SectorIdx) {
+        self.slab.remove(at.0);
+        self.index.remove(hash_of(id), at.0);
     }
 }
 

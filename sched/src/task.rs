@@ -1,6 +1,6 @@
 //! One task and the one place it is in; one sector with its files and locks.
 
-use sealtasks::{AttemptId, FileTypes, SectorId, SectorRef, TaskId, TaskType};
+use sealtasks::{AttemptId, FileTypes, SectorRef, TaskId, TaskType};
 
 use crate::ledger::Charge;
 use crate::locks::{LockHold, LockTable};
@@ -32,10 +32,8 @@ pub(crate) struct Task {
     pub(crate) class: ClassIdx,
     pub(crate) group: GroupIdx,
     pub(crate) state: State,
-    /// The instant for which a timer is set.
-    pub(crate) timer: Option<Millis>,
-    /// Why the last attempt could not start, cut to [`Task::REASON_MAX`] characters.
-    pub(crate) start_failure: Option<Box<str>>,
+    /// The instant for which a timer is set; zero: none.
+    pub(crate) timer: Millis,
 }
 
 /// Where a task is.
@@ -123,19 +121,18 @@ impl Task {
     }
 }
 
-/// A sector that has tasks here. Where its files lie is in its tasks' classes.
+/// A sector that has tasks here. Which one it is stands in its tasks, and where its files lie in their classes.
 #[derive(Debug)]
 pub(crate) struct Sector {
-    pub(crate) id: SectorId,
     /// The first of its tasks; the others follow from one to the next.
-    pub(crate) first: Option<TaskIdx>,
+    pub(crate) first: TaskIdx,
     /// Only while any are held: most sectors wait with one task and no locks.
     locks: Option<Box<LockTable>>,
 }
 
 impl Sector {
-    pub(crate) fn new(id: SectorId) -> Self {
-        Self { id, first: None, locks: None }
+    pub(crate) fn new(first: TaskIdx) -> Self {
+        Self { first, locks: None }
     }
 
     /// The types that stand in the way; empty: the locks can be taken now.

@@ -20,11 +20,11 @@ impl Timers {
     /// Fewer dead ones than this are left alone.
     const DEAD_MOST: usize = 4096;
 
-    /// Sets the task's timer instead of the one that it has.
+    /// Sets the task's timer instead of the one that it has. None is set at the beginning of time, where nobody waits.
     pub(crate) fn set(&mut self, tasks: &mut Tasks, at: TaskIdx, wanted: Option<Millis>) {
         let task = &mut tasks[at];
-        let (id, before) = (task.id, std::mem::replace(&mut task.timer, wanted));
-        self.dead += usize::from(before.is_some());
+        let (id, before) = (task.id, std::mem::replace(&mut task.timer, wanted.unwrap_or_default()));
+        self.dead += usize::from(before > Millis::ZERO);
         // One that was given up for dead may be wanted again.
         let is_new = wanted.is_some_and(|wanted| self.all.insert((wanted, id)));
         self.dead -= usize::from(wanted.is_some() && !is_new);
@@ -51,11 +51,11 @@ impl Timers {
         if let Some((_, id)) = self.first(tasks) {
             self.all.pop_first();
             let at = tasks.at(id);
-            tasks[at].timer = None;
+            tasks[at].timer = Millis::ZERO;
         }
     }
 }
 
 fn is_wanted(tasks: &Tasks, (at, id): &(Millis, TaskId)) -> bool {
-    tasks.get(id).is_some_and(|task| task.timer == Some(*at))
+    tasks.get(id).is_some_and(|task| task.timer == *at)
 }

@@ -198,7 +198,7 @@ impl Sched {
             }
             State::Delayed(until) => Whereabouts::Delayed {
                 until: *until,
-                reason: task.start_failure.as_deref().map(str::to_owned),
+                reason: self.start_failures.get(&task.id).map(|reason| reason.to_string()),
             },
             State::Reserved(slot) => {
                 let worker = self.workers.get(*slot);

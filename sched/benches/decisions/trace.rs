@@ -103,6 +103,16 @@ impl<S: Scheduler> Cluster<S> {
         cluster
     }
 
+    /// Makes room in this cluster's own books, so that they take no more memory when tasks come.
+    pub fn make_room(&mut self, tasks: usize) {
+        let kind = self.any_kind();
+        let (waits, kinds) = (self.waits.len(), self.kinds.len());
+        self.waits.resize(waits + tasks, true);
+        self.kinds.resize(kinds + tasks, kind);
+        self.waits.truncate(waits);
+        self.kinds.truncate(kinds);
+    }
+
     /// Submits tasks of all kinds until so many wait.
     pub fn fill(&mut self, tasks: u64) {
         while self.waiting < tasks {
