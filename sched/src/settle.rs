@@ -26,6 +26,8 @@ impl Sched {
         loop {
             self.refresh_dirty();
             self.reserve_for_due();
+            // What was reserved just now may be in the way of what fitted a moment ago.
+            self.refresh_dirty();
             if self.start_one_reserved() {
                 continue;
             }

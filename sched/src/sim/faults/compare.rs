@@ -24,7 +24,7 @@ impl Oracle {
             .or_else(|| snapshot.workers.iter().find_map(|worker| self.worker_differs(worker)))
             .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path, &snapshot)))
             .or_else(|| self.reservations_differ(&snapshot))
-            .or_else(|| self.promise_broken(&snapshot))
+            .or_else(|| self.promise_broken(scheduler, &snapshot))
             .or_else(|| self.idle_beside_work(scheduler, &snapshot))
             .or_else(|| self.unexplained(scheduler, &snapshot));
         if let Some((rule, detail)) = found {
@@ -172,7 +172,7 @@ impl Oracle {
 
     /// What a reservation promises: who waits for nothing has started; a promised start is not put off; nothing that
     /// holds threads or devices is let past once its time has come.
-    fn promise_broken(&mut self, snapshot: &Snapshot) -> Option<(&'static str, String)> {
+    fn promise_broken(&mut self, scheduler: &Sched, snapshot: &Snapshot) -> Option<(&'static str, String)> {
         let broken = |detail: String| Some(("promise", detail));
         let (seen_at, seen) =
             std::mem::replace(&mut self.promises, (snapshot.now, snapshot.reservations.clone()));
@@ -183,7 +183,8 @@ impl Oracle {
         for kept in &snapshot.reservations {
             let waits = snapshot.waiting.iter().any(|queued| queued.task == kept.task);
             if waits && kept.waits_for.is_empty() && snapshot.now > kept.start_by {
-                return broken(format!("it waits for nothing and has not started: {kept:?}"));
+                let why = scheduler.why(kept.task).map(|why| why.to_string()).unwrap_or_default();
+                return broken(format!("it waits for nothing and has not started: {kept:?}; {why}"));
             }
             if let Some(gone) = kept.waits_for.iter().find(|attempt| self.model.bound(**attempt).is_none()) {
                 return broken(format!("it waits for {gone}, which is not bound: {kept:?}"));
