@@ -25,9 +25,12 @@ impl Sched {
     fn start_all(&mut self) {
         loop {
             self.refresh_dirty();
+            let reserved = self.reservations.len();
             self.reserve_for_due();
             // What was reserved just now may be in the way of what fitted a moment ago.
-            self.refresh_dirty();
+            if self.reservations.len() > reserved {
+                continue;
+            }
             if self.start_one_reserved() {
                 continue;
             }
