@@ -3,8 +3,8 @@
 //! A worker stages at most as many tasks as run there, of each type and size, and no more than would fit on it together.
 //! Only a task that has bytes to move is staged, and only where it would not rather wait for a worker that holds its files.
 //! A staged task is called off when another worker could start it now and its own cannot, unless that one is at work and
-//! offers more types, or its own only keeps starts apart for less time than fetching it anew would take. It is called off,
-//! too, where it can no longer start at all.
+//! offers more types and the wait is no long one, or its own only keeps starts apart for less time than fetching it anew
+//! would take. It is called off, too, where it can no longer start at all.
 
 use std::collections::BTreeSet;
 
@@ -19,6 +19,11 @@ use crate::{Action, Sched};
 
 /// Of each type and size, so many classes are looked at for one free staging place: the first are the next to run.
 const PROBES_MAX: usize = 16;
+
+/// A staged task is left alone by busy workers of more trades, which have other things to do, unless it is expected to
+/// wait for its slot this many times as long as its inputs take to move. They would only travel there and back: PreCommit2
+/// has some minutes of both. A PreCommit1 has seconds of moving and may have hours of waiting.
+const WORTH_STAYING: u64 = 8;
 
 impl Sched {
     pub(crate) fn may_stage(&self, worker: &Worker) -> bool {
@@ -204,12 +209,24 @@ impl Sched {
         if self.starts_apart_before(task, (other, &draft)) {
             return None;
         }
-        // One of more trades that is at work has other things to do; the inputs would only travel back and forth.
-        let is_pulled = self.breadth(other) <= self.breadth(binding.worker);
-        if !is_pulled && self.workers.get(other).running.tasks() > 0 {
+        let is_pulled = self.breadth(other) <= self.breadth(binding.worker)
+            || self.workers.get(other).running.tasks() == 0
+            || self.waits_long(id, binding.worker);
+        if !is_pulled {
             return None;
         }
         self.kept_by(other).is_none().then_some(other)
+    }
+
+    /// Whether a staged task is expected to wait for its slot so long that having moved its inputs does not count.
+    fn waits_long(&self, id: TaskId, slot: usize) -> bool {
+        let task = &self.tasks[&id];
+        let inputs = self.queue.class(task.class).key.existing.iter().flat_map(|existing| &existing.files);
+        let bytes = inputs.fold(0_u64, |sum, file| sum.saturating_add(file.bytes));
+        let ask = self.queue.groups[task.group].asks[slot];
+        let opening = ask.and_then(|ask| self.opening(slot, &ask));
+        let moving = self.moving_time(slot, bytes).get().saturating_mul(WORTH_STAYING);
+        opening.is_none_or(|opening| opening.at.since(self.now).get() > moving)
     }
 
     /// Whether a task that has its files waits on its own worker only to be kept apart from the last start there, and that

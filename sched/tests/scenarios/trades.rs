@@ -1,11 +1,11 @@
 //! Workers of one trade beside workers of all trades: fetching ahead keeps the first busy, and the others free.
 
-use sched::{Action, Event, ExistingRule, Request, WorkerProfile};
+use sched::{Action, Event, ExistingRule, KindDuration, Millis, Request, WorkerProfile};
 use sealtasks::FileType::{Cache, Unsealed};
 use sealtasks::PathType::Sealing;
 use sealtasks::TaskType::{self, Commit2, PreCommit1, PreCommit2};
 
-use crate::world::{GIB, World, decent, existing, key, path_facts, request, storage};
+use crate::world::{GIB, HOUR, World, decent, existing, key, path_facts, proof, request, storage};
 
 const ALL: [TaskType; 3] = [PreCommit1, PreCommit2, Commit2];
 
@@ -97,4 +97,36 @@ fn no_more_of_a_type_are_staged_than_run() {
         [world.submit(pc2(1, "all")), world.submit(pc1(2)), world.submit(pc1(3)), world.submit(pc1(4))];
     assert_eq!(world.bound_of(&tasks), [true, true, true, false]);
     assert_eq!(world.log.iter().filter(|action| matches!(action, Action::Stage(_))).count(), 1);
+}
+
+/// Its file moves in seconds, and the worker that fetched it is busy for hours.
+#[test]
+fn a_long_wait_is_not_sat_out_for_a_short_move() {
+    let mut world = World::new();
+    let pc1 = |number| {
+        let mut request = request(PreCommit1, number);
+        request.needs = existing(ExistingRule::Fetch(Sealing), &[(Unsealed, 32 * GIB, &["all"])]);
+        request
+    };
+    // Room for two PreCommit1 and for one.
+    for (number, path, tasks, room) in [(1, "all", &ALL[..], 128), (2, "own", &[PreCommit1][..], 64)] {
+        let facts = path_facts(path, 5000 * GIB);
+        let paths = vec![facts.id.clone()];
+        world.send(Event::PathSeen { path: facts });
+        let takes = KindDuration { task: PreCommit1, proof: proof(), millis: Millis::new(4 * HOUR) };
+        let profile =
+            WorkerProfile { paths, mem_physical: room * GIB, durations: vec![takes], ..decent(tasks) };
+        world.worker(number, profile);
+    }
+    let running: Vec<_> = (1..=3).map(|number| world.submit(pc1(number))).collect();
+    assert_eq!(running.iter().filter(|task| world.on(**task) == Some(key(1))).count(), 2);
+    let staged = world.submit(pc1(4));
+    assert_eq!(world.on(staged), Some(key(2)));
+    world.now = Millis::new(HOUR);
+    let done = running.iter().find(|task| world.on(**task) == Some(key(1))).copied();
+    world.finish(done.expect("two run there"));
+    assert!(
+        world.log.iter().any(|action| matches!(action, Action::Unstage { worker, .. } if *worker == key(2))),
+        "worker 1 is at work, and could start it now all the same"
+    );
 }
