@@ -195,6 +195,8 @@ impl Sched {
     /// Takes in one event that happened at `now`, and decides what follows. An earlier `now` than the last one counts as
     /// the last one. An event that makes no sense changes nothing and yields [`Action::Refused`].
     pub fn handle(&mut self, now: Millis, event: Event) {
+        // What a worker says about an attempt that it has changes nothing that is decided, unless time has passed.
+        let is_news = now > self.now || !matches!(event, Event::Started { .. });
         self.now = self.now.max(now);
         if !event.is_frequent() {
             self.doubt_reservations();
@@ -227,7 +229,9 @@ impl Sched {
         if let Err(refusal) = handled {
             self.actions.push_back(Action::Refused { refusal });
         }
-        self.settle();
+        if is_news {
+            self.settle();
+        }
     }
 
     /// The next thing to do, in the order decided.

@@ -14,6 +14,8 @@ pub(crate) struct Timers {
     all: BTreeSet<(Millis, TaskId)>,
     /// How many are no longer wanted.
     dead: usize,
+    /// The first one that is wanted; `None`: to be looked up.
+    front: Option<(Millis, TaskId)>,
 }
 
 impl Timers {
@@ -25,6 +27,12 @@ impl Timers {
         let task = &mut tasks[at];
         let (id, before) = (task.id, std::mem::replace(&mut task.timer, wanted.unwrap_or_default()));
         self.dead += usize::from(before > Millis::ZERO);
+        if self.front == Some((before, id)) {
+            self.front = None;
+        }
+        if let (Some(front), Some(wanted)) = (&mut self.front, wanted) {
+            *front = (*front).min((wanted, id));
+        }
         // One that was given up for dead may be wanted again.
         let is_new = wanted.is_some_and(|wanted| self.all.insert((wanted, id)));
         self.dead -= usize::from(wanted.is_some() && !is_new);
@@ -36,20 +44,23 @@ impl Timers {
 
     /// The first one.
     pub(crate) fn first(&mut self, tasks: &Tasks) -> Option<(Millis, TaskId)> {
-        while let Some(first) = self.all.first().copied() {
+        while self.front.is_none() {
+            let first = self.all.first().copied()?;
             if is_wanted(tasks, &first) {
-                return Some(first);
+                self.front = Some(first);
+            } else {
+                self.all.pop_first();
+                self.dead -= 1;
             }
-            self.all.pop_first();
-            self.dead -= 1;
         }
-        None
+        self.front
     }
 
     /// Takes the first one away.
     pub(crate) fn pop(&mut self, tasks: &mut Tasks) {
         if let Some((_, id)) = self.first(tasks) {
             self.all.pop_first();
+            self.front = None;
             let at = tasks.at(id);
             tasks[at].timer = Millis::ZERO;
         }
