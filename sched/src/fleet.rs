@@ -225,7 +225,7 @@ impl Sched {
 
     fn renew_ask(&mut self, slot: usize, kind: SealTaskType, group: GroupIdx) {
         let worker = self.workers.get(slot);
-        let ask = worker.offers(kind.task).then(|| worker.ask(kind, &self.options.resources));
+        let ask = worker.offers(kind.task).then(|| worker.ask_with_headroom(kind, &self.options.resources));
         let state = &mut self.queue.groups[group];
         if state.asks.len() <= slot {
             state.asks.resize(slot + 1, None);

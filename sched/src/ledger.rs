@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use sealtasks::{Resources, SealTaskType, TaskType};
 
 use crate::devices::{self, GPU_WHOLE};
+use crate::headroom::Headroom;
 use crate::shortage::told;
 use crate::{GpuShare, Shortage, WorkerProfile};
 
@@ -18,16 +19,28 @@ pub(crate) struct Tally {
     mem_min: u128,
     mem_max: u128,
     base: u128,
+    /// What of these sums belongs to tasks that hold neither threads nor devices, base memory included.
+    light: Light,
     threads: u128,
     gpus: Vec<u64>,
     kinds: BTreeMap<SealTaskType, KindUse>,
     tasks: usize,
 }
 
+/// Memory of tasks that hold neither threads nor devices, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Light {
+    /// RAM.
+    pub(crate) min: u128,
+    /// RAM and swap.
+    pub(crate) max: u128,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct KindUse {
     tasks: u64,
     base: u64,
+    is_light: bool,
 }
 
 /// What one task holds. Consumed when it is released.
@@ -39,6 +52,7 @@ pub(crate) struct Charge {
     mem_max: u64,
     threads: u64,
     gpus: Vec<GpuShare>,
+    is_light: bool,
 }
 
 impl Charge {
@@ -52,7 +66,7 @@ impl Charge {
 
     /// Whether it holds neither threads nor devices.
     pub(crate) fn is_light(&self) -> bool {
-        self.threads == 0 && self.gpus.is_empty()
+        self.is_light
     }
 }
 
@@ -67,6 +81,7 @@ pub(crate) struct Ask {
     gpu: u64,
     tasks_max: Option<u64>,
     type_max: Option<u64>,
+    headroom: Headroom,
 }
 
 impl Ask {
@@ -92,7 +107,45 @@ impl Ask {
             gpu,
             tasks_max: (resources.max_concurrent > 0).then_some(resources.max_concurrent),
             type_max: type_max.map(u64::from),
+            headroom: Headroom::default(),
         }
+    }
+
+    /// The same task, which leaves so much free beside others.
+    pub(crate) fn leaving(self, headroom: Headroom) -> Self {
+        Self { headroom, ..self }
+    }
+
+    /// The RAM, and the RAM and swap, that one such task takes with its type's base memory.
+    pub(crate) fn memory_alone(&self) -> (u64, u64) {
+        (self.mem_min.saturating_add(self.base), self.mem_max.saturating_add(self.base))
+    }
+
+    /// How many such tasks fit in the memory of a machine that does nothing else and leaves this much free.
+    pub(crate) fn most_in_memory(&self, capacity: &Capacity, headroom: Headroom) -> u64 {
+        let fit = |total: u128, left: u64, each: u64| {
+            let free = total.saturating_sub(left.into()).saturating_sub(self.base.into());
+            free.checked_div(each.into()).map_or(u64::MAX, told)
+        };
+        let in_ram = fit(capacity.mem_physical.into(), headroom.min, self.mem_min);
+        in_ram.min(fit(capacity.with_swap(), headroom.max, self.mem_max))
+    }
+
+    /// How many such tasks fit on the devices of a machine that does nothing else.
+    pub(crate) fn most_on_gpus(&self, capacity: &Capacity) -> u64 {
+        if self.gpu == 0 || capacity.gpus == 0 {
+            return u64::MAX;
+        }
+        match GPU_WHOLE / self.gpu {
+            // Parts of whole devices.
+            0 => capacity.gpus as u64 / self.gpu.div_ceil(GPU_WHOLE),
+            on_each => on_each.saturating_mul(capacity.gpus as u64),
+        }
+    }
+
+    /// CPU threads.
+    pub(crate) fn threads(&self) -> u64 {
+        self.threads
     }
 
     /// The task's type and size.
@@ -187,6 +240,8 @@ pub(crate) struct Held<'a> {
     pub(crate) gpus: &'a [u64],
     /// The base memory that one more such task would add.
     pub(crate) base: u128,
+    /// What of the memory belongs to tasks that hold neither threads nor devices.
+    pub(crate) light: Light,
 }
 
 type Check<'h> = fn(&Held<'h>, &Ask, &Capacity) -> Option<Shortage>;
@@ -214,7 +269,13 @@ impl<'h> Held<'h> {
         let needs = u128::from(ask.mem_min) + self.base;
         let total = u128::from(capacity.mem_physical);
         let free = total.saturating_sub(self.memory_min);
-        (needs > free).then(|| Shortage::Memory { needs: told(needs), free: told(free), total: told(total) })
+        let kept = self.kept(ask.headroom.min, self.light.min);
+        (needs > 0 && needs + kept > free).then(|| Shortage::Memory {
+            needs: told(needs),
+            free: told(free),
+            kept: told(kept),
+            total: told(total),
+        })
     }
 
     /// Lotus's subtraction wraps when a machine reports more memory used than it has, and the check then passes. Here
@@ -223,11 +284,20 @@ impl<'h> Held<'h> {
         let needs = u128::from(ask.mem_max) + self.base;
         let total = capacity.with_swap();
         let free = total.saturating_sub(self.memory_max.max(capacity.used()));
-        (needs > free).then(|| Shortage::MemoryAndSwap {
+        let kept = self.kept(ask.headroom.max, self.light.max);
+        (needs > 0 && needs + kept > free).then(|| Shortage::MemoryAndSwap {
             needs: told(needs),
             free: told(free),
+            kept: told(kept),
             total: told(total),
         })
+    }
+
+    /// What of its headroom one more task has to leave free: nothing while nothing long runs, and nothing for small tasks
+    /// that run.
+    fn kept(&self, headroom: u64, light: u128) -> u128 {
+        let runs_long = self.threads > 0 || self.gpus.iter().any(|used| *used > 0);
+        if runs_long { u128::from(headroom).saturating_sub(light) } else { 0 }
     }
 
     fn short_of_threads(&self, ask: &Ask, capacity: &Capacity) -> Option<Shortage> {
@@ -257,6 +327,27 @@ impl<'h> Held<'h> {
     }
 }
 
+impl Light {
+    fn add(&mut self, min: u64, max: u64) {
+        self.min += u128::from(min);
+        self.max += u128::from(max);
+    }
+
+    fn take(&mut self, min: u64, max: u64) {
+        (self.min, self.max) = (less(self.min, min), less(self.max, max));
+    }
+
+    /// What two hold together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { min: self.min + other.min, max: self.max + other.max }
+    }
+}
+
+/// What is left of a sum when one of its parts goes.
+fn less(sum: u128, part: u64) -> u128 {
+    sum.checked_sub(part.into()).expect("a charge is released where it was made")
+}
+
 impl Tally {
     /// Everything that one more such task is short of, in Lotus's order; empty: it fits.
     pub(crate) fn shortages<'a>(
@@ -276,6 +367,7 @@ impl Tally {
             threads: self.threads,
             gpus: &self.gpus,
             base: self.base_needed(ask),
+            light: self.light,
         }
     }
 
@@ -303,13 +395,21 @@ impl Tally {
         self.mem_max += u128::from(ask.mem_max);
         self.threads += u128::from(ask.threads);
         self.tasks += 1;
-        let base = &mut self.base;
+        let is_light = ask.is_light();
+        let (base, light) = (&mut self.base, &mut self.light);
         let kind = self.kinds.entry(ask.kind).or_insert_with(|| {
             *base += u128::from(ask.base);
-            KindUse { tasks: 0, base: ask.base }
+            if is_light {
+                light.add(ask.base, ask.base);
+            }
+            KindUse { tasks: 0, base: ask.base, is_light }
         });
         kind.tasks += 1;
-        Charge { kind: ask.kind, mem_min: ask.mem_min, mem_max: ask.mem_max, threads: ask.threads, gpus }
+        if is_light {
+            light.add(ask.mem_min, ask.mem_max);
+        }
+        let (mem_min, mem_max) = (ask.mem_min, ask.mem_max);
+        Charge { kind: ask.kind, mem_min, mem_max, threads: ask.threads, gpus, is_light }
     }
 
     /// Gives back what one task held.
@@ -327,17 +427,20 @@ impl Tally {
     pub(crate) fn discount(&mut self, charge: &Charge) {
         let kind = self.kinds.get_mut(&charge.kind).expect("a charge is released where it was made");
         kind.tasks -= 1;
+        if charge.is_light {
+            self.light.take(charge.mem_min, charge.mem_max);
+        }
         if kind.tasks == 0 {
             self.base -= u128::from(kind.base);
+            if kind.is_light {
+                self.light.take(kind.base, kind.base);
+            }
             self.kinds.remove(&charge.kind);
         }
         for share in &charge.gpus {
             let used = &mut self.gpus[share.device];
             *used = used.checked_sub(share.thousandths).expect("a charge is released where it was made");
         }
-        let less = |sum: u128, part: u64| {
-            sum.checked_sub(part.into()).expect("a charge is released where it was made")
-        };
         self.mem_min = less(self.mem_min, charge.mem_min);
         self.mem_max = less(self.mem_max, charge.mem_max);
         self.threads = less(self.threads, charge.threads);
@@ -347,6 +450,11 @@ impl Tally {
     /// How many tasks are charged.
     pub(crate) fn tasks(&self) -> usize {
         self.tasks
+    }
+
+    /// What of the memory belongs to tasks that hold neither threads nor devices.
+    pub(crate) fn light(&self) -> Light {
+        self.light
     }
 
     /// RAM in bytes, base memory included.

@@ -19,6 +19,7 @@ mod fit;
 mod fleet;
 mod forecast;
 mod groups;
+mod headroom;
 mod index;
 mod keeping;
 mod ledger;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::TaskType;
 
-use crate::ledger::{Ask, Capacity, Charge, Held, Tally};
+use crate::ledger::{Ask, Capacity, Charge, Held, Light, Tally};
 use crate::worker::Worker;
 use crate::{GpuShare, GroupCap, Millis, Refusal, Sched, Shortage};
 
@@ -35,6 +35,8 @@ pub(crate) struct Machine {
 pub(crate) struct Load {
     pub(crate) memory_min: u128,
     pub(crate) memory_max: u128,
+    /// What of the memory belongs to tasks that hold neither threads nor devices.
+    light: Light,
     pub(crate) threads: u128,
     /// Thousandths per device of the machine.
     pub(crate) gpus: Vec<u64>,
@@ -44,6 +46,7 @@ impl Load {
     pub(crate) fn add(&mut self, tally: &Tally, worker: &Worker) {
         self.memory_min += tally.memory_min();
         self.memory_max += tally.memory_max();
+        self.light = self.light.and(tally.light());
         self.threads += tally.threads();
         for (device, used) in worker.devices.iter().zip(tally.gpus()) {
             if self.gpus.len() <= *device {
@@ -84,6 +87,7 @@ impl Machine {
             threads: load.threads,
             gpus: &gpus,
             base,
+            light: load.light,
         };
         let capacity = Capacity { gpus: worker.capacity.gpus, ignore: worker.capacity.ignore, ..*capacity };
         held.shortages(ask, &capacity).collect()

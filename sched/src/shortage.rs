@@ -23,6 +23,9 @@ pub enum Shortage {
         needs: u64,
         /// Not promised to running tasks.
         free: u64,
+        /// What of `free` has to stay so, that small tasks never wait for long ones.
+        #[serde(default)]
+        kept: u64,
         /// All of it.
         total: u64,
     },
@@ -32,6 +35,9 @@ pub enum Shortage {
         needs: u64,
         /// Neither promised to running tasks nor in use.
         free: u64,
+        /// What of `free` has to stay so, that small tasks never wait for long ones.
+        #[serde(default)]
+        kept: u64,
         /// All of it.
         total: u64,
     },
@@ -73,23 +79,9 @@ impl fmt::Display for Shortage {
             Self::Concurrency { running, most } => {
                 write!(f, "runs {running} of this type, at most {most} may")
             }
-            Self::Memory { needs, free, total } => {
-                write!(
-                    f,
-                    "needs {} of memory, {} free of {}",
-                    Bytes((*needs).into()),
-                    Bytes((*free).into()),
-                    Bytes((*total).into())
-                )
-            }
-            Self::MemoryAndSwap { needs, free, total } => {
-                write!(
-                    f,
-                    "needs {} of memory and swap, {} free of {}",
-                    Bytes((*needs).into()),
-                    Bytes((*free).into()),
-                    Bytes((*total).into())
-                )
+            Self::Memory { needs, free, kept, total } => memory(f, "memory", [*needs, *free, *kept, *total]),
+            Self::MemoryAndSwap { needs, free, kept, total } => {
+                memory(f, "memory and swap", [*needs, *free, *kept, *total])
             }
             Self::Threads { needs, free, total } => {
                 write!(f, "needs {needs} CPU threads, {free} free of {total}")
@@ -99,6 +91,12 @@ impl fmt::Display for Shortage {
             }
         }
     }
+}
+
+fn memory(f: &mut fmt::Formatter<'_>, what: &str, bytes: [u64; 4]) -> fmt::Result {
+    let [needs, free, kept, total] = bytes.map(|bytes| Bytes(bytes.into()));
+    write!(f, "needs {needs} of {what}, {free} free of {total}")?;
+    if kept.0 > 0 { write!(f, ", {kept} of it kept for small tasks") } else { Ok(()) }
 }
 
 /// Bytes in the largest binary unit, with one decimal where it is not whole.

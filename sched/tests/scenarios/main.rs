@@ -3,6 +3,7 @@
 mod checks;
 mod deadline;
 mod files;
+mod headroom;
 mod life;
 mod lotus;
 mod lotus_rest;

@@ -198,14 +198,16 @@ impl Model {
     }
 
     /// Whether this waiting task could certainly start on this worker, reservations apart. "Certainly": one path of the
-    /// worker takes all of its files, so that no way of choosing paths can fail.
+    /// worker takes all of its files, so that no way of choosing paths can fail; and the most that long tasks may have to
+    /// leave free for small ones is free too.
     pub(super) fn could_start(&self, task: &Task, key: WorkerKey, table: &ResourceTable) -> bool {
         let worker = &self.workers[&key];
         let kind = task.kind();
         let row = worker.row(table, kind);
+        let small = worker.largest_small(table, kind);
         let charge = Charge {
-            min: row.min_memory,
-            max: row.max_memory,
+            min: row.min_memory.saturating_add(small.0),
+            max: row.max_memory.saturating_add(small.1),
             threads: worker.threads(&row),
             gpus: Vec::new(),
         };

@@ -134,6 +134,21 @@ impl Worker {
         resources(&self.profile, table, kind)
     }
 
+    /// The most memory, in RAM and in RAM and swap, that a task of this proof takes which needs neither threads nor
+    /// devices; nothing beside one that needs neither itself.
+    pub(super) fn largest_small(&self, table: &ResourceTable, kind: SealTaskType) -> (u64, u64) {
+        let is_small = |row: &Resources| self.threads(row) == 0 && gpu_of(row) == 0;
+        if is_small(&self.row(table, kind)) {
+            return (0, 0);
+        }
+        let offered =
+            self.profile.tasks.iter().map(|task| self.row(table, SealTaskType { task: *task, ..kind }));
+        offered.filter(is_small).fold((0, 0), |(min, max), row| {
+            let base = row.base_min_memory;
+            (min.max(row.min_memory.saturating_add(base)), max.max(row.max_memory.saturating_add(base)))
+        })
+    }
+
     pub(super) fn threads(&self, row: &Resources) -> u64 {
         row.threads(self.profile.cpus.min(WorkerProfile::CPUS_MAX), self.gpus())
     }
