@@ -144,10 +144,11 @@ impl Sched {
             let took = self.now.since(binding.since).since(binding.moving);
             // If the moving of its files was expected to take longer than all of it, nothing can be said.
             if binding.moving == Millis::ZERO || took > Millis::ZERO {
-                self.workers.get_mut(binding.worker).learned.add(kind, took);
+                let (group, worker) = (task.group, binding.worker);
+                let before = self.estimates_at_kept(kind);
+                self.workers.get_mut(worker).learned.add(kind, took);
                 self.learned.add(kind, took);
-                let group = task.group;
-                self.estimates_changed(group);
+                self.estimates_changed(group, kind, &before);
             }
         }
     }

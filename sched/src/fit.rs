@@ -1,11 +1,13 @@
 //! On which workers one more task of each group fits: kept up to date with the ledger where somebody waits to know it,
 //! and brought up to date when somebody comes to wait where nobody did.
 
-use crate::Sched;
+use sealtasks::SealTaskType;
+
 use crate::keeping::Kept;
 use crate::ledger::Ask;
 use crate::policy::Rank;
 use crate::queue::GroupIdx;
+use crate::{Millis, Sched};
 
 impl Sched {
     /// Brings what fits where up to date with the ledger, and lets staged tasks take slots that became free: they were
@@ -47,11 +49,26 @@ impl Sched {
         }
     }
 
-    /// Tasks of this group are expected to take another time than before: what may pass a reservation depends on that.
-    pub(crate) fn estimates_changed(&mut self, group: GroupIdx) {
-        let kept: Vec<usize> = self.reservations.values().flat_map(|slot| self.mates(*slot)).collect();
-        for slot in kept {
+    /// How long a task of this kind is expected to take on each worker that is kept for another, or on whose machine one is.
+    pub(crate) fn estimates_at_kept(&self, kind: SealTaskType) -> Vec<(usize, Millis)> {
+        let kept = self.reservations.values().flat_map(|slot| self.mates(*slot));
+        kept.map(|slot| (slot, self.estimate_in(self.workers.get(slot), kind).millis)).collect()
+    }
+
+    /// Tasks of this group are expected to take another time than they were on the workers of `before`: what may pass a
+    /// reservation there depends on that.
+    pub(crate) fn estimates_changed(
+        &mut self,
+        group: GroupIdx,
+        kind: SealTaskType,
+        before: &[(usize, Millis)],
+    ) {
+        for (slot, millis) in before.iter().copied() {
             self.put_off(slot, group);
+            // Where it fitted all the while, the moving of its files may have been too much, and is no more.
+            if self.estimate_in(self.workers.get(slot), kind).millis < millis {
+                self.queue.unstick_near(group, &self.workers.get(slot).paths);
+            }
         }
         if self.queue.groups[group].is_watched() {
             self.queue.wake(group);
@@ -94,6 +111,11 @@ impl Sched {
             if kept.is_some() || self.queue.groups[group].is_watched() {
                 worker.stale.remove(group);
                 self.set_rank(slot, group, self.rank(slot, (group, ask), kept.as_ref()));
+                // Where a task fitted all the while, the moving of its files may have been too much beside what is kept,
+                // and may be no more.
+                if kept.is_some() && self.queue.groups[group].ranks[slot].is_some() {
+                    self.queue.unstick_near(group, &self.workers.get(slot).paths);
+                }
             } else {
                 self.put_off(slot, group);
             }
