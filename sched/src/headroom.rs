@@ -21,6 +21,15 @@ pub(crate) struct Headroom {
     pub(crate) max: u64,
 }
 
+/// Memory of tasks that hold neither threads nor devices, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Light {
+    /// RAM.
+    pub(crate) min: u128,
+    /// RAM and swap.
+    pub(crate) max: u128,
+}
+
 impl Worker {
     /// What such a task asks of this worker, and what it has to leave free beside others.
     pub(crate) fn ask_with_headroom(&self, kind: SealTaskType, builtin: &ResourceTable) -> Ask {
@@ -45,4 +54,27 @@ fn at_once(ask: &Ask, capacity: &Capacity, headroom: Headroom) -> u64 {
     let by_memory = ask.most_in_memory(capacity, headroom);
     let by_threads = capacity.cpus.checked_div(ask.threads()).unwrap_or(u64::MAX);
     by_memory.min(by_threads).min(ask.most_on_gpus(capacity))
+}
+
+impl Light {
+    /// One more.
+    pub(crate) fn add(&mut self, min: u64, max: u64) {
+        self.min += u128::from(min);
+        self.max += u128::from(max);
+    }
+
+    /// One less.
+    pub(crate) fn take(&mut self, min: u64, max: u64) {
+        (self.min, self.max) = (less(self.min, min), less(self.max, max));
+    }
+
+    /// What two hold together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { min: self.min + other.min, max: self.max + other.max }
+    }
+}
+
+/// What is left of a sum when one of its parts goes.
+pub(crate) fn less(sum: u128, part: u64) -> u128 {
+    sum.checked_sub(part.into()).expect("a charge is released where it was made")
 }

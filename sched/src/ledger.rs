@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use sealtasks::{Resources, SealTaskType, TaskType};
 
 use crate::devices::{self, GPU_WHOLE};
-use crate::headroom::Headroom;
+use crate::headroom::{Headroom, Light, less};
 use crate::shortage::told;
 use crate::{GpuShare, Shortage, WorkerProfile};
 
@@ -25,15 +25,6 @@ pub(crate) struct Tally {
     gpus: Vec<u64>,
     kinds: BTreeMap<SealTaskType, KindUse>,
     tasks: usize,
-}
-
-/// Memory of tasks that hold neither threads nor devices, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Light {
-    /// RAM.
-    pub(crate) min: u128,
-    /// RAM and swap.
-    pub(crate) max: u128,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -325,27 +316,6 @@ impl<'h> Held<'h> {
         }
         devices::forced(self.gpus, ask.gpu, capacity.gpus)
     }
-}
-
-impl Light {
-    fn add(&mut self, min: u64, max: u64) {
-        self.min += u128::from(min);
-        self.max += u128::from(max);
-    }
-
-    fn take(&mut self, min: u64, max: u64) {
-        (self.min, self.max) = (less(self.min, min), less(self.max, max));
-    }
-
-    /// What two hold together.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self { min: self.min + other.min, max: self.max + other.max }
-    }
-}
-
-/// What is left of a sum when one of its parts goes.
-fn less(sum: u128, part: u64) -> u128 {
-    sum.checked_sub(part.into()).expect("a charge is released where it was made")
 }
 
 impl Tally {

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::TaskType;
 
-use crate::ledger::{Ask, Capacity, Charge, Held, Light, Tally};
+use crate::headroom::Light;
+use crate::ledger::{Ask, Capacity, Charge, Held, Tally};
 use crate::worker::Worker;
 use crate::{GpuShare, GroupCap, Millis, Refusal, Sched, Shortage};
 
