@@ -148,6 +148,9 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         self.wake_at = None;
         let told = self.told(self.now);
         self.watch.restarted(told);
+        // What workers have sent and nobody has heard is heard after the new driver has found its feet: an attempt must
+        // not end before it is adopted.
+        self.is_taking_over = true;
         if let Some(policy) = self.policy {
             self.word(Event::PolicySet { policy });
         }
@@ -166,6 +169,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         for task in self.jobs.ids() {
             self.submit_again(task);
         }
+        self.is_taking_over = false;
     }
 
     fn submit_again(&mut self, id: sealtasks::TaskId) {

@@ -25,6 +25,9 @@ pub struct Engine<S, W = ()> {
     pub(super) now: Millis,
     heap: BTreeMap<(Millis, u64), Due>,
     sequence: u64,
+    /// As `sequence`, for drivers that take over: what they tell comes before all else of the instant.
+    first: u64,
+    pub(super) is_taking_over: bool,
     pub(super) scheduler: S,
     pub(super) watch: W,
     pub(super) hosts: Hosts,
@@ -66,6 +69,9 @@ impl Default for Settings {
     }
 }
 
+/// Places before this one are for drivers that take over.
+const FIRST: u64 = 1 << 32;
+
 /// One thing that will happen.
 #[derive(Debug)]
 pub(super) enum Due {
@@ -89,7 +95,9 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         let mut engine = Self {
             now: Millis::ZERO,
             heap: BTreeMap::new(),
-            sequence: 0,
+            sequence: FIRST,
+            first: 0,
+            is_taking_over: false,
             scheduler,
             watch,
             hosts: Hosts::new(cluster),
@@ -217,8 +225,12 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
 
     /// Puts something into the heap.
     pub(super) fn put(&mut self, at: Millis, due: Due) {
-        self.sequence += 1;
-        self.heap.insert((at.max(self.now), self.sequence), due);
+        let at = at.max(self.now);
+        let is_first = self.is_taking_over && at == self.now;
+        let place = if is_first { &mut self.first } else { &mut self.sequence };
+        *place += 1;
+        let place = *place;
+        self.heap.insert((at, place), due);
     }
 
     /// Sends word to the scheduler.
