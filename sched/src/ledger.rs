@@ -55,11 +55,6 @@ impl Charge {
         self.threads
     }
 
-    /// RAM in bytes, without its type's base memory.
-    pub(crate) fn memory(&self) -> u64 {
-        self.mem_min
-    }
-
     /// Whether it holds neither threads nor devices.
     pub(crate) fn is_light(&self) -> bool {
         self.is_light

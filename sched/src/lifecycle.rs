@@ -229,11 +229,6 @@ impl Sched {
         self.dirty.insert(slot);
         let (_, binding) = self.bound(attempt, "Adopt")?;
         (binding.accepted, binding.cancelled, binding.is_measured) = (true, cancelled, false);
-        let memory = binding.charge.memory();
-        if left != Some(slot) {
-            self.workers.get_mut(slot).owns(memory);
-            self.survey(slot);
-        }
         self.note_passing(slot, id);
         if let Some(left) = left {
             self.drop_if_gone(left);

@@ -110,16 +110,8 @@ impl Worker {
     pub(crate) fn change(&mut self, profile: WorkerProfile, is_quiet: bool) {
         let idle = if is_quiet { Capacity::of(&profile) } else { self.idle };
         self.capacity = Capacity::of(&profile);
-        // An idle machine uses no more than this one does now.
-        let mem_used = idle.mem_used.min(self.capacity.mem_used);
-        let swap_used = idle.swap_used.min(self.capacity.swap_used);
-        self.idle = Capacity { mem_used, swap_used, ..self.capacity };
+        self.idle = Capacity { mem_used: idle.mem_used, swap_used: idle.swap_used, ..self.capacity };
         self.profile = profile;
-    }
-
-    /// Something of ours ran already when the machine's use was seen: so much of it is not other programs'.
-    pub(crate) fn owns(&mut self, memory: u64) {
-        self.idle.mem_used = self.idle.mem_used.saturating_sub(memory);
     }
 
     /// Whether new tasks may come.

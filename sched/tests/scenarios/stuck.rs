@@ -5,8 +5,8 @@ use sched::{
 };
 use sealtasks::FileType::Cache;
 use sealtasks::PathType::Sealing;
-use sealtasks::TaskType::{AddPiece, Commit2, PreCommit1, PreCommit2};
-use sealtasks::{AttemptId, TaskId};
+use sealtasks::TaskId;
+use sealtasks::TaskType::{AddPiece, PreCommit2};
 
 use crate::world::{GIB, HOUR, World, decent, existing, key, path_facts, request, storage};
 
@@ -180,22 +180,4 @@ fn staged_tasks_do_not_keep_one_that_has_been_due_for_longer_from_its_reservatio
     assert_eq!(reserved(&world), [older], "and not the staged one that became due after it");
     world.finish(piece);
     assert_eq!(world.on(older), Some(key(3)));
-}
-
-/// After the manager's restart what runs is adopted, and what the machine had in use before that was mostly its.
-#[test]
-fn memory_of_adopted_tasks_is_not_taken_for_other_programs() {
-    let mut world = World::new();
-    let tasks = [PreCommit1, Commit2];
-    world.worker(1, WorkerProfile { mem_used: 113 * GIB, mem_swap: 64 * GIB, ..decent(&tasks) });
-    let adopted = [TaskId::new(501), TaskId::new(502)];
-    for task in adopted {
-        let attempt = AttemptId { task, attempt: 1 };
-        let request = request(PreCommit1, task.get());
-        world.send(Event::Adopt { attempt, worker: key(1), request, holds: vec![] });
-    }
-    let due = world.submit(Request { wait_limit: Some(Millis::new(HOUR)), ..request(Commit2, 7) });
-    world.tick_at(HOUR);
-    let reserved: Vec<_> = world.sched.snapshot().reservations.iter().map(|kept| kept.task).collect();
-    assert_eq!(reserved, [due], "it fits when they have ended: {}", world.why(due));
 }
