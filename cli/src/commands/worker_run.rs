@@ -129,9 +129,11 @@ async fn serve(
         address: format!("http://{address}/rpc/v0"),
         status: status_sink(door.url.clone()),
     };
+    // One for both waits: a signal that comes between two of them would be lost.
+    let mut stop = std::pin::pin!(daemon::stop_requested(args.until_stdin_closes));
     let outcome = tokio::select! {
         registered = handle.register(registration) => registered.map_err(worker_failure),
-        why = daemon::stop_requested(args.until_stdin_closes) => {
+        why = &mut stop => {
             talk!("stopping: {why}");
             handle.close().await;
             let _ = rpc::repo_files::remove_api(repo);
@@ -141,7 +143,7 @@ async fn serve(
     if outcome.is_ok() {
         tokio::select! {
             () = handle.wait_closed() => talk!("stopping: asked to over the API"),
-            why = daemon::stop_requested(args.until_stdin_closes) => talk!("stopping: {why}"),
+            why = &mut stop => talk!("stopping: {why}"),
         }
     }
     handle.close().await;
