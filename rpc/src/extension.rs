@@ -55,7 +55,8 @@ pub struct WorkerState {
 /// The machine that a worker runs on. Workers with the same id share its memory, CPU threads and GPUs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MachineIdentity {
-    /// Equal on one running kernel and on no other: a digest of its boot id, or what the operator said.
+    /// Equal on one running kernel, or in one limited control group of it, and nowhere else: a digest; or what the
+    /// operator said.
     pub id: String,
     /// For people, and for limits per machine: the host's name, or what the operator said.
     pub name: String,

@@ -62,18 +62,26 @@ pub struct Memory {
 
 /// Memory as it is now.
 pub fn memory(swap: Swap) -> Memory {
+    let limited = within_groups(host(), Path::new("/")).0;
+    match swap {
+        Swap::Counted => limited,
+        Swap::Ignored => Memory { swap: 0, swap_used: 0, ..limited },
+    }
+}
+
+/// The control group's directory whose limit on memory counts for this process; `None`: it may use all that the host has.
+pub(crate) fn limiting_group(root: &Path) -> Option<PathBuf> {
+    within_groups(host(), root).1
+}
+
+fn host() -> Memory {
     let everything = MemoryRefreshKind::everything();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(everything));
-    let host = Memory {
+    Memory {
         physical: system.total_memory(),
         used: system.total_memory().saturating_sub(system.available_memory()),
         swap: system.total_swap(),
         swap_used: system.used_swap(),
-    };
-    let limited = within_groups(host, Path::new("/"));
-    match swap {
-        Swap::Counted => limited,
-        Swap::Ignored => Memory { swap: 0, swap_used: 0, ..limited },
     }
 }
 
@@ -87,9 +95,9 @@ pub(crate) fn resident(pid: u32) -> u64 {
 }
 
 /// Lowers `host` to the limits of this process's control groups, version 1 and 2. A group's use replaces the host's
-/// only where its limit counts; page cache is not use.
-fn within_groups(host: Memory, root: &Path) -> Memory {
-    let mut memory = host;
+/// only where its limit counts; page cache is not use. Also gives the group whose limit on RAM counts.
+fn within_groups(host: Memory, root: &Path) -> (Memory, Option<PathBuf>) {
+    let (mut memory, mut limiting) = (host, None);
     let groups = read(&root.join("proc/self/cgroup")).unwrap_or_default();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
@@ -97,28 +105,31 @@ fn within_groups(host: Memory, root: &Path) -> Memory {
             continue;
         };
         if controllers.is_empty() {
-            version_2(&mut memory, &root.join("sys/fs/cgroup"), path);
+            limiting = version_2(&mut memory, &root.join("sys/fs/cgroup"), path).or(limiting);
         } else if controllers.split(',').any(|controller| controller == "memory") {
-            version_1(&mut memory, &root.join("sys/fs/cgroup/memory"), path);
+            limiting = version_1(&mut memory, &root.join("sys/fs/cgroup/memory"), path).or(limiting);
         }
     }
-    memory
+    (memory, limiting)
 }
 
-fn version_1(memory: &mut Memory, mount: &Path, path: &str) {
+fn version_1(memory: &mut Memory, mount: &Path, path: &str) -> Option<PathBuf> {
     // Inside a container the path is the host's and the group's files stand at the mount's root.
     let own = mount.join(path.trim_start_matches('/'));
     let group = if own.join("memory.limit_in_bytes").exists() { own } else { mount.to_owned() };
-    let Some(limit) = number(&group.join("memory.limit_in_bytes")).filter(|limit| *limit > 0) else { return };
-    if limit < memory.physical {
-        let stat = read(&group.join("memory.stat")).unwrap_or_default();
-        let cache = field(&stat, "inactive_file") + field(&stat, "active_file");
-        let usage = number(&group.join("memory.usage_in_bytes")).unwrap_or(0);
-        (memory.physical, memory.used) = (limit, usage.saturating_sub(cache));
+    let limit = number(&group.join("memory.limit_in_bytes")).filter(|limit| *limit > 0)?;
+    if limit >= memory.physical {
+        return None;
     }
+    let stat = read(&group.join("memory.stat")).unwrap_or_default();
+    let cache = field(&stat, "inactive_file") + field(&stat, "active_file");
+    let usage = number(&group.join("memory.usage_in_bytes")).unwrap_or(0);
+    (memory.physical, memory.used) = (limit, usage.saturating_sub(cache));
+    Some(group)
 }
 
-fn version_2(memory: &mut Memory, mount: &Path, path: &str) {
+fn version_2(memory: &mut Memory, mount: &Path, path: &str) -> Option<PathBuf> {
+    let mut limiting = None;
     let own = mount.join(path.trim_start_matches('/'));
     // From our own group up to the root, whose files exist only inside a container.
     for group in own.ancestors().take_while(|group| group.starts_with(mount)) {
@@ -126,12 +137,14 @@ fn version_2(memory: &mut Memory, mount: &Path, path: &str) {
             let stat = read(&group.join("memory.stat")).unwrap_or_default();
             let usage = number(&group.join("memory.current")).unwrap_or(0);
             (memory.physical, memory.used) = (limit, usage.saturating_sub(field(&stat, "file")));
+            limiting = Some(group.to_owned());
         }
         if let Some(limit) = number(&group.join("memory.swap.max")).filter(|limit| *limit < memory.swap) {
             memory.swap = limit;
             memory.swap_used = number(&group.join("memory.swap.current")).unwrap_or(0);
         }
     }
+    limiting
 }
 
 /// The number in a file; `None` for `max` and for what cannot be read.
@@ -179,8 +192,9 @@ mod tests {
             ("sys/fs/cgroup/a/memory.stat", "anon 1\nfile 2000\nfile_mapped 7\n"),
             ("sys/fs/cgroup/a/b/memory.swap.max", "0\n"),
         ]);
-        let memory = within_groups(HOST, root.path());
+        let (memory, limiting) = within_groups(HOST, root.path());
         assert_eq!(memory, Memory { physical: 1_000_000, used: 3000, swap: 0, swap_used: 0 });
+        assert_eq!(limiting, Some(root.path().join("sys/fs/cgroup/a")));
     }
 
     #[test]
@@ -191,14 +205,15 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "2048\n"),
             ("sys/fs/cgroup/memory/memory.stat", "inactive_file 24\nactive_file 1000\n"),
         ]);
-        let memory = within_groups(HOST, root.path());
+        let (memory, limiting) = within_groups(HOST, root.path());
         assert_eq!(memory, Memory { physical: 4096, used: 1024, ..HOST });
+        assert_eq!(limiting, Some(root.path().join("sys/fs/cgroup/memory")));
     }
 
     #[test]
     fn without_limits_the_host_counts() {
         let root = tree(&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")]);
-        assert_eq!(within_groups(HOST, root.path()), HOST);
+        assert_eq!(within_groups(HOST, root.path()), (HOST, None));
     }
 
     #[test]

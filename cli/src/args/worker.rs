@@ -134,7 +134,7 @@ pub struct WorkerRunArgs {
     #[arg(long, value_delimiter = ',', value_name = "TASKS=N,…", env = "SEALYARD_WORKER_MAX")]
     pub max: Vec<CapSpec>,
     /// The machine it runs on; workers that say the same share its memory, CPU threads and GPUs. Default: told by the
-    /// kernel, with the host's name.
+    /// kernel, with the host's name; a container with a memory limit counts as a machine of its own.
     #[arg(long, value_name = "NAME", env = "SEALYARD_MACHINE")]
     pub machine: Option<String>,
     /// Never fetch proof parameters.
