@@ -181,6 +181,17 @@ impl Sched {
         })
     }
 
+    /// What is in the way of a task that waits, by worker, in the order of their keys; `None`: it is not here, or bound.
+    /// Costs a check per worker; its place and its prospects, which [`Self::why`] adds, cost a look at the whole queue.
+    pub fn obstacles_of(&self, id: TaskId) -> Option<Vec<(&str, Vec<Finding>)>> {
+        let task = self.tasks.get(&id).filter(|task| task.binding().is_none())?;
+        let on = self
+            .workers
+            .iter()
+            .map(|(slot, worker)| (worker.profile.host.as_str(), self.obstacles(task, slot)));
+        Some(on.collect())
+    }
+
     /// Where this task is, without the checks on each worker; `None`: it is not here.
     pub fn whereabouts_of(&self, id: TaskId) -> Option<Whereabouts> {
         self.tasks.get(&id).map(|task| self.whereabouts(task))

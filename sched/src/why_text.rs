@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use sealtasks::TaskType;
+
 use crate::shortage::Bytes;
 use crate::{
-    EstimateSource, Eta, Finding, LockHolder, Millis, Obstacle, Relief, Span, StartForecast, Whereabouts, Why,
+    EstimateSource, Eta, Finding, LockHolder, Millis, Obstacle, Place, Relief, Span, StartForecast,
+    Whereabouts, Why,
 };
 
 /// One line for the task, one for its prospects, then one for each worker.
@@ -84,12 +87,24 @@ impl Why {
         }
         write!(f, "; takes about {} ({})", Span(self.takes.millis), self.takes.source)?;
         if let Some(place) = self.place {
-            write!(f, "; {} tasks go before it, {} of them {}", place.ahead, place.ahead_alike, self.kind)?;
+            write_place(f, place, self.kind)?;
         }
         match &self.start {
             Some(start) => write!(f, "; {start}"),
             None => f.write_str("; when it can start nobody can tell"),
         }
+    }
+}
+
+/// `; 3 tasks go before it, 2 of them PC1`.
+fn write_place(f: &mut fmt::Formatter<'_>, place: Place, kind: TaskType) -> fmt::Result {
+    match (place.ahead, place.ahead_alike) {
+        (0, _) => f.write_str("; it is the next in order"),
+        (1, 0) => f.write_str("; 1 task goes before it, of another type or size"),
+        (1, _) => write!(f, "; 1 task goes before it, a {kind} too"),
+        (ahead, 0) => write!(f, "; {ahead} tasks go before it, all of other types or sizes"),
+        (ahead, alike) if ahead == alike => write!(f, "; {ahead} tasks go before it, all of them {kind}"),
+        (ahead, alike) => write!(f, "; {ahead} tasks go before it, {alike} of them {kind}"),
     }
 }
 

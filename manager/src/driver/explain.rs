@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use pipeline::{Rest, SectorRecord, Step};
 use rpc::explain::{Explanation, ObstacleView, TaskFacts, WaitsFor, WorkerObstacles};
 use rpc::subject::Subject;
-use sched::{Obstacle, Span, Whereabouts, Why, WhyWorker};
-use sealtasks::{AttemptId, SectorId, TaskId};
+use sched::{Finding, Obstacle, Span, Whereabouts, Why, WhyWorker};
+use sealtasks::{AttemptId, SectorId, TaskId, TaskType};
 use serde_json::{Map, Value};
 
 use super::advice;
@@ -197,15 +197,18 @@ impl Driver {
 
     /// In a few words why a task waits, for listings.
     pub(super) fn short_reason(&self, id: TaskId) -> String {
-        let Some(why) = self.sched.why(id) else { return String::new() };
-        match &why.whereabouts {
-            Whereabouts::Waiting => in_short(&why),
+        let Some(whereabouts) = self.sched.whereabouts_of(id) else { return String::new() };
+        match &whereabouts {
+            Whereabouts::Waiting => {
+                let kind = self.tasks.get(&id).and_then(|task| task.work.task_type());
+                in_short(kind, &self.sched.obstacles_of(id).unwrap_or_default())
+            }
             Whereabouts::Locked { held_by, .. } => {
                 let names: Vec<_> = held_by.iter().map(|holder| holder.name.to_string()).collect();
                 format!("locked by {}", names.join(", "))
             }
             Whereabouts::Delayed { until, .. } => {
-                format!("tried again in {}", Span(until.since(why.now)))
+                format!("tried again in {}", Span(until.since(sched::Millis::new(self.now_ms()))))
             }
             Whereabouts::Reserved { host, .. } => format!("{host} is kept for it"),
             Whereabouts::Staged { host, .. } => format!("staged on {host}"),
@@ -215,14 +218,14 @@ impl Driver {
 }
 
 /// On how many workers each check failed; only the first that failed counts on each.
-fn in_short(why: &Why) -> String {
-    if why.workers.is_empty() {
+fn in_short(kind: Option<TaskType>, workers: &[(&str, Vec<Finding>)]) -> String {
+    if workers.is_empty() {
         return "no worker is connected".to_owned();
     }
     let mut counts = BTreeMap::<&'static str, (u64, String)>::new();
-    for worker in &why.workers {
-        let Some(first) = worker.obstacles.first() else { return format!("{} is free for it", worker.host) };
-        let text = || format!("{}: {}", worker.host, first.obstacle);
+    for (host, obstacles) in workers {
+        let Some(first) = obstacles.first() else { return format!("{host} is free for it") };
+        let text = || format!("{host}: {}", first.obstacle);
         let entry = counts.entry(advice::check(&first.obstacle)).or_insert_with(|| (0, text()));
         entry.0 = entry.0.saturating_add(1);
     }
@@ -234,7 +237,7 @@ fn in_short(why: &Why) -> String {
             let others = counts.iter().map(|(check, (count, _))| format!("{check} ×{count}"));
             format!("{text} ({})", others.collect::<Vec<_>>().join(", "))
         }
-        (None, _) => format!("no worker offers {}", why.kind),
+        (None, _) => format!("no worker offers {}", kind.map_or("it", TaskType::short)),
     }
 }
 
