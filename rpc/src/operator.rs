@@ -3,7 +3,7 @@
 //! any of it is carried out.
 
 use async_trait::async_trait;
-use sealtasks::{AttemptId, CapSpec, SectorNumber, TaskGroup, TaskType, WorkerId};
+use sealtasks::{AttemptId, CapSpec, SectorNumber, TaskGroup, TaskId, TaskType, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -11,6 +11,9 @@ use crate::subject::Subject;
 
 /// Longest text by which an operator names a worker, a machine or work, in bytes; beyond, it is refused.
 pub const NAME_MAX: usize = 1024;
+
+/// Most tasks named in [`WorkerRest::nowhere`]; there may be more.
+pub const NOWHERE_MAX: usize = 100;
 
 /// Asked of a manager by its operators. Workers are named by name, session or URL. `by` says who asks, for the record.
 #[async_trait]
@@ -80,14 +83,20 @@ pub struct WorkerRest {
     pub tasks: Vec<RestTask>,
     /// Tasks that wait and that only it can do: their files are there.
     pub waiting: u64,
-    /// When it should be empty at the latest, by estimates, in Unix milliseconds; `None` = nothing is left.
+    /// Tasks that wait on files there, and that neither it nor any other worker can do as things are; `NOWHERE_MAX` at most.
+    pub nowhere: Vec<TaskId>,
+    /// Sectors with files there that go on by themselves, and whose next task is yet to come: they wait for a seed, for
+    /// a retry.
+    pub between_tasks: u64,
+    /// When all that should be done, but for `between_tasks`, by estimates, in Unix milliseconds; `None` = nothing is
+    /// left, or nobody can tell.
     pub expected_end_ms: Option<u64>,
 }
 
 impl WorkerRest {
     /// Whether nothing is left to be done there.
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.waiting == 0
+        self.tasks.is_empty() && self.waiting == 0 && self.nowhere.is_empty() && self.between_tasks == 0
     }
 }
 

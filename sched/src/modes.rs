@@ -38,18 +38,25 @@ pub struct Drain {
     /// Waiting tasks that may come there and that no other worker could do, were it idle: a file that they read is out of
     /// everybody else's reach. They keep it from being empty for good.
     pub only_here: Vec<TaskId>,
-    /// How many waiting tasks read a file within its reach, those of `only_here` included.
+    /// Those that would be `only_here`, were they not too large for it, forbidden by a cap of nought, or without a path:
+    /// as things are they fit nowhere.
+    pub nowhere: Vec<TaskId>,
+    /// How many waiting tasks read a file within its reach, those of `only_here` and `nowhere` included.
     pub within_reach: usize,
     /// When all that is bound there should be over, by estimates, if nothing else is started there.
     pub quiet_at: Millis,
-    /// When it should be empty at the latest: as if all of `only_here` followed, one after another.
-    pub empty_by: Millis,
+    /// When that and all of `only_here`, one after another, should be over; `None`: never as things are, because
+    /// something fits nowhere, or waits while the worker is disabled. What else may come is not counted.
+    pub empty_by: Option<Millis>,
 }
 
 impl Drain {
     /// Whether nothing is bound there and nothing waits for it alone.
     pub fn is_done(&self) -> bool {
-        self.running.is_empty() && self.staged.is_empty() && self.only_here.is_empty()
+        self.running.is_empty()
+            && self.staged.is_empty()
+            && self.only_here.is_empty()
+            && self.nowhere.is_empty()
     }
 }
 
@@ -67,7 +74,7 @@ impl Sched {
         }
         // All tasks of a class get the same answer.
         let mut classes = BTreeMap::new();
-        let (mut only_here, mut within_reach) = (Vec::new(), 0);
+        let (mut only_here, mut nowhere, mut within_reach) = (Vec::new(), Vec::new(), 0);
         let all = self.tasks.sorted();
         let waiting = all.into_iter().filter(|task| !matches!(task.state, State::Bound(_)));
         for task in waiting {
@@ -76,25 +83,41 @@ impl Sched {
                 continue;
             }
             within_reach += 1;
-            let only = classes.entry(task.class).or_insert_with(|| self.is_only_place(key, task.group, slot));
-            if *only {
-                only_here.push(task.id);
+            let place = |it| (self.is_only_place(key, it, slot), self.could_do(key, it, slot));
+            match *classes.entry(task.class).or_insert_with(|| place(task.group)) {
+                (true, true) => only_here.push(task.id),
+                (true, false) => nowhere.push(task.id),
+                (false, _) => {}
             }
         }
         let quiet_at = self.quiet_at(key)?;
         let takes = |id: &TaskId| self.estimate_in(worker, self.tasks[id].seal_task()).millis;
-        let empty_by = only_here.iter().map(takes).fold(quiet_at, Millis::after);
+        let all_done = only_here.iter().map(takes).fold(quiet_at, Millis::after);
         let mode = worker.mode;
-        Some(Drain { worker: key, mode, running, staged, only_here, within_reach, quiet_at, empty_by })
+        let is_held_up = mode == WorkerMode::Disabled && !(staged.is_empty() && only_here.is_empty());
+        let empty_by = (nowhere.is_empty() && !is_held_up).then_some(all_done);
+        Some(Drain {
+            worker: key,
+            mode,
+            running,
+            staged,
+            only_here,
+            nowhere,
+            within_reach,
+            quiet_at,
+            empty_by,
+        })
+    }
+
+    /// Whether the worker could run such a task, were it idle.
+    fn could_do(&self, key: &ClassKey, group: usize, slot: usize) -> bool {
+        let ask = self.queue.groups[group].asks[slot];
+        ask.is_some_and(|ask| self.could_hold(slot, &ask)) && self.plan(key, slot).is_ok()
     }
 
     fn is_only_place(&self, key: &ClassKey, group: usize, slot: usize) -> bool {
         let asks = &self.queue.groups[group].asks;
-        let could = |other: usize| {
-            self.workers.get(other).is_usable()
-                && asks[other].is_some_and(|ask| self.could_hold(other, &ask))
-                && self.plan(key, other).is_ok()
-        };
+        let could = |other: usize| self.workers.get(other).is_usable() && self.could_do(key, group, other);
         asks[slot].is_some() && !self.workers.iter().any(|(other, _)| other != slot && could(other))
     }
 

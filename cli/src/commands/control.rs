@@ -94,13 +94,20 @@ fn left(rest: &WorkerRest) -> String {
         }
     }
     if rest.waiting > 0 {
-        parts.push(format!("{} waiting for it alone", rest.waiting));
+        let but =
+            if rest.mode == WorkerMode::Disabled { ", not to be started while it is disabled" } else { "" };
+        parts.push(format!("{} waiting for it alone{but}", rest.waiting));
+    }
+    if let Some(first) = rest.nowhere.first() {
+        let count = rest.nowhere.len();
+        parts
+            .push(format!("{count} waiting that fit nowhere (`sealyard sealing why task:{first}` says why)"));
+    }
+    if rest.between_tasks > 0 {
+        parts.push(format!("{} sectors there between two tasks", rest.between_tasks));
     }
     if let Some(end) = rest.expected_end_ms {
-        parts.push(format!(
-            "should be empty in {} at the latest",
-            age(end.saturating_sub(crate::clock::now_ms()))
-        ));
+        parts.push(format!("by estimates done in about {}", age(end.saturating_sub(crate::clock::now_ms()))));
     }
     parts.join(", ")
 }
@@ -168,8 +175,8 @@ pub async fn abort(connection: &Connection, args: &AbortArgs) -> Outcome {
 async fn has_ended(connection: &Connection, attempt: AttemptId) -> Result<bool, Failure> {
     let begun = Instant::now();
     loop {
-        let jobs = connection.manager.jobs().await.map_err(rpc_failure)?;
-        if jobs.iter().find(|job| job.attempt == attempt).is_none_or(|job| job.ended_ms > 0) {
+        let why = connection.manager.why(Subject::Attempt(attempt)).await.map_err(rpc_failure)?;
+        if why.ended.is_some_and(|job| job.ended_ms > 0) {
             return Ok(true);
         }
         if begun.elapsed() >= ABORT_LIMIT {

@@ -1,17 +1,17 @@
 //! What operators allow workers and machines: modes and limits, found by name, told to the scheduler, kept. Never: what
 //! becomes of a task because of it; that is the scheduler's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::extension::MachineIdentity;
-use rpc::operator::{CapView, CapsTarget, CapsView, RestTask, WorkerMode, WorkerRest};
+use rpc::operator::{CapView, CapsTarget, CapsView, NOWHERE_MAX, RestTask, WorkerMode, WorkerRest};
 use sched::{Event, GroupCap, Snapshot, WorkerKey, WorkerProfile};
-use sealtasks::{CapSpec, TaskCaps, TaskGroup, WorkerId};
+use sealtasks::{CapSpec, SectorId, StorageId, TaskCaps, TaskGroup, WorkerId};
 
 use super::fleet::Worker;
-use super::input::Reply;
+use super::input::{Busy, Reply};
 use super::{Driver, Phase};
 use crate::state::{CONTROLS_MAX, CallStage, CapChanges, StateEvent, WorkerIdentity};
 
@@ -310,9 +310,22 @@ impl Driver {
         rest.tasks.sort_by(|one, other| (&one.stage, one.attempt).cmp(&(&other.stage, other.attempt)));
         if let Some(drain) = self.sched.drain(worker.key) {
             rest.waiting = drain.only_here.len() as u64;
-            rest.expected_end_ms = (!drain.is_done()).then(|| drain.empty_by.get());
+            rest.expected_end_ms = drain.empty_by.filter(|_| !drain.is_done()).map(sched::Millis::get);
+            rest.nowhere = drain.nowhere.into_iter().take(NOWHERE_MAX).collect();
         }
+        rest.between_tasks = self.between_tasks(&worker.paths);
         rest
+    }
+
+    /// How many sectors with files in these paths go on by themselves while no task of theirs waits or runs.
+    fn between_tasks(&self, paths: &[StorageId]) -> u64 {
+        let here = paths.iter().flat_map(|path| self.shared.index.path_files(path));
+        let sectors: BTreeSet<SectorId> = here.map(|(files, _)| files.sector).collect();
+        let goes_on = |sector: &&SectorId| {
+            let busy = self.sectors.get(sector).map(|known| &known.busy);
+            matches!(busy, Some(Busy::Asking | Busy::Until(_)))
+        };
+        sectors.iter().filter(goes_on).count() as u64
     }
 }
 

@@ -9,7 +9,7 @@ use rpc::operator::{
 };
 use rpc::subject::Subject;
 use rpc::{ApiResult, ManagerClient, OperatorApi, Permission, Secret, Transport};
-use sealtasks::{CapSpec, SectorNumber, TaskType, WorkerId};
+use sealtasks::{CapSpec, SectorNumber, TaskId, TaskType, WorkerId};
 
 use crate::{fakes, sample};
 
@@ -37,6 +37,8 @@ fn rest() -> WorkerRest {
         mode: WorkerMode::Draining,
         tasks: vec![task],
         waiting: 3,
+        nowhere: vec![TaskId::new(7)],
+        between_tasks: 1,
         expected_end_ms: Some(9),
     }
 }

@@ -177,13 +177,16 @@ fn drain_tells_what_is_left() {
     assert_eq!((left.running.as_slice(), left.staged.is_empty()), (&[attempt][..], true));
     assert_eq!((left.only_here.as_slice(), left.mode), (&[bound_here][..], WorkerMode::Draining));
     assert_eq!((left.within_reach, left.is_done()), (2, false), "the other one could go elsewhere");
-    assert!(world.now < left.quiet_at && left.quiet_at < left.empty_by, "{left:?}");
+    assert!(world.now < left.quiet_at && left.empty_by.is_some_and(|at| left.quiet_at < at), "{left:?}");
+    set(&mut world, 1, WorkerMode::Disabled);
+    assert_eq!(drain(&world, 1).empty_by, None, "what waits for it alone is not started");
+    set(&mut world, 1, WorkerMode::Draining);
     world.finish(running);
     for task in [fetchable, bound_here] {
         world.finish(task);
     }
     let left = drain(&world, 1);
-    assert_eq!((left.is_done(), left.quiet_at, left.empty_by), (true, world.now, world.now));
+    assert_eq!((left.is_done(), left.quiet_at, left.empty_by), (true, world.now, Some(world.now)));
     assert_eq!(world.sched.drain(key(5)), None);
 }
 
@@ -227,4 +230,24 @@ fn a_type_that_is_not_offered_yet_says_why() {
     let ready = WorkerProfile { pending: [].into(), mem_physical: 512 * GIB, ..profile };
     world.send(Event::WorkerChanged { worker: key(1), profile: ready });
     assert!(world.on(task).is_some());
+}
+
+#[test]
+fn what_fits_nowhere_keeps_a_worker_from_being_empty() {
+    let mut world = World::new();
+    let path = path_facts("own1", 2000 * GIB);
+    world.send(Event::PathSeen { path });
+    let small = |mem_physical| WorkerProfile { paths: vec![storage("own1")], mem_physical, ..decent(&TASKS) };
+    let worker = world.worker(1, small(GIB));
+    let too_large = world.submit(Request {
+        needs: existing(ExistingRule::Here, &[(Cache, GIB, &["own1"])]),
+        ..request(PreCommit2, 1)
+    });
+    let left = drain(&world, 1);
+    assert_eq!((left.only_here.len(), left.nowhere.as_slice()), (0, &[too_large][..]));
+    assert_eq!((left.is_done(), left.empty_by), (false, None), "nobody can tell when");
+    world.send(Event::WorkerMode { worker, mode: WorkerMode::Draining });
+    assert_eq!(drain(&world, 1).nowhere, [too_large]);
+    world.send(Event::WorkerChanged { worker, profile: small(512 * GIB) });
+    assert_eq!(drain(&world, 1).running.len(), 1);
 }
