@@ -253,3 +253,44 @@ async fn an_abort_of_a_task_that_waits_or_that_a_sealyard_runs_says_so() {
     assert!(log.iter().any(|(_, kind, text)| kind == "abort_asked" && text.contains(BY)), "{log:?}");
     assert!(!a.holds(&taken));
 }
+
+#[tokio::test]
+async fn an_abort_that_no_worker_heard_of_holds_after_a_restart() {
+    for by_lotus_s_method in [false, true] {
+        let world = world().await;
+        let a = worker("A", 1, true);
+        a.script("PC1", Behaviour::Hold);
+        a.ignore_aborts(true);
+        world.join(&a).await;
+        world.api.pledge_sector().await.expect("a pledge");
+        let taken = a.call_of("PC1").await;
+        world.sector(1, |sector| attempts(sector, "PC1").iter().any(|(state, _)| state == "running")).await;
+        if by_lotus_s_method {
+            world.api.sealing_abort(taken.call).await.expect("aborted");
+        } else {
+            let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
+            assert_eq!(view.outcome, AbortOutcome::Stopping);
+        }
+        assert!(a.holds(&taken), "the worker goes on");
+
+        let world = world.restart().await;
+        a.ignore_aborts(false);
+        world.join(&a).await;
+        let detail = world.sector(1, |sector| sector.state == FAILED).await;
+        assert_eq!(attempts(&detail, "PC1").len(), 1, "it is not tried again");
+        assert!(!a.holds(&taken), "the worker was told again");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_is_not_empty_while_a_sector_there_waits_to_be_tried_again() {
+    let world = world().await;
+    let a = worker("A", 1, true);
+    a.script("PC1", Behaviour::Fail(1));
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    a.call_of("PC1").await;
+    world.sector(1, |sector| sector.state == FAILED).await;
+    let rest = world.operator.set_worker_mode("A".into(), WorkerMode::Draining, by()).await.expect("set");
+    assert_eq!((rest.between_tasks, rest.is_empty(), rest.expected_end_ms), (1, false, None), "{rest:?}");
+}

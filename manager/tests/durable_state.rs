@@ -201,7 +201,8 @@ fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
     db.execute_batch(
         "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP INDEX attempt_detached;
-         ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority; PRAGMA user_version = 1;",
+         ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
+         ALTER TABLE attempt DROP COLUMN abort_ms; PRAGMA user_version = 1;",
     )
     .expect("version 1");
 }

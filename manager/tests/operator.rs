@@ -97,7 +97,7 @@ async fn an_attempt_whose_call_nobody_knows_can_be_given_up_and_is_not_called_ag
 #[tokio::test]
 async fn an_aborted_call_that_its_worker_loses_ends_with_the_operator_too() {
     let (world, a, taken, attempt) = running().await;
-    a.ignore_aborts();
+    a.ignore_aborts(true);
     world.api.abort_attempt(attempt).await.expect("aborted");
     a.fail(&taken, 101).await;
     let detail = world.sector(1, |sector| sector.state == FAILED).await;
@@ -108,7 +108,7 @@ async fn an_aborted_call_that_its_worker_loses_ends_with_the_operator_too() {
 #[tokio::test]
 async fn an_abort_that_a_worker_did_not_carry_out_can_be_repeated() {
     let (world, a, _, attempt) = running().await;
-    a.ignore_aborts();
+    a.ignore_aborts(true);
     world.api.abort_attempt(attempt).await.expect("aborted");
     a.set_silent(true);
     said_of(&world, attempt, "does not answer").await;

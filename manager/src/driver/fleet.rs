@@ -309,13 +309,17 @@ impl Driver {
             .iter()
             .map(|space| PathBytes { path: space.path.clone(), bytes: space.bytes })
             .collect();
-        let ready = open.phase == Phase::Ready;
+        let (ready, aborted) = (open.phase == Phase::Ready, open.giving_up.is_some());
         tracing::info!(%attempt, worker = name, "found again");
         self.events.push(StateEvent::AttemptAdopted { attempt, worker: session, name, url });
         // An attempt that is bound already moves to its worker's successor by the same event.
         if let Some(mut request) = request {
             request.attempts = attempt.attempt.saturating_sub(1);
             self.tell_sched(Event::Adopt { attempt, worker: key, request, holds });
+        }
+        if aborted {
+            // It was to end, and its worker may never have been told.
+            return self.give_up(attempt, GivingUp::Abort);
         }
         if ready {
             self.take_charged_gpus(attempt);

@@ -17,16 +17,20 @@ use crate::state::{StateEvent, TaskOutcome};
 /// Why a task that never ran has left.
 const REMOVED: &str = "removed by the operator";
 
+/// Who asked, for the record, where Lotus's methods do not tell.
+const UNNAMED: &str = "a caller of the API";
+
 impl Driver {
     /// An operator ends a call. The task leaves, and the sector waits for the operator.
     pub(super) fn abort_call(&mut self, call: CallId, reply: Reply<()>) {
-        let answer = self.attempt_named(Subject::Call(call)).and_then(|attempt| self.end_work(attempt));
+        let answer =
+            self.attempt_named(Subject::Call(call)).and_then(|attempt| self.end_for(attempt, UNNAMED));
         self.answer(reply, answer.map(|_outcome| ()));
     }
 
     /// The same for an attempt, also one of which no call is known; a task that waits for this attempt is taken out.
     pub(super) fn abort_attempt(&mut self, attempt: AttemptId, reply: Reply<()>) {
-        let answer = self.end_work(attempt);
+        let answer = self.end_for(attempt, UNNAMED);
         self.answer(reply, answer.map(|_outcome| ()));
     }
 
@@ -37,17 +41,22 @@ impl Driver {
             let open = self.open_mut(attempt).map(|open| open.name.clone());
             let worker =
                 open.or_else(|| self.detached.get(&attempt).map(|given_up| given_up.open.name.clone()));
-            let known = worker.is_some();
-            let asked = StateEvent::AbortAsked { attempt, by };
-            let position = self.events.len();
-            let outcome = self.end_work(attempt)?;
-            if known {
-                // Before what follows from it.
-                self.events.insert(position, asked);
-            }
+            let outcome = self.end_for(attempt, &by)?;
             Ok(AbortView { attempt, subject, worker, outcome })
         });
         self.answer(reply, answer);
+    }
+
+    /// Ends work because of an operator, whose word is kept: it holds also if the manager ends before the worker heard.
+    fn end_for(&mut self, attempt: AttemptId, by: &str) -> ApiResult<AbortOutcome> {
+        let is_open = self.open_mut(attempt).is_some() || self.detached.contains_key(&attempt);
+        let position = self.events.len();
+        let outcome = self.end_work(attempt)?;
+        if is_open {
+            // Before what follows from it.
+            self.events.insert(position, StateEvent::AbortAsked { attempt, by: by.to_owned() });
+        }
+        Ok(outcome)
     }
 
     /// Ends an attempt, or takes out the task that waits for it.

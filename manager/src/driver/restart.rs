@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
 use super::sectors::short_code;
-use super::{Attempt, Detached, Driver, EARLY_MAX, Early, Phase, Task};
+use super::{Attempt, Detached, Driver, EARLY_MAX, Early, GivingUp, Phase, Task};
 use crate::request;
 use crate::shared::Shared;
 use crate::state::{CallRow, CallStage, OpenAttempt, OpenTask, StateError, StateEvent, TaskOutcome};
@@ -135,7 +135,7 @@ impl Driver {
             accepted_ms: 0,
             reservations: open.reservations,
             gpus: Vec::new(),
-            giving_up: None,
+            giving_up: open.abort_asked.then_some(GivingUp::Abort),
             over: CancellationToken::new(),
             _lock: None,
         }

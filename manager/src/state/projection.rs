@@ -37,9 +37,14 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
     let now = stored("time", at_ms)?;
     let rows = Rows { db, kind: event.kind(), now };
     match event {
-        StateEvent::ManagerStarted { .. }
-        | StateEvent::DeletePermitted { .. }
-        | StateEvent::AbortAsked { .. } => Ok(()),
+        StateEvent::ManagerStarted { .. } | StateEvent::DeletePermitted { .. } => Ok(()),
+        StateEvent::AbortAsked { attempt, .. } => {
+            let (task, number) = rows.attempt(*attempt)?;
+            rows.one(
+                "UPDATE attempt SET abort_ms = ?3 WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
+                (task, number, now),
+            )
+        }
         StateEvent::SectorPledged { sector, state, record } => rows.sector_pledged(*sector, state, record),
         StateEvent::SectorStepped { sector, state, record, .. } => rows.one(
             "UPDATE sector SET state = ?3, record = ?4, changed_ms = ?5 WHERE miner = ?1 AND number = ?2",

@@ -64,6 +64,8 @@ pub struct OpenAttempt {
     pub peer: String,
     /// When it was bound, in Unix milliseconds.
     pub bound_ms: u64,
+    /// An operator has asked for its end.
+    pub abort_asked: bool,
     /// Its calls, the `Prepare` first.
     pub calls: Vec<CallRow>,
     /// What was promised to it.
@@ -288,8 +290,7 @@ fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateE
 
 fn open_attempt(db: &Connection, task: TaskId) -> Result<Option<OpenAttempt>, StateError> {
     let id = stored("task", task.get())?;
-    let sql =
-        "SELECT attempt, worker, name, url, peer, bound_ms FROM attempt WHERE task = ?1 AND ended_ms = 0";
+    let sql = "SELECT attempt, worker, name, url, peer, bound_ms, abort_ms > 0 FROM attempt WHERE task = ?1 AND ended_ms = 0";
     let mut open = all(db, sql, [id], |row| {
         let worker: String = row.get(1).map_err(column)?;
         let worker = worker.parse().map_err(|_| corrupt("worker session", &worker))?;
@@ -300,6 +301,7 @@ fn open_attempt(db: &Connection, task: TaskId) -> Result<Option<OpenAttempt>, St
             url: row.get(3).map_err(column)?,
             peer: row.get(4).map_err(column)?,
             bound_ms: loaded("time", row.get(5).map_err(column)?)?,
+            abort_asked: row.get(6).map_err(column)?,
             calls: Vec::new(),
             reservations: Vec::new(),
         })

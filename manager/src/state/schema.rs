@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 3] = [TABLES, MEASURES, CONTROLS];
+const STEPS: [&str; 4] = [TABLES, MEASURES, CONTROLS, ABORTS];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -87,6 +87,12 @@ ALTER TABLE sector ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE task ADD COLUMN priority INTEGER;
 -- Attempts that were given up while a Lotus worker still has them; their tasks have ended.
 CREATE INDEX attempt_detached ON attempt (task) WHERE state = 'detached';
+";
+
+/// Version 4: an operator's abort holds also when the manager ends before the worker heard of it.
+const ABORTS: &str = "
+-- When an operator asked for its end; 0 = nobody did.
+ALTER TABLE attempt ADD COLUMN abort_ms INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Makes the file, its tables and the miner's row.

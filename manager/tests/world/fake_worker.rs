@@ -157,9 +157,9 @@ impl FakeWorker {
         self.silent.store(silent, Ordering::Release);
     }
 
-    /// From now on it agrees to stop a call, and goes on.
-    pub fn ignore_aborts(&self) {
-        self.deaf.store(true, Ordering::Release);
+    /// From now on it agrees to stop a call and goes on, or does stop.
+    pub fn ignore_aborts(&self, ignore: bool) {
+        self.deaf.store(ignore, Ordering::Release);
     }
 
     /// Whether it still works on this call.
