@@ -182,7 +182,12 @@ impl Oracle {
         };
         for kept in &snapshot.reservations {
             let waits = snapshot.waiting.iter().any(|queued| queued.task == kept.task);
-            if waits && kept.waits_for.is_empty() && snapshot.now > kept.start_by {
+            let is_late = waits && kept.waits_for.is_empty() && snapshot.now > kept.start_by;
+            let kind = self.model.tasks.get(&kept.task).map(Task::kind);
+            let others = self.model.workers.get(&kept.worker).zip(kind).is_some_and(|(worker, kind)| {
+                self.model.is_short_by_others(worker, kind, &worker.row(&self.table, kind))
+            });
+            if is_late && !others {
                 let why = scheduler.why(kept.task).map(|why| why.to_string()).unwrap_or_default();
                 return broken(format!("it waits for nothing and has not started: {kept:?}; {why}"));
             }

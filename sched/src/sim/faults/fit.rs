@@ -82,6 +82,25 @@ impl Model {
         })
     }
 
+    /// Whether such a task would fit into RAM and swap were it not for what other programs use there: nobody can promise
+    /// when they will use less.
+    pub(super) fn is_short_by_others(&self, worker: &Worker, kind: SealTaskType, row: &Resources) -> bool {
+        let is_first = !worker.load.kinds.contains_key(&kind);
+        let needs = u128::from(row.max_memory) + if is_first { row.base_min_memory.into() } else { 0 };
+        let machine: Vec<&Worker> =
+            worker.profile.machine.iter().flat_map(|machine| self.on_machine(machine)).collect();
+        let short = |members: &[&Worker]| {
+            let own: u128 = members.iter().map(|worker| worker.load.max + worker.load.base).sum();
+            let most = |of: &dyn Fn(&Worker) -> u64| -> u128 {
+                members.iter().map(|worker| of(worker)).max().unwrap_or(0).into()
+            };
+            let both = most(&|worker| worker.profile.mem_physical) + most(&|worker| worker.profile.mem_swap);
+            let others = most(&|worker| worker.profile.mem_used) + most(&|worker| worker.profile.swap_used);
+            own.max(others) + needs > both && own + needs <= both
+        };
+        short(&[worker]) || short(&machine)
+    }
+
     /// Before when no task of this type may start on the worker, by its own and its machine's last starts.
     pub(super) fn staggered_until(&self, worker: &Worker, task: TaskType) -> Option<crate::Millis> {
         let span = *worker.profile.stagger.get(&task)?;
