@@ -84,7 +84,8 @@ impl fmt::Display for Shortage {
                 memory(f, "memory and swap", [*needs, *free, *kept, *total])
             }
             Self::Threads { needs, free, total } => {
-                write!(f, "needs {needs} CPU threads, {free} free of {total}")
+                let threads = if *needs == 1 { "thread" } else { "threads" };
+                write!(f, "needs {needs} CPU {threads}, {free} free of {total}")
             }
             Self::Gpu { needs, free, devices } => {
                 write!(f, "needs {} GPUs, {} free of {devices}", Thousandths(*needs), Thousandths(*free))

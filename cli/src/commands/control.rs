@@ -106,8 +106,10 @@ fn left(rest: &WorkerRest) -> String {
     if rest.between_tasks > 0 {
         parts.push(format!("{} sectors there between two tasks", rest.between_tasks));
     }
-    if let Some(end) = rest.expected_end_ms {
-        parts.push(format!("by estimates done in about {}", age(end.saturating_sub(crate::clock::now_ms()))));
+    match rest.expected_end_ms.map(|end| end.saturating_sub(crate::clock::now_ms())) {
+        None => {}
+        Some(0) => parts.push("by estimates done any moment".to_owned()),
+        Some(wait) => parts.push(format!("by estimates done in about {}", age(wait))),
     }
     parts.join(", ")
 }

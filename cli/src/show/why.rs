@@ -1,6 +1,6 @@
 //! `sealing why`: one sector or task, what it waits for, and what is in the way on each worker.
 
-use rpc::explain::{Explanation, TaskFacts, WorkerObstacles};
+use rpc::explain::{Explanation, ObstacleView, TaskFacts, WorkerObstacles};
 
 use super::{age, clock, line, paint, plain};
 use crate::exit::Outcome;
@@ -54,7 +54,7 @@ fn print_task(task: &TaskFacts, now: u64) -> Outcome {
 
 /// Those that could take the task first; those that do not offer it share a line.
 fn print_workers(task: &TaskFacts) -> Outcome {
-    let (others, near): (Vec<_>, Vec<_>) = task.workers.iter().partition(|worker| is_only_unoffered(worker));
+    let (others, near): (Vec<_>, Vec<_>) = task.workers.iter().partition(|worker| does_not_offer(worker));
     for worker in near.iter().take(WORKERS_MAX) {
         print_worker(worker)?;
     }
@@ -66,14 +66,16 @@ fn print_workers(task: &TaskFacts) -> Outcome {
     let more = others.len().saturating_sub(WORKERS_MAX);
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     line(&format!("{}{tail}:", paint::magenta(&names.join(", "))))?;
-    print_obstacles(first)
+    // What else is in the way is each one's own, and says nothing while it does not offer the task.
+    print_obstacles(first.obstacles.iter().filter(|found| is_unoffered(found)))
 }
 
-fn is_only_unoffered(worker: &WorkerObstacles) -> bool {
-    let is_unoffered = |found: &rpc::explain::ObstacleView| {
-        found.facts.get("obstacle").and_then(|word| word.as_str()) == Some("not_offered")
-    };
+fn does_not_offer(worker: &WorkerObstacles) -> bool {
     worker.obstacles.iter().any(is_unoffered)
+}
+
+fn is_unoffered(found: &ObstacleView) -> bool {
+    found.facts.get("obstacle").and_then(|word| word.as_str()) == Some("not_offered")
 }
 
 fn print_worker(worker: &WorkerObstacles) -> Outcome {
@@ -82,11 +84,11 @@ fn print_worker(worker: &WorkerObstacles) -> Outcome {
     if worker.obstacles.is_empty() {
         return line("    nothing is in the way here");
     }
-    print_obstacles(worker)
+    print_obstacles(worker.obstacles.iter())
 }
 
-fn print_obstacles(worker: &WorkerObstacles) -> Outcome {
-    for found in &worker.obstacles {
+fn print_obstacles<'a>(obstacles: impl Iterator<Item = &'a ObstacleView>) -> Outcome {
+    for found in obstacles {
         line(&format!("    {}", paint::yellow(&plain(&found.text))))?;
         if !found.change.is_empty() {
             line(&format!("        {}", plain(&found.change)))?;

@@ -23,10 +23,11 @@ pub(super) fn for_one(finding: &Finding, worker: &str, why: &Why) -> String {
 
 fn by_hand(finding: &Finding, worker: &str, why: &Why) -> String {
     match &finding.obstacle {
-        Obstacle::NotOffered { task } => format!(
-            "start that worker with {}, or enable {task} with `sealyard worker tasks enable {task}` there",
+        Obstacle::NotOffered { task } if is_switched(*task) => format!(
+            "start that worker with {}; where it was, `sealyard worker tasks enable {task}` there switches it on again",
             flag(*task)
         ),
+        Obstacle::NotOffered { task } => format!("start that worker with {}", flag(*task)),
         Obstacle::Disabled | Obstacle::Cordoned | Obstacle::Draining => {
             format!("`sealyard workers enable {worker}` opens it again")
         }
@@ -129,6 +130,30 @@ const fn use_of(path_type: PathType) -> &'static str {
 
 fn params(why: &Why) -> String {
     format!("`sealyard params fetch {}`", why.sector.proof.sector_size())
+}
+
+/// Whether a worker's tasks of this type can be switched off and on while it runs; as in Lotus, some cannot.
+const fn is_switched(task: TaskType) -> bool {
+    match task {
+        TaskType::AddPiece
+        | TaskType::DataCid
+        | TaskType::PreCommit1
+        | TaskType::PreCommit2
+        | TaskType::Commit2
+        | TaskType::Unseal
+        | TaskType::ReplicaUpdate
+        | TaskType::ProveReplicaUpdate2
+        | TaskType::RegenSectorKey => true,
+        TaskType::Commit1
+        | TaskType::Finalize
+        | TaskType::FinalizeUnsealed
+        | TaskType::Fetch
+        | TaskType::ProveReplicaUpdate1
+        | TaskType::FinalizeReplicaUpdate
+        | TaskType::DownloadSector
+        | TaskType::WindowPost
+        | TaskType::WinningPost => false,
+    }
 }
 
 /// The switch that makes a worker offer a task; some tasks every worker offers that is not told otherwise.

@@ -52,7 +52,7 @@ fn cpu_threads_are_shared_and_the_largest_report_counts() {
     let second = world.simple(AddPiece, 2);
     assert_eq!(world.on(second), None);
     let why = world.why(second);
-    assert!(why.contains("machine box: needs 1 CPU threads, 0 free of 32"), "{why}");
+    assert!(why.contains("machine box: needs 1 CPU thread, 0 free of 32"), "{why}");
     let profile = WorkerProfile { cpus: 40, ..on_box(&[PreCommit2]) };
     world.send(Event::WorkerChanged { worker: key(1), profile });
     assert_eq!(world.on(second), Some(key(2)), "a change of one worker is seen by the others");
