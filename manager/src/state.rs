@@ -16,7 +16,7 @@ mod schema;
 mod writer;
 
 pub use clock::Clock;
-pub use control::{CONTROLS_MAX, CapChanges, Controls, WorkerControl, WorkerIdentity};
+pub use control::{CAPS_MAX, CONTROLS_MAX, CapChanges, Controls, WorkerControl, WorkerIdentity};
 pub use event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
 pub use identity::MinerIdentity;
 pub use measure::{Duration, Measured, Measures, Throughput};

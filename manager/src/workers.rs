@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Input, Peer, Polled, Worker};
 use crate::shared::Shared;
+use crate::state::CAPS_MAX;
 
 /// How workers are reached. Another one than [`RpcDialer`](crate::RpcDialer) serves tests.
 #[async_trait]
@@ -67,6 +68,16 @@ pub enum DialError {
         url: String,
         /// The PoSt tasks.
         tasks: String,
+    },
+    /// It was started with more limits than are kept.
+    #[error(
+        "MGR014: the worker at {url} has {found} limits of its own; start it with at most {CAPS_MAX} in --max"
+    )]
+    Caps {
+        /// Whom we dialled.
+        url: String,
+        /// How many.
+        found: usize,
     },
 }
 
@@ -230,6 +241,10 @@ async fn question(
         Err(error) if error.is_method_not_found() || !peer.is_sealyard() => None,
         Err(error) => return Err(unreachable_worker(&url, &error)),
     };
+    match state.as_ref().map_or(0, |state| state.caps.iter().count()) {
+        0..=CAPS_MAX => {}
+        found => return Err(DialError::Caps { url, found }),
+    }
     Ok(Introduction { session, asked_ms, url, peer, api, info, tasks, paths, state })
 }
 

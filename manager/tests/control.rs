@@ -294,3 +294,21 @@ async fn a_worker_is_not_empty_while_a_sector_there_waits_to_be_tried_again() {
     let rest = world.operator.set_worker_mode("A".into(), WorkerMode::Draining, by()).await.expect("set");
     assert_eq!((rest.between_tasks, rest.is_empty(), rest.expected_end_ms), (1, false, None), "{rest:?}");
 }
+
+#[tokio::test]
+async fn more_limits_than_are_kept_are_refused_and_nothing_is_set() {
+    let world = world().await;
+    let a = worker("A", 1, true);
+    world.join(&a).await;
+    let all = || TaskType::ALL.iter().map(|task| task.short());
+    let pairs = all()
+        .flat_map(|one| all().filter(move |other| one < *other).map(move |two| format!("{one}+{two}=1")));
+    let specs: Vec<_> = pairs.take(65).map(|text| text.parse().expect("a limit")).collect();
+    let target = || CapsTarget::Worker("A".into());
+    let error = world.operator.change_caps(target(), specs.clone(), by()).await.expect_err("65").to_string();
+    assert!(error.contains("65 limits") && error.contains("at most 64"), "{error}");
+    let view = world.operator.change_caps(target(), Vec::new(), by()).await.expect("a look");
+    assert_eq!(view.caps, []);
+    let view = world.operator.change_caps(target(), specs[..64].to_vec(), by()).await.expect("64");
+    assert_eq!(view.caps.len(), 64);
+}

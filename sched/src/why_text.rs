@@ -123,7 +123,10 @@ impl fmt::Display for StartForecast {
         }
         if self.likely != self.earliest {
             write!(f, ", with those before it in about {}", Span(self.likely))?;
-            write!(f, " ({} such tasks run at once)", self.at_once)?;
+            match self.at_once {
+                1 => f.write_str(" (one such task runs at once)")?,
+                more => write!(f, " ({more} such tasks run at once)")?,
+            }
         }
         Ok(())
     }

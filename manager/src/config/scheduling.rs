@@ -9,6 +9,7 @@ use sealtasks::{TaskCaps, TaskGroup, TaskType};
 use toml::{Table, Value};
 
 use super::{ConfigError, nearest, wrong};
+use crate::state::CAPS_MAX;
 
 /// How work is scheduled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +154,10 @@ fn caps_by_name(path: &Path, key: &str, section: &Table) -> Result<CapsByName, C
                 "a section per name, such as [Scheduler.WorkerCaps.big-box], or [Scheduler.WorkerCaps.\"*\"]";
             return Err(wrong(path, &format!("{key}.{name}"), limits, expected));
         };
+        if limits.len() > CAPS_MAX {
+            let found = Value::Integer(i64::try_from(limits.len()).unwrap_or(i64::MAX));
+            return Err(wrong(path, &format!("{key}.{name}"), &found, "at most 64 limits on one name"));
+        }
         let mut caps = TaskCaps::none();
         for (group, most) in limits {
             let parsed: TaskGroup = group.parse().map_err(|_| unknown_key(path, group, &short_codes()))?;

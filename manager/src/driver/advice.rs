@@ -43,7 +43,7 @@ fn by_hand(finding: &Finding, worker: &str, why: &Why) -> String {
         }
         Obstacle::Capped { machine: None, .. } => format!("raise it with `sealyard workers caps {worker} …`"),
         Obstacle::Short(shortage) | Obstacle::MachineShort { shortage, .. } => {
-            short(shortage, finding.relief.as_ref(), why)
+            short(shortage, finding.relief.as_ref(), worker, why)
         }
         Obstacle::FileElsewhere { kind, paths: 0 } => {
             format!("start the worker, or attach the path, that holds the {kind} file")
@@ -66,10 +66,17 @@ fn by_hand(finding: &Finding, worker: &str, why: &Why) -> String {
 }
 
 /// What an operator can do about a shortage: the table's row for that task is his to change on each worker.
-fn short(shortage: &Shortage, relief: Option<&Relief>, why: &Why) -> String {
+fn short(shortage: &Shortage, relief: Option<&Relief>, worker: &str, why: &Why) -> String {
     let row = format!("{}_{}", why.kind, why.sector.proof.sector_size().short());
     let (what, variable) = match shortage {
-        Shortage::Concurrency { .. } => return format!("raise {row}_MAX_CONCURRENT there"),
+        // The limit of a single type: an operator's, the configuration's or the worker's own, whichever is least.
+        Shortage::Concurrency { .. } => {
+            return format!(
+                "raise it with `sealyard workers caps {worker} {}=…`; where the worker was started with it, with --max or \
+                 {row}_MAX_CONCURRENT there",
+                why.kind
+            );
+        }
         Shortage::Memory { .. } => ("memory", format!("{row}_MIN_MEMORY")),
         Shortage::MemoryAndSwap { .. } => ("memory or swap", format!("{row}_MAX_MEMORY")),
         Shortage::Threads { .. } => ("CPU threads", format!("{row}_MAX_PARALLELISM")),

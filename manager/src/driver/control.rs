@@ -13,7 +13,7 @@ use sealtasks::{CapSpec, SectorId, StorageId, TaskCaps, TaskGroup, WorkerId};
 use super::fleet::Worker;
 use super::input::{Busy, Reply};
 use super::{Driver, Phase};
-use crate::state::{CONTROLS_MAX, CallStage, CapChanges, StateEvent, WorkerIdentity};
+use crate::state::{CAPS_MAX, CONTROLS_MAX, CallStage, CapChanges, StateEvent, WorkerIdentity};
 
 /// Machines told of; a worker on one more counts as alone.
 const MACHINES_MAX: usize = 10_000;
@@ -97,9 +97,9 @@ impl Driver {
     fn change_worker_caps(&mut self, named: &Named, changes: &[CapSpec], by: String) -> ApiResult<CapsView> {
         if !changes.is_empty() {
             self.room_for_control(self.controls.workers.contains_key(&named.identity))?;
-            let control = self.controls.workers.entry(named.identity.clone()).or_default();
-            changes.iter().for_each(|change| control.caps.apply(change));
-            let caps = control.caps.clone();
+            let before = self.controls.workers.get(&named.identity).map(|control| &control.caps);
+            let caps = changed(before, changes)?;
+            self.controls.workers.entry(named.identity.clone()).or_default().caps = caps.clone();
             let worker = named.identity.clone();
             tracing::info!(worker = worker.name, by, "its limits were changed");
             self.events.push(StateEvent::WorkerCapsSet { worker, caps, by });
@@ -128,9 +128,8 @@ impl Driver {
         }
         if !changes.is_empty() {
             self.room_for_control(self.controls.machines.contains_key(name))?;
-            let control = self.controls.machines.entry(name.to_owned()).or_default();
-            changes.iter().for_each(|change| control.apply(change));
-            let caps = control.clone();
+            let caps = changed(self.controls.machines.get(name), changes)?;
+            self.controls.machines.insert(name.to_owned(), caps.clone());
             tracing::info!(machine = name, by, "its limits were changed");
             self.events.push(StateEvent::MachineCapsSet { machine: name.to_owned(), caps, by });
             let keys: Vec<_> = self.machines_named(name).map(|machine| machine.key.clone()).collect();
@@ -362,6 +361,18 @@ fn groups(caps: &TaskCaps) -> Vec<GroupCap> {
 
 fn group_cap(group: &TaskGroup, most: u32) -> GroupCap {
     GroupCap { name: group.to_string(), tasks: group.tasks().clone(), most }
+}
+
+/// The limits as they are after these changes, if they are not too many.
+fn changed(before: Option<&CapChanges>, changes: &[CapSpec]) -> ApiResult<CapChanges> {
+    let mut caps = before.cloned().unwrap_or_default();
+    changes.iter().for_each(|change| caps.apply(change));
+    match caps.iter().count() {
+        0..=CAPS_MAX => Ok(caps),
+        count => Err(ApiError::refused(format!(
+            "MGR075: {count} limits on one name; at most {CAPS_MAX} are kept, take some back with `PC1=default`"
+        ))),
+    }
 }
 
 /// How many tasks of each type run on some workers.

@@ -14,6 +14,10 @@ use super::{State, StateError, StateEvent, database, loaded, stored};
 /// Settings kept; beyond, a new one is refused. Far more than there are workers, and it bounds what is read at the start.
 pub const CONTROLS_MAX: usize = 100_000;
 
+/// Limits on one worker or machine from one source (an operator, the configuration, the worker's flags). The scheduler keeps
+/// 256 of all three together, so no limit that was taken is ever refused by it.
+pub const CAPS_MAX: usize = 64;
+
 /// Everything that was set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Controls {
