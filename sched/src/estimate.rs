@@ -1,11 +1,10 @@
 //! How long a task of a type and size takes on a worker: as measured there, else as measured on others, else as
 //! published. For deadlines, reservations and explanations; nothing is ever stopped because an estimate was wrong.
 
-use std::collections::BTreeMap;
-
 use sealtasks::{SealTaskType, SectorSize, TaskId, TaskType};
 use serde::{Deserialize, Serialize};
 
+use crate::flat::Flat;
 use crate::task::Phase;
 use crate::worker::Worker;
 use crate::{KindDuration, Millis, Sched, WorkerKey};
@@ -33,7 +32,7 @@ pub enum EstimateSource {
 
 /// What was learned about one worker, or about all of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Learned(BTreeMap<SealTaskType, Mean>);
+pub(crate) struct Learned(Flat<SealTaskType, Mean>);
 
 /// A moving average.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +67,7 @@ impl Mean {
 
 impl Learned {
     pub(crate) fn add(&mut self, kind: SealTaskType, sample: Millis) {
-        self.0.entry(kind).or_insert(Mean { millis: 0, samples: 0 }).add(sample);
+        self.0.get_or_insert_with(kind, || Mean { millis: 0, samples: 0 }).add(sample);
     }
 
     /// Takes what was learned earlier, where nothing is known yet.
@@ -76,12 +75,12 @@ impl Learned {
         for known in durations {
             let kind = SealTaskType { proof: known.proof, task: known.task };
             let mean = Mean { millis: known.millis.get().max(1), samples: Mean::SEED_SAMPLES };
-            self.0.entry(kind).or_insert(mean);
+            self.0.get_or_insert_with(kind, || mean);
         }
     }
 
     fn get(&self, kind: SealTaskType) -> Option<Millis> {
-        self.0.get(&kind).map(|mean| Millis::new(mean.millis))
+        self.0.get(kind).map(|mean| Millis::new(mean.millis))
     }
 
     fn all(&self) -> impl Iterator<Item = KindDuration> + '_ {

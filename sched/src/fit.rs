@@ -1,7 +1,7 @@
 //! On which workers one more task of each group fits: kept up to date with the ledger where somebody waits to know it,
 //! and brought up to date when somebody comes to wait where nobody did.
 
-use sealtasks::SealTaskType;
+use sealtasks::{SealTaskType, TaskId};
 
 use crate::keeping::Kept;
 use crate::ledger::Ask;
@@ -41,8 +41,7 @@ impl Sched {
             if self.queue.groups[group].is_watched() {
                 self.workers.get_mut(slot).stale.remove(group);
                 let at = offered.binary_search_by_key(&group, |(group, _)| *group);
-                let rank = at.ok().and_then(|at| self.rank(slot, (group, &offered[at].1), None));
-                self.set_rank(slot, group, rank);
+                self.set_fit(slot, group, at.is_ok_and(|at| self.fits_now(slot, &offered[at].1, None)));
             } else {
                 self.put_off(slot, group);
             }
@@ -110,10 +109,10 @@ impl Sched {
             // What fits beside a kept place depends on the time, too: it is not put off.
             if kept.is_some() || self.queue.groups[group].is_watched() {
                 worker.stale.remove(group);
-                self.set_rank(slot, group, self.rank(slot, (group, ask), kept.as_ref()));
+                self.set_fit(slot, group, self.fits_now(slot, ask, kept.as_ref()));
                 // Where a task fitted all the while, the moving of its files may have been too much beside what is kept,
                 // and may be no more.
-                if kept.is_some() && self.queue.groups[group].ranks[slot].is_some() {
+                if kept.is_some() && self.workers.get(slot).fits.contains(group) {
                     self.queue.unstick_near(group, &self.workers.get(slot).paths);
                 }
             } else {
@@ -129,52 +128,86 @@ impl Sched {
             if is_stale {
                 self.workers.get_mut(slot).stale.remove(group);
                 let (kept, ask) = (self.kept(slot), self.queue.groups[group].asks[slot]);
-                let rank = ask.and_then(|ask| self.rank(slot, (group, &ask), kept.as_ref()));
-                self.set_rank(slot, group, rank);
+                self.set_fit(slot, group, ask.is_some_and(|ask| self.fits_now(slot, &ask, kept.as_ref())));
             }
         }
     }
 
-    /// Notes the worker's place among those that the group's tasks fit on.
-    pub(crate) fn set_rank(&mut self, slot: usize, group: GroupIdx, rank: Option<Rank>) {
-        if let Some(worker) = self.workers.try_get_mut(slot) {
-            // Most often it did not fit before and does not now, which is known without a look at the list of all.
-            if rank.is_none() && !worker.fits.contains(group) {
-                return;
-            }
-            worker.fits.set(group, rank.is_some());
-        }
-        let state = &mut self.queue.groups[group];
-        let before = state.ranks[slot];
-        if before == rank {
+    /// Notes whether one more task of the group fits on the worker, and its place among those that it fits on.
+    pub(crate) fn set_fit(&mut self, slot: usize, group: GroupIdx, fits: bool) {
+        let worker = self.workers.get_mut(slot);
+        let fitted = worker.fits.contains(group);
+        // Most often it did not fit before and does not now, which is known without a look at the group.
+        if !fits && !fitted {
             return;
         }
-        state.ranks[slot] = rank;
+        worker.fits.set(group, fits);
+        let state = &mut self.queue.groups[group];
+        if fits != fitted {
+            state.fit_on = if fits { state.fit_on + 1 } else { state.fit_on - 1 };
+            self.queue.fits.set(group, state.fit_on > 0);
+        }
+        let is_news = if state.is_ranked { self.set_rank(slot, group, fits) } else { true };
+        if fits && is_news {
+            self.doubt_reserved_in(group, slot);
+        }
+        if fits && !fitted {
+            self.queue.unstick_near(group, &self.workers.get(slot).paths);
+        }
+    }
+
+    /// Notes the worker's place in the group's list. Returns whether it is another one than before.
+    fn set_rank(&mut self, slot: usize, group: GroupIdx, fits: bool) -> bool {
+        let rank = fits.then(|| self.rank_of(slot, group));
+        let state = &mut self.queue.groups[group];
+        let before = std::mem::replace(&mut state.ranks[slot], rank);
+        if before == rank {
+            return false;
+        }
         if let Some(before) = before {
             state.fitting.remove(&before);
         }
         if let Some(rank) = rank {
             state.fitting.insert(rank);
-            if let Some(task) = state.reserved {
-                self.doubtful.insert(task);
-            }
-            if before.is_none() {
-                self.queue.unstick_near(group, &self.workers.get(slot).paths);
-            }
         }
-        self.queue.fits.set(group, !self.queue.groups[group].fitting.is_empty());
+        true
     }
 
-    /// The worker's place among those that one more task of the group fits on; `None`: it does not fit.
-    fn rank(&self, slot: usize, (group, ask): (GroupIdx, &Ask), kept: Option<&Kept>) -> Option<Rank> {
-        let worker = self.workers.try_get(slot)?;
-        if !worker.is_usable()
-            || !self.has_slot(slot, ask)
-            || kept
-                .is_some_and(|kept| self.crowds(kept, slot, ask, self.estimate_in(worker, ask.kind()).millis))
-        {
-            return None;
+    /// Lets the task of the group that holds a reservation be looked at again, if this worker might do for it.
+    fn doubt_reserved_in(&mut self, group: GroupIdx, slot: usize) {
+        let state = &self.queue.groups[group];
+        let Some(id) = state.reserved else { return };
+        let might_do =
+            |id: TaskId| self.queue.class(self.tasks[&id].class).key.lives_with(self.workers.get(slot));
+        if state.is_ranked || might_do(id) {
+            self.doubtful.insert(id);
         }
-        Some(self.rank_of(slot, group))
+    }
+
+    /// Begins to keep a list of the workers that the group's tasks fit on, the best first: a class that any of them may
+    /// do has come to it. Where all files must be at hand the few workers that hold them are asked themselves.
+    pub(crate) fn begin_ranking(&mut self, group: GroupIdx) {
+        self.queue.groups[group].is_ranked = true;
+        let offers = self.queue.groups[group].offers.iter().copied();
+        let fitting: Vec<_> = offers.filter(|slot| self.workers.get(*slot).fits.contains(group)).collect();
+        for slot in fitting {
+            self.set_rank(slot, group, true);
+        }
+    }
+
+    /// The worker's place among those that the group's tasks fit on; `None`: it does not fit.
+    pub(crate) fn rank_in(&self, slot: usize, group: GroupIdx) -> Option<Rank> {
+        let state = &self.queue.groups[group];
+        if state.is_ranked {
+            return state.ranks.get(slot).copied().flatten();
+        }
+        self.workers.get(slot).fits.contains(group).then(|| self.rank_of(slot, group))
+    }
+
+    /// Whether one more such task fits on the worker now.
+    fn fits_now(&self, slot: usize, ask: &Ask, kept: Option<&Kept>) -> bool {
+        let Some(worker) = self.workers.try_get(slot) else { return false };
+        let crowds = |kept: &Kept| self.crowds(kept, slot, ask, self.estimate_in(worker, ask.kind()).millis);
+        worker.is_usable() && self.has_slot(slot, ask) && !kept.is_some_and(crowds)
     }
 }

@@ -185,14 +185,14 @@ impl Sched {
             self.leave_machine(slot);
             let offered = std::mem::replace(&mut self.workers.get_mut(slot).offered, Offered::from([]));
             self.forget_offered(offered);
-            self.workers.remove(slot);
             for group in 0..self.queue.groups.len() {
                 self.queue.groups[group].offers.remove(&slot);
                 if slot < self.queue.groups[group].asks.len() {
                     self.queue.groups[group].asks[slot] = None;
-                    self.set_rank(slot, group, None);
+                    self.set_fit(slot, group, false);
                 }
             }
+            self.workers.remove(slot);
             self.dirty.insert(slot);
         }
     }
@@ -238,7 +238,7 @@ impl Sched {
             state.offers.remove(&slot);
         }
         if before.is_some() && ask.is_none() {
-            self.set_rank(slot, group, None);
+            self.set_fit(slot, group, false);
         }
     }
 

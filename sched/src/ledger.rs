@@ -4,11 +4,10 @@
 //! A charge is a value that is not copied: it is made by [`Tally::charge`] and consumed by [`Tally::release`], so that
 //! nothing can be released twice.
 
-use std::collections::BTreeMap;
-
 use sealtasks::{Resources, SealTaskType, TaskType};
 
 use crate::devices::{self, GPU_WHOLE};
+use crate::flat::Flat;
 use crate::headroom::{Headroom, Light, less};
 use crate::shortage::told;
 use crate::{GpuShare, Shortage, WorkerProfile};
@@ -23,7 +22,7 @@ pub(crate) struct Tally {
     light: Light,
     threads: u128,
     gpus: Vec<u64>,
-    kinds: BTreeMap<SealTaskType, KindUse>,
+    kinds: Flat<SealTaskType, KindUse>,
     tasks: usize,
 }
 
@@ -367,7 +366,7 @@ impl Tally {
         self.tasks += 1;
         let is_light = ask.is_light();
         let (base, light) = (&mut self.base, &mut self.light);
-        let kind = self.kinds.entry(ask.kind).or_insert_with(|| {
+        let kind = self.kinds.get_or_insert_with(ask.kind, || {
             *base += u128::from(ask.base);
             if is_light {
                 light.add(ask.base, ask.base);
@@ -395,7 +394,7 @@ impl Tally {
     /// # Panics
     /// If the charge was made on another tally.
     pub(crate) fn discount(&mut self, charge: &Charge) {
-        let kind = self.kinds.get_mut(&charge.kind).expect("a charge is released where it was made");
+        let kind = self.kinds.get_mut(charge.kind).expect("a charge is released where it was made");
         kind.tasks -= 1;
         if charge.is_light {
             self.light.take(charge.mem_min, charge.mem_max);
@@ -405,7 +404,7 @@ impl Tally {
             if kind.is_light {
                 self.light.take(kind.base, kind.base);
             }
-            self.kinds.remove(&charge.kind);
+            self.kinds.remove(charge.kind);
         }
         for share in &charge.gpus {
             let used = &mut self.gpus[share.device];
@@ -449,12 +448,12 @@ impl Tally {
 
     /// Tasks per kind.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (SealTaskType, u64)> + '_ {
-        self.kinds.iter().map(|(kind, used)| (*kind, used.tasks))
+        self.kinds.iter().map(|(kind, used)| (kind, used.tasks))
     }
 
     /// How many of one type and size.
     pub(crate) fn count_kind(&self, kind: SealTaskType) -> u64 {
-        self.kinds.get(&kind).map_or(0, |used| used.tasks)
+        self.kinds.get(kind).map_or(0, |used| used.tasks)
     }
 
     /// How many of some types.
@@ -468,12 +467,12 @@ impl Tally {
     }
 
     fn base_needed(&self, ask: &Ask) -> u128 {
-        if self.kinds.contains_key(&ask.kind) { 0 } else { ask.base.into() }
+        if self.kinds.get(ask.kind).is_some() { 0 } else { ask.base.into() }
     }
 
     fn short_of_tasks(&self, ask: &Ask) -> Option<Shortage> {
         let most = ask.tasks_max?;
-        let running = self.kinds.get(&ask.kind).map_or(0, |used| used.tasks);
+        let running = self.kinds.get(ask.kind).map_or(0, |used| used.tasks);
         (running >= most).then_some(Shortage::Concurrency { running, most })
     }
 

@@ -16,6 +16,7 @@ mod devices;
 mod estimate;
 mod event;
 mod fit;
+mod flat;
 mod fleet;
 mod forecast;
 mod groups;

@@ -1,6 +1,6 @@
 //! A task's way through the scheduler: submitted, bound, ended, and every way out.
 
-use sealtasks::{AttemptId, FileType, FileTypes, SealTaskType, StorageId, TaskId};
+use sealtasks::{AttemptId, FileTypes, SealTaskType, StorageId, TaskId};
 
 use crate::placement::Draft;
 use crate::queue::{ClassExisting, ClassFile, ClassKey};
@@ -35,29 +35,24 @@ impl Sched {
     /// Makes the task known, idle; what it waits for is decided by whoever calls.
     fn admit(&mut self, id: TaskId, request: &Request) -> Result<TaskIdx, Refusal> {
         let needs = &request.needs;
-        let files = needs.existing.iter().flat_map(|existing| &existing.files);
-        let held: Vec<_> = files
-            .map(|file| Ok((file.kind, self.intern_all(&file.held_by)?)))
-            .collect::<Result<_, Refusal>>()?;
+        let mut existing = match &needs.existing {
+            None => None,
+            Some(existing) => {
+                let files = existing.files.iter().map(|file| {
+                    let held_by = self.intern_all(&file.held_by)?;
+                    Ok(ClassFile { kind: file.kind, bytes: file.bytes, held_by })
+                });
+                let files = files.collect::<Result<_, Refusal>>()?;
+                Some(ClassExisting { rule: existing.rule, mode: existing.mode, files })
+            }
+        };
         let known = self.sectors.find(&self.tasks, request.sector.id);
-        if let Some(sector) = known {
-            held.iter().for_each(|(kind, paths)| self.set_files(sector, *kind, paths));
+        if let Some(existing) = &mut existing {
+            if let Some(sector) = known {
+                existing.files.iter().for_each(|file| self.set_files(sector, file.kind, &file.held_by));
+            }
+            existing.agree();
         }
-        let held_by =
-            |kind: FileType| held.iter().rfind(|(other, _)| *other == kind).map(|(_, paths)| paths.clone());
-        let existing = needs.existing.as_ref().map(|existing| ClassExisting {
-            rule: existing.rule,
-            mode: existing.mode,
-            files: existing
-                .files
-                .iter()
-                .map(|file| ClassFile {
-                    kind: file.kind,
-                    bytes: file.bytes,
-                    held_by: held_by(file.kind).unwrap_or_default(),
-                })
-                .collect(),
-        });
         let kind = SealTaskType { proof: request.sector.proof, task: request.task };
         let key = ClassKey {
             task: request.task,
@@ -67,6 +62,9 @@ impl Sched {
             allocate: needs.allocate.as_ref().map(|allocate| (allocate.path_type, allocate.files.clone())),
         };
         let group = self.group(kind);
+        if key.ties().is_none() && !self.queue.groups[group].is_ranked {
+            self.begin_ranking(group);
+        }
         let class = self.queue.join(key, group);
         let wait_until = request.since.after(request.wait_limit.unwrap_or(self.options.wait_limit));
         let task = Task {
@@ -283,7 +281,7 @@ impl Sched {
         let task = &self.tasks[at];
         let id = task.id;
         let kind = SealTaskType { proof: task.sector.proof, task: task.kind };
-        let ask = self.workers.get(slot).ask(kind, &self.options.resources);
+        let ask = self.workers.get(slot).ask_in(task.group, kind, &self.options.resources);
         let takes_shared_room = room.iter().any(|(path, _)| self.paths.get(*path).workers().len() > 1);
         let moving = self.moving_time(slot, moved);
         let running = (phase == Phase::Running).then(|| self.charge_running(slot, &ask));
@@ -301,7 +299,7 @@ impl Sched {
             }
             worker.staged.charge(&ask, &worker.idle)
         };
-        worker.bound.insert(id);
+        worker.bound.insert(id, at);
         task.attempts = task.attempts.max(attempt.attempt);
         task.state = State::Bound(Box::new(Binding {
             attempt,
@@ -339,7 +337,7 @@ impl Sched {
         let Binding { attempt, worker: slot, phase, charge, locks, space, cancelled, .. } = *binding;
         let (sector, group) = (task.sector_at, task.group);
         let worker = self.workers.get_mut(slot);
-        worker.bound.remove(&id);
+        worker.bound.remove(id);
         if phase == Phase::Running {
             self.release_running(slot, charge);
         } else {
@@ -423,6 +421,10 @@ impl Sched {
 
     /// The task's locks changed hands: who was ready may now have to wait, and the other way round.
     fn recheck_locks(&mut self, sector: SectorIdx) {
+        // Most often there is only the one task, which holds them or held them.
+        if self.tasks[self.sectors[sector].first].next.is_none() {
+            return;
+        }
         for at in self.siblings(sector) {
             let task = &self.tasks[at];
             let is_busy = !self.busy_locks(task).is_empty();

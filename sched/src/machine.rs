@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::TaskType;
 
+use crate::flat::Flat;
 use crate::headroom::Light;
 use crate::ledger::{Ask, Capacity, Charge, Held, Tally};
 use crate::worker::Worker;
@@ -28,7 +29,7 @@ pub(crate) struct Machine {
     idle: Capacity,
     load: Load,
     /// The last start of each type on any of its workers.
-    pub(crate) last_start: BTreeMap<TaskType, Millis>,
+    pub(crate) last_start: Flat<TaskType, Millis>,
 }
 
 /// What the tasks of several tallies hold together.

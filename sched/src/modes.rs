@@ -66,7 +66,7 @@ impl Sched {
         let slot = self.workers.slot(key)?;
         let worker = self.workers.get(slot);
         let (mut running, mut staged) = (Vec::new(), Vec::new());
-        for binding in worker.bound.iter().filter_map(|task| self.tasks[task].binding()) {
+        for binding in worker.bound.iter().filter_map(|(_, at)| self.tasks[*at].binding()) {
             match binding.phase {
                 Phase::Running => running.push(binding.attempt),
                 Phase::Fetching | Phase::Fetched | Phase::Unstaging => staged.push(binding.attempt),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use sealtasks::{FileType, PathType};
 
 use crate::policy::Rank;
-use crate::queue::{ClassExisting, ClassFile, ClassKey, Group};
+use crate::queue::{ClassExisting, ClassFile, ClassKey, GroupIdx};
 use crate::shortage::told;
 use crate::space::{PathIdx, Wanted};
 use crate::worker::Worker;
@@ -66,51 +66,59 @@ impl Sched {
     pub(crate) fn pick(
         &self,
         key: &ClassKey,
-        group: &Group,
+        group: GroupIdx,
         except: Option<usize>,
     ) -> Option<(usize, Draft)> {
         /// With more holders than this it is cheaper to walk the fitting workers, best first.
         const HOLDERS_MAX: usize = 64;
         let allowed = |slot: &usize| Some(*slot) != except;
+        let all = &self.queue.groups[group].fitting;
         let Some(existing) = &key.existing else {
-            let fitting = group.fitting.iter().map(|rank| rank.worker).filter(allowed);
-            return fitting.filter_map(|slot| Some((slot, self.passing_plan(key, group, slot)?))).next();
+            let try_on = |slot: usize| Some((slot, self.passing_plan(key, group, slot)?));
+            // Most often the first one will do.
+            let first = all.first().map(|rank| rank.worker).filter(allowed).and_then(try_on);
+            return first.or_else(|| all.iter().map(|rank| rank.worker).filter(allowed).find_map(try_on));
         };
+        let is_tied = key.ties().is_some();
         let holders = self.holders(existing);
-        if holders.len() > HOLDERS_MAX {
-            return self.pick_by_rank(key, group, except);
+        if holders.len() > HOLDERS_MAX && !is_tied {
+            return self.pick_by_rank(key, group, all.iter().copied().filter(|rank| allowed(&rank.worker)));
         }
-        let ranked = holders
-            .iter()
-            .copied()
-            .filter(allowed)
-            .filter_map(|slot| group.ranks.get(slot).copied().flatten());
+        let ranked = holders.iter().copied().filter(allowed).filter_map(|slot| self.rank_in(slot, group));
+        if holders.len() > HOLDERS_MAX {
+            let mut ranked: Vec<_> = ranked.collect();
+            ranked.sort_unstable();
+            return self.pick_by_rank(key, group, ranked.into_iter());
+        }
         let planned = ranked.filter_map(|rank| Some((rank, self.passing_plan(key, group, rank.worker)?)));
         let near = planned.min_by_key(|(rank, draft)| draft.score(rank));
         let is_here = near.as_ref().is_some_and(|(_, draft)| draft.moved == 0);
-        let far = match existing.rule {
-            ExistingRule::Here | ExistingRule::PartlyHere(_) => None,
-            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) if is_here => None,
-            // All of them would move everything, so the first that can is the best.
-            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => {
-                let others = group.fitting.fastest().filter(|rank| allowed(&rank.worker));
-                let mut others = others.filter(|rank| !holders.contains(&rank.worker));
-                others.find_map(|rank| Some((*rank, self.passing_plan(key, group, rank.worker)?)))
-            }
-        };
+        if is_tied || is_here {
+            return near.map(|(rank, draft)| (rank.worker, draft));
+        }
+        // All of them would move everything, so the first that can is the best.
+        let others = all.fastest().filter(|rank| allowed(&rank.worker));
+        let mut others = others.filter(|rank| !holders.contains(&rank.worker));
+        let far = others.find_map(|rank| Some((*rank, self.passing_plan(key, group, rank.worker)?)));
         let best = near.into_iter().chain(far).min_by_key(|(rank, draft)| draft.score(rank));
         best.map(|(rank, draft)| (rank.worker, draft))
     }
 
-    fn pick_by_rank(&self, key: &ClassKey, group: &Group, except: Option<usize>) -> Option<(usize, Draft)> {
+    /// The same among these workers, which come in the policy's order.
+    fn pick_by_rank(
+        &self,
+        key: &ClassKey,
+        group: GroupIdx,
+        ranked: impl Iterator<Item = Rank>,
+    ) -> Option<(usize, Draft)> {
         let mut best: Option<(Rank, Draft)> = None;
-        for rank in group.fitting.iter().filter(|rank| Some(rank.worker) != except) {
+        for rank in ranked {
             let Some(draft) = self.passing_plan(key, group, rank.worker) else { continue };
             if draft.moved == 0 {
                 return Some((rank.worker, draft));
             }
-            if best.as_ref().is_none_or(|(best, least)| draft.score(rank) < least.score(best)) {
-                best = Some((*rank, draft));
+            if best.as_ref().is_none_or(|(best, least)| draft.score(&rank) < least.score(best)) {
+                best = Some((rank, draft));
             }
         }
         best.map(|(rank, draft)| (rank.worker, draft))
@@ -118,10 +126,10 @@ impl Sched {
 
     /// The plan, unless the moving of the files would make the task too long to pass one that the worker is kept for. All
     /// else is in the worker's rank.
-    fn passing_plan(&self, key: &ClassKey, group: &Group, slot: usize) -> Option<Draft> {
+    fn passing_plan(&self, key: &ClassKey, group: GroupIdx, slot: usize) -> Option<Draft> {
         let draft = self.plan(key, slot).ok()?;
         let passes = || {
-            let ask = group.asks.get(slot).copied().flatten();
+            let ask = self.queue.groups[group].asks.get(slot).copied().flatten();
             ask.is_some_and(|ask| !self.is_in_the_way(slot, &ask, draft.moved))
         };
         (draft.moved == 0 || passes()).then_some(draft)
@@ -181,12 +189,12 @@ impl Sched {
                 file.held_by.iter().filter(|path| worker.reaches(**path)).map(|path| self.paths.get(*path));
             here.any(|path| path.facts().is_some() && must_be.is_none_or(|path_type| path.is_for(path_type)))
         };
-        let away: Vec<&ClassFile> = existing.files.iter().filter(|file| !is_here(file)).collect();
-        let nothing_here = away.len() == existing.files.len();
-        if let (ExistingRule::PartlyHere(_), Some(file), true) = (existing.rule, away.first(), nothing_here) {
+        if let (ExistingRule::PartlyHere(_), Some(file)) = (existing.rule, existing.files.first())
+            && !existing.files.iter().any(is_here)
+        {
             return Err(self.elsewhere(file));
         }
-        for file in away {
+        for file in existing.files.iter().filter(|file| !is_here(file)) {
             let Some(path_type) = target else { return Err(self.elsewhere(file)) };
             self.plan_fetch(key, file, (worker, path_type), draft)?;
         }
@@ -200,13 +208,16 @@ impl Sched {
         (worker, path_type): (&Worker, PathType),
         draft: &mut Draft,
     ) -> Result<(), Obstacle> {
-        let known = file.held_by.iter().map(|path| (*path, self.paths.get(*path)));
-        let served: Vec<_> =
-            known.filter(|(_, path)| path.facts().is_some() && !path.workers().is_empty()).collect();
-        if served.is_empty() {
+        let serves = |path: &PathIdx| {
+            let path = self.paths.get(*path);
+            path.facts().is_some() && !path.workers().is_empty()
+        };
+        let from: Vec<PathIdx> = file.held_by.iter().copied().filter(serves).collect();
+        if from.is_empty() {
             return Err(self.elsewhere(file));
         }
-        let lists = || served.iter().filter_map(|(_, path)| path.facts()).map(|facts| &facts.allow_to);
+        let lists =
+            || from.iter().filter_map(|path| self.paths.get(*path).facts()).map(|facts| &facts.allow_to);
         let anywhere = lists().any(Vec::is_empty);
         let groups = (!anywhere).then(|| lists().flatten().map(String::as_str).collect::<BTreeSet<_>>());
         let wanted = Wanted {
@@ -219,7 +230,6 @@ impl Sched {
         let to = self.room_for(worker, &wanted, &draft.taken)?;
         draft.taken.push((to, file.bytes));
         draft.moved = draft.moved.saturating_add(file.bytes);
-        let from = served.iter().map(|(path, _)| *path).collect();
         draft.fetch.push(Fetch { kind: file.kind, from, to, bytes: file.bytes });
         Ok(())
     }

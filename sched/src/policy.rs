@@ -60,10 +60,6 @@ pub(crate) struct Fitting {
 }
 
 impl Fitting {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.values().all(BTreeSet::is_empty)
-    }
-
     pub(crate) fn insert(&mut self, rank: Rank) {
         self.lanes.entry(rank.speed).or_default().insert(rank);
     }
@@ -72,6 +68,11 @@ impl Fitting {
         if let Some(lane) = self.lanes.get_mut(&rank.speed) {
             lane.remove(rank);
         }
+    }
+
+    /// The first in the policy's order.
+    pub(crate) fn first(&self) -> Option<&Rank> {
+        self.lanes.values().filter_map(BTreeSet::first).min()
     }
 
     /// All, in the policy's order.

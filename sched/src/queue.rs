@@ -48,6 +48,18 @@ pub(crate) struct ClassFile {
     pub(crate) held_by: Vec<PathIdx>,
 }
 
+impl ClassExisting {
+    /// Where one type is named several times, the last word on where it lies holds.
+    pub(crate) fn agree(&mut self) {
+        for at in (1..self.files.len()).rev() {
+            let (before, rest) = self.files.split_at_mut(at);
+            for other in before.iter_mut().filter(|other| other.kind == rest[0].kind) {
+                other.held_by.clone_from(&rest[0].held_by);
+            }
+        }
+    }
+}
+
 impl ClassKey {
     /// The paths without which no worker can have such a task, each perhaps more than once; `None`: any worker may.
     pub(crate) fn ties(&self) -> Option<impl Iterator<Item = PathIdx> + '_> {
@@ -114,7 +126,11 @@ pub(crate) struct Group {
     stuck: BTreeSet<(QueueKey, ClassIdx)>,
     /// Heads of the classes that found no worker where their files are.
     tied: BTreeSet<(QueueKey, ClassIdx)>,
-    /// The workers that one more such task fits on now, best first.
+    /// Whether `fitting` and `ranks` are kept: classes wait here, or have waited, that any worker may do.
+    pub(crate) is_ranked: bool,
+    /// How many workers one more such task fits on now.
+    pub(crate) fit_on: usize,
+    /// These workers, best first.
     pub(crate) fitting: Fitting,
     /// Per worker slot, its entry in `fitting`.
     pub(crate) ranks: Vec<Option<Rank>>,

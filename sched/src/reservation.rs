@@ -101,7 +101,7 @@ impl Sched {
         let state = &self.queue.groups[group];
         let due = state.heads().take_while(|(key, _)| key.is_due()).take(Unreservable::MOST);
         let mut wanting = due.filter(|(key, class)| {
-            let may_start_now = !state.fitting.is_empty() && !self.queue.class(*class).is_stuck();
+            let may_start_now = state.fit_on > 0 && !self.queue.class(*class).is_stuck();
             !may_start_now && !state.unreservable.has(key.task, self.world)
         });
         wanting.next().map(|(key, _)| key)
@@ -260,7 +260,7 @@ impl Sched {
             (Ok(draft), Some(ask)) if worker.is_usable() && self.has_slot(slot, &ask) => {
                 Some(Step::Start(slot, draft))
             }
-            (plan, ask) => match self.pick(key, group, None).or_else(|| self.pick_mate(task, slot)) {
+            (plan, ask) => match self.pick(key, task.group, None).or_else(|| self.pick_mate(task, slot)) {
                 Some((other, draft)) => Some(Step::Start(other, draft)),
                 None if plan.is_ok() && ask.is_some() && worker.is_usable() => None,
                 None => Some(Step::GiveUp),

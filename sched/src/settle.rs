@@ -51,7 +51,7 @@ impl Sched {
     fn try_start(&mut self, class: ClassIdx) {
         let state = self.queue.class(class);
         let Some((_, task)) = state.head() else { return };
-        match self.pick(&state.key, &self.queue.groups[state.group], None) {
+        match self.pick(&state.key, state.group, None) {
             Some((worker, draft)) => self.start(task, worker, &draft),
             None => self.queue.stick(class),
         }

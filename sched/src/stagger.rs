@@ -19,25 +19,29 @@ impl Sched {
         let span = *worker.profile.stagger.get(&task)?;
         let shared = worker.machine.map(|machine| &self.machines.get(machine).last_start);
         let last =
-            std::iter::once(&worker.last_start).chain(shared).filter_map(|last| last.get(&task)).max()?;
+            std::iter::once(&worker.last_start).chain(shared).filter_map(|last| last.get(task)).max()?;
         Some(last.after(span)).filter(|until| *until > self.now)
     }
 
     /// Notes that a task of this type got its slot there now, and when the next one may.
     pub(crate) fn note_start(&mut self, slot: usize, task: TaskType) {
         let now = self.now;
-        let machine = self.workers.get(slot).machine;
-        let mut members = vec![slot];
-        if let Some(machine) = machine {
-            let state = self.machines.get_mut(machine);
-            state.last_start.insert(task, now);
-            members = state.members.iter().copied().collect();
-        }
-        self.workers.get_mut(slot).last_start.insert(task, now);
-        for member in members {
-            if let Some(until) = self.staggered_until(member, task) {
-                self.staggers.insert((until, member));
+        let worker = self.workers.get_mut(slot);
+        worker.last_start.insert(task, now);
+        let members = match worker.machine {
+            None => return self.note_stagger(slot, task),
+            Some(machine) => {
+                let state = self.machines.get_mut(machine);
+                state.last_start.insert(task, now);
+                state.members.clone()
             }
+        };
+        members.into_iter().for_each(|member| self.note_stagger(member, task));
+    }
+
+    fn note_stagger(&mut self, slot: usize, task: TaskType) {
+        if let Some(until) = self.staggered_until(slot, task) {
+            self.staggers.insert((until, slot));
         }
     }
 

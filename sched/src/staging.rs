@@ -197,15 +197,15 @@ impl Sched {
     fn faster_place(&self, id: TaskId) -> Option<usize> {
         let task = &self.tasks[&id];
         let binding = task.binding()?;
-        let group = &self.queue.groups[task.group];
         let waits = matches!(binding.phase, Phase::Fetching | Phase::Fetched) && !binding.cancelled;
         let own = self.workers.get(binding.worker);
         // It would not hear of it.
         let is_away = own.lost || own.suspect;
-        if !waits || is_away || group.ranks[binding.worker].is_some() {
+        if !waits || is_away || own.fits.contains(task.group) {
             return None;
         }
-        let (other, draft) = self.pick(&self.queue.class(task.class).key, group, Some(binding.worker))?;
+        let (other, draft) =
+            self.pick(&self.queue.class(task.class).key, task.group, Some(binding.worker))?;
         if self.starts_apart_before(task, (other, &draft)) {
             return None;
         }

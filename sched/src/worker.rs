@@ -6,11 +6,13 @@ use std::sync::Arc;
 use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
 use crate::estimate::Learned;
+use crate::flat::Flat;
 use crate::groups::GroupSet;
 use crate::ledger::{Ask, Capacity, Tally};
 use crate::machine::MachineIdx;
 use crate::policy::Given;
 use crate::queue::GroupIdx;
+use crate::slab::TaskIdx;
 use crate::space::PathIdx;
 use crate::{Millis, Obstacle, WorkerKey, WorkerMode, WorkerProfile};
 
@@ -37,7 +39,7 @@ pub(crate) struct Worker {
     pub(crate) lost: bool,
     pub(crate) running: Tally,
     pub(crate) staged: Tally,
-    pub(crate) bound: BTreeSet<TaskId>,
+    pub(crate) bound: Flat<TaskId, TaskIdx>,
     pub(crate) staged_tasks: BTreeSet<TaskId>,
     pub(crate) reservation: Option<Reservation>,
     /// For a place that is kept: after this instant fewer tasks may pass the one that it is kept for.
@@ -55,7 +57,7 @@ pub(crate) struct Worker {
     /// The machine's device for each of its own.
     pub(crate) devices: Vec<usize>,
     /// The last start of each type.
-    pub(crate) last_start: BTreeMap<TaskType, Millis>,
+    pub(crate) last_start: Flat<TaskType, Millis>,
     /// How many tasks it was given.
     pub(crate) given: Given,
 }
@@ -91,7 +93,7 @@ impl Worker {
             lost: false,
             running: Tally::default(),
             staged: Tally::default(),
-            bound: BTreeSet::new(),
+            bound: Flat::default(),
             staged_tasks: BTreeSet::new(),
             reservation: None,
             recheck_after: None,
@@ -101,7 +103,7 @@ impl Worker {
             paths: Vec::new(),
             machine: None,
             devices: Vec::new(),
-            last_start: BTreeMap::new(),
+            last_start: Flat::default(),
             given: Given::default(),
         }
     }
@@ -131,6 +133,12 @@ impl Worker {
         let resources = own.or_else(|| builtin.get(kind.task, kind.proof)).unwrap_or_default();
         let cap = self.profile.caps.get(&kind.task).copied();
         Ask::new(kind, &resources, &self.capacity, cap)
+    }
+
+    /// The same for a group that is known, most often without a look at the worker's own table.
+    pub(crate) fn ask_in(&self, group: GroupIdx, kind: SealTaskType, builtin: &ResourceTable) -> Ask {
+        let offered = self.offered.binary_search_by_key(&group, |(group, _)| *group);
+        offered.map_or_else(|_| self.ask(kind, builtin), |at| self.offered[at].1)
     }
 
     /// Why it does not offer the task.
@@ -186,10 +194,6 @@ impl Workers {
 
     pub(crate) fn get_mut(&mut self, slot: usize) -> &mut Worker {
         self.slots[slot].as_mut().expect("a slot that is referred to is taken")
-    }
-
-    pub(crate) fn try_get_mut(&mut self, slot: usize) -> Option<&mut Worker> {
-        self.slots.get_mut(slot)?.as_mut()
     }
 
     pub(crate) fn try_get(&self, slot: usize) -> Option<&Worker> {

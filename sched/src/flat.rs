@@ -1,0 +1,96 @@
+//! A small map in one piece of memory, for what a worker has few of: one read where a tree would take three, and no
+//! allocation each time that it becomes empty and is filled again.
+
+/// Entries in the order of their keys. Inserting and removing move what lies behind: meant for some dozens.
+#[derive(Clone, Debug)]
+pub(crate) struct Flat<K, V>(Vec<(K, V)>);
+
+impl<K: Ord + Copy, V> Flat<K, V> {
+    pub(crate) fn get(&self, key: K) -> Option<&V> {
+        self.find(key).ok().map(|at| &self.0[at].1)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        self.find(key).ok().map(|at| &mut self.0[at].1)
+    }
+
+    /// The value, which is made first where there is none.
+    pub(crate) fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        let at = self.find(key).unwrap_or_else(|at| {
+            self.0.insert(at, (key, make()));
+            at
+        });
+        &mut self.0[at].1
+    }
+
+    /// Adds an entry or replaces its value.
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        match self.find(key) {
+            Ok(at) => self.0[at].1 = value,
+            Err(at) => self.0.insert(at, (key, value)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: K) {
+        if let Ok(at) = self.find(key) {
+            self.0.remove(at);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> + '_ {
+        self.0.iter().map(|(key, value)| (*key, value))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Where the key stands, or where it would.
+    fn find(&self, key: K) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.cmp(&key))
+    }
+}
+
+impl<K, V> Default for Flat<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a map of the standard library.
+        #[test]
+        fn it_holds_what_a_map_holds(steps in prop::collection::vec((0..3u8, 0..20u8, any::<u8>()), 0..200)) {
+            let (mut flat, mut map) = (Flat::default(), BTreeMap::new());
+            for (step, key, value) in steps {
+                match step {
+                    0 => {
+                        flat.insert(key, value);
+                        map.insert(key, value);
+                    }
+                    1 => {
+                        flat.remove(key);
+                        map.remove(&key);
+                    }
+                    _ => prop_assert_eq!(flat.get_or_insert_with(key, || value), map.entry(key).or_insert(value)),
+                }
+                prop_assert_eq!(flat.get(key), map.get(&key));
+                prop_assert_eq!(flat.get_mut(key), map.get_mut(&key));
+            }
+            prop_assert!(flat.iter().eq(map.iter().map(|(key, value)| (*key, value))));
+            prop_assert_eq!((flat.len(), flat.is_empty()), (map.len(), map.is_empty()));
+        }
+    }
+}
