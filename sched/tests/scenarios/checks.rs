@@ -252,7 +252,7 @@ fn threads() {
                 29 => case.is_short(2, with(32), "needs 29 CPU threads, 3 free of 32"),
                 _ => {
                     case.runs(2, with(2 * needs));
-                    case.is_short(2, with(2 * needs - 1), "CPU threads");
+                    case.is_short(2, with(2 * needs - 1), "CPU thread");
                 }
             }
         }
