@@ -181,6 +181,9 @@ impl Sched {
             && reservation.waits_for != waits_for
         {
             (reservation.waits_for, reservation.start_by, reservation.made_at) = (waits_for, start_by, now);
+            // What is waited for now leaves more room beside the task; the others of the machine may have been looked at
+            // before this was known.
+            self.mates_dirty(slot);
         }
     }
 

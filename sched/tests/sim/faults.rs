@@ -38,10 +38,11 @@ fn some_schedules_hold_at_every_single_event() {
 
 /// Schedules that once found something. 5000413 and 2002691: a task that may pass a reservation by a new estimate, which
 /// nobody looked at again. 3017531: one due task took the start that the reservation of another, made in the same instant,
-/// had promised. 7014319: a transfer that was too long beside a kept place was so no more, and nobody tried again.
+/// had promised. 7014319: a transfer that was too long beside a kept place was so no more, and nobody tried again. 500041819:
+/// a limit that was lowered made a reservation wait for more, and with it room beside it, on workers looked at before.
 #[test]
 fn what_was_found_once_is_not_found_again() {
-    for seed in [5_000_413, 2_002_691, 3_017_531, 7_014_319] {
+    for seed in [5_000_413, 2_002_691, 3_017_531, 7_014_319, 500_041_819] {
         run(&Schedule::from_seed(seed), 1, None)
             .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
