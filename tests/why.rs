@@ -202,7 +202,10 @@ fn the_cap_is_reached() {
     assert_eq!((&found["resource"], &found["running"], &found["most"]), expected, "{found:#}");
     let change = text(&found["change"]);
     assert!(change.contains("when PC1 of sector 1 ends"), "{change}");
-    assert!(change.contains("`sealyard workers caps ") && change.contains("PC1_8M_MAX_CONCURRENT"), "{change}");
+    assert!(
+        change.contains("`sealyard workers caps ") && change.contains("PC1_8M_MAX_CONCURRENT"),
+        "{change}"
+    );
     assert!(yard.why("2").contains("runs 1 of this type, at most 1 may"));
 
     // The same by an operator's word, for two types together.
