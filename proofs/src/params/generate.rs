@@ -190,8 +190,9 @@ pub fn generate(
 ) -> Result<Generated, GenerateError> {
     let directories = super::Directories::from_environment();
     let target = directories.insecure.clone().ok_or(GenerateError::NoDirectory)?;
-    let expected = requirement(size).ok_or(GenerateError::Size { size })?.expected;
-    Target { directory: target, size }.fill(&directories.shared, progress, &|files| {
+    let requirement = requirement(size).ok_or(GenerateError::Size { size })?;
+    let expected = requirement.expected;
+    Target { directory: target, size, requirement }.fill(&directories.shared, progress, &|files| {
         let proof = crate::to_library(RegisteredSealProof::for_new_sector(size)).as_v1_config();
         ticking(progress, expected, || with_shape!(size.bytes(), write_parameters, &proof, files))
     })
@@ -222,6 +223,8 @@ pub(super) fn is_complete(directory: &Path, size: SectorSize, cache: &mut Digest
 pub(super) struct Target {
     pub directory: PathBuf,
     pub size: SectorSize,
+    /// What must be free before a run begins.
+    pub requirement: Requirement,
 }
 
 impl Target {
@@ -233,7 +236,6 @@ impl Target {
         progress: &(dyn Fn(GenerateProgress) + Sync),
         produce: &dyn Fn(&Path) -> Result<(), GenerateError>,
     ) -> Result<Generated, GenerateError> {
-        let requirement = requirement(self.size).ok_or(GenerateError::Size { size: self.size })?;
         fs::create_dir_all(&self.directory).map_err(self.error("creating"))?;
         if same_directory(&self.directory, shared) {
             return Err(GenerateError::SharedDirectory { directory: self.directory.clone() });
@@ -244,7 +246,7 @@ impl Target {
             return Ok(done(Vec::new()));
         }
         self.remove_leftovers()?;
-        self.check_room(requirement)?;
+        self.check_room()?;
         let temporary = tempfile::Builder::new()
             .prefix(&self.leftover_prefix())
             .tempdir_in(&self.directory)
@@ -279,7 +281,8 @@ impl Target {
         Ok(())
     }
 
-    fn check_room(&self, requirement: Requirement) -> Result<(), GenerateError> {
+    fn check_room(&self) -> Result<(), GenerateError> {
+        let requirement = self.requirement;
         if let Some(free) = free_memory().filter(|free| *free < requirement.memory) {
             return Err(GenerateError::Memory { size: self.size, needed: requirement.memory, free });
         }

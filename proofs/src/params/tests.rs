@@ -130,8 +130,14 @@ fn the_insecure_directory_is_chosen_only_when_complete_and_only_for_test_sizes()
     assert_eq!(directories.choose(SectorSize::GiB32).directory(), None);
 }
 
+/// A run that any machine has room for: what it writes is made up, so nothing need be free.
 fn target(root: &Path) -> Target {
-    Target { directory: root.join("insecure"), size: SIZE }
+    target_of(root, SIZE)
+}
+
+fn target_of(root: &Path, size: SectorSize) -> Target {
+    let requirement = Requirement { memory: 0, disk: 0, ..requirement(size).expect("a test size") };
+    Target { directory: root.join("insecure"), size, requirement }
 }
 
 fn produce_two(directory: &Path) -> Result<(), GenerateError> {
@@ -210,7 +216,7 @@ fn insecure_parameters_never_go_into_the_shared_directory() {
 #[test]
 fn generated_bytes_that_differ_from_the_pin_are_not_kept() {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let target = Target { directory: root.path().join("insecure"), size: SectorSize::KiB2 };
+    let target = target_of(root.path(), SectorSize::KiB2);
     let outcome = target.fill(&root.path().join("shared"), &|_| {}, &|directory| {
         write(directory, &needed(SectorSize::KiB2, Purpose::Verify)[0].name, b"of a broken machine");
         Ok(())
@@ -219,11 +225,21 @@ fn generated_bytes_that_differ_from_the_pin_are_not_kept() {
         Err(GenerateError::Digest { expected, .. }) => {
             assert_eq!(expected, "7ed130c162338570b03830bedc86d95a")
         }
-        // On a machine without 5 GiB of free memory the run ends before.
-        Err(GenerateError::Memory { .. } | GenerateError::Disk { .. }) => {}
         other => panic!("{other:?}"),
     }
     assert!(!target.directory.join(".complete-2KiB").exists());
+}
+
+#[test]
+fn a_machine_without_the_memory_or_the_disk_is_told_before_the_run_begins() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let (mut target, shared) = (target(root.path()), root.path().join("shared"));
+    target.requirement.disk = u64::MAX;
+    let outcome = target.fill(&shared, &|_| {}, &|_| panic!("must not begin"));
+    assert!(matches!(outcome, Err(GenerateError::Disk { needed: u64::MAX, .. })), "{outcome:?}");
+    target.requirement.memory = u64::MAX;
+    let outcome = target.fill(&shared, &|_| {}, &|_| panic!("must not begin"));
+    assert!(matches!(outcome, Err(GenerateError::Memory { needed: u64::MAX, .. })), "{outcome:?}");
 }
 
 #[test]
