@@ -31,6 +31,7 @@ mod modes;
 mod obstacle;
 mod order;
 mod outlook;
+mod packing;
 mod placement;
 mod policy;
 mod queue;

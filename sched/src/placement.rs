@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use sealtasks::{FileType, PathType};
 
+use crate::packing::{self, Asked};
 use crate::policy::Rank;
 use crate::queue::{ClassExisting, ClassFile, ClassKey, GroupIdx};
 use crate::shortage::told;
@@ -22,6 +23,19 @@ pub(crate) struct Draft {
     taken: Vec<(PathIdx, u64)>,
     allocate: Vec<(FileType, PathIdx, u64)>,
     pub(crate) moved: u64,
+    laying: Laying,
+}
+
+/// How a plan's files find their paths.
+#[derive(Debug, Default)]
+enum Laying {
+    /// Each the best one that the files before it leave.
+    #[default]
+    InTurn,
+    /// Not yet: where each could lie alone is written down.
+    Asking(Vec<Asked>),
+    /// As was found by looking at all of them together.
+    Together(Vec<PathIdx>),
 }
 
 #[derive(Debug)]
@@ -152,8 +166,28 @@ impl Sched {
         let worker = self.workers.get(slot);
         key.admitted_by(worker)?;
         let mut draft = Draft::default();
+        match self.lay(key, worker, &mut draft) {
+            // Something was laid before it: perhaps in its way.
+            Err(no_room @ Obstacle::NoRoom { .. }) if !draft.taken.is_empty() => {
+                self.lay_together(key, worker).ok_or(no_room)
+            }
+            laid => laid.map(|()| draft),
+        }
+    }
+
+    /// The plan that finds room for all files where turn by turn did not.
+    fn lay_together(&self, key: &ClassKey, worker: &Worker) -> Option<Draft> {
+        let mut draft = Draft { laying: Laying::Asking(Vec::new()), ..Draft::default() };
+        self.lay(key, worker, &mut draft).ok()?;
+        let Laying::Asking(asked) = draft.laying else { return None };
+        let mut draft = Draft { laying: Laying::Together(packing::pack(&asked)?), ..Draft::default() };
+        self.lay(key, worker, &mut draft).ok()?;
+        Some(draft)
+    }
+
+    fn lay(&self, key: &ClassKey, worker: &Worker, draft: &mut Draft) -> Result<(), Obstacle> {
         if let Some(existing) = &key.existing {
-            self.plan_existing(key, existing, worker, &mut draft)?;
+            self.plan_existing(key, existing, worker, draft)?;
         }
         if let Some((path_type, files)) = &key.allocate {
             for file in files {
@@ -164,12 +198,12 @@ impl Sched {
                     miner: key.miner,
                     groups: None,
                 };
-                let path = self.room_for(worker, &wanted, &draft.taken)?;
+                let path = self.room_for(worker, &wanted, draft)?;
                 draft.taken.push((path, file.bytes));
                 draft.allocate.push((file.kind, path, file.bytes));
             }
         }
-        Ok(draft)
+        Ok(())
     }
 
     fn plan_existing(
@@ -227,28 +261,39 @@ impl Sched {
             miner: key.miner,
             groups: groups.as_ref(),
         };
-        let to = self.room_for(worker, &wanted, &draft.taken)?;
+        let to = self.room_for(worker, &wanted, draft)?;
         draft.taken.push((to, file.bytes));
         draft.moved = draft.moved.saturating_add(file.bytes);
         draft.fetch.push(Fetch { kind: file.kind, from, to, bytes: file.bytes });
         Ok(())
     }
 
-    fn room_for(
-        &self,
-        worker: &Worker,
-        wanted: &Wanted<'_>,
-        taken: &[(PathIdx, u64)],
-    ) -> Result<PathIdx, Obstacle> {
-        self.paths.best(worker.paths.iter().copied(), wanted, taken).ok_or_else(|| {
-            let free = worker.paths.iter().map(|path| self.paths.get(*path));
-            let emptiest = free.filter(|path| path.is_for(wanted.path_type)).max_by_key(|path| path.free());
+    fn room_for(&self, worker: &Worker, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<PathIdx, Obstacle> {
+        let candidates = worker.paths.iter().copied();
+        let path = match &mut draft.laying {
+            Laying::InTurn => self.paths.best(candidates, wanted, &draft.taken),
+            Laying::Together(paths) => paths.get(draft.taken.len()).copied(),
+            Laying::Asking(asked) => {
+                let paths = self.paths.takers(candidates, wanted);
+                let any = paths.first().map(|(path, _)| *path);
+                asked.push(Asked { bytes: wanted.bytes, paths });
+                any
+            }
+        };
+        path.ok_or_else(|| {
+            let left = |path: &PathIdx| {
+                let given = draft.taken.iter().filter(|(to, _)| to == path);
+                let given: u128 = given.map(|(_, bytes)| u128::from(*bytes)).sum();
+                self.paths.get(*path).free().saturating_sub(given)
+            };
+            let paths = worker.paths.iter().filter(|path| self.paths.get(**path).is_for(wanted.path_type));
+            let emptiest = paths.max_by_key(|path| left(path));
             Obstacle::NoRoom {
                 kind: wanted.kind,
                 path_type: wanted.path_type,
                 needs: wanted.bytes,
-                most_free: emptiest.map(|path| told(path.free())),
-                path: emptiest.map(|path| path.id().clone()),
+                most_free: emptiest.map(|path| told(left(path))),
+                path: emptiest.map(|path| self.paths.get(*path).id().clone()),
             }
         })
     }

@@ -19,6 +19,11 @@ impl PathIdx {
     pub(crate) fn get(self) -> u32 {
         self.0
     }
+
+    #[cfg(test)]
+    pub(crate) fn at(position: u32) -> Self {
+        Self(position)
+    }
 }
 
 /// All storage paths that were ever named.
@@ -188,6 +193,25 @@ impl Paths {
             }
         }
         best.map(|(_, index)| index)
+    }
+
+    /// The paths that would take the file if nothing else were laid there, best first, and the room in each.
+    pub(crate) fn takers(
+        &self,
+        candidates: impl IntoIterator<Item = PathIdx>,
+        wanted: &Wanted<'_>,
+    ) -> Vec<(PathIdx, u128)> {
+        let mut takers: Vec<(u128, PathIdx, u128)> = Vec::new();
+        for index in candidates {
+            let path = self.get(index);
+            let Some(facts) = path.facts.as_ref().filter(|facts| takes(facts, wanted)) else { continue };
+            let free = path.free();
+            if free >= u128::from(wanted.bytes) {
+                takers.push((free.saturating_mul(facts.weight.into()), index, free));
+            }
+        }
+        takers.sort_by_key(|(score, index, _)| (std::cmp::Reverse(*score), *index));
+        takers.into_iter().map(|(_, index, free)| (index, free)).collect()
     }
 }
 

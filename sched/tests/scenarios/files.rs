@@ -1,6 +1,8 @@
 //! Files, room and locks.
 
-use sched::{Action, Event, ExistingRule, Locks, Millis, Outcome, Plan, WorkerProfile};
+use sched::{
+    Action, Allocate, Event, ExistingRule, Locks, Millis, Needs, NewFile, Outcome, Plan, WorkerProfile,
+};
 use sealtasks::FileType::{Cache, Sealed, Unsealed};
 use sealtasks::PathType::Sealing;
 use sealtasks::TaskType::{AddPiece, Commit1, PreCommit1, PreCommit2};
@@ -128,6 +130,26 @@ fn promised_room_is_not_promised_again_and_is_counted_once() {
     world.finish(second);
     let paths = world.sched.snapshot().paths;
     assert_eq!((paths[0].available, paths[0].promised), (GIB as i64, 0));
+}
+
+#[test]
+fn files_that_fit_only_the_other_way_round_are_laid_so() {
+    let mut world = World::new();
+    world.path("large", 500 * GIB);
+    world.path("small", 100 * GIB);
+    world.worker(1, with_paths(&[PreCommit1], &["large", "small"]));
+    let mut both = |number, cache: u64| {
+        let mut request = request(PreCommit1, number);
+        let file = |kind, bytes| NewFile { kind, bytes };
+        let files = vec![file(Sealed, 64 * GIB), file(Cache, cache)];
+        request.needs = Needs { existing: None, allocate: Some(Allocate { path_type: Sealing, files }) };
+        world.submit(request)
+    };
+    // The sealed file alone would go to the emptiest path, and the cache would then have 436 GiB.
+    let (never, fits) = (both(1, 501 * GIB), both(2, 470 * GIB));
+    assert_eq!(world.bound_of(&[never, fits]), [false, true]);
+    let why = world.why(never);
+    assert!(why.contains("needs 64 GiB in a sealing path for the sealed file, at most 36 GiB free"), "{why}");
 }
 
 #[test]
