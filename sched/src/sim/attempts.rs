@@ -16,7 +16,12 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             Action::Start(to) => self.begin(to, true),
             Action::Stage(to) => self.begin(to, false),
             Action::Run { attempt, gpus, .. } => self.slot_free(attempt, gpus),
-            Action::Unstage { attempt, .. } => self.give_up(attempt, Outcome::Unstaged),
+            Action::Unstage { attempt, .. } => {
+                if self.driver.is_aborted_too() {
+                    self.word(Event::Cancel { task: attempt.task });
+                }
+                self.give_up(attempt, Outcome::Unstaged);
+            }
             Action::Abort { attempt, .. } => self.give_up(attempt, Outcome::Failed),
             Action::Left { task, end } => self.task_left(task, end),
             Action::Refused { .. } => self.report.refused += 1,

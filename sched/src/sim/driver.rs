@@ -15,6 +15,8 @@ pub(super) struct Driver {
     pub(super) random: SplitMix,
     pub(super) noise: Noise,
     pub(super) luck: Luck,
+    /// Of 1000 attempts that are called off, so many are cancelled by somebody in the same moment.
+    pub(super) aborts: u64,
     skew: i64,
     frozen: Option<Millis>,
 }
@@ -56,7 +58,11 @@ const AGAIN_AFTER: Millis = Millis::new(1000);
 impl Driver {
     pub(super) fn new(seed: u64) -> Self {
         let (noise, luck) = (Noise::default(), Luck::default());
-        Self { random: SplitMix::new(seed), noise, luck, skew: 0, frozen: None }
+        Self { random: SplitMix::new(seed), noise, luck, aborts: 0, skew: 0, frozen: None }
+    }
+
+    pub(super) fn is_aborted_too(&mut self) -> bool {
+        self.aborts > 0 && self.random.below(1000) < self.aborts
     }
 
     fn told(&self, at: Millis) -> Millis {
@@ -201,6 +207,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
     /// Everything is as it should be again, and everybody is told how it is.
     pub(super) fn heal(&mut self) {
         (self.driver.noise, self.driver.luck) = (Noise::default(), Luck::default());
+        self.driver.aborts = 0;
         self.clock(ClockTrouble::GoOn);
         for machine in std::mem::take(&mut self.machine_caps).into_keys() {
             self.word(Event::MachineCaps { machine, caps: Vec::new() });

@@ -118,6 +118,8 @@ pub enum Trouble {
     Noise(Noise),
     /// From now on attempts have this luck.
     Luck(Luck),
+    /// From now on, of 1000 attempts that are called off so many are cancelled in the same moment.
+    Aborts(u64),
     /// The scheduler's clock misbehaves.
     Clock(ClockTrouble),
     /// The driver crashes; a new one takes over, if the engine was told how to make one.
@@ -181,6 +183,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
             Trouble::Say(event) => self.say(*event),
             Trouble::Noise(noise) => self.driver.noise = noise,
             Trouble::Luck(luck) => self.driver.luck = luck,
+            Trouble::Aborts(odds) => self.driver.aborts = odds,
             Trouble::Clock(trouble) => self.clock(trouble),
             Trouble::Crash => self.crash(),
             Trouble::Heal => self.heal(),

@@ -45,6 +45,7 @@ pub(super) fn fault(random: &mut SplitMix, cluster: &Cluster) -> Fault {
         }
         FaultKind::Cancel => (0..random.within(1, 6))
             .map(|_| (Millis::new(random.within(start.get(), end.get())), at_once(random, kind)))
+            .chain([(start, Trouble::Aborts(500)), (end, Trouble::Aborts(0))])
             .collect(),
         FaultKind::FailsNow
         | FaultKind::Priority
