@@ -153,6 +153,10 @@ impl Introduction {
             worker.paths = state.paths;
             worker.own_caps = state.caps;
             worker.told_machine = state.machine;
+            // Its own word on memory leaves out what its tasks use. To a restarted manager that is no detail: what a busy
+            // worker says first is taken for what other programs use there while it is idle.
+            worker.info.resources.mem_used = state.mem_used;
+            worker.info.resources.mem_swap_used = state.mem_swap_used;
         }
         worker
     }

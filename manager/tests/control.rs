@@ -224,6 +224,53 @@ async fn a_successor_of_a_lotus_worker_proves_it_too_and_a_silent_one_is_given_u
     job(&world, view.attempt, "failed").await;
 }
 
+#[tokio::test]
+async fn an_abort_on_a_lotus_worker_that_has_not_come_back_to_a_restarted_manager_waits_for_it() {
+    let (world, a, taken) = running_on_lotus().await;
+    let world = world.restart().await;
+    let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
+    assert_eq!((view.outcome, view.worker.as_deref()), (AbortOutcome::Detached, Some("A")));
+    world.sector(1, |sector| sector.state == FAILED).await;
+    job(&world, view.attempt, "detached").await;
+    world.api.retry_sector(ONE).await.expect("tried again");
+    // Another worker has room for it, but the first still writes.
+    let b = worker("B", 2, true);
+    world.join(&b).await;
+    let next = AttemptId { task: TaskId::new(view.attempt.task.get() + 1), attempt: 1 };
+    let reason = job(&world, next, "queued").await;
+    assert!(reason.contains("may still run on the Lotus worker A"), "{reason}");
+    assert!(b.is_idle().await);
+
+    a.serve(world.api.clone()).await;
+    a.finish(&taken).await;
+    let reason = job(&world, view.attempt, "failed").await;
+    assert!(reason.contains("its worker has returned it since"), "{reason}");
+    b.declare(SECTOR, FileTypes::UNSEALED).await;
+    let second = b.call_of("PC1").await;
+    assert_ne!(second.call, taken.call, "its result was not taken");
+
+    // Of one that will never come back an operator can say so, by asking again.
+    let (world, _, _) = running_on_lotus().await;
+    let world = world.restart().await;
+    let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
+    assert_eq!(view.outcome, AbortOutcome::Detached);
+    let again = world.operator.abort(Subject::Attempt(view.attempt), by()).await.expect("aborted again");
+    assert_eq!(again.outcome, AbortOutcome::Fenced);
+    job(&world, view.attempt, "failed").await;
+}
+
+/// What a worker says of its memory in the listing that follows its registration.
+#[tokio::test]
+async fn what_a_worker_s_own_tasks_use_is_never_taken_for_other_programs_use() {
+    let world = world().await;
+    for (name, seed, sealyard, used) in [("A", 1, true, 0), ("L", 2, false, 48_u64 << 30)] {
+        world.join(&worker(name, seed, sealyard)).await;
+        let workers = world.api.overview().await.expect("workers").workers;
+        let found = workers.iter().find(|view| view.name == name).expect("it is registered");
+        assert_eq!(found.ram.1, used, "{name}: a Sealyard tells the two apart, a Lotus worker cannot");
+    }
+}
+
 /// Waits until the last worker that registered has missed a heartbeat.
 async fn until_suspect(world: &World) {
     let ask = async {

@@ -85,13 +85,19 @@ fn host() -> Memory {
     }
 }
 
-/// The resident memory of a process in bytes; 0 when it is gone.
+/// The memory that a process has for itself, in bytes; 0 when it is gone. Files that it has mapped do not count: they are
+/// page cache, which does not count as use either. Shared memory counts, as it does there.
 pub(crate) fn resident(pid: u32) -> u64 {
-    let kib = |status: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    read(&PathBuf::from(format!("/proc/{pid}/status"))).map_or(0, |status| resident_in(&status))
+}
+
+fn resident_in(status: &str) -> u64 {
+    let kib = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     };
-    read(&PathBuf::from(format!("/proc/{pid}/status"))).as_deref().and_then(kib).map_or(0, |kib| kib << 10)
+    let parts = ["RssAnon:", "RssShmem:"].map(|name| kib(name).unwrap_or(0));
+    parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.saturating_mul(1 << 10)))
 }
 
 /// Lowers `host` to the limits of this process's control groups, version 1 and 2. A group's use replaces the host's
@@ -214,6 +220,12 @@ mod tests {
     fn without_limits_the_host_counts() {
         let root = tree(&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "max\n")]);
         assert_eq!(within_groups(HOST, root.path()), (HOST, None));
+    }
+
+    #[test]
+    fn what_a_process_has_mapped_is_not_its_memory() {
+        let status = "VmRSS:\t  9000 kB\nRssAnon:\t  100 kB\nRssFile:\t  8897 kB\nRssShmem:\t    3 kB\n";
+        assert_eq!((resident_in(status), resident_in("State:\tZ (zombie)\n")), (103 << 10, 0));
     }
 
     #[test]

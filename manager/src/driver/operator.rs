@@ -11,7 +11,7 @@ use sealtasks::{AttemptId, CallId, FailureClass, SectorId, TaskId};
 use uuid::Uuid;
 
 use super::input::{Busy, Reply};
-use super::{Driver, GivingUp, Task};
+use super::{Driver, GivingUp, Phase, Task};
 use crate::state::{StateEvent, TaskOutcome};
 
 /// Why a task that never ran has left.
@@ -80,11 +80,14 @@ impl Driver {
     fn abort(&mut self, attempt: AttemptId) -> AbortOutcome {
         let Some(open) = self.open_mut(attempt) else { return AbortOutcome::LeftQueue };
         let (scheduled, giving_up, session) = (open.scheduled, open.giving_up, open.worker);
+        // Not yet back at a restarted manager: a Lotus worker registers there only when it is quiet, and until then it works.
+        let may_run = !open.peer.is_sealyard() && open.phase != Phase::Ready;
         let silent = self.workers.get(&session).is_none_or(|worker| worker.misses > 0);
         match (scheduled, giving_up) {
             // Asked again: the worker may have fallen silent since.
             (true, Some(GivingUp::Abort)) => self.give_up(attempt, GivingUp::Abort),
             (true, _) => self.tell_sched(Event::Cancel { task: attempt.task }),
+            (false, _) if may_run => self.detach(attempt),
             (false, _) => self.given_up(attempt, GivingUp::Abort),
         }
         self.drain_sched();

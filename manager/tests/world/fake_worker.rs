@@ -336,7 +336,7 @@ impl WorkerApi for FakeWorker {
     async fn info(&self) -> ApiResult<WorkerInfo> {
         let resources = WorkerResources {
             mem_physical: 64 << 30,
-            mem_used: 0,
+            mem_used: 48 << 30,
             mem_swap: 0,
             mem_swap_used: 0,
             cpus: 16,
