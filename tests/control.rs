@@ -144,6 +144,16 @@ fn limits_of_every_kind_are_shown_beside_their_use_and_change_at_once() {
         })
         .collect();
     assert_eq!(caps, ["AP=null operator", "PC1=0 operator", "PC2+C2=1 worker", "UNS=2 worker"]);
+    let overruled: Vec<_> =
+        set["caps"].as_array().expect("caps").iter().map(|cap| &cap["overruled"]).collect();
+    assert_eq!(overruled[..3], [&Value::Null; 3], "{set:#}");
+    assert_eq!(*overruled[3], serde_json::json!({"most": 9, "origin": "operator"}), "{set:#}");
+    let said = ok(sealyard(home).args(["workers", "caps", "A"]));
+    for words in
+        ["UNS 0/2 (worker; 9 by operator is without effect above it)", "lower limit on UNS", "`--max`"]
+    {
+        assert!(said.contains(words), "{words:?} is missing in:\n{said}");
+    }
     assert_eq!(listed(home, "A")["limits"]["PC1"], 0);
     let machine = json(home, &["workers", "caps", "rack-7", "PC1+PC2=default", "C2=1"]);
     assert_eq!((&machine["machine"], &machine["caps"][0]["most"]), (&true.into(), &2.into()), "{machine:#}");

@@ -8,6 +8,7 @@
 
 mod advice;
 mod attempts;
+mod caps;
 mod control;
 mod detached;
 mod diagnostics;

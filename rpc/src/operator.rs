@@ -146,6 +146,18 @@ pub struct CapView {
     pub most: Option<u32>,
     /// Who set it: `operator`, `config.toml`, or `worker` (its own flags).
     pub origin: String,
+    /// What was set for these tasks and has no effect, because the worker's own limit is lower.
+    #[serde(default)]
+    pub overruled: Option<Overruled>,
+}
+
+/// A limit that was set and that the worker's own overrules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overruled {
+    /// How many tasks it would let run; `None` = it lifts the limit.
+    pub most: Option<u32>,
+    /// Who set it: `operator` or `config.toml`.
+    pub origin: String,
 }
 
 /// A priority that was set.

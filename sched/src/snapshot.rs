@@ -203,7 +203,7 @@ impl Sched {
                 .map(|task| self.queued(task))
                 .collect(),
             bound: tasks.iter().filter_map(|task| self.bound_task(task)).collect(),
-            workers: self.workers.iter().map(|(slot, worker)| self.worker_use(slot, worker)).collect(),
+            workers: self.worker_uses(),
             machines: self.machines.iter().map(|machine| self.machine_use(machine)).collect(),
             paths: self.paths.iter().filter_map(path_use).collect(),
             reservations: self
@@ -212,6 +212,11 @@ impl Sched {
                 .filter_map(|(id, slot)| self.reservation_use(*id, self.workers.get(*slot)))
                 .collect(),
         }
+    }
+
+    /// What runs on every worker, in the order of their keys. Costs a pass over the workers, whatever waits.
+    pub fn worker_uses(&self) -> Vec<WorkerUse> {
+        self.workers.iter().map(|(slot, worker)| self.worker_use(slot, worker)).collect()
     }
 
     fn queued(&self, task: &crate::task::Task) -> QueuedTask {

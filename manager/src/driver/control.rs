@@ -1,15 +1,16 @@
 //! What operators allow workers and machines: modes and limits, found by name, told to the scheduler, kept. Never: what
 //! becomes of a task because of it; that is the scheduler's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::extension::MachineIdentity;
-use rpc::operator::{CapView, CapsTarget, CapsView, NOWHERE_MAX, RestTask, WorkerMode, WorkerRest};
-use sched::{Event, GroupCap, Snapshot, WorkerKey, WorkerProfile};
+use rpc::operator::{CapsTarget, CapsView, NOWHERE_MAX, RestTask, WorkerMode, WorkerRest};
+use sched::{Event, GroupCap, WorkerKey, WorkerProfile};
 use sealtasks::{CapSpec, SectorId, StorageId, TaskCaps, TaskGroup, WorkerId};
 
+use super::caps::Uses;
 use super::fleet::Worker;
 use super::input::{Busy, Reply};
 use super::{Driver, Phase};
@@ -113,7 +114,8 @@ impl Driver {
             self.drain_sched();
         }
         let keys: Vec<WorkerKey> = key.into_iter().collect();
-        let counts = Counts::of(&self.sched.snapshot(), &keys);
+        let uses = self.sched.worker_uses();
+        let counts = Uses::of(&uses).counts(&keys);
         let caps = self.worker_cap_views(&named.identity, &own, &counts);
         Ok(CapsView { name: named.identity.name.clone(), machine: false, caps })
     }
@@ -139,13 +141,12 @@ impl Driver {
             }
             self.drain_sched();
         }
-        let keys: Vec<_> = self.machines_named(name).map(|machine| machine.key.clone()).collect();
-        let on_it = self
-            .workers
-            .values()
-            .filter(|worker| worker.machine.as_ref().is_some_and(|on| keys.contains(on)));
-        let workers: Vec<WorkerKey> = on_it.map(|worker| worker.key).collect();
-        let counts = Counts::of(&self.sched.snapshot(), &workers);
+        let keys: Vec<_> = self.machines_named(name).map(|machine| machine.key.as_str()).collect();
+        let is_on_it = |worker: &&Worker| worker.machine.as_deref().is_some_and(|on| keys.contains(&on));
+        let workers: Vec<WorkerKey> =
+            self.workers.values().filter(is_on_it).map(|worker| worker.key).collect();
+        let uses = self.sched.worker_uses();
+        let counts = Uses::of(&uses).counts(&workers);
         Ok(CapsView { name: name.to_owned(), machine: true, caps: self.machine_cap_views(name, &counts) })
     }
 
@@ -185,54 +186,9 @@ impl Driver {
         Some(key)
     }
 
-    /// The worker's limits for people.
-    pub(super) fn caps_view(&self, worker: &Worker, snapshot: &Snapshot) -> Vec<CapView> {
-        let counts = Counts::of(snapshot, &[worker.key]);
-        self.worker_cap_views(&identity_of(worker), &worker.own_caps, &counts)
-    }
-
-    /// The limits of the worker's machine for people.
-    pub(super) fn machine_caps_view(&self, worker: &Worker, snapshot: &Snapshot) -> Vec<CapView> {
-        let Some(key) = &worker.machine else { return Vec::new() };
-        let Some(machine) = self.machines.values().find(|machine| machine.key == *key) else {
-            return Vec::new();
-        };
-        let on_it = self.workers.values().filter(|other| other.machine.as_ref() == Some(key));
-        let workers: Vec<WorkerKey> = on_it.map(|other| other.key).collect();
-        self.machine_cap_views(&machine.name, &Counts::of(snapshot, &workers))
-    }
-
     /// Who set the worker's mode, and when.
     pub(super) fn mode_set(&self, worker: &Worker) -> Option<(String, u64)> {
         self.controls.workers.get(&identity_of(worker))?.mode_set.clone()
-    }
-
-    fn caps_of(&self, identity: &WorkerIdentity, own: &TaskCaps) -> TaskCaps {
-        let configured = self.shared.scheduling.worker_caps.of(&identity.name);
-        match self.controls.workers.get(identity) {
-            Some(control) => control.caps.over(configured).and(own),
-            None => configured.and(own),
-        }
-    }
-
-    fn machine_caps_of(&self, name: &str) -> TaskCaps {
-        let configured = self.shared.scheduling.machine_caps.of(name);
-        self.controls
-            .machines
-            .get(name)
-            .map_or_else(|| configured.clone(), |set| set.over(configured.clone()))
-    }
-
-    fn worker_cap_views(&self, identity: &WorkerIdentity, own: &TaskCaps, counts: &Counts) -> Vec<CapView> {
-        let unchanged = CapChanges::default();
-        let set = self.controls.workers.get(identity).map_or(&unchanged, |control| &control.caps);
-        cap_views(&self.caps_of(identity, own), set, own, counts)
-    }
-
-    fn machine_cap_views(&self, name: &str, counts: &Counts) -> Vec<CapView> {
-        let unchanged = CapChanges::default();
-        let set = self.controls.machines.get(name).unwrap_or(&unchanged);
-        cap_views(&self.machine_caps_of(name), set, &TaskCaps::none(), counts)
     }
 
     fn machines_named(&self, name: &str) -> impl Iterator<Item = &Machine> {
@@ -373,49 +329,6 @@ fn changed(before: Option<&CapChanges>, changes: &[CapSpec]) -> ApiResult<CapCha
             "MGR075: {count} limits on one name; at most {CAPS_MAX} are kept, take some back with `PC1=default`"
         ))),
     }
-}
-
-/// How many tasks of each type run on some workers.
-struct Counts(BTreeMap<sealtasks::TaskType, u64>);
-
-impl Counts {
-    fn of(snapshot: &Snapshot, workers: &[WorkerKey]) -> Self {
-        let mut counts = BTreeMap::<_, u64>::new();
-        for used in snapshot.workers.iter().filter(|used| workers.contains(&used.worker)) {
-            for (kind, count) in &used.task_counts {
-                let sum = counts.entry(kind.task).or_default();
-                *sum = sum.saturating_add(*count);
-            }
-        }
-        Self(counts)
-    }
-
-    fn in_group(&self, group: &TaskGroup) -> u64 {
-        group
-            .tasks()
-            .iter()
-            .filter_map(|task| self.0.get(task))
-            .fold(0, |sum, count| count.saturating_add(sum))
-    }
-}
-
-fn cap_views(in_force: &TaskCaps, set: &CapChanges, own: &TaskCaps, counts: &Counts) -> Vec<CapView> {
-    let origin = |group: &TaskGroup, most: u32| match () {
-        () if own.get(group) == Some(most) => "worker",
-        () if set.iter().any(|(changed, _)| changed == group) => "operator",
-        () => "config.toml",
-    };
-    let view = |group: &TaskGroup, most: Option<u32>, origin: &str| CapView {
-        group: group.clone(),
-        running: counts.in_group(group),
-        most,
-        origin: origin.to_owned(),
-    };
-    let limits = in_force.iter().map(|(group, most)| view(group, Some(most), origin(group, most)));
-    let lifted = set.iter().filter(|(group, most)| most.is_none() && in_force.get(group).is_none());
-    let mut views: Vec<_> = limits.chain(lifted.map(|(group, _)| view(group, None, "operator"))).collect();
-    views.sort_by(|one, other| one.group.cmp(&other.group));
-    views
 }
 
 /// A few names in an error, with how many there are besides.

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use pipeline::SectorRecord;
 use rpc::api::{WorkerJob, WorkerStats};
 use rpc::extension::WorkerView;
-use rpc::operator::WorkerMode;
-use sched::{Snapshot, WorkerUse};
+use rpc::operator::{CapView, WorkerMode};
+use sched::WorkerUse;
 use sealtasks::{CallId, SectorId, StorageId, TaskId, WorkerId};
 use uuid::Uuid;
 
+use super::caps::Uses;
 use super::fleet::Worker;
 use super::{Attempt, Driver, Phase};
 
@@ -24,9 +25,10 @@ const REASONS_MAX: usize = 1000;
 impl Driver {
     /// Every worker with its load, in Lotus's shape.
     pub(crate) fn worker_stats(&self) -> BTreeMap<WorkerId, WorkerStats> {
-        let snapshot = self.sched.snapshot();
+        let uses = self.sched.worker_uses();
+        let uses = Uses::of(&uses);
         let stats = |worker: &Worker| {
-            let charged = usage(&snapshot, worker);
+            let charged = uses.get(worker.key);
             WorkerStats {
                 info: worker.info.clone(),
                 tasks: worker.tasks.clone(),
@@ -73,14 +75,17 @@ impl Driver {
 
     /// Every worker for people, by name.
     pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
-        let snapshot = self.sched.snapshot();
-        let mut views: Vec<_> = self.workers.values().map(|worker| self.view(worker, &snapshot)).collect();
+        let uses = self.sched.worker_uses();
+        let uses = Uses::of(&uses);
+        let machines = self.machine_caps_views(&uses);
+        let mut views: Vec<_> =
+            self.workers.values().map(|worker| self.view(worker, &uses, &machines)).collect();
         views.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
         views
     }
 
-    fn view(&self, worker: &Worker, snapshot: &Snapshot) -> WorkerView {
-        let charged = usage(snapshot, worker);
+    fn view(&self, worker: &Worker, uses: &Uses<'_>, machines: &BTreeMap<&str, Vec<CapView>>) -> WorkerView {
+        let charged = uses.get(worker.key);
         let has = &worker.info.resources;
         let mut running = BTreeMap::<_, u64>::new();
         if let Some(charged) = charged {
@@ -111,9 +116,14 @@ impl Driver {
             fetches_bytes_per_second: worker.bandwidth,
             mode: worker.mode,
             mode_set: self.mode_set(worker),
-            caps: self.caps_view(worker, snapshot),
+            caps: self.caps_view(worker, uses),
             machine: worker.machine.clone(),
-            machine_caps: self.machine_caps_view(worker, snapshot),
+            machine_caps: worker
+                .machine
+                .as_deref()
+                .and_then(|on| machines.get(on))
+                .cloned()
+                .unwrap_or_default(),
         }
     }
 
@@ -178,10 +188,6 @@ impl Driver {
             "{what}; it goes on when that worker is back, `sealyard sealing abort {id}` gives it up"
         ))
     }
-}
-
-fn usage<'a>(snapshot: &'a Snapshot, worker: &Worker) -> Option<&'a WorkerUse> {
-    snapshot.workers.iter().find(|charged| charged.worker == worker.key)
 }
 
 /// The most at once of each task where something limits it: the worker's own table, over all sizes, or a limit on the

@@ -45,7 +45,7 @@ fn rest() -> WorkerRest {
 
 fn caps() -> CapsView {
     let group = "PC2+C2".parse().unwrap();
-    let cap = CapView { group, running: 1, most: None, origin: "operator".into() };
+    let cap = CapView { group, running: 1, most: None, origin: "operator".into(), overruled: None };
     CapsView { name: "rack-7".into(), machine: true, caps: vec![cap] }
 }
 
