@@ -66,6 +66,21 @@ impl Shortage {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
+
+    /// Whether a worker is short of this because its whole machine, which has no more of it, is short of that.
+    pub(crate) fn follows_from(&self, machines: &Self) -> bool {
+        match (self, machines) {
+            (Self::Memory { free, total, .. }, Self::Memory { free: least, total: all, .. })
+            | (Self::MemoryAndSwap { free, total, .. }, Self::MemoryAndSwap { free: least, total: all, .. })
+            | (Self::Threads { free, total, .. }, Self::Threads { free: least, total: all, .. }) => {
+                total == all && least <= free
+            }
+            (Self::Gpu { free, devices, .. }, Self::Gpu { free: least, devices: all, .. }) => {
+                devices == all && least <= free
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A sum as it is told: 64 bits, which every JSON reader takes, are more than any machine has.

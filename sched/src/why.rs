@@ -355,8 +355,8 @@ impl Sched {
             None => plain(worker.not_offered(task.kind)),
             Some(ask) => {
                 let short = worker.running.shortages(&ask, &worker.capacity);
-                found.extend(short.map(|shortage| self.short(slot, &ask, shortage)));
-                found.extend(self.shared_obstacles(slot, &ask));
+                let own = short.map(|shortage| self.short(slot, &ask, shortage)).collect();
+                found.extend(told_once(own, self.shared_obstacles(slot, &ask)));
             }
         }
         if task.binding().is_none() {
@@ -387,4 +387,18 @@ impl Sched {
         let task = &self.tasks[&id];
         TaskName { task: id, kind: task.kind, sector: task.sector.id }
     }
+}
+
+/// A worker that shares its machine is short of what the machine is short of: that is told once. The machine's numbers count
+/// for both, unless the worker alone is too small, or other programs there use too much.
+fn told_once(mut own: Vec<Finding>, mut shared: Vec<Finding>) -> Vec<Finding> {
+    let ends = |found: &Finding| matches!(found.relief, Some(Relief::Ends { .. }));
+    let same = |own: &Finding, shared: &Finding| match (&own.obstacle, &shared.obstacle) {
+        (Obstacle::Short(own), Obstacle::MachineShort { shortage, .. }) => own.follows_from(shortage),
+        _ => false,
+    };
+    own.retain(|own| !(ends(own) && shared.iter().any(|shared| ends(shared) && same(own, shared))));
+    shared.retain(|shared| !own.iter().any(|own| same(own, shared)));
+    own.append(&mut shared);
+    own
 }

@@ -43,6 +43,23 @@ fn memory_is_shared_by_all_workers_of_a_machine() {
 }
 
 #[test]
+fn what_a_worker_and_its_machine_are_both_short_of_is_told_once() {
+    let mut world = World::new();
+    world.worker(1, on_box(&[PreCommit1]));
+    world.worker(2, on_box(&[AddPiece]));
+    let tasks: Vec<_> = (1..=3).map(|number| world.simple(PreCommit1, number)).collect();
+    assert_eq!(world.bound_of(&tasks), [true, true, false]);
+    let why = world.why(tasks[2]);
+    assert_eq!(why.matches("needs 56 GiB of memory,").count(), 1, "{why}");
+    assert!(why.contains("machine box: needs 56 GiB of memory, 15.9 GiB free of 128 GiB; next free"), "{why}");
+    // A worker that is smaller than its machine is short for a reason of its own.
+    let profile = WorkerProfile { mem_physical: 120 * GIB, ..on_box(&[PreCommit1]) };
+    world.send(Event::WorkerChanged { worker: key(1), profile });
+    let why = world.why(tasks[2]);
+    assert_eq!(why.matches("needs 56 GiB of memory,").count(), 2, "{why}");
+}
+
+#[test]
 fn cpu_threads_are_shared_and_the_largest_report_counts() {
     let mut world = World::new();
     world.worker(1, on_box(&[PreCommit2]));
