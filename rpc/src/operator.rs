@@ -42,7 +42,7 @@ pub enum WorkerMode {
     Open,
     /// No new sectors: only tasks of sectors that have a file there, or that need no file at all.
     Cordoned,
-    /// Only what lives there is finished.
+    /// Only what lives there alone is finished; files that others reach as well do not hold it.
     Draining,
     /// Nothing new.
     Disabled,

@@ -288,7 +288,8 @@ pub enum WorkerMode {
     Open,
     /// No new sectors: only tasks whose sector has a file within its reach, or that need no file at all.
     Cordoned,
-    /// Only what lives here is finished: tasks whose sector has a file within its reach, and nothing else.
+    /// Only what lives here alone is finished: tasks whose sector has a file within its reach, unless another worker that does
+    /// not drain reaches those files too and could do the task.
     Draining,
     /// Nothing new.
     Disabled,

@@ -21,6 +21,7 @@ impl Sched {
         let mode = self.succeed(key)?;
         let bandwidth = profile.bandwidth;
         let slot = self.workers.add(Worker { mode, ..Worker::new(key, profile) });
+        self.note_drain(slot);
         self.welcome(slot);
         self.bandwidth_changed(0, bandwidth);
         self.set_machine(slot);
@@ -70,6 +71,7 @@ impl Sched {
         let slot = self.live_slot(key)?;
         self.bandwidth_changed(self.workers.get(slot).profile.bandwidth, 0);
         self.workers.get_mut(slot).lost = true;
+        self.note_drain(slot);
         self.survey(slot);
         self.set_reach(slot, Vec::new());
         self.free_reservation(slot);

@@ -13,6 +13,7 @@ mod action;
 mod admission;
 mod deadline;
 mod devices;
+mod draining;
 mod estimate;
 mod event;
 mod fit;
@@ -113,6 +114,8 @@ pub struct Sched {
     fresh: BTreeSet<queue::ClassIdx>,
     /// Workers that may stage one more task.
     stageable: BTreeSet<usize>,
+    /// Workers that drain.
+    draining: BTreeSet<usize>,
     actions: VecDeque<Action>,
     wake_at: Option<Millis>,
     /// How long tasks take, whoever does them.
@@ -185,6 +188,7 @@ impl Sched {
             touched: BTreeSet::new(),
             fresh: BTreeSet::new(),
             stageable: BTreeSet::new(),
+            draining: BTreeSet::new(),
             actions: VecDeque::new(),
             wake_at: None,
             learned: estimate::Learned::default(),
@@ -204,6 +208,7 @@ impl Sched {
         if !event.is_frequent() {
             self.doubt_reservations();
         }
+        let concerns_drains = self.concerns_drains(&event);
         let handled = match event {
             Event::Submit { task, request } => self.submit(task, &request),
             Event::Cancel { task } => self.cancel(task),
@@ -231,6 +236,9 @@ impl Sched {
         };
         if let Err(refusal) = handled {
             self.actions.push_back(Action::Refused { refusal });
+        }
+        if concerns_drains {
+            self.look_at_drains();
         }
         if is_news {
             self.settle();

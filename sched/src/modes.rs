@@ -5,11 +5,12 @@
 //! |---|---|---|---|---|---|
 //! | open | yes | yes | yes | go on | stays |
 //! | cordoned | no | yes | yes | go on | given up unless its task may come |
-//! | draining | no | yes | no | go on | given up unless its task may come |
+//! | draining | no | where no other worker sees to them | no | go on | given up unless its task may come |
 //! | disabled | no | no | no | wait; called off when due, or when another worker could start them | given up |
 //! | suspect | no | no | no | wait where they are | given up |
 //!
-//! A task counts as one on files within reach when the worker reaches a path that holds one of the files it reads. What
+//! A task counts as one on files within reach when the worker reaches a path that holds one of the files it reads; when
+//! others see to it, `draining` says. What
 //! is staged goes on where nothing forbids it: its files were brought there. Where the worker does not offer its type any
 //! more, or has become too small for it, it is called off at once. A suspect worker's staged tasks are not
 //! called off, because it would not hear of it; when it is lost they go back to the queue.
@@ -22,7 +23,7 @@ use serde::Serialize;
 use crate::queue::ClassKey;
 use crate::task::{Phase, State};
 use crate::worker::Worker;
-use crate::{Millis, Obstacle, Refusal, Sched, WorkerKey, WorkerMode};
+use crate::{Millis, Refusal, Sched, WorkerKey, WorkerMode};
 
 /// What is left on a worker, for whoever waits for it to be empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,7 +37,7 @@ pub struct Drain {
     /// Attempts that are staged there.
     pub staged: Vec<AttemptId>,
     /// Waiting tasks that may come there and that no other worker could do, were it idle: a file that they read is out of
-    /// everybody else's reach. They keep it from being empty for good.
+    /// everybody else's reach, or all others that reach it drain as well. They keep it from being empty for good.
     pub only_here: Vec<TaskId>,
     /// Those that would be `only_here`, were they not too large for it, forbidden by a cap of nought, or without a path:
     /// as things are they fit nowhere.
@@ -117,13 +118,17 @@ impl Sched {
 
     fn is_only_place(&self, key: &ClassKey, group: usize, slot: usize) -> bool {
         let asks = &self.queue.groups[group].asks;
-        let could = |other: usize| self.workers.get(other).is_usable() && self.could_do(key, group, other);
-        asks[slot].is_some() && !self.workers.iter().any(|(other, _)| other != slot && could(other))
+        let may = |other: &Worker| other.is_usable() && other.mode != WorkerMode::Draining;
+        let could = |(other, worker): (usize, &Worker)| {
+            other != slot && may(worker) && self.could_do(key, group, other)
+        };
+        asks[slot].is_some() && !self.others_see_to(key, slot) && !self.workers.iter().any(could)
     }
 
     pub(crate) fn worker_mode(&mut self, key: WorkerKey, mode: WorkerMode) -> Result<(), Refusal> {
         let slot = self.live_slot(key)?;
         self.workers.get_mut(slot).mode = mode;
+        self.note_drain(slot);
         self.usability_changed(slot);
         // It may have fitted all the while and been refused by the mode alone.
         for group in 0..self.queue.groups.len() {
@@ -156,22 +161,8 @@ impl ClassKey {
         files.any(|file| file.held_by.iter().any(|path| worker.reaches(*path)))
     }
 
-    fn needs_no_file(&self) -> bool {
+    /// Whether no sector would come to live where such a task runs.
+    pub(crate) fn needs_no_file(&self) -> bool {
         self.existing.is_none() && self.allocate.is_none()
-    }
-
-    /// Whether the worker's mode lets such a task come.
-    ///
-    /// # Errors
-    /// What the mode says against it.
-    pub(crate) fn admitted_by(&self, worker: &Worker) -> Result<(), Obstacle> {
-        match worker.mode {
-            // Whether a disabled worker may be used at all is asked elsewhere.
-            WorkerMode::Open | WorkerMode::Disabled => Ok(()),
-            WorkerMode::Cordoned if self.needs_no_file() || self.lives_with(worker) => Ok(()),
-            WorkerMode::Cordoned => Err(Obstacle::Cordoned),
-            WorkerMode::Draining if self.lives_with(worker) => Ok(()),
-            WorkerMode::Draining => Err(Obstacle::Draining),
-        }
     }
 }

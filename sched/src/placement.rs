@@ -164,7 +164,7 @@ impl Sched {
     /// The first thing that is in the way.
     pub(crate) fn plan(&self, key: &ClassKey, slot: usize) -> Result<Draft, Obstacle> {
         let worker = self.workers.get(slot);
-        key.admitted_by(worker)?;
+        self.admitted(key, slot)?;
         let mut draft = Draft::default();
         match self.lay(key, worker, &mut draft) {
             // Something was laid before it: perhaps in its way.

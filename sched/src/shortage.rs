@@ -71,7 +71,10 @@ impl Shortage {
     pub(crate) fn follows_from(&self, machines: &Self) -> bool {
         match (self, machines) {
             (Self::Memory { free, total, .. }, Self::Memory { free: least, total: all, .. })
-            | (Self::MemoryAndSwap { free, total, .. }, Self::MemoryAndSwap { free: least, total: all, .. })
+            | (
+                Self::MemoryAndSwap { free, total, .. },
+                Self::MemoryAndSwap { free: least, total: all, .. },
+            )
             | (Self::Threads { free, total, .. }, Self::Threads { free: least, total: all, .. }) => {
                 total == all && least <= free
             }

@@ -195,7 +195,7 @@ impl fmt::Display for Obstacle {
                 f.write_str("is cordoned: it gets no new sectors, and no file of this one is there")
             }
             Self::Draining => {
-                f.write_str("is draining: it finishes what lives there, and no file of this sector does")
+                f.write_str("is draining: it finishes what lives there alone, and this task has no file there or others see to it")
             }
             Self::Suspect => f.write_str("was not heard of for a while"),
             Self::NotYet { task, reason } => write!(f, "does not yet offer {task}: {reason}"),
@@ -221,6 +221,12 @@ impl fmt::Display for Obstacle {
             }
             Self::NoRoom { kind, path_type, most_free: None, .. } => {
                 write!(f, "has no {path_type} path for the {kind} file")
+            }
+            // A path with so much room refuses the file for another reason.
+            Self::NoRoom { kind, path_type, needs, most_free: Some(free), path } if free >= needs => {
+                let (needs, free) = (Bytes((*needs).into()), Bytes((*free).into()));
+                write!(f, "no {path_type} path takes the {kind} file of {needs}, though {free} are free in one")?;
+                path.iter().try_for_each(|path| write!(f, ", {path}"))
             }
             Self::NoRoom { kind, path_type, needs, most_free: Some(free), path } => {
                 let (needs, free) = (Bytes((*needs).into()), Bytes((*free).into()));

@@ -54,6 +54,12 @@ fn by_hand(finding: &Finding, worker: &str, why: &Why) -> String {
         Obstacle::NoRoom { path_type, most_free: None, .. } => {
             format!("attach one there: `sealyard storage attach --init --{} DIR`", use_of(*path_type))
         }
+        // Room is there; what the path takes is not this file.
+        Obstacle::NoRoom { needs, most_free: Some(free), path_type, .. } if free >= needs => format!(
+            "see in `sealyard storage list` that one is healthy, and in its sectorstore.json that its AllowTypes, DenyTypes, \
+             AllowMiners, DenyMiners and Groups let the file in; or attach another with `sealyard storage attach --init --{} DIR`",
+            use_of(*path_type)
+        ),
         Obstacle::NoRoom { needs, most_free: Some(free), path_type, .. } => format!(
             "free {} bytes there, raise its MaxStorage, or attach another with `sealyard storage attach --init --{} DIR`",
             needs.saturating_sub(*free),

@@ -118,9 +118,9 @@ pub const BUGS: &[Bug] = &[
     ),
     bug(
         "a draining worker gets new sectors",
-        "modes.rs",
-        "WorkerMode::Draining if self.lives_with(worker) => Ok(()),",
-        "WorkerMode::Draining if @ || self.lives_with(worker) => Ok(()),",
+        "draining.rs",
+        "WorkerMode::Draining if key.lives_with(worker) && !self.others_see_to(key, slot) => Ok(()),",
+        "WorkerMode::Draining if @ || key.lives_with(worker) && !self.others_see_to(key, slot) => Ok(()),",
     ),
     bug(
         "a GPU in use counts as idle",
@@ -157,5 +157,35 @@ pub const BUGS: &[Bug] = &[
         "fleet.rs",
         "            self.set_files(sector, kind, &paths);\n        }\n        Ok(())",
         "            if !@ { self.set_files(sector, kind, &paths); }\n        }\n        Ok(())",
+    ),
+    bug(
+        "a draining worker takes what others see to as well",
+        "draining.rs",
+        "if !worker.is_usable() || worker.mode == WorkerMode::Draining || !worker.offers(key.task) {",
+        "if @ || !worker.is_usable() || worker.mode == WorkerMode::Draining || !worker.offers(key.task) {",
+    ),
+    bug(
+        "a draining worker does not take what nobody else sees to any more",
+        "lib.rs",
+        "        if concerns_drains {",
+        "        if concerns_drains && !@ {",
+    ),
+    bug(
+        "files are fetched into paths of groups that they may not go to",
+        "space.rs",
+        "wanted.groups.is_none_or(|groups| ",
+        "wanted.groups.is_none_or(|groups| @ || ",
+    ),
+    bug(
+        "files find no path of a group that they may go to",
+        "placement.rs",
+        "let groups = (!anywhere).then(||",
+        "let groups = (@ || !anywhere).then(||",
+    ),
+    bug(
+        "what starts are kept apart is not tried again when its time has come",
+        "stagger.rs",
+        "            if self.workers.try_get(slot).is_some() {",
+        "            if !@ && self.workers.try_get(slot).is_some() {",
     ),
 ];

@@ -180,6 +180,11 @@ fn files_are_fetched_only_into_groups_they_may_go_to() {
     world.worker(2, with_paths(&[PreCommit2], &["slow"]));
     let task = world.submit(pc2(1, "source"));
     assert_eq!(world.on(task), None);
+    let why = world.why(task);
+    assert!(
+        why.contains("no sealing path takes the sealed file of 32 GiB, though 1.9 TiB are free in one, slow"),
+        "{why}"
+    );
     let mut fast = path_facts("fast", 2000 * GIB);
     fast.groups = vec!["fast".to_owned()];
     world.send(Event::PathSeen { path: fast });

@@ -51,7 +51,10 @@ fn what_a_worker_and_its_machine_are_both_short_of_is_told_once() {
     assert_eq!(world.bound_of(&tasks), [true, true, false]);
     let why = world.why(tasks[2]);
     assert_eq!(why.matches("needs 56 GiB of memory,").count(), 1, "{why}");
-    assert!(why.contains("machine box: needs 56 GiB of memory, 15.9 GiB free of 128 GiB; next free"), "{why}");
+    assert!(
+        why.contains("machine box: needs 56 GiB of memory, 15.9 GiB free of 128 GiB; next free"),
+        "{why}"
+    );
     // A worker that is smaller than its machine is short for a reason of its own.
     let profile = WorkerProfile { mem_physical: 120 * GIB, ..on_box(&[PreCommit1]) };
     world.send(Event::WorkerChanged { worker: key(1), profile });

@@ -251,3 +251,90 @@ fn what_fits_nowhere_keeps_a_worker_from_being_empty() {
     world.send(Event::WorkerChanged { worker, profile: small(512 * GIB) });
     assert_eq!(drain(&world, 1).running.len(), 1);
 }
+
+/// A worker with a path of its own and one that it shares.
+fn sharer(world: &mut World, number: u128, tasks: &[TaskType]) -> WorkerKey {
+    for name in [format!("own{number}"), "shared".to_owned()] {
+        world.send(Event::PathSeen { path: path_facts(&name, 4000 * GIB) });
+    }
+    let paths = vec![storage(&format!("own{number}")), storage("shared")];
+    world.worker(number, WorkerProfile { paths, mem_physical: 512 * GIB, ..decent(tasks) })
+}
+
+/// A task whose file must be at hand.
+fn here(number: u64, paths: &[&str]) -> Request {
+    Request { needs: existing(ExistingRule::Here, &[(Cache, GIB, paths)]), ..request(PreCommit2, number) }
+}
+
+#[test]
+fn a_drain_ends_though_tasks_on_shared_paths_keep_coming() {
+    let mut world = World::new();
+    sharer(&mut world, 1, &TASKS);
+    sharer(&mut world, 2, &TASKS);
+    let running = world.submit(here(1, &["shared"]));
+    let drained = world.on(running).expect("it runs");
+    let other = key(3 - drained.session.0.as_u128());
+    world.send(Event::WorkerMode { worker: drained, mode: WorkerMode::Draining });
+    let own = if drained == key(1) { "own1" } else { "own2" };
+    let both = world.submit(here(2, &["shared"]));
+    let alone = world.submit(here(3, &[own]));
+    let busy = world.submit(here(4, &["shared"]));
+    assert_eq!([both, alone, busy].map(|task| world.on(task)), [Some(other), None, None]);
+    world.finish(running);
+    assert_eq!(
+        [alone, busy].map(|task| world.on(task)),
+        [Some(drained), None],
+        "only what lives there alone"
+    );
+    let why = world.why(busy);
+    assert!(why.contains("is draining: it finishes what lives there alone"), "{why}");
+    world.finish(alone);
+    let left = world.sched.drain(drained).expect("it is here");
+    assert_eq!((left.is_done(), left.within_reach, world.on(busy)), (true, 1, None), "{left:?}");
+    world.finish(both);
+    assert_eq!(world.on(busy), Some(other));
+}
+
+#[test]
+fn a_draining_worker_takes_what_nobody_sees_to_any_more() {
+    let small = |profile| WorkerProfile { mem_physical: GIB, mem_swap: 0, ..profile };
+    let paths = vec![storage("own2"), storage("shared")];
+    let profile = WorkerProfile { paths, mem_physical: 512 * GIB, ..decent(&TASKS) };
+    let events: [(&str, Vec<Event>); 7] = [
+        ("lost", vec![Event::WorkerLost { worker: key(2) }]),
+        ("suspect", vec![Event::WorkerSuspect { worker: key(2), suspect: true }]),
+        ("disabled", vec![Event::WorkerEnabled { worker: key(2), enabled: false }]),
+        ("draining", vec![Event::WorkerMode { worker: key(2), mode: WorkerMode::Draining }]),
+        ("too small", vec![Event::WorkerChanged { worker: key(2), profile: small(profile.clone()) }]),
+        (
+            "of another trade",
+            vec![Event::WorkerChanged {
+                worker: key(2),
+                profile: WorkerProfile { tasks: vec![AddPiece], ..profile.clone() },
+            }],
+        ),
+        (
+            "out of reach",
+            vec![Event::WorkerChanged {
+                worker: key(2),
+                profile: WorkerProfile { paths: vec![storage("own2")], ..profile },
+            }],
+        ),
+    ];
+    for (name, events) in events {
+        let mut world = World::new();
+        sharer(&mut world, 1, &TASKS);
+        set(&mut world, 1, WorkerMode::Draining);
+        sharer(&mut world, 2, &TASKS);
+        let first = world.submit(here(1, &["shared"]));
+        let waiting = world.submit(here(2, &["shared"]));
+        assert_eq!([first, waiting].map(|task| world.on(task)), [Some(key(2)), None], "{name}");
+        events.into_iter().for_each(|event| drop(world.send(event)));
+        assert_eq!(
+            world.on(waiting),
+            Some(key(1)),
+            "the other one is {name}: {:?}",
+            world.sched.why(waiting)
+        );
+    }
+}

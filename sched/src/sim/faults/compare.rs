@@ -225,10 +225,10 @@ impl Oracle {
             let task = self.model.tasks.get(&queued.task)?;
             let mut workers = snapshot.workers.iter().filter(|seen| seen.reserved_for.is_none());
             let idle = workers.find(|seen| {
-                let profile = &self.model.workers[&seen.worker].profile;
-                let machine = profile.machine.as_deref();
+                let worker = &self.model.workers[&seen.worker];
+                let machine = worker.profile.machine.as_deref();
                 let is_kept = machine.is_some() && is_kept(machine);
-                let is_staggered = profile.stagger.contains_key(&task.request.task);
+                let is_staggered = self.model.staggered_until(worker, task.request.task).is_some();
                 !(is_kept || is_staggered) && self.model.could_start(task, seen.worker, &self.table)
             })?;
             let why = scheduler.why(queued.task).map(|why| why.to_string()).unwrap_or_default();

@@ -134,7 +134,7 @@ impl Model {
     }
 
     /// Whether the worker's mode lets such a task come to it.
-    pub(super) fn mode_allows(&self, worker: &Worker, task: &Task) -> bool {
+    pub(super) fn mode_allows(&self, worker: &Worker, task: &Task, table: &ResourceTable) -> bool {
         let lives_here = || {
             let mut files = task.request.needs.existing.iter().flat_map(|existing| &existing.files);
             files.any(|file| {
@@ -146,7 +146,7 @@ impl Model {
         match worker.mode {
             WorkerMode::Open => true,
             WorkerMode::Cordoned => (needs.existing.is_none() && needs.allocate.is_none()) || lives_here(),
-            WorkerMode::Draining => lives_here(),
+            WorkerMode::Draining => lives_here() && !self.others_see_to(worker, task, table),
             WorkerMode::Disabled => false,
         }
     }
@@ -174,6 +174,12 @@ impl Model {
             let Some(facts) = facts.filter(|facts| takes(facts, kind, sector.miner)) else {
                 return Some(format!("{kind} goes to path {path}, which does not take it"));
             };
+            let places = self.places(sector, kind);
+            if plan.fetch.iter().any(|step| step.kind == kind && &step.to == path)
+                && !self.may_go(places, facts)
+            {
+                return Some(format!("{kind} goes to path {path}, of no group that it may go to"));
+            }
             let before: u128 = taken.iter().filter(|(other, _)| *other == path).map(|(_, part)| part).sum();
             if before + u128::from(bytes) > self.paths[path].free() {
                 return Some(format!(
@@ -263,7 +269,8 @@ impl Model {
 
     fn has_room(&self, task: &Task, worker: &Worker) -> bool {
         let sector = task.request.sector.id;
-        let mut wanted: Vec<(FileType, u64, PathType)> = Vec::new();
+        // With the places that a file comes from; a new one comes from none.
+        let mut wanted: Vec<(FileType, u64, PathType, &[StorageId])> = Vec::new();
         if let Some(existing) = &task.request.needs.existing {
             let (path_type, purpose) = match existing.rule {
                 ExistingRule::Here => (None, None),
@@ -280,7 +287,7 @@ impl Model {
                 } else if let Some(path_type) =
                     path_type.filter(|_| places.iter().any(|path| self.is_served(path)))
                 {
-                    wanted.push((file.kind, file.bytes, path_type));
+                    wanted.push((file.kind, file.bytes, path_type, places));
                 } else {
                     return false;
                 }
@@ -290,23 +297,26 @@ impl Model {
             }
         }
         if let Some(allocate) = &task.request.needs.allocate {
-            wanted.extend(allocate.files.iter().map(|file| (file.kind, file.bytes, allocate.path_type)));
+            let new = |file: &crate::NewFile| (file.kind, file.bytes, allocate.path_type, &[][..]);
+            wanted.extend(allocate.files.iter().map(new));
         }
-        let total: u128 = wanted.iter().map(|(_, bytes, _)| u128::from(*bytes)).sum();
+        let total: u128 = wanted.iter().map(|(_, bytes, ..)| u128::from(*bytes)).sum();
         wanted.is_empty()
             || worker.profile.paths.iter().filter_map(|path| self.paths.get(path)).any(|path| {
                 path.open() >= total
                     && path.facts.as_ref().is_some_and(|facts| {
                         let mut all = wanted.iter();
-                        all.all(|(kind, _, path_type)| {
-                            is_for(facts, *path_type) && takes(facts, *kind, sector.miner)
+                        all.all(|(kind, _, path_type, places)| {
+                            is_for(facts, *path_type)
+                                && takes(facts, *kind, sector.miner)
+                                && (places.is_empty() || self.may_go(places, facts))
                         })
                     })
             })
     }
 }
 
-fn is_for(facts: &PathFacts, path_type: PathType) -> bool {
+pub(super) fn is_for(facts: &PathFacts, path_type: PathType) -> bool {
     match path_type {
         PathType::Sealing => facts.can_seal,
         PathType::Storage => facts.can_store,

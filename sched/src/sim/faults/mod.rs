@@ -12,6 +12,7 @@ mod model;
 mod oracle;
 mod play;
 mod schedule;
+mod shared;
 mod trouble;
 
 pub use coverage::{Coverage, Place};

@@ -187,7 +187,7 @@ impl Oracle {
             Some(("unusable worker", format!("{:?}, lost {}", worker.mode, worker.lost)))
         } else if !worker.offers(kind.task) {
             Some(("not offered", kind.to_string()))
-        } else if !model.mode_allows(worker, task) {
+        } else if !model.mode_allows(worker, task, &self.table) {
             Some(("mode", format!("{kind} on a worker that is {:?}", worker.mode)))
         } else if let Some(other) = model.lock_holder(to.attempt.task, task.request.sector.id, locks) {
             Some(("locks", format!("beside task {other}")))

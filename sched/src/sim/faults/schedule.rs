@@ -14,6 +14,9 @@ pub(super) const BUSY: u64 = 300 * SECOND;
 const HEAL: u64 = 700 * SECOND;
 /// Heals again when everything that was late has arrived.
 const HEAL_AGAIN: u64 = 900 * SECOND;
+/// Makes the numbers for the paths' groups others than those for all else: what a seed meant before there were groups it means
+/// still, wherever there are none.
+const GROUPS: u64 = 0x6772_6f75_7073;
 /// No word is later than this.
 pub(super) const LATE_MAX: u64 = 60 * SECOND;
 
@@ -137,12 +140,13 @@ impl Schedule {
     /// 20 faults.
     pub fn from_seed(seed: u64) -> Self {
         let mut random = SplitMix::new(seed);
-        let cluster = cluster(&mut random.split());
+        let mut cluster = cluster(&mut random.split());
         let jobs = jobs(&mut random.split(), &cluster);
         let mut faults_random = random.split();
         let count = faults_random.within(12, 20);
         let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut faults_random, &cluster)).collect();
         faults.push(plain_stray(&mut faults_random));
+        group_paths(&mut SplitMix::new(seed ^ GROUPS), &mut cluster);
         let policies =
             [Policy::Utilization, Policy::Spread, Policy::SpreadTasks, Policy::SpreadQcount, Policy::Random];
         Self {
@@ -197,6 +201,27 @@ fn cluster(random: &mut SplitMix) -> Cluster {
         workers[1].profile.tasks.extend(fetching);
     }
     Cluster { workers, paths, ..Cluster::default() }
+}
+
+/// In some clusters paths have groups, and say which groups their files may be fetched into: those of the path for finished
+/// sectors and of the second worker's, which fetches what the first one does not do, so that nothing waits for ever.
+fn group_paths(random: &mut SplitMix, cluster: &mut Cluster) {
+    const STORAGE: &str = "long-term";
+    if !random.chance(1, 3) {
+        return;
+    }
+    let home = cluster.workers[1].profile.paths[0].clone();
+    for SimPath { facts, .. } in &mut cluster.paths {
+        let group = match facts.can_seal {
+            true if facts.id == home || random.chance(1, 2) => "near",
+            true => "far",
+            false => STORAGE,
+        };
+        facts.groups = vec![group.to_owned()];
+        if random.chance(2, 3) {
+            facts.allow_to = vec![STORAGE.to_owned(), "near".to_owned()];
+        }
+    }
 }
 
 fn path(number: usize, can_seal: bool, can_store: bool, capacity: u64) -> SimPath {
