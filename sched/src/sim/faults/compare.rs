@@ -228,7 +228,7 @@ impl Oracle {
                 let worker = &self.model.workers[&seen.worker];
                 let machine = worker.profile.machine.as_deref();
                 let is_kept = machine.is_some() && is_kept(machine);
-                let is_staggered = self.model.staggered_until(worker, task.request.task).is_some();
+                let is_staggered = self.model.may_be_staggered(worker, task.request.task);
                 !(is_kept || is_staggered) && self.model.could_start(task, seen.worker, &self.table)
             })?;
             let why = scheduler.why(queued.task).map(|why| why.to_string()).unwrap_or_default();

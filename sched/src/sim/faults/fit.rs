@@ -109,6 +109,17 @@ impl Model {
         Some(last.after(span)).filter(|until| *until > self.now)
     }
 
+    /// Whether starts of this type may have to be kept apart there now: by the last starts above, or by one of a worker that
+    /// has left the machine, which the machine may have forgotten.
+    pub(super) fn may_be_staggered(&self, worker: &Worker, task: TaskType) -> bool {
+        let by_others = || {
+            let span = *worker.profile.stagger.get(&task)?;
+            let last = self.machine_started.get(&(worker.profile.machine.clone()?, task))?;
+            Some(last.after(span)).filter(|until| *until > self.now)
+        };
+        self.staggered_until(worker, task).or_else(by_others).is_some()
+    }
+
     fn over_caps(&self, worker: &Worker, task: TaskType) -> Option<String> {
         let running = worker.load.of_type(task);
         if let Some(cap) = worker.profile.caps.get(&task).filter(|cap| running >= u64::from(**cap)) {

@@ -23,6 +23,8 @@ pub(super) struct Model {
     pub(super) workers: BTreeMap<WorkerKey, Worker>,
     pub(super) paths: BTreeMap<StorageId, Path>,
     pub(super) machine_caps: BTreeMap<String, Vec<GroupCap>>,
+    /// When a task of a type last started on a machine, by whichever worker, also one that has gone since.
+    pub(super) machine_started: BTreeMap<(String, TaskType), Millis>,
     /// The highest attempt of every task that was ever here, in all lives of the driver.
     pub(super) highest: BTreeMap<TaskId, u32>,
 }
@@ -224,6 +226,16 @@ impl Task {
 }
 
 impl Model {
+    /// A task of this type got its slot there now.
+    pub(super) fn note_start(&mut self, worker: WorkerKey, task: TaskType) {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&worker) else { return };
+        worker.started.insert(task, now);
+        if let Some(machine) = &worker.profile.machine {
+            self.machine_started.insert((machine.clone(), task), now);
+        }
+    }
+
     /// The attempt's binding, if it is the one that is bound.
     pub(super) fn bound(&self, attempt: AttemptId) -> Option<&Bound> {
         self.tasks.get(&attempt.task)?.bound().filter(|bound| bound.attempt == attempt)

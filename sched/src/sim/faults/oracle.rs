@@ -138,19 +138,18 @@ impl Oracle {
 
     /// Puts what a binding holds into the books.
     pub(super) fn bind(&mut self, bound: Bound) {
-        let now = self.model.now;
+        let Some(kind) = self.model.tasks.get(&bound.attempt.task).map(Task::kind) else { return };
+        // What is adopted started before.
+        if bound.charge.is_some() && !bound.accepted {
+            self.model.note_start(bound.worker, kind.task);
+        }
         let Some(task) = self.model.tasks.get_mut(&bound.attempt.task) else { return };
-        let kind = task.kind();
         if let Some(worker) = self.model.workers.get_mut(&bound.worker) {
             worker.load.bound += 1;
             match &bound.charge {
                 Some(charge) => {
                     let base = worker.row(&self.table, kind).base_min_memory;
                     worker.load.charge(kind, base, charge);
-                    // What is adopted started before.
-                    if !bound.accepted {
-                        worker.started.insert(kind.task, now);
-                    }
                 }
                 None => worker.load.staged += 1,
             }
@@ -272,12 +271,11 @@ impl Oracle {
             self.breaks(rule, || format!("{attempt} on {worker}: {detail}"));
         }
         let charge = self.charge_for(attempt, worker, gpus);
-        let now = self.model.now;
+        self.model.note_start(worker, kind.task);
         if let (Some(charge), Some(worker)) = (&charge, self.model.workers.get_mut(&worker)) {
             let base = worker.row(&self.table, kind).base_min_memory;
             worker.load.charge(kind, base, charge);
             worker.load.staged -= 1;
-            worker.started.insert(kind.task, now);
         }
         if let Some(bound) = self.model.tasks.get_mut(&attempt.task).and_then(Task::bound_mut) {
             (bound.charge, bound.stage) = (charge, Stage::Running);
