@@ -31,6 +31,7 @@ impl Sched {
     /// As [`Self::refresh`], for a worker to which a task was charged that fitted: what did not fit before does not now.
     fn refresh_fuller(&mut self, slot: usize) {
         self.touched.insert(slot);
+        self.set_apart(slot);
         if self.kept_by(slot).is_some() {
             return self.refresh(slot);
         }
@@ -79,7 +80,7 @@ impl Sched {
         if room {
             self.stageable.insert(slot)
         } else {
-            self.stageable.remove(&slot)
+            self.stageable.remove(slot)
         };
     }
 
@@ -97,6 +98,7 @@ impl Sched {
         if self.workers.try_get(slot).is_none() {
             return;
         }
+        self.set_apart(slot);
         self.mend_reservation(slot);
         self.set_recheck(slot);
         if self.kept_by(slot).is_some() {
@@ -156,9 +158,14 @@ impl Sched {
         }
     }
 
-    /// Notes the worker's place in the group's list. Returns whether it is another one than before.
+    /// Notes the worker's place in the group's list. Returns whether it is, or may be, another one than before.
     fn set_rank(&mut self, slot: usize, group: GroupIdx, fits: bool) -> bool {
-        let rank = fits.then(|| self.rank_of(slot, group));
+        let (is_listed, is_apart) = (self.workers.get(slot).listed.contains(group), self.apart == Some(slot));
+        if !is_listed && (is_apart || !fits) {
+            return true;
+        }
+        let rank = (fits && !is_apart).then(|| self.rank_of(slot, group));
+        self.workers.get_mut(slot).listed.set(group, rank.is_some());
         let state = &mut self.queue.groups[group];
         let before = std::mem::replace(&mut state.ranks[slot], rank);
         if before == rank {
@@ -171,6 +178,27 @@ impl Sched {
             state.fitting.insert(rank);
         }
         true
+    }
+
+    /// Lets the worker stand in no list from now on, and the one that stood in none so far in those of the groups that fit
+    /// on it. Whose slot becomes free most often takes one task and is full again: its places in the lists would be found
+    /// and lost for nobody.
+    fn set_apart(&mut self, slot: usize) {
+        let before = self.apart.replace(slot).filter(|before| *before != slot);
+        let Some(worker) = before.and_then(|before| self.workers.try_get(before)) else { return };
+        for group in worker.fits.iter() {
+            if let Some(before) = before.filter(|_| self.queue.groups[group].is_ranked) {
+                self.set_rank(before, group, true);
+            }
+        }
+    }
+
+    /// The place in the group's list of the worker that stands in none, if the group's tasks fit on it.
+    pub(crate) fn rank_apart(&self, group: GroupIdx) -> Option<Rank> {
+        let slot = self.apart.filter(|_| self.queue.groups[group].is_ranked)?;
+        let worker = self.workers.try_get(slot)?;
+        let is_missing = worker.fits.contains(group) && !worker.listed.contains(group);
+        is_missing.then(|| self.rank_of(slot, group))
     }
 
     /// Lets the task of the group that holds a reservation be looked at again, if this worker might do for it.
@@ -197,11 +225,11 @@ impl Sched {
 
     /// The worker's place among those that the group's tasks fit on; `None`: it does not fit.
     pub(crate) fn rank_in(&self, slot: usize, group: GroupIdx) -> Option<Rank> {
-        let state = &self.queue.groups[group];
-        if state.is_ranked {
-            return state.ranks.get(slot).copied().flatten();
+        let worker = self.workers.get(slot);
+        if worker.listed.contains(group) {
+            return self.queue.groups[group].ranks[slot];
         }
-        self.workers.get(slot).fits.contains(group).then(|| self.rank_of(slot, group))
+        worker.fits.contains(group).then(|| self.rank_of(slot, group))
     }
 
     /// Whether one more such task fits on the worker now.

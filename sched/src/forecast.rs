@@ -78,7 +78,7 @@ impl Sched {
 
     /// What runs on a worker, by estimated end.
     pub(crate) fn ends(&self, slot: usize) -> Vec<(Millis, TaskId)> {
-        let bound = self.workers.get(slot).bound.iter().map(|(_, at)| &self.tasks[*at]);
+        let bound = self.workers.get(slot).bound.iter().map(|at| &self.tasks[*at]);
         let mut ends: Vec<_> = bound.filter_map(|task| Some((self.estimated_end(task)?, task.id))).collect();
         ends.sort_unstable();
         ends

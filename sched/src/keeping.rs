@@ -40,10 +40,10 @@ impl Sched {
     /// The reservation on the worker or on another one of its machine, and where it is.
     pub(crate) fn kept_by(&self, slot: usize) -> Option<(usize, &Reservation)> {
         let worker = self.workers.get(slot);
-        let own = worker.reservation.as_ref().map(|reservation| (slot, reservation));
+        let own = worker.reservation.as_deref().map(|reservation| (slot, reservation));
         own.or_else(|| {
             let members = &self.machines.get(worker.machine?).members;
-            let held = |member: &usize| Some((*member, self.workers.get(*member).reservation.as_ref()?));
+            let held = |member: &usize| Some((*member, self.workers.get(*member).reservation.as_deref()?));
             members.iter().find_map(held)
         })
     }

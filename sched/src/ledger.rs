@@ -23,13 +23,15 @@ pub(crate) struct Tally {
     threads: u128,
     gpus: Vec<u64>,
     kinds: Flat<SealTaskType, KindUse>,
+    /// Tasks per type, whatever their size.
+    types: [u32; TaskType::ALL.len()],
     tasks: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct KindUse {
-    tasks: u64,
     base: u64,
+    tasks: u32,
     is_light: bool,
 }
 
@@ -342,8 +344,17 @@ impl Tally {
 
     /// Whether one more such task fits.
     pub(crate) fn fits(&self, ask: &Ask, capacity: &Capacity) -> bool {
-        let is_capped = self.short_of_tasks(ask).is_some() || self.short_of_type(ask).is_some();
-        !is_capped && self.held(ask).fits(ask, capacity)
+        // What costs least to know comes first: most often the answer is no.
+        if self.short_of_type(ask).is_some() {
+            return false;
+        }
+        if !capacity.ignore && ask.threads > 0 {
+            let free = u128::from(capacity.cpus).saturating_sub(self.threads);
+            if u128::from(ask.threads) > free {
+                return false;
+            }
+        }
+        self.short_of_tasks(ask).is_none() && self.held(ask).fits(ask, capacity)
     }
 
     /// Charges one task, whether it fits or not: an adopted task is there all the same.
@@ -374,6 +385,7 @@ impl Tally {
             KindUse { tasks: 0, base: ask.base, is_light }
         });
         kind.tasks += 1;
+        self.types[ask.task() as usize] += 1;
         if is_light {
             light.add(ask.mem_min, ask.mem_max);
         }
@@ -396,6 +408,7 @@ impl Tally {
     pub(crate) fn discount(&mut self, charge: &Charge) {
         let kind = self.kinds.get_mut(charge.kind).expect("a charge is released where it was made");
         kind.tasks -= 1;
+        self.types[charge.kind.task as usize] -= 1;
         if charge.is_light {
             self.light.take(charge.mem_min, charge.mem_max);
         }
@@ -448,17 +461,18 @@ impl Tally {
 
     /// Tasks per kind.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (SealTaskType, u64)> + '_ {
-        self.kinds.iter().map(|(kind, used)| (kind, used.tasks))
+        self.kinds.iter().map(|(kind, used)| (kind, used.tasks.into()))
     }
 
     /// How many of one type and size.
     pub(crate) fn count_kind(&self, kind: SealTaskType) -> u64 {
-        self.kinds.get(kind).map_or(0, |used| used.tasks)
+        self.kinds.get(kind).map_or(0, |used| used.tasks.into())
     }
 
     /// How many of some types.
     pub(crate) fn count(&self, which: impl Fn(TaskType) -> bool) -> u64 {
-        self.kinds.iter().filter(|(kind, _)| which(kind.task)).map(|(_, used)| used.tasks).sum()
+        let used = TaskType::ALL.iter().zip(self.types).filter(|(_, tasks)| *tasks > 0);
+        used.filter(|(task, _)| which(**task)).map(|(_, tasks)| u64::from(tasks)).sum()
     }
 
     /// Lotus's utilization in millionths.
@@ -467,18 +481,18 @@ impl Tally {
     }
 
     fn base_needed(&self, ask: &Ask) -> u128 {
-        if self.kinds.get(ask.kind).is_some() { 0 } else { ask.base.into() }
+        if ask.base == 0 || self.kinds.get(ask.kind).is_some() { 0 } else { ask.base.into() }
     }
 
     fn short_of_tasks(&self, ask: &Ask) -> Option<Shortage> {
         let most = ask.tasks_max?;
-        let running = self.kinds.get(ask.kind).map_or(0, |used| used.tasks);
+        let running = self.count_kind(ask.kind);
         (running >= most).then_some(Shortage::Concurrency { running, most })
     }
 
     fn short_of_type(&self, ask: &Ask) -> Option<Shortage> {
         let most = ask.type_max?;
-        let running = self.count(|task| task == ask.task());
+        let running = self.types[ask.task() as usize].into();
         (running >= most).then_some(Shortage::Concurrency { running, most })
     }
 }

@@ -42,6 +42,7 @@ mod settle;
 mod shortage;
 pub mod sim;
 mod slab;
+mod slots;
 mod snapshot;
 mod space;
 mod span;
@@ -104,16 +105,18 @@ pub struct Sched {
     rechecks: BTreeSet<(Millis, usize)>,
     /// Staged tasks that are due and hold no reservation yet, by their groups.
     due_staged: BTreeSet<(queue::GroupIdx, TaskId)>,
+    /// The worker that was looked at last: it stands in no list of workers that a group fits on.
+    apart: Option<usize>,
     /// Workers to which a task was charged, and nothing else, since the settle step last looked.
     fuller: Vec<usize>,
     /// Workers whose ledger changed otherwise since then.
-    dirty: BTreeSet<usize>,
+    dirty: slots::Slots,
     /// Workers whose ledger changed since staging was last considered.
-    touched: BTreeSet<usize>,
+    touched: slots::Slots,
     /// Classes that got their first ready task since staging was last considered.
     fresh: BTreeSet<queue::ClassIdx>,
     /// Workers that may stage one more task.
-    stageable: BTreeSet<usize>,
+    stageable: slots::Slots,
     /// Workers that drain.
     draining: BTreeSet<usize>,
     actions: VecDeque<Action>,
@@ -183,11 +186,12 @@ impl Sched {
             doubtful: BTreeSet::new(),
             rechecks: BTreeSet::new(),
             due_staged: BTreeSet::new(),
+            apart: None,
             fuller: Vec::new(),
-            dirty: BTreeSet::new(),
-            touched: BTreeSet::new(),
+            dirty: slots::Slots::default(),
+            touched: slots::Slots::default(),
             fresh: BTreeSet::new(),
-            stageable: BTreeSet::new(),
+            stageable: slots::Slots::default(),
             draining: BTreeSet::new(),
             actions: VecDeque::new(),
             wake_at: None,

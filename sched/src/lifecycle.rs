@@ -299,7 +299,7 @@ impl Sched {
             }
             worker.staged.charge(&ask, &worker.idle)
         };
-        worker.bound.insert(id, at);
+        worker.bound.push(at);
         task.attempts = task.attempts.max(attempt.attempt);
         task.state = State::Bound(Box::new(Binding {
             attempt,
@@ -337,7 +337,7 @@ impl Sched {
         let Binding { attempt, worker: slot, phase, charge, locks, space, cancelled, .. } = *binding;
         let (sector, group) = (task.sector_at, task.group);
         let worker = self.workers.get_mut(slot);
-        worker.bound.remove(id);
+        worker.let_go(at);
         if phase == Phase::Running {
             self.release_running(slot, charge);
         } else {

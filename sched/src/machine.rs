@@ -7,13 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtasks::TaskType;
-
-use crate::flat::Flat;
 use crate::headroom::Light;
 use crate::ledger::{Ask, Capacity, Charge, Held, Tally};
+use crate::stagger::LastStarts;
 use crate::worker::Worker;
-use crate::{GpuShare, GroupCap, Millis, Refusal, Sched, Shortage};
+use crate::{GpuShare, GroupCap, Refusal, Sched, Shortage};
 
 pub(crate) type MachineIdx = usize;
 
@@ -29,7 +27,7 @@ pub(crate) struct Machine {
     idle: Capacity,
     load: Load,
     /// The last start of each type on any of its workers.
-    pub(crate) last_start: Flat<TaskType, Millis>,
+    pub(crate) last_starts: LastStarts,
 }
 
 /// What the tasks of several tallies hold together.
@@ -265,7 +263,7 @@ impl Sched {
         }
         let state = self.machines.get_mut(machine);
         state.load = load;
-        self.dirty.extend(&state.members);
+        self.dirty.extend(state.members.iter().copied());
     }
 
     /// Charges a task that gets its slot, on the worker and its machine, whether it fits or not.

@@ -67,12 +67,14 @@ impl Sched {
         let slot = self.workers.slot(key)?;
         let worker = self.workers.get(slot);
         let (mut running, mut staged) = (Vec::new(), Vec::new());
-        for binding in worker.bound.iter().filter_map(|(_, at)| self.tasks[*at].binding()) {
+        for binding in worker.bound.iter().filter_map(|at| self.tasks[*at].binding()) {
             match binding.phase {
                 Phase::Running => running.push(binding.attempt),
                 Phase::Fetching | Phase::Fetched | Phase::Unstaging => staged.push(binding.attempt),
             }
         }
+        running.sort_unstable();
+        staged.sort_unstable();
         // All tasks of a class get the same answer.
         let mut classes = BTreeMap::new();
         let (mut only_here, mut nowhere, mut within_reach) = (Vec::new(), Vec::new(), 0);

@@ -86,17 +86,21 @@ impl Sched {
         /// With more holders than this it is cheaper to walk the fitting workers, best first.
         const HOLDERS_MAX: usize = 64;
         let allowed = |slot: &usize| Some(*slot) != except;
-        let all = &self.queue.groups[group].fitting;
         let Some(existing) = &key.existing else {
             let try_on = |slot: usize| Some((slot, self.passing_plan(key, group, slot)?));
             // Most often the first one will do.
-            let first = all.first().map(|rank| rank.worker).filter(allowed).and_then(try_on);
-            return first.or_else(|| all.iter().map(|rank| rank.worker).filter(allowed).find_map(try_on));
+            let first = self.first_fitting(group).map(|rank| rank.worker).filter(allowed).and_then(try_on);
+            let mut all = self.all_fitting(group).map(|rank| rank.worker).filter(allowed);
+            return first.or_else(|| all.find_map(try_on));
         };
         let is_tied = key.ties().is_some();
         let holders = self.holders(existing);
         if holders.len() > HOLDERS_MAX && !is_tied {
-            return self.pick_by_rank(key, group, all.iter().copied().filter(|rank| allowed(&rank.worker)));
+            return self.pick_by_rank(
+                key,
+                group,
+                self.all_fitting(group).filter(|rank| allowed(&rank.worker)),
+            );
         }
         let ranked = holders.iter().copied().filter(allowed).filter_map(|slot| self.rank_in(slot, group));
         if holders.len() > HOLDERS_MAX {
@@ -111,9 +115,9 @@ impl Sched {
             return near.map(|(rank, draft)| (rank.worker, draft));
         }
         // All of them would move everything, so the first that can is the best.
-        let others = all.fastest().filter(|rank| allowed(&rank.worker));
+        let others = self.fastest_fitting(group).filter(|rank| allowed(&rank.worker));
         let mut others = others.filter(|rank| !holders.contains(&rank.worker));
-        let far = others.find_map(|rank| Some((*rank, self.passing_plan(key, group, rank.worker)?)));
+        let far = others.find_map(|rank| Some((rank, self.passing_plan(key, group, rank.worker)?)));
         let best = near.into_iter().chain(far).min_by_key(|(rank, draft)| draft.score(rank));
         best.map(|(rank, draft)| (rank.worker, draft))
     }

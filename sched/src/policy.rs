@@ -4,6 +4,7 @@
 //! kind count as equally fast whatever their last measurements were, and the policy decides between them; the one that
 //! is faster by a hair would otherwise get everything.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::queue::GroupIdx;
@@ -71,12 +72,12 @@ impl Fitting {
     }
 
     /// The first in the policy's order.
-    pub(crate) fn first(&self) -> Option<&Rank> {
+    fn first(&self) -> Option<&Rank> {
         self.lanes.values().filter_map(BTreeSet::first).min()
     }
 
     /// All, in the policy's order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rank> {
+    fn iter(&self) -> impl Iterator<Item = &Rank> {
         let mut lanes: Vec<_> = self.lanes.values().map(|lane| lane.iter().peekable()).collect();
         std::iter::from_fn(move || {
             let heads = lanes.iter_mut().enumerate().filter_map(|(at, lane)| Some((*lane.peek()?, at)));
@@ -86,9 +87,23 @@ impl Fitting {
     }
 
     /// All, the fastest first, and in the policy's order among equally fast ones.
-    pub(crate) fn fastest(&self) -> impl Iterator<Item = &Rank> {
+    fn fastest(&self) -> impl Iterator<Item = &Rank> {
         self.lanes.values().rev().flatten()
     }
+}
+
+/// The listed workers, which are in this order, and the one that is in no list.
+fn merged<'a, K: Ord>(
+    listed: impl Iterator<Item = &'a Rank>,
+    mut apart: Option<Rank>,
+    by: impl Fn(&Rank) -> K,
+) -> impl Iterator<Item = Rank> {
+    let mut listed = listed.peekable();
+    std::iter::from_fn(move || match (listed.peek(), &apart) {
+        (Some(first), Some(other)) if by(other) < by(first) => apart.take(),
+        (Some(_), _) => listed.next().copied(),
+        (None, _) => apart.take(),
+    })
 }
 
 /// The measured rates of all workers.
@@ -167,6 +182,10 @@ impl Sched {
 
     /// Counts one task more as given to this worker.
     pub(crate) fn note_given(&mut self, slot: usize, group: GroupIdx) {
+        // The others count from where they are set.
+        if matches!(self.options.policy, Policy::Utilization | Policy::SpreadQcount) {
+            return;
+        }
         // Not the least of all: to know that would cost a look at every worker.
         let (given, front) = (&self.workers.get(slot).given, &mut self.front.given);
         front.all = given.all;
@@ -211,6 +230,23 @@ impl Sched {
             0 => self.speeds.typical(),
             known => known,
         }
+    }
+
+    /// The best worker of those that the group's tasks fit on, in the policy's order.
+    pub(crate) fn first_fitting(&self, group: GroupIdx) -> Option<Rank> {
+        let listed = self.queue.groups[group].fitting.first().copied();
+        listed.into_iter().chain(self.rank_apart(group)).min()
+    }
+
+    /// All of them, in the policy's order.
+    pub(crate) fn all_fitting(&self, group: GroupIdx) -> impl Iterator<Item = Rank> {
+        merged(self.queue.groups[group].fitting.iter(), self.rank_apart(group), |rank| *rank)
+    }
+
+    /// All of them, the fastest first, and in the policy's order among equally fast ones.
+    pub(crate) fn fastest_fitting(&self, group: GroupIdx) -> impl Iterator<Item = Rank> {
+        let by = |rank: &Rank| (Reverse(rank.speed), *rank);
+        merged(self.queue.groups[group].fitting.fastest(), self.rank_apart(group), by)
     }
 
     /// The worker's place for the group's tasks, given that one more of them fits.

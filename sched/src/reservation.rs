@@ -161,7 +161,7 @@ impl Sched {
         };
         self.paths.keep(&room);
         let reservation = Reservation { task: id, made_at: self.now, start_by, waits_for, room };
-        self.workers.get_mut(slot).reservation = Some(reservation);
+        self.workers.get_mut(slot).reservation = Some(Box::new(reservation));
         self.reservations.insert(id, slot);
         let group = self.tasks[&id].group;
         self.queue.groups[group].reserved = Some(id);

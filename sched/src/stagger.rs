@@ -7,6 +7,20 @@ use sealtasks::TaskType;
 
 use crate::{Millis, Sched};
 
+/// The last start of each type.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastStarts([Option<Millis>; TaskType::ALL.len()]);
+
+impl LastStarts {
+    fn of(&self, task: TaskType) -> Option<Millis> {
+        self.0[task as usize]
+    }
+
+    fn note(&mut self, task: TaskType, at: Millis) {
+        self.0[task as usize] = Some(at);
+    }
+}
+
 impl Sched {
     /// Whether starts of this type are kept apart there.
     pub(crate) fn is_staggered(&self, slot: usize, task: TaskType) -> bool {
@@ -16,10 +30,13 @@ impl Sched {
     /// Before when no further task of this type may start there; `None`: it may now.
     pub(crate) fn staggered_until(&self, slot: usize, task: TaskType) -> Option<Millis> {
         let worker = self.workers.get(slot);
+        if !worker.staggers {
+            return None;
+        }
         let span = *worker.profile.stagger.get(&task)?;
-        let shared = worker.machine.map(|machine| &self.machines.get(machine).last_start);
-        let last =
-            std::iter::once(&worker.last_start).chain(shared).filter_map(|last| last.get(task)).max()?;
+        let shared = worker.machine.map(|machine| &self.machines.get(machine).last_starts);
+        let all = std::iter::once(&worker.last_starts).chain(shared);
+        let last = all.filter_map(|last| last.of(task)).max()?;
         Some(last.after(span)).filter(|until| *until > self.now)
     }
 
@@ -27,12 +44,12 @@ impl Sched {
     pub(crate) fn note_start(&mut self, slot: usize, task: TaskType) {
         let now = self.now;
         let worker = self.workers.get_mut(slot);
-        worker.last_start.insert(task, now);
+        worker.last_starts.note(task, now);
         let members = match worker.machine {
             None => return self.note_stagger(slot, task),
             Some(machine) => {
                 let state = self.machines.get_mut(machine);
-                state.last_start.insert(task, now);
+                state.last_starts.note(task, now);
                 state.members.clone()
             }
         };

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use sealtasks::{TaskId, TaskType};
+use sealtasks::TaskId;
 
 use crate::ledger::Ask;
 use crate::placement::Draft;
@@ -28,8 +28,7 @@ const WORTH_STAYING: u64 = 8;
 impl Sched {
     pub(crate) fn may_stage(&self, worker: &Worker) -> bool {
         let most = worker.running.tasks().saturating_mul(self.options.staged_per_running);
-        let fetches_max = worker.profile.caps.get(&TaskType::Fetch).map_or(usize::MAX, |cap| *cap as usize);
-        worker.is_usable() && worker.staged.tasks() < most.min(fetches_max)
+        worker.is_usable() && worker.staged.tasks() < most.min(worker.fetches_max)
     }
 
     /// Gives slots to staged tasks whose inputs are there, in queue order.
@@ -90,8 +89,8 @@ impl Sched {
     /// Fills free staging places: those of workers whose ledger changed from all classes, those of all workers from
     /// classes that are new.
     pub(crate) fn stage(&mut self) {
-        for slot in std::mem::take(&mut self.touched) {
-            while self.stageable.contains(&slot)
+        while let Some(slot) = self.touched.pop_first() {
+            while self.stageable.contains(slot)
                 && let Some((id, draft)) = self.next_to_stage(slot)
             {
                 self.bind(self.tasks.at(id), slot, &draft, Phase::Fetching);
@@ -109,7 +108,7 @@ impl Sched {
     /// Staging charges the staged tally alone, so what fits on the worker is as it was.
     fn refresh_staging(&mut self, slot: usize) {
         if !self.may_stage(self.workers.get(slot)) {
-            self.stageable.remove(&slot);
+            self.stageable.remove(slot);
         }
     }
 
@@ -129,10 +128,10 @@ impl Sched {
         let state = self.queue.try_class(class)?;
         let (id, group) = (state.head()?.0.task, state.group);
         state.key.existing.as_ref()?;
-        let places = self.stageable.iter().filter(|slot| self.fits_staged(group, **slot));
+        let places = self.stageable.iter().filter(|slot| self.fits_staged(group, *slot));
         let planned = places.filter_map(|slot| {
-            let draft = self.staging_draft(&state.key, group, *slot)?;
-            Some((draft.moved, self.workers.get(*slot).staged.tasks(), *slot, draft))
+            let draft = self.staging_draft(&state.key, group, slot)?;
+            Some((draft.moved, self.workers.get(slot).staged.tasks(), slot, draft))
         });
         let best = planned.min_by_key(|(moved, staged, slot, _)| (*moved, *staged, *slot));
         best.map(|(_, _, slot, draft)| (id, slot, draft))

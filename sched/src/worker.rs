@@ -6,7 +6,6 @@ use std::sync::Arc;
 use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
 use crate::estimate::Learned;
-use crate::flat::Flat;
 use crate::groups::GroupSet;
 use crate::ledger::{Ask, Capacity, Tally};
 use crate::machine::MachineIdx;
@@ -14,52 +13,62 @@ use crate::policy::Given;
 use crate::queue::GroupIdx;
 use crate::slab::TaskIdx;
 use crate::space::PathIdx;
+use crate::stagger::LastStarts;
 use crate::{Millis, Obstacle, WorkerKey, WorkerMode, WorkerProfile};
 
 /// What a worker offers. Workers of one build share one: what is looked at for each slot that becomes free stays in the
 /// processor's caches.
 pub(crate) type Offered = Arc<[(GroupIdx, Ask)]>;
 
-/// One life of one worker.
+/// One life of one worker. Its fields lie in this order in memory: what each decision looks at comes first and together, for
+/// among ten thousand workers it is in no cache, and what is told to people comes last.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Worker {
-    pub(crate) key: WorkerKey,
-    pub(crate) profile: WorkerProfile,
-    pub(crate) capacity: Capacity,
-    /// The capacity with the memory use seen when nothing of ours ran: what the machine offers when it is idle.
-    pub(crate) idle: Capacity,
     pub(crate) enabled: bool,
-    /// What an operator allows it.
-    pub(crate) mode: WorkerMode,
-    /// How long tasks take here.
-    pub(crate) learned: Learned,
     /// Not heard of for a while.
     pub(crate) suspect: bool,
     /// Gone; kept while attempts are bound to it.
     pub(crate) lost: bool,
-    pub(crate) running: Tally,
-    pub(crate) staged: Tally,
-    pub(crate) bound: Flat<TaskId, TaskIdx>,
-    pub(crate) staged_tasks: BTreeSet<TaskId>,
-    pub(crate) reservation: Option<Reservation>,
+    /// What an operator allows it.
+    pub(crate) mode: WorkerMode,
+    /// Whether its profile keeps starts of any type apart.
+    pub(crate) staggers: bool,
+    /// The machine that it shares with others.
+    pub(crate) machine: Option<MachineIdx>,
+    pub(crate) reservation: Option<Box<Reservation>>,
     /// For a place that is kept: after this instant fewer tasks may pass the one that it is kept for.
     pub(crate) recheck_after: Option<Millis>,
+    /// Fetches for staged tasks that its profile allows at once.
+    pub(crate) fetches_max: usize,
     /// The groups whose tasks it offers and what each asks, in the order of the groups.
     pub(crate) offered: Offered,
-    /// Those of them for which its place is out of date.
+    /// What is bound to it, in no order.
+    pub(crate) bound: Vec<TaskIdx>,
+    /// Sorted, each once.
+    pub(crate) paths: Vec<PathIdx>,
+    pub(crate) running: Tally,
+    pub(crate) capacity: Capacity,
+    /// Those of the groups for which its place is out of date.
     pub(crate) stale: GroupSet,
     /// Those of them of which one more task fits, as far as that is up to date.
     pub(crate) fits: GroupSet,
-    /// Sorted, each once.
-    pub(crate) paths: Vec<PathIdx>,
-    /// The machine that it shares with others.
-    pub(crate) machine: Option<MachineIdx>,
+    /// Those of them in whose lists of fitting workers it stands.
+    pub(crate) listed: GroupSet,
+    /// The last start of each type.
+    pub(crate) last_starts: LastStarts,
+    /// How long tasks take here.
+    pub(crate) learned: Learned,
+    pub(crate) key: WorkerKey,
+    pub(crate) staged: Tally,
+    pub(crate) staged_tasks: BTreeSet<TaskId>,
+    /// The capacity with the memory use seen when nothing of ours ran: what the machine offers when it is idle.
+    pub(crate) idle: Capacity,
     /// The machine's device for each of its own.
     pub(crate) devices: Vec<usize>,
-    /// The last start of each type.
-    pub(crate) last_start: Flat<TaskType, Millis>,
     /// How many tasks it was given.
     pub(crate) given: Given,
+    pub(crate) profile: WorkerProfile,
 }
 
 /// A worker kept for one task.
@@ -82,29 +91,32 @@ impl Worker {
     pub(crate) fn new(key: WorkerKey, profile: WorkerProfile) -> Self {
         let capacity = Capacity::of(&profile);
         Self {
-            key,
-            profile,
-            capacity,
-            idle: capacity,
             enabled: true,
-            mode: WorkerMode::Open,
-            learned: Learned::default(),
             suspect: false,
             lost: false,
-            running: Tally::default(),
-            staged: Tally::default(),
-            bound: Flat::default(),
-            staged_tasks: BTreeSet::new(),
+            mode: WorkerMode::Open,
+            staggers: !profile.stagger.is_empty(),
+            machine: None,
             reservation: None,
             recheck_after: None,
+            fetches_max: fetches_max(&profile),
             offered: Offered::from([]),
+            bound: Vec::new(),
+            paths: Vec::new(),
+            running: Tally::default(),
+            capacity,
             stale: GroupSet::default(),
             fits: GroupSet::default(),
-            paths: Vec::new(),
-            machine: None,
+            listed: GroupSet::default(),
+            last_starts: LastStarts::default(),
+            learned: Learned::default(),
+            key,
+            staged: Tally::default(),
+            staged_tasks: BTreeSet::new(),
+            idle: capacity,
             devices: Vec::new(),
-            last_start: Flat::default(),
             given: Given::default(),
+            profile,
         }
     }
 
@@ -113,7 +125,14 @@ impl Worker {
         let idle = if is_quiet { Capacity::of(&profile) } else { self.idle };
         self.capacity = Capacity::of(&profile);
         self.idle = Capacity { mem_used: idle.mem_used, swap_used: idle.swap_used, ..self.capacity };
+        (self.staggers, self.fetches_max) = (!profile.stagger.is_empty(), fetches_max(&profile));
         self.profile = profile;
+    }
+
+    /// Takes a task from those that are bound to it.
+    pub(crate) fn let_go(&mut self, task: TaskIdx) {
+        let place = self.bound.iter().position(|bound| *bound == task);
+        self.bound.swap_remove(place.expect("what is bound to a worker is listed there"));
     }
 
     /// Whether new tasks may come.
@@ -154,6 +173,10 @@ impl Worker {
     pub(crate) fn offers(&self, task: TaskType) -> bool {
         self.profile.tasks.contains(&task) && !self.profile.pending.contains_key(&task)
     }
+}
+
+fn fetches_max(profile: &WorkerProfile) -> usize {
+    profile.caps.get(&TaskType::Fetch).map_or(usize::MAX, |cap| *cap as usize)
 }
 
 /// All workers. A slot is used again after its worker has gone.
