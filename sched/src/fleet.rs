@@ -103,10 +103,10 @@ impl Sched {
         self.paths.set_facts(path, Some(facts));
         if !same {
             self.world += 1;
-            self.unstick_all(|key| key.cares_for(path));
+            self.queue.unstick(|key| key.cares_for(path));
         } else if self.paths.get(path).free() > free_before {
             self.world += 1;
-            self.unstick_all(ClassKey::needs_room);
+            self.queue.unstick(ClassKey::needs_room);
         }
         Ok(())
     }
@@ -174,12 +174,6 @@ impl Sched {
         group
     }
 
-    pub(crate) fn unstick_all(&mut self, may: impl Fn(&ClassKey) -> bool) {
-        for group in 0..self.queue.groups.len() {
-            self.queue.unstick(group, &may);
-        }
-    }
-
     /// Forgets a lost worker once nothing is bound to it.
     pub(crate) fn drop_if_gone(&mut self, slot: usize) {
         let gone = self.workers.try_get(slot).is_some_and(|worker| worker.lost && worker.bound.is_empty());
@@ -212,7 +206,7 @@ impl Sched {
         before.difference(&after).for_each(|path| self.paths.set_reach(*path, slot, false));
         after.difference(&before).for_each(|path| self.paths.set_reach(*path, slot, true));
         // A file that nobody served can now be fetched from here, by anyone.
-        self.unstick_all(|key| after.iter().any(|path| key.cares_for(*path)));
+        self.queue.unstick(|key| after.iter().any(|path| key.cares_for(*path)));
     }
 
     fn renew_asks(&mut self, slot: usize) {

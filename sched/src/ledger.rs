@@ -332,12 +332,16 @@ impl Tally {
 
     /// What the resource check sees.
     pub(crate) fn held(&self, ask: &Ask) -> Held<'_> {
+        self.held_with(self.base_needed(ask))
+    }
+
+    fn held_with(&self, base: u128) -> Held<'_> {
         Held {
             memory_min: self.memory_min(),
             memory_max: self.memory_max(),
             threads: self.threads,
             gpus: &self.gpus,
-            base: self.base_needed(ask),
+            base,
             light: self.light,
         }
     }
@@ -348,13 +352,12 @@ impl Tally {
         if self.short_of_type(ask).is_some() {
             return false;
         }
-        if !capacity.ignore && ask.threads > 0 {
-            let free = u128::from(capacity.cpus).saturating_sub(self.threads);
-            if u128::from(ask.threads) > free {
-                return false;
-            }
+        let without_base = self.held_with(0);
+        if !capacity.ignore && without_base.short_of_threads(ask, capacity).is_some() {
+            return false;
         }
-        self.short_of_tasks(ask).is_none() && self.held(ask).fits(ask, capacity)
+        self.short_of_tasks(ask).is_none()
+            && Held { base: self.base_needed(ask), ..without_base }.fits(ask, capacity)
     }
 
     /// Charges one task, whether it fits or not: an adopted task is there all the same.

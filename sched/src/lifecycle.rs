@@ -355,7 +355,7 @@ impl Sched {
         if used == Used::No && had_room {
             self.world += 1;
             self.doubt_reservations();
-            self.unstick_all(ClassKey::needs_room);
+            self.queue.unstick(ClassKey::needs_room);
         }
         if !held.is_empty() {
             self.recheck_locks(sector);

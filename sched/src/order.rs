@@ -43,6 +43,10 @@ impl Seat {
         Self { due, priority: Reverse(priority), number, task }
     }
 
+    pub(crate) fn is_due(&self) -> bool {
+        self.due != Due::NOT
+    }
+
     /// The place among all tasks.
     pub(crate) fn key(&self, kind: TaskType) -> QueueKey {
         let Self { due, priority, number, task } = *self;
@@ -51,10 +55,6 @@ impl Seat {
 }
 
 impl QueueKey {
-    pub(crate) fn is_due(&self) -> bool {
-        self.due != Due::NOT
-    }
-
     pub(crate) fn seat(&self) -> Seat {
         let Self { due, priority, number, task, .. } = *self;
         Seat { due, priority, number, task }

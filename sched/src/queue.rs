@@ -90,21 +90,46 @@ pub(crate) struct ClassIdx(u32);
 
 pub(crate) type GroupIdx = usize;
 
-/// Tasks that placement cannot tell apart.
+/// Tasks that placement cannot tell apart. Its fields lie in this order in memory: what each decision looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Class {
-    pub(crate) key: ClassKey,
-    pub(crate) group: GroupIdx,
-    ready: BTreeMap<Seat, TaskIdx>,
     stuck: bool,
+    /// Whether only workers that reach certain paths will do.
+    is_tied: bool,
+    /// Whether its group's list of all heads is to be told of its head.
+    is_late: bool,
     /// Tasks of the class, ready or not.
     members: u32,
+    pub(crate) group: GroupIdx,
+    /// Its first ready task.
+    first: Option<(Seat, TaskIdx)>,
+    pub(crate) key: ClassKey,
+    /// Its other ready tasks.
+    others: BTreeMap<Seat, TaskIdx>,
+    /// The head by which it stands in its group's list of all heads.
+    listed: Option<Seat>,
 }
 
 impl Class {
+    fn new(key: ClassKey, group: GroupIdx) -> Self {
+        let is_tied = key.ties().is_some();
+        Self {
+            stuck: false,
+            is_tied,
+            is_late: false,
+            members: 0,
+            group,
+            first: None,
+            key,
+            others: BTreeMap::new(),
+            listed: None,
+        }
+    }
+
     /// Its first ready task.
     pub(crate) fn head(&self) -> Option<(QueueKey, TaskIdx)> {
-        self.ready.first_key_value().map(|(seat, task)| (seat.key(self.key.task), *task))
+        self.first.map(|(seat, task)| (seat.key(self.key.task), task))
     }
 
     /// Whether it found no worker and nothing has changed for it since.
@@ -112,20 +137,52 @@ impl Class {
         self.stuck
     }
 
-    fn head_key(&self) -> Option<QueueKey> {
-        self.ready.first_key_value().map(|(seat, _)| seat.key(self.key.task))
+    fn head_seat(&self) -> Option<Seat> {
+        self.first.map(|(seat, _)| seat)
+    }
+
+    /// Its ready tasks in their order.
+    fn ready(&self) -> impl Iterator<Item = Seat> + '_ {
+        self.head_seat().into_iter().chain(self.others.keys().copied())
+    }
+
+    fn insert(&mut self, seat: Seat, task: TaskIdx) {
+        let later = match self.first {
+            Some(first) if first.0 < seat => Some((seat, task)),
+            first => {
+                self.first = Some((seat, task));
+                first
+            }
+        };
+        self.others.extend(later);
+    }
+
+    fn remove(&mut self, seat: &Seat) {
+        if self.head_seat() == Some(*seat) {
+            self.first = self.others.pop_first();
+        } else {
+            let was_there = self.others.remove(seat).is_some();
+            debug_assert!(was_there, "a ready task stands in its class");
+        }
     }
 }
 
 /// All classes of one task type and size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Group {
+    task: TaskType,
     /// Heads of the classes worth trying.
-    open: BTreeSet<(QueueKey, ClassIdx)>,
-    /// Heads of the classes that found no worker though any might do.
-    stuck: BTreeSet<(QueueKey, ClassIdx)>,
-    /// Heads of the classes that found no worker where their files are.
-    tied: BTreeSet<(QueueKey, ClassIdx)>,
+    open: BTreeMap<Seat, ClassIdx>,
+    /// The classes that found no worker though any might do.
+    stuck: BTreeSet<ClassIdx>,
+    /// Heads of the classes that are due.
+    due: BTreeMap<Seat, ClassIdx>,
+    /// Heads of all classes, as far as it is up to date: few look at it, and not at each decision.
+    heads: BTreeMap<Seat, ClassIdx>,
+    /// Classes whose heads are others than `heads` says. Some stand here for another one that has gone.
+    late: Vec<ClassIdx>,
+    /// How many classes have ready tasks.
+    waiting: usize,
     /// Whether `fitting` and `ranks` are kept: classes wait here, or have waited, that any worker may do.
     pub(crate) is_ranked: bool,
     /// How many workers one more such task fits on now.
@@ -145,31 +202,52 @@ pub(crate) struct Group {
     pub(crate) unreservable: Unreservable,
     /// Bound tasks of this group that wait for a slot.
     pub(crate) staged: BTreeSet<TaskId>,
-    /// Heads of its classes that are due.
-    due: usize,
     /// Worker slots whose place in `fitting` is out of date. Some stand here twice, or for a worker that has gone.
     pub(crate) behind: Vec<usize>,
 }
 
 impl Group {
+    fn new(task: TaskType) -> Self {
+        Self {
+            task,
+            open: BTreeMap::new(),
+            stuck: BTreeSet::new(),
+            due: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            late: Vec::new(),
+            waiting: 0,
+            is_ranked: false,
+            fit_on: 0,
+            fitting: Fitting::default(),
+            ranks: Vec::new(),
+            asks: Vec::new(),
+            offers: BTreeSet::new(),
+            look_from: 0,
+            reserved: None,
+            unreservable: Unreservable::default(),
+            staged: BTreeSet::new(),
+            behind: Vec::new(),
+        }
+    }
+
     /// Whether anybody wants to know on which workers its tasks fit.
     pub(crate) fn is_watched(&self) -> bool {
-        let lists = [&self.open, &self.stuck, &self.tied];
-        lists.iter().any(|list| !list.is_empty()) || !self.staged.is_empty() || self.reserved.is_some()
+        self.waiting > 0 || !self.staged.is_empty() || self.reserved.is_some()
     }
 
     pub(crate) fn open_head(&self) -> Option<(QueueKey, ClassIdx)> {
-        self.open.first().copied()
+        self.open.first_key_value().map(|(seat, class)| (seat.key(self.task), *class))
     }
 
-    /// The heads of all its classes in order.
+    /// The heads of its classes that are due, in order.
+    pub(crate) fn due_heads(&self) -> impl Iterator<Item = (QueueKey, ClassIdx)> + '_ {
+        self.due.iter().map(|(seat, class)| (seat.key(self.task), *class))
+    }
+
+    /// The heads of all its classes in order, as of the last call of [`Queue::list_heads`].
     pub(crate) fn heads(&self) -> impl Iterator<Item = (QueueKey, ClassIdx)> + '_ {
-        let mut lists = [&self.open, &self.stuck, &self.tied].map(|list| list.iter().peekable());
-        std::iter::from_fn(move || {
-            let heads = lists.iter_mut().enumerate().filter_map(|(at, list)| Some((*list.peek()?, at)));
-            let (_, first) = heads.min()?;
-            lists[first].next().copied()
-        })
+        debug_assert!(self.late.is_empty(), "whoever looks brings it up to date first");
+        self.heads.iter().map(|(seat, class)| (seat.key(self.task), *class))
     }
 }
 
@@ -181,8 +259,8 @@ pub(crate) struct Queue {
     classes: Vec<Option<Class>>,
     free: Vec<ClassIdx>,
     class_of: Index,
-    /// Per path, the stuck classes that are tied to it.
-    ties: Vec<BTreeSet<(GroupIdx, ClassIdx)>>,
+    /// Per path, the stuck classes that are tied to it, sorted. One piece of memory each: a path has few.
+    ties: Vec<Vec<(GroupIdx, ClassIdx)>>,
     /// Groups that fit on some worker.
     pub(crate) fits: GroupSet,
     /// Groups whose first task is due.
@@ -208,7 +286,7 @@ impl Queue {
         let next = self.groups.len();
         let index = *self.group_of.entry(kind).or_insert(next);
         if index == next {
-            self.groups.push(Group::default());
+            self.groups.push(Group::new(kind.task));
         }
         (index, index == next)
     }
@@ -222,7 +300,7 @@ impl Queue {
         let hash = key.hash();
         let known = self.class_of.find(hash, |at| self.class(ClassIdx(at.get() - 1)).key == key);
         let index = known.map(|at| ClassIdx(at.get() - 1)).unwrap_or_else(|| {
-            let class = Some(Class { key, group, ready: BTreeMap::new(), stuck: false, members: 0 });
+            let class = Some(Class::new(key, group));
             let index = self.free.pop().unwrap_or(ClassIdx(self.classes.len() as u32));
             match self.classes.get_mut(index.0 as usize) {
                 Some(place) => *place = class,
@@ -240,8 +318,11 @@ impl Queue {
         let state = self.class_mut(class);
         state.members -= 1;
         if state.members == 0 {
-            debug_assert!(state.ready.is_empty(), "a ready task is a member");
+            debug_assert!(state.first.is_none(), "a ready task is a member");
             if let Some(state) = self.classes[class.0 as usize].take() {
+                if let Some(listed) = state.listed {
+                    self.groups[state.group].heads.remove(&listed);
+                }
                 self.class_of.remove(state.key.hash(), NonZeroU32::MIN.saturating_add(class.0));
                 self.free.push(class);
             }
@@ -251,22 +332,17 @@ impl Queue {
     /// Makes a member ready. Returns whether the class had no ready task before.
     pub(crate) fn insert(&mut self, class: ClassIdx, key: QueueKey, task: TaskIdx) -> bool {
         let state = self.class_mut(class);
-        let was_empty = state.ready.is_empty();
+        let was_empty = state.first.is_none();
         if was_empty {
             state.stuck = false;
         }
-        self.edit(class, |ready| {
-            ready.insert(key.seat(), task);
-        });
+        self.edit(class, |state| state.insert(key.seat(), task));
         was_empty
     }
 
     /// Takes a ready member out of the queue.
     pub(crate) fn remove(&mut self, class: ClassIdx, key: QueueKey) {
-        self.edit(class, |ready| {
-            let was_there = ready.remove(&key.seat()).is_some();
-            debug_assert!(was_there, "a ready task stands in its class");
-        });
+        self.edit(class, |state| state.remove(&key.seat()));
     }
 
     /// Sets a class aside until one of the two below lets it be tried again.
@@ -274,28 +350,46 @@ impl Queue {
         self.set_stuck(class, true);
     }
 
-    /// Lets the stuck classes of a group that `may` accepts be tried again.
-    pub(crate) fn unstick(&mut self, group: GroupIdx, may: impl Fn(&ClassKey) -> bool) {
-        let state = &self.groups[group];
-        let again: Vec<ClassIdx> = state.stuck.iter().chain(&state.tied).map(|(_, class)| *class).collect();
-        for class in again {
-            if may(&self.class(class).key) {
-                self.set_stuck(class, false);
+    /// Lets the stuck classes that `may` accepts be tried again. Costs a look at every class.
+    pub(crate) fn unstick(&mut self, may: impl Fn(&ClassKey) -> bool) {
+        for at in 0..self.classes.len() {
+            let waits = |state: &&Class| state.stuck && state.first.is_some() && may(&state.key);
+            if self.classes[at].as_ref().is_some_and(|state| waits(&state)) {
+                self.set_stuck(ClassIdx(at as u32), false);
             }
         }
     }
 
     /// Lets the stuck classes of a group that a worker with these paths might do be tried again.
     pub(crate) fn unstick_near(&mut self, group: GroupIdx, paths: &[PathIdx]) {
-        while let Some((_, class)) = self.groups[group].stuck.first().copied() {
+        while let Some(class) = self.groups[group].stuck.first().copied() {
             self.set_stuck(class, false);
         }
-        let whole = (group, ClassIdx(0))..=(group, ClassIdx(u32::MAX));
         for path in paths {
-            while let Some((_, class)) =
-                self.ties.get(path.get() as usize).and_then(|ties| ties.range(whole.clone()).next()).copied()
+            let at = path.get() as usize;
+            while let Some(ties) = self.ties.get(at)
+                && let Some((of, class)) = ties.get(ties.partition_point(|tie| tie.0 < group)).copied()
+                && of == group
             {
                 self.set_stuck(class, false);
+            }
+        }
+    }
+
+    /// Brings the group's list of all heads up to date.
+    pub(crate) fn list_heads(&mut self, group: GroupIdx) {
+        let state = &mut self.groups[group];
+        for class in state.late.drain(..) {
+            let it = self.classes[class.0 as usize].as_mut().filter(|it| it.group == group && it.is_late);
+            let Some(it) = it else { continue };
+            it.is_late = false;
+            let head = it.head_seat();
+            if it.listed != head {
+                if let Some(before) = it.listed {
+                    state.heads.remove(&before);
+                }
+                state.heads.extend(head.map(|seat| (seat, class)));
+                it.listed = head;
             }
         }
     }
@@ -311,7 +405,7 @@ impl Queue {
     pub(crate) fn ready(&self) -> Vec<QueueKey> {
         let classes = self.classes.iter().flatten();
         let mut keys: Vec<_> =
-            classes.flat_map(|class| class.ready.keys().map(|seat| seat.key(class.key.task))).collect();
+            classes.flat_map(|class| class.ready().map(|seat| seat.key(class.key.task))).collect();
         keys.sort_unstable();
         keys
     }
@@ -321,8 +415,8 @@ impl Queue {
     pub(crate) fn place(&self, key: &QueueKey, group: GroupIdx) -> (usize, usize, usize) {
         let mut counts = (0, 0, 0);
         for class in self.classes.iter().flatten() {
-            let ahead = class.ready.keys().filter(|seat| seat.key(class.key.task) < *key).count();
-            counts.0 += class.ready.len();
+            let ahead = class.ready().filter(|seat| seat.key(class.key.task) < *key).count();
+            counts.0 += class.ready().count();
             counts.1 += ahead;
             counts.2 += if class.group == group { ahead } else { 0 };
         }
@@ -334,53 +428,74 @@ impl Queue {
     }
 
     fn set_stuck(&mut self, class: ClassIdx, stuck: bool) {
-        let head = self.class(class).head_key();
+        let head = self.class(class).head_seat();
         self.list(class, head, None);
         self.class_mut(class).stuck = stuck;
         self.list(class, None, head);
     }
 
-    fn edit(&mut self, class: ClassIdx, change: impl FnOnce(&mut BTreeMap<Seat, TaskIdx>)) {
-        let state = self.class_mut(class);
-        let before = state.head_key();
-        change(&mut state.ready);
-        let after = state.head_key();
-        if before != after {
-            self.list(class, before, after);
+    /// Changes the ready tasks of a class and lists it under its new head instead of the old one.
+    fn edit(&mut self, class: ClassIdx, change: impl FnOnce(&mut Class)) {
+        let state = self.classes[class.0 as usize].as_mut().expect("a class lives while it has members");
+        let before = state.head_seat();
+        change(state);
+        let after = state.head_seat();
+        if before == after {
+            return;
         }
-    }
-
-    /// Lists a class under its new head instead of the old one.
-    fn list(&mut self, class: ClassIdx, before: Option<QueueKey>, after: Option<QueueKey>) {
-        let Some(state) = &self.classes[class.0 as usize] else { return };
         let group = &mut self.groups[state.group];
-        let ties = if state.stuck { state.key.ties() } else { None };
-        let list = match (state.stuck, &ties) {
-            (false, _) => &mut group.open,
-            (true, None) => &mut group.stuck,
-            (true, Some(_)) => &mut group.tied,
-        };
-        if let Some(key) = before {
-            list.remove(&(key, class));
-            group.due -= usize::from(key.is_due());
+        if !std::mem::replace(&mut state.is_late, true) {
+            group.late.push(class);
         }
-        if let Some(key) = after {
-            list.insert((key, class));
-            group.due += usize::from(key.is_due());
+        let is_due = |seat: &Option<Seat>| seat.is_some_and(|seat| seat.is_due());
+        if is_due(&before) || is_due(&after) {
+            before.and_then(|seat| group.due.remove(&seat));
+            group.due.extend(after.filter(Seat::is_due).map(|seat| (seat, class)));
+            self.due.set(state.group, !group.due.is_empty());
         }
-        self.due.set(state.group, group.due > 0);
+        match (before, after) {
+            (None, Some(_)) => group.waiting += 1,
+            (Some(_), None) => group.waiting -= 1,
+            _ => {}
+        }
         if after.is_some() && !group.behind.is_empty() {
             self.waking.push(state.group);
         }
-        for path in ties.into_iter().flatten().filter(|_| before.is_some() != after.is_some()) {
-            let at = path.get() as usize;
-            if self.ties.len() <= at {
-                self.ties.resize_with(at + 1, BTreeSet::new);
+        self.list(class, before, after);
+    }
+
+    /// Lists a class among those that are open, stuck or tied under its new head instead of the old one.
+    fn list(&mut self, class: ClassIdx, before: Option<Seat>, after: Option<Seat>) {
+        let Some(state) = &self.classes[class.0 as usize] else { return };
+        let group = &mut self.groups[state.group];
+        match (state.stuck, state.is_tied) {
+            (false, _) => {
+                before.and_then(|seat| group.open.remove(&seat));
+                group.open.extend(after.map(|seat| (seat, class)));
             }
-            match after {
-                Some(_) => self.ties[at].insert((state.group, class)),
-                None => self.ties[at].remove(&(state.group, class)),
-            };
+            _ if before.is_some() == after.is_some() => {}
+            (true, false) if after.is_some() => {
+                group.stuck.insert(class);
+            }
+            (true, false) => {
+                group.stuck.remove(&class);
+            }
+            (true, true) => {
+                for path in state.key.ties().into_iter().flatten() {
+                    let at = path.get() as usize;
+                    if self.ties.len() <= at {
+                        self.ties.resize_with(at + 1, Vec::new);
+                    }
+                    let (ties, tie) = (&mut self.ties[at], (state.group, class));
+                    match (ties.binary_search(&tie), after) {
+                        (Err(place), Some(_)) => ties.insert(place, tie),
+                        (Ok(place), None) => {
+                            ties.remove(place);
+                        }
+                        _ => {}
+                    }
+                }
+            }
         }
     }
 }

@@ -99,7 +99,7 @@ impl Sched {
     /// The first due task of the group that waits, might find a worker to reserve, and is not about to start.
     fn wants_reservation(&self, group: GroupIdx) -> Option<QueueKey> {
         let state = &self.queue.groups[group];
-        let due = state.heads().take_while(|(key, _)| key.is_due()).take(Unreservable::MOST);
+        let due = state.due_heads().take(Unreservable::MOST);
         let mut wanting = due.filter(|(key, class)| {
             let may_start_now = state.fit_on > 0 && !self.queue.class(*class).is_stuck();
             !may_start_now && !state.unreservable.has(key.task, self.world)
@@ -178,7 +178,7 @@ impl Sched {
                 self.workers.get_mut(slot).reservation.take().map(|kept| kept.room).unwrap_or_default();
             self.paths.keep_no_more(&kept);
             if !kept.is_empty() {
-                self.unstick_all(ClassKey::needs_room);
+                self.queue.unstick(ClassKey::needs_room);
             }
             self.doubt_reservations();
             let group = self.tasks[&id].group;

@@ -112,9 +112,11 @@ impl Sched {
         }
     }
 
-    fn next_to_stage(&self, slot: usize) -> Option<(TaskId, Draft)> {
-        let groups = (0..self.queue.groups.len()).filter(|group| self.fits_staged(*group, slot));
-        let found = groups.filter_map(|group| {
+    fn next_to_stage(&mut self, slot: usize) -> Option<(TaskId, Draft)> {
+        let groups: Vec<_> =
+            (0..self.queue.groups.len()).filter(|group| self.fits_staged(*group, slot)).collect();
+        groups.iter().for_each(|group| self.queue.list_heads(*group));
+        let found = groups.into_iter().filter_map(|group| {
             let mut heads = self.queue.groups[group].heads().take(PROBES_MAX);
             heads.find_map(|(key, class)| {
                 let draft = self.staging_draft(&self.queue.class(class).key, group, slot)?;
