@@ -79,6 +79,11 @@ impl Learned {
         }
     }
 
+    /// Reads it, so that it is at hand.
+    pub(crate) fn touch(&self) {
+        self.0.touch();
+    }
+
     fn get(&self, kind: SealTaskType) -> Option<Millis> {
         self.0.get(kind).map(|mean| Millis::new(mean.millis))
     }

@@ -1,6 +1,8 @@
 //! A small map in one piece of memory, for what a worker has few of: one read where a tree would take three, and no
 //! allocation each time that it becomes empty and is filled again.
 
+use std::hint::black_box;
+
 /// Entries in the order of their keys. Inserting and removing move what lies behind: meant for some dozens.
 #[derive(Clone, Debug)]
 pub(crate) struct Flat<K, V>(Vec<(K, V)>);
@@ -31,6 +33,16 @@ impl<K: Ord + Copy, V> Flat<K, V> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &V)> + '_ {
         self.0.iter().map(|(key, value)| (*key, value))
+    }
+
+    /// Reads a few of its entries, after which most of it is at hand.
+    pub(crate) fn touch(&self) {
+        let (middle, last) = (self.0.len() / 2, self.0.len().saturating_sub(1));
+        black_box((self.key_at(0), self.key_at(middle), self.key_at(last)));
+    }
+
+    fn key_at(&self, at: usize) -> Option<K> {
+        self.0.get(at).map(|(key, _)| *key)
     }
 
     /// Where the key stands, or where it would.

@@ -3,6 +3,7 @@
 //! Eight bytes an entry; keys stay where the things are. It has no order, and nothing here can be walked, so that no
 //! decision can come to depend on one.
 
+use std::hint::black_box;
 use std::num::NonZeroU32;
 
 /// From hashes to positions, counted from 1. Open addressing: an entry stands at the first free place from where its hash points.
@@ -44,6 +45,13 @@ impl Index {
     pub(crate) fn find(&self, hash: u64, is: impl Fn(NonZeroU32) -> bool) -> Option<NonZeroU32> {
         let at = self.seek(hash, is)?;
         position(self.places[at])
+    }
+
+    /// Reads the place that the hash points to, which is then at hand.
+    pub(crate) fn touch(&self, hash: u64) {
+        if !self.places.is_empty() {
+            black_box(self.places[self.home(hash)]);
+        }
     }
 
     /// Adds a thing that is not there yet.

@@ -432,6 +432,11 @@ impl Tally {
         self.tasks -= 1;
     }
 
+    /// Reads it, so that it is at hand.
+    pub(crate) fn touch(&self) {
+        self.kinds.touch();
+    }
+
     /// How many tasks are charged.
     pub(crate) fn tasks(&self) -> usize {
         self.tasks

@@ -50,6 +50,7 @@ mod stagger;
 mod staging;
 mod task;
 mod timers;
+mod warm;
 mod why;
 mod why_text;
 mod worker;

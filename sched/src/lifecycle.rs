@@ -17,6 +17,7 @@ pub(crate) struct Unbound {
 
 impl Sched {
     pub(crate) fn submit(&mut self, id: TaskId, request: &Request) -> Result<(), Refusal> {
+        self.warm_for_submit(request.sector.id);
         if self.tasks.find(id).is_some() {
             return Err(Refusal::TaskKnown { task: id });
         }
@@ -102,6 +103,7 @@ impl Sched {
         let at = self.tasks.find(id).ok_or(Refusal::TaskUnknown { task: id })?;
         match self.tasks[at].binding_mut() {
             None => {
+                self.warm_for_cancel(at);
                 self.take_out(at);
                 self.leave(at, End::Cancelled);
             }
@@ -151,6 +153,9 @@ impl Sched {
     }
 
     pub(crate) fn ended(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), Refusal> {
+        if let Some(at) = self.tasks.find(attempt.task) {
+            self.warm_for_end(at);
+        }
         let (at, binding) = self.bound(attempt, "Ended")?;
         let used = if binding.accepted { Used::Perhaps } else { Used::No };
         if outcome == Outcome::Finished {

@@ -6,6 +6,7 @@
 //! to the paths that hold them: when a worker gets a free slot, only the classes of its own paths are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
 use std::num::NonZeroU32;
 
 use sealtasks::{
@@ -135,6 +136,12 @@ impl Class {
     /// Whether it found no worker and nothing has changed for it since.
     pub(crate) fn is_stuck(&self) -> bool {
         self.stuck
+    }
+
+    /// Reads it, so that it is at hand.
+    pub(crate) fn touch(&self) {
+        black_box((self.members, self.first, self.others.first_key_value(), self.key.miner));
+        black_box((self.listed, self.key.allocate.is_some()));
     }
 
     fn head_seat(&self) -> Option<Seat> {
@@ -374,6 +381,12 @@ impl Queue {
                 self.set_stuck(class, false);
             }
         }
+    }
+
+    /// A stuck class of this group that is tied to this path.
+    pub(crate) fn tied_to(&self, path: PathIdx, group: GroupIdx) -> Option<ClassIdx> {
+        let ties = self.ties.get(path.get() as usize)?;
+        ties.iter().find(|(of, _)| *of == group).map(|(_, class)| *class)
     }
 
     /// Brings the group's list of all heads up to date.

@@ -1,10 +1,12 @@
 //! Things in numbered places that are used again, and all tasks and all sectors kept so.
 
+use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::ops;
 
-use sealtasks::{SectorId, TaskId};
+use sealtasks::{FileTypes, SectorId, TaskId};
 
+use crate::Locks;
 use crate::index::{self, Index};
 use crate::task::{Sector, Task};
 
@@ -146,6 +148,16 @@ impl Sectors {
         let at = self.slab.add(Sector::new(first));
         self.index.insert(hash_of(id), at);
         SectorIdx(at)
+    }
+
+    /// Reads the sector and its locks, which are then at hand.
+    pub(crate) fn touch(&self, at: SectorIdx) {
+        black_box(self.slab.get(at.0).busy(Locks { read: FileTypes::NONE, write: FileTypes::UNSEALED }));
+    }
+
+    /// Reads where the sector is found.
+    pub(crate) fn touch_index(&self, id: SectorId) {
+        self.index.touch(hash_of(id));
     }
 
     pub(crate) fn remove(&mut self, id: SectorId, at: SectorIdx) {
