@@ -2,6 +2,7 @@
 //! the idle ones, and the fraction goes to the fullest device that it fits on, so that idle ones stay whole.
 
 use crate::GpuShare;
+use crate::few::Few;
 
 /// One whole GPU, in the ledger's unit.
 pub(crate) const GPU_WHOLE: u64 = 1000;
@@ -25,7 +26,7 @@ pub(crate) fn fits(used: &[u64], gpu: u64, devices: usize) -> bool {
 }
 
 /// The shares of `gpu` thousandths on `devices` devices of which `used` is taken; `None`: it does not fit.
-pub(crate) fn fitting(used: &[u64], gpu: u64, devices: usize) -> Option<Vec<GpuShare>> {
+pub(crate) fn fitting(used: &[u64], gpu: u64, devices: usize) -> Option<Few<GpuShare>> {
     let (whole, fraction) = (gpu / GPU_WHOLE, gpu % GPU_WHOLE);
     if whole > devices as u64 {
         return None;
@@ -39,7 +40,7 @@ pub(crate) fn fitting(used: &[u64], gpu: u64, devices: usize) -> Option<Vec<GpuS
     };
     let idle =
         (0..devices).filter(|device| free(used, *device) == GPU_WHOLE && Some(*device) != for_fraction);
-    let mut shares: Vec<_> =
+    let mut shares: Few<_> =
         idle.take(whole as usize).map(|device| GpuShare { device, thousandths: GPU_WHOLE }).collect();
     if (shares.len() as u64) < whole {
         return None;
@@ -50,7 +51,7 @@ pub(crate) fn fitting(used: &[u64], gpu: u64, devices: usize) -> Option<Vec<GpuS
 
 /// As [`fitting`], but when nothing fits the emptiest devices take what is asked, as far as there are devices: an adopted
 /// task is there all the same.
-pub(crate) fn forced(used: &[u64], gpu: u64, devices: usize) -> Vec<GpuShare> {
+pub(crate) fn forced(used: &[u64], gpu: u64, devices: usize) -> Few<GpuShare> {
     fitting(used, gpu, devices).unwrap_or_else(|| {
         let mut emptiest: Vec<usize> = (0..devices).collect();
         emptiest.sort_by_key(|device| used.get(*device).copied().unwrap_or(0));

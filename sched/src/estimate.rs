@@ -70,6 +70,14 @@ impl Learned {
         self.0.get_or_insert_with(kind, || Mean { millis: 0, samples: 0 }).add(sample);
     }
 
+    /// Whether this sample changes the mean.
+    fn is_news(&self, kind: SealTaskType, sample: Millis) -> bool {
+        let Some(before) = self.0.get(kind) else { return true };
+        let mut after = *before;
+        after.add(sample);
+        after.millis != before.millis
+    }
+
     /// Takes what was learned earlier, where nothing is known yet.
     pub(crate) fn seed(&mut self, durations: &[KindDuration]) {
         for known in durations {
@@ -149,10 +157,14 @@ impl Sched {
             // If the moving of its files was expected to take longer than all of it, nothing can be said.
             if binding.moving == Millis::ZERO || took > Millis::ZERO {
                 let (group, worker) = (task.group, binding.worker);
-                let before = self.estimates_at_kept(kind);
+                let is_news =
+                    self.workers.get(worker).learned.is_news(kind, took) || self.learned.is_news(kind, took);
+                let before = if is_news { self.estimates_at_kept(kind) } else { Vec::new() };
                 self.workers.get_mut(worker).learned.add(kind, took);
                 self.learned.add(kind, took);
-                self.estimates_changed(group, kind, &before);
+                if is_news {
+                    self.estimates_changed(group, kind, &before);
+                }
             }
         }
     }

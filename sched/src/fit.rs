@@ -63,10 +63,16 @@ impl Sched {
         kind: SealTaskType,
         before: &[(usize, Millis)],
     ) {
-        for (slot, millis) in before.iter().copied() {
+        let now = |slot: usize| self.estimate_in(self.workers.get(slot), kind).millis;
+        let changed: Vec<_> = before
+            .iter()
+            .map(|(slot, before)| (*slot, *before, now(*slot)))
+            .filter(|it| it.1 != it.2)
+            .collect();
+        for (slot, before, now) in changed {
             self.put_off(slot, group);
             // Where it fitted all the while, the moving of its files may have been too much, and is no more.
-            if self.estimate_in(self.workers.get(slot), kind).millis < millis {
+            if now < before {
                 self.queue.unstick_near(group, &self.workers.get(slot).paths);
             }
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use sealtasks::{FileType, SealTaskType, SectorId, StorageId, TaskId};
 
-use crate::queue::{ClassFile, ClassKey, GroupIdx};
+use crate::class::{ClassFile, ClassKey};
+use crate::few::Few;
+use crate::queue::GroupIdx;
 use crate::slab::{SectorIdx, TaskIdx};
 use crate::space::PathIdx;
 use crate::task::{Phase, State};
@@ -73,7 +75,7 @@ impl Sched {
         self.workers.get_mut(slot).lost = true;
         self.note_drain(slot);
         self.survey(slot);
-        self.set_reach(slot, Vec::new());
+        self.set_reach(slot, Few::None);
         self.free_reservation(slot);
         self.dirty.insert(slot);
         self.drop_if_gone(slot);
@@ -135,11 +137,13 @@ impl Sched {
     pub(crate) fn set_files(&mut self, sector: SectorIdx, kind: FileType, paths: &[PathIdx]) {
         for at in self.siblings(sector) {
             let key = &self.queue.class(self.tasks[at].class).key;
-            let moves = |file: &ClassFile| file.kind == kind && file.held_by != paths;
+            let moves = |file: &ClassFile| file.kind == kind && *file.held_by != *paths;
             if key.existing.iter().flat_map(|existing| &existing.files).any(moves) {
                 let mut key = key.clone();
                 let files = key.existing.iter_mut().flat_map(|existing| &mut existing.files);
-                files.filter(|file| file.kind == kind).for_each(|file| file.held_by = paths.to_vec());
+                files
+                    .filter(|file| file.kind == kind)
+                    .for_each(|file| file.held_by = paths.iter().copied().collect());
                 self.reclass(at, key);
                 self.world += 1;
             }
@@ -198,7 +202,7 @@ impl Sched {
         slot.ok_or(Refusal::WorkerUnknown { worker: key })
     }
 
-    fn set_reach(&mut self, slot: usize, paths: Vec<PathIdx>) {
+    fn set_reach(&mut self, slot: usize, paths: Few<PathIdx>) {
         let worker = self.workers.get_mut(slot);
         let before: BTreeSet<PathIdx> = worker.paths.iter().copied().collect();
         let after: BTreeSet<PathIdx> = paths.iter().copied().collect();

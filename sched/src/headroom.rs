@@ -9,7 +9,8 @@
 
 use sealtasks::{ResourceTable, SealTaskType};
 
-use crate::ledger::{Ask, Capacity};
+use crate::capacity::Capacity;
+use crate::ledger::Ask;
 use crate::worker::Worker;
 
 /// Bytes that a long task leaves free.

@@ -6,11 +6,13 @@
 
 use sealtasks::{Resources, SealTaskType, TaskType};
 
+use crate::capacity::Capacity;
 use crate::devices::{self, GPU_WHOLE};
+use crate::few::Few;
 use crate::flat::Flat;
 use crate::headroom::{Headroom, Light, less};
 use crate::shortage::told;
-use crate::{GpuShare, Shortage, WorkerProfile};
+use crate::{GpuShare, Shortage};
 
 /// What tasks hold on one worker. Sums are 128 bits wide: even foreign 64-bit numbers cannot overflow them.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +45,7 @@ pub(crate) struct Charge {
     mem_min: u64,
     mem_max: u64,
     threads: u64,
-    gpus: Vec<GpuShare>,
+    gpus: Few<GpuShare>,
     is_light: bool,
 }
 
@@ -156,72 +158,6 @@ impl Ask {
     }
 }
 
-/// What a worker or a machine has, clamped to what the ledger can count.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Capacity {
-    pub(crate) mem_physical: u64,
-    pub(crate) mem_swap: u64,
-    pub(crate) mem_used: u64,
-    pub(crate) swap_used: u64,
-    pub(crate) cpus: u64,
-    pub(crate) gpus: usize,
-    pub(crate) ignore: bool,
-}
-
-impl Capacity {
-    pub(crate) fn of(profile: &WorkerProfile) -> Self {
-        Self {
-            mem_physical: profile.mem_physical,
-            mem_swap: profile.mem_swap,
-            mem_used: profile.mem_used,
-            swap_used: profile.swap_used,
-            cpus: profile.cpus.min(WorkerProfile::CPUS_MAX),
-            gpus: profile.gpus.len().min(WorkerProfile::GPUS_MAX),
-            ignore: profile.ignore_resources,
-        }
-    }
-
-    /// Of each resource the larger amount; whether resources are ignored is each worker's own affair.
-    pub(crate) fn or_more(self, other: &Self) -> Self {
-        Self {
-            mem_physical: self.mem_physical.max(other.mem_physical),
-            mem_swap: self.mem_swap.max(other.mem_swap),
-            mem_used: self.mem_used.max(other.mem_used),
-            swap_used: self.swap_used.max(other.swap_used),
-            cpus: self.cpus.max(other.cpus),
-            gpus: self.gpus.max(other.gpus),
-            ignore: false,
-        }
-    }
-
-    /// Lotus's utilization in millionths: the largest share of CPU, RAM, RAM with swap, and GPU (`gpu` in thousandths of
-    /// one). What the machine itself reports as used counts where it is more than what tasks hold.
-    pub(crate) fn utilization(&self, memory_min: u128, memory_max: u128, threads: u128, gpu: u64) -> u64 {
-        let shares = [
-            (threads, u128::from(self.cpus)),
-            (memory_min.max(self.mem_used.into()), u128::from(self.mem_physical)),
-            (memory_max.max(self.used()), self.with_swap()),
-            (gpu.into(), u128::from(GPU_WHOLE) * self.gpus as u128),
-        ];
-        let share =
-            |(used, total): &(u128, u128)| used.saturating_mul(1_000_000).checked_div(*total).unwrap_or(0);
-        shares.iter().map(share).max().map_or(0, |most| u64::try_from(most).unwrap_or(u64::MAX))
-    }
-
-    /// The same machine with nothing else running on it.
-    pub(crate) fn without_others(&self) -> Self {
-        Self { mem_used: 0, swap_used: 0, ..*self }
-    }
-
-    fn with_swap(&self) -> u128 {
-        u128::from(self.mem_physical) + u128::from(self.mem_swap)
-    }
-
-    fn used(&self) -> u128 {
-        u128::from(self.mem_used) + u128::from(self.swap_used)
-    }
-}
-
 /// What is held already, as the resource check sees it: by the tasks of one worker, or of all workers of its machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held<'a> {
@@ -311,9 +247,9 @@ impl<'h> Held<'h> {
     }
 
     /// The devices that one more such task gets, whether it fits or not.
-    pub(crate) fn pick_gpus(&self, ask: &Ask, capacity: &Capacity) -> Vec<GpuShare> {
+    pub(crate) fn pick_gpus(&self, ask: &Ask, capacity: &Capacity) -> Few<GpuShare> {
         if ask.gpu == 0 || capacity.gpus == 0 {
-            return Vec::new();
+            return Few::None;
         }
         devices::forced(self.gpus, ask.gpu, capacity.gpus)
     }
@@ -367,7 +303,7 @@ impl Tally {
     }
 
     /// As [`Self::charge`], on devices that were picked before.
-    pub(crate) fn charge_on(&mut self, ask: &Ask, gpus: Vec<GpuShare>) -> Charge {
+    pub(crate) fn charge_on(&mut self, ask: &Ask, gpus: Few<GpuShare>) -> Charge {
         for share in &gpus {
             if self.gpus.len() <= share.device {
                 self.gpus.resize(share.device + 1, 0);

@@ -11,11 +11,14 @@
 
 mod action;
 mod admission;
+mod capacity;
+mod class;
 mod deadline;
 mod devices;
 mod draining;
 mod estimate;
 mod event;
+mod few;
 mod fit;
 mod flat;
 mod fleet;

@@ -2,8 +2,9 @@
 
 use sealtasks::{AttemptId, FileTypes, SealTaskType, StorageId, TaskId};
 
+use crate::class::{ClassExisting, ClassFile, ClassKey};
+use crate::few::Few;
 use crate::placement::Draft;
-use crate::queue::{ClassExisting, ClassFile, ClassKey};
 use crate::slab::{SectorIdx, TaskIdx};
 use crate::space::{PathIdx, Paths, Used};
 use crate::task::{Binding, Phase, State, Task};
@@ -226,7 +227,7 @@ impl Sched {
                 at
             }
         };
-        let parts: Vec<_> =
+        let parts: Few<_> =
             holds.iter().filter_map(|hold| Some((self.paths.intern(&hold.path)?, hold.bytes))).collect();
         self.attach(at, slot, (attempt, Phase::Running), parts, 0);
         self.dirty.insert(slot);
@@ -280,7 +281,7 @@ impl Sched {
         at: TaskIdx,
         slot: usize,
         (attempt, phase): (AttemptId, Phase),
-        room: Vec<(PathIdx, u64)>,
+        room: Few<(PathIdx, u64)>,
         moved: u64,
     ) {
         let task = &self.tasks[at];
@@ -317,7 +318,7 @@ impl Sched {
             cancelled: false,
             charge,
             locks: self.sectors[task.sector_at].lock(task.locks),
-            space: self.paths.promise(room),
+            space: self.paths.promise(&room),
         }));
         let (sector, locks) = (task.sector_at, task.locks);
         if phase != Phase::Running {
@@ -468,14 +469,13 @@ impl Sched {
         all.into_iter().map(|(_, at)| at).collect()
     }
 
-    pub(crate) fn intern_all(&mut self, ids: &[StorageId]) -> Result<Vec<PathIdx>, Refusal> {
+    pub(crate) fn intern_all(&mut self, ids: &[StorageId]) -> Result<Few<PathIdx>, Refusal> {
         let full = |id: &StorageId| Refusal::PathsFull { path: id.clone(), most: Paths::MOST };
         let mut paths = ids
             .iter()
             .map(|id| self.paths.intern(id).ok_or_else(|| full(id)))
-            .collect::<Result<Vec<_>, _>>()?;
-        paths.sort_unstable();
-        paths.dedup();
+            .collect::<Result<Few<_>, _>>()?;
+        paths.sort_dedup();
         Ok(paths)
     }
 }

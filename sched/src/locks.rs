@@ -30,6 +30,13 @@ impl LockHold {
 }
 
 impl LockTable {
+    /// What it is while one task holds these.
+    pub(crate) fn of(held: Locks) -> Self {
+        let mut table = Self::default();
+        let _ = table.take(held);
+        table
+    }
+
     /// The types that stand in the way; empty: the locks can be taken now.
     pub(crate) fn busy(&self, wanted: Locks) -> FileTypes {
         let written = |kind: &FileType| self.writers[kind.index()] > 0;

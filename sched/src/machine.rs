@@ -7,8 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::capacity::Capacity;
+use crate::few::Few;
 use crate::headroom::Light;
-use crate::ledger::{Ask, Capacity, Charge, Held, Tally};
+use crate::ledger::{Ask, Charge, Held, Tally};
 use crate::stagger::LastStarts;
 use crate::worker::Worker;
 use crate::{GpuShare, GroupCap, Refusal, Sched, Shortage};
@@ -286,7 +288,7 @@ impl Sched {
     }
 
     /// The devices that one more such task gets: those that are free on the whole machine.
-    pub(crate) fn pick_gpus(&self, slot: usize, ask: &Ask) -> Vec<GpuShare> {
+    pub(crate) fn pick_gpus(&self, slot: usize, ask: &Ask) -> Few<GpuShare> {
         let worker = self.workers.get(slot);
         let held = worker.running.held(ask);
         match self.shared_machine(slot) {

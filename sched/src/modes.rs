@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use sealtasks::{AttemptId, TaskId};
 use serde::Serialize;
 
-use crate::queue::ClassKey;
+use crate::class::ClassKey;
 use crate::task::{Phase, State};
 use crate::worker::Worker;
 use crate::{Millis, Refusal, Sched, WorkerKey, WorkerMode};

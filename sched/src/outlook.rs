@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::few::Few;
 use crate::ledger::{Ask, Charge, Tally};
 use crate::machine::Load;
 use crate::{GpuShare, GroupCap, Sched, Shortage};
@@ -20,7 +21,7 @@ impl Outlook {
     }
 
     /// As if one more task ran there, on these devices.
-    pub(crate) fn add(&mut self, slot: usize, ask: &Ask, gpus: Vec<GpuShare>) {
+    pub(crate) fn add(&mut self, slot: usize, ask: &Ask, gpus: Few<GpuShare>) {
         if let Some(tally) = self.0.get_mut(&slot) {
             let _ = tally.charge_on(ask, gpus);
         }

@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 
 use sealtasks::{FileType, PathType};
 
+use crate::class::{ClassExisting, ClassFile, ClassKey};
+use crate::few::Few;
 use crate::packing::{self, Asked};
 use crate::policy::Rank;
-use crate::queue::{ClassExisting, ClassFile, ClassKey, GroupIdx};
+use crate::queue::GroupIdx;
 use crate::shortage::told;
 use crate::space::{PathIdx, Wanted};
 use crate::worker::Worker;
@@ -18,10 +20,10 @@ use crate::{AllocateStep, ExistingRule, FetchStep, Millis, Obstacle, Plan, Sched
 /// A plan whose paths are not yet named.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
-    fetch: Vec<Fetch>,
+    fetch: Few<Fetch>,
     /// All room that the plan takes: for fetched files and for new ones.
-    taken: Vec<(PathIdx, u64)>,
-    allocate: Vec<(FileType, PathIdx, u64)>,
+    taken: Few<(PathIdx, u64)>,
+    allocate: Few<(FileType, PathIdx, u64)>,
     pub(crate) moved: u64,
     laying: Laying,
 }
@@ -41,7 +43,7 @@ enum Laying {
 #[derive(Debug)]
 struct Fetch {
     kind: FileType,
-    from: Vec<PathIdx>,
+    from: Few<PathIdx>,
     to: PathIdx,
     bytes: u64,
 }
@@ -154,11 +156,10 @@ impl Sched {
     }
 
     /// Slots of the live workers that reach any of the files.
-    pub(crate) fn holders(&self, existing: &ClassExisting) -> Vec<usize> {
+    pub(crate) fn holders(&self, existing: &ClassExisting) -> Few<usize> {
         let paths = existing.files.iter().flat_map(|file| &file.held_by);
-        let mut all: Vec<_> = paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect();
-        all.sort_unstable();
-        all.dedup();
+        let mut all: Few<_> = paths.flat_map(|path| self.paths.get(*path).workers()).copied().collect();
+        all.sort_dedup();
         all
     }
 
@@ -250,7 +251,7 @@ impl Sched {
             let path = self.paths.get(*path);
             path.facts().is_some() && !path.workers().is_empty()
         };
-        let from: Vec<PathIdx> = file.held_by.iter().copied().filter(serves).collect();
+        let from: Few<PathIdx> = file.held_by.iter().copied().filter(serves).collect();
         if from.is_empty() {
             return Err(self.elsewhere(file));
         }

@@ -6,173 +6,25 @@
 //! to the paths that hold them: when a worker gets a free slot, only the classes of its own paths are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hint::black_box;
 use std::num::NonZeroU32;
 
-use sealtasks::{
-    AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, SealTaskType, TaskId, TaskType,
-};
+use sealtasks::{SealTaskType, TaskId, TaskType};
 
-use crate::ExistingRule;
+use crate::class::{Class, ClassKey};
 use crate::groups::GroupSet;
-use crate::index::{self, Index};
+use crate::index::Index;
 use crate::ledger::Ask;
 use crate::order::{QueueKey, Seat};
 use crate::policy::{Fitting, Rank};
-use crate::request::NewFile;
 use crate::reservation::Unreservable;
 use crate::slab::TaskIdx;
 use crate::space::PathIdx;
-
-/// What all tasks of a class share: everything that placement looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClassKey {
-    pub(crate) task: TaskType,
-    pub(crate) proof: RegisteredSealProof,
-    pub(crate) miner: ActorId,
-    pub(crate) existing: Option<ClassExisting>,
-    pub(crate) allocate: Option<(PathType, Vec<NewFile>)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClassExisting {
-    pub(crate) rule: ExistingRule,
-    pub(crate) mode: AcquireMode,
-    pub(crate) files: Vec<ClassFile>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClassFile {
-    pub(crate) kind: FileType,
-    pub(crate) bytes: u64,
-    /// Sorted, each once.
-    pub(crate) held_by: Vec<PathIdx>,
-}
-
-impl ClassExisting {
-    /// Where one type is named several times, the last word on where it lies holds.
-    pub(crate) fn agree(&mut self) {
-        for at in (1..self.files.len()).rev() {
-            let (before, rest) = self.files.split_at_mut(at);
-            for other in before.iter_mut().filter(|other| other.kind == rest[0].kind) {
-                other.held_by.clone_from(&rest[0].held_by);
-            }
-        }
-    }
-}
-
-impl ClassKey {
-    /// The paths without which no worker can have such a task, each perhaps more than once; `None`: any worker may.
-    pub(crate) fn ties(&self) -> Option<impl Iterator<Item = PathIdx> + '_> {
-        let existing = self.existing.as_ref()?;
-        let is_tied = match existing.rule {
-            ExistingRule::Here | ExistingRule::PartlyHere(_) => true,
-            ExistingRule::Fetch(_) | ExistingRule::MoveTo(_) => false,
-        };
-        is_tied.then(|| existing.files.iter().flat_map(|file| file.held_by.iter().copied()))
-    }
-
-    /// Spreads keys that differ in type, miner or files; the rest is told apart by comparing.
-    fn hash(&self) -> u64 {
-        let mut hash = index::hash_with(self.task as u64, self.miner.get());
-        hash = index::hash_with(hash, self.proof.number() as u64);
-        for file in self.existing.iter().flat_map(|existing| &existing.files) {
-            hash = file.held_by.iter().fold(index::hash_with(hash, file.bytes), |hash, path| {
-                index::hash_with(hash, path.get().into())
-            });
-        }
-        hash
-    }
-}
 
 /// A class's place. Used again after its last member has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClassIdx(u32);
 
 pub(crate) type GroupIdx = usize;
-
-/// Tasks that placement cannot tell apart. Its fields lie in this order in memory: what each decision looks at comes first.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Class {
-    stuck: bool,
-    /// Whether only workers that reach certain paths will do.
-    is_tied: bool,
-    /// Whether its group's list of all heads is to be told of its head.
-    is_late: bool,
-    /// Tasks of the class, ready or not.
-    members: u32,
-    pub(crate) group: GroupIdx,
-    /// Its first ready task.
-    first: Option<(Seat, TaskIdx)>,
-    pub(crate) key: ClassKey,
-    /// Its other ready tasks.
-    others: BTreeMap<Seat, TaskIdx>,
-    /// The head by which it stands in its group's list of all heads.
-    listed: Option<Seat>,
-}
-
-impl Class {
-    fn new(key: ClassKey, group: GroupIdx) -> Self {
-        let is_tied = key.ties().is_some();
-        Self {
-            stuck: false,
-            is_tied,
-            is_late: false,
-            members: 0,
-            group,
-            first: None,
-            key,
-            others: BTreeMap::new(),
-            listed: None,
-        }
-    }
-
-    /// Its first ready task.
-    pub(crate) fn head(&self) -> Option<(QueueKey, TaskIdx)> {
-        self.first.map(|(seat, task)| (seat.key(self.key.task), task))
-    }
-
-    /// Whether it found no worker and nothing has changed for it since.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.stuck
-    }
-
-    /// Reads it, so that it is at hand.
-    pub(crate) fn touch(&self) {
-        black_box((self.members, self.first, self.others.first_key_value(), self.key.miner));
-        black_box((self.listed, self.key.allocate.is_some()));
-    }
-
-    fn head_seat(&self) -> Option<Seat> {
-        self.first.map(|(seat, _)| seat)
-    }
-
-    /// Its ready tasks in their order.
-    fn ready(&self) -> impl Iterator<Item = Seat> + '_ {
-        self.head_seat().into_iter().chain(self.others.keys().copied())
-    }
-
-    fn insert(&mut self, seat: Seat, task: TaskIdx) {
-        let later = match self.first {
-            Some(first) if first.0 < seat => Some((seat, task)),
-            first => {
-                self.first = Some((seat, task));
-                first
-            }
-        };
-        self.others.extend(later);
-    }
-
-    fn remove(&mut self, seat: &Seat) {
-        if self.head_seat() == Some(*seat) {
-            self.first = self.others.pop_first();
-        } else {
-            let was_there = self.others.remove(seat).is_some();
-            debug_assert!(was_there, "a ready task stands in its class");
-        }
-    }
-}
 
 /// All classes of one task type and size.
 #[derive(Debug)]

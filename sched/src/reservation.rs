@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 
 use sealtasks::{AttemptId, TaskId};
 
+use crate::class::ClassKey;
 use crate::forecast::Opening;
 use crate::groups::GroupSet;
 use crate::order::QueueKey;
-use crate::queue::{ClassKey, GroupIdx};
+use crate::queue::GroupIdx;
 use crate::space::PathIdx;
 use crate::task::{Phase, State, Task};
 use crate::worker::Reservation;

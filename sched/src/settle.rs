@@ -58,12 +58,11 @@ impl Sched {
     }
 
     fn fire_timers(&mut self) {
-        while let Some((at, id)) = self.timers.first(&self.tasks)
+        while let Some((at, place)) = self.timers.first(&self.tasks)
             && at <= self.now
         {
             self.timers.pop(&mut self.tasks);
             let now = self.now;
-            let place = self.tasks.at(id);
             let task = &mut self.tasks[place];
             if !task.is_due && task.due_at <= now {
                 self.make_due(place);

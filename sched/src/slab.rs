@@ -57,6 +57,11 @@ impl Tasks {
         self.find(*id).map(|at| &self[at])
     }
 
+    /// As the index operator, for a place whose task may have left; it may be another's by now.
+    pub(crate) fn try_at(&self, at: TaskIdx) -> Option<&Task> {
+        self.slab.places.get(offset(at.0))?.as_ref()
+    }
+
     /// Adds a task whose id is not here.
     pub(crate) fn add(&mut self, task: Task) -> TaskIdx {
         let hash = index::hash(task.id.get());

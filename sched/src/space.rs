@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use sealtasks::{ActorId, FileType, PathType, StorageId};
 
 use crate::PathFacts;
+use crate::few::Few;
 use crate::index::{self, Index};
 
 /// A path's position in [`Paths`]. Never reused.
@@ -41,13 +42,13 @@ pub(crate) struct Path {
     /// Kept for tasks that hold a reservation.
     kept: u128,
     /// Slots of the workers that reach it.
-    workers: BTreeSet<usize>,
+    workers: Few<usize>,
 }
 
 /// Room that is promised. Consumed when it is released.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct SpaceHold(Vec<Promise>);
+pub(crate) struct SpaceHold(Few<Promise>);
 
 #[derive(Debug)]
 struct Promise {
@@ -90,7 +91,7 @@ impl Paths {
         }
         let index = PathIdx(self.all.len() as u32);
         self.ids.insert(index::hash_text(id.as_str()), NonZeroU32::MIN.saturating_add(index.0));
-        self.all.push(Path { id: id.clone(), facts: None, promised: 0, kept: 0, workers: BTreeSet::new() });
+        self.all.push(Path { id: id.clone(), facts: None, promised: 0, kept: 0, workers: Few::None });
         Some(index)
     }
 
@@ -115,18 +116,18 @@ impl Paths {
     pub(crate) fn set_reach(&mut self, path: PathIdx, worker: usize, reaches: bool) {
         let workers = &mut self.all[path.0 as usize].workers;
         if reaches {
-            workers.insert(worker)
+            workers.insert_sorted(worker)
         } else {
             workers.remove(&worker)
         };
     }
 
     /// Promises this room. Whoever asks has looked, or adopts what is there.
-    pub(crate) fn promise(&mut self, parts: impl IntoIterator<Item = (PathIdx, u64)>) -> SpaceHold {
+    pub(crate) fn promise(&mut self, parts: &[(PathIdx, u64)]) -> SpaceHold {
         let mut hold = SpaceHold::default();
         for (path, bytes) in parts {
-            self.all[path.0 as usize].promised += u128::from(bytes);
-            hold.0.push(Promise { path, bytes, covered: false });
+            self.all[path.0 as usize].promised += u128::from(*bytes);
+            hold.0.push(Promise { path: *path, bytes: *bytes, covered: false });
         }
         hold
     }
@@ -156,7 +157,7 @@ impl Paths {
 
     /// Gives the room back.
     pub(crate) fn release(&mut self, hold: SpaceHold, used: Used) {
-        for promise in hold.0.into_iter().filter(|promise| !promise.covered) {
+        for promise in hold.0.iter().filter(|promise| !promise.covered) {
             self.take_back(promise.path, promise.bytes);
             if let (Used::Perhaps, Some(facts)) = (used, &mut self.all[promise.path.0 as usize].facts) {
                 facts.available = facts.available.saturating_sub_unsigned(promise.bytes);
@@ -224,7 +225,7 @@ impl Path {
         self.facts.as_ref()
     }
 
-    pub(crate) fn workers(&self) -> &BTreeSet<usize> {
+    pub(crate) fn workers(&self) -> &[usize] {
         &self.workers
     }
 

@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 
 use sealtasks::TaskId;
 
+use crate::class::ClassKey;
 use crate::ledger::Ask;
 use crate::placement::Draft;
-use crate::queue::{ClassIdx, ClassKey, GroupIdx};
+use crate::queue::{ClassIdx, GroupIdx};
 use crate::task::{Phase, Task};
 use crate::worker::Worker;
 use crate::{Action, Sched};

@@ -126,35 +126,55 @@ impl Task {
 pub(crate) struct Sector {
     /// The first of its tasks; the others follow from one to the next.
     pub(crate) first: TaskIdx,
-    /// Only while any are held: most sectors wait with one task and no locks.
-    locks: Option<Box<LockTable>>,
+    /// What the one task holds that holds any; nothing where there is a table.
+    held: Locks,
+    /// Only while several hold locks: most sectors have but one task, and a table is made and forgotten for few.
+    table: Option<Box<LockTable>>,
 }
 
 impl Sector {
     pub(crate) fn new(first: TaskIdx) -> Self {
-        Self { first, locks: None }
+        Self { first, held: Locks::default(), table: None }
     }
 
     /// The types that stand in the way; empty: the locks can be taken now.
     pub(crate) fn busy(&self, wanted: Locks) -> FileTypes {
-        self.locks.as_ref().map_or(FileTypes::NONE, |table| table.busy(wanted))
+        match &self.table {
+            Some(table) => table.busy(wanted),
+            None if self.held.is_empty() => FileTypes::NONE,
+            None => LockTable::of(self.held).busy(wanted),
+        }
     }
 
     /// Takes them, whether free or not: whoever asks has looked, or adopts what is there.
     pub(crate) fn lock(&mut self, wanted: Locks) -> LockHold {
-        if wanted.is_empty() {
-            LockTable::default().take(wanted)
-        } else {
-            self.locks.get_or_insert_default().take(wanted)
+        match &mut self.table {
+            Some(table) => table.take(wanted),
+            None if self.held.is_empty() => {
+                self.held = wanted;
+                LockTable::default().take(wanted)
+            }
+            None if wanted.is_empty() => LockTable::default().take(wanted),
+            None => {
+                let table = LockTable::of(std::mem::take(&mut self.held));
+                self.table.insert(Box::new(table)).take(wanted)
+            }
         }
     }
 
     /// Gives them back.
     pub(crate) fn unlock(&mut self, hold: LockHold) {
-        if let Some(table) = &mut self.locks {
-            table.release(hold);
-            if table.is_idle() {
-                self.locks = None;
+        match &mut self.table {
+            Some(table) => {
+                table.release(hold);
+                if table.is_idle() {
+                    self.table = None;
+                }
+            }
+            None if hold.locks().is_empty() => {}
+            None => {
+                debug_assert_eq!(hold.locks(), self.held, "a lock is released where it was taken");
+                self.held = Locks::default();
             }
         }
     }

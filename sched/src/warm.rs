@@ -10,8 +10,9 @@ use std::hint::black_box;
 use sealtasks::SectorId;
 
 use crate::Sched;
+use crate::class::Class;
 use crate::groups::GroupSet;
-use crate::queue::{Class, ClassIdx};
+use crate::queue::ClassIdx;
 use crate::slab::TaskIdx;
 use crate::space::{Path, PathIdx};
 use crate::task::{Binding, Task};

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use sealtasks::{AttemptId, ResourceTable, SealTaskType, TaskId, TaskType, WorkerId};
 
+use crate::capacity::Capacity;
 use crate::estimate::Learned;
+use crate::few::Few;
 use crate::groups::GroupSet;
-use crate::ledger::{Ask, Capacity, Tally};
+use crate::ledger::{Ask, Tally};
 use crate::machine::MachineIdx;
 use crate::policy::Given;
 use crate::queue::GroupIdx;
@@ -46,7 +48,7 @@ pub(crate) struct Worker {
     /// What is bound to it, in no order.
     pub(crate) bound: Vec<TaskIdx>,
     /// Sorted, each once.
-    pub(crate) paths: Vec<PathIdx>,
+    pub(crate) paths: Few<PathIdx>,
     pub(crate) running: Tally,
     pub(crate) capacity: Capacity,
     /// Those of the groups for which its place is out of date.
@@ -102,7 +104,7 @@ impl Worker {
             fetches_max: fetches_max(&profile),
             offered: Offered::from([]),
             bound: Vec::new(),
-            paths: Vec::new(),
+            paths: Few::None,
             running: Tally::default(),
             capacity,
             stale: GroupSet::default(),

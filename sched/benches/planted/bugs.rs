@@ -22,8 +22,8 @@ pub const BUGS: &[Bug] = &[
     bug(
         "room of an attempt that wrote nothing is not given back",
         "space.rs",
-        "for promise in hold.0.into_iter().filter(|promise| !promise.covered) {",
-        "for promise in hold.0.into_iter().filter(|promise| !promise.covered && !(@ && used == Used::No)) {",
+        "for promise in hold.0.iter().filter(|promise| !promise.covered) {",
+        "for promise in hold.0.iter().filter(|promise| !promise.covered && !(@ && used == Used::No)) {",
     ),
     bug(
         "room that a report covers is given back twice",
