@@ -9,8 +9,8 @@
 
 use sealtasks::{PathType, SealTaskType};
 
+use crate::class::{ClassFile, ClassKey};
 use crate::ledger::Tally;
-use crate::queue::{ClassFile, ClassKey};
 use crate::worker::Worker;
 use crate::{Event, ExistingRule, GroupCap, Obstacle, PathFacts, Sched, WorkerMode, WorkerProfile};
 
