@@ -1,10 +1,11 @@
 //! How long a task of a type and size takes on a worker: as measured there, else as measured on others, else as
 //! published. For deadlines, reservations and explanations; nothing is ever stopped because an estimate was wrong.
 
-use sealtasks::{SealTaskType, SectorSize, TaskId, TaskType};
+use sealtasks::{SealTaskType, SectorSize, TaskType};
 use serde::{Deserialize, Serialize};
 
 use crate::flat::Flat;
+use crate::slab::TaskIdx;
 use crate::task::Phase;
 use crate::worker::Worker;
 use crate::{KindDuration, Millis, Sched, WorkerKey};
@@ -148,8 +149,8 @@ impl Sched {
     }
 
     /// Learns from a task that finishes now.
-    pub(crate) fn learn_from(&mut self, id: TaskId) {
-        let task = &self.tasks[&id];
+    pub(crate) fn learn_from(&mut self, at: TaskIdx) {
+        let task = &self.tasks[at];
         let Some(binding) = task.binding() else { return };
         if binding.phase == Phase::Running && binding.is_measured && !binding.cancelled {
             let kind = SealTaskType { proof: task.sector.proof, task: task.kind };

@@ -12,6 +12,9 @@ pub(crate) enum Few<T> {
 }
 
 impl<T> Few<T> {
+    /// Room that is made for the second entry and those after it.
+    const SECOND: usize = 4;
+
     pub(crate) fn as_slice(&self) -> &[T] {
         match self {
             Self::None => &[],
@@ -31,7 +34,11 @@ impl<T> Few<T> {
     pub(crate) fn push(&mut self, value: T) {
         *self = match std::mem::take(self) {
             Self::None => Self::One(value),
-            Self::One(one) => Self::Many(vec![one, value]),
+            Self::One(one) => {
+                let mut all = Vec::with_capacity(Self::SECOND);
+                all.extend([one, value]);
+                Self::Many(all)
+            }
             Self::Many(mut all) => {
                 all.push(value);
                 Self::Many(all)

@@ -154,13 +154,11 @@ impl Sched {
     }
 
     pub(crate) fn ended(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), Refusal> {
-        if let Some(at) = self.tasks.find(attempt.task) {
-            self.warm_for_end(at);
-        }
         let (at, binding) = self.bound(attempt, "Ended")?;
         let used = if binding.accepted { Used::Perhaps } else { Used::No };
+        self.warm_for_end(at);
         if outcome == Outcome::Finished {
-            self.learn_from(attempt.task);
+            self.learn_from(at);
         }
         let unbound = self.unbind(at, used);
         match outcome {
@@ -229,7 +227,7 @@ impl Sched {
         };
         let parts: Few<_> =
             holds.iter().filter_map(|hold| Some((self.paths.intern(&hold.path)?, hold.bytes))).collect();
-        self.attach(at, slot, (attempt, Phase::Running), parts, 0);
+        self.attach(at, slot, (attempt, Phase::Running), &parts, 0);
         self.dirty.insert(slot);
         let (_, binding) = self.bound(attempt, "Adopt")?;
         (binding.accepted, binding.cancelled, binding.is_measured) = (true, cancelled, false);
@@ -260,7 +258,7 @@ impl Sched {
         let attempt = AttemptId { task: task.id, attempt: task.attempts + 1 };
         let mut plan = self.name_paths(&self.queue.class(task.class).key, draft);
         self.note_given(slot, task.group);
-        self.attach(at, slot, (attempt, phase), draft.room().collect(), draft.moved);
+        self.attach(at, slot, (attempt, phase), draft.room(), draft.moved);
         self.note_passing(slot, attempt.task);
         let task = &self.tasks[at];
         if let (Some(binding), Phase::Running) = (task.binding(), phase) {
@@ -281,7 +279,7 @@ impl Sched {
         at: TaskIdx,
         slot: usize,
         (attempt, phase): (AttemptId, Phase),
-        room: Few<(PathIdx, u64)>,
+        room: &[(PathIdx, u64)],
         moved: u64,
     ) {
         let task = &self.tasks[at];
@@ -318,7 +316,7 @@ impl Sched {
             cancelled: false,
             charge,
             locks: self.sectors[task.sector_at].lock(task.locks),
-            space: self.paths.promise(&room),
+            space: self.paths.promise(room),
         }));
         let (sector, locks) = (task.sector_at, task.locks);
         if phase != Phase::Running {

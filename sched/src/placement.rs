@@ -54,8 +54,8 @@ impl Draft {
         (rank.speed.time(self.moved), *rank)
     }
 
-    pub(crate) fn room(&self) -> impl Iterator<Item = (PathIdx, u64)> + '_ {
-        self.taken.iter().copied()
+    pub(crate) fn room(&self) -> &[(PathIdx, u64)] {
+        &self.taken
     }
 }
 

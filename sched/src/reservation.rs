@@ -244,7 +244,7 @@ impl Sched {
     }
 
     fn planned_room(&self, key: &ClassKey, slot: usize) -> Vec<(PathIdx, u64)> {
-        self.plan(key, slot).map(|draft| draft.room().collect()).unwrap_or_default()
+        self.plan(key, slot).map(|draft| draft.room().to_vec()).unwrap_or_default()
     }
 
     fn reserved_step(&self, id: TaskId, slot: usize) -> Option<Step> {
