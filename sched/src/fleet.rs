@@ -74,6 +74,7 @@ impl Sched {
         self.bandwidth_changed(self.workers.get(slot).profile.bandwidth, 0);
         self.workers.get_mut(slot).lost = true;
         self.note_drain(slot);
+        self.count_places(slot);
         self.survey(slot);
         self.set_reach(slot, Few::None);
         self.free_reservation(slot);
@@ -172,6 +173,7 @@ impl Sched {
             for slot in slots {
                 self.renew_ask(slot, kind, group);
                 self.share_offered(slot);
+                self.count_places_in(group, slot);
                 self.dirty.insert(slot);
             }
         }
@@ -219,6 +221,7 @@ impl Sched {
             self.renew_ask(slot, kind, group);
         }
         self.share_offered(slot);
+        self.count_places(slot);
         self.world += 1;
         self.dirty.insert(slot);
     }

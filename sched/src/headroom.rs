@@ -51,7 +51,7 @@ impl Worker {
 }
 
 /// How many such tasks a machine runs that does nothing else and leaves this much free.
-fn at_once(ask: &Ask, capacity: &Capacity, headroom: Headroom) -> u64 {
+pub(crate) fn at_once(ask: &Ask, capacity: &Capacity, headroom: Headroom) -> u64 {
     let by_memory = ask.most_in_memory(capacity, headroom);
     let by_threads = capacity.cpus.checked_div(ask.threads()).unwrap_or(u64::MAX);
     by_memory.min(by_threads).min(ask.most_on_gpus(capacity))

@@ -137,6 +137,11 @@ impl Ask {
         }
     }
 
+    /// How many such tasks may run on the worker, whatever it has.
+    pub(crate) fn most_allowed(&self) -> u64 {
+        self.tasks_max.into_iter().chain(self.type_max).min().unwrap_or(u64::MAX)
+    }
+
     /// CPU threads.
     pub(crate) fn threads(&self) -> u64 {
         self.threads

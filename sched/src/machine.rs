@@ -175,6 +175,7 @@ impl Sched {
             let members: Vec<usize> = self.machines.get(machine).members.iter().copied().collect();
             members.into_iter().for_each(|member| {
                 self.recall_stranded(member);
+                self.count_places(member);
                 self.dirty.insert(member);
             });
             self.world += 1;

@@ -151,6 +151,7 @@ impl Sched {
             self.free_reservation(slot);
             self.recall_stranded(slot);
         }
+        self.count_places(slot);
         self.world += 1;
         self.dirty.insert(slot);
     }

@@ -78,16 +78,16 @@ impl ClassKey {
 }
 
 impl Sched {
-    /// The best worker for the head of a class among those its resources fit on.
+    /// The best worker for the head of a class among those its resources fit on, if it may be this one.
     pub(crate) fn pick(
         &self,
         key: &ClassKey,
         group: GroupIdx,
-        except: Option<usize>,
+        may: impl Fn(usize) -> bool,
     ) -> Option<(usize, Draft)> {
         /// With more holders than this it is cheaper to walk the fitting workers, best first.
         const HOLDERS_MAX: usize = 64;
-        let allowed = |slot: &usize| Some(*slot) != except;
+        let allowed = |slot: &usize| may(*slot);
         let Some(existing) = &key.existing else {
             let try_on = |slot: usize| Some((slot, self.passing_plan(key, group, slot)?));
             // Most often the first one will do.

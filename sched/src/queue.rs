@@ -19,6 +19,7 @@ use crate::policy::{Fitting, Rank};
 use crate::reservation::Unreservable;
 use crate::slab::TaskIdx;
 use crate::space::PathIdx;
+use crate::yielding::Places;
 
 /// A class's place. Used again after its last member has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,9 @@ pub(crate) struct Group {
     pub(crate) unreservable: Unreservable,
     /// Bound tasks of this group that wait for a slot.
     pub(crate) staged: BTreeSet<TaskId>,
+    /// Tasks that wait in its classes.
+    pub(crate) ready: u64,
+    pub(crate) places: Places,
     /// Worker slots whose place in `fitting` is out of date. Some stand here twice, or for a worker that has gone.
     pub(crate) behind: Vec<usize>,
 }
@@ -85,6 +89,8 @@ impl Group {
             reserved: None,
             unreservable: Unreservable::default(),
             staged: BTreeSet::new(),
+            ready: 0,
+            places: Places::default(),
             behind: Vec::new(),
         }
     }
@@ -195,18 +201,29 @@ impl Queue {
         if was_empty {
             state.stuck = false;
         }
+        let group = state.group;
+        self.groups[group].ready += 1;
         self.edit(class, |state| state.insert(key.seat(), task));
         was_empty
     }
 
     /// Takes a ready member out of the queue.
     pub(crate) fn remove(&mut self, class: ClassIdx, key: QueueKey) {
+        let group = self.class(class).group;
+        self.groups[group].ready -= 1;
         self.edit(class, |state| state.remove(&key.seat()));
     }
 
     /// Sets a class aside until one of the two below lets it be tried again.
     pub(crate) fn stick(&mut self, class: ClassIdx) {
         self.set_stuck(class, true);
+    }
+
+    /// Lets a class be tried again, if it is still here.
+    pub(crate) fn try_again(&mut self, class: ClassIdx) {
+        if self.try_class(class).is_some_and(Class::is_stuck) {
+            self.set_stuck(class, false);
+        }
     }
 
     /// Lets the stuck classes that `may` accepts be tried again. Costs a look at every class.

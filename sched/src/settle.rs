@@ -3,6 +3,7 @@
 use crate::queue::ClassIdx;
 use crate::slab::TaskIdx;
 use crate::task::State;
+use crate::yielding::Passed;
 use crate::{Action, Sched};
 
 impl Sched {
@@ -23,6 +24,7 @@ impl Sched {
     }
 
     fn start_all(&mut self) {
+        let mut is_last_call = false;
         loop {
             self.refresh_dirty();
             let reserved = self.reservations.len();
@@ -35,9 +37,15 @@ impl Sched {
                 continue;
             }
             match self.next_open() {
-                Some(class) => self.try_start(class),
-                None if self.dirty.is_empty() && self.fuller.is_empty() => break,
-                None => {}
+                Some(class) => self.try_start(class, is_last_call),
+                None if !(self.dirty.is_empty() && self.fuller.is_empty()) => {}
+                None if self.passed.is_empty() => break,
+                None => {
+                    is_last_call = true;
+                    for class in std::mem::take(&mut self.passed) {
+                        self.queue.try_again(class);
+                    }
+                }
             }
         }
     }
@@ -48,12 +56,15 @@ impl Sched {
         groups.filter_map(|group| group.open_head()).min().map(|(_, class)| class)
     }
 
-    fn try_start(&mut self, class: ClassIdx) {
-        let state = self.queue.class(class);
-        let Some((_, task)) = state.head() else { return };
-        match self.pick(&state.key, state.group, None) {
-            Some((worker, draft)) => self.start(task, worker, &draft),
-            None => self.queue.stick(class),
+    fn try_start(&mut self, class: ClassIdx, is_last_call: bool) {
+        let Some((_, task)) = self.queue.class(class).head() else { return };
+        match self.pick_unless_passed(class, &self.tasks[task], is_last_call) {
+            Ok(Some((worker, draft))) => self.start(task, worker, &draft),
+            Ok(None) => self.queue.stick(class),
+            Err(Passed) => {
+                self.queue.stick(class);
+                self.passed.push(class);
+            }
         }
     }
 

@@ -207,7 +207,7 @@ impl Sched {
             return None;
         }
         let (other, draft) =
-            self.pick(&self.queue.class(task.class).key, task.group, Some(binding.worker))?;
+            self.pick(&self.queue.class(task.class).key, task.group, |slot| slot != binding.worker)?;
         if self.starts_apart_before(task, (other, &draft)) {
             return None;
         }
