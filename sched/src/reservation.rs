@@ -261,11 +261,13 @@ impl Sched {
             (Ok(draft), Some(ask)) if worker.is_usable() && self.has_slot(slot, &ask) => {
                 Some(Step::Start(slot, draft))
             }
-            (plan, ask) => match self.pick(key, task.group, |_| true).or_else(|| self.pick_mate(task, slot)) {
-                Some((other, draft)) => Some(Step::Start(other, draft)),
-                None if plan.is_ok() && ask.is_some() && worker.is_usable() => None,
-                None => Some(Step::GiveUp),
-            },
+            (plan, ask) => {
+                match self.pick(key, task.group, |_| true).or_else(|| self.pick_mate(task, slot)) {
+                    Some((other, draft)) => Some(Step::Start(other, draft)),
+                    None if plan.is_ok() && ask.is_some() && worker.is_usable() => None,
+                    None => Some(Step::GiveUp),
+                }
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod machines;
 mod modes;
 mod oracle;
 mod order;
+mod passing;
 mod policies;
 mod promises;
 mod recount;
