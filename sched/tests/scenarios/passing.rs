@@ -128,8 +128,9 @@ fn a_due_task_is_not_passed() {
 /// Whatever takes the others' places away: nobody waits for a worker that gets nothing.
 #[test]
 fn others_count_while_they_may_get_such_a_task() {
+    type Change = fn(&mut World);
     let worker = key(2);
-    let changes: [(&str, fn(&mut World)); 7] = [
+    let changes: [(&str, Change); 7] = [
         ("disabled", |world| drop(world.send(Event::WorkerEnabled { worker: key(2), enabled: false }))),
         ("suspect", |world| drop(world.send(Event::WorkerSuspect { worker: key(2), suspect: true }))),
         ("lost", |world| drop(world.send(Event::WorkerLost { worker: key(2) }))),
