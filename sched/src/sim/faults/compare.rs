@@ -23,6 +23,7 @@ impl Oracle {
             .or_else(|| snapshot.bound.iter().find_map(|bound| self.binding_differs(bound)))
             .or_else(|| snapshot.workers.iter().find_map(|worker| self.worker_differs(worker)))
             .or_else(|| snapshot.paths.iter().find_map(|path| self.path_differs(path, &snapshot)))
+            .or_else(|| self.not_woken())
             .or_else(|| self.reservations_differ(&snapshot))
             .or_else(|| self.promise_broken(scheduler, &snapshot))
             .or_else(|| self.idle_beside_work(scheduler, &snapshot))
@@ -89,6 +90,19 @@ impl Oracle {
             matches!(task.place, Held::Waiting { not_before } if not_before > self.model.now)
         };
         snapshot.queue.iter().find(early).map(|queued| ("too early", format!("{queued:?} is in the queue")))
+    }
+
+    /// A task is to be tried again later, and the scheduler will not be there.
+    fn not_woken(&self) -> Option<(&'static str, String)> {
+        let later = |task: &Task| match task.place {
+            Held::Waiting { not_before } => Some(not_before).filter(|at| *at > self.model.now),
+            Held::Bound(_) => None,
+        };
+        let first = self.model.tasks.values().filter_map(later).min()?;
+        let (now, wake) = (self.model.now, self.wake);
+        (wake <= now || wake > first).then(|| {
+            ("wake", format!("at {now} a task may be tried at {first}, and the wake is set to {wake}"))
+        })
     }
 
     fn binding_differs(&self, seen: &BoundTask) -> Option<(&'static str, String)> {

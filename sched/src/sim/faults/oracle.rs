@@ -24,6 +24,8 @@ pub struct Oracle {
     pub(super) coverage: Coverage,
     /// The reservations when the books were last compared, and when that was.
     pub(super) promises: (Millis, Vec<ReservationUse>),
+    /// When the scheduler asked last to be woken.
+    pub(super) wake: Millis,
     events: u64,
     check_every: u64,
 }
@@ -51,6 +53,7 @@ impl Oracle {
             broken: None,
             coverage: Coverage::default(),
             promises: Default::default(),
+            wake: Millis::ZERO,
             events: 0,
             check_every: check_every.max(1),
         }
@@ -330,7 +333,7 @@ impl Watch<Sched> for Oracle {
                     self.breaks("refusal", || format!("a sensible event was refused: {refusal}"));
                 }
             }
-            Action::WakeAt { .. } => {}
+            Action::WakeAt { at } => self.wake = *at,
         }
     }
 
@@ -357,6 +360,7 @@ impl Watch<Sched> for Oracle {
         let highest = std::mem::take(&mut self.model.highest);
         self.model = Model { highest, ..Model::default() };
         self.promises = Default::default();
+        self.wake = Millis::ZERO;
         self.coverage.forget_places();
     }
 }
