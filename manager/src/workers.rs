@@ -142,6 +142,7 @@ impl Introduction {
             caps: TaskCaps::none(),
             stagger: std::collections::BTreeMap::new(),
             told_machine: None,
+            repo: None,
             machine: None,
             gone: CancellationToken::new(),
             watching: CancellationToken::new(),
@@ -153,6 +154,7 @@ impl Introduction {
             worker.paths = state.paths;
             worker.own_caps = state.caps;
             worker.told_machine = state.machine;
+            worker.repo = state.repo;
             // Its own word on memory leaves out what its tasks use. To a restarted manager that is no detail: what a busy
             // worker says first is taken for what other programs use there while it is idle.
             worker.info.resources.mem_used = state.mem_used;

@@ -62,6 +62,7 @@ async fn a_worker_that_cannot_be_dialled_is_told_which_port_to_open() {
         tasks: Default::default(),
         pending: Default::default(),
         mem_used: 0,
+        repo: None,
         mem_swap_used: 0,
         paths: Vec::new(),
         calls: Vec::new(),

@@ -78,6 +78,43 @@ async fn a_disabled_worker_gets_nothing_even_after_a_restart_until_it_is_enabled
 }
 
 #[tokio::test]
+async fn what_was_set_for_a_worker_holds_at_its_next_address_too() {
+    for sealyard in [true, false] {
+        let world = world().await;
+        let first = worker("A", 1, sealyard);
+        world.join(&first).await;
+        world.operator.set_worker_mode("A".into(), WorkerMode::Cordoned, by()).await.expect("set");
+        let target = CapsTarget::Worker("A".into());
+        let caps = vec!["PC1=2".parse().expect("a limit")];
+        world.operator.change_caps(target, caps, by()).await.expect("set");
+        first.set_silent(true);
+
+        let world = world.restart().await;
+        // The same repo; a Lotus worker has only its name.
+        let next = worker("A", 101, sealyard);
+        world.join(&next).await;
+        assert_ne!(next.url(), first.url());
+        let view = world.api.overview().await.expect("workers").workers.remove(0);
+        assert_eq!((view.mode, view.limits.get("PC1")), (WorkerMode::Cordoned, Some(&2)), "{view:?}");
+        let (set_by, _) = view.mode_set.expect("somebody set it");
+        assert!(set_by.starts_with(BY) && set_by.contains(&first.url()) != sealyard, "{set_by}");
+        // Another repo, of another name or connected beside it, is another worker.
+        for other in [worker("B", 102, sealyard), worker("A", 103, true)] {
+            world.join(&other).await;
+            let views = world.api.overview().await.expect("workers").workers;
+            let view = views.iter().find(|view| view.url == other.url()).expect("it is here");
+            assert_eq!((view.mode, view.limits.get("PC1")), (WorkerMode::Open, None), "{view:?}");
+        }
+        // Once it is opened, it stays so wherever it goes.
+        world.operator.set_worker_mode(next.url(), WorkerMode::Open, by()).await.expect("set");
+        let world = world.restart().await;
+        world.join(&worker("A", 201, sealyard)).await;
+        let view = world.api.overview().await.expect("workers").workers.remove(0);
+        assert_eq!((view.mode, view.limits.get("PC1")), (WorkerMode::Open, Some(&2)), "{view:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_nobody_has_is_named_with_those_that_are_there() {
     let world = world().await;
     let (a, b, twin) = (worker("A", 1, true), worker("B", 2, true), worker("B", 3, true));

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::{AttemptId, FileTypes, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::operator::{CapView, WorkerMode};
 
@@ -50,6 +51,9 @@ pub struct WorkerState {
     /// The machine it runs on; `None` = it does not say.
     #[serde(default)]
     pub machine: Option<MachineIdentity>,
+    /// Its repo's own id: the same after every restart and at every address; `None` = it does not say.
+    #[serde(default)]
+    pub repo: Option<Uuid>,
 }
 
 /// The machine that a worker runs on. Workers with the same id share its memory, CPU threads and GPUs.

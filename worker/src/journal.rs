@@ -161,6 +161,25 @@ impl Journal {
         })
     }
 
+    /// The id of the repo that this journal is part of: `fresh` when it is asked for the first time, the same ever after.
+    pub fn repo_id(&self, fresh: Uuid) -> Result<Uuid, JournalError> {
+        self.with(|db| {
+            let transaction = db.transaction()?;
+            transaction.execute_batch("CREATE TABLE IF NOT EXISTS repo (id TEXT NOT NULL) STRICT")?;
+            let known: Option<String> =
+                transaction.query_row("SELECT id FROM repo", [], |row| row.get(0)).optional()?;
+            let id = match known {
+                Some(text) => uuid("repo id", &text)?,
+                None => {
+                    transaction.execute("INSERT INTO repo (id) VALUES (?1)", [fresh.to_string()])?;
+                    fresh
+                }
+            };
+            transaction.commit()?;
+            Ok(id)
+        })
+    }
+
     /// Remembers that this session began.
     pub fn begin_life(&self, session: WorkerId) -> Result<(), JournalError> {
         self.with(|db| {

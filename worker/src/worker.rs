@@ -108,6 +108,8 @@ pub struct WorkerHandle(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) session: WorkerId,
+    /// Tells it from all others, whatever its session, name and address.
+    repo_id: Uuid,
     pub(crate) manager: Arc<dyn ManagerApi>,
     pub(crate) sector_size: SectorSize,
     pub(crate) journal: Journal,
@@ -164,6 +166,7 @@ impl Worker {
         end_earlier_life(&journal, &options.name, &calls).await?;
         sweep_call_dirs(&calls)?;
         journal.run(move |journal| journal.begin_life(session)).await?;
+        let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
 
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
@@ -181,6 +184,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             name: options.name,
             session,
+            repo_id,
             manager: options.manager,
             sector_size: options.sector_size,
             journal,
@@ -331,6 +335,7 @@ impl Shared {
             calls: self.calls.list(),
             caps: self.caps.clone(),
             machine: self.machine.clone(),
+            repo: Some(self.repo_id),
         }
     }
 }

@@ -73,14 +73,18 @@ fn a_finished_call_that_nobody_took_is_returned_as_it_ended() {
 }
 
 #[test]
-fn a_session_is_new_at_every_start() {
-    let world = World::new();
-    let life = || async {
-        let worker = world.start().await;
-        let session = worker.session().await.unwrap();
-        worker.close().await;
-        session
+fn a_session_is_new_at_every_start_and_the_repo_s_id_never() {
+    let (world, other) = (World::new(), World::new());
+    let life = |world: &World| {
+        Runtime::new().unwrap().block_on(async {
+            let worker = world.start().await;
+            let state = worker.state().await.unwrap();
+            worker.close().await;
+            (state.session, state.repo.unwrap())
+        })
     };
-    let runtime = Runtime::new().unwrap();
-    assert_ne!(runtime.block_on(life()), runtime.block_on(life()));
+    let (first, second) = (life(&world), life(&world));
+    assert_ne!(first.0, second.0);
+    assert_eq!(first.1, second.1);
+    assert_ne!(life(&other).1, first.1, "another repo is another worker");
 }

@@ -10,11 +10,15 @@ use rpc::operator::{CapsTarget, CapsView, NOWHERE_MAX, RestTask, WorkerMode, Wor
 use sched::{Event, GroupCap, WorkerKey, WorkerProfile};
 use sealtasks::{CapSpec, SectorId, StorageId, TaskCaps, TaskGroup, WorkerId};
 
+use uuid::Uuid;
+
 use super::caps::Uses;
 use super::fleet::Worker;
 use super::input::{Busy, Reply};
 use super::{Driver, Phase};
-use crate::state::{CAPS_MAX, CONTROLS_MAX, CallStage, CapChanges, StateEvent, WorkerIdentity};
+use crate::state::{
+    CAPS_MAX, CONTROLS_MAX, CallStage, CapChanges, StateEvent, WorkerControl, WorkerIdentity,
+};
 
 /// Machines told of; a worker on one more counts as alone.
 const MACHINES_MAX: usize = 10_000;
@@ -60,6 +64,7 @@ impl Driver {
             self.events.push(StateEvent::WorkerModeSet { worker: worker.clone(), mode, by: by.clone() });
             let control = self.controls.workers.entry(worker).or_default();
             (control.mode, control.mode_set) = (mode, Some((by, now_ms)));
+            self.recognise(&named);
             if let Some(known) = named.session.and_then(|session| self.workers.get_mut(&session)) {
                 known.mode = mode;
                 let worker = known.key;
@@ -104,6 +109,7 @@ impl Driver {
             let worker = named.identity.clone();
             tracing::info!(worker = worker.name, by, "its limits were changed");
             self.events.push(StateEvent::WorkerCapsSet { worker, caps, by });
+            self.recognise(named);
         }
         let connected = named.session.and_then(|session| self.workers.get(&session));
         let (own, key) = connected.map(|worker| (worker.own_caps.clone(), worker.key)).unzip();
@@ -153,10 +159,87 @@ impl Driver {
     /// Gives a worker that registers what operators and the configuration say of it.
     pub(super) fn equip(&mut self, worker: &mut Worker) {
         let identity = identity_of(worker);
+        self.find_settings(&identity, worker.repo);
         worker.mode = self.controls.workers.get(&identity).map_or(WorkerMode::Open, |control| control.mode);
         worker.caps = self.caps_of(&identity, &worker.own_caps);
         worker.stagger = self.shared.scheduling.stagger.clone();
         worker.machine = worker.told_machine.clone().and_then(|told| self.machine_of(told));
+    }
+
+    /// Keeps the id of a connected worker beside what was set for it.
+    fn recognise(&mut self, named: &Named) {
+        let repo = named.session.and_then(|session| self.workers.get(&session)?.repo);
+        if let Some(repo) = repo {
+            self.keep_repo(&named.identity, repo);
+        }
+    }
+
+    fn keep_repo(&mut self, worker: &WorkerIdentity, repo: Uuid) {
+        if let Some(control) = self.controls.workers.get_mut(worker).filter(|it| it.repo != Some(repo)) {
+            control.repo = Some(repo);
+            let worker = worker.clone();
+            self.events.push(StateEvent::WorkerRecognised { worker, repo, before: None });
+        }
+    }
+
+    /// A worker that nothing was set for under its name and address may be one that was elsewhere before: what was set for
+    /// that one must not be lost without a word.
+    fn find_settings(&mut self, identity: &WorkerIdentity, repo: Option<Uuid>) {
+        if self.controls.workers.contains_key(identity) {
+            return repo.map_or((), |repo| self.keep_repo(identity, repo));
+        }
+        let Some(repo) = repo else { return self.take_settings_by_name(identity) };
+        let known = self.controls.workers.iter().find(|(_, control)| control.repo == Some(repo));
+        // Where the repo was copied as a whole, two workers say the same.
+        let before = known.map(|(known, _)| known.clone()).filter(|known| !self.is_here(known));
+        let Some((before, control)) = before.and_then(|it| self.controls.workers.remove_entry(&it)) else {
+            return;
+        };
+        tracing::info!(
+            worker = identity.name,
+            from = before.url,
+            to = identity.url,
+            "known by its repo's id"
+        );
+        self.controls.workers.insert(identity.clone(), control);
+        let (worker, before) = (identity.clone(), Some(before));
+        self.events.push(StateEvent::WorkerRecognised { worker, repo, before });
+    }
+
+    /// A Lotus worker has no id. Where something was set for workers of its name that are away it may be one of them, and gets
+    /// what was set last; they keep it as well, for it may be another one.
+    fn take_settings_by_name(&mut self, identity: &WorkerIdentity) {
+        let named = self.controls.workers.iter().filter(|(known, control)| {
+            known.name == identity.name && control.repo.is_none() && !self.is_here(known)
+        });
+        let last = named.max_by_key(|(_, control)| control.mode_set.as_ref().map(|(_, at_ms)| *at_ms));
+        let Some((known, control)) = last else { return };
+        let (mode, caps) = (control.mode, control.caps.clone());
+        if mode == WorkerMode::Open && caps.iter().next().is_none() {
+            return;
+        }
+        if let Err(error) = self.room_for_control(false) {
+            return tracing::error!(worker = identity.name, %error, "what was set for its name does not hold for it");
+        }
+        let setter = control.mode_set.as_ref().map_or("an operator", |(by, _)| by.as_str());
+        let by = format!("{setter}, for a worker of this name at {}", known.url);
+        tracing::warn!(
+            worker = identity.name,
+            at = identity.url,
+            mode = mode.word(),
+            by,
+            "set as it was elsewhere"
+        );
+        let worker = || identity.clone();
+        self.events.push(StateEvent::WorkerModeSet { worker: worker(), mode, by: by.clone() });
+        self.events.push(StateEvent::WorkerCapsSet { worker: worker(), caps: caps.clone(), by: by.clone() });
+        let mode_set = Some((by, self.now_ms()));
+        self.controls.workers.insert(worker(), WorkerControl { mode, mode_set, caps, repo: None });
+    }
+
+    /// Whether a worker of this name is connected at this address.
+    fn is_here(&self, identity: &WorkerIdentity) -> bool {
+        self.workers.values().any(|worker| worker.url == identity.url && worker.name() == identity.name)
     }
 
     /// What the scheduler knows the machine by. One that is new gets its limits before any worker of it is there.

@@ -11,6 +11,7 @@ use rpc::{ApiError, WorkerApi};
 use sched::{Event, KindDuration, Millis, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
 use sealtasks::{AttemptId, CallId, StorageId, TaskCaps, TaskType, WorkerId};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::attempts::told_shares;
 use super::control::{core_mode, limit};
@@ -81,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) stagger: BTreeMap<TaskType, Millis>,
     /// The machine that it says it runs on.
     pub(crate) told_machine: Option<MachineIdentity>,
+    /// Its repo's own id, by which it is known at another address; a Lotus worker has none.
+    pub(crate) repo: Option<Uuid>,
     /// The machine with which it shares resources, as the scheduler knows it.
     pub(crate) machine: Option<String>,
     /// How long tasks took here before it registered.

@@ -7,6 +7,7 @@ use rpc::operator::WorkerMode;
 use rusqlite::{Connection, Row};
 use sealtasks::{CapLimit, CapSpec, TaskCaps, TaskGroup};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::query::{all, column};
 use super::{State, StateError, StateEvent, database, loaded, stored};
@@ -27,7 +28,8 @@ pub struct Controls {
     pub machines: BTreeMap<String, CapChanges>,
 }
 
-/// What makes a worker the same one after a restart: its session is new then.
+/// What makes a worker the same one after a restart: its session is new then. One that comes back under another of these is
+/// known by its repo's id, if it tells one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkerIdentity {
     /// Its name.
@@ -45,6 +47,8 @@ pub struct WorkerControl {
     pub mode_set: Option<(String, u64)>,
     /// Its limits.
     pub caps: CapChanges,
+    /// Its repo's own id, by which it is found when it comes back at another address; a Lotus worker has none.
+    pub repo: Option<Uuid>,
 }
 
 /// Limits that go over the configured ones; `None` = no limit, whatever is configured.
@@ -90,7 +94,7 @@ impl State {
 }
 
 fn load(db: &Connection) -> Result<Controls, StateError> {
-    let sql = "SELECT machine, name, url, mode, mode_by, mode_ms, caps FROM control";
+    let sql = "SELECT machine, name, url, mode, mode_by, mode_ms, caps, repo FROM control";
     let mut controls = Controls::default();
     for (machine, identity, control) in all(db, sql, [], row)? {
         if machine {
@@ -107,11 +111,13 @@ fn row(row: &Row<'_>) -> Result<(bool, WorkerIdentity, WorkerControl), StateErro
     let identity = WorkerIdentity { name: row.get(1).map_err(column)?, url: row.get(2).map_err(column)? };
     let (mode, by): (String, String) = (row.get(3).map_err(column)?, row.get(4).map_err(column)?);
     let at_ms = loaded("time", row.get(5).map_err(column)?)?;
-    let caps: String = row.get(6).map_err(column)?;
+    let (caps, repo): (String, String) = (row.get(6).map_err(column)?, row.get(7).map_err(column)?);
+    let repo = (!repo.is_empty()).then(|| repo.parse().map_err(|_| bad("repo id", &repo))).transpose()?;
     let control = WorkerControl {
         mode: WorkerMode::from_word(&mode).ok_or_else(|| bad("worker mode", &mode))?,
         mode_set: (at_ms > 0).then_some((by, at_ms)),
         caps: serde_json::from_str(&caps).map_err(|source| bad("limits", &source.to_string()))?,
+        repo,
     };
     Ok((row.get(0).map_err(column)?, identity, control))
 }
@@ -125,6 +131,15 @@ pub(super) fn store(db: &Connection, now: i64, event: &StateEvent) -> Result<(),
                  ON CONFLICT DO UPDATE SET mode = ?3, mode_by = ?4, mode_ms = ?5",
             )
             .and_then(|mut statement| statement.execute((&worker.name, &worker.url, mode.word(), by, now))),
+        StateEvent::WorkerRecognised { worker, repo, before } => {
+            let before = before.as_ref().unwrap_or(worker);
+            db.prepare_cached(
+                "UPDATE control SET name = ?1, url = ?2, repo = ?3 WHERE machine = 0 AND name = ?4 AND url = ?5",
+            )
+            .and_then(|mut statement| {
+                statement.execute((&worker.name, &worker.url, repo.to_string(), &before.name, &before.url))
+            })
+        }
         StateEvent::WorkerCapsSet { worker, caps, .. } => store_caps(db, (false, &worker.name, &worker.url), caps)?,
         StateEvent::MachineCapsSet { machine, caps, .. } => store_caps(db, (true, machine, ""), caps)?,
         StateEvent::SectorPrioritySet { sector, priority, .. } => {

@@ -6,6 +6,7 @@ use sealtasks::{
     TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::control::{CapChanges, WorkerIdentity};
 
@@ -169,6 +170,15 @@ pub enum StateEvent {
         /// Who said so.
         by: String,
     },
+    /// A worker has settings and an id of its own, by which it is known from now on at another address as well.
+    WorkerRecognised {
+        /// Its name, and where it is.
+        worker: WorkerIdentity,
+        /// Its repo's id.
+        repo: Uuid,
+        /// The name and address under which its settings were kept, if others.
+        before: Option<WorkerIdentity>,
+    },
     /// An operator set a worker's limits.
     WorkerCapsSet {
         /// Which worker.
@@ -322,6 +332,7 @@ impl StateEvent {
             Self::DurationMeasured { .. } => "duration_measured",
             Self::ThroughputMeasured { .. } => "throughput_measured",
             Self::WorkerModeSet { .. } => "worker_mode_set",
+            Self::WorkerRecognised { .. } => "worker_recognised",
             Self::WorkerCapsSet { .. } => "worker_caps_set",
             Self::MachineCapsSet { .. } => "machine_caps_set",
             Self::SectorPrioritySet { .. } => "sector_priority_set",
@@ -337,6 +348,7 @@ impl StateEvent {
             | Self::DurationMeasured { .. }
             | Self::ThroughputMeasured { .. }
             | Self::WorkerModeSet { .. }
+            | Self::WorkerRecognised { .. }
             | Self::WorkerCapsSet { .. }
             | Self::MachineCapsSet { .. } => (None, None, None),
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
@@ -396,6 +408,13 @@ impl StateEvent {
             Self::WorkerModeSet { worker, mode, by } => {
                 format!("{} is {}, says {by}", worker.name, mode.word())
             }
+            Self::WorkerRecognised { worker, repo, before: None } => {
+                format!("{} at {} is known by its repo's id {repo}", worker.name, worker.url)
+            }
+            Self::WorkerRecognised { worker, repo, before: Some(before) } => format!(
+                "{} at {} has the repo's id {repo} and so the settings of {} at {}",
+                worker.name, worker.url, before.name, before.url
+            ),
             Self::WorkerCapsSet { worker, by, .. } => format!("limits of {} set by {by}", worker.name),
             Self::MachineCapsSet { machine, by, .. } => format!("limits of machine {machine} set by {by}"),
             Self::SectorPrioritySet { sector, priority, by } => {

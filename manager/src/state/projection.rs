@@ -88,6 +88,7 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         StateEvent::AttemptEnded { attempt, outcome, reason } => rows.attempt_ended(*attempt, *outcome, reason),
         StateEvent::AttemptDetached { attempt, reason } => rows.attempt_detached(*attempt, reason),
         StateEvent::WorkerModeSet { .. }
+        | StateEvent::WorkerRecognised { .. }
         | StateEvent::WorkerCapsSet { .. }
         | StateEvent::MachineCapsSet { .. }
         | StateEvent::SectorPrioritySet { .. }

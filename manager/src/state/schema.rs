@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 4] = [TABLES, MEASURES, CONTROLS, ABORTS];
+const STEPS: [&str; 5] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -93,6 +93,12 @@ CREATE INDEX attempt_detached ON attempt (task) WHERE state = 'detached';
 const ABORTS: &str = "
 -- When an operator asked for its end; 0 = nobody did.
 ALTER TABLE attempt ADD COLUMN abort_ms INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Version 5: a worker is known by its repo's id, too.
+const REPOS: &str = "
+-- Empty: not known.
+ALTER TABLE control ADD COLUMN repo TEXT NOT NULL DEFAULT '';
 ";
 
 /// Makes the file, its tables and the miner's row.

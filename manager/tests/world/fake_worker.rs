@@ -439,6 +439,8 @@ impl WorkerApi for FakeWorker {
             calls: held.iter().map(call).collect(),
             caps: TaskCaps::none(),
             machine: None,
+            // Seeds a hundred apart are lives of one repo.
+            repo: Some(Uuid::from_u128(u128::from(self.session.0.as_u64_pair().0 % 100))),
         })
     }
 

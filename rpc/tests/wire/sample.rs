@@ -169,6 +169,7 @@ pub fn executor_setting() -> ExecutorSetting {
 
 pub fn worker_state() -> WorkerState {
     WorkerState {
+        repo: Some(uuid::Uuid::from_u128(77)),
         session: WorkerId(SESSION),
         name: "w1".into(),
         enabled: true,
