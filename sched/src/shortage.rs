@@ -1,5 +1,6 @@
 //! What a task is short of on a worker or a machine, with the numbers, for people and programs.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -67,22 +68,24 @@ impl Shortage {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 
-    /// Whether a worker is short of this because its whole machine, which has no more of it, is short of that.
-    pub(crate) fn follows_from(&self, machines: &Self) -> bool {
-        match (self, machines) {
+    /// How much of the same a machine that is short of it, and has no more of it, has left beside this worker of it: as much,
+    /// or less because others hold some; `None`: they are not short of the same.
+    pub(crate) fn on_machine(&self, machines: &Self) -> Option<Ordering> {
+        let (total, all, free, least) = match (self, machines) {
             (Self::Memory { free, total, .. }, Self::Memory { free: least, total: all, .. })
             | (
                 Self::MemoryAndSwap { free, total, .. },
                 Self::MemoryAndSwap { free: least, total: all, .. },
             )
             | (Self::Threads { free, total, .. }, Self::Threads { free: least, total: all, .. }) => {
-                total == all && least <= free
+                (*total, *all, free, least)
             }
             (Self::Gpu { free, devices, .. }, Self::Gpu { free: least, devices: all, .. }) => {
-                devices == all && least <= free
+                (*devices as u64, *all as u64, free, least)
             }
-            _ => false,
-        }
+            _ => return None,
+        };
+        (total == all).then(|| least.cmp(free))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Why a task is not running: the checks that placement makes, made again on the live state and told with numbers.
 //! Nothing is kept for this; an answer costs one pass over the workers and one over the queue.
 
+use std::cmp::Ordering;
+
 use sealtasks::{AttemptId, FileTypes, SectorRef, TaskId, TaskType};
 use serde::{Deserialize, Serialize};
 
@@ -389,16 +391,20 @@ impl Sched {
     }
 }
 
-/// A worker that shares its machine is short of what the machine is short of: that is told once. The machine's numbers count
-/// for both, unless the worker alone is too small, or other programs there use too much.
+/// What a worker and the machine that it shares are both short of is told once: by the machine's numbers where others hold
+/// some of it, else by the worker's own. These count as well where the worker alone is too small, or other programs are in
+/// the way.
 fn told_once(mut own: Vec<Finding>, mut shared: Vec<Finding>) -> Vec<Finding> {
     let ends = |found: &Finding| matches!(found.relief, Some(Relief::Ends { .. }));
-    let same = |own: &Finding, shared: &Finding| match (&own.obstacle, &shared.obstacle) {
-        (Obstacle::Short(own), Obstacle::MachineShort { shortage, .. }) => own.follows_from(shortage),
-        _ => false,
+    let on_machine = |own: &Finding, shared: &Finding| match (&own.obstacle, &shared.obstacle) {
+        (Obstacle::Short(own), Obstacle::MachineShort { shortage, .. }) => own.on_machine(shortage),
+        _ => None,
     };
-    own.retain(|own| !(ends(own) && shared.iter().any(|shared| ends(shared) && same(own, shared))));
-    shared.retain(|shared| !own.iter().any(|own| same(own, shared)));
+    let is_others = |own: &Finding, shared: &Finding| {
+        ends(own) && ends(shared) && on_machine(own, shared) == Some(Ordering::Less)
+    };
+    own.retain(|own| !shared.iter().any(|shared| is_others(own, shared)));
+    shared.retain(|shared| !own.iter().any(|own| on_machine(own, shared).is_some_and(Ordering::is_le)));
     own.append(&mut shared);
     own
 }

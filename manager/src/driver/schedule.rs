@@ -12,9 +12,9 @@ use super::Driver;
 /// Waiting tasks in one answer at most.
 const LIMIT_MAX: u32 = 1000;
 
-/// Checks of a task on a worker made for the reasons in one answer; nothing is scheduled meanwhile. Some tenths of a
-/// second; beyond, tasks are listed without their reasons.
-const CHECKS_MAX: usize = 200_000;
+/// Checks of a task on a worker made for the reasons in one answer; nothing is scheduled meanwhile. One takes about a
+/// microsecond, all of them some 50 ms; beyond, tasks are listed without their reasons.
+const CHECKS_MAX: usize = 50_000;
 
 impl Driver {
     /// What waits, runs and is held now.

@@ -51,8 +51,13 @@ fn what_a_worker_and_its_machine_are_both_short_of_is_told_once() {
     assert_eq!(world.bound_of(&tasks), [true, true, false]);
     let why = world.why(tasks[2]);
     assert_eq!(why.matches("needs 56 GiB of memory,").count(), 1, "{why}");
+    assert!(!why.contains("machine box"), "nobody else holds anything: {why}");
+    let piece = world.simple(AddPiece, 4);
+    assert_eq!(world.on(piece), Some(key(2)));
+    let why = world.why(tasks[2]);
+    assert_eq!(why.matches("needs 56 GiB of memory,").count(), 1, "{why}");
     assert!(
-        why.contains("machine box: needs 56 GiB of memory, 15.9 GiB free of 128 GiB; next free"),
+        why.contains("machine box: needs 56 GiB of memory, 10.9 GiB free of 128 GiB; next free"),
         "{why}"
     );
     // A worker that is smaller than its machine is short for a reason of its own.
