@@ -30,7 +30,8 @@ pub use error::StoreError;
 pub use fetch::TransferMeter;
 pub use index::{CopyKind, Index, IndexError};
 pub use local::{
-    Acquired, DeletePermit, Local, LocalOptions, LocalPath, OpenedPath, PathProblem, Reservation,
+    Acquired, DeletePermit, Local, LocalOptions, LocalPath, OpenedPath, PathProblem, RedeclareDiff,
+    Reservation,
 };
 pub use locks::{
     HeldLock, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,

@@ -7,6 +7,7 @@
 //! what `sectorstore.json` says is read again only by `redeclare`. A crash loses reservations, nothing else.
 
 mod acquire;
+mod redeclare;
 mod relocate;
 mod removal;
 
@@ -23,6 +24,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 pub use acquire::Acquired;
+pub use redeclare::RedeclareDiff;
 pub use removal::DeletePermit;
 
 use crate::config::StorageConfig;

@@ -1,0 +1,83 @@
+//! What declaring a path again would change, told before anything is done.
+//!
+//! Reads the disk and asks the index; changes neither, but for type directories that are missing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use sealtasks::{FileTypes, SectorDecl, SectorId, StorageId};
+
+use super::{Local, LocalPath, read_path};
+use crate::error::StoreError;
+
+/// The difference between a path's disk and what the index knows of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedeclareDiff {
+    /// Files on the disk that the index does not know: they would be declared. By sector.
+    pub declared: Vec<SectorDecl>,
+    /// Files that the index knows and the disk does not have: with `drop_missing` they would be dropped. By sector.
+    pub dropped: Vec<SectorDecl>,
+    /// Sectors whose files are known as they lie.
+    pub unchanged: usize,
+    /// Whether the files that would be declared are primary copies: the path is one for storing.
+    pub primary: bool,
+    /// Entries that are no sector files; left alone.
+    pub foreign: Vec<PathBuf>,
+    /// Leftovers of interrupted fetches; left alone.
+    pub partial: Vec<PathBuf>,
+}
+
+impl RedeclareDiff {
+    /// Whether declaring the path again, `drop_missing` included, would change nothing in the index.
+    pub fn is_empty(&self) -> bool {
+        self.declared.is_empty() && self.dropped.is_empty()
+    }
+}
+
+impl Local {
+    /// What [`Local::redeclare`] would do, to all open paths or to one. Files may come and go before it is done.
+    ///
+    /// # Errors
+    /// When the path is not open, its file is damaged, it hangs, or the index refuses.
+    pub async fn redeclare_diff(
+        &self,
+        id: Option<&StorageId>,
+    ) -> Result<Vec<(StorageId, RedeclareDiff)>, StoreError> {
+        let mut diffs = Vec::new();
+        for path in self.paths().into_iter().filter(|path| id.is_none_or(|id| *id == path.id)) {
+            diffs.push((path.id.clone(), self.diff_of(&path).await?));
+        }
+        match id {
+            Some(id) if diffs.is_empty() => Err(StoreError::NotOpen { id: id.clone() }),
+            _ => Ok(diffs),
+        }
+    }
+
+    async fn diff_of(&self, path: &LocalPath) -> Result<RedeclareDiff, StoreError> {
+        let (_, stanza, scan) = read_path(&path.dir).await?;
+        let known: BTreeMap<SectorId, FileTypes> =
+            self.index.files(&path.id).await?.into_iter().map(|decl| (decl.sector, decl.types)).collect();
+        let there: BTreeMap<SectorId, FileTypes> =
+            scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
+        let declared = missing_in(&known, &there);
+        let dropped = missing_in(&there, &known);
+        let same = |(sector, types): &(&SectorId, &FileTypes)| known.get(sector) == Some(types);
+        Ok(RedeclareDiff {
+            unchanged: there.iter().filter(same).count(),
+            primary: stanza.can_store,
+            foreign: scan.foreign,
+            partial: scan.partial,
+            declared,
+            dropped,
+        })
+    }
+}
+
+/// The files of `all` that are not in `known`.
+fn missing_in(known: &BTreeMap<SectorId, FileTypes>, all: &BTreeMap<SectorId, FileTypes>) -> Vec<SectorDecl> {
+    let rest = |(sector, types): (&SectorId, &FileTypes)| SectorDecl {
+        sector: *sector,
+        types: types.difference(known.get(sector).copied().unwrap_or_default()),
+    };
+    all.iter().map(rest).filter(|decl| !decl.types.is_empty()).collect()
+}
