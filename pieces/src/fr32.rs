@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::kernel;
+
 mod stream;
 
 pub(crate) use stream::read_full;
@@ -29,7 +31,8 @@ pub fn pad(raw: &[u8], out: &mut [u8]) -> Result<(), Fr32Error> {
     if out.len() != expected {
         return Err(Fr32Error::OutputLength { bytes: out.len(), expected });
     }
-    for (from, to) in from.iter().zip(out.as_chunks_mut::<PADDED_CHUNK>().0) {
+    let (from, to) = kernel::pad(from, out.as_chunks_mut().0);
+    for (from, to) in from.iter().zip(to) {
         pad_chunk(from, to);
     }
     Ok(())

@@ -11,6 +11,7 @@
 mod add_piece;
 pub mod commitment;
 pub mod fr32;
+mod kernel;
 mod node;
 mod partial_file;
 mod piece_reader;
@@ -19,5 +20,6 @@ pub mod ranges;
 pub mod rle;
 
 pub use add_piece::{PieceData, PieceError, add_piece, data_cid};
+pub use kernel::Kernel;
 pub use partial_file::{PartialFile, PartialFileError, PartialWriter, TRAILER_BYTES_MAX};
 pub use piece_reader::PieceReader;

@@ -1,12 +1,13 @@
 //! Nodes of the binary tree over padded data: SHA-256 of two children, cut to 254 bits.
 //!
-//! All hashing of this room goes through [`hash_level`], which is given many pairs at once so that a kernel may work on
+//! All hashing of this room goes through [`hash_level`], which is given many pairs at once so that a kernel works on
 //! several of them side by side. Never knows sizes of pieces or sectors.
 
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
-use sha2::compress256;
+
+use crate::kernel;
 
 /// A node or leaf: 32 bytes, the two highest bits of the last one zero.
 pub(crate) type Node = [u8; 32];
@@ -20,33 +21,12 @@ pub(crate) const LEVELS: usize = 59;
 /// Leaf bytes that one task hashes: the two scratch buffers for it, three quarters of this, stay in the nearest caches.
 const BLOCK: usize = 64 << 10;
 
-/// SHA-256's initial state (FIPS 180-4, 5.3.3).
-const INITIAL: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
-
-/// The second block of every 64-byte message: the end mark, then the length of 512 bits.
-const PADDING: [u8; 64] = {
-    let mut block = [0; 64];
-    block[0] = 0x80;
-    block[62] = 0x02;
-    block
-};
-
 /// Hashes each 64 bytes of `children` to 32 bytes of `parents`.
 ///
 /// Panics if the lengths do not match.
 pub(crate) fn hash_level(children: &[u8], parents: &mut [u8]) {
     assert_eq!(children.len(), 2 * parents.len(), "a parent has two children");
-    let pairs = children.as_chunks::<64>().0;
-    for (pair, parent) in pairs.iter().zip(parents.as_chunks_mut::<32>().0) {
-        let mut state = INITIAL;
-        compress256(&mut state, std::slice::from_ref(pair.into()));
-        compress256(&mut state, std::slice::from_ref((&PADDING).into()));
-        for (to, word) in parent.as_chunks_mut::<4>().0.iter_mut().zip(state) {
-            *to = word.to_be_bytes();
-        }
-        parent[31] &= 0x3f;
-    }
+    kernel::hash_pairs(children.as_chunks().0, parents.as_chunks_mut().0);
 }
 
 /// The parent of two nodes.
@@ -81,10 +61,11 @@ fn block_root(leaves: &[u8]) -> Node {
         len /= 2;
         hash_level(leaves, &mut these[..len]);
     }
+    let (mut these, mut next) = (&mut these[..], &mut next[..]);
     while len > 32 {
         len /= 2;
         hash_level(&these[..2 * len], &mut next[..len]);
-        these[..len].copy_from_slice(&next[..len]);
+        std::mem::swap(&mut these, &mut next);
     }
     let mut root = [0; 32];
     root.copy_from_slice(&these[..32]);
