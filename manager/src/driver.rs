@@ -22,6 +22,7 @@ mod restart;
 mod returns;
 mod schedule;
 mod sectors;
+mod tokens;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +42,7 @@ pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
 pub(crate) use places::IndexChanges;
+pub(crate) use tokens::host_of;
 
 use crate::effects;
 use crate::shared::Shared;

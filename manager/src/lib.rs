@@ -17,6 +17,7 @@ mod request;
 mod service;
 mod shared;
 pub mod state;
+mod tickets;
 mod workers;
 
 pub use config::{Config, ConfigError};

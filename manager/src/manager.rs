@@ -9,12 +9,11 @@ use axum::Router;
 use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, Secret, Transport, WorkerApi,
+    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, Transport, WorkerApi,
     WorkerClient, manager_methods, operator_methods, rpc_router,
 };
 use stores::{
-    FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, VerifyToken,
-    fetch_router,
+    FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, fetch_router,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
 use crate::shared::{Shared, Timing, Verifier};
 use crate::state::{State, StateError};
+use crate::tickets::{FileTokens, OwnTokens};
 use crate::workers::{Dialer, chain_of, introduce_local};
 
 /// Inputs waiting for the driver; beyond, whoever brings one waits.
@@ -101,8 +101,11 @@ impl Manager {
         let (local, problems) = Local::open(local_options).await?;
         let token = options.repo.secret().mint(&Permission::ALL)?;
         let fetch = FetchOptions { token, parallel: options.repo.config().parallel_fetch_limit };
-        let remote = Arc::new(Remote::new(local.clone(), index.clone(), fetch));
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
+        let tokens =
+            OwnTokens { secret: options.repo.secret().clone(), state: state.clone(), inputs: inputs.clone() };
+        let remote = Remote::new(local.clone(), index.clone(), fetch).with_tokens(Arc::new(tokens));
+        let remote = Arc::new(remote);
         let clock = clock_of(&state);
         let shared = Arc::new(Shared {
             chain: Arc::new(Offline::new(BeaconSecret::new(miner.beacon))),
@@ -194,7 +197,7 @@ impl ManagerHandle {
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
-        let files = fetch_router(self.local(), Arc::new(Tokens(secret.clone())));
+        let files = fetch_router(self.local(), Arc::new(FileTokens(self.service.clone())));
         let mut methods = manager_methods(self.api());
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         rpc_router(methods, Arc::new(secret), PushStreams::new()).merge(files)
@@ -263,17 +266,6 @@ impl ManagerHandle {
         if tokio::time::timeout(STOP_LIMIT, shared.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end within {} s", STOP_LIMIT.as_secs());
         }
-    }
-}
-
-/// Says what a token allows, to the file server.
-struct Tokens(Secret);
-
-#[async_trait]
-impl VerifyToken for Tokens {
-    async fn permissions(&self, token: &str) -> Option<Vec<String>> {
-        let allowed = self.0.verify(token).ok()?;
-        Some(allowed.into_iter().map(|permission| permission.name().to_owned()).collect())
     }
 }
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rpc::api::{ManagerVersion, Missing, PledgeOptions, SectorLock, WorkerJob, WorkerStats};
 use rpc::explain::{Explanation, Schedule};
-use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::server::caller;
 use rpc::subject::Subject;
-use rpc::{ApiError, ApiResult, ManagerApi, Permission, Returned, versions};
+use rpc::{ApiError, ApiResult, Grant, ManagerApi, Permission, Returned, versions};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
@@ -79,6 +80,18 @@ impl ManagerApi for Service {
         self.0.secret.verify(&token).map_err(refusal)
     }
 
+    async fn verify_token(&self, token: String) -> ApiResult<Grant> {
+        self.grant_of(&token).await
+    }
+
+    async fn fetch_token(&self, wish: FetchWish) -> ApiResult<FetchTicket> {
+        self.ticket_for(wish).await
+    }
+
+    async fn auth_new_worker(&self) -> ApiResult<String> {
+        self.new_worker_token()
+    }
+
     async fn auth_new(&self, permissions: Vec<Permission>) -> ApiResult<String> {
         self.0.secret.mint(&permissions).map_err(refusal)
     }
@@ -105,11 +118,14 @@ impl ManagerApi for Service {
     }
 
     async fn worker_connect(&self, url: String) -> ApiResult<()> {
-        let introduction = introduce(&self.0, &url).await.map_err(refusal)?;
+        let joins_with = caller().and_then(|grant| grant.worker_token());
+        let introduction = introduce(&self.0, &url, joins_with).await.map_err(refusal)?;
+        self.check_session(introduction.session).await?;
         self.ask(|reply| Input::Registered { introduction: Box::new(introduction), reply }).await
     }
 
     async fn return_result(&self, call: CallId, returned: Returned) -> ApiResult<()> {
+        self.check_returner(call).await?;
         self.ask(|reply| Input::Returned { call, returned: Box::new(returned), reply }).await
     }
 
@@ -291,6 +307,7 @@ impl ManagerApi for Service {
     }
 
     async fn worker_state(&self, state: WorkerState) -> ApiResult<()> {
+        self.check_session(state.session).await?;
         let state = Box::new(state);
         self.ask(|reply| Input::WorkerState { state, reply: Some(reply) }).await
     }

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use rpc::api::{StoragePath, WorkerInfo};
 use rpc::extension::{CallPhase, Hello, WorkerState};
 use rpc::operator::WorkerMode;
-use rpc::{ApiError, ApiResult, Transport, WorkerApi, versions};
+use rpc::{ApiError, ApiResult, Scope, Transport, WorkerApi, versions};
 use sched::WorkerKey;
 use sealtasks::{AttemptId, CallId, TaskCaps, TaskType, WorkerId};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::driver::{Input, Peer, Polled, Worker};
 use crate::shared::Shared;
@@ -69,6 +70,15 @@ pub enum DialError {
         /// The PoSt tasks.
         tasks: String,
     },
+    /// A worker's own token was used to join something else.
+    #[error(
+        "MGR015: what answers at {url} is no Sealyard worker; a Lotus worker joins with a token that has the \
+         permission admin"
+    )]
+    NotSealyard {
+        /// Whom we dialled.
+        url: String,
+    },
     /// It was started with more limits than are kept.
     #[error(
         "MGR014: the worker at {url} has {found} limits of its own; start it with at most {CAPS_MAX} in --max"
@@ -88,6 +98,8 @@ pub(crate) struct Introduction {
     pub(crate) asked_ms: u64,
     url: String,
     peer: Peer,
+    /// The id of the worker's own token, if it joined with one.
+    token: Option<Uuid>,
     api: Arc<dyn WorkerApi>,
     info: WorkerInfo,
     tasks: BTreeSet<TaskType>,
@@ -128,6 +140,7 @@ impl Introduction {
             key,
             url: self.url,
             peer: self.peer,
+            token: self.token,
             api: self.api,
             info: self.info,
             tasks: self.tasks,
@@ -170,11 +183,20 @@ pub(crate) fn running_calls(state: &WorkerState) -> Vec<(AttemptId, CallId)> {
     running.filter_map(|held| Some((held.attempt?, held.call.parse().ok()?))).collect()
 }
 
-/// Dials a worker back and asks everything that registration needs.
-pub(crate) async fn introduce(shared: &Shared, url: &str) -> Result<Introduction, DialError> {
+/// Dials a worker back and asks everything that registration needs. One that joins with a worker's own token is shown a
+/// token that opens it alone, and must be a Sealyard: whoever has such a token could name any address.
+pub(crate) async fn introduce(
+    shared: &Shared,
+    url: &str,
+    joins_with: Option<Uuid>,
+) -> Result<Introduction, DialError> {
     let asked_ms = shared.state.now_ms();
     let failed = |error: &dyn std::error::Error| unreachable_worker(url, error);
-    let token = shared.mint_admin().map_err(|error| failed(&error))?;
+    let token = match joins_with {
+        Some(worker) => shared.secret.mint_scoped(Scope::Call { worker }),
+        None => shared.mint_admin(),
+    };
+    let token = token.map_err(|error| failed(&error))?;
     let plain = shared.dialer.dial(url, &token, Transport::Http).await.map_err(|error| failed(&error))?;
     let version = plain.version().await.map_err(|error| failed(&error))?;
     versions::check_worker(version).map_err(|source| DialError::Version { url: url.to_owned(), source })?;
@@ -185,9 +207,12 @@ pub(crate) async fn introduce(shared: &Shared, url: &str) -> Result<Introduction
                 shared.dialer.dial(url, &token, Transport::Ws).await.map_err(|error| failed(&error))?;
             (socket, Peer::Sealyard)
         }
+        None if joins_with.is_some() => return Err(DialError::NotSealyard { url: url.to_owned() }),
         None => (plain, Peer::Lotus),
     };
-    question(url.to_owned(), asked_ms, api, peer).await
+    question(url.to_owned(), asked_ms, api, peer)
+        .await
+        .map(|known| Introduction { token: joins_with, ..known })
 }
 
 /// How long a connection may take to be made when only its possibility is asked for.
@@ -251,7 +276,7 @@ async fn question(
         0..=CAPS_MAX => {}
         found => return Err(DialError::Caps { url, found }),
     }
-    Ok(Introduction { session, asked_ms, url, peer, api, info, tasks, paths, state })
+    Ok(Introduction { session, asked_ms, url, peer, token: None, api, info, tasks, paths, state })
 }
 
 fn unreachable_worker(url: &str, error: &dyn std::error::Error) -> DialError {

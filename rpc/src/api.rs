@@ -19,11 +19,12 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{
-    ExecutorSetting, GpuShare, Hello, JobView, ManagerOverview, SectorDetail, WorkerState,
+    ExecutorSetting, FetchTicket, FetchWish, GpuShare, Hello, JobView, ManagerOverview, SectorDetail,
+    WorkerState,
 };
 use crate::reader::PieceData;
 use crate::subject::Subject;
-use crate::token::Permission;
+use crate::token::{Grant, Permission};
 
 /// The result of a call through either trait.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -92,6 +93,16 @@ pub trait ManagerApi: Send + Sync + 'static {
     async fn version(&self) -> ApiResult<ManagerVersion>;
     /// What a token allows. Permission `read`.
     async fn auth_verify(&self, token: String) -> ApiResult<Vec<Permission>>;
+    /// Everything that a token allows, its one purpose included; one whose time is over allows nothing. A Lotus knows
+    /// permissions alone. Permission `read`.
+    async fn verify_token(&self, token: String) -> ApiResult<Grant> {
+        self.auth_verify(token).await.map(Grant::of)
+    }
+    /// Issues a token for fetching. [`ApiError::is_method_not_found`] from a Lotus, to whose peers the caller's own token
+    /// is shown. Permission `admin`, or a worker's own token.
+    async fn fetch_token(&self, wish: FetchWish) -> ApiResult<FetchTicket>;
+    /// Mints a token with which one Sealyard worker joins. Permission `admin`.
+    async fn auth_new_worker(&self) -> ApiResult<String>;
     /// Mints a token. Permission `admin`.
     async fn auth_new(&self, permissions: Vec<Permission>) -> ApiResult<String>;
     /// New at every start of the manager. Permission `read`.

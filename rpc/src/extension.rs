@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtasks::{AttemptId, FileTypes, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId};
+use sealtasks::{
+    AttemptId, FetchVerb, FileTypes, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -20,6 +22,34 @@ pub struct Hello {
     pub versions: Vec<u32>,
     /// Named abilities, for example `start-attempt`, `push-state`, `declare-batch`, `abort`.
     pub features: BTreeSet<String>,
+}
+
+/// What a worker asks a fetch token for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchWish {
+    /// The worker's session.
+    pub session: WorkerId,
+    /// The sector that one of its tasks is about.
+    pub sector: SectorId,
+    /// Which files.
+    pub types: FileTypes,
+    /// What it will do with them.
+    pub verbs: Vec<FetchVerb>,
+}
+
+/// A fetch token, and what a Lotus that holds the files needs instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchTicket {
+    /// The token.
+    pub token: String,
+    /// The last moment at which it is good, in Unix milliseconds of the manager's clock.
+    pub until_ms: u64,
+    /// `host:port` of Lotus workers that hold such files now. They know no fetch tokens.
+    #[serde(default)]
+    pub lotus: Vec<String>,
+    /// The token with all permissions for those; `None` when there are none.
+    #[serde(default)]
+    pub lotus_token: Option<String>,
 }
 
 /// A worker's state as it pushes it whenever something changes, and every heartbeat.

@@ -31,4 +31,4 @@ pub use operator::OperatorApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
 pub use server::{Authenticate, manager_methods, operator_methods, rpc_router, worker_methods};
-pub use token::{Permission, Secret};
+pub use token::{Grant, Permission, Scope, Secret};

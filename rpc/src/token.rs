@@ -1,5 +1,7 @@
 //! Tokens: what they allow, how they are made and checked. HS256 JSON web tokens with exactly Lotus's payload,
-//! `{"Allow":["read","write"]}`: no expiry, no subject. Never stores anything; see [`crate::keystore`].
+//! `{"Allow":["read","write"]}`: no expiry, no subject. A token of ours for one purpose has an empty `Allow`, so that it
+//! opens nothing at a Lotus, and the claim `Sealyard` beside it; see [`Scope`]. Never stores anything; see
+//! [`crate::keystore`].
 
 use std::fmt;
 use std::fs::File;
@@ -7,7 +9,9 @@ use std::io::{self, Read};
 use std::str::FromStr;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use sealtasks::FetchScope;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// One thing a token allows. None implies another: a token lists each one it allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,6 +54,55 @@ impl FromStr for Permission {
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let known = Self::ALL.into_iter().find(|permission| permission.name() == text);
         known.ok_or_else(|| TokenError::Permission { text: text.chars().take(TEXT_MAX).collect() })
+    }
+}
+
+/// What a token of ours is for, when it is for one purpose only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// To fetch files, and what belongs to that, under `/remote`; no call of any API.
+    Fetch(FetchScope),
+    /// A Sealyard worker's own token: it may join, return results and speak of its storage; see
+    /// [`crate::server::WORKER_METHODS`].
+    Worker {
+        /// Tells one worker's token from another's. Minted with it, never used twice.
+        id: Uuid,
+    },
+    /// The manager's call of the worker whose own token has this id. It opens that worker and nothing else.
+    Call {
+        /// The worker's token.
+        worker: Uuid,
+    },
+}
+
+/// Everything that a token allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grant {
+    /// Lotus's permissions.
+    pub permissions: Vec<Permission>,
+    /// Its one purpose, if it has one.
+    pub scope: Option<Scope>,
+}
+
+impl Grant {
+    /// Exactly these permissions.
+    pub const fn of(permissions: Vec<Permission>) -> Self {
+        Self { permissions, scope: None }
+    }
+
+    /// Whether it lists `permission`.
+    pub fn has(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
+    }
+
+    /// The id of a worker's own token.
+    pub const fn worker_token(&self) -> Option<Uuid> {
+        match self.scope {
+            Some(Scope::Worker { id }) => Some(id),
+            Some(Scope::Fetch(_) | Scope::Call { .. }) | None => None,
+        }
     }
 }
 
@@ -96,8 +149,20 @@ impl Secret {
     /// The signing library refused; it does not for this algorithm and key.
     pub fn mint(&self, permissions: &[Permission]) -> Result<String, TokenError> {
         let allow = permissions.iter().map(|permission| permission.name().to_owned()).collect();
+        self.sign(&Payload { allow: Some(allow), scope: None })
+    }
+
+    /// A token for one purpose. A Lotus that is shown it sees an empty `Allow`.
+    ///
+    /// # Errors
+    /// As [`Secret::mint`].
+    pub fn mint_scoped(&self, scope: Scope) -> Result<String, TokenError> {
+        self.sign(&Payload { allow: Some(Vec::new()), scope: Some(scope) })
+    }
+
+    fn sign(&self, payload: &Payload) -> Result<String, TokenError> {
         let key = EncodingKey::from_secret(&self.0);
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &Payload { allow: Some(allow) }, &key)
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), payload, &key)
             .map_err(|source| TokenError::Sign { source })
     }
 
@@ -106,6 +171,14 @@ impl Secret {
     /// # Errors
     /// Not a token, another algorithm than HS256, or not signed with this secret.
     pub fn verify(&self, token: &str) -> Result<Vec<Permission>, TokenError> {
+        self.grant(token).map(|grant| grant.permissions)
+    }
+
+    /// As [`Secret::verify`], with the token's one purpose. Whether that is over is for whoever has a clock to say.
+    ///
+    /// # Errors
+    /// As [`Secret::verify`], and for a purpose that this version does not know.
+    pub fn grant(&self, token: &str) -> Result<Grant, TokenError> {
         let mut rules = Validation::new(Algorithm::HS256);
         // Lotus's tokens never expire and name no audience; the library demands `exp` unless told otherwise.
         rules.required_spec_claims.clear();
@@ -114,7 +187,11 @@ impl Secret {
         let payload = jsonwebtoken::decode::<Payload>(token, &DecodingKey::from_secret(&self.0), &rules)
             .map_err(|source| TokenError::Verify { source })?
             .claims;
-        Ok(payload.allow.unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect())
+        let permissions: Vec<Permission> =
+            payload.allow.unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect();
+        // A token cannot be both: whoever reads the one could miss the other.
+        let scope = payload.scope.filter(|_| permissions.is_empty());
+        Ok(Grant { permissions, scope })
     }
 }
 
@@ -129,6 +206,16 @@ impl fmt::Debug for Secret {
 struct Payload {
     #[serde(rename = "Allow", default)]
     allow: Option<Vec<String>>,
+    #[serde(rename = "Sealyard", default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
+}
+
+/// A fresh id for a worker's own token.
+///
+/// # Errors
+/// The operating system's source of randomness cannot be read.
+pub fn worker_token_id() -> io::Result<Uuid> {
+    Ok(uuid::Builder::from_random_bytes(random_bytes::<16>()?).into_uuid())
 }
 
 /// Bytes that nobody can guess.

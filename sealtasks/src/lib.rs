@@ -6,6 +6,7 @@
 //! executors read and write and what the durable state holds. The shapes that Lotus speaks live in `rpc`, those that
 //! lie on disk (`sectorstore.json`) in `stores`.
 
+mod capability;
 mod caps;
 mod commitment;
 mod epoch;
@@ -21,6 +22,7 @@ mod sector;
 mod storage;
 mod task_type;
 
+pub use capability::{FetchScope, FetchVerb};
 pub use caps::{CapError, CapLimit, CapSpec, TaskCaps, TaskGroup};
 pub use commitment::{Commitment, CommitmentError, ProverId, SealedCid, UnsealedCid};
 pub use epoch::ChainEpoch;

@@ -20,6 +20,7 @@ mod mem_index;
 mod members;
 mod meta;
 mod peer;
+mod peer_tokens;
 mod remote;
 mod serve;
 mod space;
@@ -38,5 +39,6 @@ pub use locks::{
 };
 pub use mem_index::{Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView};
 pub use meta::{META_FILE, StorageMeta, init_path};
+pub use peer_tokens::{PeerTokens, TokenUse};
 pub use remote::{FetchOptions, Remote};
-pub use serve::{PERMIT_HEADER, VerifyToken, fetch_router};
+pub use serve::{PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router};

@@ -11,7 +11,8 @@ use futures_util::future::join_all;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use sealtasks::{
-    AcquireMode, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo, StorageId,
+    AcquireMode, FetchVerb, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo,
+    StorageId,
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
@@ -20,6 +21,7 @@ use crate::fetch::{self, Target, TransferMeter};
 use crate::index::{CopyKind, Index, IndexError};
 use crate::local::{Acquired, DeletePermit, Local};
 use crate::peer::Peer;
+use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
 use crate::serve::PERMIT_HEADER;
 use crate::space::FileKey;
 use crate::wire::FsStatJson;
@@ -41,6 +43,7 @@ pub struct Remote {
     local: Arc<Local>,
     index: Arc<dyn Index>,
     token: String,
+    tokens: Arc<dyn PeerTokens>,
     peer: Peer,
     slots: Semaphore,
     turns: Mutex<HashMap<FileKey, Arc<AsyncMutex<()>>>>,
@@ -52,11 +55,30 @@ impl Remote {
         Self {
             local,
             index,
+            tokens: Arc::new(OneToken(options.token.clone())),
             token: options.token,
             peer: Peer::new(),
             slots: Semaphore::new(options.parallel.clamp(1, Semaphore::MAX_PERMITS)),
             turns: Mutex::default(),
         }
+    }
+
+    /// Shows peers the tokens that `tokens` gives for each use, instead of the one in [`FetchOptions`].
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Arc<dyn PeerTokens>) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
+    /// The token for one use.
+    async fn token_for(
+        &self,
+        url: &str,
+        (sector, kind): FileKey,
+        verb: FetchVerb,
+    ) -> Result<String, StoreError> {
+        let given = self.tokens.token(TokenUse { url, sector, kind, verb }).await;
+        given.map_err(|source| StoreError::Transport { url: url.to_owned(), source })
     }
 
     /// The open paths behind it.
@@ -137,7 +159,7 @@ impl Remote {
         }
         self.local.remove(sector, kind, keep).await?;
         for holder in self.elsewhere(&holders).filter(|holder| !keep.contains(&holder.id)) {
-            self.ask_to_delete(holder, keep, None).await;
+            self.ask_to_delete((sector, kind), holder, keep, None).await;
         }
         Ok(())
     }
@@ -156,7 +178,7 @@ impl Remote {
             }
             self.local.remove_copies(sector, kind).await?;
             for holder in self.elsewhere(&holders).filter(|holder| !holder.primary) {
-                self.ask_to_delete(holder, &primary, None).await;
+                self.ask_to_delete((sector, kind), holder, &primary, None).await;
             }
         }
         Ok(())
@@ -175,7 +197,7 @@ impl Remote {
         let holders = self.index.find(sector, kind.into(), None).await?;
         let mut result = self.local.remove_all(sector, kind, permit).await;
         for holder in self.elsewhere(&holders) {
-            if let Some(error) = self.ask_to_delete(holder, &[], Some(permit)).await {
+            if let Some(error) = self.ask_to_delete((sector, kind), holder, &[], Some(permit)).await {
                 result = Err(error);
             }
         }
@@ -196,7 +218,7 @@ impl Remote {
         let holders = self.index.find(sector, kind.into(), None).await?;
         self.local.remove_all(sector, kind, permit).await?;
         for holder in self.elsewhere(&holders) {
-            if self.ask_to_delete(holder, &[], Some(permit)).await.is_some() {
+            if self.ask_to_delete((sector, kind), holder, &[], Some(permit)).await.is_some() {
                 self.drop_elsewhere(&holder.id, sector, kind).await?;
             }
         }
@@ -281,7 +303,7 @@ impl Remote {
         self.index.declare(place, sector, kind.into(), copy).await?;
         if mode == AcquireMode::Move {
             let url = format!("{source}?keep={place}");
-            if let Err(error) = self.delete_at(&url, None).await {
+            if let Err(error) = self.delete_at(&url, (sector, kind), None).await {
                 let error = crate::local::chain(&error);
                 tracing::warn!(%sector, %kind, url, error, "moved, but the source was not deleted");
                 // It no longer counts, and must not be taken for the file once this copy has changed.
@@ -316,7 +338,12 @@ impl Remote {
         }
         for (id, url) in places {
             tried += 1;
-            match fetch::fetch(&self.peer, url, &self.token, target.clone(), meter).await {
+            let token = self.token_for(url, (sector, kind), FetchVerb::Get).await;
+            let fetched = match token {
+                Ok(token) => fetch::fetch(&self.peer, url, &token, target.clone(), meter).await,
+                Err(error) => Err(error),
+            };
+            match fetched {
                 Ok(()) => {
                     tracing::info!(%sector, %kind, url, "fetched");
                     return Ok((id, url.clone()));
@@ -338,6 +365,7 @@ impl Remote {
     /// Tries the holder's URLs until one obeys; otherwise the last failure, logged.
     async fn ask_to_delete(
         &self,
+        file: FileKey,
         holder: &SectorStorageInfo,
         keep: &[StorageId],
         permit: Option<&DeletePermit>,
@@ -346,7 +374,7 @@ impl Remote {
         let query = if keep.is_empty() { String::new() } else { format!("?keep={}", keep.join(".")) };
         let mut last = None;
         for url in &holder.urls {
-            match self.delete_at(&format!("{url}{query}"), permit).await {
+            match self.delete_at(&format!("{url}{query}"), file, permit).await {
                 Ok(()) => return None,
                 Err(error) => {
                     tracing::warn!(url, error = crate::local::chain(&error), "a peer did not delete a file");
@@ -371,9 +399,16 @@ impl Remote {
         }
     }
 
-    async fn delete_at(&self, url: &str, permit: Option<&DeletePermit>) -> Result<(), StoreError> {
+    async fn delete_at(
+        &self,
+        url: &str,
+        file: FileKey,
+        permit: Option<&DeletePermit>,
+    ) -> Result<(), StoreError> {
         let header = permit.map(permit_header);
-        let answer = self.peer.ask(Method::DELETE, url, &self.token, header).await?;
+        let verb = if permit.is_some() { FetchVerb::Remove } else { FetchVerb::Delete };
+        let token = self.token_for(url, file, verb).await?;
+        let answer = self.peer.ask(Method::DELETE, url, &token, header).await?;
         Peer::expect(url, answer, StatusCode::OK).await?;
         Ok(())
     }

@@ -20,9 +20,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pieces::PartialFile;
-use sealtasks::{FileType, RegisteredSealProof, SectorId, StorageId, UnpaddedOffset};
+use sealtasks::{FetchScope, FetchVerb, FileType, RegisteredSealProof, SectorId, StorageId, UnpaddedOffset};
 use tokio::sync::Semaphore;
 
+use self::access::Deed;
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Local, chain};
 use crate::peer::Peer;
@@ -47,10 +48,25 @@ const UNPADDED_UNIT: u64 = 127;
 pub trait VerifyToken: Send + Sync + 'static {
     /// The token's permissions, for example `["read", "admin"]`; `None` when it is no valid token.
     async fn permissions(&self, token: &str) -> Option<Vec<String>>;
+
+    /// The same with what a fetch token names; `None` when it is no valid token, or its time is over.
+    async fn access(&self, token: &str) -> Option<TokenAccess> {
+        let permissions = self.permissions(token).await?;
+        Some(TokenAccess { admin: permissions.iter().any(|permission| permission == "admin"), fetch: None })
+    }
 }
 
-/// The routes under `/remote`. Every request needs a token with permission `admin`, in `Authorization: Bearer` or
-/// `?token=`.
+/// What a token opens under `/remote`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenAccess {
+    /// Everything.
+    pub admin: bool,
+    /// What a fetch token names, and nothing else.
+    pub fetch: Option<FetchScope>,
+}
+
+/// The routes under `/remote`. Every request needs a token with permission `admin`, or a fetch token that names what is
+/// done, in `Authorization: Bearer` or `?token=`.
 pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
     let server = Server { local, verify, peer: Peer::new(), senders: Arc::new(Semaphore::new(SENDERS_MAX)) };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
@@ -72,13 +88,16 @@ enum Route<'a> {
 }
 
 async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response {
-    let token = match access::check(&*server.verify, request.headers(), request.uri().query()).await {
-        Ok(token) => token,
+    let access = match access::check(&*server.verify, request.headers(), request.uri().query()).await {
+        Ok(access) => access,
         Err(refusal) => return refusal,
     };
     let path = request.uri().path().to_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let Some(route) = Route::parse(&path, &method) else { return StatusCode::NOT_FOUND.into_response() };
+    if let Err(refusal) = access.admit(&route.deed(&method, &headers)) {
+        return refusal;
+    }
     let query = request.uri().query().unwrap_or_default();
     let result = match (route, &method) {
         (Route::Stat(id), &Method::GET | &Method::HEAD) => server.stat(id).await,
@@ -87,7 +106,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
             server.file(kind, sector, &headers, &method).await
         }
         (Route::File(kind, sector), &Method::DELETE) => {
-            server.delete(kind, sector, query, &headers, &token).await
+            server.delete(kind, sector, query, &headers, &access.token).await
         }
         (Route::Allocated { kind, sector, proof, offset, size }, &Method::GET) => {
             server.allocated([kind, sector, proof, offset, size]).await
@@ -115,6 +134,22 @@ impl<'a> Route<'a> {
                 Some(Self::Allocated { kind, sector, proof, offset, size })
             }
             _ => None,
+        }
+    }
+
+    /// What the request is about to do, for its token to be asked.
+    fn deed(&self, method: &Method, headers: &HeaderMap) -> Deed<'a> {
+        let verb = match *method {
+            Method::DELETE if headers.contains_key(PERMIT_HEADER) => FetchVerb::Remove,
+            Method::DELETE => FetchVerb::Delete,
+            _ => FetchVerb::Get,
+        };
+        match *self {
+            Self::Stat(_) => Deed::Stat,
+            Self::Vanilla => Deed::Other,
+            Self::File(kind, sector) | Self::Allocated { kind, sector, .. } => {
+                Deed::File { verb, kind, sector }
+            }
         }
     }
 }

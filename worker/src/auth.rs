@@ -5,46 +5,84 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rpc::server::{AskManager, AuthError};
-use rpc::{Authenticate, ManagerApi, Permission};
-use stores::VerifyToken;
+use rpc::{Authenticate, Grant, ManagerApi, Permission, Scope};
+use stores::{TokenAccess, VerifyToken};
+use uuid::Uuid;
 
 /// Tokens as one manager knows them.
-pub struct ManagerTokens(AskManager);
+pub struct ManagerTokens {
+    manager: AskManager,
+    /// The id of the worker's own token, and the token of whoever can read its repo; see [`ManagerTokens::joined_with`].
+    own: Option<(Uuid, String)>,
+}
 
 impl ManagerTokens {
     /// Tokens as this manager knows them.
     pub fn new(manager: Arc<dyn ManagerApi>) -> Self {
-        Self(AskManager(manager))
+        Self { manager: AskManager(manager), own: None }
     }
+
+    /// For a worker that joined with a token of its own: the manager calls it with tokens that name `worker`, and
+    /// whoever knows `local`, which the worker made itself, may do everything here.
+    #[must_use]
+    pub fn joined_with(mut self, worker: Uuid, local: String) -> Self {
+        self.own = Some((worker, local));
+        self
+    }
+
+    async fn ask(&self, token: &str) -> Result<Grant, AuthError> {
+        let everything = || Grant::of(vec![Permission::Admin]);
+        match &self.own {
+            Some((_, local)) if same(local, token) => return Ok(everything()),
+            Some(_) | None => {}
+        }
+        let grant = self.manager.grant(token).await?;
+        Ok(match (&grant.scope, &self.own) {
+            (Some(Scope::Call { worker }), Some((own, _))) if worker == own => everything(),
+            // What opens the manager for another worker opens nothing here.
+            (Some(Scope::Call { .. } | Scope::Worker { .. }), _) => Grant::default(),
+            (Some(Scope::Fetch(_)) | None, _) => grant,
+        })
+    }
+}
+
+/// Compares without telling by its time where two tokens differ.
+fn same(one: &str, other: &str) -> bool {
+    blake3::hash(one.as_bytes()) == blake3::hash(other.as_bytes())
 }
 
 #[async_trait]
 impl Authenticate for ManagerTokens {
     async fn permissions(&self, token: &str) -> Result<Vec<Permission>, AuthError> {
-        self.0.permissions(token).await
+        self.ask(token).await.map(|grant| grant.permissions)
+    }
+
+    async fn grant(&self, token: &str) -> Result<Grant, AuthError> {
+        self.ask(token).await
     }
 }
 
 #[async_trait]
 impl VerifyToken for ManagerTokens {
     async fn permissions(&self, token: &str) -> Option<Vec<String>> {
-        let allowed = match self.0.permissions(token).await {
-            Ok(allowed) => allowed,
+        let allowed = self.ask(token).await.map(|grant| grant.permissions).ok()?;
+        Some(allowed.into_iter().map(|permission| permission.name().to_owned()).collect())
+    }
+
+    async fn access(&self, token: &str) -> Option<TokenAccess> {
+        match self.ask(token).await {
+            Ok(grant) => {
+                let admin = grant.has(Permission::Admin);
+                let fetch = match grant.scope {
+                    Some(Scope::Fetch(scope)) => Some(scope),
+                    Some(Scope::Worker { .. } | Scope::Call { .. }) | None => None,
+                };
+                Some(TokenAccess { admin, fetch })
+            }
             Err(error) => {
                 tracing::warn!(%error, "a token for fetching files is refused");
-                return None;
+                None
             }
-        };
-        Some(allowed.into_iter().map(|permission| name(permission).to_owned()).collect())
-    }
-}
-
-/// A permission's name in a token.
-const fn name(permission: Permission) -> &'static str {
-    match permission {
-        Permission::Read => "read",
-        Permission::Write => "write",
-        Permission::Sign => "sign",
-        Permission::Admin => "admin",
+        }
     }
 }

@@ -46,7 +46,8 @@ pub enum WorkerError {
     Version(#[from] VersionError),
     /// The token is wrong or allows too little.
     #[error(
-        "the token for the manager at {url} {why}; make one with `sealyard auth create-token --perm admin` there"
+        "the token for the manager at {url} {why}; make one with `sealyard auth create-token --perm worker` there; \
+         a Lotus has `lotus-miner auth create-token --perm admin`"
     )]
     Token {
         /// The manager.

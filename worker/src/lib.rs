@@ -30,6 +30,7 @@ pub mod registration;
 pub mod repo;
 pub mod resources;
 mod returns;
+mod tickets;
 mod worker;
 
 pub use auth::ManagerTokens;

@@ -68,10 +68,12 @@ pub struct ManagerFacts {
     pub actor: ActorId,
     /// The miner's sector size.
     pub sector_size: SectorSize,
+    /// The id of the token, when it is a worker's own.
+    pub worker_token: Option<Uuid>,
 }
 
 /// Asks a manager for version, miner and sector size, waiting as long as it does not answer, and checks that `token`
-/// allows everything. Nothing is changed anywhere.
+/// allows everything, or is a worker's own. Nothing is changed anywhere.
 ///
 /// # Errors
 /// Another version, a token that is refused or allows too little, a sector size that does not exist.
@@ -93,18 +95,19 @@ pub async fn check_manager(
         }
     };
     check_version(version.api_version)?;
-    let allowed = manager.auth_verify(token.to_owned()).await.map_err(|error| match error {
+    let allowed = manager.verify_token(token.to_owned()).await.map_err(|error| match error {
         ApiError::Remote { message, .. } => {
             WorkerError::Token { url: url.to_owned(), why: format!("is refused ({message})") }
         }
         other => refused(url, "AuthVerify", other),
     })?;
-    if !allowed.contains(&Permission::Admin) {
+    let worker_token = allowed.worker_token();
+    if worker_token.is_none() && !allowed.has(Permission::Admin) {
         return Err(WorkerError::Token { url: url.to_owned(), why: "lacks the permission `admin`".into() });
     }
     let actor = manager.actor_address().await.map_err(failed("ActorAddress"))?;
     let sector_size = manager.actor_sector_size(actor).await.map_err(failed("ActorSectorSize"))?;
-    Ok(ManagerFacts { version: version.version, actor, sector_size })
+    Ok(ManagerFacts { version: version.version, actor, sector_size, worker_token })
 }
 
 /// Pause between two questions to a manager that does not answer. Source: Lotus's worker.
@@ -234,6 +237,7 @@ impl Membership {
     async fn join_again(&mut self) -> Result<(), String> {
         self.joined = None;
         self.shared.index.manager_changed();
+        self.shared.tickets.manager_changed();
         if self.shared.owns_paths {
             self.shared.redeclare().await.map_err(|error| chain(&error))?;
         }

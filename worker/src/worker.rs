@@ -10,7 +10,7 @@ use rpc::ManagerApi;
 use rpc::api::{AttemptAccount, WorkerResources};
 use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
 use sealtasks::{CallError, CallErrorCode, SectorSize, TaskCaps, TaskType, WorkerId};
-use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, Remote, StoreError};
+use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Remote, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ use crate::offer::{self, BUILT, Offer, ProofParams};
 use crate::registration::report_health_for_ever;
 use crate::repo::Repo;
 use crate::resources::{self, Swap};
+use crate::tickets::Tickets;
 use crate::{process, returns};
 
 /// Starts workers.
@@ -120,6 +121,7 @@ pub(crate) struct Shared {
     pub(crate) owns_paths: bool,
     pub(crate) urls: Vec<String>,
     pub(crate) remote: Remote,
+    pub(crate) tickets: Arc<Tickets>,
     pub(crate) index: Arc<ManagerIndex>,
     pub(crate) executor: ExecutorOptions,
     pub(crate) settings: Vec<ExecutorSetting>,
@@ -179,8 +181,11 @@ impl Worker {
                 Local::open(LocalOptions { config, urls, index: Arc::clone(&as_index) }).await?
             }
         };
+        let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token.clone());
+        let tickets = Arc::new(tickets);
         let fetch = FetchOptions { token: options.token, parallel: options.parallel_fetch_limit };
-        let remote = Remote::new(Arc::clone(&local), as_index, fetch);
+        let remote = Remote::new(Arc::clone(&local), as_index, fetch)
+            .with_tokens(Arc::clone(&tickets) as Arc<dyn PeerTokens>);
         let shared = Arc::new(Shared {
             name: options.name,
             session,
@@ -194,6 +199,7 @@ impl Worker {
             owns_paths,
             urls: options.urls,
             remote,
+            tickets,
             index,
             executor: options.executor,
             settings: options.settings,

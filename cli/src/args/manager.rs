@@ -66,7 +66,7 @@ pub struct RunArgs {
 #[derive(Debug, Subcommand)]
 pub enum AuthCommand {
     /// Mint a token.
-    #[command(after_help = "Example:\n  sealyard auth create-token --perm admin")]
+    #[command(after_help = "Example:\n  sealyard auth create-token --perm worker")]
     CreateToken {
         /// What it allows; each level includes the ones before it.
         #[arg(long, value_enum)]
@@ -76,7 +76,7 @@ pub enum AuthCommand {
         json: bool,
     },
     /// Print the MINER_API_INFO line for another machine.
-    #[command(after_help = "Example:\n  sealyard auth api-info --perm admin")]
+    #[command(after_help = "Example:\n  sealyard auth api-info --perm worker")]
     ApiInfo {
         /// What its token allows.
         #[arg(long, value_enum)]
@@ -96,6 +96,8 @@ pub enum Perm {
     Write,
     /// And sign.
     Sign,
-    /// Everything; what a worker needs.
+    /// Everything; what a Lotus worker needs.
     Admin,
+    /// Joining, returning results and storage calls: for one Sealyard worker, and nothing else.
+    Worker,
 }

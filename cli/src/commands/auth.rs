@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use rpc::Permission;
 use rpc::api_info::ApiInfo;
+use rpc::token::worker_token_id;
+use rpc::{Permission, Scope, Secret};
 use serde_json::json;
 
 use crate::args::{AuthCommand, Perm, TaskFlags};
@@ -17,9 +18,7 @@ pub async fn auth(repo: &Path, command: &AuthCommand) -> Outcome {
         AuthCommand::CreateToken { perm, json } => {
             // The secret is on this host's disk, so a token can be minted while the manager is down.
             let token = match rpc::keystore::load(repo) {
-                Ok(Some(secret)) => {
-                    secret.mint(levels(*perm)).map_err(|error| Failure::from_error(Code::Token, &error))?
-                }
+                Ok(Some(secret)) => mint_here(&secret, *perm)?,
                 Ok(None) => mint(&Connection::discover(repo)?, *perm).await?,
                 Err(error) => return Err(Failure::from_error(Code::Repo, &error)),
             };
@@ -49,7 +48,7 @@ pub async fn join_command(connection: &Connection, tasks: &[String], json: bool)
         )
         .advise(format!("known are {}", known.join(", "))));
     }
-    let info = reachable_info(connection, Perm::Admin).await?;
+    let info = reachable_info(connection, Perm::Worker).await?;
     let flags: String = tasks.iter().map(|task| format!(" --{}", task.trim_start_matches('-'))).collect();
     let command = format!("MINER_API_INFO={info} sealyard worker run{flags}");
     if info.dial_address().starts_with("127.") {
@@ -62,7 +61,19 @@ pub async fn join_command(connection: &Connection, tasks: &[String], json: bool)
 }
 
 async fn mint(connection: &Connection, perm: Perm) -> Result<String, Failure> {
-    connection.manager.auth_new(levels(perm).to_vec()).await.map_err(rpc_failure)
+    let minted = match levels(perm) {
+        Some(levels) => connection.manager.auth_new(levels.to_vec()).await,
+        None => connection.manager.auth_new_worker().await,
+    };
+    minted.map_err(rpc_failure)
+}
+
+fn mint_here(secret: &Secret, perm: Perm) -> Result<String, Failure> {
+    let minted = match levels(perm) {
+        Some(levels) => secret.mint(levels),
+        None => secret.mint_scoped(Scope::Worker { id: worker_token_id()? }),
+    };
+    minted.map_err(|error| Failure::from_error(Code::Token, &error))
 }
 
 /// The manager's address as other machines see it, with a new token.
@@ -79,13 +90,14 @@ async fn reachable_info(connection: &Connection, perm: Perm) -> Result<ApiInfo, 
     Ok(info)
 }
 
-/// Each level includes the ones before it, as Lotus's command does.
-fn levels(perm: Perm) -> &'static [Permission] {
+/// Each level includes the ones before it, as Lotus's command does. `None`: no level, but one purpose.
+fn levels(perm: Perm) -> Option<&'static [Permission]> {
     let count = match perm {
         Perm::Read => 1,
         Perm::Write => 2,
         Perm::Sign => 3,
         Perm::Admin => 4,
+        Perm::Worker => return None,
     };
-    &Permission::ALL[..count]
+    Some(&Permission::ALL[..count])
 }

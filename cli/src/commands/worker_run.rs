@@ -13,6 +13,7 @@ use rpc::extension::MachineIdentity;
 use rpc::multiaddr::Multiaddr;
 use sealtasks::{CapLimit, SectorSize, TaskCaps, TaskType};
 use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
 use worker::resources::Swap;
 use worker::{
     ExecutorOptions, FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError,
@@ -48,8 +49,9 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     // What is there already is looked at before the manager is; what is not, is made only after it has agreed.
     let existing = open_repo(args)?.map(|repo| with_settings(args, repo)).transpose()?;
     wait_for_start(manager_repo, timeout).await?;
-    let door = Door::find(manager_repo)?;
+    let mut door = Door::find(manager_repo)?;
     let facts = door.check(timeout).await?;
+    door.worker_token = facts.worker_token;
     talk!(
         "the manager at {} ({}) seals {} sectors for f0{}",
         door.url,
@@ -117,10 +119,10 @@ async fn serve(
         let failure = Failure::from_error(Code::Storage, &problem.error);
         talk!("warning: {} is not opened: {failure}", problem.path.display());
     }
-    let auth = Arc::new(ManagerTokens::new(Arc::clone(&door.manager)));
-    let server = daemon::serve(listener, handle.router(auth));
+    let (auth, local_token) = doorkeeper(door)?;
+    let server = daemon::serve(listener, handle.router(Arc::new(auth)));
     let unwritable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
-    rpc::repo_files::write_token(repo, &door.token).map_err(unwritable)?;
+    rpc::repo_files::write_token(repo, &local_token).map_err(unwritable)?;
     rpc::repo_files::write_api(repo, &Multiaddr::tcp(address).to_string()).map_err(unwritable)?;
     say_offer(handle, selection).await;
 
@@ -152,11 +154,24 @@ async fn serve(
     outcome
 }
 
+/// Who may call this worker, and the token for its repo. The worker's own token opens nothing here, so a worker that has
+/// one makes another for the commands of this machine.
+fn doorkeeper(door: &Door) -> Result<(ManagerTokens, String), Failure> {
+    let auth = ManagerTokens::new(Arc::clone(&door.manager));
+    let Some(own) = door.worker_token else { return Ok((auth, door.token.clone())) };
+    let unmade = |error: rpc::token::TokenError| Failure::from_error(Code::Token, &error);
+    let secret = rpc::Secret::generate()?;
+    let local = secret.mint(&rpc::Permission::ALL).map_err(unmade)?;
+    Ok((auth.joined_with(own, local.clone()), local))
+}
+
 /// The manager, and how to speak to it.
 struct Door {
     manager: Arc<dyn ManagerApi>,
     info: ApiInfo,
     token: String,
+    /// The token's id, when it is a worker's own.
+    worker_token: Option<Uuid>,
     url: String,
 }
 
@@ -166,13 +181,13 @@ impl Door {
         let setting = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Setting, &error);
         let Some(token) = info.token.clone() else {
             return Err(Failure::new(Code::Token, "there is no token for the manager").advise(
-                "set MINER_API_INFO to what `sealyard auth api-info --perm admin` prints on its machine",
+                "set MINER_API_INFO to what `sealyard auth api-info --perm worker` prints on its machine",
             ));
         };
         let url = info.rpc_url(Transport::Http).map_err(setting)?;
         let client = ManagerClient::new(&info, Transport::Http)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
-        Ok(Self { manager: Arc::new(client), info, token, url: url.to_string() })
+        Ok(Self { manager: Arc::new(client), info, token, worker_token: None, url: url.to_string() })
     }
 
     /// Waits for the manager, saying so, then checks version, token and sector size.

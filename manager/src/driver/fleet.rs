@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) key: WorkerKey,
     pub(crate) url: String,
     pub(crate) peer: Peer,
+    /// The id of its own token, if it joined with one.
+    pub(crate) token: Option<Uuid>,
     pub(crate) api: Arc<dyn WorkerApi>,
     pub(crate) info: WorkerInfo,
     pub(crate) tasks: BTreeSet<TaskType>,

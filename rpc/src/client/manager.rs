@@ -20,9 +20,9 @@ use crate::api::{
 };
 use crate::api_info::{ApiInfo, Transport};
 use crate::explain::{Explanation, Schedule};
-use crate::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use crate::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use crate::subject::Subject;
-use crate::token::Permission;
+use crate::token::{Grant, Permission};
 use crate::wire::{self, returns};
 
 /// Calls a manager, Sealyard or Lotus.
@@ -60,6 +60,25 @@ impl ManagerApi for ManagerClient {
         let names: Option<Vec<String>> = self.caller().call("Filecoin.AuthVerify", &(token,)).await?;
         // Names that we do not know allow nothing.
         Ok(names.unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    async fn verify_token(&self, token: String) -> ApiResult<Grant> {
+        if self.peer.is_sealyard().await? {
+            match self.caller().call("Sealyard.VerifyToken", &(&token,)).await {
+                // An older Sealyard: it knows no scopes either.
+                Err(error) if error.is_method_not_found() => {}
+                answer => return answer,
+            }
+        }
+        self.auth_verify(token).await.map(Grant::of)
+    }
+
+    async fn fetch_token(&self, wish: FetchWish) -> ApiResult<FetchTicket> {
+        self.caller().call("Sealyard.FetchToken", &(wish,)).await
+    }
+
+    async fn auth_new_worker(&self) -> ApiResult<String> {
+        self.caller().call("Sealyard.AuthNewWorker", &NO_PARAMS).await
     }
 
     async fn auth_new(&self, permissions: Vec<Permission>) -> ApiResult<String> {

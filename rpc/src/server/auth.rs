@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 
 use crate::api::ManagerApi;
 use crate::error::ApiError;
-use crate::token::{Permission, Secret};
+use crate::token::{Grant, Permission, Secret};
 
 /// Says what a token allows.
 #[async_trait]
@@ -18,6 +18,14 @@ pub trait Authenticate: Send + Sync + 'static {
     /// # Errors
     /// The token is no good, or nobody can tell now.
     async fn permissions(&self, token: &str) -> Result<Vec<Permission>, AuthError>;
+
+    /// Everything that `token` allows, its one purpose included.
+    ///
+    /// # Errors
+    /// As [`Authenticate::permissions`].
+    async fn grant(&self, token: &str) -> Result<Grant, AuthError> {
+        self.permissions(token).await.map(Grant::of)
+    }
 }
 
 /// A token that opens nothing.
@@ -37,6 +45,10 @@ impl Authenticate for Secret {
     async fn permissions(&self, token: &str) -> Result<Vec<Permission>, AuthError> {
         self.verify(token).map_err(|_| AuthError::Invalid)
     }
+
+    async fn grant(&self, token: &str) -> Result<Grant, AuthError> {
+        Self::grant(self, token).map_err(|_| AuthError::Invalid)
+    }
 }
 
 /// A worker asks its manager about every token it is shown, as Lotus's does. Nothing is remembered, so a manager that
@@ -46,7 +58,11 @@ pub struct AskManager(pub Arc<dyn ManagerApi>);
 #[async_trait]
 impl Authenticate for AskManager {
     async fn permissions(&self, token: &str) -> Result<Vec<Permission>, AuthError> {
-        self.0.auth_verify(token.to_owned()).await.map_err(|error| match error {
+        self.grant(token).await.map(|grant| grant.permissions)
+    }
+
+    async fn grant(&self, token: &str) -> Result<Grant, AuthError> {
+        self.0.verify_token(token.to_owned()).await.map_err(|error| match error {
             ApiError::Unreachable { .. } | ApiError::Malformed { .. } => AuthError::Unavailable,
             ApiError::Remote { .. } | ApiError::Refused { .. } | ApiError::Unauthorized { .. } => {
                 AuthError::Invalid
@@ -57,7 +73,7 @@ impl Authenticate for AskManager {
 
 /// What the request may do; travels with every call in it.
 #[derive(Clone, Debug)]
-pub(super) struct Granted(pub Vec<Permission>);
+pub(super) struct Granted(pub Grant);
 
 /// The header `Authorization: Bearer …`, without it the query `token=…`. `None` when neither is there.
 ///
@@ -83,9 +99,9 @@ pub(super) fn token_of(request: &Request) -> Result<Option<String>, StatusCode> 
 /// # Errors
 /// 401: the token is no good. 503: nobody can tell now.
 pub(super) async fn granted(auth: &dyn Authenticate, token: Option<String>) -> Result<Granted, StatusCode> {
-    let Some(token) = token else { return Ok(Granted(vec![Permission::Read])) };
-    match auth.permissions(&token).await {
-        Ok(permissions) => Ok(Granted(permissions)),
+    let Some(token) = token else { return Ok(Granted(Grant::of(vec![Permission::Read]))) };
+    match auth.grant(&token).await {
+        Ok(grant) => Ok(Granted(grant)),
         Err(AuthError::Invalid) => Err(StatusCode::UNAUTHORIZED),
         Err(AuthError::Unavailable) => Err(StatusCode::SERVICE_UNAVAILABLE),
     }

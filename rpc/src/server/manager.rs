@@ -232,6 +232,13 @@ fn extension(methods: &mut Manager) {
     methods.on("Sealyard.Hello", Read, 1, |api, mut args| async move {
         Ok(api.hello(args.next("hello")?).await?)
     });
+    methods.on("Sealyard.VerifyToken", Read, 1, |api, mut args| async move {
+        Ok(api.verify_token(args.next("token")?).await?)
+    });
+    methods.on("Sealyard.FetchToken", Admin, 1, |api, mut args| async move {
+        Ok(api.fetch_token(args.next("wish")?).await?)
+    });
+    methods.on("Sealyard.AuthNewWorker", Admin, 0, |api, _| async move { Ok(api.auth_new_worker().await?) });
     methods.on("Sealyard.CanReach", Admin, 1, |api, mut args| async move {
         Ok(api.can_reach(args.next("url")?).await?)
     });

@@ -2,6 +2,7 @@
 //! that a manager or a worker mounts on its port. Never listens itself and never decides what a token allows.
 
 mod auth;
+mod caller;
 mod manager;
 mod middleware;
 mod operator;
@@ -26,6 +27,7 @@ use tower::Service as _;
 use tower::layer::util::{Identity, Stack};
 
 pub use auth::{AskManager, AuthError, Authenticate};
+pub use caller::{WORKER_METHODS, caller};
 pub use manager::manager_methods;
 pub use operator::operator_methods;
 pub use worker::worker_methods;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::auth::Granted;
+use super::caller::{called_by, caller, opens};
 use crate::error::{ApiError, chain};
 use crate::token::Permission;
 use crate::wire::WireError;
@@ -72,11 +73,13 @@ impl<S: ?Sized + Send + Sync + 'static> Registrar<S> {
         let api = Arc::clone(&self.api);
         let registered = self.module.register_async_method(name, move |given, _, extensions| {
             let (api, handler) = (Arc::clone(&api), handler.clone());
-            let checked = admit(name, permission, params, given.as_str(), extensions.get::<Granted>());
-            async move {
+            let granted = extensions.get::<Granted>().cloned();
+            let checked = admit(name, permission, params, given.as_str(), granted.as_ref());
+            let work = async move {
                 let answer = handler(api, checked?).await.map_err(|fault| fault.into_object(name))?;
                 to_raw_value(&answer).map_err(|error| object(HANDLER, error.to_string()))
-            }
+            };
+            called_by(granted.map(|granted| granted.0), work)
         });
         registered.expect("each method is registered once");
     }
@@ -96,7 +99,7 @@ impl<S: ?Sized + Send + Sync + 'static> Registrar<S> {
         self.on(name, permission, params, move |api, args| {
             let work = handler(api, args);
             async move {
-                let finished = tokio::spawn(work).await;
+                let finished = tokio::spawn(called_by(caller(), work)).await;
                 finished.unwrap_or_else(|error| {
                     Err(Fault::Api(ApiError::refused(format!("fatal error calling '{name}': {error}"))))
                 })
@@ -119,7 +122,7 @@ fn admit(
         return Err(object(PARAM_COUNT, text));
     }
     // A request that came without the auth layer was granted nothing.
-    if granted.is_some_and(|granted| granted.0.contains(&permission)) {
+    if granted.is_some_and(|granted| opens(&granted.0, name, permission)) {
         return Ok(args);
     }
     let method = name.split_once('.').map_or(name, |(_, method)| method);

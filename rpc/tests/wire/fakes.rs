@@ -72,6 +72,20 @@ impl ManagerApi for FakeManager {
     async fn auth_verify(&self, token: String) -> ApiResult<Vec<Permission>> {
         self.secret.verify(&token).map_err(|error| ApiError::refused(rpc::error::chain(&error)))
     }
+    async fn verify_token(&self, token: String) -> ApiResult<rpc::Grant> {
+        self.secret.grant(&token).map_err(|error| ApiError::refused(rpc::error::chain(&error)))
+    }
+    async fn fetch_token(&self, wish: rpc::extension::FetchWish) -> ApiResult<rpc::extension::FetchTicket> {
+        Ok(rpc::extension::FetchTicket {
+            token: format!("for {} {} {}", wish.session, wish.sector, wish.types),
+            until_ms: 7,
+            lotus: vec!["10.0.0.9:3456".to_owned()],
+            lotus_token: Some("admin".to_owned()),
+        })
+    }
+    async fn auth_new_worker(&self) -> ApiResult<String> {
+        Ok("a worker's token".to_owned())
+    }
     async fn auth_new(&self, permissions: Vec<Permission>) -> ApiResult<String> {
         self.secret.mint(&permissions).map_err(|error| ApiError::refused(error.to_string()))
     }

@@ -1,8 +1,10 @@
-//! Who may use `/remote`: a valid token with permission `admin`, and what Lotus answers to everyone else.
+//! Who may use `/remote`: a token with permission `admin` for everything, a fetch token for what it names, and what
+//! Lotus answers to everyone else.
 
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use sealtasks::{FetchScope, FetchVerb, FileType, SectorId};
 
 use super::VerifyToken;
 
@@ -11,12 +13,49 @@ const TOKEN_MAX: usize = 8 << 10;
 
 const FORBIDDEN: &str = "{\"Error\":\"unauthorized: missing admin permission\"}\n";
 
-/// Returns the token, or the answer that refuses.
+/// What a request may do, and the token that says so.
+pub(super) struct Access {
+    pub(super) token: String,
+    /// `None` = everything.
+    scope: Option<FetchScope>,
+}
+
+/// What a request is about to do.
+pub(super) enum Deed<'a> {
+    /// Something with this file, named as the request names it.
+    File { verb: FetchVerb, kind: &'a str, sector: &'a str },
+    /// Ask how full a path is: any token that is good opens that.
+    Stat,
+    /// Something that fetching never needs.
+    Other,
+}
+
+impl Access {
+    /// Refuses, with status 403 and the reason, what the token does not name. Names that are none are refused as well.
+    pub(super) fn admit(&self, deed: &Deed<'_>) -> Result<(), Response> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        let (verb, kind, sector) = match deed {
+            Deed::Stat => return Ok(()),
+            Deed::Other => return Err(refused("a fetch token opens files only")),
+            Deed::File { verb, kind, sector } => (*verb, *kind, *sector),
+        };
+        let names = kind.parse::<FileType>().ok().zip(sector.parse::<SectorId>().ok());
+        let Some((kind, sector)) = names else {
+            return Err(refused("a fetch token opens files only, and this is no sector's file"));
+        };
+        if scope.allows(verb, sector, kind) {
+            return Ok(());
+        }
+        Err(refused(&format!("this fetch token does not allow to {verb} the {kind} file of {sector}")))
+    }
+}
+
+/// Returns what the token allows, or the answer that refuses it.
 pub(super) async fn check(
     verify: &dyn VerifyToken,
     headers: &HeaderMap,
     query: Option<&str>,
-) -> Result<String, Response> {
+) -> Result<Access, Response> {
     // Lotus: a bad token is refused with an empty body, no token at all goes on without permissions.
     let bad_token = || StatusCode::UNAUTHORIZED.into_response();
     let from_query = || {
@@ -34,11 +73,21 @@ pub(super) async fn check(
     if token.len() > TOKEN_MAX {
         return Err(bad_token());
     }
-    let permissions = verify.permissions(&token).await.ok_or_else(bad_token)?;
-    if permissions.iter().any(|permission| permission == "admin") { Ok(token) } else { Err(forbidden()) }
+    let allowed = verify.access(&token).await.ok_or_else(bad_token)?;
+    if allowed.admin {
+        return Ok(Access { token, scope: None });
+    }
+    match allowed.fetch {
+        Some(scope) => Ok(Access { token, scope: Some(scope) }),
+        None => Err(forbidden()),
+    }
 }
 
 fn forbidden() -> Response {
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, plain)], FORBIDDEN).into_response()
+}
+
+fn refused(why: &str) -> Response {
+    (StatusCode::FORBIDDEN, format!("{why}\n")).into_response()
 }

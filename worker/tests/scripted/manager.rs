@@ -126,6 +126,18 @@ impl ManagerApi for ScriptedManager {
             spoil(Spoilt::Refused("JWT Verification failed"))
         }
     }
+    async fn fetch_token(&self, _: rpc::extension::FetchWish) -> ApiResult<rpc::extension::FetchTicket> {
+        self.sealyard()?;
+        Ok(rpc::extension::FetchTicket {
+            token: "token".into(),
+            until_ms: u64::MAX,
+            lotus: vec![],
+            lotus_token: None,
+        })
+    }
+    async fn auth_new_worker(&self) -> ApiResult<String> {
+        unscripted()
+    }
     async fn auth_new(&self, _: Vec<Permission>) -> ApiResult<String> {
         unscripted()
     }

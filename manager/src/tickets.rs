@@ -1,0 +1,164 @@
+//! Tokens for one purpose: who gets which, and whether one that is shown still holds. Never: mints tokens for operators.
+//!
+//! A fetch token is good as long as the worker that it was issued to is registered and has a task about the sector, and
+//! no longer than [`TICKET_MS`]. The manager's own fetch tokens name [`WorkerId::CLOSED`], which is nobody's session.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use rpc::extension::{FetchTicket, FetchWish};
+use rpc::server::caller;
+use rpc::{ApiError, ApiResult, Grant, Permission, Scope, Secret};
+use sealtasks::{CallId, FetchScope, FetchVerb, WorkerId};
+use stores::{Index as _, PeerTokens, TokenAccess, TokenUse, VerifyToken};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::driver::{Driver, Input, host_of};
+use crate::service::{Service, refusal};
+use crate::state::State;
+
+/// The longest a fetch token is good: one file of the largest sector over the slowest line that anybody seals with.
+const TICKET_MS: u64 = 24 * 60 * 60 * 1000;
+/// The manager's own are for one request each.
+const OWN_TICKET_MS: u64 = 10 * 60 * 1000;
+
+impl Service {
+    /// Everything that a token allows now.
+    pub(crate) async fn grant_of(&self, token: &str) -> ApiResult<Grant> {
+        let grant = self.0.secret.grant(token).map_err(refusal)?;
+        let Some(Scope::Fetch(scope)) = &grant.scope else { return Ok(grant) };
+        if scope.is_over(self.0.state.now_ms()) {
+            return Err(ApiError::refused("MGR055: this fetch token's time is over; ask for another one"));
+        }
+        if scope.worker == WorkerId::CLOSED {
+            return Ok(grant);
+        }
+        let (worker, sectors) = (scope.worker, scope.sectors.clone());
+        let works = self.view(move |driver| sectors.iter().all(|sector| driver.works_on(worker, *sector)));
+        if works.await? {
+            return Ok(grant);
+        }
+        Err(ApiError::refused(format!(
+            "MGR056: the task that this fetch token was issued for on worker {worker} is over"
+        )))
+    }
+
+    /// A fetch token for a task that the worker has.
+    pub(crate) async fn ticket_for(&self, wish: FetchWish) -> ApiResult<FetchTicket> {
+        let FetchWish { session, sector, types, verbs } = wish;
+        let asker = caller().and_then(|grant| grant.worker_token());
+        let known = self.view(move |driver| {
+            let own =
+                asker.is_none_or(|token| driver.joined_with(session).is_none_or(|known| known == token));
+            (own && driver.works_on(session, sector)).then(|| driver.lotus_hosts())
+        });
+        let Some(lotus) = known.await? else {
+            return Err(ApiError::refused(format!(
+                "MGR057: worker {session} has no task about {sector}, so it gets no fetch token for it"
+            )));
+        };
+        let until_ms = self.0.state.now_ms().saturating_add(TICKET_MS);
+        let scope = FetchScope { worker: session, sectors: vec![sector], types, verbs, until_ms };
+        let token = self.0.secret.mint_scoped(Scope::Fetch(scope)).map_err(refusal)?;
+        let holders = self.0.index.find(sector, types, None).await.map_err(refusal)?;
+        let urls = holders.iter().flat_map(|holder| &holder.urls);
+        let lotus: BTreeSet<String> =
+            urls.filter_map(|url| host_of(url)).filter(|host| lotus.contains(host)).collect();
+        let lotus_token = if lotus.is_empty() { None } else { Some(self.0.mint_admin().map_err(refusal)?) };
+        Ok(FetchTicket { token, until_ms, lotus: lotus.into_iter().collect(), lotus_token })
+    }
+
+    /// Refuses a result that one worker returns of a call that another one holds, as far as both can be told.
+    pub(crate) async fn check_returner(&self, call: CallId) -> ApiResult<()> {
+        let Some(token) = caller().and_then(|grant| grant.worker_token()) else { return Ok(()) };
+        match self.view(move |driver| driver.holder_token(call)).await? {
+            Some(holder) if holder != token => Err(ApiError::refused(format!(
+                "MGR058: call {call} is another worker's; its result is not taken from this one"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Refuses the state of a session that joined with another token.
+    pub(crate) async fn check_session(&self, session: WorkerId) -> ApiResult<()> {
+        let Some(token) = caller().and_then(|grant| grant.worker_token()) else { return Ok(()) };
+        match self.view(move |driver| driver.joined_with(session)).await? {
+            Some(joined) if joined != token => {
+                Err(ApiError::refused(format!("MGR059: session {session} is another worker's")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A token with which one Sealyard worker joins.
+    pub(crate) fn new_worker_token(&self) -> ApiResult<String> {
+        let id = rpc::token::worker_token_id().map_err(refusal)?;
+        self.0.secret.mint_scoped(Scope::Worker { id }).map_err(refusal)
+    }
+}
+
+/// Says what a token allows, to the manager's file server.
+pub(crate) struct FileTokens(pub(crate) Service);
+
+#[async_trait]
+impl VerifyToken for FileTokens {
+    async fn permissions(&self, token: &str) -> Option<Vec<String>> {
+        let allowed = self.0.0.secret.verify(token).ok()?;
+        Some(allowed.into_iter().map(|permission| permission.name().to_owned()).collect())
+    }
+
+    async fn access(&self, token: &str) -> Option<TokenAccess> {
+        match self.0.grant_of(token).await {
+            Ok(grant) => {
+                let admin = grant.has(Permission::Admin);
+                let fetch = match grant.scope {
+                    Some(Scope::Fetch(scope)) => Some(scope),
+                    Some(Scope::Worker { .. } | Scope::Call { .. }) | None => None,
+                };
+                Some(TokenAccess { admin, fetch })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a token for fetching files is refused");
+                None
+            }
+        }
+    }
+}
+
+/// The manager's own tokens for peers: one file and one deed each, but for Lotus workers, which know permissions alone.
+pub(crate) struct OwnTokens {
+    pub(crate) secret: Secret,
+    pub(crate) state: State,
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+impl OwnTokens {
+    async fn is_lotus(&self, url: &str) -> Result<bool, &'static str> {
+        let Some(host) = host_of(url) else { return Ok(false) };
+        let (reply, answer) = oneshot::channel();
+        let look = move |driver: &Driver| {
+            // Whoever asked may have gone.
+            let _ = reply.send(driver.lotus_hosts().contains(&host));
+        };
+        let stopping = "the manager is stopping";
+        self.inputs.send(Input::View(Box::new(look))).await.map_err(|_| stopping)?;
+        answer.await.map_err(|_| stopping)
+    }
+}
+
+#[async_trait]
+impl PeerTokens for OwnTokens {
+    async fn token(&self, wanted: TokenUse<'_>) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        if self.is_lotus(wanted.url).await? {
+            return Ok(self.secret.mint(&[Permission::Admin])?);
+        }
+        let scope = FetchScope {
+            worker: WorkerId::CLOSED,
+            sectors: vec![wanted.sector],
+            types: wanted.kind.into(),
+            verbs: vec![FetchVerb::Get, wanted.verb],
+            until_ms: self.state.now_ms().saturating_add(OWN_TICKET_MS),
+        };
+        Ok(self.secret.mint_scoped(Scope::Fetch(scope))?)
+    }
+}
