@@ -52,7 +52,7 @@ fn commitment(c: &mut Criterion) {
             })
         });
         group.bench_function(BenchmarkId::new("data_cid", threads), |b| {
-            b.iter(|| pool.install(|| data_cid(size, &mut black_box(&raw[..]))))
+            b.iter(|| pool.install(|| data_cid(size, PieceData::Stream(&mut black_box(&raw[..])))))
         });
     }
     group.finish();

@@ -3,25 +3,18 @@
 //! What an error leaves: the file as it was, or no file if there was none. Never decides where a piece goes: that is
 //! the end of the pieces that the caller says are there.
 
+use std::cmp::Ordering;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sealtasks::{Commitment, PieceInfo, SectorSize, UnpaddedPieceSize};
 
 use crate::commitment::{level, zero_commitment};
-use crate::node::Frontier;
-use crate::partial_file::{PartialFile, PartialFileError};
-use crate::pump::{PumpError, pump};
-
-/// Where a piece's raw bytes come from.
-pub enum PieceData<'a> {
-    /// All zeros: neither read nor hashed, and not written where the file system can avoid it.
-    Zeros,
-    /// A stream that must end exactly after the piece.
-    Stream(&'a mut dyn Read),
-}
+use crate::partial_file::{DirectWriter, PartialFile, PartialFileError};
+use crate::pump::{PumpError, Pumped, Sink, pump};
+use crate::source::{PieceData, Source};
 
 /// Adds a piece of raw `size` to the partial unsealed file at `file`, behind the pieces of `existing`, and gives its
 /// padded size and commitment.
@@ -38,24 +31,53 @@ pub fn add_piece(
 ) -> Result<PieceInfo, PieceError> {
     let place = place(sector, existing, size)?;
     let mut target = Target::prepare(file, sector, place)?;
-    let commitment = target.fill(size, data).inspect_err(|_| target.undo_fill())?;
+    let info = target.fill(size, data).inspect_err(|_| target.undo_fill())?;
     let marked = target.file.mark_allocated(target.place.start, size.padded().get());
     marked.inspect_err(|_| target.undo_mark())?;
-    Ok(PieceInfo::new(size.padded(), commitment))
+    Ok(info)
 }
 
-/// The padded size and commitment of a piece of raw `size` that begins with what `source` holds and goes on with zeros.
-/// A source that holds more is an error.
-pub fn data_cid(size: UnpaddedPieceSize, source: &mut dyn Read) -> Result<PieceInfo, PieceError> {
-    let mut tree = Frontier::default();
-    let pumped = pump(source, size.get(), |padded| {
-        tree.push_leaves(padded);
-        Ok::<_, PieceError>(())
-    });
-    if pumped? > size.get() {
+/// The padded size and commitment of a piece of raw `size` that begins with what `data` holds and goes on with zeros. Data
+/// that holds more is an error.
+pub fn data_cid(size: UnpaddedPieceSize, data: PieceData<'_>) -> Result<PieceInfo, PieceError> {
+    let Some(source) = Source::new(data).map_err(PieceError::Source)? else {
+        return Ok(PieceInfo::new(size.padded(), zero_commitment(size.padded())));
+    };
+    let pumped = pump(source, size, None::<&mut Stream<'_>>)?;
+    if pumped.held > size.get() {
         return Err(PieceError::SourceLong { size: size.get() });
     }
-    Ok(PieceInfo::new(size.padded(), Commitment::new(tree.root(level(size.padded())))))
+    Ok(info(size, pumped))
+}
+
+/// Writes the padded form of a piece of raw `size` to `target` and gives its padded size and commitment. Data of any other
+/// length is an error, found when the wrong bytes may be written already.
+pub fn pad_piece(
+    size: UnpaddedPieceSize,
+    data: PieceData<'_>,
+    target: &mut (dyn Write + Send),
+) -> Result<PieceInfo, PieceError> {
+    let mut sink = Stream(target);
+    match Source::new(data).map_err(PieceError::Source)? {
+        Some(source) => whole(size, pump(source, size, Some(&mut sink))?),
+        None => {
+            sink.zeros(size.padded().get())?;
+            Ok(PieceInfo::new(size.padded(), zero_commitment(size.padded())))
+        }
+    }
+}
+
+/// A piece whose data had just its length.
+fn whole(size: UnpaddedPieceSize, pumped: Pumped) -> Result<PieceInfo, PieceError> {
+    match pumped.held.cmp(&size.get()) {
+        Ordering::Less => Err(PieceError::SourceShort { size: size.get(), held: pumped.held }),
+        Ordering::Greater => Err(PieceError::SourceLong { size: size.get() }),
+        Ordering::Equal => Ok(info(size, pumped)),
+    }
+}
+
+fn info(size: UnpaddedPieceSize, pumped: Pumped) -> PieceInfo {
+    PieceInfo::new(size.padded(), Commitment::new(pumped.tree.root(level(size.padded()))))
 }
 
 /// The padded bytes that the next piece takes.
@@ -123,34 +145,16 @@ impl Target {
         Ok(Self { file, place, fresh: false })
     }
 
-    fn fill(&self, size: UnpaddedPieceSize, data: PieceData<'_>) -> Result<Commitment, PieceError> {
-        match data {
-            PieceData::Zeros => {
-                if !self.fresh {
-                    self.file.write_zeros(self.place.clone())?;
-                }
-                Ok(zero_commitment(size.padded()))
+    fn fill(&self, size: UnpaddedPieceSize, data: PieceData<'_>) -> Result<PieceInfo, PieceError> {
+        let Some(source) = Source::new(data).map_err(PieceError::Source)? else {
+            if !self.fresh {
+                self.file.write_zeros(self.place.clone())?;
             }
-            PieceData::Stream(source) => self.write(size, source),
-        }
-    }
-
-    fn write(&self, size: UnpaddedPieceSize, source: &mut dyn Read) -> Result<Commitment, PieceError> {
-        let mut tree = Frontier::default();
-        let mut at = self.place.start;
-        let pumped = pump(source, size.get(), |padded| {
-            let (written, ()) = rayon::join(|| self.file.write_at(padded, at), || tree.push_leaves(padded));
-            at += padded.len() as u64;
-            written
-        });
-        let (held, size_raw) = (pumped?, size.get());
-        if held < size_raw {
-            return Err(PieceError::SourceShort { size: size_raw, held });
-        }
-        if held > size_raw {
-            return Err(PieceError::SourceLong { size: size_raw });
-        }
-        Ok(Commitment::new(tree.root(level(size.padded()))))
+            return Ok(PieceInfo::new(size.padded(), zero_commitment(size.padded())));
+        };
+        let writer = DirectWriter::new(&self.file);
+        let mut sink = Place { file: &self.file, writer, at: self.place.start, fresh: self.fresh };
+        whole(size, pump(source, size, Some(&mut sink))?)
     }
 
     /// Leaves the file as it was. What cannot be undone is bytes that nobody reads, since they are not marked.
@@ -167,6 +171,49 @@ impl Target {
             // The first error is the one to report.
             let _ = fs::remove_file(self.file.path());
         }
+    }
+}
+
+/// A place in a file that padded bytes go to.
+struct Place<'a> {
+    file: &'a PartialFile,
+    writer: DirectWriter<'a>,
+    /// Where the next bytes go.
+    at: u64,
+    /// Whether the file reads as zeros there.
+    fresh: bool,
+}
+
+impl Sink for Place<'_> {
+    type Error = PieceError;
+
+    fn data(&mut self, padded: &[u8]) -> Result<(), PieceError> {
+        self.writer.write_at(padded, self.at)?;
+        self.at += padded.len() as u64;
+        Ok(())
+    }
+
+    fn zeros(&mut self, len: u64) -> Result<(), PieceError> {
+        if !self.fresh {
+            self.file.write_zeros(self.at..self.at + len)?;
+        }
+        self.at += len;
+        Ok(())
+    }
+}
+
+/// A stream that padded bytes go to.
+struct Stream<'a>(&'a mut (dyn Write + Send));
+
+impl Sink for Stream<'_> {
+    type Error = PieceError;
+
+    fn data(&mut self, padded: &[u8]) -> Result<(), PieceError> {
+        self.0.write_all(padded).map_err(PieceError::Target)
+    }
+
+    fn zeros(&mut self, len: u64) -> Result<(), PieceError> {
+        io::copy(&mut io::repeat(0).take(len), &mut self.0).map_err(PieceError::Target).map(drop)
     }
 }
 
@@ -224,6 +271,9 @@ pub enum PieceError {
     /// A stream that failed.
     #[error("cannot read the piece's data")]
     Source(#[source] io::Error),
+    /// A stream that the padded bytes could not be written to.
+    #[error("cannot write the piece's padded data")]
+    Target(#[source] io::Error),
     /// Pieces that should be in the file and are not.
     #[error("the existing pieces take {bytes} padded bytes of {}, which are not all allocated in it", path.display())]
     ExistingMissing {

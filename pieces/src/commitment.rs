@@ -5,12 +5,14 @@
 
 use sealtasks::{Commitment, PaddedPieceSize, PieceInfo, SectorSize, UnpaddedPieceSize};
 
+use crate::batch::pad_and_hash;
 use crate::fr32::{self, PADDED_CHUNK, RAW_CHUNK};
-use crate::node::{self, Frontier, LEAF};
+use crate::node::{Frontier, LEAF, zero_node};
 
 /// Chunks that are padded and hashed in one go: 1 MiB of padded bytes, sixteen blocks for the threads to share.
 const BATCH_CHUNKS: usize = 8192;
 const BATCH_RAW: usize = BATCH_CHUNKS * RAW_CHUNK;
+const BATCH_LEVEL: u32 = ((BATCH_CHUNKS * PADDED_CHUNK) as u64 / LEAF).trailing_zeros();
 
 /// Computes a piece's commitment from its raw bytes, given in parts of any length.
 ///
@@ -68,13 +70,17 @@ impl PieceHasher {
 /// Pads whole chunks, at most one batch of them, and appends them to the tree.
 fn hash_batch(tree: &mut Frontier, raw: &[u8], padded: &mut Vec<u8>) {
     padded.resize(raw.len() / RAW_CHUNK * PADDED_CHUNK, 0);
+    if raw.len() == BATCH_RAW {
+        tree.push(BATCH_LEVEL, pad_and_hash(raw, padded).unwrap_or_else(|| zero_node(BATCH_LEVEL)));
+        return;
+    }
     fr32::pad(raw, padded).expect("the batch is whole chunks and the buffer was made for it");
     tree.push_leaves(padded);
 }
 
 /// The commitment of a piece of this size that is all zeros, from a table computed once.
 pub fn zero_commitment(size: PaddedPieceSize) -> Commitment {
-    Commitment::new(node::zero_node(level(size)))
+    Commitment::new(zero_node(level(size)))
 }
 
 /// CommD: the commitment of a sector that holds these pieces in this order.

@@ -19,7 +19,7 @@ pub(crate) const LEAF: u64 = 32;
 pub(crate) const LEVELS: usize = 59;
 
 /// Leaf bytes that one task hashes: the two scratch buffers for it, three quarters of this, stay in the nearest caches.
-const BLOCK: usize = 64 << 10;
+pub(crate) const BLOCK: usize = 64 << 10;
 
 /// Hashes each 64 bytes of `children` to 32 bytes of `parents`.
 ///
@@ -51,7 +51,10 @@ pub(crate) fn subtree_root(leaves: &[u8]) -> Node {
     subtree_root(roots.as_flattened())
 }
 
-fn block_root(leaves: &[u8]) -> Node {
+/// The root over at most [`BLOCK`] bytes of leaves, on the calling thread.
+///
+/// Panics as [`subtree_root`] does.
+pub(crate) fn block_root(leaves: &[u8]) -> Node {
     assert!(leaves.len().is_power_of_two() && leaves.len() >= 32, "a tree has a power of two of leaves");
     let (mut these, mut next) = ([0; BLOCK / 2], [0; BLOCK / 4]);
     let mut len = leaves.len();

@@ -20,7 +20,10 @@ use crate::fr32::Window;
 use crate::ranges::Ranges;
 use crate::rle::{self, RleError};
 
+mod direct;
 mod space;
+
+pub(crate) use direct::DirectWriter;
 
 /// The longest run-length code accepted or written, in bytes. Lotus warns above it; real ones have a few dozen.
 pub const TRAILER_BYTES_MAX: u64 = 1 << 20;

@@ -58,8 +58,8 @@ fn pieces_fill_a_sector_one_behind_the_other() {
         add(&path, &[508], 508, &second).unwrap(),
         add_piece(&path, KIB2, &[size(508), size(508)], size(1016), PieceData::Zeros).unwrap(),
     ];
-    assert_eq!(infos[0], data_cid(size(508), &mut &first[..]).unwrap());
-    assert_eq!(infos[1], data_cid(size(508), &mut &second[..]).unwrap());
+    assert_eq!(infos[0], data_cid(size(508), PieceData::Stream(&mut &first[..])).unwrap());
+    assert_eq!(infos[1], data_cid(size(508), PieceData::Stream(&mut &second[..])).unwrap());
     assert_eq!(infos[2].cid.commitment(), zero_commitment(infos[2].size));
     let raw = [first, second, vec![0; 1016]].concat();
     let mut padded = vec![0; 2048];
@@ -67,7 +67,7 @@ fn pieces_fill_a_sector_one_behind_the_other() {
     padded.extend([4, 0x10, 2, 3, 0, 0, 0]);
     assert!(fs::read(&path).unwrap() == padded, "data and trailer, byte for byte");
     assert_eq!(read(&path, KIB2, 0, 2032), raw);
-    let whole = data_cid(size(2032), &mut &raw[..]).unwrap();
+    let whole = data_cid(size(2032), PieceData::Stream(&mut &raw[..])).unwrap();
     assert_eq!(combine(&infos, KIB2).unwrap(), whole.cid.commitment());
 }
 
@@ -81,7 +81,7 @@ fn a_long_piece_behind_another_comes_back_whole() {
     let info =
         add_piece(&path, sector, &[size(127 << 17)], size(127 << 17), PieceData::Stream(&mut &raw[..]))
             .unwrap();
-    assert_eq!(info, data_cid(size(127 << 17), &mut &raw[..]).unwrap());
+    assert_eq!(info, data_cid(size(127 << 17), PieceData::Stream(&mut &raw[..])).unwrap());
     assert!(read(&path, sector, 127 << 17, 127 << 17) == raw);
     assert!(read(&path, sector, 0, 127 << 17).iter().all(|byte| *byte == 0));
 }
@@ -157,7 +157,7 @@ fn a_repeated_attempt_replaces_its_own_piece_only() {
     add(&path, &[1016], 508, &bytes(508, 2)).unwrap();
     // The answer was lost, and the call comes again, with other data than what lies there.
     let again = add(&path, &[1016], 508, &bytes(508, 3)).unwrap();
-    assert_eq!(again, data_cid(size(508), &mut &bytes(508, 3)[..]).unwrap());
+    assert_eq!(again, data_cid(size(508), PieceData::Stream(&mut &bytes(508, 3)[..])).unwrap());
     assert_eq!(read(&path, KIB2, 1016, 508), bytes(508, 3));
     // As zeros: what lay there must not shine through.
     add_piece(&path, KIB2, &[size(1016)], size(508), PieceData::Zeros).unwrap();
@@ -193,7 +193,7 @@ fn a_zero_piece_is_not_written() {
     let sector = SectorSize::MiB8;
     let whole = UnpaddedPieceSize::whole_sector(sector);
     let info = add_piece(&path, sector, &[], whole, PieceData::Zeros).unwrap();
-    assert_eq!(info, data_cid(whole, &mut io::empty()).unwrap());
+    assert_eq!(info, data_cid(whole, PieceData::Stream(&mut io::empty())).unwrap());
     let file = fs::File::open(&path).unwrap();
     let first_written = nix::unistd::lseek(&file, 0, nix::unistd::Whence::SeekData).unwrap();
     assert_eq!(first_written as u64, sector.bytes(), "only the trailer holds data");
@@ -205,10 +205,9 @@ fn data_cid_extends_with_zeros_and_refuses_more() {
     let raw = bytes(300, 1);
     let mut longer = raw.clone();
     longer.resize(508, 0);
-    assert_eq!(data_cid(size(508), &mut &raw[..]).unwrap(), data_cid(size(508), &mut &longer[..]).unwrap());
-    assert!(matches!(data_cid(size(254), &mut &raw[..]), Err(PieceError::SourceLong { size: 254 })));
-    assert_eq!(
-        data_cid(size(127), &mut io::empty()).unwrap().cid.commitment(),
-        zero_commitment(size(127).padded())
-    );
+    let of = |len, mut raw: &[u8]| data_cid(size(len), PieceData::Stream(&mut raw));
+    assert_eq!(of(508, &raw).unwrap(), of(508, &longer).unwrap());
+    assert!(matches!(of(254, &raw), Err(PieceError::SourceLong { size: 254 })));
+    assert_eq!(of(127, &[]).unwrap().cid.commitment(), zero_commitment(size(127).padded()));
+    assert_eq!(data_cid(size(127), PieceData::Zeros).unwrap(), of(127, &[]).unwrap());
 }

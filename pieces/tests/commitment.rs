@@ -1,7 +1,7 @@
 //! Commitments against a slow, independent reference, and against the published ones of empty sectors.
 
 use pieces::commitment::{PieceHasher, TreeError, combine, zero_commitment};
-use pieces::data_cid;
+use pieces::{PieceData, data_cid};
 use proptest::prelude::*;
 use sealtasks::{Commitment, PaddedPieceSize, PieceInfo, SectorSize, UnpaddedPieceSize, UnsealedCid};
 use sha2::{Digest, Sha256};
@@ -50,7 +50,7 @@ proptest! {
         raw.chunks(step).for_each(|part| hasher.update(part));
         let expected = commit_slowly(&raw, size);
         prop_assert_eq!(hasher.finish(unpadded(size)).unwrap(), expected);
-        prop_assert_eq!(data_cid(unpadded(size), &mut &raw[..]).unwrap(), PieceInfo::new(padded(size / 127 * 128), expected));
+        prop_assert_eq!(data_cid(unpadded(size), PieceData::Stream(&mut &raw[..])).unwrap(), PieceInfo::new(padded(size / 127 * 128), expected));
     }
 
     #[test]
@@ -65,7 +65,7 @@ proptest! {
             if leaves.len() + (4 << height) > 64 {
                 break;
             }
-            let info = data_cid(unpadded(127 << height), &mut &raw[..]).unwrap();
+            let info = data_cid(unpadded(127 << height), PieceData::Stream(&mut &raw[..])).unwrap();
             let mut out = vec![0; 128 << height];
             pieces::fr32::pad(&raw, &mut out).unwrap();
             leaves.extend_from_slice(out.as_chunks::<32>().0);
@@ -89,7 +89,7 @@ fn long_pieces_commit_as_the_reference() {
         let mut parts = PieceHasher::new();
         raw.chunks(700_001).for_each(|part| parts.update(part));
         assert_eq!(parts.finish(unpadded(size)).unwrap(), expected, "{len} bytes in parts");
-        let info = data_cid(unpadded(size), &mut &raw[..]).unwrap();
+        let info = data_cid(unpadded(size), PieceData::Stream(&mut &raw[..])).unwrap();
         assert_eq!(info.cid.commitment(), expected, "{len} bytes from a stream");
     }
 }

@@ -4,9 +4,7 @@
 use std::fs::File;
 
 use pieces::{PartialFileError, PieceData, PieceError};
-use sealtasks::{
-    AddPieceInput, DataCidInput, FailureClass, FileType, PieceInfo, PieceSource, SectorRef, TaskOutput,
-};
+use sealtasks::{AddPieceInput, DataCidInput, FailureClass, FileType, PieceSource, SectorRef, TaskOutput};
 
 use crate::TaskError;
 use crate::failure::{chain, class_of_io};
@@ -21,13 +19,7 @@ pub(crate) fn add_piece(
 ) -> Result<TaskOutput, TaskError> {
     let unsealed = files.path(FileType::Unsealed)?;
     let size = sector.proof.sector_size();
-    let mut stream = stream;
-    let data = match input.source {
-        PieceSource::Zeros => PieceData::Zeros,
-        PieceSource::Stream => {
-            PieceData::Stream(stream.as_mut().ok_or(TaskError::NoStream { task: files.task })?)
-        }
-    };
+    let data = piece_data(input.source, stream.as_ref(), files.task)?;
     pieces::add_piece(unsealed, size, &input.existing, input.size, data)
         .map(TaskOutput::AddPiece)
         .map_err(|error| piece_error("AddPiece", &error))
@@ -35,17 +27,21 @@ pub(crate) fn add_piece(
 
 /// Computes a piece's commitment and keeps nothing.
 pub(crate) fn data_cid(input: &DataCidInput, stream: Option<File>) -> Result<TaskOutput, TaskError> {
-    let piece = match input.source {
-        PieceSource::Zeros => {
-            let padded = input.size.padded();
-            PieceInfo::new(padded, pieces::commitment::zero_commitment(padded))
-        }
-        PieceSource::Stream => {
-            let mut stream = stream.ok_or(TaskError::NoStream { task: "DC" })?;
-            pieces::data_cid(input.size, &mut stream).map_err(|error| piece_error("DataCid", &error))?
-        }
-    };
+    let data = piece_data(input.source, stream.as_ref(), "DC")?;
+    let piece = pieces::data_cid(input.size, data).map_err(|error| piece_error("DataCid", &error))?;
     Ok(TaskOutput::DataCid(piece))
+}
+
+/// Where the bytes come from; a regular file's holes are not read.
+fn piece_data<'a>(
+    source: PieceSource,
+    stream: Option<&'a File>,
+    task: &'static str,
+) -> Result<PieceData<'a>, TaskError> {
+    match source {
+        PieceSource::Zeros => Ok(PieceData::Zeros),
+        PieceSource::Stream => stream.map(PieceData::File).ok_or(TaskError::NoStream { task }),
+    }
 }
 
 /// An error about piece data with its class.
