@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::direct;
 use crate::error::StoreError;
-
-/// The buffer a copy reads and writes with (bytes).
-pub(crate) const COPY_BUFFER: usize = 4 << 20;
 
 /// Bytes of a disk block in `st_blocks`, whatever the file system's own block size.
 const STAT_BLOCK: u64 = 512;
@@ -160,13 +158,12 @@ pub(crate) fn flat_listing(dir: &Path) -> Result<Vec<(String, u64)>, StoreError>
 /// Copies a file or a flat directory to `to`, which must not exist, and makes it durable.
 pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), StoreError> {
     let found = fs::metadata(from).map_err(StoreError::io("look at", from))?;
-    let mut buffer = vec![0; COPY_BUFFER];
     if !found.is_dir() {
-        return copy_file(from, to, &mut buffer);
+        return direct::copy(from, to);
     }
     DirBuilder::new().mode(0o755).create(to).map_err(StoreError::io("create directory", to))?;
     for (name, _) in flat_listing(from)? {
-        copy_file(&from.join(&name), &to.join(&name), &mut buffer)?;
+        direct::copy(&from.join(&name), &to.join(&name))?;
     }
     sync_dir(to)
 }
@@ -180,29 +177,6 @@ pub(crate) fn same_shape(one: &Path, other: &Path) -> Result<bool, StoreError> {
 pub(crate) fn shape(path: &Path) -> Result<Vec<(String, u64)>, StoreError> {
     let found = fs::metadata(path).map_err(StoreError::io("look at", path))?;
     if found.is_dir() { flat_listing(path) } else { Ok(vec![(String::new(), found.len())]) }
-}
-
-fn copy_file(from: &Path, to: &Path, buffer: &mut [u8]) -> Result<(), StoreError> {
-    let mut source = File::open(from).map_err(StoreError::io("open", from))?;
-    let mut target = create_new(to)?;
-    let mut length = 0_u64;
-    loop {
-        let got = match source.read(buffer) {
-            Ok(0) => break,
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(StoreError::io("read", from)(error)),
-        };
-        let chunk = &buffer[..got];
-        length += got as u64;
-        if chunk.iter().all(|byte| *byte == 0) {
-            // Unsealed files are largely holes; a copy that filled them would need more room than was reserved.
-            io::Seek::seek(&mut target, io::SeekFrom::Start(length)).map_err(StoreError::io("write", to))?;
-        } else {
-            target.write_all(chunk).map_err(StoreError::io("write", to))?;
-        }
-    }
-    target.set_len(length).and_then(|()| target.sync_all()).map_err(StoreError::io("write", to))
 }
 
 /// Creates `path` for writing (0644); it must not exist.

@@ -184,6 +184,30 @@ pub enum StoreError {
         /// The bound.
         seconds: u64,
     },
+    /// Another process fetches the same file into the same path.
+    #[error(
+        "the {kind} file of {sector} is being fetched into {path:?} by another process; try again when it is done"
+    )]
+    Arriving {
+        /// The sector.
+        sector: SectorId,
+        /// The file.
+        kind: FileType,
+        /// Where it arrives.
+        path: PathBuf,
+    },
+    /// The source was written while it was fetched.
+    #[error("the file at {url} changed while it was fetched")]
+    Changed {
+        /// Where it was fetched from.
+        url: String,
+    },
+    /// A block's hash is not the one that was announced.
+    #[error("a block from {url} arrived damaged")]
+    Corrupt {
+        /// Where it was fetched from.
+        url: String,
+    },
     /// The index refused or could not be reached.
     #[error("the sector index refused or was not reached")]
     Index(#[from] IndexError),
@@ -224,6 +248,9 @@ impl StoreError {
             Self::Index(_) => "STO020",
             Self::Id(_) => "STO021",
             Self::Lost { .. } => "STO022",
+            Self::Arriving { .. } => "STO023",
+            Self::Changed { .. } => "STO024",
+            Self::Corrupt { .. } => "STO025",
         }
     }
 
@@ -232,8 +259,12 @@ impl StoreError {
         match self {
             Self::NoPath { .. } | Self::NoSpace { .. } => FailureClass::Space,
             Self::FetchFailed { source, .. } => source.class(),
-            Self::PeerAnswer { .. } | Self::Transport { .. } | Self::Index(_) => FailureClass::Network,
-            Self::Length { .. } | Self::Archive { .. } => FailureClass::BadData,
+            Self::PeerAnswer { .. }
+            | Self::Transport { .. }
+            | Self::Index(_)
+            | Self::Arriving { .. }
+            | Self::Changed { .. } => FailureClass::Network,
+            Self::Length { .. } | Self::Archive { .. } | Self::Corrupt { .. } => FailureClass::BadData,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureClass::Space,
             Self::Io { .. }
             | Self::Json { .. }

@@ -1,35 +1,35 @@
-//! One file or directory from one URL into one place: download beside, verify, sync, rename.
+//! One file or directory from one URL into its arriving place: in verified blocks from a Sealyard, else as it comes.
 //!
-//! Bytes come in on the runtime and are written on a blocking thread; a bounded channel joins the two. The writer alone
-//! decides what is whole, and clears away what is not, also when the download is dropped halfway.
+//! A peer is asked for the list of blocks; one that does not know the question answers with the file itself, which is then
+//! taken. On success everything is whole and durable, and noted as arrived; the caller puts it in place.
 
-use std::io::{self, BufRead, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+pub(crate) mod arriving;
+mod blocks;
+mod journal;
+mod length;
+mod plain;
+mod wire;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Buf, Bytes};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use sealtasks::{FileType, SectorRef};
-use tokio::sync::{OwnedMutexGuard, mpsc};
-use tokio::time::timeout;
+use tokio::sync::OwnedMutexGuard;
 
-use crate::archive;
-use crate::disk;
+use crate::content::{ACCEPT_HEADER, CONTENT_TYPE_LIST, Content};
 use crate::error::StoreError;
-use crate::layout;
-use crate::members::{MANIFEST_HEADER, Manifest};
-use crate::peer::{self, Peer, SILENCE_MAX};
+use crate::peer::Peer;
+use crate::traffic::{Progress, Traffic};
+use arriving::{Arrived, Arriving};
+use blocks::Feed;
+use wire::{Cancel, CancelOnDrop};
 
-/// Received frames that may wait for the disk. A frame is at most about 400 KiB.
-const FRAMES_MAX: usize = 16;
-/// Buffer in front of a file (bytes).
-const WRITE_BUFFER: usize = 4 << 20;
-/// An unsealed file's trailer: its run-length code and the four bytes of its length (bytes).
-const TRAILER_MAX: u64 = (1 << 20) + 4;
+/// A source that changes under its fetch is begun anew so often.
+const CHANGES_MAX: usize = 3;
 
 /// Counts the bytes of bodies as they are received. Clones share the count.
 #[derive(Clone, Debug, Default)]
@@ -57,247 +57,104 @@ pub(crate) struct Target {
     pub(crate) turn: Arc<OwnedMutexGuard<()>>,
 }
 
-/// Fetches from one URL. On success the file is whole, durable and at its place; on failure nothing of it is left.
-pub(crate) async fn fetch(
-    peer: &Peer,
-    url: &str,
-    token: &str,
-    target: Target,
-    meter: &TransferMeter,
-) -> Result<(), StoreError> {
-    let answer = peer.ask(Method::GET, url, token, None).await?;
-    let answer = Peer::expect(url, answer, StatusCode::OK).await?;
-    let plan = Plan::of(url, &answer, &target)?;
-    let (frames, received) = mpsc::channel(FRAMES_MAX);
-    let writer = tokio::task::spawn_blocking(move || plan.receive(Frames::new(received), &target));
-    let pumped = pump(url, answer.into_body(), meter, frames).await;
-    let written = writer.await.unwrap_or(Err(StoreError::Lost { what: "writing a fetched file" }));
-    // When the connection broke, the writer only knows that its input ended.
-    pumped.and(written)
+/// Who fetches, and under which limits.
+pub(crate) struct Fetcher {
+    pub(crate) peer: Peer,
+    pub(crate) traffic: Traffic,
 }
 
-/// One step of a download; a channel that closes without `End` was cut off.
-enum Frame {
-    Data(Bytes),
-    End,
+/// Where a file is fetched from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    /// The storage path there.
+    pub(crate) holder: &'a str,
+    /// The file's URL.
+    pub(crate) url: &'a str,
+    /// What opens it.
+    pub(crate) token: &'a str,
 }
 
-async fn pump(
-    url: &str,
-    mut body: Incoming,
-    meter: &TransferMeter,
-    frames: mpsc::Sender<Frame>,
-) -> Result<(), StoreError> {
-    loop {
-        let frame = match timeout(SILENCE_MAX, body.frame()).await {
-            Err(late) => return Err(peer::broken(url, late)),
-            Ok(Some(Err(error))) => return Err(peer::broken(url, error)),
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => {
-                // A writer that has hung up says why itself.
-                let _ = frames.send(Frame::End).await;
-                return Ok(());
+impl Fetcher {
+    /// Fetches from one URL into `place`. What came of a fetch that broke off stays there for the next one; whatever can
+    /// never become whole is taken away.
+    pub(crate) async fn fetch(
+        &self,
+        origin: Origin<'_>,
+        target: &Target,
+        place: &Arc<Arriving>,
+        meter: &TransferMeter,
+        progress: &Progress,
+    ) -> Result<Arrived, StoreError> {
+        let Origin { holder, url, token } = origin;
+        let feed = Feed {
+            holder: holder.to_owned(),
+            url: url.to_owned(),
+            token: token.to_owned(),
+            traffic: self.traffic.clone(),
+            progress: progress.clone(),
+            meter: meter.clone(),
+            cancel: Cancel::default(),
+        };
+        let mut changes = 0;
+        let files = loop {
+            match self.fetch_once(&feed, target, place).await {
+                Err(StoreError::Changed { .. }) if changes < CHANGES_MAX => {
+                    changes += 1;
+                    tracing::warn!(url, "the source changed meanwhile; its fetch begins anew");
+                }
+                fetched => break fetched?,
             }
         };
-        if let Ok(data) = frame.into_data() {
-            meter.add(data.len());
-            if frames.send(Frame::Data(data)).await.is_err() {
-                return Ok(());
+        let arrived = Arrived { holder: holder.to_owned(), url: url.to_owned(), files };
+        let (noted, place, target) = (arrived.clone(), place.clone(), target.clone());
+        on_thread(move || {
+            let _turn = &target.turn;
+            if target.kind == FileType::Unsealed {
+                let bytes = noted.files.first().map_or(0, |(_, bytes)| *bytes);
+                length::check_trailer(&place.data(), &target, bytes)?;
             }
+            place.set_arrived(&noted)
+        })
+        .await?;
+        Ok(arrived)
+    }
+
+    async fn fetch_once(
+        &self,
+        feed: &Feed,
+        target: &Target,
+        place: &Arc<Arriving>,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
+        let url = &feed.url;
+        let accept = (HeaderName::from_static(ACCEPT_HEADER), HeaderValue::from_static("1"));
+        let answer =
+            self.peer.ask(Method::GET, url, &feed.token, Some(accept).filter(|_| wire::speaks(url))).await?;
+        let answer = Peer::expect(url, answer, StatusCode::OK).await?;
+        if !is_list(&answer) {
+            return plain::fetch(answer, feed, place.clone(), target.clone()).await;
         }
+        let content = Content::parse(&Peer::small_body(url, answer).await?, target.kind.is_directory())?;
+        if !target.kind.is_directory() {
+            length::check_length(target, content.bytes())?;
+        }
+        let feed = Feed { cancel: Cancel::default(), ..feed.clone() };
+        let _cancel = CancelOnDrop(feed.cancel.clone());
+        let (place, target) = (place.clone(), target.clone());
+        on_thread(move || {
+            let _turn = &target.turn;
+            blocks::receive(&feed, &content, &place, &target).map(|()| content.files)
+        })
+        .await
     }
 }
 
-/// What is to arrive, as far as the answer's head tells.
-enum Plan {
-    File { length: Option<u64> },
-    Directory { manifest: Option<Manifest> },
+fn is_list(answer: &Response<Incoming>) -> bool {
+    answer.headers().get(CONTENT_TYPE).is_some_and(|media| media == CONTENT_TYPE_LIST)
 }
 
-impl Plan {
-    fn of(url: &str, answer: &Response<Incoming>, target: &Target) -> Result<Self, StoreError> {
-        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let media =
-            header(CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        let expected =
-            if target.kind.is_directory() { "application/x-tar" } else { "application/octet-stream" };
-        if !media.eq_ignore_ascii_case(expected) {
-            let text = format!("content type {media:?}; expected {expected}");
-            return Err(StoreError::PeerAnswer { url: url.to_owned(), status: 200, text });
-        }
-        if target.kind.is_directory() {
-            let manifest = header(MANIFEST_HEADER).map(Manifest::parse).transpose()?;
-            return Ok(Self::Directory { manifest });
-        }
-        let length = header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
-        if let Some(length) = length {
-            check_length(target, length)?;
-        }
-        Ok(Self::File { length })
-    }
-
-    fn receive(&self, mut frames: Frames, target: &Target) -> Result<(), StoreError> {
-        let _turn = &target.turn;
-        let arriving = layout::arriving(&target.path, target.sector.id, target.kind);
-        let result = self.write(&mut frames, target, &arriving).and_then(|()| into_place(&arriving, target));
-        if result.is_err() {
-            disk::discard(&arriving);
-        }
-        result
-    }
-
-    fn write(&self, frames: &mut Frames, target: &Target, arriving: &Path) -> Result<(), StoreError> {
-        if let Some(dir) = arriving.parent() {
-            disk::create_dir(dir)?;
-        }
-        disk::remove(arriving)?;
-        match self {
-            Self::File { length } => write_file(frames, target, *length, arriving),
-            Self::Directory { manifest } => {
-                disk::create_dir(arriving)?;
-                let arrived = archive::extract(frames, arriving)?;
-                match manifest {
-                    Some(manifest) if *manifest == arrived => Ok(()),
-                    Some(manifest) => Err(StoreError::Archive {
-                        reason: format!(
-                            "it holds {}; announced was {}",
-                            arrived.to_header(),
-                            manifest.to_header()
-                        ),
-                    }),
-                    None => arrived.check_stage(target.sector.proof.sector_size()),
-                }
-            }
-        }
-    }
-}
-
-fn write_file(
-    frames: &mut Frames,
-    target: &Target,
-    length: Option<u64>,
-    arriving: &Path,
-) -> Result<(), StoreError> {
-    let broken =
-        |error: io::Error| StoreError::Archive { reason: format!("the transfer broke off: {error}") };
-    let mut out = BufWriter::with_capacity(WRITE_BUFFER, disk::create_new(arriving)?);
-    let most = length.unwrap_or_else(|| length_max(target));
-    let mut got = 0_u64;
-    loop {
-        let chunk = frames.fill_buf().map_err(broken)?;
-        if chunk.is_empty() {
-            break;
-        }
-        got = got.saturating_add(chunk.len() as u64);
-        if got > most {
-            return Err(wrong_length(target, got, format!("at most {most}")));
-        }
-        out.write_all(chunk).map_err(StoreError::io("write", arriving))?;
-        let used = chunk.len();
-        frames.consume(used);
-    }
-    if length.is_some_and(|length| length != got) {
-        return Err(wrong_length(target, got, format!("the announced {most}")));
-    }
-    check_length(target, got)?;
-    let file = out.into_inner().map_err(|error| StoreError::io("write", arriving)(error.into_error()))?;
-    file.sync_all().map_err(StoreError::io("sync", arriving))?;
-    if target.kind == FileType::Unsealed { check_trailer(arriving, target, got) } else { Ok(()) }
-}
-
-/// The replicas have exactly the sector's size, an unsealed file its trailer besides.
-fn check_length(target: &Target, length: u64) -> Result<(), StoreError> {
-    let size = target.sector.proof.sector_size().bytes();
-    match target.kind {
-        FileType::Sealed | FileType::Update if length != size => {
-            Err(wrong_length(target, length, size.to_string()))
-        }
-        FileType::Unsealed if length < size || length > size + TRAILER_MAX => {
-            Err(wrong_length(target, length, format!("{size} and a trailer of at most {TRAILER_MAX}")))
-        }
-        FileType::Piece if length > size => Err(wrong_length(target, length, format!("at most {size}"))),
-        FileType::Sealed
-        | FileType::Update
-        | FileType::Unsealed
-        | FileType::Piece
-        | FileType::Cache
-        | FileType::UpdateCache => Ok(()),
-    }
-}
-
-fn length_max(target: &Target) -> u64 {
-    let size = target.sector.proof.sector_size().bytes();
-    if target.kind == FileType::Unsealed { size + TRAILER_MAX } else { size }
-}
-
-/// The last four bytes say how long the code before them is; a file without a trailer is fully allocated.
-fn check_trailer(file: &Path, target: &Target, length: u64) -> Result<(), StoreError> {
-    let size = target.sector.proof.sector_size().bytes();
-    let trailer = length.saturating_sub(size);
-    if trailer == 0 {
-        return Ok(());
-    }
-    let bad = || wrong_length(target, length, format!("{size} and a trailer that states its own length"));
-    let mut bytes = [0; 4];
-    let from_end = i64::try_from(bytes.len()).map_err(|_| bad())?;
-    let mut handle = std::fs::File::open(file).map_err(StoreError::io("open", file))?;
-    handle
-        .seek(SeekFrom::End(-from_end))
-        .and_then(|_| handle.read_exact(&mut bytes))
-        .map_err(StoreError::io("read", file))?;
-    if u64::from(u32::from_le_bytes(bytes)) + 4 == trailer { Ok(()) } else { Err(bad()) }
-}
-
-fn wrong_length(target: &Target, got: u64, expected: String) -> StoreError {
-    StoreError::Length { sector: target.sector.id, kind: target.kind, got, expected }
-}
-
-/// Renames what arrived to its place. What lay there undeclared is replaced: the index knew of no file there.
-fn into_place(arriving: &Path, target: &Target) -> Result<(), StoreError> {
-    let file = layout::file(&target.path, target.sector.id, target.kind);
-    let aside = layout::leaving(&target.path, target.sector.id, target.kind);
-    if disk::put_in_place(arriving, &file, &aside)? {
-        tracing::warn!(path = ?file, "an undeclared file of the same name was replaced by the fetched one");
-    }
-    Ok(())
-}
-
-/// The received frames as a blocking reader; an input that was cut off is an error, not an end.
-struct Frames {
-    received: mpsc::Receiver<Frame>,
-    current: Bytes,
-    ended: bool,
-}
-
-impl Frames {
-    fn new(received: mpsc::Receiver<Frame>) -> Self {
-        Self { received, current: Bytes::new(), ended: false }
-    }
-}
-
-impl BufRead for Frames {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.current.is_empty() && !self.ended {
-            match self.received.blocking_recv() {
-                Some(Frame::Data(data)) => self.current = data,
-                Some(Frame::End) => self.ended = true,
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-        Ok(&self.current)
-    }
-
-    fn consume(&mut self, used: usize) {
-        self.current.advance(used);
-    }
-}
-
-impl Read for Frames {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let chunk = self.fill_buf()?;
-        let part = chunk.len().min(into.len());
-        into[..part].copy_from_slice(&chunk[..part]);
-        self.consume(part);
-        Ok(part)
-    }
+/// Runs on a thread that may block.
+pub(crate) async fn on_thread<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "writing a fetched file" }))
 }

@@ -20,10 +20,18 @@ pub(crate) fn file(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
     path.join(kind.name()).join(sector.to_string())
 }
 
-/// Where it lies while it arrives.
+/// The directory where it lies while it arrives, with notes beside it.
 pub(crate) fn arriving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
+    path.join(kind.name()).join(FETCHING).join(format!("{sector}{PART}"))
+}
+
+/// Where Lotus lets it arrive.
+pub(crate) fn arriving_at_lotus(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
     path.join(kind.name()).join(FETCHING).join(sector.to_string())
 }
+
+/// What [`arriving`] puts behind the sector.
+const PART: &str = ".part";
 
 /// A fresh name for what is on its way out: renamed there first, so that a half-deleted directory is never seen as
 /// a sector's.

@@ -9,6 +9,8 @@
 
 mod archive;
 mod config;
+mod content;
+mod direct;
 mod disk;
 mod error;
 mod fetch;
@@ -24,6 +26,7 @@ mod peer_tokens;
 mod remote;
 mod serve;
 mod space;
+mod traffic;
 mod wire;
 
 pub use config::{ConfiguredPath, StorageConfig};
@@ -42,3 +45,4 @@ pub use meta::{META_FILE, StorageMeta, init_path};
 pub use peer_tokens::{PeerTokens, TokenUse};
 pub use remote::{FetchOptions, Remote};
 pub use serve::{PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router};
+pub use traffic::{PARALLEL_MAX, STREAMS_MAX, TransferLimits, TransferPhase, TransferView};

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::error::StoreError;
 
 /// A TCP connection must stand within this time.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The answer's head must come within this time: a peer may first look at a slow disk.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// A body must bring something within this time.

@@ -1,10 +1,12 @@
 //! A sector's files wherever they are: what is not in this process's paths is fetched from whoever holds it.
 //!
 //! A move is: fetch, verify, sync, declare here as primary, then ask the source to delete exactly the file that was
-//! copied, keeping the path it now lies in. Whatever fails before that leaves the source as it was.
+//! copied, keeping the path it now lies in. Whatever fails before that leaves the source as it was, and a move that was cut
+//! off after the declaration is finished by the next wish for the file.
+
+mod bring;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
@@ -14,16 +16,17 @@ use sealtasks::{
     AcquireMode, FetchVerb, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo,
     StorageId,
 };
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::StoreError;
-use crate::fetch::{self, Target, TransferMeter};
-use crate::index::{CopyKind, Index, IndexError};
+use crate::fetch::{Fetcher, TransferMeter};
+use crate::index::{Index, IndexError};
 use crate::local::{Acquired, DeletePermit, Local};
 use crate::peer::Peer;
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
 use crate::serve::PERMIT_HEADER;
 use crate::space::FileKey;
+use crate::traffic::{Traffic, TransferLimits, TransferView};
 use crate::wire::FsStatJson;
 
 /// A permit's reason travels in a header, cut to this many characters.
@@ -44,21 +47,20 @@ pub struct Remote {
     index: Arc<dyn Index>,
     token: String,
     tokens: Arc<dyn PeerTokens>,
-    peer: Peer,
-    slots: Semaphore,
+    fetcher: Fetcher,
     turns: Mutex<HashMap<FileKey, Arc<AsyncMutex<()>>>>,
 }
 
 impl Remote {
     /// Fetches into the paths of `local`.
     pub fn new(local: Arc<Local>, index: Arc<dyn Index>, options: FetchOptions) -> Self {
+        let limits = TransferLimits { parallel: options.parallel, ..TransferLimits::default() };
         Self {
             local,
             index,
             tokens: Arc::new(OneToken(options.token.clone())),
             token: options.token,
-            peer: Peer::new(),
-            slots: Semaphore::new(options.parallel.clamp(1, Semaphore::MAX_PERMITS)),
+            fetcher: Fetcher { peer: Peer::new(), traffic: Traffic::new(limits) },
             turns: Mutex::default(),
         }
     }
@@ -86,6 +88,22 @@ impl Remote {
         &self.local
     }
 
+    /// Downloads as they are now, in the order in which they were asked for.
+    pub fn transfers(&self) -> Vec<TransferView> {
+        self.fetcher.traffic.views()
+    }
+
+    /// What downloads may use.
+    pub fn limits(&self) -> TransferLimits {
+        self.fetcher.traffic.limits()
+    }
+
+    /// Changes what downloads may use, running ones included. Values out of bounds are brought within them; what holds
+    /// from now on is returned.
+    pub fn set_limits(&self, limits: TransferLimits) -> TransferLimits {
+        self.fetcher.traffic.set_limits(limits)
+    }
+
     /// As [`Local::acquire`], and `existing` files that are not here are fetched: with [`AcquireMode::Move`] the copy
     /// here becomes the primary one and its source is deleted, with [`AcquireMode::Copy`] the source stays.
     /// Bytes received are counted in `meter`.
@@ -105,6 +123,11 @@ impl Remote {
     ) -> Result<Acquired, StoreError> {
         let mut acquired = self.local.acquire(sector, existing, allocate, path_type).await?;
         let missing = existing.difference(acquired.types());
+        if mode == AcquireMode::Move {
+            for (kind, id) in acquired.ids.iter().filter(|(kind, _)| existing.contains(**kind)) {
+                self.finish(sector, *kind, id).await?;
+            }
+        }
         if missing.is_empty() {
             return Ok(acquired);
         }
@@ -245,7 +268,7 @@ impl Remote {
     }
 
     async fn stat_at(&self, url: &str) -> Result<FsStat, StoreError> {
-        let answer = self.peer.ask(Method::GET, url, &self.token, None).await?;
+        let answer = self.fetcher.peer.ask(Method::GET, url, &self.token, None).await?;
         let body = Peer::small_body(url, Peer::expect(url, answer, StatusCode::OK).await?).await?;
         let stat: FsStatJson = serde_json::from_slice(&body).map_err(|error| StoreError::PeerAnswer {
             url: url.to_owned(),
@@ -253,113 +276,6 @@ impl Remote {
             text: format!("not the JSON of a storage path's state: {error}"),
         })?;
         Ok(stat.into())
-    }
-
-    /// Fetches one file unless somebody else in this process did so meanwhile. Returns whether this call fetched it.
-    async fn bring(
-        &self,
-        sector: SectorRef,
-        kind: FileType,
-        place: &StorageId,
-        mode: AcquireMode,
-        meter: &TransferMeter,
-    ) -> Result<(StorageId, PathBuf, bool), StoreError> {
-        let key = (sector.id, kind);
-        let gate = Arc::clone(self.turns().entry(key).or_default());
-        let turn = Arc::new(gate.lock_owned().await);
-        let result = match self.local.file_path(sector.id, kind).await {
-            Ok(Some((id, file))) => Ok((id, file, false)),
-            Ok(None) => {
-                let path = self.local.dir(place);
-                let target = path.map(|path| Target { sector, kind, path, turn: Arc::clone(&turn) });
-                match target {
-                    Ok(target) => self.fetch_and_take(target, place, mode, meter).await,
-                    Err(error) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        drop(turn);
-        // Kept while others wait for it: each of them holds a clone.
-        self.turns().retain(|_, gate| Arc::strong_count(gate) > 1);
-        result
-    }
-
-    async fn fetch_and_take(
-        &self,
-        target: Target,
-        place: &StorageId,
-        mode: AcquireMode,
-        meter: &TransferMeter,
-    ) -> Result<(StorageId, PathBuf, bool), StoreError> {
-        let (sector, kind) = (target.sector.id, target.kind);
-        let file = crate::layout::file(&target.path, sector, kind);
-        let (holder, source) = self.fetch_anywhere(&target, meter).await?;
-        self.local.touched(place);
-        let copy = match mode {
-            AcquireMode::Move => CopyKind::Primary,
-            AcquireMode::Copy => CopyKind::Secondary,
-        };
-        self.index.declare(place, sector, kind.into(), copy).await?;
-        if mode == AcquireMode::Move {
-            let url = format!("{source}?keep={place}");
-            if let Err(error) = self.delete_at(&url, (sector, kind), None).await {
-                let error = crate::local::chain(&error);
-                tracing::warn!(%sector, %kind, url, error, "moved, but the source was not deleted");
-                // It no longer counts, and must not be taken for the file once this copy has changed.
-                self.drop_elsewhere(&holder, sector, kind).await?;
-            }
-        }
-        Ok((place.clone(), file, true))
-    }
-
-    /// Tries every URL of every holder: primary copies first, since another one may be older, then by weight. Returns the
-    /// path and the URL that it came from.
-    async fn fetch_anywhere(
-        &self,
-        target: &Target,
-        meter: &TransferMeter,
-    ) -> Result<(StorageId, String), StoreError> {
-        let (sector, kind) = (target.sector.id, target.kind);
-        let mut holders = self.index.find(sector, kind.into(), None).await?;
-        holders.sort_by(|one, other| {
-            (other.primary, other.weight).cmp(&(one.primary, one.weight)).then_with(|| one.id.cmp(&other.id))
-        });
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|_| StoreError::Lost { what: "waiting for a download slot" })?;
-        let mut last = StoreError::NotFound { sector, kind };
-        let mut tried = 0;
-        let mut places = Vec::new();
-        for holder in self.elsewhere(&holders) {
-            places.extend(holder.urls.iter().map(|url| (holder.id.clone(), url)));
-        }
-        for (id, url) in places {
-            tried += 1;
-            let token = self.token_for(url, (sector, kind), FetchVerb::Get).await;
-            let fetched = match token {
-                Ok(token) => fetch::fetch(&self.peer, url, &token, target.clone(), meter).await,
-                Err(error) => Err(error),
-            };
-            match fetched {
-                Ok(()) => {
-                    tracing::info!(%sector, %kind, url, "fetched");
-                    return Ok((id, url.clone()));
-                }
-                // Our own disk: the next peer would fare no better.
-                Err(error @ StoreError::Io { .. }) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%sector, %kind, url, error = crate::local::chain(&error), "fetch failed");
-                    last = error;
-                }
-            }
-        }
-        match last {
-            StoreError::NotFound { .. } if tried == 0 => Err(last),
-            last => Err(StoreError::FetchFailed { sector, kind, tried, source: Box::new(last) }),
-        }
     }
 
     /// Tries the holder's URLs until one obeys; otherwise the last failure, logged.
@@ -408,7 +324,7 @@ impl Remote {
         let header = permit.map(permit_header);
         let verb = if permit.is_some() { FetchVerb::Remove } else { FetchVerb::Delete };
         let token = self.token_for(url, file, verb).await?;
-        let answer = self.peer.ask(Method::DELETE, url, &token, header).await?;
+        let answer = self.fetcher.peer.ask(Method::DELETE, url, &token, header).await?;
         Peer::expect(url, answer, StatusCode::OK).await?;
         Ok(())
     }

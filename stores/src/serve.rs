@@ -5,6 +5,7 @@
 //! a range past the end is clamped; a DELETE that would take the last copy is refused (see [`PERMIT_HEADER`]).
 
 mod access;
+mod blocks;
 mod files;
 mod range;
 mod survivor;
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -24,6 +25,8 @@ use sealtasks::{FetchScope, FetchVerb, FileType, RegisteredSealProof, SectorId, 
 use tokio::sync::Semaphore;
 
 use self::access::Deed;
+use self::blocks::{Announced, Hashing};
+use crate::content::{self, ACCEPT_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Local, chain};
 use crate::peer::Peer;
@@ -68,7 +71,8 @@ pub struct TokenAccess {
 /// The routes under `/remote`. Every request needs a token with permission `admin`, or a fetch token that names what is
 /// done, in `Authorization: Bearer` or `?token=`.
 pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
-    let server = Server { local, verify, peer: Peer::new(), senders: Arc::new(Semaphore::new(SENDERS_MAX)) };
+    let senders = Arc::new(Semaphore::new(SENDERS_MAX));
+    let server = Server { local, verify, peer: Peer::new(), senders, announced: Announced::default() };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
@@ -77,6 +81,7 @@ pub(crate) struct Server {
     verify: Arc<dyn VerifyToken>,
     peer: Peer,
     senders: Arc<Semaphore>,
+    announced: Announced,
 }
 
 /// A request's path, as far as it is one of ours.
@@ -177,8 +182,15 @@ impl Server {
         method: &Method,
     ) -> Result<Response, Failure> {
         let (kind, sector) = names(kind, sector)?;
+        if let (&Method::GET, Some(spans)) = (method, headers.get(SPANS_HEADER)) {
+            return self.block(sector, kind, spans, headers).await;
+        }
         let found = self.local.file_path(sector, kind).await?;
         let (_, file) = found.ok_or(StoreError::NotFound { sector, kind })?;
+        // A range is asked for by those who read a part; whoever wants the whole says which form it takes.
+        if *method == Method::GET && headers.contains_key(ACCEPT_HEADER) && !headers.contains_key(RANGE) {
+            return Ok(self.announced.announce(file, sector, kind).await?);
+        }
         let slot = match *method {
             Method::GET => Some(Arc::clone(&self.senders).acquire_owned().await?),
             _ => None,
@@ -187,6 +199,28 @@ impl Server {
             return Ok(files::directory(file, headers, slot).await?);
         }
         Ok(files::file(file, headers, slot).await?)
+    }
+
+    /// Bytes of a file as [`blocks::Announced::announce`] listed it.
+    async fn block(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        spans: &HeaderValue,
+        headers: &HeaderMap,
+    ) -> Result<Response, Failure> {
+        let asked = spans.to_str().ok().and_then(content::split_asked);
+        let asked = asked.ok_or_else(|| format!("{SPANS_HEADER} {spans:?} is not etag;name:offset:bytes"))?;
+        let file = match self.announced.place(asked.0, sector, kind) {
+            Some(file) => file,
+            None => {
+                let found = self.local.file_path(sector, kind).await?;
+                found.ok_or(StoreError::NotFound { sector, kind })?.1
+            }
+        };
+        let hashing = if headers.contains_key(UNVERIFIED_HEADER) { Hashing::Off } else { Hashing::Blake3 };
+        let slot = Arc::clone(&self.senders).acquire_owned().await?;
+        Ok(blocks::block(file, asked, hashing, slot).await?)
     }
 
     async fn delete(

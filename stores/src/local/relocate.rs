@@ -14,6 +14,7 @@ use sealtasks::{FileType, FileTypes, PathType, SectorRef, SectorStorageInfo, Spa
 use super::{Local, OpenPath};
 use crate::disk;
 use crate::error::StoreError;
+use crate::fetch::arriving::Arriving;
 use crate::index::CopyKind;
 use crate::layout;
 
@@ -95,8 +96,13 @@ impl Local {
         }
         let ids = [(kind, step.to.clone())].into();
         let _room = self.reserve(sector, kind.into(), &ids, SpaceTable::Finalized).await?;
-        let arriving = layout::arriving(&step.to_path.dir, sector.id, kind);
-        let job = move || copy_into_place(&source, &arriving, &place);
+        let dir = step.to_path.dir.clone();
+        let job = move || {
+            let arriving = Arriving::claim(&dir, sector.id, kind)?;
+            let copied = copy_into_place(&source, &arriving, &place);
+            arriving.discard();
+            copied
+        };
         tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "copying" }))?;
         step.to_path.space.touched();
         self.index.declare(&step.to, sector.id, kind.into(), CopyKind::Primary).await?;
@@ -172,20 +178,12 @@ fn move_durably(from: &Path, place: &Place, source: &Path) -> Result<(), StoreEr
     disk::sync_parent(from)
 }
 
-fn copy_into_place(source: &Path, arriving: &Path, place: &Place) -> Result<(), StoreError> {
-    if let Some(dir) = arriving.parent() {
-        disk::create_dir(dir)?;
+fn copy_into_place(source: &Path, arriving: &Arriving, place: &Place) -> Result<(), StoreError> {
+    arriving.clear()?;
+    disk::copy_synced(source, &arriving.data())?;
+    if disk::same_shape(source, &arriving.data())? {
+        move_durably(&arriving.data(), place, source)
+    } else {
+        Err(StoreError::Archive { reason: format!("{source:?} changed while it was copied") })
     }
-    disk::remove(arriving)?;
-    let copied = disk::copy_synced(source, arriving).and_then(|()| {
-        if disk::same_shape(source, arriving)? {
-            move_durably(arriving, place, source)
-        } else {
-            Err(StoreError::Archive { reason: format!("{source:?} changed while it was copied") })
-        }
-    });
-    if copied.is_err() {
-        disk::discard(arriving);
-    }
-    copied
 }

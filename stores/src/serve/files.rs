@@ -109,7 +109,7 @@ enum Piece {
 
 /// A body filled from a blocking thread. A failure there breaks the connection, so that the peer sees it: a tar stream
 /// that merely ended early would look whole to Lotus.
-fn stream(
+pub(super) fn stream(
     slot: OwnedSemaphorePermit,
     produce: impl FnOnce(&mut dyn FnMut(Bytes) -> bool) -> Result<(), StoreError> + Send + 'static,
 ) -> Body {
@@ -174,7 +174,7 @@ fn send_part(
     Ok(())
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "reading a sector file" }))

@@ -1,0 +1,320 @@
+//! Large files past the page cache: aligned buffers that are used again, and handles that read and write with them.
+//!
+//! A file system that refuses direct I/O (tmpfs) gets the ordinary kind, and so does a small file, which costs less so.
+//! Everything here blocks.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::OFlag;
+
+use crate::error::StoreError;
+
+/// Offsets and lengths of direct I/O are multiples of this; no disk in use has larger logical blocks (bytes).
+pub(crate) const ALIGN: usize = 4096;
+/// A buffer's size (bytes).
+pub(crate) const BUFFER: usize = 1 << 20;
+/// Buffers kept for the next user, 64 MiB in all; more are given back to the system.
+const KEPT_MAX: usize = 64;
+/// Smaller files go through the page cache (bytes).
+const SMALL: u64 = 1 << 20;
+/// Buffers on their way in a local copy.
+const COPY_AHEAD: usize = 4;
+
+static KEPT: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
+
+/// [`BUFFER`] bytes at an address that direct I/O takes. Fresh memory is slow to touch, so buffers are used again.
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        let bytes = vec![0; BUFFER + ALIGN];
+        let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
+        Self { bytes, start }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + BUFFER]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + BUFFER]
+    }
+}
+
+/// A buffer that goes back to the others when it is dropped, cut to its first `length` bytes for readers.
+pub(crate) struct Lent {
+    buffer: Option<Buffer>,
+    length: usize,
+}
+
+impl Lent {
+    /// A buffer with whatever an earlier user left in it.
+    pub(crate) fn take() -> Self {
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self { buffer: Some(kept.unwrap_or_else(Buffer::new)), length: BUFFER }
+    }
+
+    /// Shows only the first `length` bytes from now on.
+    pub(crate) fn cut(&mut self, length: usize) {
+        self.length = length.min(BUFFER);
+    }
+
+    /// All of it, whatever was cut.
+    pub(crate) fn whole(&mut self) -> &mut [u8] {
+        self.buffer.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.as_deref().map_or(&[], |bytes| &bytes[..self.length])
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(buffer) = self.buffer.take().filter(|_| kept.len() < KEPT_MAX) {
+            kept.push(buffer);
+        }
+    }
+}
+
+/// A file read in large pieces.
+pub(crate) struct Source {
+    file: File,
+}
+
+impl Source {
+    /// # Errors
+    /// As [`File::open`].
+    pub(crate) fn open(path: &Path, length: u64) -> io::Result<Self> {
+        if length >= SMALL
+            && let Some(file) = direct(OpenOptions::new().read(true), path)?
+        {
+            return Ok(Self { file });
+        }
+        Ok(Self { file: File::open(path)? })
+    }
+
+    /// Fills `buffer` from `offset`, a multiple of [`ALIGN`]. Less than asked for means that the file ends there.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub(crate) fn read(&self, buffer: &mut Lent, offset: u64, wanted: usize) -> io::Result<usize> {
+        let room = wanted.next_multiple_of(ALIGN).min(BUFFER);
+        let into = buffer.whole();
+        let mut got = 0;
+        while got < wanted {
+            match self.file.read_at(&mut into[got..room], offset + got as u64) {
+                Ok(0) => break,
+                // After a part that is no multiple of the alignment nothing but the file's end follows.
+                Ok(count) => {
+                    got += count;
+                    if !count.is_multiple_of(ALIGN) {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let got = got.min(wanted);
+        buffer.cut(got);
+        Ok(got)
+    }
+}
+
+/// A file of known length that is written in large pieces, in any order, by several threads.
+pub(crate) struct Sink {
+    file: File,
+    length: u64,
+    direct: bool,
+}
+
+impl Sink {
+    /// Opens or creates (0644) the file; what is in it stays. Its blocks are laid out at once where `whole` says that
+    /// every byte is going to be written.
+    ///
+    /// # Errors
+    /// As the file system says; a full disk shows here already.
+    pub(crate) fn open(path: &Path, length: u64, whole: bool) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o644);
+        let opened = if length >= SMALL { direct(&options, path)? } else { None };
+        let is_direct = opened.is_some();
+        let file = match opened {
+            Some(file) => file,
+            None => options.custom_flags(0).open(path)?,
+        };
+        let padded = if is_direct { length.next_multiple_of(ALIGN as u64) } else { length };
+        if file.metadata()?.len() < padded {
+            if whole && is_direct {
+                lay_out(&file, padded)?;
+            }
+            file.set_len(padded)?;
+        }
+        Ok(Self { file, length, direct: is_direct })
+    }
+
+    /// Writes the first `count` bytes of `buffer` at `offset`, a multiple of [`ALIGN`]. Only the piece that ends the file
+    /// may have another length than a multiple of it.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub(crate) fn write(&self, buffer: &mut Lent, offset: u64, count: usize) -> io::Result<()> {
+        let bytes = buffer.whole();
+        let padded = if self.direct { count.next_multiple_of(ALIGN).min(BUFFER) } else { count };
+        bytes[count..padded].fill(0);
+        self.file.write_all_at(&bytes[..padded], offset)
+    }
+
+    /// Makes what was written durable, not yet the length.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Cuts the filling off and makes everything durable.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        if self.direct {
+            self.file.set_len(self.length)?;
+        }
+        self.file.sync_all()
+    }
+}
+
+/// Opens for direct I/O; `None` where the file system has none.
+fn direct(options: &OpenOptions, path: &Path) -> io::Result<Option<File>> {
+    match options.clone().custom_flags(OFlag::O_DIRECT.bits()).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EINVAL | nix::libc::EOPNOTSUPP)) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reserves the file's blocks; where the file system cannot, they come as they are written.
+fn lay_out(file: &File, length: u64) -> io::Result<()> {
+    let length = i64::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    match nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, length) {
+        Err(nix::errno::Errno::ENOSPC) => Err(io::ErrorKind::StorageFull.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Copies a file to `to`, which must not exist, reading and writing at the same time; durable on return. Holes of the size
+/// of a buffer stay holes.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let length = std::fs::metadata(from).map_err(StoreError::io("look at", from))?.len();
+    let source = Source::open(from, length).map_err(StoreError::io("open", from))?;
+    // Fails where something is there already.
+    drop(crate::disk::create_new(to)?);
+    let sink = Sink::open(to, length, false).map_err(StoreError::io("write", to))?;
+    let (send, receive) = sync_channel(COPY_AHEAD);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read_all(&source, from, length, send));
+        let written = write_all(&sink, to, receive);
+        let read = reader.join().unwrap_or(Err(StoreError::Lost { what: "reading a file to copy" }));
+        read.and(written)
+    })?;
+    sink.finish().map_err(StoreError::io("sync", to))
+}
+
+fn read_all(
+    source: &Source,
+    from: &Path,
+    length: u64,
+    send: SyncSender<(u64, Lent)>,
+) -> Result<(), StoreError> {
+    let mut offset = 0;
+    while offset < length {
+        let mut buffer = Lent::take();
+        let wanted = usize::try_from(length - offset).unwrap_or(BUFFER).min(BUFFER);
+        let got = source.read(&mut buffer, offset, wanted).map_err(StoreError::io("read", from))?;
+        if got < wanted {
+            return Err(StoreError::io("read", from)(io::ErrorKind::UnexpectedEof.into()));
+        }
+        // A writer that has gone says why itself.
+        if send.send((offset, buffer)).is_err() {
+            return Ok(());
+        }
+        offset += got as u64;
+    }
+    Ok(())
+}
+
+fn write_all(sink: &Sink, to: &Path, receive: Receiver<(u64, Lent)>) -> Result<(), StoreError> {
+    for (offset, mut buffer) in receive {
+        if !is_zero(buffer.as_ref()) {
+            let count = buffer.as_ref().len();
+            sink.write(&mut buffer, offset, count).map_err(StoreError::io("write", to))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether all bytes are zero; ends at the first that is not.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(ALIGN).all(|part| part.iter().fold(0, |seen, byte| seen | byte) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at / 7 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn copies_of_every_length_are_exact() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for length in [0, 1, 4095, 4096, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 4097] {
+            let (from, to) = (dir.path().join(format!("a{length}")), dir.path().join(format!("b{length}")));
+            std::fs::write(&from, pattern(length)).expect("written");
+            copy(&from, &to).expect("copied");
+            assert_eq!(std::fs::read(&to).expect("read"), pattern(length), "{length}");
+            assert!(copy(&from, &to).is_err(), "what is there is not replaced");
+        }
+    }
+
+    #[test]
+    fn a_part_written_later_leaves_the_others_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let length = (2 * BUFFER + 100) as u64;
+        let mut buffer = Lent::take();
+        for offset in [(2 * BUFFER) as u64, 0, BUFFER as u64] {
+            let sink = Sink::open(&path, length, true).expect("opened again");
+            buffer.whole().fill(1 + (offset / BUFFER as u64) as u8);
+            let count = usize::try_from(length - offset).expect("small").min(BUFFER);
+            sink.write(&mut buffer, offset, count).expect("written");
+            sink.finish().expect("durable");
+        }
+        let bytes = std::fs::read(&path).expect("read");
+        assert_eq!(bytes.len() as u64, length);
+        assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == 1 + (at / BUFFER) as u8));
+    }
+}

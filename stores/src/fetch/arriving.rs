@@ -1,0 +1,217 @@
+//! The place where a file lies while it arrives: `fetching/<sector>.part/` with a lock, the data, and notes for a later
+//! life of this process.
+//!
+//! The lock is an open file's, so that two processes that share the mount never write one file, and a killed one holds
+//! nothing. What is noted is durable before it counts.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use sealtasks::{FileType, SectorId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::content::Content;
+use crate::disk;
+use crate::error::StoreError;
+use crate::layout;
+
+/// A note is at most this long (bytes).
+const NOTE_MAX: u64 = 64 << 10;
+/// A lock file that its holder removes while we wait for it is opened again so often.
+const LOCK_TRIES: usize = 8;
+
+/// A claimed place; free again when dropped. What lies there stays unless it is discarded.
+pub(crate) struct Arriving {
+    dir: PathBuf,
+    path: PathBuf,
+    sector: SectorId,
+    kind: FileType,
+    _lock: File,
+}
+
+/// What is being fetched, so that the rest of it can be fetched later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) content: Content,
+    /// Into how many bytes it was cut.
+    pub(crate) block: u64,
+    /// The storage path that it comes from.
+    pub(crate) holder: String,
+}
+
+/// Everything is here; its source may still have to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Arrived {
+    /// The storage path that it came from.
+    pub(crate) holder: String,
+    /// The URL that it came from.
+    pub(crate) url: String,
+    /// Names and lengths; a plain file's name is empty.
+    pub(crate) files: Vec<(String, u64)>,
+}
+
+impl Arriving {
+    /// Takes the place, whatever lies there.
+    ///
+    /// # Errors
+    /// [`StoreError::Arriving`] while another process fetches the same file into the same path.
+    pub(crate) fn claim(path: &Path, sector: SectorId, kind: FileType) -> Result<Self, StoreError> {
+        let dir = layout::arriving(path, sector, kind);
+        let lock = dir.join("lock");
+        for _ in 0..LOCK_TRIES {
+            disk::create_dir(&dir)?;
+            let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&lock);
+            let file = match opened {
+                // Its holder has just finished and taken the directory away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(StoreError::io("create", &lock))?,
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::Arriving { sector, kind, path: dir });
+                }
+                Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &lock)(error)),
+            }
+            if is_still(&file, &lock) {
+                return Ok(Self { dir, path: path.to_owned(), sector, kind, _lock: file });
+            }
+        }
+        Err(StoreError::Arriving { sector, kind, path: dir })
+    }
+
+    /// The place if something was left there; nothing is created.
+    pub(crate) fn left(path: &Path, sector: SectorId, kind: FileType) -> Result<Option<Self>, StoreError> {
+        if layout::arriving(path, sector, kind).is_dir() {
+            Self::claim(path, sector, kind).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Which sector's file arrives here.
+    pub(crate) const fn file(&self) -> (SectorId, FileType) {
+        (self.sector, self.kind)
+    }
+
+    /// The file or directory that arrives.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Which blocks are here.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// What an earlier life was fetching.
+    pub(crate) fn plan(&self) -> Option<Plan> {
+        read(&self.dir.join("plan.json"))
+    }
+
+    /// Notes what is being fetched.
+    pub(crate) fn set_plan(&self, plan: &Plan) -> Result<(), StoreError> {
+        write(&self.dir.join("plan.json"), plan)
+    }
+
+    /// What an earlier life had fetched whole.
+    pub(crate) fn arrived(&self) -> Option<Arrived> {
+        read(&self.dir.join("arrived.json"))
+    }
+
+    /// Notes that everything is here and durable.
+    pub(crate) fn set_arrived(&self, arrived: &Arrived) -> Result<(), StoreError> {
+        write(&self.dir.join("arrived.json"), arrived)
+    }
+
+    /// Empties the place for another fetch.
+    pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        for name in ["arrived.json", "plan.json", "journal", "data"] {
+            disk::remove(&self.dir.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Renames what arrived to its place. What lay there undeclared is replaced: the index knew of no file there.
+    pub(crate) fn put_in_place(&self) -> Result<(), StoreError> {
+        let file = layout::file(&self.path, self.sector, self.kind);
+        let aside = layout::leaving(&self.path, self.sector, self.kind);
+        if disk::put_in_place(&self.data(), &file, &aside)? {
+            tracing::warn!(path = ?file, "an undeclared file of the same name was replaced by the fetched one");
+        }
+        // What a Lotus process had begun in the same place is of no use to anyone now.
+        disk::remove(&layout::arriving_at_lotus(&self.path, self.sector, self.kind))
+    }
+
+    /// The file at its place, if it is the one that had arrived: then only the rest of an interrupted move is to be done.
+    pub(crate) fn is_in_place(&self, arrived: &Arrived) -> bool {
+        let file = layout::file(&self.path, self.sector, self.kind);
+        !self.data().exists() && disk::shape(&file).is_ok_and(|shape| shape == arrived.files)
+    }
+
+    /// Takes the place away with everything in it. A failure is only logged: what is left is found by the next scan.
+    pub(crate) fn discard(&self) {
+        let aside = layout::leaving(&self.path, self.sector, self.kind);
+        match fs::rename(&self.dir, &aside) {
+            Ok(()) => disk::discard(&aside),
+            Err(error) => {
+                tracing::warn!(path = ?self.dir, %error, "the remains of a fetch could not be removed");
+            }
+        }
+    }
+}
+
+fn is_still(file: &File, path: &Path) -> bool {
+    let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    id(file.metadata()).is_some_and(|opened| id(fs::metadata(path)) == Some(opened))
+}
+
+/// A damaged note is none: what it was about is fetched anew.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&disk::read_bounded(path, NOTE_MAX).ok()?).ok()
+}
+
+fn write(path: &Path, note: &impl Serialize) -> Result<(), StoreError> {
+    let json = |source| StoreError::Json { path: path.to_owned(), source };
+    disk::replace(path, &serde_json::to_vec(note).map_err(json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_belongs_to_one_fetch_at_a_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let sector = SectorId::new(1000, 1);
+        let claim = || Arriving::claim(dir.path(), sector, FileType::Sealed);
+        let first = claim().expect("free");
+        assert_eq!(claim().err().expect("taken").code(), "STO023");
+        Arriving::claim(dir.path(), sector, FileType::Cache).expect("another file");
+        fs::write(first.data(), "half").expect("written");
+        drop(first);
+        let second = claim().expect("free again");
+        assert_eq!(fs::read(second.data()).expect("it stayed"), b"half");
+        second.discard();
+        assert!(Arriving::left(dir.path(), sector, FileType::Sealed).expect("readable").is_none());
+        assert_eq!(fs::read_dir(dir.path().join("sealed/fetching")).expect("a directory").count(), 0);
+    }
+
+    #[test]
+    fn damaged_notes_count_as_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = Arriving::claim(dir.path(), SectorId::new(1000, 1), FileType::Sealed).expect("free");
+        let note = Arrived {
+            holder: "a".to_owned(),
+            url: "http://a/remote".to_owned(),
+            files: vec![(String::new(), 5)],
+        };
+        place.set_arrived(&note).expect("written");
+        assert_eq!(place.arrived(), Some(note));
+        fs::write(place.dir.join("arrived.json"), "{\"holder\":").expect("cut");
+        assert_eq!(place.arrived(), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! One connection to a Sealyard, blocking: a request, the head of its answer, then the body straight into a buffer.
+//!
+//! Plain HTTP is spoken on the socket itself, since a client library copies every byte once more. What it understands is
+//! what our own server answers: a status line, few headers, a body of known length.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use url::Url;
+
+use crate::error::StoreError;
+use crate::peer::{self, CONNECT_MAX, SILENCE_MAX};
+
+/// An answer's head is at most this long (bytes).
+const HEAD_MAX: usize = 16 << 10;
+
+/// Ends the waits of all connections of one fetch.
+#[derive(Clone, Default)]
+pub(super) struct Cancel(Arc<Cancelled>);
+
+#[derive(Default)]
+struct Cancelled {
+    called: AtomicBool,
+    sockets: Mutex<Vec<TcpStream>>,
+}
+
+impl Cancel {
+    pub(super) fn call(&self) {
+        self.0.called.store(true, Ordering::SeqCst);
+        for socket in self.sockets().drain(..) {
+            // Closed already, or never open: the reader finds out either way.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(super) fn is_called(&self) -> bool {
+        self.0.called.load(Ordering::SeqCst)
+    }
+
+    fn watch(&self, socket: &TcpStream) -> io::Result<()> {
+        self.sockets().push(socket.try_clone()?);
+        if self.is_called() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+
+    fn sockets(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+        self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Cancels when dropped: the caller that waited for the fetch has gone.
+pub(super) struct CancelOnDrop(pub(super) Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.call();
+    }
+}
+
+/// The head of an answer.
+pub(super) struct Head {
+    pub(super) status: u16,
+    pub(super) media: String,
+    pub(super) length: u64,
+}
+
+/// A connection that is opened when it is needed and used again while it can be.
+pub(super) struct Wire {
+    url: String,
+    address: String,
+    target: String,
+    token: String,
+    cancel: Cancel,
+    socket: Option<TcpStream>,
+    /// Of the body, read together with its head.
+    early: Vec<u8>,
+    /// Of the body, to come.
+    left: u64,
+}
+
+/// Whether a URL can be fetched from in blocks.
+pub(super) fn speaks(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| url.scheme() == "http")
+}
+
+impl Wire {
+    pub(super) fn new(url: &str, token: &str, cancel: Cancel) -> Result<Self, StoreError> {
+        let bad = || StoreError::Url { url: url.to_owned() };
+        let parsed = Url::parse(url).map_err(|_| bad())?;
+        let host = parsed.host_str().filter(|_| parsed.scheme() == "http").ok_or_else(bad)?;
+        let port = parsed.port_or_known_default().ok_or_else(bad)?;
+        let query = parsed.query().map(|query| format!("?{query}")).unwrap_or_default();
+        if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
+            return Err(bad());
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            address: format!("{host}:{port}"),
+            target: format!("{}{query}", parsed.path()),
+            token: token.to_owned(),
+            cancel,
+            socket: None,
+            early: Vec::new(),
+            left: 0,
+        })
+    }
+
+    /// Asks and waits for the head of the answer.
+    pub(super) fn ask(&mut self, headers: &[(&str, &str)]) -> Result<Head, StoreError> {
+        if self.left > 0 {
+            self.socket = None;
+        }
+        let reused = self.socket.is_some();
+        match self.try_ask(headers) {
+            // The peer may have closed a connection that had been idle.
+            Err(error) if reused && !self.cancel.is_called() => {
+                tracing::debug!(url = self.url, %error, "connecting again");
+                self.socket = None;
+                self.try_ask(headers)
+            }
+            asked => asked,
+        }
+        .map_err(|error| {
+            self.socket = None;
+            peer::broken(&self.url, error)
+        })
+    }
+
+    /// Fills all of `into` with the body.
+    pub(super) fn read(&mut self, into: &mut [u8]) -> Result<(), StoreError> {
+        let read = self.try_read(into);
+        read.map_err(|error| {
+            self.socket = None;
+            peer::broken(&self.url, error)
+        })
+    }
+
+    /// The rest of a short body, for an error's text.
+    pub(super) fn rest(&mut self, bytes_max: usize) -> String {
+        let length = usize::try_from(self.left).unwrap_or(bytes_max).min(bytes_max);
+        let mut text = vec![0; length];
+        let read = self.try_read(&mut text);
+        if read.is_ok() { String::from_utf8_lossy(&text).trim().to_owned() } else { String::new() }
+    }
+
+    fn try_ask(&mut self, headers: &[(&str, &str)]) -> io::Result<Head> {
+        let mut request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n",
+            self.target, self.address, self.token
+        );
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => self.connect()?,
+        };
+        socket.write_all(request.as_bytes())?;
+        let (head, early) = read_head(&mut socket)?;
+        self.left = head.length;
+        self.early = early;
+        self.early.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.socket = Some(socket);
+        Ok(head)
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in self.address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT_MAX) {
+                Ok(socket) => {
+                    socket.set_nodelay(true)?;
+                    socket.set_read_timeout(Some(SILENCE_MAX))?;
+                    socket.set_write_timeout(Some(SILENCE_MAX))?;
+                    self.cancel.watch(&socket)?;
+                    return Ok(socket);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn try_read(&mut self, into: &mut [u8]) -> io::Result<()> {
+        if into.len() as u64 > self.left {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is shorter than it should be"));
+        }
+        let from_head = self.early.len().min(into.len());
+        into[..from_head].copy_from_slice(&self.early[..from_head]);
+        self.early.drain(..from_head);
+        let socket = self.socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        socket.read_exact(&mut into[from_head..])?;
+        self.left -= into.len() as u64;
+        Ok(())
+    }
+}
+
+/// Reads up to the empty line; what came beyond it belongs to the body.
+fn read_head(socket: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    let end = loop {
+        let got = match socket.read(&mut part) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        bytes.extend(&part[..got]);
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at;
+        }
+        if bytes.len() > HEAD_MAX {
+            return Err(bad("an answer's head is too long"));
+        }
+    };
+    let early = bytes.split_off(end + 4);
+    Ok((parse_head(&bytes[..end])?, early))
+}
+
+fn parse_head(bytes: &[u8]) -> io::Result<Head> {
+    let text = std::str::from_utf8(bytes).map_err(|_| bad("an answer's head is no text"))?;
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|rest| rest.get(..3));
+    let status =
+        status.and_then(|digits| digits.parse().ok()).ok_or_else(|| bad("an answer has no status"))?;
+    let (mut media, mut length) = (String::new(), None);
+    for line in lines {
+        let (name, value) = line.split_once(':').ok_or_else(|| bad("a header has no colon"))?;
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("content-length") {
+            let number = value.parse().map_err(|_| bad("a content length is no number"))?;
+            if length.replace(number).is_some_and(|earlier| earlier != number) {
+                return Err(bad("an answer has two lengths"));
+            }
+        } else if name.eq_ignore_ascii_case("content-type") {
+            value.clone_into(&mut media);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            return Err(bad("a body without a length"));
+        }
+    }
+    let length = length.ok_or_else(|| bad("a body without a length"))?;
+    Ok(Head { status, media, length })
+}
+
+fn bad(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_that_leave_a_length_open_are_refused() {
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\ncontent-type: a/b\r\n\r\nabc";
+        let (head, early) = read_head(&mut &whole[..]).expect("a head");
+        assert_eq!((head.status, &*head.media, head.length, &*early), (200, "a/b", 3, &b"abc"[..]));
+        for (bytes, why) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", "without a length"),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n",
+                "without a length",
+            ),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "two lengths"),
+            ("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "no number"),
+            ("HTTP/1.1 2\r\n\r\n", "no status"),
+            ("HTTP/1.1 200 OK\r\nx\r\n\r\n", "no colon"),
+            ("HTTP/1.1 200 OK\r\n", "unexpected end"),
+        ] {
+            let error = read_head(&mut bytes.as_bytes()).err().expect(why).to_string();
+            assert!(error.contains(why), "{bytes:?}: {error}");
+        }
+        let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(2 * HEAD_MAX));
+        assert!(read_head(&mut long.as_bytes()).is_err());
+    }
+}

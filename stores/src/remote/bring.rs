@@ -1,0 +1,244 @@
+//! Bringing one file here: the place it arrives in, whom to ask first, and what remains to be done of a move.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sealtasks::{AcquireMode, FetchVerb, FileType, SectorRef, StorageId};
+use tokio::sync::OwnedMutexGuard;
+
+use super::Remote;
+use crate::error::StoreError;
+use crate::fetch::arriving::{Arrived, Arriving};
+use crate::fetch::{Origin, Target, TransferMeter, on_thread};
+use crate::index::CopyKind;
+use crate::layout;
+
+impl Remote {
+    /// Fetches one file unless somebody else in this process did so meanwhile. Returns whether this call fetched it.
+    pub(super) async fn bring(
+        &self,
+        sector: SectorRef,
+        kind: FileType,
+        place: &StorageId,
+        mode: AcquireMode,
+        meter: &TransferMeter,
+    ) -> Result<(StorageId, PathBuf, bool), StoreError> {
+        let turn = self.turn(sector, kind).await;
+        let result = match self.local.file_path(sector.id, kind).await {
+            Ok(Some((id, file))) => Ok((id, file, false)),
+            Ok(None) => {
+                let path = self.local.dir(place);
+                let target = path.map(|path| Target { sector, kind, path, turn: Arc::clone(&turn) });
+                match target {
+                    Ok(target) => self.fetch_and_take(target, place, mode, meter).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        drop(turn);
+        self.forget_turns();
+        result
+    }
+
+    /// Does what a move that was cut off had still to do for a file that is here: declare it primary, delete its source.
+    pub(super) async fn finish(
+        &self,
+        sector: SectorRef,
+        kind: FileType,
+        id: &StorageId,
+    ) -> Result<(), StoreError> {
+        let path = self.local.dir(id)?;
+        if !layout::arriving(&path, sector.id, kind).is_dir() {
+            return Ok(());
+        }
+        let turn = self.turn(sector, kind).await;
+        let (dir, held) = (path, Arc::clone(&turn));
+        let left = on_thread(move || {
+            let _turn = held;
+            let left = Arriving::left(&dir, sector.id, kind)?;
+            let noted = left.as_ref().and_then(Arriving::arrived);
+            Ok(left.map(|place| (noted.filter(|noted| place.is_in_place(noted)), Arc::new(place))))
+        });
+        let result = match left.await {
+            Ok(Some((Some(arrived), place))) => self.take_over(id, &arrived, &place, AcquireMode::Move).await,
+            // The file is here in another way: what is left of a fetch is of no use to anyone.
+            Ok(Some((None, place))) => discard(place).await,
+            // Another process is at work on it.
+            Ok(None) | Err(StoreError::Arriving { .. }) => Ok(()),
+            Err(error) => Err(error),
+        };
+        drop(turn);
+        self.forget_turns();
+        result
+    }
+
+    async fn turn(&self, sector: SectorRef, kind: FileType) -> Arc<OwnedMutexGuard<()>> {
+        let gate = Arc::clone(self.turns().entry((sector.id, kind)).or_default());
+        Arc::new(gate.lock_owned().await)
+    }
+
+    /// Gates are kept while others wait for them: each of those holds a clone.
+    fn forget_turns(&self) {
+        self.turns().retain(|_, gate| Arc::strong_count(gate) > 1);
+    }
+
+    async fn fetch_and_take(
+        &self,
+        target: Target,
+        place: &StorageId,
+        mode: AcquireMode,
+        meter: &TransferMeter,
+    ) -> Result<(StorageId, PathBuf, bool), StoreError> {
+        let (sector, kind) = (target.sector, target.kind);
+        let file = layout::file(&target.path, sector.id, kind);
+        let claimed = target.clone();
+        let arriving = on_thread(move || {
+            let _turn = &claimed.turn;
+            Arriving::claim(&claimed.path, sector.id, kind).map(Arc::new)
+        })
+        .await?;
+        let fetched = match settled(&arriving) {
+            Some(arrived) => Ok(arrived),
+            None => self.fetch_anywhere(&target, &arriving, meter).await,
+        };
+        let arrived = match fetched {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                if !can_go_on(&error) || arriving.plan().is_none() {
+                    discard(arriving).await?;
+                }
+                return Err(error);
+            }
+        };
+        let (held, placed) = (target, Arc::clone(&arriving));
+        on_thread(move || {
+            let _turn = &held.turn;
+            if placed.data().exists() { placed.put_in_place() } else { Ok(()) }
+        })
+        .await?;
+        self.local.touched(place);
+        self.take_over(place, &arrived, &arriving, mode).await?;
+        Ok((place.clone(), file, true))
+    }
+
+    /// Declares a file that is in its place, and with a move deletes its source.
+    async fn take_over(
+        &self,
+        id: &StorageId,
+        arrived: &Arrived,
+        arriving: &Arc<Arriving>,
+        mode: AcquireMode,
+    ) -> Result<(), StoreError> {
+        let (sector, kind) = arriving.file();
+        let copy = match mode {
+            AcquireMode::Move => CopyKind::Primary,
+            AcquireMode::Copy => CopyKind::Secondary,
+        };
+        self.index.declare(id, sector, kind.into(), copy).await?;
+        if mode == AcquireMode::Move {
+            let url = format!("{}?keep={id}", arrived.url);
+            if let Err(error) = self.delete_at(&url, (sector, kind), None).await {
+                let text = crate::local::chain(&error);
+                tracing::warn!(%sector, %kind, url, error = text, "moved, but the source was not deleted");
+                // It no longer counts, and must not be taken for the file once this copy has changed.
+                let holder = arrived.holder.parse().map_err(StoreError::Id)?;
+                self.drop_elsewhere(&holder, sector, kind).await?;
+                if matches!(error, StoreError::Transport { .. }) {
+                    // Its holder is away: the note stays, and the next wish for the file asks again.
+                    return Ok(());
+                }
+            }
+        }
+        discard(Arc::clone(arriving)).await
+    }
+
+    /// Tries every URL of every holder: primary copies first, since another one may be older, then what an earlier fetch
+    /// began, then by what each host has been seen to bring, then by weight.
+    async fn fetch_anywhere(
+        &self,
+        target: &Target,
+        arriving: &Arc<Arriving>,
+        meter: &TransferMeter,
+    ) -> Result<Arrived, StoreError> {
+        let (sector, kind) = (target.sector.id, target.kind);
+        let traffic = &self.fetcher.traffic;
+        let mut transfer = traffic.begin(sector, kind, target.path.clone());
+        transfer.wait_turn().await;
+        let mut last = StoreError::NotFound { sector, kind };
+        let mut tried = 0;
+        for (id, url) in self.candidates(target, arriving).await? {
+            tried += 1;
+            let (began, before) = (Instant::now(), meter.bytes());
+            let fetched = match self.token_for(&url, (sector, kind), FetchVerb::Get).await {
+                Ok(token) => {
+                    let origin = Origin { holder: id.as_str(), url: &url, token: &token };
+                    self.fetcher.fetch(origin, target, arriving, meter, &transfer.progress()).await
+                }
+                Err(error) => Err(error),
+            };
+            match fetched {
+                Ok(arrived) => {
+                    traffic.learn(&url, meter.bytes().saturating_sub(before), began.elapsed());
+                    tracing::info!(%sector, %kind, url, "fetched");
+                    return Ok(arrived);
+                }
+                // Our own disk: the next peer would fare no better.
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+                Err(error) => {
+                    traffic.blame(&url);
+                    tracing::warn!(%sector, %kind, url, error = crate::local::chain(&error), "fetch failed");
+                    last = error;
+                }
+            }
+        }
+        match last {
+            StoreError::NotFound { .. } if tried == 0 => Err(last),
+            last => Err(StoreError::FetchFailed { sector, kind, tried, source: Box::new(last) }),
+        }
+    }
+
+    async fn candidates(
+        &self,
+        target: &Target,
+        arriving: &Arc<Arriving>,
+    ) -> Result<Vec<(StorageId, String)>, StoreError> {
+        let holders = self.index.find(target.sector.id, target.kind.into(), None).await?;
+        let begun = arriving.plan().map(|plan| plan.holder);
+        let mut candidates = Vec::new();
+        for holder in self.elsewhere(&holders) {
+            let begun = begun.as_deref() == Some(holder.id.as_str());
+            for url in &holder.urls {
+                let rank = (holder.primary, begun, self.fetcher.traffic.expected(url), holder.weight);
+                candidates.push((rank, holder.id.clone(), url.clone()));
+            }
+        }
+        candidates.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+        Ok(candidates.into_iter().map(|(_, id, url)| (id, url)).collect())
+    }
+}
+
+/// What an earlier fetch had brought whole, if it still lies there or in its place.
+fn settled(arriving: &Arriving) -> Option<Arrived> {
+    let arrived = arriving.arrived()?;
+    let whole = crate::disk::shape(&arriving.data()).is_ok_and(|shape| shape == arrived.files);
+    (whole || arriving.is_in_place(&arrived)).then_some(arrived)
+}
+
+/// Whether what came so far is worth keeping for another try.
+fn can_go_on(error: &StoreError) -> bool {
+    match error {
+        StoreError::FetchFailed { source, .. } => can_go_on(source),
+        StoreError::Transport { .. } | StoreError::PeerAnswer { .. } | StoreError::Index(_) => true,
+        _ => false,
+    }
+}
+
+async fn discard(place: Arc<Arriving>) -> Result<(), StoreError> {
+    on_thread(move || {
+        place.discard();
+        Ok(())
+    })
+    .await
+}
