@@ -28,7 +28,8 @@ impl Sched {
         }
     }
 
-    /// As [`Self::refresh`], for a worker to which a task was charged that fitted: what did not fit before does not now.
+    /// As [`Self::refresh`], for a worker to which a task was charged that fitted: what did not fit before does not now. (For
+    /// the one exception see [`Self::charge_running`].)
     fn refresh_fuller(&mut self, slot: usize) {
         self.touched.insert(slot);
         self.set_apart(slot);

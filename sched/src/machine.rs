@@ -273,8 +273,12 @@ impl Sched {
     pub(crate) fn charge_running(&mut self, slot: usize, ask: &Ask) -> Charge {
         let gpus = self.pick_gpus(slot, ask);
         let worker = self.workers.get_mut(slot);
+        // Then it takes of what is kept for its like and adds nothing to what counts as used, so that others may fit now.
+        let is_in_use_already = ask.is_light() && worker.running.memory_max() < worker.capacity.used();
         let charge = worker.running.charge_on(ask, gpus);
-        if worker.machine.is_none() {
+        if worker.machine.is_none() && is_in_use_already {
+            self.dirty.insert(slot);
+        } else if worker.machine.is_none() {
             self.fuller.push(slot);
         } else {
             self.load_changed(slot);
