@@ -214,6 +214,18 @@ pub enum StoreError {
     /// An id that is none.
     #[error("bad storage path id")]
     Id(#[from] IdError),
+    /// Raw bytes that are not there to be read.
+    #[error("bytes {start} to {end} of {sector} were asked for; there are {whole}")]
+    OutsideSector {
+        /// The sector.
+        sector: SectorId,
+        /// First raw byte.
+        start: u64,
+        /// One past the last.
+        end: u64,
+        /// How many there are in the sector, or in the piece that is read.
+        whole: u64,
+    },
     /// A background thread ended without an answer: a defect of ours.
     #[error("{what} ended without a result")]
     Lost {
@@ -251,6 +263,7 @@ impl StoreError {
             Self::Arriving { .. } => "STO023",
             Self::Changed { .. } => "STO024",
             Self::Corrupt { .. } => "STO025",
+            Self::OutsideSector { .. } => "STO030",
         }
     }
 
@@ -264,7 +277,10 @@ impl StoreError {
             | Self::Index(_)
             | Self::Arriving { .. }
             | Self::Changed { .. } => FailureClass::Network,
-            Self::Length { .. } | Self::Archive { .. } | Self::Corrupt { .. } => FailureClass::BadData,
+            Self::Length { .. }
+            | Self::Archive { .. }
+            | Self::Corrupt { .. }
+            | Self::OutsideSector { .. } => FailureClass::BadData,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureClass::Space,
             Self::Io { .. }
             | Self::Json { .. }

@@ -43,6 +43,6 @@ pub use locks::{
 pub use mem_index::{Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView};
 pub use meta::{META_FILE, StorageMeta, init_path};
 pub use peer_tokens::{PeerTokens, TokenUse};
-pub use remote::{FetchOptions, Remote};
+pub use remote::{FetchOptions, Remote, UnsealedPiece};
 pub use serve::{PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router};
 pub use traffic::{PARALLEL_MAX, STREAMS_MAX, TransferLimits, TransferPhase, TransferView};

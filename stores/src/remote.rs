@@ -6,6 +6,8 @@
 
 mod bring;
 
+mod unsealed;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,6 +30,8 @@ use crate::serve::PERMIT_HEADER;
 use crate::space::FileKey;
 use crate::traffic::{Traffic, TransferLimits, TransferView};
 use crate::wire::FsStatJson;
+
+pub use unsealed::UnsealedPiece;
 
 /// A permit's reason travels in a header, cut to this many characters.
 const REASON_MAX: usize = 200;
