@@ -123,7 +123,7 @@ impl Remote {
         let (offset, size) = (from * RAW_CHUNK as u64, (end - from) * RAW_CHUNK as u64);
         let token = self.token_for(url, (sector.id, FileType::Unsealed), FetchVerb::Get).await?;
         let asked = format!("{url}/{}/allocated/{offset}/{size}", sector.proof.number());
-        let answer = self.peer.ask(Method::GET, &asked, &token, None).await?;
+        let answer = self.fetcher.peer.ask(Method::GET, &asked, &token, None).await?;
         match answer.status() {
             StatusCode::RANGE_NOT_SATISFIABLE => Ok(false),
             _ => Peer::expect(&asked, answer, StatusCode::OK).await.map(|_| true),
@@ -171,7 +171,7 @@ impl Remote {
         let range = format!("bytes={start}-{}", end - 1);
         let header = HeaderValue::try_from(range).map_err(|error| broken(url, error))?;
         let token = self.token_for(url, (sector.id, FileType::Unsealed), FetchVerb::Get).await?;
-        let answer = self.peer.ask(Method::GET, url, &token, Some((RANGE, header))).await?;
+        let answer = self.fetcher.peer.ask(Method::GET, url, &token, Some((RANGE, header))).await?;
         let answer = Peer::expect(url, answer, StatusCode::PARTIAL_CONTENT).await?;
         let said =
             answer.headers().get(CONTENT_RANGE).and_then(|said| said.to_str().ok()).unwrap_or_default();
