@@ -98,10 +98,15 @@ async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
 }
 
 impl World {
-    /// Makes the worker known under its URL, declares its paths and registers it.
-    pub async fn join(&self, worker: &Arc<FakeWorker>) {
+    /// Makes the worker known under its URL and declares its paths; it does not join.
+    pub async fn know(&self, worker: &Arc<FakeWorker>) {
         worker.serve(self.api.clone()).await;
         self.dialer.0.lock().expect("no panic elsewhere").insert(worker.url(), worker.clone());
+    }
+
+    /// Makes the worker known under its URL, declares its paths and registers it.
+    pub async fn join(&self, worker: &Arc<FakeWorker>) {
+        self.know(worker).await;
         self.api.worker_connect(worker.url()).await.expect("the worker is registered");
     }
 
