@@ -194,7 +194,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::io("write", path))
 }
 
-fn beside(path: &Path) -> PathBuf {
+/// A fresh name in the same directory.
+pub(crate) fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", Uuid::new_v4()));
     path.with_file_name(name)

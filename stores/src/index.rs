@@ -52,6 +52,11 @@ pub trait Index: Send + Sync + 'static {
     ) -> Result<(), IndexError>;
     /// The same for many sectors; `true` marks primary copies.
     async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError>;
+    /// All files of a path have been declared: what the index only remembers of it from before is not there.
+    /// An index that remembers nothing, as Lotus's, has nothing to do.
+    async fn declared_all(&self, _id: &StorageId) -> Result<(), IndexError> {
+        Ok(())
+    }
     /// What the index believes to lie in a path, by sector: over Lotus's wire its part of `StorageList`.
     async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError>;
     /// Files that no longer lie in a path.
@@ -115,6 +120,14 @@ pub enum IndexError {
     #[error("{count} storage paths were attached; the index holds no more")]
     TooManyPaths {
         /// How many there are.
+        count: usize,
+    },
+    /// More files than the index can number.
+    #[error("storage path {id} has {count} sectors; the index holds no more")]
+    TooManyFiles {
+        /// The path.
+        id: StorageId,
+        /// How many sectors it has.
         count: usize,
     },
     /// The index could not be reached, or what it answered made no sense.

@@ -25,6 +25,7 @@ mod peer;
 mod peer_tokens;
 mod remote;
 mod serve;
+mod snapshot;
 mod space;
 mod traffic;
 mod wire;
@@ -40,9 +41,13 @@ pub use local::{
 pub use locks::{
     HeldLock, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,
 };
-pub use mem_index::{Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView};
+pub use mem_index::{
+    Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView, Place, PrimaryConflict,
+    URL_DEAD_MS, UrlTrouble,
+};
 pub use meta::{META_FILE, StorageMeta, init_path};
 pub use peer_tokens::{PeerTokens, TokenUse};
 pub use remote::{FetchOptions, Remote, UnsealedPiece};
 pub use serve::{PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router};
+pub use snapshot::{SnapshotRead, read_snapshot, write_snapshot};
 pub use traffic::{PARALLEL_MAX, STREAMS_MAX, TransferLimits, TransferPhase, TransferView};

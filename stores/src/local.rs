@@ -357,7 +357,7 @@ impl Local {
         for batch in files.chunks(DECLARE_BATCH) {
             self.index.declare_batch(id, batch).await?;
         }
-        Ok(())
+        Ok(self.index.declared_all(id).await?)
     }
 
     /// Looks at the disk once more before each drop: a file may have arrived since the scan.

@@ -1,43 +1,46 @@
 //! The index's state and its rules, without locks, time or observers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::{
-    FileTypes, FsStat, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo, StorageId, StorageInfo,
+    ActorId, FileTypes, FsStat, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo, StorageId,
+    StorageInfo,
 };
 
-use super::{HEARTBEAT_STALE_MS, PathView};
-use crate::index::{CopyKind, IndexError};
+use super::held::{Held, Kind};
+use super::packed::Holdings;
+use super::path::PathSlot;
+use super::rank::{Ranking, Row};
+use crate::index::IndexError;
 
 /// Slots are numbered in 16 bits to keep a file's entry small.
 const PATHS_MAX: usize = u16::MAX as usize;
 
 #[derive(Default)]
 pub(super) struct Table {
-    pub(super) slots: Vec<Option<PathSlot>>,
-    pub(super) by_id: BTreeMap<StorageId, u16>,
-    pub(super) held: HashMap<SectorId, Vec<Held>>,
-}
-
-pub(super) struct PathSlot {
-    pub(super) info: StorageInfo,
-    pub(super) stat: FsStat,
-    pub(super) heartbeat_ms: u64,
-    pub(super) error: Option<String>,
-    pub(super) sectors: BTreeSet<SectorId>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Held {
-    pub(super) slot: u16,
-    pub(super) types: FileTypes,
-    pub(super) primary: FileTypes,
+    slots: Vec<Option<PathSlot>>,
+    by_id: BTreeMap<StorageId, u16>,
+    files: Holdings,
+    ranking: Ranking,
+    /// Slots of detached paths with the entries that still name them: dead at once, swept bit by bit.
+    dying: Vec<(u16, Vec<u32>)>,
+    /// Sectors of which some type has two or more primary copies.
+    doubled: BTreeSet<SectorId>,
 }
 
 /// Where files of a sector may be fetched to, by groups.
 pub(super) enum Reach {
     Anywhere,
     Groups(BTreeSet<String>),
+}
+
+/// What is wanted of a path for new files.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) need: u64,
+    pub(super) path_type: PathType,
+    pub(super) miner: ActorId,
+    pub(super) now: u64,
 }
 
 impl Table {
@@ -49,111 +52,259 @@ impl Table {
         self.slots.get(usize::from(slot)).and_then(Option::as_ref)
     }
 
-    pub(super) fn held_in(&self, sector: SectorId, slot: u16) -> Option<&Held> {
-        self.held.get(&sector)?.iter().find(|held| held.slot == slot)
+    fn slot_mut(&mut self, slot: u16) -> Option<&mut PathSlot> {
+        self.slots.get_mut(usize::from(slot)).and_then(Option::as_mut)
+    }
+
+    pub(super) fn path(&self, id: &StorageId) -> Option<(u16, &PathSlot)> {
+        let slot = *self.by_id.get(id)?;
+        Some((slot, self.slot(slot)?))
+    }
+
+    /// Every path, by id.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (u16, &PathSlot)> {
+        self.by_id.values().filter_map(|slot| Some((*slot, self.slot(*slot)?)))
+    }
+
+    /// The holders of a sector in living paths.
+    pub(super) fn held(&self, sector: SectorId) -> impl Iterator<Item = (Held, &PathSlot)> {
+        self.files.of(sector).filter_map(|held| Some((held, self.slot(held.slot())?)))
+    }
+
+    /// The same for many sectors.
+    pub(super) fn held_many(&self, sectors: &[SectorId], mut each: impl FnMut(SectorId, Held, &PathSlot)) {
+        self.files.of_many(sectors, |sector, held| {
+            if let Some(path) = self.slot(held.slot()) {
+                each(sector, held, path);
+            }
+        });
+    }
+
+    pub(super) fn count(&self, slot: u16) -> usize {
+        self.files.count(slot)
+    }
+
+    /// The sectors of a slot with their files, in no order.
+    pub(super) fn sectors_unsorted(&self, slot: u16) -> impl Iterator<Item = (SectorId, Held)> {
+        self.files.sectors(slot)
+    }
+
+    /// The same, by sector.
+    pub(super) fn sectors(&self, slot: u16) -> Vec<(SectorId, Held)> {
+        let mut all: Vec<_> = self.files.sectors(slot).collect();
+        all.sort_unstable_by_key(|(sector, _)| *sector);
+        all
     }
 
     pub(super) fn attach(&mut self, info: StorageInfo, stat: FsStat, now: u64) -> Result<(), IndexError> {
-        let known =
-            self.by_id.get(&info.id).and_then(|slot| self.slots.get_mut(usize::from(*slot))?.as_mut());
-        if let Some(path) = known {
-            let mut urls = std::mem::take(&mut path.info.urls);
-            urls.extend(info.urls.iter().filter(|url| !urls.contains(url)).cloned().collect::<Vec<_>>());
-            path.info = StorageInfo { urls, ..info };
-            return Ok(());
-        }
-        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        let number = u16::try_from(free).map_err(|_| IndexError::TooManyPaths { count: PATHS_MAX })?;
-        if free == self.slots.len() {
-            self.slots.push(None);
-        }
-        self.by_id.insert(info.id.clone(), number);
-        self.slots[free] =
-            Some(PathSlot { info, stat, heartbeat_ms: now, error: None, sectors: BTreeSet::new() });
+        let slot = match self.by_id.get(&info.id).copied() {
+            Some(slot) => {
+                if let Some(path) = self.slot_mut(slot) {
+                    path.attach_again(info, stat, now);
+                }
+                slot
+            }
+            None => self.occupy(PathSlot::new(info, stat, now))?,
+        };
+        self.rank(slot);
         Ok(())
     }
 
-    /// Returns whether the path itself is gone.
+    /// A path that a snapshot tells of, unless it is attached already.
+    pub(super) fn restore(&mut self, info: StorageInfo, stat: FsStat) -> Result<u16, IndexError> {
+        match self.by_id.get(&info.id) {
+            Some(slot) => Ok(*slot),
+            None => self.occupy(PathSlot::remembered(info, stat)),
+        }
+    }
+
+    fn occupy(&mut self, path: PathSlot) -> Result<u16, IndexError> {
+        if self.by_id.len() + self.dying.len() >= PATHS_MAX {
+            // Rather a long moment than a refusal.
+            while self.sweep(usize::MAX) {}
+        }
+        let vacant = |(at, slot): (usize, &Option<PathSlot>)| {
+            let number = u16::try_from(at).ok()?;
+            (slot.is_none() && !self.dying.iter().any(|(dead, _)| *dead == number)).then_some(at)
+        };
+        let free = self.slots.iter().enumerate().find_map(vacant).unwrap_or(self.slots.len());
+        let number = u16::try_from(free).ok().filter(|_| free < PATHS_MAX);
+        let number = number.ok_or(IndexError::TooManyPaths { count: PATHS_MAX })?;
+        if free == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.by_id.insert(path.info.id.clone(), number);
+        self.slots[free] = Some(path);
+        Ok(number)
+    }
+
+    /// Returns whether the path itself is gone. Its files are then found no more; [`Table::sweep`] takes them away.
     pub(super) fn detach(&mut self, id: &StorageId, url: &str) -> Result<bool, IndexError> {
         let slot = self.slot_of(id)?;
-        let entry = self.slots.get_mut(usize::from(slot));
-        let Some(path) = entry.and_then(Option::as_mut) else {
-            return Err(IndexError::UnknownStorage { id: id.clone() });
-        };
+        let path = self.slot_mut(slot).ok_or_else(|| IndexError::UnknownStorage { id: id.clone() })?;
         let Some(position) = path.info.urls.iter().position(|known| known == url) else {
             let known = path.info.urls.join(" ");
             return Err(IndexError::UrlMismatch { id: id.clone(), url: url.to_owned(), known });
         };
         if path.info.urls.len() > 1 {
-            path.info.urls.remove(position);
+            path.remove_url(position);
             return Ok(false);
         }
-        let sectors = std::mem::take(&mut path.sectors);
         self.slots[usize::from(slot)] = None;
         self.by_id.remove(id);
-        for sector in sectors {
-            self.forget(slot, sector);
-        }
+        self.ranking.remove(slot);
+        let list = self.files.unlist_all(slot);
+        self.dying.push((slot, list));
         Ok(true)
     }
 
-    pub(super) fn declare(&mut self, slot: u16, decl: SectorDecl, copy: CopyKind) {
-        if decl.types.is_empty() {
+    /// Takes up to `count` entries of dead paths away. Returns whether there is more to do.
+    pub(super) fn sweep(&mut self, count: usize) -> bool {
+        let Some((slot, list)) = self.dying.last_mut() else { return false };
+        let mut gone = Vec::new();
+        self.files.sweep(*slot, list, count, &mut gone);
+        if list.is_empty() {
+            self.dying.pop();
+        }
+        if !self.doubled.is_empty() {
+            gone.into_iter().for_each(|sector| self.count_primaries(sector));
+        }
+        !self.dying.is_empty()
+    }
+
+    /// Changes a path by `change` and puts it where it then belongs among those offered for new files.
+    pub(super) fn with_path(
+        &mut self,
+        id: &StorageId,
+        change: impl FnOnce(&mut PathSlot),
+    ) -> Result<(), IndexError> {
+        let slot = self.slot_of(id)?;
+        if let Some(path) = self.slot_mut(slot) {
+            change(path);
+        }
+        self.rank(slot);
+        Ok(())
+    }
+
+    fn rank(&mut self, slot: u16) {
+        let Some(path) = self.slots.get(usize::from(slot)).and_then(Option::as_ref) else { return };
+        let stanza = &path.info.stanza;
+        if stanza.weight == 0 {
+            self.ranking.remove(slot);
             return;
         }
-        let primary = if copy.is_primary() { decl.types } else { FileTypes::NONE };
-        let holders = self.held.entry(decl.sector).or_default();
-        match holders.iter_mut().find(|held| held.slot == slot) {
-            Some(held) => {
-                held.types = held.types | decl.types;
-                held.primary = held.primary | primary;
-            }
-            None => holders.push(Held { slot, types: decl.types, primary }),
+        let row = Row {
+            score: path.score(),
+            available: path.available(),
+            fresh_until: path.fresh_until(),
+            slot,
+            can_seal: stanza.can_seal,
+            can_store: stanza.can_store,
+            picky: !stanza.filters.allow_miners.is_empty() || !stanza.filters.deny_miners.is_empty(),
+        };
+        let id = |slot: u16| Some(&self.slots.get(usize::from(slot))?.as_ref()?.info.id);
+        self.ranking.put(row, |one, other| id(one).cmp(&id(other)));
+    }
+
+    /// Paths for new files, best first.
+    pub(super) fn offers(&self, wanted: Wanted) -> impl Iterator<Item = &PathSlot> {
+        let suits = move |row: &&Row| {
+            let kind = match wanted.path_type {
+                PathType::Sealing => row.can_seal,
+                PathType::Storage => row.can_store,
+            };
+            kind && row.takes(wanted.now, wanted.need)
+        };
+        let rows = self.ranking.rows().iter().filter(suits);
+        rows.filter_map(move |row| {
+            let path = self.slot(row.slot)?;
+            (!row.picky || path.info.stanza.filters.accepts_miner(wanted.miner)).then_some(path)
+        })
+    }
+
+    pub(super) fn declare(&mut self, id: &StorageId, files: &[(SectorDecl, Kind)]) -> Result<(), IndexError> {
+        let slot = self.slot_of(id)?;
+        if !self.files.has_room(slot, files.len()) {
+            return Err(IndexError::TooManyFiles { id: id.clone(), count: self.files.count(slot) });
         }
-        if let Some(path) = self.slots.get_mut(usize::from(slot)).and_then(Option::as_mut) {
-            path.sectors.insert(decl.sector);
+        let mut doubled = Vec::new();
+        self.files.add(slot, files, &mut doubled);
+        doubled.into_iter().for_each(|sector| self.count_primaries(sector));
+        Ok(())
+    }
+
+    pub(super) fn drop_files(
+        &mut self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+    ) -> Result<(), IndexError> {
+        let slot = self.slot_of(id)?;
+        self.files.take(slot, sector, types);
+        if !self.doubled.is_empty() {
+            self.count_primaries(sector);
+        }
+        Ok(())
+    }
+
+    /// Drops what is still unconfirmed of these files.
+    pub(super) fn drop_unconfirmed(&mut self, id: &StorageId, decl: SectorDecl) -> Result<(), IndexError> {
+        let slot = self.slot_of(id)?;
+        let waiting = self.files.in_slot(decl.sector, slot).map(Held::unconfirmed).unwrap_or_default();
+        self.files.take(slot, decl.sector, decl.types.intersection(waiting));
+        Ok(())
+    }
+
+    /// The sectors in a path with files that nobody has declared, by sector.
+    pub(super) fn unconfirmed(&self, slot: u16) -> Vec<SectorDecl> {
+        let waiting = |(sector, held): (SectorId, Held)| SectorDecl { sector, types: held.unconfirmed() };
+        let mut all: Vec<_> =
+            self.files.sectors(slot).map(waiting).filter(|decl| !decl.types.is_empty()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Sectors with two or more primary copies of one type.
+    pub(super) fn doubled(&self) -> impl Iterator<Item = SectorId> {
+        self.doubled.iter().copied()
+    }
+
+    /// The types of a sector with two or more primary copies.
+    pub(super) fn conflict(&self, sector: SectorId) -> FileTypes {
+        let (mut once, mut twice) = (FileTypes::NONE, FileTypes::NONE);
+        for (held, _) in self.held(sector) {
+            twice = twice | once.intersection(held.primary());
+            once = once | held.primary();
+        }
+        twice
+    }
+
+    fn count_primaries(&mut self, sector: SectorId) {
+        if self.conflict(sector).is_empty() {
+            self.doubled.remove(&sector);
+        } else {
+            self.doubled.insert(sector);
         }
     }
 
-    pub(super) fn drop_files(&mut self, slot: u16, sector: SectorId, types: FileTypes) {
-        let Some(holders) = self.held.get_mut(&sector) else { return };
-        let Some(held) = holders.iter_mut().find(|held| held.slot == slot) else { return };
-        held.types = held.types.difference(types);
-        held.primary = held.primary.difference(types);
-        if held.types.is_empty() {
-            self.forget(slot, sector);
-            if let Some(path) = self.slots.get_mut(usize::from(slot)).and_then(Option::as_mut) {
-                path.sectors.remove(&sector);
-            }
-        }
+    /// The holders of any of `types` in no order, and where these files may be fetched to.
+    pub(super) fn holders(&self, sector: SectorId, types: FileTypes) -> Vec<SectorStorageInfo> {
+        let place = |(held, path): (Held, &PathSlot)| path.holder(held, sector, types);
+        self.held(sector).filter_map(place).collect()
     }
 
-    pub(super) fn forget(&mut self, slot: u16, sector: SectorId) {
-        if let Some(holders) = self.held.get_mut(&sector) {
-            holders.retain(|held| held.slot != slot);
-            if holders.is_empty() {
-                self.held.remove(&sector);
-            }
-        }
-    }
-
-    pub(super) fn holders(&self, sector: SectorId, types: FileTypes) -> (Vec<SectorStorageInfo>, Reach) {
-        let mut found = Vec::new();
+    pub(super) fn reach(&self, sector: SectorId, types: FileTypes) -> Reach {
         let mut groups = BTreeSet::new();
-        let mut anywhere = false;
-        for held in self.held.get(&sector).into_iter().flatten() {
-            let here = held.types.intersection(types);
-            let Some(path) = self.slot(held.slot).filter(|_| !here.is_empty()) else { continue };
-            let stanza = &path.info.stanza;
-            anywhere |= stanza.allow_to.is_empty();
-            groups.extend(stanza.allow_to.iter().cloned());
-            found.push(SectorStorageInfo {
-                weight: stanza.weight.saturating_mul(here.len() as u64),
-                primary: !held.primary.intersection(types).is_empty(),
-                ..path.place(sector, here)
-            });
+        for (held, path) in self.held(sector) {
+            if !held.any().intersection(types).is_empty() {
+                let allow_to = &path.info.stanza.allow_to;
+                if allow_to.is_empty() {
+                    return Reach::Anywhere;
+                }
+                groups.extend(allow_to.iter().cloned());
+            }
         }
-        (found, if anywhere { Reach::Anywhere } else { Reach::Groups(groups) })
+        Reach::Groups(groups)
     }
 
     pub(super) fn fetch_targets(
@@ -161,15 +312,15 @@ impl Table {
         sector: SectorId,
         types: FileTypes,
         size: SectorSize,
-        reach: &Reach,
         now: u64,
     ) -> Vec<SectorStorageInfo> {
         let need = PathType::Sealing.space_table().bytes(types, size);
+        let reach = self.reach(sector, types);
         let suits = |(slot, path): &(u16, &PathSlot)| {
             let stanza = &path.info.stanza;
-            let holds =
-                self.held_in(sector, *slot).is_some_and(|held| !held.types.intersection(types).is_empty());
-            let reachable = match reach {
+            let held = self.files.in_slot(sector, *slot);
+            let holds = held.is_some_and(|held| !held.any().intersection(types).is_empty());
+            let reachable = match &reach {
                 Reach::Anywhere => true,
                 Reach::Groups(groups) => stanza.groups.iter().any(|group| groups.contains(group)),
             };
@@ -180,56 +331,6 @@ impl Table {
                 && !stanza.filters.accepted(types).is_empty()
                 && path.takes_new(now, need)
         };
-        let slots = self.by_id.values().filter_map(|slot| Some((*slot, self.slot(*slot)?)));
-        slots.filter(suits).map(|(_, path)| path.place(sector, types)).collect()
-    }
-}
-
-impl PathSlot {
-    pub(super) fn view(&self, now: u64) -> PathView {
-        PathView {
-            info: self.info.clone(),
-            stat: self.stat,
-            heartbeat_age_ms: now.saturating_sub(self.heartbeat_ms),
-            error: self.error.clone(),
-            healthy: self.healthy(now),
-            sectors: self.sectors.len(),
-        }
-    }
-
-    pub(super) fn healthy(&self, now: u64) -> bool {
-        self.error.is_none() && now.saturating_sub(self.heartbeat_ms) <= HEARTBEAT_STALE_MS
-    }
-
-    pub(super) fn takes_new(&self, now: u64, need: u64) -> bool {
-        self.info.stanza.weight > 0 && self.healthy(now) && self.available() >= need
-    }
-
-    /// A negative figure from a peer counts as nothing.
-    pub(super) fn available(&self) -> u64 {
-        u64::try_from(self.stat.available).unwrap_or(0)
-    }
-
-    pub(super) fn score(&self) -> u128 {
-        u128::from(self.available()) * u128::from(self.info.stanza.weight)
-    }
-
-    /// This path as a place for `types` of `sector`; weight 0 and not primary until a holder says otherwise.
-    pub(super) fn place(&self, sector: SectorId, types: FileTypes) -> SectorStorageInfo {
-        let stanza = &self.info.stanza;
-        let of = |base: &String| {
-            let base = base.trim_end_matches('/').to_owned();
-            types.iter().map(move |kind| format!("{base}/{kind}/{sector}")).collect::<Vec<_>>()
-        };
-        SectorStorageInfo {
-            id: self.info.id.clone(),
-            urls: self.info.urls.iter().flat_map(of).collect(),
-            base_urls: self.info.urls.clone(),
-            weight: 0,
-            can_seal: stanza.can_seal,
-            can_store: stanza.can_store,
-            primary: false,
-            filters: stanza.filters.clone(),
-        }
+        self.paths().filter(suits).map(|(_, path)| path.place(sector, types)).collect()
     }
 }

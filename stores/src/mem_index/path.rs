@@ -1,0 +1,170 @@
+//! One path as the index keeps it: what was attached, how full and alive it is, and which of its URLs answer.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sealtasks::{FileTypes, FsStat, HealthReport, SectorId, SectorStorageInfo, StorageInfo};
+
+use super::held::Held;
+use super::{HEARTBEAT_STALE_MS, PathView, URL_DEAD_MS, UrlTrouble};
+
+pub(super) struct PathSlot {
+    pub(super) info: StorageInfo,
+    pub(super) stat: FsStat,
+    heartbeat_ms: u64,
+    error: Option<String>,
+    /// Attached since the index was made, and not only remembered by a snapshot.
+    pub(super) confirmed: bool,
+    /// URLs that failed when they were last asked.
+    failing: BTreeMap<String, Failing>,
+}
+
+struct Failing {
+    since_ms: u64,
+    tried_ms: u64,
+    why: String,
+}
+
+impl Failing {
+    fn set_aside(&self) -> bool {
+        self.tried_ms.saturating_sub(self.since_ms) >= URL_DEAD_MS
+    }
+}
+
+impl PathSlot {
+    pub(super) fn new(info: StorageInfo, stat: FsStat, now: u64) -> Self {
+        Self { info, stat, heartbeat_ms: now, error: None, confirmed: true, failing: BTreeMap::new() }
+    }
+
+    /// A path of a snapshot: known, and offered for nothing.
+    pub(super) fn remembered(info: StorageInfo, stat: FsStat) -> Self {
+        Self { confirmed: false, ..Self::new(info, stat, 0) }
+    }
+
+    /// URLs are joined, settings overwritten, health kept; of a remembered path nothing but its files is kept.
+    pub(super) fn attach_again(&mut self, info: StorageInfo, stat: FsStat, now: u64) {
+        if !self.confirmed {
+            *self = Self::new(info, stat, now);
+            return;
+        }
+        let mut urls = std::mem::take(&mut self.info.urls);
+        urls.extend(info.urls.iter().filter(|url| !urls.contains(url)).cloned().collect::<Vec<_>>());
+        // Whoever attaches a path at a URL has just begun to serve it there.
+        self.failing.retain(|url, _| !info.urls.contains(url));
+        self.info = StorageInfo { urls, ..info };
+    }
+
+    pub(super) fn remove_url(&mut self, position: usize) {
+        let url = self.info.urls.remove(position);
+        self.failing.remove(&url);
+    }
+
+    pub(super) fn report(&mut self, report: HealthReport, now: u64) {
+        self.stat = report.stat;
+        self.error = report.error.filter(|text| !text.is_empty());
+        self.heartbeat_ms = now;
+    }
+
+    /// A URL was asked: it answered, or did not for this reason.
+    pub(super) fn url_asked(&mut self, url: &str, failure: Option<String>, now: u64) {
+        if !self.info.urls.iter().any(|known| known == url) {
+            return;
+        }
+        let Some(why) = failure else {
+            self.failing.remove(url);
+            return;
+        };
+        let first = Failing { since_ms: now, tried_ms: now, why: String::new() };
+        let failing = self.failing.entry(url.to_owned()).or_insert(first);
+        failing.tried_ms = now;
+        failing.why = why;
+    }
+
+    pub(super) fn troubles(&self) -> impl Iterator<Item = UrlTrouble> + '_ {
+        self.failing.iter().map(|(url, failing)| UrlTrouble {
+            id: self.info.id.clone(),
+            url: url.clone(),
+            since_ms: failing.since_ms,
+            tried_ms: failing.tried_ms,
+            why: failing.why.clone(),
+            set_aside: failing.set_aside(),
+        })
+    }
+
+    pub(super) fn view(&self, now: u64, sectors: usize) -> PathView {
+        PathView {
+            info: self.info.clone(),
+            stat: self.stat,
+            heartbeat_age_ms: now.saturating_sub(self.heartbeat_ms),
+            error: self.error.clone(),
+            healthy: now <= self.fresh_until(),
+            sectors,
+            confirmed: self.confirmed,
+            troubles: self.troubles().collect(),
+        }
+    }
+
+    /// The last millisecond at which it may be offered for new files; 0 = not at all.
+    pub(super) fn fresh_until(&self) -> u64 {
+        match self.error {
+            None if self.confirmed => self.heartbeat_ms.saturating_add(HEARTBEAT_STALE_MS),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn takes_new(&self, now: u64, need: u64) -> bool {
+        self.info.stanza.weight > 0 && now <= self.fresh_until() && self.available() >= need
+    }
+
+    /// A negative figure from a peer counts as nothing.
+    pub(super) fn available(&self) -> u64 {
+        u64::try_from(self.stat.available).unwrap_or(0)
+    }
+
+    pub(super) fn score(&self) -> u128 {
+        u128::from(self.available()) * u128::from(self.info.stanza.weight)
+    }
+
+    /// The files of `types` that lie here. What only a snapshot knows weighs nothing and is no primary copy, so that
+    /// nobody deletes another one on its account.
+    pub(super) fn holder(&self, held: Held, sector: SectorId, types: FileTypes) -> Option<SectorStorageInfo> {
+        let (sure, any) = (held.types().intersection(types), held.any().intersection(types));
+        if any.is_empty() {
+            return None;
+        }
+        Some(SectorStorageInfo {
+            weight: self.info.stanza.weight.saturating_mul(sure.len() as u64),
+            primary: !held.primary().intersection(types).is_empty(),
+            ..self.place(sector, any)
+        })
+    }
+
+    /// This path as a place for `types` of `sector`; weight 0 and not primary until a holder says otherwise.
+    pub(super) fn place(&self, sector: SectorId, types: FileTypes) -> SectorStorageInfo {
+        let stanza = &self.info.stanza;
+        let alive = |url: &&String| {
+            self.failing.is_empty() || !self.failing.get(*url).is_some_and(Failing::set_aside)
+        };
+        let base_urls: Vec<String> = self.info.urls.iter().filter(alive).cloned().collect();
+        let mut urls = Vec::with_capacity(base_urls.len() * types.len());
+        for base in &base_urls {
+            for kind in types.iter() {
+                let base = base.trim_end_matches('/');
+                let mut url = String::with_capacity(base.len() + 48);
+                // Writing to a string cannot fail.
+                let _ = write!(url, "{base}/{}/{sector}", kind.name());
+                urls.push(url);
+            }
+        }
+        SectorStorageInfo {
+            id: self.info.id.clone(),
+            urls,
+            base_urls,
+            weight: 0,
+            can_seal: stanza.can_seal,
+            can_store: stanza.can_store,
+            primary: false,
+            filters: stanza.filters.clone(),
+        }
+    }
+}
