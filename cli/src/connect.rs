@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
-use rpc::{ApiError, ManagerApi, OperatorApi};
+use rpc::{ApiError, ManagerApi, OperatorApi, StorageApi};
 
 use crate::exit::{Code, Failure};
 
@@ -18,6 +18,8 @@ pub struct Connection {
     pub manager: Arc<dyn ManagerApi>,
     /// The same, for what operators control.
     pub operator: Arc<dyn OperatorApi>,
+    /// The same, for storage.
+    pub storage: Arc<dyn StorageApi>,
     /// Where it is, and the token used.
     pub info: ApiInfo,
 }
@@ -43,7 +45,7 @@ impl Connection {
         let client = ManagerClient::new(&info, Transport::Http)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
         let client = Arc::new(client);
-        Ok(Self { manager: client.clone(), operator: client, info })
+        Ok(Self { manager: client.clone(), operator: client.clone(), storage: client, info })
     }
 }
 

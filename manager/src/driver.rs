@@ -14,6 +14,7 @@ mod detached;
 mod diagnostics;
 mod explain;
 mod fleet;
+mod holds;
 mod input;
 mod measuring;
 mod operator;
@@ -66,6 +67,8 @@ pub(crate) struct Driver {
     tasks: BTreeMap<TaskId, Task>,
     /// Attempts that were given up while a Lotus worker still has them.
     detached: BTreeMap<AttemptId, Detached>,
+    /// Sectors that operators move, and the path each goes to.
+    moves: BTreeMap<SectorId, StorageId>,
     /// Calls of open attempts.
     calls: BTreeMap<CallId, (AttemptId, CallStage)>,
     /// Results whose call nobody knew when they came.
@@ -235,6 +238,8 @@ impl Driver {
             Input::Priority { what, priority, by, reply } => self.set_priority(what, priority, by, reply),
             Input::WorkerMode { worker, mode, by, reply } => self.set_worker_mode(&worker, mode, by, reply),
             Input::Caps { target, changes, by, reply } => self.change_caps(target, &changes, by, reply),
+            Input::HoldSector { sector, to, reply } => self.hold_sector(sector, to, reply),
+            Input::LetGo { sector } => self.let_go(sector),
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.
                 self.tell_sched(Event::Tick);

@@ -17,6 +17,7 @@ mod request;
 mod service;
 mod shared;
 pub mod state;
+mod storage;
 mod tickets;
 mod workers;
 

@@ -9,8 +9,8 @@ use axum::Router;
 use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, Transport, WorkerApi,
-    WorkerClient, manager_methods, operator_methods, rpc_router,
+    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, StorageApi, Transport, WorkerApi,
+    WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods,
 };
 use stores::{
     FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, fetch_router,
@@ -194,12 +194,18 @@ impl ManagerHandle {
         Arc::new(self.service.clone())
     }
 
+    /// The storage part of it.
+    pub fn storage_api(&self) -> Arc<dyn StorageApi> {
+        Arc::new(self.service.clone())
+    }
+
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
         let files = fetch_router(self.local(), Arc::new(FileTokens(self.service.clone())));
         let mut methods = manager_methods(self.api());
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
+        methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");
         rpc_router(methods, Arc::new(secret), PushStreams::new()).merge(files)
     }
 

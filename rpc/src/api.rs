@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sealtasks::{
-    ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathType, ResourceTable,
-    SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize, SectorStorageInfo, StorageId, StorageInfo,
-    TaskInput, TaskOutput, TaskType, WorkerId,
+    ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathOrder, PathReport, PathType,
+    ResourceTable, SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize, SectorStorageInfo, StorageId,
+    StorageInfo, TaskInput, TaskOutput, TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -83,6 +83,10 @@ pub trait WorkerApi: Send + Sync + 'static {
     /// worker whose executors take no settings has none.
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
         Ok(Vec::new())
+    }
+    /// Carries out an order about its own storage paths. [`ApiError::is_method_not_found`] from a Lotus worker.
+    async fn path_order(&self, _order: PathOrder) -> ApiResult<PathReport> {
+        Err(ApiError::refused("this worker takes no orders about its storage paths"))
     }
 }
 

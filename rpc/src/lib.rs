@@ -18,6 +18,7 @@ pub mod reader;
 pub mod repo_files;
 mod return_method;
 pub mod server;
+pub mod storage;
 pub mod subject;
 pub mod token;
 pub mod versions;
@@ -30,5 +31,8 @@ pub use error::ApiError;
 pub use operator::OperatorApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
-pub use server::{Authenticate, manager_methods, operator_methods, rpc_router, worker_methods};
+pub use server::{
+    Authenticate, manager_methods, operator_methods, rpc_router, storage_methods, worker_methods,
+};
+pub use storage::StorageApi;
 pub use token::{Grant, Permission, Scope, Secret};

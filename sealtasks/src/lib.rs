@@ -13,6 +13,7 @@ mod epoch;
 mod failure;
 mod file_type;
 mod ids;
+mod path_order;
 mod payload;
 mod piece;
 mod proof;
@@ -31,6 +32,9 @@ pub use file_type::{
     AcquireMode, FileType, FileTypeError, FileTypes, PathType, SpaceTable, finalized_space, sealing_space,
 };
 pub use ids::{AttemptId, CallId, IdError, StorageId, TaskId, WorkerId};
+pub use path_order::{
+    CleanedEntry, Finding, Matter, NewPath, PathDifference, PathOrder, PathReport, PathSurvey,
+};
 pub use payload::{
     AddPieceInput, C1Output, Commit1Input, Commit2Input, DataCidInput, ExecutorFailure, ExecutorReport,
     ExecutorRequest, FetchInput, FinalizeInput, MoveInput, Pc1Output, PieceSource, PreCommit1Input,

@@ -90,6 +90,21 @@ pub enum StoreError {
         /// What the path was wanted for.
         path_type: PathType,
     },
+    /// A path that was named does not take this file.
+    #[error(
+        "{path:?} ({id}) takes no {kind} file of {sector}: it is for neither sealing nor storing, or its type and miner \
+         filters exclude it"
+    )]
+    Unsuited {
+        /// The sector.
+        sector: SectorId,
+        /// The file.
+        kind: FileType,
+        /// The path's id.
+        id: StorageId,
+        /// Its directory.
+        path: PathBuf,
+    },
     /// A path has too little room.
     #[error("{sector} needs {need} more bytes on {path:?} ({detail}); available are {available}")]
     NoSpace {
@@ -264,6 +279,7 @@ impl StoreError {
             Self::Changed { .. } => "STO024",
             Self::Corrupt { .. } => "STO025",
             Self::OutsideSector { .. } => "STO030",
+            Self::Unsuited { .. } => "STO031",
         }
     }
 
@@ -292,6 +308,7 @@ impl StoreError {
             | Self::Overlap { .. }
             | Self::NotFound { .. }
             | Self::LastCopy { .. }
+            | Self::Unsuited { .. }
             | Self::Url { .. }
             | Self::Hangs { .. }
             | Self::Id(_)

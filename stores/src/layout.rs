@@ -48,6 +48,28 @@ fn is_leaving(path: &Path) -> bool {
     name.is_some_and(|(sector, fresh)| sector.parse::<SectorId>().is_ok() && Uuid::try_parse(fresh).is_ok())
 }
 
+/// The sector and type that the name of an entry in `fetching/` tells.
+pub(crate) fn named(entry: &Path) -> Option<(SectorId, FileType)> {
+    let name = entry.file_name()?.to_str()?;
+    let sector = name.split('.').next()?.parse().ok()?;
+    let kind = entry.parent()?.parent()?.file_name()?.to_str()?.parse().ok()?;
+    Some((sector, kind))
+}
+
+/// Temporary files of a path's own settings: writes that did not end.
+pub(crate) fn temporaries(path: &Path) -> Vec<PathBuf> {
+    let is_ours = |entry: &PathBuf| {
+        let name =
+            entry.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".tmp"));
+        let parts = name.and_then(|name| name.rsplit_once('.'));
+        parts.is_some_and(|(file, fresh)| {
+            [crate::meta::META_FILE, crate::keep::KEEP_FILE].contains(&file) && Uuid::try_parse(fresh).is_ok()
+        })
+    };
+    let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(is_ours).collect()
+}
+
 /// What a scan of a storage path found.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
@@ -84,6 +106,8 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
                     scan.removed.extend(removed);
                     scan.partial.extend(partial);
                 }
+                // On a full disk there may have been no room for `fetching/`.
+                Entry::Foreign if is_leaving(&found) => scan.removed.push(found),
                 Entry::Foreign => scan.foreign.push(found),
                 Entry::Sector(sector) => {
                     let types = sectors.entry(sector).or_default();

@@ -8,6 +8,7 @@
 //! A crash loses reservations, locks and the in-memory index; files and `storage.json` are whole at every moment.
 
 mod archive;
+mod care;
 mod config;
 mod content;
 mod direct;
@@ -15,6 +16,7 @@ mod disk;
 mod error;
 mod fetch;
 mod index;
+mod keep;
 mod layout;
 mod local;
 mod locks;
@@ -30,13 +32,15 @@ mod space;
 mod traffic;
 mod wire;
 
+pub use care::{CLEAN_UP_MAX, new_path};
 pub use config::{ConfiguredPath, StorageConfig};
 pub use error::StoreError;
 pub use fetch::TransferMeter;
 pub use index::{CopyKind, Index, IndexError};
+pub use keep::{KEEP_FILE, KeepFree};
 pub use local::{
-    Acquired, DeletePermit, Local, LocalOptions, LocalPath, OpenedPath, PathProblem, RedeclareDiff,
-    Reservation,
+    Acquired, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, OpenedPath, PathProblem,
+    RedeclareDiff, Reservation,
 };
 pub use locks::{
     HeldLock, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,

@@ -10,6 +10,7 @@ mod acquire;
 mod redeclare;
 mod relocate;
 mod removal;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 pub use acquire::Acquired;
 pub use redeclare::RedeclareDiff;
 pub use removal::DeletePermit;
+pub use survey::FINDINGS_MAX;
 
 use crate::config::StorageConfig;
 use crate::disk;

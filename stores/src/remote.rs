@@ -8,6 +8,8 @@ mod bring;
 
 mod unsealed;
 
+mod into_path;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -11,7 +11,7 @@ use rpc::api::{Missing, StoragePath, WorkerInfo, WorkerResources};
 use rpc::extension::{ExecutorSetting, Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
 use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
-use sealtasks::{CallId, FileType, SectorId, StorageId, TaskType, WorkerId};
+use sealtasks::{CallId, FileType, PathOrder, PathReport, SectorId, StorageId, TaskType, WorkerId};
 use stores::{Index as _, StoreError, VerifyToken, fetch_router};
 
 use crate::auth::ManagerTokens;
@@ -182,6 +182,12 @@ impl WorkerApi for WorkerHandle {
 
     async fn state(&self) -> ApiResult<WorkerState> {
         Ok(self.shared().state().await)
+    }
+
+    async fn path_order(&self, order: PathOrder) -> ApiResult<PathReport> {
+        let report = self.shared().remote.carry_out(order).await.map_err(store)?;
+        self.shared().changed();
+        Ok(report)
     }
 
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {

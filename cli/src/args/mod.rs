@@ -5,6 +5,7 @@ mod explain;
 mod manager;
 mod operate;
 mod simulate;
+mod storage;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -12,11 +13,12 @@ use clap::{Parser, Subcommand};
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, InitArgs, Perm, RunArgs};
-pub use operate::{
-    FindArgs, ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, StorageAttachArgs,
-    StorageCommand, WorkersCommand,
-};
+pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 pub use simulate::{SchedulerKind, SimulateArgs};
+pub use storage::{
+    BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, StorageAttachArgs,
+    StorageCommand,
+};
 pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};
 
 /// Sector-storage manager for Filecoin storage providers: decides which machine runs which sealing task, knows where

@@ -1,4 +1,4 @@
-//! Arguments of the daily commands: workers, storage, sectors, jobs, params.
+//! Arguments of the daily commands: workers, sectors, jobs, params.
 
 use std::path::PathBuf;
 
@@ -69,65 +69,6 @@ pub enum SealingCommand {
     Abort(AbortArgs),
     /// Have a sector's tasks, or one task, go before or after others.
     Priority(PriorityArgs),
-}
-
-/// `sealyard storage`.
-#[derive(Debug, Subcommand)]
-pub enum StorageCommand {
-    /// Open a storage path on this host's manager or worker, and with --init make it first.
-    Attach(StorageAttachArgs),
-    /// Every path with its space and its files.
-    #[command(after_help = "Example:\n  sealyard storage list")]
-    List(ListArgs),
-    /// Where a sector's files are.
-    Find(FindArgs),
-}
-
-/// `sealyard storage attach`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sealyard storage attach --init --store /mnt/long-term\n  \
-    sealyard storage attach --init --seal --worker-repo ~/.sealyardworker /mnt/nvme")]
-pub struct StorageAttachArgs {
-    /// The directory.
-    pub path: String,
-    /// Make it a storage path first (writes sectorstore.json).
-    #[arg(long)]
-    pub init: bool,
-    /// Preference among paths; 0 = read-only.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    pub weight: u64,
-    /// Sealing may use it.
-    #[arg(long)]
-    pub seal: bool,
-    /// Finished sectors may live here.
-    #[arg(long)]
-    pub store: bool,
-    /// The most it may hold, for example 10TiB.
-    #[arg(long, value_name = "SIZE")]
-    pub max_storage: Option<String>,
-    /// A group it belongs to (may be repeated).
-    #[arg(long, value_name = "GROUP")]
-    pub groups: Vec<String>,
-    /// A group its files may be fetched into (may be repeated).
-    #[arg(long, value_name = "GROUP")]
-    pub allow_to: Vec<String>,
-    /// Open it on the worker with this repo instead of on the manager.
-    #[arg(long, visible_alias = "workerrepo", value_name = "DIR")]
-    pub worker_repo: Option<String>,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `sealyard storage find`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard storage find 1")]
-pub struct FindArgs {
-    /// The sector's number.
-    pub number: u64,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `sealyard sectors`.

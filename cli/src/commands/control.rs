@@ -65,7 +65,9 @@ fn say_rest(rest: &WorkerRest) -> Outcome {
         WorkerMode::Cordoned => {
             "is cordoned: it takes no new sectors, only tasks of those that have files there"
         }
-        WorkerMode::Draining => "is draining: what lives there alone is finished, and nothing else is started",
+        WorkerMode::Draining => {
+            "is draining: what lives there alone is finished, and nothing else is started"
+        }
         WorkerMode::Disabled => "is disabled: nothing new is started there; its files are still served",
     };
     line(&format!("{} {means}", plain(&rest.name)))?;

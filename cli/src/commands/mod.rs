@@ -11,6 +11,8 @@ pub mod params;
 pub mod run;
 pub mod simulate;
 pub mod storage;
+mod storage_balance;
+mod storage_care;
 pub mod version;
 pub mod worker;
 pub mod worker_run;

@@ -1,45 +1,103 @@
-//! `storage attach|list|find`.
+//! `storage attach|list|find|locks`, and where the other `storage` commands are.
 
 use std::path::{Path, PathBuf};
 
 use rpc::WorkerApi;
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::WorkerClient;
-use sealtasks::{SectorNumber, StorageId, StorageStanza};
+use sealtasks::{NewPath, SectorNumber, StorageId};
 use serde_json::json;
 use stores::{StorageMeta, StoreError};
 
-use crate::args::{FindArgs, StorageAttachArgs, StorageCommand};
+use super::{storage_balance as balance, storage_care as care};
+use crate::args::{FindArgs, ListWhat, StorageAttachArgs, StorageCommand};
 use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{self, line, print_json, print_storage, talk};
 
 /// `storage …`.
 pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
+    let discover = || Connection::discover(repo);
     match command {
         StorageCommand::Attach(args) => attach(repo, args).await,
-        StorageCommand::List(args) => {
-            let overview = Connection::discover(repo)?.manager.overview().await.map_err(rpc_failure)?;
-            if args.json { print_json(&overview.paths) } else { print_storage(&overview.paths) }
+        StorageCommand::Detach(args) => care::detach(&discover()?, args).await,
+        StorageCommand::Redeclare(args) => care::redeclare(&discover()?, args).await,
+        StorageCommand::List(args) => match args.what {
+            Some(ListWhat::Sectors(list)) => list_sectors(&discover()?, list.json || args.json).await,
+            None => {
+                let paths = discover()?.storage.storage_paths().await.map_err(rpc_failure)?;
+                if args.json { print_json(&paths) } else { print_storage(&paths) }
+            }
+        },
+        StorageCommand::Find(args) => find(&discover()?, args).await,
+        StorageCommand::Locks(args) => {
+            let locked = discover()?.storage.lock_table().await.map_err(rpc_failure)?;
+            let now_ms = crate::clock::now_ms();
+            if args.json { print_json(&locked) } else { show::print_locks(&locked, now_ms) }
         }
-        StorageCommand::Find(args) => find(&Connection::discover(repo)?, args).await,
+        StorageCommand::Move(args) => care::move_sector(&discover()?, args).await,
+        StorageCommand::Balance(args) => balance::balance(&discover()?, args).await,
+        StorageCommand::Cleanup(args) => care::cleanup(&discover()?, args).await,
     }
 }
 
 /// `storage find` and `find`. Nothing found is no error: the sector has no files.
 pub async fn find(connection: &Connection, args: &FindArgs) -> Outcome {
-    let overview = connection.manager.overview().await.map_err(rpc_failure)?;
-    let found = show::find(&overview.paths, SectorNumber::new(args.number));
+    let number = SectorNumber::new(args.number);
+    let places = connection.storage.sector_places(number).await.map_err(rpc_failure)?;
+    let found = show::FoundSector::from(places);
     if args.json {
         return print_json(&found);
     }
-    if found.is_empty() {
+    if found.places.is_empty() {
         talk!("sector {} has no files in any storage path", args.number);
     }
-    show::print_find(&found)
+    show::print_find(&found.places)?;
+    show::print_around(&found)
+}
+
+/// `storage list sectors`: paths for storing first, then by id, sector and type.
+async fn list_sectors(connection: &Connection, json: bool) -> Outcome {
+    let mut paths = connection.storage.storage_paths().await.map_err(rpc_failure)?;
+    paths.sort_by(|a, b| b.can_store.cmp(&a.can_store).then_with(|| a.id.cmp(&b.id)));
+    let mut rows = Vec::new();
+    if !json {
+        show::print_stored_head()?;
+    }
+    for (at, path) in paths.iter().enumerate() {
+        let mut after = None;
+        loop {
+            let page = stored_page(connection, &path.id, after).await?;
+            let Some(last) = page.last().map(|stored| stored.sector) else { break };
+            after = Some(last);
+            if json {
+                rows.extend(
+                    page.iter().map(|stored| json!({ "path": path.id, "urls": path.urls, "stored": stored })),
+                );
+            } else {
+                show::print_stored(path, at, &page)?;
+            }
+        }
+    }
+    if json { print_json(&rows) } else { Ok(()) }
+}
+
+/// The next sectors in a path.
+pub(super) async fn stored_page(
+    connection: &Connection,
+    path: &str,
+    after: Option<sealtasks::SectorId>,
+) -> Result<Vec<rpc::storage::StoredSector>, Failure> {
+    let id: StorageId =
+        path.parse().map_err(|error: sealtasks::IdError| Failure::from_error(Code::Failed, &error))?;
+    let page = connection.storage.stored_sectors(id, after, rpc::storage::STORED_PAGE_MAX);
+    page.await.map_err(rpc_failure)
 }
 
 async fn attach(repo: &Path, args: &StorageAttachArgs) -> Outcome {
+    if let Some(worker) = &args.worker {
+        return care::attach_on_worker(&Connection::discover(repo)?, worker, args).await;
+    }
     let path = expand(&args.path)?;
     // The daemon is found before anything is written, so that a mistake leaves no half-made path behind.
     let owner = Owner::find(repo, args)?;
@@ -136,21 +194,25 @@ pub fn worker_client(repo: &Path) -> Result<WorkerClient, Failure> {
 
 /// Writes `sectorstore.json` into a new path.
 fn init(path: &Path, args: &StorageAttachArgs) -> Outcome {
+    let new = settings(args)?;
+    stores::new_path(path, &new).map_err(|error: StoreError| Failure::from_error(Code::Storage, &error))
+}
+
+/// The settings of a path that is to be made.
+pub(super) fn settings(args: &StorageAttachArgs) -> Result<NewPath, Failure> {
     if !(args.seal || args.store) {
         return Err(Failure::new(Code::Usage, "a new storage path must be used for something")
             .advise("add --seal, --store or both"));
     }
-    let stanza = StorageStanza {
+    Ok(NewPath {
         weight: args.weight,
         max_storage: args.max_storage.as_deref().map_or(Ok(0), parse_bytes)?,
+        keep_free: args.keep_free.as_deref().map_or(Ok(0), parse_bytes)?,
         can_seal: args.seal,
         can_store: args.store,
-        groups: args.groups.iter().cloned().collect(),
-        allow_to: args.allow_to.iter().cloned().collect(),
-        filters: sealtasks::PathFilters::default(),
-    };
-    let meta = StorageMeta::new(&StorageId::from(uuid::Uuid::new_v4()), &stanza);
-    stores::init_path(path, &meta).map_err(|error: StoreError| Failure::from_error(Code::Storage, &error))
+        groups: args.groups.clone(),
+        allow_to: args.allow_to.clone(),
+    })
 }
 
 /// `10TiB`, `512MiB`, `1000000`: bytes.

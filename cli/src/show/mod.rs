@@ -3,18 +3,24 @@
 mod bars;
 mod caps;
 mod jobs;
+mod places;
 mod schedule;
 mod sectors;
 mod storage;
+mod stored;
 mod why;
 mod workers;
 
 pub use bars::{age, bar, bytes, clock};
 pub use caps::print_caps;
 pub use jobs::print_jobs;
+pub use places::{FoundSector, find, print_around, print_find};
 pub use schedule::{print_durations, print_schedule};
 pub use sectors::{print_sector, print_sectors, state_of};
-pub use storage::{find, print_find, print_storage};
+pub use storage::print_storage;
+pub use stored::{
+    lock_words, print_cleaned, print_differences, print_locks, print_stored, print_stored_head, print_surveys,
+};
 pub use why::print_explanation;
 pub use workers::print_workers;
 

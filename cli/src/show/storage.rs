@@ -1,8 +1,6 @@
-//! `storage list` and `storage find`.
+//! `storage list`: every path with its space, its use and what it holds.
 
-use rpc::extension::PathView;
-use sealtasks::{FileType, FileTypes, SectorId, SectorNumber};
-use serde::Serialize;
+use rpc::storage::StoragePathView;
 
 use super::{age, bar, bytes, line, paint, plain};
 use crate::exit::Outcome;
@@ -12,61 +10,79 @@ const WIDTH: usize = 50;
 const SILENT_MS: u64 = 50_000;
 
 /// Prints every path, largest first.
-pub fn print_storage(paths: &[PathView]) -> Outcome {
-    let mut sorted: Vec<&PathView> = paths.iter().collect();
+pub fn print_storage(paths: &[StoragePathView]) -> Outcome {
+    let mut sorted: Vec<&StoragePathView> = paths.iter().collect();
     sorted.sort_by(|a, b| b.capacity.cmp(&a.capacity).then_with(|| a.id.cmp(&b.id)));
     if sorted.is_empty() {
         return line("no storage paths; `sealyard storage attach --init --store DIR` makes one");
     }
-    for path in sorted {
-        print_path(path)?;
-    }
-    Ok(())
+    sorted.into_iter().try_for_each(print_path)
 }
 
-fn print_path(path: &PathView) -> Outcome {
+fn print_path(path: &StoragePathView) -> Outcome {
     line(&format!("{}:", path.id))?;
     if let Some(error) = &path.error {
-        line(&format!("        {}", paint::red(&format!("Error: {error}"))))?;
+        line(&format!("        {}", paint::red(&format!("Error: {}", plain(error)))))?;
     }
-    let used = path.capacity.saturating_sub(path.available).saturating_sub(path.reserved).max(0) as f64;
-    let percent = if path.capacity > 0 {
-        (path.capacity - path.available).max(0) as f64 / path.capacity as f64 * 100.0
-    } else {
-        0.0
-    };
-    let drawn = bar(WIDTH, path.capacity as f64, &[(used, '#'), (path.reserved as f64, '*')]);
-    let taken = path.capacity.saturating_sub(path.available).max(0) as u64;
-    let text = format!("[{drawn}] {}/{} {percent:.0}%", bytes(taken), bytes(path.capacity.max(0) as u64));
-    let coloured = match percent {
-        over if over > 98.0 => paint::red(&text),
-        over if over > 90.0 => paint::yellow(&text),
-        _ => paint::green(&text),
-    };
-    line(&format!("        {coloured}"))?;
-    let count = |kind: FileType| path.files.iter().filter(|file| file.types.contains(kind)).count();
+    let free = path.fs_available.min(path.capacity);
+    let of = if path.max_storage > 0 { " (filesystem)" } else { "" };
+    line(&use_bar(path.capacity.saturating_sub(free), path.reserved, path.capacity, of))?;
+    if path.max_storage > 0 {
+        line(&use_bar(path.used, path.reserved, path.max_storage, " (limit)"))?;
+    }
+    let [unsealed, sealed, cache, update, update_cache, _] = path.files;
     line(&format!(
-        "        Unsealed: {}; Sealed: {}; Caches: {}; Reserved: {}",
-        count(FileType::Unsealed),
-        count(FileType::Sealed),
-        count(FileType::Cache),
+        "        {}; {}; {}; {}; {}; Reserved: {}",
+        paint::yellow(&format!("Unsealed: {unsealed}")),
+        paint::green(&format!("Sealed: {sealed}")),
+        paint::blue(&format!("Caches: {cache}")),
+        paint::green(&format!("Updated: {update}")),
+        paint::blue(&format!("Update-caches: {update_cache}")),
         bytes(path.reserved.max(0) as u64)
     ))?;
     line(&format!("        Weight: {}; Use: {}", path.weight, use_of(path)))?;
+    for (title, names) in [("Groups", &path.groups), ("AllowTo", &path.allow_to)] {
+        if !names.is_empty() {
+            line(&format!("        {title}: {}", plain(&names.join(", "))))?;
+        }
+    }
+    if !path.allow_types.is_empty() {
+        line(&format!("        Allow Types: {}", paint::green(&path.allow_types.join(" "))))?;
+    }
+    if !path.deny_types.is_empty() {
+        line(&format!("        Deny Types: {}", paint::red(&path.deny_types.join(" "))))?;
+    }
     line(&format!("        Workers: {}", plain(&path.workers.join(", "))))?;
     if path.heartbeat_age_ms > SILENT_MS {
         line(&format!("        {}", paint::red(&format!("silent for {}", age(path.heartbeat_age_ms)))))?;
     }
     if let Some(local) = &path.local {
-        line(&format!("        Local: {}", paint::green(local)))?;
+        line(&format!("        Local: {}", paint::green(&plain(local))))?;
     }
-    for url in &path.urls {
-        line(&format!("        URL: {url}"))?;
+    for (at, url) in path.urls.iter().enumerate() {
+        let latency = path.latency_ms.filter(|_| at == 0);
+        let latency = latency.map(|ms| format!(" (latency: {ms:.1}ms)")).unwrap_or_default();
+        line(&format!("        URL: {}{latency}", plain(url)))?;
     }
     Ok(())
 }
 
-fn use_of(path: &PathView) -> String {
+/// One bar of what is used, promised and there.
+fn use_bar(used: i64, reserved: i64, total: i64, of: &str) -> String {
+    let (used, reserved) = (used.max(0), reserved.max(0));
+    let drawn = bar(WIDTH, total as f64, &[(used as f64, '#'), (reserved as f64, '*')]);
+    let taken = used.saturating_add(reserved);
+    let percent = if total > 0 { taken as f64 / total as f64 * 100.0 } else { 0.0 };
+    let text = format!("[{drawn}] {}/{} {percent:.0}%{of}", bytes(taken as u64), bytes(total.max(0) as u64));
+    let coloured = match percent {
+        over if over > 98.0 => paint::red(&text),
+        over if over > 90.0 => paint::yellow(&text),
+        _ => paint::green(&text),
+    };
+    format!("        {coloured}")
+}
+
+fn use_of(path: &StoragePathView) -> String {
     let mut uses = Vec::new();
     if path.can_seal {
         uses.push(paint::magenta("Seal"));
@@ -74,82 +90,8 @@ fn use_of(path: &PathView) -> String {
     if path.can_store {
         uses.push(paint::cyan("Store"));
     }
-    if uses.is_empty() { paint::yellow("ReadOnly") } else { uses.join(" ") }
-}
-
-/// One path that holds files of a sector.
-#[derive(Debug, Serialize)]
-pub struct FoundPath {
-    /// The path's id.
-    pub path: String,
-    /// Whose path it is.
-    pub workers: Vec<String>,
-    /// Which files are there.
-    pub types: Vec<&'static str>,
-    /// Which of them are primary.
-    pub primary: Vec<&'static str>,
-    /// Sealing may use the path.
-    pub sealing: bool,
-    /// Finished sectors may live there.
-    pub storage: bool,
-    /// The directory, when it is on the manager's host.
-    pub local: Option<String>,
-    /// Where each file can be fetched.
-    pub urls: Vec<String>,
-}
-
-/// The paths that hold files of sector `number`, in the order of their ids.
-pub fn find(paths: &[PathView], number: SectorNumber) -> Vec<FoundPath> {
-    let mut found: Vec<FoundPath> = paths
-        .iter()
-        .flat_map(|path| {
-            path.files.iter().filter(|f| f.sector.number == number).map(move |file| (path, file))
-        })
-        .map(|(path, file)| FoundPath {
-            path: path.id.to_string(),
-            workers: path.workers.clone(),
-            types: names(file.types),
-            primary: names(file.primary),
-            sealing: path.can_seal,
-            storage: path.can_store,
-            local: path.local.clone(),
-            urls: file_urls(path, file.sector, file.types),
-        })
-        .collect();
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found
-}
-
-fn names(types: FileTypes) -> Vec<&'static str> {
-    types.iter().map(FileType::name).collect()
-}
-
-fn file_urls(path: &PathView, sector: SectorId, types: FileTypes) -> Vec<String> {
-    let one = |url: &String| types.iter().map(|t| format!("{url}/{t}/{sector}")).collect::<Vec<_>>();
-    path.urls.iter().flat_map(one).collect()
-}
-
-/// Prints where a sector's files are, in Lotus's layout.
-pub fn print_find(found: &[FoundPath]) -> Outcome {
-    for path in found {
-        let titles: Vec<String> = path.types.iter().map(|name| title(name)).collect();
-        line(&format!("In {} ({})", path.path, titles.join(", ")))?;
-        line(&format!("        Sealing: {}; Storage: {}", path.sealing, path.storage))?;
-        let primary = if path.primary.is_empty() { "none".to_owned() } else { path.primary.join(", ") };
-        line(&format!("        Worker: {}; Primary: {primary}", plain(&path.workers.join(", "))))?;
-        match &path.local {
-            Some(local) => line(&format!("        Local ({local})"))?,
-            None => line("        Remote")?,
-        }
-        for url in &path.urls {
-            line(&format!("        URL: {url}"))?;
-        }
+    if uses.is_empty() || path.weight == 0 {
+        uses.push(paint::yellow("ReadOnly"));
     }
-    Ok(())
-}
-
-/// `update-cache` becomes `Update-cache`.
-fn title(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    uses.join(" ")
 }

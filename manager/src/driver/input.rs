@@ -10,8 +10,8 @@ use rpc::operator::{AbortView, CapsTarget, CapsView, PriorityView, WorkerMode, W
 use rpc::subject::Subject;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, TaskInput, TaskType, VerifyInput,
-    WorkerId,
+    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, StorageId, TaskInput, TaskType,
+    VerifyInput, WorkerId,
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,10 @@ pub(crate) enum Input {
     WorkerMode { worker: String, mode: WorkerMode, by: String, reply: Reply<WorkerRest> },
     /// An operator changes limits, or looks at them.
     Caps { target: CapsTarget, changes: Vec<CapSpec>, by: String, reply: Reply<CapsView> },
+    /// An operator moves a sector: nothing else is begun with it.
+    HoldSector { sector: SectorId, to: StorageId, reply: Reply<SectorRef> },
+    /// It goes on.
+    LetGo { sector: SectorId },
     /// Someone wants to look.
     View(Box<dyn FnOnce(&Driver) + Send>),
 }

@@ -31,6 +31,7 @@ impl Driver {
             sectors: BTreeMap::new(),
             tasks: BTreeMap::new(),
             detached: BTreeMap::new(),
+            moves: BTreeMap::new(),
             calls: BTreeMap::new(),
             early: VecDeque::new(),
             workers: BTreeMap::new(),

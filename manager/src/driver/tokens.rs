@@ -13,11 +13,14 @@ impl Driver {
         self.workers.get(&session)?.token
     }
 
-    /// Whether a registered worker has an attempt of a task of this sector.
+    /// Whether a registered worker has an attempt of a task of this sector, or an operator moves the sector to it.
     pub(crate) fn works_on(&self, session: WorkerId, sector: SectorId) -> bool {
         let mut open =
             self.tasks.values().filter(|task| task.sector.id == sector).filter_map(|task| task.open.as_ref());
-        self.workers.contains_key(&session) && open.any(|open| open.worker == session)
+        let moved_here =
+            |worker: &super::Worker| self.moves.get(&sector).is_some_and(|to| self.serves(worker, to));
+        let worker = self.workers.get(&session);
+        worker.is_some_and(|worker| open.any(|open| open.worker == session) || moved_here(worker))
     }
 
     /// The token with which the worker joined that has this call; `None` where nobody can tell.

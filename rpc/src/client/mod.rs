@@ -6,6 +6,7 @@ mod http;
 mod manager;
 mod operator;
 mod peer;
+mod storage;
 mod worker;
 mod ws;
 
@@ -35,6 +36,8 @@ fn timeout_of(method: &str) -> Option<Duration> {
         // Asked every ten seconds to see whether the peer lives.
         "Filecoin.Session" => Some(Duration::from_secs(5)),
         "Filecoin.WaitQuiet" | "Filecoin.StorageLock" => None,
+        // A path's files are moved, scanned or deleted before they answer.
+        "Sealyard.OrderPaths" | "Sealyard.MoveSector" => None,
         // WorkerConnect too: the manager dials back before it answers.
         _ => Some(Duration::from_secs(60)),
     }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use sealtasks::{AttemptId, CallId, PieceSource, SectorId, StorageId, TaskInput, TaskType, WorkerId};
+use sealtasks::{
+    AttemptId, CallId, PathOrder, PathReport, PieceSource, SectorId, StorageId, TaskInput, TaskType, WorkerId,
+};
 use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -247,5 +249,9 @@ impl WorkerApi for WorkerClient {
 
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
         self.caller().call("Sealyard.Settings", &NO_PARAMS).await
+    }
+
+    async fn path_order(&self, order: PathOrder) -> ApiResult<PathReport> {
+        self.caller().call("Sealyard.OrderPaths", &(order,)).await
     }
 }

@@ -7,6 +7,7 @@ mod manager;
 mod middleware;
 mod operator;
 mod registrar;
+mod storage;
 mod worker;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use auth::{AskManager, AuthError, Authenticate};
 pub use caller::{WORKER_METHODS, caller};
 pub use manager::manager_methods;
 pub use operator::operator_methods;
+pub use storage::storage_methods;
 pub use worker::worker_methods;
 
 use crate::push::PushStreams;

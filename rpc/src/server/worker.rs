@@ -130,6 +130,9 @@ fn extension(methods: &mut Worker, streams: PushStreams) {
     });
     methods.on("Sealyard.State", Admin, 0, |api, _| async move { Ok(api.state().await?) });
     methods.on("Sealyard.Settings", Admin, 0, |api, _| async move { Ok(api.settings().await?) });
+    methods.on_detached("Sealyard.OrderPaths", Admin, 1, |api, mut args| async move {
+        Ok(api.path_order(args.next("order")?).await?)
+    });
     methods.on_detached("Sealyard.Abort", Admin, 1, |api, mut args| async move {
         Ok(api.abort(args.next_as::<sector::CallId, CallId>("call")?).await?)
     });

@@ -9,7 +9,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use sealtasks::{FileType, FileTypes, PathType, SectorRef, SectorStorageInfo, SpaceTable, StorageId};
+use sealtasks::{
+    FileType, FileTypes, PathType, SectorId, SectorRef, SectorStorageInfo, SpaceTable, StorageId,
+};
 
 use super::{Local, OpenPath};
 use crate::disk;
@@ -81,6 +83,60 @@ impl Local {
             }
         }
         Ok(true)
+    }
+
+    /// Whether the path `to` is open here and takes such a file for sealing or for storing.
+    pub(crate) fn check_suits(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        to: &StorageId,
+    ) -> Result<(), StoreError> {
+        let path = self.path(to)?;
+        let suits = [PathType::Sealing, PathType::Storage].iter().any(|use_| path.suits(sector, kind, *use_));
+        if suits {
+            Ok(())
+        } else {
+            Err(StoreError::Unsuited { sector, kind, id: to.clone(), path: path.dir })
+        }
+    }
+
+    /// The space table that holds for files of the path `to`.
+    pub(crate) fn table_of(&self, to: &StorageId) -> Result<SpaceTable, StoreError> {
+        let can_store = self.path(to)?.stanza.can_store;
+        Ok(if can_store { SpaceTable::Finalized } else { SpaceTable::Sealing })
+    }
+
+    /// Moves a file from another open path into `to`, if the copy that counts lies in one, or in `to` already. False:
+    /// it must come from elsewhere.
+    pub(crate) async fn relocate_into(
+        &self,
+        sector: SectorRef,
+        kind: FileType,
+        to: &StorageId,
+    ) -> Result<bool, StoreError> {
+        let holders = self.holders_of(sector.id, kind).await?;
+        let any_primary = holders.iter().any(|holder| holder.primary);
+        let counts = |holder: &&SectorStorageInfo| holder.primary || !any_primary;
+        let to_path = self.path(to)?;
+        let target = layout::file(&to_path.dir, sector.id, kind);
+        if holders.iter().filter(counts).any(|holder| holder.id == *to) && target.exists() {
+            return Ok(true);
+        }
+        for holder in holders.iter().filter(counts).filter(|holder| holder.id != *to) {
+            let Ok(from_path) = self.path(&holder.id) else { continue };
+            let source = layout::file(&from_path.dir, sector.id, kind);
+            if !source.exists() {
+                continue;
+            }
+            let aside = layout::leaving(&to_path.dir, sector.id, kind);
+            let holds_copy = holders.iter().any(|one| one.id == *to);
+            let place = Place { target, aside, holds_copy };
+            let from = holder.id.clone();
+            let step = Relocation { sector, kind, from, from_path, to: to.clone(), to_path };
+            return self.relocate(step, source, place).await.map(|()| true);
+        }
+        Ok(false)
     }
 
     async fn relocate(&self, step: Relocation, source: PathBuf, place: Place) -> Result<(), StoreError> {

@@ -186,14 +186,25 @@ struct Doomed {
     copy: CopyKind,
 }
 
-fn set_aside_and_delete(file: &Path, aside: &Path) -> Result<(), StoreError> {
-    if let Some(dir) = aside.parent() {
-        disk::create_dir(dir)?;
-    }
-    match std::fs::rename(file, aside) {
+/// Renames the file out of sight, then deletes it. Works on a full disk too, so that it can be emptied: where there is
+/// no room for a directory to rename into, a file is unlinked and a directory renamed beside itself.
+pub(super) fn set_aside_and_delete(file: &Path, aside: &Path) -> Result<(), StoreError> {
+    let made = aside.parent().map_or(Ok(()), disk::create_dir);
+    let aside = match made {
+        Ok(()) => aside.to_owned(),
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+            if !file.is_dir() {
+                disk::remove(file)?;
+                return disk::sync_parent(file);
+            }
+            file.with_file_name(aside.file_name().unwrap_or_default())
+        }
+        Err(error) => return Err(error),
+    };
+    match std::fs::rename(file, &aside) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         renamed => renamed.map_err(StoreError::io("set aside", file))?,
     }
     disk::sync_parent(file)?;
-    disk::remove(aside)
+    disk::remove(&aside)
 }

@@ -1,0 +1,246 @@
+//! The storage part of the API: what the index, the locks and the paths know, and orders to whoever has a path open.
+//! Never: touches files itself.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rpc::ApiError;
+use rpc::api::ApiResult;
+use rpc::storage::{
+    LockHolder, LockedSector, PathHost, Place, SectorPlaces, StorageApi, StoragePathView, StoredSector,
+};
+use sealtasks::{
+    FileType, FileTypes, PathOrder, PathReport, SectorId, SectorNumber, SectorRef, StorageId, StorageInfo,
+};
+use stores::{HeldFiles, LockOwner, LockWant, SectorLockView};
+
+use crate::answers;
+use crate::driver::Input;
+use crate::service::{Service, refusal};
+
+/// How long the owner of a path is waited for when paths are listed; beyond, its last report is shown.
+const STAT_LIMIT: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl StorageApi for Service {
+    async fn storage_paths(&self) -> ApiResult<Vec<StoragePathView>> {
+        let servers = self.servers().await?;
+        let views = self.0.index.paths().into_iter().map(|path| self.path_view(path, &servers));
+        Ok(futures_util::future::join_all(views).await)
+    }
+
+    async fn sector_places(&self, number: SectorNumber) -> ApiResult<SectorPlaces> {
+        let sector = SectorId { miner: self.0.miner.actor, number };
+        let servers = self.servers().await?;
+        let held = self.0.index.sector_files(sector);
+        let state = self.view(move |driver| driver.state_name(sector)).await?;
+        let reasons = self.view(move |driver| driver.reasons(Some(sector))).await?;
+        let rows = self.0.state.tasks_of(sector).await.map_err(refusal)?;
+        let under_way =
+            rows.into_iter().filter(|row| row.ended_ms == 0).map(|row| answers::job(row, &reasons));
+        let locks = self.0.locks.snapshot().into_iter().filter(|view| view.sector == sector);
+        Ok(SectorPlaces {
+            sector,
+            state,
+            conflicts: conflicts(&held),
+            places: held.into_iter().filter_map(|held| self.place(held, &servers)).collect(),
+            under_way: under_way.collect(),
+            locks: locks.flat_map(|view| holders(&view)).collect(),
+        })
+    }
+
+    async fn stored_sectors(
+        &self,
+        path: StorageId,
+        after: Option<SectorId>,
+        limit: u32,
+    ) -> ApiResult<Vec<StoredSector>> {
+        let files = self.0.index.path_files(&path).into_iter();
+        let page: Vec<_> = files
+            .filter(|(decl, _)| after.is_none_or(|after| decl.sector > after))
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .collect();
+        let states = {
+            let sectors: Vec<SectorId> = page.iter().map(|(decl, _)| decl.sector).collect();
+            self.view(move |driver| sectors.into_iter().map(|id| driver.state_name(id)).collect::<Vec<_>>())
+                .await?
+        };
+        let stored = |((decl, primary), state): ((sealtasks::SectorDecl, FileTypes), _)| {
+            let elsewhere = self.0.index.sector_files(decl.sector).into_iter();
+            let others = elsewhere.filter(|held| held.id != path).map(|held| held.types);
+            let alone = decl.types.difference(others.fold(FileTypes::NONE, FileTypes::union));
+            StoredSector { sector: decl.sector, state, types: decl.types, primary, alone }
+        };
+        Ok(page.into_iter().zip(states).map(stored).collect())
+    }
+
+    async fn lock_table(&self) -> ApiResult<Vec<LockedSector>> {
+        let views = self.0.locks.snapshot();
+        let sectors: Vec<SectorId> = views.iter().map(|view| view.sector).collect();
+        let states = self
+            .view(move |driver| sectors.into_iter().map(|id| driver.state_name(id)).collect::<Vec<_>>())
+            .await?;
+        let locked = |(view, state): (SectorLockView, _)| LockedSector {
+            sector: view.sector,
+            state,
+            holders: holders(&view),
+            waiting: view.waiting as u64,
+        };
+        Ok(views.into_iter().zip(states).map(locked).collect())
+    }
+
+    async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
+        if matches!(order, PathOrder::Move { .. }) {
+            // It must not run beside a task of the sector.
+            return Err(ApiError::refused("MGR084: sectors are moved by Sealyard.MoveSector"));
+        }
+        self.hand_order(host, order).await
+    }
+
+    async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
+        let id = SectorId { miner: self.0.miner.actor, number };
+        let goal = to.clone();
+        let sector = self.ask(|reply| Input::HoldSector { sector: id, to: goal, reply }).await?;
+        let moved = self.move_held(sector, types, to).await;
+        self.0
+            .inputs
+            .send(Input::LetGo { sector: id })
+            .await
+            .map_err(|_| ApiError::refused("MGR050: the manager is stopping"))?;
+        moved
+    }
+}
+
+impl Service {
+    /// Names of the workers that serve each path.
+    async fn servers(&self) -> ApiResult<BTreeMap<StorageId, Vec<String>>> {
+        let mut servers = self.view(|driver| driver.path_servers()).await?;
+        for path in self.0.local.paths() {
+            servers.entry(path.id).or_default().insert(0, "manager".to_owned());
+        }
+        Ok(servers)
+    }
+
+    fn local_dir(&self, id: &StorageId) -> Option<String> {
+        let own = self.0.local.paths().into_iter().find(|path| path.id == *id)?;
+        Some(own.dir.display().to_string())
+    }
+
+    fn place(&self, held: HeldFiles, servers: &BTreeMap<StorageId, Vec<String>>) -> Option<Place> {
+        let view = self.0.index.path_view(&held.id)?;
+        Some(Place {
+            workers: servers.get(&held.id).cloned().unwrap_or_default(),
+            types: held.types,
+            primary: held.primary,
+            can_seal: view.info.stanza.can_seal,
+            can_store: view.info.stanza.can_store,
+            local: self.local_dir(&held.id),
+            urls: view.info.urls,
+            healthy: view.healthy,
+            path: held.id,
+        })
+    }
+
+    async fn path_view(
+        &self,
+        path: stores::PathView,
+        servers: &BTreeMap<StorageId, Vec<String>>,
+    ) -> StoragePathView {
+        let local = self.local_dir(&path.info.id);
+        let (mut stat, mut latency_ms) = (path.stat, None);
+        if local.is_none() {
+            let begun = Instant::now();
+            let asked = self.0.remote.fs_stat(&path.info.id);
+            if let Ok(Ok(told)) = tokio::time::timeout(STAT_LIMIT, asked).await {
+                stat = told;
+                latency_ms = Some(begun.elapsed().as_secs_f64() * 1000.0);
+            }
+        }
+        let mut files = [0_u64; 6];
+        for (decl, _) in self.0.index.path_files(&path.info.id) {
+            for kind in decl.types.iter() {
+                files[kind.index()] += 1;
+            }
+        }
+        let StorageInfo { id, urls, stanza } = path.info;
+        let names = |kinds: &[FileType]| kinds.iter().map(ToString::to_string).collect();
+        StoragePathView {
+            workers: servers.get(&id).cloned().unwrap_or_default(),
+            id: id.to_string(),
+            urls,
+            local,
+            weight: stanza.weight,
+            can_seal: stanza.can_seal,
+            can_store: stanza.can_store,
+            groups: stanza.groups.into_iter().collect(),
+            allow_to: stanza.allow_to.into_iter().collect(),
+            allow_types: names(&stanza.filters.allow_types),
+            deny_types: names(&stanza.filters.deny_types),
+            capacity: stat.capacity,
+            available: stat.available,
+            fs_available: stat.fs_available,
+            reserved: stat.reserved,
+            max_storage: stat.max,
+            used: stat.used,
+            heartbeat_age_ms: path.heartbeat_age_ms,
+            healthy: path.healthy,
+            error: path.error,
+            files,
+            latency_ms,
+        }
+    }
+
+    async fn hand_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
+        let worker = match host {
+            PathHost::Manager => None,
+            PathHost::Worker(name) => Some(self.view(move |driver| driver.worker_called(&name)).await??),
+            PathHost::Owner(id) if self.local_dir(&id).is_some() => None,
+            PathHost::Owner(id) => Some(self.view(move |driver| driver.owner_of(&id)).await??),
+        };
+        match worker {
+            Some(worker) => worker.path_order(order).await,
+            None => self.0.remote.carry_out(order).await.map_err(refusal),
+        }
+    }
+
+    async fn move_held(&self, sector: SectorRef, types: FileTypes, to: StorageId) -> ApiResult<()> {
+        let held = self.0.index.sector_files(sector.id).into_iter().map(|held| held.types);
+        let there = held.fold(FileTypes::NONE, FileTypes::union);
+        let types = if types.is_empty() { there } else { types };
+        let missing = types.difference(there);
+        if types.is_empty() || !missing.is_empty() {
+            let what = if types.is_empty() { "any file".to_owned() } else { format!("{missing}") };
+            let number = sector.id.number;
+            return Err(ApiError::refused(format!(
+                "MGR085: no path holds {what} of sector {number}; `sealyard storage find {number}` shows what there is"
+            )));
+        }
+        let want = LockWant { sector: sector.id, read: FileTypes::NONE, write: types };
+        let owner = LockOwner { owner: "operator".to_owned(), reason: format!("move to {to}") };
+        let Some(_lock) = self.0.locks.try_lock(want, owner).map_err(refusal)? else {
+            return Err(ApiError::refused(format!(
+                "MGR086: files of sector {} are in use; `sealyard storage locks` shows by whom",
+                sector.id.number
+            )));
+        };
+        self.hand_order(PathHost::Owner(to.clone()), PathOrder::Move { sector, types, to }).await.map(drop)
+    }
+}
+
+/// The types of which more than one path claims the primary copy.
+fn conflicts(held: &[HeldFiles]) -> FileTypes {
+    let claims = |kind: &FileType| held.iter().filter(|one| one.primary.contains(*kind)).count() > 1;
+    FileType::ALL.into_iter().filter(claims).collect()
+}
+
+fn holders(view: &SectorLockView) -> Vec<LockHolder> {
+    let holder = |held: &stores::HeldLock| LockHolder {
+        read: held.read,
+        write: held.write,
+        owner: held.owner.owner.clone(),
+        reason: held.owner.reason.clone(),
+        since_ms: held.since_ms,
+    };
+    view.holders.iter().map(holder).collect()
+}

@@ -1,0 +1,41 @@
+//! The storage methods of a manager on another machine.
+
+use async_trait::async_trait;
+use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId};
+
+use super::NO_PARAMS;
+use super::manager::ManagerClient;
+use crate::api::ApiResult;
+use crate::storage::{LockedSector, PathHost, SectorPlaces, StorageApi, StoragePathView, StoredSector};
+
+#[async_trait]
+impl StorageApi for ManagerClient {
+    async fn storage_paths(&self) -> ApiResult<Vec<StoragePathView>> {
+        self.caller().call("Sealyard.StoragePaths", &NO_PARAMS).await
+    }
+
+    async fn sector_places(&self, number: SectorNumber) -> ApiResult<SectorPlaces> {
+        self.caller().call("Sealyard.SectorPlaces", &(number,)).await
+    }
+
+    async fn stored_sectors(
+        &self,
+        path: StorageId,
+        after: Option<SectorId>,
+        limit: u32,
+    ) -> ApiResult<Vec<StoredSector>> {
+        self.caller().call("Sealyard.StoredSectors", &(path, after, limit)).await
+    }
+
+    async fn lock_table(&self) -> ApiResult<Vec<LockedSector>> {
+        self.caller().call("Sealyard.LockTable", &NO_PARAMS).await
+    }
+
+    async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
+        self.caller().call("Sealyard.OrderPaths", &(host, order)).await
+    }
+
+    async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
+        self.caller().tell("Sealyard.MoveSector", &(number, types, to)).await
+    }
+}

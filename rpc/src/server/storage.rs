@@ -1,0 +1,46 @@
+//! The methods by which operators look after storage.
+
+use std::sync::Arc;
+
+use jsonrpsee::Methods;
+use sealtasks::{FileTypes, PathOrder, SectorId, SectorNumber, StorageId};
+
+use super::registrar::Registrar;
+use crate::operator::NAME_MAX;
+use crate::storage::{PathHost, STORED_PAGE_MAX, StorageApi};
+use crate::token::Permission::Admin;
+use crate::wire::WireError;
+
+/// The methods by which `api` is reached. Detached where something changes: it is done whoever hangs up.
+pub fn storage_methods(api: Arc<dyn StorageApi>) -> Methods {
+    let mut methods = Registrar::new(api);
+    methods.on("Sealyard.StoragePaths", Admin, 0, |api, _| async move { Ok(api.storage_paths().await?) });
+    methods.on("Sealyard.SectorPlaces", Admin, 1, |api, mut args| async move {
+        Ok(api.sector_places(args.next::<SectorNumber>("sector")?).await?)
+    });
+    methods.on("Sealyard.StoredSectors", Admin, 3, |api, mut args| async move {
+        let path = args.next::<StorageId>("path")?;
+        let after = args.next::<Option<SectorId>>("after")?;
+        let limit = args.next::<u32>("limit")?.clamp(1, STORED_PAGE_MAX);
+        Ok(api.stored_sectors(path, after, limit).await?)
+    });
+    methods.on("Sealyard.LockTable", Admin, 0, |api, _| async move { Ok(api.lock_table().await?) });
+    methods.on_detached("Sealyard.OrderPaths", Admin, 2, |api, mut args| async move {
+        let host = args.next::<PathHost>("host")?;
+        if let PathHost::Worker(name) = &host
+            && name.len() > NAME_MAX
+        {
+            let text = format!("{} bytes long; at most {NAME_MAX} are read", name.len());
+            return Err(WireError::new("host", text).into());
+        }
+        let order = args.next::<PathOrder>("order")?;
+        Ok(api.path_order(host, order).await?)
+    });
+    methods.on_detached("Sealyard.MoveSector", Admin, 3, |api, mut args| async move {
+        let number = args.next::<SectorNumber>("sector")?;
+        let types = args.next::<FileTypes>("types")?;
+        let to = args.next::<StorageId>("to")?;
+        Ok(api.move_sector(number, types, to).await?)
+    });
+    methods.into_methods()
+}

@@ -1,0 +1,179 @@
+//! What operators ask and order about storage: where files lie, what each path holds, who locks what, and the care of
+//! the paths. Methods named `Sealyard.*`, all for permission `admin`; shapes are ours, missing keys are defaults.
+
+use async_trait::async_trait;
+use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId};
+use serde::{Deserialize, Serialize};
+
+use crate::api::ApiResult;
+use crate::extension::JobView;
+
+/// Most sectors in one answer of [`StorageApi::stored_sectors`].
+pub const STORED_PAGE_MAX: u32 = 10_000;
+
+/// Asked of a manager by its operators.
+#[async_trait]
+pub trait StorageApi: Send + Sync + 'static {
+    /// Every storage path, without its files.
+    async fn storage_paths(&self) -> ApiResult<Vec<StoragePathView>>;
+    /// Where the files of one of the miner's sectors lie, and what is being done with them.
+    async fn sector_places(&self, number: SectorNumber) -> ApiResult<SectorPlaces>;
+    /// What lies in a path, by sector, beginning behind `after`; `limit` sectors at most.
+    async fn stored_sectors(
+        &self,
+        path: StorageId,
+        after: Option<SectorId>,
+        limit: u32,
+    ) -> ApiResult<Vec<StoredSector>>;
+    /// All locks, by sector.
+    async fn lock_table(&self) -> ApiResult<Vec<LockedSector>>;
+    /// Has a process carry out an order about its own paths.
+    async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport>;
+    /// Moves files of a sector that nothing is being done with into a path; returns when they lie there.
+    async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()>;
+}
+
+/// Which process is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathHost {
+    /// The manager's own.
+    Manager,
+    /// The worker with this name, session or URL.
+    Worker(String),
+    /// Whichever has this path open: the manager before a worker.
+    Owner(StorageId),
+}
+
+/// One storage path for people, without its files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoragePathView {
+    /// Its id.
+    pub id: String,
+    /// Names of the workers that serve it; `manager` for the manager itself.
+    pub workers: Vec<String>,
+    /// Its URLs.
+    pub urls: Vec<String>,
+    /// The directory, when it is open in the manager.
+    pub local: Option<String>,
+    /// Weight; 0 = read-only.
+    pub weight: u64,
+    /// Sealing may use it.
+    pub can_seal: bool,
+    /// Finished sectors may live here.
+    pub can_store: bool,
+    /// Groups it belongs to.
+    pub groups: Vec<String>,
+    /// Groups its files may be fetched into.
+    pub allow_to: Vec<String>,
+    /// Only these file types; empty = all.
+    pub allow_types: Vec<String>,
+    /// Never these file types.
+    pub deny_types: Vec<String>,
+    /// Bytes: the file system's size.
+    pub capacity: i64,
+    /// Bytes that new files may take.
+    pub available: i64,
+    /// Bytes free on the file system.
+    pub fs_available: i64,
+    /// Bytes promised and not yet on disk.
+    pub reserved: i64,
+    /// Bytes that the path may hold; 0 = no limit of its own.
+    pub max_storage: i64,
+    /// Bytes used of that limit.
+    pub used: i64,
+    /// Milliseconds since its last report.
+    pub heartbeat_age_ms: u64,
+    /// Whether new files are sent there as far as its health goes.
+    pub healthy: bool,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// Files in it by type, in the order unsealed, sealed, cache, update, update-cache, piece.
+    pub files: [u64; 6],
+    /// Milliseconds that its owner took to answer; `None` = it is local, or did not answer.
+    pub latency_ms: Option<f64>,
+}
+
+/// Where the files of a sector are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SectorPlaces {
+    /// The sector.
+    pub sector: SectorId,
+    /// Its state; `None` = the manager has no record of it.
+    pub state: Option<String>,
+    /// The paths that hold files of it, by id.
+    pub places: Vec<Place>,
+    /// File types of which more than one path claims the primary copy.
+    pub conflicts: FileTypes,
+    /// Its tasks that wait or run.
+    pub under_way: Vec<JobView>,
+    /// Who holds locks on it.
+    pub locks: Vec<LockHolder>,
+}
+
+/// One path that holds files of a sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The path's id.
+    pub path: StorageId,
+    /// Names of the workers that serve it; `manager` for the manager itself.
+    pub workers: Vec<String>,
+    /// Which files are there.
+    pub types: FileTypes,
+    /// Which of them are primary copies.
+    pub primary: FileTypes,
+    /// Sealing may use the path.
+    pub can_seal: bool,
+    /// Finished sectors may live there.
+    pub can_store: bool,
+    /// The directory, when it is open in the manager.
+    pub local: Option<String>,
+    /// The path's base URLs.
+    pub urls: Vec<String>,
+    /// Whether the path reports and is well.
+    pub healthy: bool,
+}
+
+/// What lies of one sector in one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSector {
+    /// The sector.
+    pub sector: SectorId,
+    /// Its state; `None` = the manager has no record of it.
+    pub state: Option<String>,
+    /// Which files lie here.
+    pub types: FileTypes,
+    /// Which of them are primary copies.
+    pub primary: FileTypes,
+    /// Which of them lie here alone.
+    pub alone: FileTypes,
+}
+
+/// The locks on one sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedSector {
+    /// The sector.
+    pub sector: SectorId,
+    /// Its state; `None` = the manager has no record of it.
+    pub state: Option<String>,
+    /// The holders, oldest first.
+    pub holders: Vec<LockHolder>,
+    /// How many callers wait.
+    pub waiting: u64,
+}
+
+/// One holder of locks on a sector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// File types it reads.
+    pub read: FileTypes,
+    /// File types it writes.
+    pub write: FileTypes,
+    /// Who holds it, for example `attempt 7.1`.
+    pub owner: String,
+    /// What for, for example `PC2`.
+    pub reason: String,
+    /// Since when, in Unix milliseconds.
+    pub since_ms: u64,
+}

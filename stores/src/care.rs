@@ -1,0 +1,108 @@
+//! Carries out what an operator orders about this process's storage paths. The manager's process and a worker's do so
+//! alike; which of them is asked is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sealtasks::{
+    NewPath, PathDifference, PathFilters, PathOrder, PathReport, SectorDecl, StorageId, StorageStanza,
+};
+
+use crate::error::StoreError;
+use crate::fetch::TransferMeter;
+use crate::keep::KeepFree;
+use crate::local::Local;
+use crate::meta::{StorageMeta, init_path};
+use crate::remote::Remote;
+
+/// Most entries that one clean-up deletes.
+pub const CLEAN_UP_MAX: usize = 10_000;
+
+impl Remote {
+    /// Does what `order` says.
+    ///
+    /// # Errors
+    /// Whatever the path, the disk, the index or a peer refuses; nothing is half done then but what the parts say of
+    /// themselves.
+    pub async fn carry_out(&self, order: PathOrder) -> Result<PathReport, StoreError> {
+        let local = self.local();
+        Ok(match order {
+            PathOrder::Attach { dir, new } => {
+                if let Some(new) = new {
+                    make_path(&dir, &new).await?;
+                }
+                let opened = local.attach_path(&dir).await?;
+                PathReport::Attached { id: opened.id, foreign: opened.foreign }
+            }
+            PathOrder::Detach { dir } => {
+                local.detach_path(&dir).await?;
+                PathReport::Detached
+            }
+            PathOrder::Compare { id } => PathReport::Compared(compare(local, id.as_ref()).await?),
+            PathOrder::Redeclare { id, drop_missing } => {
+                let before = compare(local, id.as_ref()).await?;
+                local.redeclare(id.as_ref(), drop_missing).await?;
+                PathReport::Redeclared(before)
+            }
+            PathOrder::Survey => PathReport::Surveyed(local.survey().await),
+            PathOrder::CleanUp { entries } => {
+                let entries = &entries[..entries.len().min(CLEAN_UP_MAX)];
+                PathReport::CleanedUp(local.clean_up(entries).await)
+            }
+            PathOrder::Move { sector, types, to } => {
+                for kind in types.iter() {
+                    self.bring_into(sector, kind, &to, &TransferMeter::default()).await?;
+                }
+                PathReport::Moved
+            }
+        })
+    }
+}
+
+async fn compare(local: &Local, id: Option<&StorageId>) -> Result<Vec<PathDifference>, StoreError> {
+    let dirs: BTreeMap<_, _> = local.paths().into_iter().map(|path| (path.id, path.dir)).collect();
+    let pairs = |decls: Vec<SectorDecl>| decls.into_iter().map(|decl| (decl.sector, decl.types)).collect();
+    let differences = local.redeclare_diff(id).await?.into_iter().map(|(id, diff)| PathDifference {
+        dir: dirs.get(&id).cloned().unwrap_or_default(),
+        unchanged: diff.unchanged as u64,
+        added: pairs(diff.declared),
+        missing: pairs(diff.dropped),
+        id,
+    });
+    Ok(differences.collect())
+}
+
+async fn make_path(dir: &Path, new: &NewPath) -> Result<(), StoreError> {
+    let (dir, new) = (dir.to_owned(), new.clone());
+    let made = move || {
+        let dir = std::path::absolute(&dir).map_err(StoreError::io("resolve", &dir))?;
+        new_path(&dir, &new)
+    };
+    tokio::task::spawn_blocking(made).await.unwrap_or(Err(StoreError::Lost { what: "making a storage path" }))
+}
+
+/// Makes `dir` a storage path with a fresh id: `sectorstore.json`, and `sealyard.json` where bytes are kept free.
+///
+/// # Errors
+/// When it would be used for nothing, is one already, or the disk refuses.
+pub fn new_path(dir: &Path, new: &NewPath) -> Result<(), StoreError> {
+    if !(new.can_seal || new.can_store) {
+        return Err(StoreError::MetaField {
+            path: dir.join(crate::META_FILE),
+            field: "CanSeal and CanStore",
+            value: "false".to_owned(),
+            expected: "at least one of them true: --seal, --store or both",
+        });
+    }
+    let stanza = StorageStanza {
+        weight: new.weight,
+        max_storage: new.max_storage,
+        can_seal: new.can_seal,
+        can_store: new.can_store,
+        groups: new.groups.iter().cloned().collect(),
+        allow_to: new.allow_to.iter().cloned().collect(),
+        filters: PathFilters::default(),
+    };
+    init_path(dir, &StorageMeta::new(&StorageId::from(uuid::Uuid::new_v4()), &stanza))?;
+    KeepFree { bytes: new.keep_free }.write(dir)
+}

@@ -1,0 +1,222 @@
+//! Housekeeping: what lies in the open paths and should not, and deleting what is offered of it.
+//!
+//! A finding is offered only where nothing can be lost by it: what never was whole, what was on its way out, and copies
+//! beside which another primary one is declared and was confirmed. Foreign entries are shown and never offered.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sealtasks::{CleanedEntry, FileType, FileTypes, Finding, Matter, PathSurvey, SectorId};
+
+use super::{Local, LocalPath, OPEN_DEADLINE, on_thread};
+use crate::disk;
+use crate::error::StoreError;
+use crate::layout;
+
+/// A transfer whose newest byte is older than this has no sender any more: both ends try again within minutes.
+const PARTIAL_ABANDONED: Duration = Duration::from_secs(3600);
+/// Findings of one path that are told; further ones wait for the next survey.
+pub const FINDINGS_MAX: usize = 10_000;
+
+impl Local {
+    /// What lies in the open paths and should not. A path that cannot be looked at does not hide the others' findings.
+    pub async fn survey(&self) -> Vec<PathSurvey> {
+        let surveys = self.paths().into_iter().map(|path| async move {
+            let (id, dir) = (path.id.clone(), path.dir.clone());
+            let (findings, error) = match self.survey_one(&path).await {
+                Ok(findings) => (findings, None),
+                Err(error) => (Vec::new(), Some(super::chain(&error))),
+            };
+            PathSurvey { id, dir, error, findings }
+        });
+        futures_util::future::join_all(surveys).await
+    }
+
+    async fn survey_one(&self, path: &LocalPath) -> Result<Vec<Finding>, StoreError> {
+        let dir = path.dir.clone();
+        let look = move || {
+            let scan = layout::scan(&dir)?;
+            Ok((oddities(&dir, &scan), scan.files))
+        };
+        let (mut findings, on_disk) =
+            on_thread("surveying a storage path", look).within(OPEN_DEADLINE, &path.dir).await?;
+        let known: std::collections::BTreeMap<SectorId, FileTypes> =
+            self.index.files(&path.id).await?.into_iter().map(|decl| (decl.sector, decl.types)).collect();
+        for decl in on_disk {
+            let unknown = decl.types.difference(known.get(&decl.sector).copied().unwrap_or_default());
+            for kind in unknown.iter() {
+                if findings.len() < FINDINGS_MAX {
+                    findings.push(self.unlisted(path, decl.sector, kind).await?);
+                }
+            }
+        }
+        findings.sort_by(|one, other| one.entry.cmp(&other.entry));
+        findings.truncate(FINDINGS_MAX);
+        Ok(findings)
+    }
+
+    /// A whole file that the index does not list here.
+    async fn unlisted(
+        &self,
+        path: &LocalPath,
+        sector: SectorId,
+        kind: FileType,
+    ) -> Result<Finding, StoreError> {
+        let entry = layout::file(&path.dir, sector, kind);
+        let elsewhere = self.index.find(sector, kind.into(), None).await?;
+        let other = elsewhere.iter().find(|holder| holder.primary && holder.id != path.id);
+        let (offered, reason) = match other {
+            Some(holder) => (true, format!("the primary copy is in path {}", holder.id)),
+            None => (
+                false,
+                format!("it may be the only copy; `sealyard storage redeclare --id {}` lists it", path.id),
+            ),
+        };
+        let file = Some((sector, kind));
+        Ok(finding(entry, Matter::NotInIndex, file, offered, reason))
+    }
+
+    /// Deletes `entries`, each only if a survey taken now finds it and offers it.
+    pub async fn clean_up(&self, entries: &[PathBuf]) -> Vec<CleanedEntry> {
+        let offered: Vec<Finding> =
+            self.survey().await.into_iter().flat_map(|survey| survey.findings).collect();
+        let mut cleaned = Vec::new();
+        for entry in entries {
+            let kept = match offered.iter().find(|finding| finding.entry == *entry) {
+                None => Some("it is no finding of this process any more".to_owned()),
+                Some(finding) if !finding.offered => Some(finding.reason.clone()),
+                Some(finding) => self.clean_one(finding).await.err().map(|error| super::chain(&error)),
+            };
+            let freed = offered.iter().find(|finding| finding.entry == *entry && kept.is_none());
+            let bytes = freed.map_or(0, |finding| finding.bytes);
+            cleaned.push(CleanedEntry { entry: entry.clone(), bytes, kept });
+        }
+        for path in self.paths() {
+            self.touched(&path.id);
+        }
+        cleaned
+    }
+
+    async fn clean_one(&self, finding: &Finding) -> Result<(), StoreError> {
+        let entry = finding.entry.clone();
+        match (finding.matter, finding.file) {
+            (Matter::PartialFetch | Matter::PartialRemoval | Matter::Temporary, _) => {
+                tracing::info!(?entry, matter = finding.matter.words(), "cleaned up");
+                blocking(move || disk::remove(&entry)).await
+            }
+            (Matter::NotInIndex, Some((sector, kind))) => self.remove_unlisted(&entry, sector, kind).await,
+            (_, file) => {
+                let (sector, kind) = file.unwrap_or((SectorId::new(0, 0), FileType::Unsealed));
+                Err(StoreError::LastCopy { sector, kind, why: finding.reason.clone() })
+            }
+        }
+    }
+
+    /// Asks the index once more, with deletions shut out: another process may just have counted on this copy.
+    async fn remove_unlisted(
+        &self,
+        entry: &Path,
+        sector: SectorId,
+        kind: FileType,
+    ) -> Result<(), StoreError> {
+        let _turn = self.removing.lock().await;
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        let here = self.paths().into_iter().find(|path| layout::file(&path.dir, sector, kind) == entry);
+        let Some(path) = here else { return Err(StoreError::NotAttached { path: entry.to_owned() }) };
+        let listed = holders.iter().any(|holder| holder.id == path.id);
+        let survivor = holders.iter().find(|holder| {
+            let open = self.path(&holder.id).map(|open| layout::file(&open.dir, sector, kind));
+            holder.primary && holder.id != path.id && open.map_or(true, |file| file.exists())
+        });
+        if listed || survivor.is_none() {
+            let why = if listed { "the index lists it by now" } else { "no other primary copy is declared" };
+            return Err(StoreError::LastCopy { sector, kind, why: why.to_owned() });
+        }
+        tracing::info!(%sector, %kind, ?entry, "an unlisted copy is deleted");
+        let (entry, aside) = (entry.to_owned(), layout::leaving(&path.dir, sector, kind));
+        blocking(move || super::removal::set_aside_and_delete(&entry, &aside)).await
+    }
+
+    /// What a scan may delete without being asked: removals and writes that did not end, and transfers that nobody has
+    /// gone on with for a day. Returns how many entries went.
+    pub async fn tidy(&self) -> usize {
+        let day = Duration::from_secs(24 * 3600).as_secs();
+        let dead = |finding: &Finding| match finding.matter {
+            Matter::PartialRemoval | Matter::Temporary => finding.offered,
+            Matter::PartialFetch => finding.offered && finding.age_s >= day,
+            Matter::NotInIndex | Matter::Foreign => false,
+        };
+        let mut gone = 0;
+        for finding in self.survey().await.into_iter().flat_map(|survey| survey.findings).filter(dead) {
+            match self.clean_one(&finding).await {
+                Ok(()) => gone += 1,
+                Err(error) => {
+                    tracing::warn!(entry = ?finding.entry, error = super::chain(&error), "not cleaned up")
+                }
+            }
+        }
+        gone
+    }
+}
+
+/// What a scan of one path found besides sector files.
+fn oddities(dir: &Path, scan: &layout::Scan) -> Vec<Finding> {
+    let partial = scan.partial.iter().map(|entry| {
+        let mut found =
+            finding(entry.clone(), Matter::PartialFetch, layout::named(entry), true, String::new());
+        found.offered = found.age_s >= PARTIAL_ABANDONED.as_secs();
+        found.reason = if found.offered {
+            "nobody has written to it for an hour".to_owned()
+        } else {
+            "a transfer may be under way".to_owned()
+        };
+        found
+    });
+    let removed = scan.removed.iter().map(|entry| {
+        let reason = "its deletion had been decided".to_owned();
+        finding(entry.clone(), Matter::PartialRemoval, layout::named(entry), true, reason)
+    });
+    let foreign = scan.foreign.iter().map(|entry| {
+        finding(
+            entry.clone(),
+            Matter::Foreign,
+            None,
+            false,
+            "no file of a sector; not ours to delete".to_owned(),
+        )
+    });
+    let temporary = layout::temporaries(dir).into_iter().map(|entry| {
+        finding(
+            entry,
+            Matter::Temporary,
+            None,
+            true,
+            "a write to this path's settings did not end".to_owned(),
+        )
+    });
+    partial.chain(removed).chain(foreign).chain(temporary).collect()
+}
+
+fn finding(
+    entry: PathBuf,
+    matter: Matter,
+    file: Option<(SectorId, FileType)>,
+    offered: bool,
+    reason: String,
+) -> Finding {
+    let bytes = disk::usage(&entry).unwrap_or(0);
+    let age_s = newest(&entry).map_or(0, |at| at.elapsed().unwrap_or_default().as_secs());
+    Finding { entry, matter, file, bytes, age_s, offered, reason }
+}
+
+/// When an entry, or anything directly in it, last changed.
+fn newest(entry: &Path) -> Option<SystemTime> {
+    let changed = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
+    let inside = fs::read_dir(entry).into_iter().flatten().flatten().filter_map(|one| changed(&one.path()));
+    inside.chain(changed(entry)).max()
+}
+
+async fn blocking(job: impl FnOnce() -> Result<(), StoreError> + Send + 'static) -> Result<(), StoreError> {
+    tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "cleaning up" }))
+}
