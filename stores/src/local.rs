@@ -33,9 +33,10 @@ use crate::config::StorageConfig;
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::{Index, IndexError};
+use crate::keep::KeepFree;
 use crate::layout::{self, Scan};
 use crate::meta::StorageMeta;
-use crate::space::{Promise, Space};
+use crate::space::{Measured, Promise, Space};
 
 /// A path must be read and scanned within this time.
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
@@ -271,8 +272,17 @@ impl Local {
     /// Returns the paths whose report the index refused: [`IndexError::UnknownHealth`] means to declare them again.
     pub async fn report_health(&self) -> Vec<(StorageId, IndexError)> {
         let report = |path: LocalPath| async move {
-            let report = match self.stat(&path.id).await {
-                Ok(stat) => HealthReport { stat, error: None },
+            let measured = match self.path(&path.id) {
+                Ok(open) => open.space.measured().await,
+                Err(error) => Err(error),
+            };
+            let report = match measured {
+                Ok(Measured { stat, old: Some(age), hangs: true }) => {
+                    let age = age.as_secs();
+                    let error = format!("{:?} does not answer; its figures are {age} s old", path.dir);
+                    HealthReport { stat, error: Some(error) }
+                }
+                Ok(measured) => HealthReport { stat: measured.stat, error: None },
                 Err(error) => HealthReport { stat: FsStat::default(), error: Some(chain(&error)) },
             };
             let sent = self.index.report_health(&path.id, report).await;
@@ -284,11 +294,11 @@ impl Local {
 
     async fn open_one(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
         let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
-        let (id, stanza, scan) = read_path(&dir).await?;
+        let Contents { id, stanza, scan, keep_free } = read_path(&dir).await?;
         if let Some(open) = self.table().get(&id) {
             return Err(StoreError::DuplicateId { id, open: open.dir.clone(), path: dir });
         }
-        let space = Space::new(&dir, stanza.max_storage);
+        let space = Space::new(&dir, stanza.max_storage, keep_free);
         let stat = space.stat().await?;
         self.attach(&id, &stanza, stat).await?;
         self.declare_scan(&id, &stanza, &scan).await?;
@@ -318,7 +328,7 @@ impl Local {
     }
 
     async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
-        let (id, stanza, scan) = read_path(&path.dir).await?;
+        let Contents { id, stanza, scan, keep_free } = read_path(&path.dir).await?;
         if id != path.id {
             return Err(StoreError::MetaField {
                 path: path.dir.join(crate::meta::META_FILE),
@@ -328,7 +338,7 @@ impl Local {
             });
         }
         let space = self.path(&id)?.space;
-        space.set_max(stanza.max_storage);
+        space.set_limits(stanza.max_storage, keep_free);
         self.attach(&id, &stanza, space.stat().await?).await?;
         self.declare_scan(&id, &stanza, &scan).await?;
         if drop_missing {
@@ -400,11 +410,20 @@ impl Local {
     }
 }
 
-async fn read_path(dir: &Path) -> Result<(StorageId, StorageStanza, Scan), StoreError> {
+/// What a storage path says of itself, and what lies in it.
+struct Contents {
+    id: StorageId,
+    stanza: StorageStanza,
+    keep_free: u64,
+    scan: Scan,
+}
+
+async fn read_path(dir: &Path) -> Result<Contents, StoreError> {
     let owned = dir.to_owned();
     on_thread("reading a storage path", move || {
         let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
-        Ok((id, stanza, layout::scan(&owned)?))
+        let keep_free = KeepFree::read(&owned)?.bytes;
+        Ok(Contents { id, stanza, keep_free, scan: layout::scan(&owned)? })
     })
     .within(OPEN_DEADLINE, dir)
     .await

@@ -1,9 +1,13 @@
-//! The room on one storage path: what the file system says, what is promised to running tasks, what the path allows.
+//! The room on one storage path: what the file system says, what is promised to running tasks, what the path allows,
+//! and what it keeps free.
 //!
 //! Measuring runs on a thread of its own, at most one per path, with a deadline: a mount that hangs costs one thread
-//! and never blocks another path. The last sample is used while it is young enough, and to bridge a slow one.
+//! and never blocks another path. The last sample is used while it is young enough, and to bridge a slow one; who asks
+//! is told how old it is. Once a measurement is past its deadline nobody waits for it again: callers get the old sample,
+//! or the refusal, at once, until it has ended.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +28,11 @@ const SAMPLE_OLD_MAX: Duration = Duration::from_secs(300);
 /// How long a caller waits for a sample before an older one must do.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What new files never take of a file system, beside what the path keeps free: room for the journals, directories and
+/// last steps by which a full disk is emptied (bytes, and at most this share of its size).
+const ESCAPE_BYTES: u64 = 64 << 20;
+const ESCAPE_SHARE: u64 = 100;
+
 /// One file of one sector.
 pub(crate) type FileKey = (SectorId, FileType);
 
@@ -31,18 +40,50 @@ pub(crate) type FileKey = (SectorId, FileType);
 #[derive(Clone)]
 pub(crate) struct Space {
     dir: PathBuf,
+    probe: Probe,
+    deadline: Duration,
     ledger: Arc<Mutex<Ledger>>,
     sampling: Arc<AsyncMutex<()>>,
+}
+
+/// Asks the file system of a directory for its size and what is free, in bytes. Blocks.
+type Probe = Arc<dyn Fn(&Path) -> io::Result<(u64, u64)> + Send + Sync>;
+
+fn ask_file_system(dir: &Path) -> io::Result<(u64, u64)> {
+    let vfs = statvfs(dir).map_err(io::Error::from)?;
+    let unit = vfs.fragment_size();
+    Ok((vfs.blocks().saturating_mul(unit), vfs.blocks_available().saturating_mul(unit)))
+}
+
+/// How full a path is, and since when that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The figures.
+    pub stat: FsStat,
+    /// The figures are this old, since no newer ones are to be had in time; `None` = they are fresh.
+    pub old: Option<Duration>,
+    /// The file system has not answered within its deadline.
+    pub hangs: bool,
 }
 
 #[derive(Default)]
 struct Ledger {
     max_storage: u64,
+    keep_free: u64,
+    under_way: Option<UnderWay>,
     tickets: u64,
     /// Promises per file. Several for one file describe the same bytes, so the largest counts.
     promised: BTreeMap<FileKey, BTreeMap<u64, u64>>,
     sample: Option<Sample>,
     stale: bool,
+}
+
+/// A measurement that has not ended.
+#[derive(Clone, Copy)]
+struct UnderWay {
+    since: Instant,
+    /// The file system has answered; what takes time is counting the files of a path with a limit.
+    answered: bool,
 }
 
 #[derive(Clone)]
@@ -57,15 +98,26 @@ struct Sample {
 }
 
 impl Space {
-    pub(crate) fn new(dir: &Path, max_storage: u64) -> Self {
-        let ledger = Ledger { max_storage, ..Ledger::default() };
-        Self { dir: dir.to_owned(), ledger: Arc::new(Mutex::new(ledger)), sampling: Arc::default() }
+    pub(crate) fn new(dir: &Path, max_storage: u64, keep_free: u64) -> Self {
+        Self::probed(dir, max_storage, keep_free, Arc::new(ask_file_system))
     }
 
-    /// The limit was changed in `sectorstore.json`.
-    pub(crate) fn set_max(&self, max_storage: u64) {
+    fn probed(dir: &Path, max_storage: u64, keep_free: u64, probe: Probe) -> Self {
+        let ledger = Ledger { max_storage, keep_free, ..Ledger::default() };
+        Self {
+            dir: dir.to_owned(),
+            probe,
+            deadline: SAMPLE_DEADLINE,
+            ledger: Arc::new(Mutex::new(ledger)),
+            sampling: Arc::default(),
+        }
+    }
+
+    /// The limits were changed in `sectorstore.json` or `sealyard.json`.
+    pub(crate) fn set_limits(&self, max_storage: u64, keep_free: u64) {
         let mut ledger = self.ledger();
         ledger.max_storage = max_storage;
+        ledger.keep_free = keep_free;
         ledger.stale = true;
     }
 
@@ -79,8 +131,17 @@ impl Space {
     /// # Errors
     /// When it cannot be measured, or hangs and no sample younger than five minutes is known.
     pub(crate) async fn stat(&self) -> Result<FsStat, StoreError> {
-        self.refresh(&[]).await?;
-        self.ledger().stat().ok_or(StoreError::Lost { what: "measuring a storage path" })
+        self.measured().await.map(|measured| measured.stat)
+    }
+
+    /// The same, with the age of figures that are not fresh.
+    pub(crate) async fn measured(&self) -> Result<Measured, StoreError> {
+        let fresh = self.refresh(&[]).await?;
+        let ledger = self.ledger();
+        let stat = ledger.stat().ok_or(StoreError::Lost { what: "measuring a storage path" })?;
+        let age = ledger.sample.as_ref().map(|sample| sample.taken.elapsed());
+        let hangs = !fresh && ledger.under_way.is_some_and(|work| !work.answered);
+        Ok(Measured { stat, old: age.filter(|_| !fresh), hangs })
     }
 
     /// Promises `files` (bytes each) at once or not at all. What lies on disk already is not asked for again.
@@ -117,19 +178,26 @@ impl Space {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes sure that a usable sample is there which covers `extra` besides what is promised.
-    async fn refresh(&self, extra: &[FileKey]) -> Result<(), StoreError> {
-        if self.ledger().is_fresh(extra) {
-            return Ok(());
-        }
-        match timeout(SAMPLE_DEADLINE, self.sample(extra)).await {
-            Ok(done) => done,
-            Err(_) if self.ledger().is_usable() => {
-                tracing::warn!(path = ?self.dir, "storage path answers slowly; an earlier measurement is used");
-                Ok(())
+    /// Makes sure that a usable sample is there which covers `extra` besides what is promised. False: it is an old one.
+    async fn refresh(&self, extra: &[FileKey]) -> Result<bool, StoreError> {
+        let overdue = {
+            let ledger = self.ledger();
+            if ledger.is_fresh(extra) {
+                return Ok(true);
             }
-            Err(_) => Err(StoreError::Hangs { path: self.dir.clone(), seconds: SAMPLE_DEADLINE.as_secs() }),
+            ledger.under_way.is_some_and(|work| work.since.elapsed() >= self.deadline)
+        };
+        // Nobody waits a second time for a measurement that is past its deadline.
+        if !overdue && let Ok(done) = timeout(self.deadline, self.sample(extra)).await {
+            return done.map(|()| true);
         }
+        if !self.ledger().is_usable() {
+            return Err(StoreError::Hangs { path: self.dir.clone(), seconds: self.deadline.as_secs() });
+        }
+        if !overdue {
+            tracing::warn!(path = ?self.dir, "storage path answers slowly; an earlier measurement is used");
+        }
+        Ok(false)
     }
 
     async fn sample(&self, extra: &[FileKey]) -> Result<(), StoreError> {
@@ -157,11 +225,13 @@ impl Space {
             let mut ledger = self.ledger();
             // Whatever changes from here on is not in this sample.
             ledger.stale = false;
+            ledger.under_way = Some(UnderWay { since: Instant::now(), answered: false });
             let keys: Vec<_> = ledger.promised.keys().chain(extra).copied().collect();
             (keys, ledger.max_storage > 0)
         };
         let result = self.take_sample(keys, limited);
         let mut ledger = self.ledger();
+        ledger.under_way = None;
         match result {
             Ok(sample) => {
                 ledger.sample = Some(sample);
@@ -176,8 +246,11 @@ impl Space {
 
     fn take_sample(&self, keys: Vec<FileKey>, limited: bool) -> Result<Sample, StoreError> {
         let taken = Instant::now();
-        let vfs = statvfs(&self.dir).map_err(|errno| StoreError::io("measure", &self.dir)(errno.into()))?;
-        let unit = vfs.fragment_size();
+        let (capacity, fs_available) =
+            (self.probe)(&self.dir).map_err(StoreError::io("measure", &self.dir))?;
+        if let Some(work) = &mut self.ledger().under_way {
+            work.answered = true;
+        }
         let mut on_disk = BTreeMap::new();
         for (sector, kind) in keys {
             let here = disk::usage(&layout::file(&self.dir, sector, kind))?;
@@ -185,20 +258,16 @@ impl Space {
             on_disk.insert((sector, kind), here.saturating_add(arriving));
         }
         let used = if limited { Some(disk::usage(&self.dir)?) } else { None };
-        Ok(Sample {
-            taken,
-            capacity: vfs.blocks().saturating_mul(unit),
-            fs_available: vfs.blocks_available().saturating_mul(unit),
-            used,
-            on_disk,
-        })
+        Ok(Sample { taken, capacity, fs_available, used, on_disk })
     }
 }
 
 impl Ledger {
     fn is_fresh(&self, extra: &[FileKey]) -> bool {
         let covers = |sample: &Sample| extra.iter().all(|key| sample.on_disk.contains_key(key));
+        // While one is being taken, the last sample is what was to be replaced.
         !self.stale
+            && self.under_way.is_none()
             && self.sample.as_ref().is_some_and(|one| one.taken.elapsed() < SAMPLE_FRESH && covers(one))
     }
 
@@ -220,7 +289,8 @@ impl Ledger {
             promised.saturating_sub(sample.on_disk.get(key).copied().unwrap_or(0))
         };
         let reserved = self.promised.iter().map(open).fold(0_u64, u64::saturating_add);
-        let mut room = sample.fs_available;
+        let escape = ESCAPE_BYTES.min(sample.capacity / ESCAPE_SHARE);
+        let mut room = sample.fs_available.saturating_sub(self.keep_free.max(escape));
         let mut used = 0;
         if self.max_storage > 0 {
             used = sample.used.unwrap_or(0);
@@ -264,3 +334,6 @@ impl Drop for Promise {
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
