@@ -170,6 +170,13 @@ async fn run(shared: &Arc<Shared>, waiting: mpsc::Receiver<Input>) -> Result<End
             }
         }
     });
+    let own = shared.clone();
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = own.cancelled.cancelled() => {}
+            () = own.local.keep_tidy() => {}
+        }
+    });
     Ok(ended)
 }
 

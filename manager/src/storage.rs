@@ -43,7 +43,7 @@ impl StorageApi for Service {
         Ok(SectorPlaces {
             sector,
             state,
-            conflicts: conflicts(&held),
+            conflicts: self.0.index.conflict_of(sector),
             places: held.into_iter().filter_map(|held| self.place(held, &servers)).collect(),
             under_way: under_way.collect(),
             locks: locks.flat_map(|view| holders(&view)).collect(),
@@ -133,6 +133,7 @@ impl Service {
             workers: servers.get(&held.id).cloned().unwrap_or_default(),
             types: held.types,
             primary: held.primary,
+            unconfirmed: held.unconfirmed,
             can_seal: view.info.stanza.can_seal,
             can_store: view.info.stanza.can_store,
             local: self.local_dir(&held.id),
@@ -188,6 +189,12 @@ impl Service {
             error: path.error,
             files,
             latency_ms,
+            set_aside: path
+                .troubles
+                .into_iter()
+                .filter(|it| it.set_aside)
+                .map(|it| (it.url, it.why))
+                .collect(),
         }
     }
 
@@ -226,12 +233,6 @@ impl Service {
         };
         self.hand_order(PathHost::Owner(to.clone()), PathOrder::Move { sector, types, to }).await.map(drop)
     }
-}
-
-/// The types of which more than one path claims the primary copy.
-fn conflicts(held: &[HeldFiles]) -> FileTypes {
-    let claims = |kind: &FileType| held.iter().filter(|one| one.primary.contains(*kind)).count() > 1;
-    FileType::ALL.into_iter().filter(claims).collect()
 }
 
 fn holders(view: &SectorLockView) -> Vec<LockHolder> {

@@ -55,6 +55,8 @@ pub struct StoragePathView {
     pub workers: Vec<String>,
     /// Its URLs.
     pub urls: Vec<String>,
+    /// URLs of it that have failed for two hours and are named to nobody until they answer, each with its last failure.
+    pub set_aside: Vec<(String, String)>,
     /// The directory, when it is open in the manager.
     pub local: Option<String>,
     /// Weight; 0 = read-only.
@@ -123,6 +125,9 @@ pub struct Place {
     pub types: FileTypes,
     /// Which of them are primary copies.
     pub primary: FileTypes,
+    /// Which files were there when the manager last ran, and nobody has declared since.
+    #[serde(default)]
+    pub unconfirmed: FileTypes,
     /// Sealing may use the path.
     pub can_seal: bool,
     /// Finished sectors may live there.

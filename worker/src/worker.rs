@@ -274,6 +274,7 @@ impl Shared {
                 tokio::select! {
                     () = closed.cancelled() => {}
                     () = report_health_for_ever(&own) => {}
+                    () = own.local.keep_tidy() => {}
                 }
             });
         }

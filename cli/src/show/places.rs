@@ -31,6 +31,7 @@ impl From<SectorPlaces> for FoundSector {
         let place = |place: rpc::storage::Place| FoundPath {
             copies: names(place.types.difference(place.primary)),
             remote: place.local.is_none(),
+            unconfirmed: names(place.unconfirmed),
             workers: place.workers,
             types: names(place.types),
             primary: names(place.primary),
@@ -64,6 +65,8 @@ pub struct FoundPath {
     pub primary: Vec<&'static str>,
     /// Which of them are copies that do not count.
     pub copies: Vec<&'static str>,
+    /// Which files were there when the manager last ran, and nobody has declared since.
+    pub unconfirmed: Vec<&'static str>,
     /// Sealing may use the path.
     pub sealing: bool,
     /// Finished sectors may live there.
@@ -85,6 +88,7 @@ pub fn find(paths: &[PathView], number: SectorNumber) -> Vec<FoundPath> {
         })
         .map(|(path, file)| FoundPath {
             path: path.id.to_string(),
+            unconfirmed: Vec::new(),
             workers: path.workers.clone(),
             types: names(file.types),
             primary: names(file.primary),
@@ -122,6 +126,13 @@ pub fn print_find(found: &[FoundPath]) -> Outcome {
             format!("; Copy: {}", path.copies.join(", "))
         };
         line(&format!("        Worker: {}; Primary: {primary}{copies}", plain(&path.workers.join(", "))))?;
+        if !path.unconfirmed.is_empty() {
+            let types = path.unconfirmed.join(", ");
+            line(&format!(
+                "        {}",
+                paint::yellow(&format!("Unconfirmed since the manager's start: {types}"))
+            ))?;
+        }
         match &path.local {
             Some(local) => line(&format!("        Local ({local})"))?,
             None => line("        Remote")?,

@@ -59,6 +59,10 @@ fn print_path(path: &StoragePathView) -> Outcome {
     if let Some(local) = &path.local {
         line(&format!("        Local: {}", paint::green(&plain(local))))?;
     }
+    for (url, why) in &path.set_aside {
+        let text = format!("set aside: {} ({})", plain(url), plain(why));
+        line(&format!("        {}", paint::red(&text)))?;
+    }
     for (at, url) in path.urls.iter().enumerate() {
         let latency = path.latency_ms.filter(|_| at == 0);
         let latency = latency.map(|ms| format!(" (latency: {ms:.1}ms)")).unwrap_or_default();

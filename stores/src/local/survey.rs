@@ -160,6 +160,33 @@ impl Local {
     }
 }
 
+/// Between two scans.
+const TIDY_PERIOD: Duration = Duration::from_secs(24 * 3600);
+
+impl Local {
+    /// Scans the open paths now and daily, until dropped: deletes what [`Local::tidy`] may, and says how much of the rest
+    /// there is.
+    pub async fn keep_tidy(&self) {
+        let mut daily = tokio::time::interval(TIDY_PERIOD);
+        loop {
+            daily.tick().await;
+            let gone = self.tidy().await;
+            let surveys = self.survey().await;
+            let left: Vec<_> = surveys.iter().flat_map(|survey| &survey.findings).collect();
+            let bytes = left.iter().map(|finding| finding.bytes).fold(0, u64::saturating_add);
+            if gone + left.len() > 0 {
+                let found = left.len();
+                tracing::info!(
+                    gone,
+                    found,
+                    bytes,
+                    "storage paths were scanned; `sealyard storage cleanup` lists what is left"
+                );
+            }
+        }
+    }
+}
+
 /// What a scan of one path found besides sector files.
 fn oddities(dir: &Path, scan: &layout::Scan) -> Vec<Finding> {
     let partial = scan.partial.iter().map(|entry| {
