@@ -17,6 +17,7 @@ mod error;
 mod fetch;
 mod index;
 mod keep;
+mod kept;
 mod layout;
 mod local;
 mod locks;
@@ -38,6 +39,7 @@ pub use error::StoreError;
 pub use fetch::TransferMeter;
 pub use index::{CopyKind, Index, IndexError};
 pub use keep::{KEEP_FILE, KeepFree};
+pub use kept::KeptFile;
 pub use local::{
     Acquired, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, OpenedPath, PathProblem,
     RedeclareDiff, Reservation,

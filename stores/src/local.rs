@@ -34,6 +34,7 @@ use crate::disk;
 use crate::error::StoreError;
 use crate::index::{Index, IndexError};
 use crate::keep::KeepFree;
+use crate::kept::Kept;
 use crate::layout::{self, Scan};
 use crate::meta::StorageMeta;
 use crate::space::{Measured, Promise, Space};
@@ -64,6 +65,7 @@ pub struct Local {
     changing: AsyncMutex<()>,
     /// Deletions go one at a time, so that two of them cannot each count on the copy that the other deletes.
     removing: AsyncMutex<()>,
+    kept: Kept,
 }
 
 #[derive(Clone)]
@@ -125,6 +127,7 @@ impl Local {
             open: Mutex::default(),
             changing: AsyncMutex::default(),
             removing: AsyncMutex::default(),
+            kept: Kept::default(),
         };
         let mut problems = Vec::new();
         for dir in config.paths() {

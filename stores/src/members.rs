@@ -58,6 +58,11 @@ impl Manifest {
         for part in header.split(',').filter(|part| !part.is_empty()) {
             let (name, bytes) = part.split_once(':').ok_or_else(|| bad(part))?;
             let bytes = bytes.parse().map_err(|_| bad(part))?;
+            if size_max(name).is_none_or(|most| bytes > most) {
+                let shown: String = part.chars().take(100).collect();
+                let reason = format!("manifest entry {shown:?} is no file of a sector's directory");
+                return Err(StoreError::Archive { reason });
+            }
             if files.insert(name.to_owned(), bytes).is_some() || files.len() > MEMBERS_MAX {
                 return Err(bad(part));
             }

@@ -8,6 +8,7 @@ mod access;
 mod blocks;
 mod files;
 mod range;
+mod sent;
 mod survivor;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use self::access::Deed;
 use self::blocks::{Announced, Hashing};
+use self::sent::Sent;
 use crate::content::{self, ACCEPT_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Local, chain};
@@ -72,7 +74,14 @@ pub struct TokenAccess {
 /// done, in `Authorization: Bearer` or `?token=`.
 pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
     let senders = Arc::new(Semaphore::new(SENDERS_MAX));
-    let server = Server { local, verify, peer: Peer::new(), senders, announced: Announced::default() };
+    let server = Server {
+        local,
+        verify,
+        peer: Peer::new(),
+        senders,
+        announced: Announced::default(),
+        sent: Sent::default(),
+    };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
@@ -82,6 +91,7 @@ pub(crate) struct Server {
     peer: Peer,
     senders: Arc<Semaphore>,
     announced: Announced,
+    sent: Sent,
 }
 
 /// A request's path, as far as it is one of ours.
@@ -100,7 +110,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     let path = request.uri().path().to_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let Some(route) = Route::parse(&path, &method) else { return StatusCode::NOT_FOUND.into_response() };
-    if let Err(refusal) = access.admit(&route.deed(&method, &headers)) {
+    if let Some(refusal) = access.refusal(&route.deed(&method, &headers)) {
         return refusal;
     }
     let query = request.uri().query().unwrap_or_default();
@@ -196,7 +206,7 @@ impl Server {
             _ => None,
         };
         if kind.is_directory() {
-            return Ok(files::directory(file, headers, slot).await?);
+            return Ok(files::directory(file, headers, slot, &self.sent).await?);
         }
         Ok(files::file(file, headers, slot).await?)
     }
@@ -238,8 +248,8 @@ impl Server {
             return Ok(StatusCode::OK.into_response());
         }
         let keep = kept_paths(query)?;
-        survivor::check(&self.local, &self.peer, token, survivor::Deletion { sector, kind, keep: &keep })
-            .await?;
+        let asker = survivor::Asker { local: &self.local, peer: &self.peer, sent: &self.sent, token };
+        survivor::check(&asker, survivor::Deletion { sector, kind, keep: &keep }).await?;
         self.local.remove(sector, kind, &keep).await?;
         Ok(StatusCode::OK.into_response())
     }

@@ -11,6 +11,7 @@ use super::{Local, OpenPath};
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::CopyKind;
+use crate::kept::KeptFile;
 use crate::layout;
 
 /// Leave to delete the last copy of a file. Whoever makes one has decided it durably beforehand.
@@ -152,8 +153,19 @@ impl Local {
             }
             return Err(error);
         }
+        self.kept.forget(&doomed.id, sector, kind);
         tracing::info!(%sector, %kind, path = %doomed.id, "deleted");
         Ok(())
+    }
+
+    /// Files here that peers asked to be deleted and that were kept, with the reason of each.
+    pub fn kept_files(&self) -> Vec<KeptFile> {
+        self.kept.list()
+    }
+
+    /// A peer's wish to delete this file was not obeyed.
+    pub(crate) fn note_kept(&self, file: KeptFile) {
+        self.kept.note(file);
     }
 
     /// Every path that holds the file, here and elsewhere; none is an error.

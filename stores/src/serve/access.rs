@@ -32,21 +32,21 @@ pub(super) enum Deed<'a> {
 
 impl Access {
     /// Refuses, with status 403 and the reason, what the token does not name. Names that are none are refused as well.
-    pub(super) fn admit(&self, deed: &Deed<'_>) -> Result<(), Response> {
-        let Some(scope) = &self.scope else { return Ok(()) };
+    pub(super) fn refusal(&self, deed: &Deed<'_>) -> Option<Response> {
+        let scope = self.scope.as_ref()?;
         let (verb, kind, sector) = match deed {
-            Deed::Stat => return Ok(()),
-            Deed::Other => return Err(refused("a fetch token opens files only")),
+            Deed::Stat => return None,
+            Deed::Other => return Some(refused("a fetch token opens files only")),
             Deed::File { verb, kind, sector } => (*verb, *kind, *sector),
         };
         let names = kind.parse::<FileType>().ok().zip(sector.parse::<SectorId>().ok());
         let Some((kind, sector)) = names else {
-            return Err(refused("a fetch token opens files only, and this is no sector's file"));
+            return Some(refused("a fetch token opens files only, and this is no sector's file"));
         };
         if scope.allows(verb, sector, kind) {
-            return Ok(());
+            return None;
         }
-        Err(refused(&format!("this fetch token does not allow to {verb} the {kind} file of {sector}")))
+        Some(refused(&format!("this fetch token does not allow to {verb} the {kind} file of {sector}")))
     }
 }
 

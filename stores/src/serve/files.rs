@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::range::{self, Part};
+use super::sent::Sent;
 use crate::archive;
 use crate::error::StoreError;
 use crate::members::{MANIFEST_HEADER, Manifest};
@@ -81,6 +82,7 @@ pub(super) async fn directory(
     path: PathBuf,
     headers: &HeaderMap,
     slot: Option<OwnedSemaphorePermit>,
+    sent: &Sent,
 ) -> Result<Response, StoreError> {
     if headers.contains_key(RANGE) {
         return Err(StoreError::Archive {
@@ -93,7 +95,20 @@ pub(super) async fn directory(
         .header(CONTENT_TYPE, "application/x-tar")
         .header(MANIFEST_HEADER, manifest.to_header());
     let body = match slot {
-        Some(slot) => stream(slot, move |emit| archive::send(&path, &manifest, emit)),
+        Some(slot) => {
+            let sent = sent.clone();
+            stream(slot, move |emit| {
+                let mut heard = true;
+                archive::send(&path, &manifest, &mut |chunk| {
+                    heard = emit(chunk);
+                    heard
+                })?;
+                if heard {
+                    sent.note(path, manifest);
+                }
+                Ok(())
+            })
+        }
         None => Body::empty(),
     };
     // A file name that fits no header is no sector's file.

@@ -2,14 +2,20 @@
 //!
 //! The index's word is not enough, since a declaration can outlive its file. A plain file's length is asked for with
 //! a one-byte range, which Lotus answers too; a directory's set of files with HEAD, which Lotus refuses (405). A Lotus
-//! peer that declared a directory as primary is believed: our own sender never ends a cut-off stream well.
+//! peer that declared a directory as primary has it if exactly these files were all sent from here. Otherwise ours is
+//! kept and listed.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use axum::http::header::{CONTENT_RANGE, RANGE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
 
+use super::sent::Sent;
 use crate::disk;
 use crate::error::StoreError;
+use crate::kept::KeptFile;
 use crate::layout;
 use crate::local::{Local, chain};
 use crate::members::{MANIFEST_HEADER, Manifest};
@@ -23,15 +29,19 @@ pub(super) struct Deletion<'a> {
     pub(super) keep: &'a [StorageId],
 }
 
-/// Refuses with [`StoreError::LastCopy`] unless every copy that would be deleted has a primary twin elsewhere. The
-/// twin is asked with the requester's own token.
-pub(super) async fn check(
-    local: &Local,
-    peer: &Peer,
-    token: &str,
-    deletion: Deletion<'_>,
-) -> Result<(), StoreError> {
+/// What the check is made with; the twin is asked with the requester's own token.
+pub(super) struct Asker<'a> {
+    pub(super) local: &'a Local,
+    pub(super) peer: &'a Peer,
+    pub(super) sent: &'a Sent,
+    pub(super) token: &'a str,
+}
+
+/// Refuses with [`StoreError::LastCopy`] unless every copy that would be deleted has a primary twin elsewhere. What is
+/// kept so is listed; see [`Local::kept_files`].
+pub(super) async fn check(asker: &Asker<'_>, deletion: Deletion<'_>) -> Result<(), StoreError> {
     let Deletion { sector, kind, keep } = deletion;
+    let local = asker.local;
     let mut holders = local.holders_of(sector, kind).await?;
     // The copy that the requester has just made is the likeliest twin.
     holders.sort_by_key(|holder| !keep.contains(&holder.id));
@@ -41,37 +51,63 @@ pub(super) async fn check(
     let doomed = |holder: &&SectorStorageInfo| dir_of(holder).is_some() && !keep.contains(&holder.id);
     for copy in holders.iter().filter(doomed) {
         let Some(file) = dir_of(copy).map(|dir| layout::file(dir, sector, kind)) else { continue };
-        let Some(manifest) = shape(file).await? else { continue };
-        let ours = Ours { manifest, primary: copy.primary };
+        let Some(manifest) = shape(file.clone()).await? else { continue };
+        let ours = Ours { file, kind, manifest, primary: copy.primary };
         let mut why = "no other primary copy is known".to_owned();
         let mut safe = false;
         for twin in holders.iter().filter(|holder| holder.primary && !doomed(holder)) {
             let found = match dir_of(twin) {
                 Some(dir) => shape(layout::file(dir, sector, kind))
                     .await
-                    .map(|all| all.is_some_and(|all| ours.is_safe_in(&all))),
-                None => confirmed(peer, token, twin, kind, &ours).await,
+                    .map(|all| Twin::same_if(all.is_some_and(|all| ours.is_safe_in(&all)))),
+                None => confirmed(asker, twin, &ours).await,
             };
-            match found {
-                Ok(true) => {
+            why = match found {
+                Ok(Twin::Same) => {
                     safe = true;
                     break;
                 }
-                Ok(false) => why = format!("the copy in path {} differs in names or lengths", twin.id),
+                Ok(Twin::Differs) => format!("the copy in path {} differs in names or lengths", twin.id),
+                Ok(Twin::Untold) => format!(
+                    "the files of the copy in path {} cannot be told: its holder, a Lotus, lists none, and they were not \
+                     all sent from here",
+                    twin.id
+                ),
                 Err(error) => {
-                    why = format!("the copy in path {} could not be checked: {}", twin.id, chain(&error))
+                    format!("the copy in path {} could not be checked: {}", twin.id, chain(&error))
                 }
             }
         }
         if !safe {
+            let (path, asked) = (copy.id.clone(), SystemTime::now());
+            local.note_kept(KeptFile { path, sector, kind, why: why.clone(), asked });
             return Err(StoreError::LastCopy { sector, kind, why });
         }
     }
     Ok(())
 }
 
+/// What another copy is, compared with ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twin {
+    /// It has all that ours has.
+    Same,
+    /// It lacks something, or something has another length.
+    Differs,
+    /// Its holder does not say.
+    Untold,
+}
+
+impl Twin {
+    const fn same_if(same: bool) -> Self {
+        if same { Self::Same } else { Self::Differs }
+    }
+}
+
 /// The copy that is to be deleted.
 struct Ours {
+    file: PathBuf,
+    kind: FileType,
     manifest: Manifest,
     primary: bool,
 }
@@ -84,26 +120,20 @@ impl Ours {
 }
 
 /// Names and lengths of a copy here; `None` when it is not on disk at all.
-async fn shape(file: std::path::PathBuf) -> Result<Option<Manifest>, StoreError> {
+async fn shape(file: PathBuf) -> Result<Option<Manifest>, StoreError> {
     let look = move || {
         if file.exists() { disk::shape(&file).map(|all| Some(all.into_iter().collect())) } else { Ok(None) }
     };
     tokio::task::spawn_blocking(look).await.unwrap_or(Err(StoreError::Lost { what: "looking at a copy" }))
 }
 
-async fn confirmed(
-    peer: &Peer,
-    token: &str,
-    twin: &SectorStorageInfo,
-    kind: FileType,
-    ours: &Ours,
-) -> Result<bool, StoreError> {
-    let mut last = Ok(false);
+async fn confirmed(asker: &Asker<'_>, twin: &SectorStorageInfo, ours: &Ours) -> Result<Twin, StoreError> {
+    let mut last = Ok(Twin::Differs);
     for url in &twin.urls {
-        last = if kind.is_directory() {
-            same_files(peer, token, url, ours).await
+        last = if ours.kind.is_directory() {
+            same_files(asker, url, ours).await
         } else {
-            same_length(peer, token, url, ours).await
+            same_length(asker, url, ours).await
         };
         if last.is_ok() {
             break;
@@ -112,25 +142,27 @@ async fn confirmed(
     last
 }
 
-async fn same_length(peer: &Peer, token: &str, url: &str, ours: &Ours) -> Result<bool, StoreError> {
+async fn same_length(asker: &Asker<'_>, url: &str, ours: &Ours) -> Result<Twin, StoreError> {
     let one_byte = (RANGE, HeaderValue::from_static("bytes=0-0"));
-    let answer = peer.ask(Method::GET, url, token, Some(one_byte)).await?;
+    let answer = asker.peer.ask(Method::GET, url, asker.token, Some(one_byte)).await?;
     let answer = Peer::expect(url, answer, StatusCode::PARTIAL_CONTENT).await?;
     let range = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let total: Option<u64> =
         range.and_then(|text| text.rsplit_once('/')).and_then(|(_, total)| total.parse().ok());
-    Ok(total.is_some() && total == ours.manifest.0.values().next().copied())
+    Ok(Twin::same_if(total.is_some() && total == ours.manifest.0.values().next().copied()))
 }
 
-async fn same_files(peer: &Peer, token: &str, url: &str, ours: &Ours) -> Result<bool, StoreError> {
-    let answer = peer.ask(Method::HEAD, url, token, None).await?;
+async fn same_files(asker: &Asker<'_>, url: &str, ours: &Ours) -> Result<Twin, StoreError> {
+    let answer = asker.peer.ask(Method::HEAD, url, asker.token, None).await?;
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
-        return Ok(true);
+        // Lotus's receiver takes a directory whole or not at all, and our sender never ends a cut-off stream well.
+        let sent = asker.sent.whole(&ours.file, &ours.manifest);
+        return Ok(if sent { Twin::Same } else { Twin::Untold });
     }
     let answer = Peer::expect(url, answer, StatusCode::OK).await?;
     let manifest = answer.headers().get(MANIFEST_HEADER).and_then(|value| value.to_str().ok());
     Ok(match manifest {
-        Some(manifest) => ours.is_safe_in(&Manifest::parse(manifest)?),
-        None => false,
+        Some(manifest) => Twin::same_if(ours.is_safe_in(&Manifest::parse(manifest)?)),
+        None => Twin::Untold,
     })
 }

@@ -1,0 +1,92 @@
+//! A Lotus moves a file and asks its source to delete it: obeyed once the other copy was shown to be whole, otherwise kept
+//! and listed.
+
+mod support;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method as Verb, StatusCode as Status, header};
+use axum::response::IntoResponse;
+use sealtasks::FileType;
+use stores::{CopyKind, Index, KeptFile};
+use support::{ADMIN, Node, World, ask, both, id, sector};
+use tokio::net::TcpListener;
+
+/// A Lotus that says it holds the file: it answers ranges of plain files with this length, and refuses every HEAD.
+async fn lotus(world: &World, kind: FileType, length: u64) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}/remote", listener.local_addr().expect("an address"));
+    let answer = move |request: Request| async move {
+        match *request.method() {
+            Verb::GET if request.headers().contains_key(header::RANGE) => {
+                let range = [(header::CONTENT_RANGE, format!("bytes 0-0/{length}"))];
+                (Status::PARTIAL_CONTENT, range, "x").into_response()
+            }
+            _ => Status::METHOD_NOT_ALLOWED.into_response(),
+        }
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    world
+        .index
+        .attach(support::info("lotus", &base, both()), support::room(1 << 20))
+        .await
+        .expect("attached");
+    let types = kind.into();
+    world.index.declare(&id("lotus"), sector(1).id, types, CopyKind::Primary).await.expect("declared");
+}
+
+/// The DELETE that a Lotus sends after a move.
+async fn delete(node: &Node, kind: FileType) -> u16 {
+    let url = format!("{}/{kind}/s-t01000-1?keep=lotus", node.base);
+    ask("DELETE", &url, &[ADMIN]).await.0.as_u16()
+}
+
+fn listed(node: &Node) -> Vec<(String, FileType, String)> {
+    let kept = node.local.kept_files().into_iter();
+    kept.map(|KeptFile { path, kind, why, .. }| (path.to_string(), kind, why)).collect()
+}
+
+#[tokio::test]
+async fn a_directory_that_was_sent_whole_goes_and_one_that_was_not_stays_and_is_listed() {
+    let world = World::new();
+    let node = world.node().await;
+    node.path("a", both()).await;
+    let file = node.put("a", sector(1), FileType::Cache).await;
+    lotus(&world, FileType::Cache, 0).await;
+    assert_eq!(delete(&node, FileType::Cache).await, 500);
+    assert!(file.exists());
+    let [(path, kind, why)] = &listed(&node)[..] else { panic!("{:?}", listed(&node)) };
+    assert_eq!((path.as_str(), *kind), ("a", FileType::Cache));
+    assert!(why.contains("path lotus cannot be told"), "{why}");
+    assert_eq!(world.holders(sector(1), FileType::Cache).await, ["a*", "lotus*"]);
+
+    let url = format!("{}/cache/s-t01000-1", node.base);
+    assert_eq!(ask("GET", &url, &[ADMIN]).await.0.as_u16(), 200);
+    // What was sent is no longer what lies here.
+    std::fs::write(file.join("p_aux"), [1; 63]).expect("changed");
+    assert_eq!(delete(&node, FileType::Cache).await, 500);
+    assert!(file.exists());
+    std::fs::write(file.join("p_aux"), [1; 64]).expect("as it was");
+    assert_eq!(delete(&node, FileType::Cache).await, 200);
+    assert!(!file.exists() && listed(&node).is_empty());
+    assert_eq!(world.holders(sector(1), FileType::Cache).await, ["lotus*"]);
+}
+
+#[tokio::test]
+async fn a_file_goes_when_the_other_copy_is_as_long_and_stays_when_it_is_not() {
+    for (length, goes) in [(2048, true), (2047, false)] {
+        let world = World::new();
+        let node = world.node().await;
+        node.path("a", both()).await;
+        let file = node.put("a", sector(1), FileType::Sealed).await;
+        // Nobody else is known to have it.
+        assert_eq!(delete(&node, FileType::Sealed).await, 500);
+        assert_eq!(listed(&node)[0].2, "no other primary copy is known");
+        lotus(&world, FileType::Sealed, length).await;
+        assert_eq!(delete(&node, FileType::Sealed).await, if goes { 200 } else { 500 });
+        assert_eq!((file.exists(), listed(&node).is_empty()), (!goes, goes));
+        if !goes {
+            assert!(listed(&node)[0].2.contains("differs in names or lengths"), "{:?}", listed(&node));
+        }
+    }
+}
