@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -76,8 +77,13 @@ impl World {
     }
 
     pub async fn node(&self) -> Node {
+        self.node_behind(|own| own).await
+    }
+
+    /// A node that is reached by what `front` makes of its own address.
+    pub async fn node_behind(&self, front: impl FnOnce(SocketAddr) -> SocketAddr) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let base = format!("http://{}/remote", listener.local_addr().expect("an address"));
+        let base = format!("http://{}/remote", front(listener.local_addr().expect("an address")));
         let dir = tempfile::tempdir().expect("a temporary directory");
         let index: Arc<dyn Index> = self.index.clone();
         let config = dir.path().join("storage.json");

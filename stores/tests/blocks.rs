@@ -1,0 +1,373 @@
+//! Files that travel in blocks between two Sealyards, and what may happen to them on the way.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use sealtasks::{AcquireMode, FileType, FileTypes, PathType};
+use stores::{StoreError, TransferLimits, TransferMeter, TransferPhase};
+use support::{ADMIN, Node, World, ask, both, id, sector, tree};
+
+const MIB: usize = 1 << 20;
+/// What is verified and sent again at once.
+const BLOCK: u64 = 16 << 20;
+const C: FileTypes = FileTypes::CACHE;
+
+/// What the wire does to what the source sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weather {
+    Fair,
+    /// The byte at this distance from the beginning of all is wrong, once.
+    FlipOnce(u64),
+    /// Every so many bytes of a connection one is wrong.
+    FlipEvery(u64),
+    /// The connection breaks here, once.
+    CutOnce(u64),
+    /// Nothing comes through after so many bytes.
+    Dead(u64),
+    /// Requests to delete never arrive.
+    NoDeletion,
+}
+
+/// A wire between two nodes.
+#[derive(Clone)]
+struct Front {
+    address: SocketAddr,
+    weather: Arc<Mutex<Weather>>,
+    passed: Arc<AtomicU64>,
+}
+
+impl Front {
+    fn before(backend: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let front = Self {
+            address: listener.local_addr().expect("an address"),
+            weather: Arc::new(Mutex::new(Weather::Fair)),
+            passed: Arc::default(),
+        };
+        let own = front.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let own = own.clone();
+                std::thread::spawn(move || own.carry(client, backend));
+            }
+        });
+        front
+    }
+
+    fn is(&self, weather: Weather) {
+        self.passed.store(0, Ordering::SeqCst);
+        *self.weather.lock().expect("the weather") = weather;
+    }
+
+    fn carry(&self, client: TcpStream, backend: SocketAddr) {
+        let Ok(server) = TcpStream::connect(backend) else { return };
+        let (mut asks, mut to_server) =
+            (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+        let own = self.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(got @ 1..) = asks.read(&mut bytes) {
+                let deletes = bytes.starts_with(b"DELETE");
+                if deletes && *own.weather.lock().expect("the weather") == Weather::NoDeletion {
+                    break;
+                }
+                if to_server.write_all(&bytes[..got]).is_err() {
+                    break;
+                }
+            }
+            let _ = to_server.shutdown(Shutdown::Both);
+        });
+        let _ = self.bring_back(server, &client);
+        let _ = client.shutdown(Shutdown::Both);
+    }
+
+    fn bring_back(&self, mut server: TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
+        let mut bytes = vec![0; 64 << 10];
+        let mut here = 0;
+        loop {
+            let got = server.read(&mut bytes)?;
+            if got == 0 {
+                return Ok(());
+            }
+            let before = self.passed.fetch_add(got as u64, Ordering::SeqCst);
+            let within =
+                |at: u64, from: u64| (from..from + got as u64).contains(&at).then(|| (at - from) as usize);
+            let weather = *self.weather.lock().expect("the weather");
+            match weather {
+                Weather::FlipOnce(at) => {
+                    if let Some(place) = within(at, before) {
+                        bytes[place] ^= 1;
+                    }
+                }
+                Weather::FlipEvery(step) => {
+                    if let Some(place) = within((here / step + 1) * step, here) {
+                        bytes[place] ^= 1;
+                    }
+                }
+                Weather::CutOnce(at) if within(at, before).is_some() => return Ok(()),
+                Weather::Dead(at) if before >= at => return Ok(()),
+                Weather::Fair | Weather::CutOnce(_) | Weather::Dead(_) | Weather::NoDeletion => {}
+            }
+            here += got as u64;
+            client.write_all(&bytes[..got])?;
+        }
+    }
+}
+
+/// Two nodes with a wire between them; the first holds sector 1's cache directory of about 70 MiB.
+struct Scene {
+    world: World,
+    source: Node,
+    target: Node,
+    front: Front,
+    files: BTreeMap<&'static str, Vec<u8>>,
+}
+
+fn bytes(length: usize, seed: u8) -> Vec<u8> {
+    let pattern: Vec<u8> = (0..13 * 241).map(|at| (at / 13) as u8 ^ seed).collect();
+    let mut bytes = pattern.repeat(length / pattern.len() + 1);
+    bytes.truncate(length);
+    bytes
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new();
+        let mut front = None;
+        let behind = |own| front.insert(Front::before(own)).address;
+        let (source, target) = (world.node_behind(behind).await, world.node().await);
+        let source_dir = source.path("a", both()).await;
+        target.path("b", both()).await;
+        let mut layer = bytes(40 * MIB + 4097, 2);
+        // Zeros are written nowhere, and must still be zeros.
+        layer[3 * MIB..9 * MIB].fill(0);
+        let files = BTreeMap::from([
+            ("p_aux", bytes(64, 1)),
+            ("sc-02-data-layer-1.dat", layer),
+            ("sc-02-data-layer-2.dat", bytes(2 * BLOCK as usize, 3)),
+            ("sc-02-data-tree-d.dat", Vec::new()),
+            ("t_aux", bytes(300, 4)),
+        ]);
+        let dir = source_dir.join("cache/s-t01000-1");
+        fs::create_dir_all(&dir).expect("made");
+        for (name, bytes) in &files {
+            fs::write(dir.join(name), bytes).expect("written");
+        }
+        source.local.redeclare(Some(&id("a")), false).await.expect("declared");
+        Self { world, source, target, front: front.expect("the node was made"), files }
+    }
+
+    fn total(&self) -> u64 {
+        self.files.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    async fn fetch(&self, mode: AcquireMode) -> Result<u64, StoreError> {
+        let meter = TransferMeter::default();
+        let none = FileTypes::NONE;
+        self.target.remote.acquire(sector(1), C, none, PathType::Sealing, mode, &meter).await?;
+        Ok(meter.bytes())
+    }
+
+    fn source_dir(&self) -> PathBuf {
+        self.source.dir.path().join("a/cache/s-t01000-1")
+    }
+
+    fn expect_whole(&self) {
+        let dir = self.target.dir.path().join("b/cache/s-t01000-1");
+        for (name, bytes) in &self.files {
+            assert!(fs::read(dir.join(name)).expect("there") == *bytes, "{name} differs");
+        }
+        assert_eq!(self.left_behind(), Vec::<String>::new());
+    }
+
+    /// What lies where files arrive.
+    fn left_behind(&self) -> Vec<String> {
+        let dir = self.target.dir.path().join("b/cache/fetching");
+        let names =
+            |dir: &Path| fs::read_dir(dir).map(|all| all.flatten().map(|one| one.file_name()).collect());
+        let found: Vec<_> = names(&dir).unwrap_or_default();
+        found.into_iter().map(|name| name.to_string_lossy().into_owned()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_comes_once_and_holes_stay_empty() {
+    let scene = Scene::new().await;
+    assert_eq!(scene.fetch(AcquireMode::Move).await.expect("moved"), scene.total());
+    scene.expect_whole();
+    assert!(tree(&scene.source.dir.path().join("a")).is_empty(), "the source is gone");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_is_fetched_again() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::FlipOnce(20 << 20));
+    let came = scene.fetch(AcquireMode::Copy).await.expect("fetched");
+    scene.expect_whole();
+    assert!(came > scene.total() && came <= scene.total() + BLOCK, "{came} of {}", scene.total());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_does_not_end_leaves_nothing_and_deletes_nothing() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::FlipEvery(1 << 20));
+    let error = scene.fetch(AcquireMode::Move).await.expect_err("never whole");
+    let StoreError::FetchFailed { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.code(), "STO025", "{source}");
+    assert_eq!(scene.left_behind(), Vec::<String>::new());
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*"]);
+    assert!(scene.source_dir().join("p_aux").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_is_opened_again() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::CutOnce(30 << 20));
+    let came = scene.fetch(AcquireMode::Copy).await.expect("fetched");
+    scene.expect_whole();
+    assert!(came <= scene.total() + BLOCK, "{came} of {}", scene.total());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_fetch_goes_on_where_it_was() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::Dead(50 << 20));
+    scene.fetch(AcquireMode::Move).await.expect_err("the wire is dead");
+    assert_eq!(scene.left_behind(), ["s-t01000-1.part"]);
+    let streams = scene.target.remote.limits().streams as u64;
+    let kept = (50 << 20) - streams * BLOCK;
+    scene.front.is(Weather::Fair);
+    let came = scene.fetch(AcquireMode::Move).await.expect("the rest comes");
+    scene.expect_whole();
+    assert!(came <= scene.total() - kept, "{came} of {}", scene.total());
+    assert!(tree(&scene.source.dir.path().join("a")).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_meanwhile_is_fetched_anew() {
+    let mut scene = Scene::new().await;
+    scene.front.is(Weather::Dead(50 << 20));
+    scene.fetch(AcquireMode::Copy).await.expect_err("the wire is dead");
+    let other = bytes(40 * MIB, 77);
+    fs::write(scene.source_dir().join("sc-02-data-layer-1.dat"), &other).expect("written anew");
+    scene.files.insert("sc-02-data-layer-1.dat", other);
+    scene.front.is(Weather::Fair);
+    assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("fetched"), scene.total(), "nothing old is used");
+    scene.expect_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_notes_and_data_of_an_earlier_fetch_do_no_harm() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::Dead(50 << 20));
+    scene.fetch(AcquireMode::Copy).await.expect_err("the wire is dead");
+    let part = scene.target.dir.path().join("b/cache/fetching/s-t01000-1.part");
+    // As after a power cut: the journal says more than the disk holds.
+    for name in ["sc-02-data-layer-1.dat", "sc-02-data-layer-2.dat"] {
+        let file = fs::OpenOptions::new().write(true).open(part.join("data").join(name)).expect("there");
+        file.set_len(0).expect("lost");
+    }
+    scene.front.is(Weather::Fair);
+    scene.fetch(AcquireMode::Copy).await.expect("fetched");
+    scene.expect_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_whose_deletion_was_lost_is_finished_by_the_next_wish() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::NoDeletion);
+    scene.fetch(AcquireMode::Move).await.expect("moved all the same");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"], "the source does not count");
+    assert!(scene.source_dir().join("p_aux").exists());
+    // The source's process starts again and declares what it has.
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"]);
+    scene.front.is(Weather::Fair);
+    assert_eq!(scene.fetch(AcquireMode::Move).await.expect("finished"), 0, "not a byte is sent again");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);
+    assert!(!scene.source_dir().exists());
+    scene.expect_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_can_be_watched_slowed_and_dropped() {
+    let scene = Scene::new().await;
+    let remote = &scene.target.remote;
+    let slow = TransferLimits { bandwidth: Some(4 << 20), ..remote.limits() };
+    assert_eq!(remote.set_limits(slow), slow);
+    {
+        let mut fetching = std::pin::pin!(scene.fetch(AcquireMode::Copy));
+        let view = loop {
+            tokio::select! {
+                done = &mut fetching => panic!("{done:?} after a moment at 4 MiB/s"),
+                () = tokio::task::yield_now() => {}
+            }
+            if let [view] = &remote.transfers()[..]
+                && view.phase == TransferPhase::Receiving
+                && view.bytes_done > 0
+            {
+                break view.clone();
+            }
+        };
+        assert_eq!(
+            (view.sector, view.kind, view.bytes_total),
+            (sector(1).id, FileType::Cache, scene.total())
+        );
+        assert!(view.url.starts_with("http://") && view.bytes_done < scene.total());
+    }
+    remote.set_limits(TransferLimits { bandwidth: None, ..slow });
+    // The dropped one's threads may hold the place for a moment yet.
+    while let Err(error) = scene.fetch(AcquireMode::Copy).await {
+        assert_eq!(error.code(), "STO023");
+    }
+    scene.expect_whole();
+    assert!(remote.transfers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_that_do_not_exist_are_refused() {
+    let scene = Scene::new().await;
+    let url = format!("{}/cache/s-t01000-1", scene.source.base);
+    let list = ask("GET", &url, &[ADMIN, ("x-sealyard-blocks", "1")]).await;
+    assert_eq!(list.1["content-type"], "application/vnd.sealyard.content+json");
+    let text = String::from_utf8(list.2.to_vec()).expect("JSON");
+    let etag = text.split("\"etag\":\"").nth(1).and_then(|rest| rest.get(..64)).expect("an etag");
+    let status = |spans: String| {
+        let url = url.clone();
+        async move { ask("GET", &url, &[ADMIN, ("x-sealyard-spans", &*spans)]).await.0.as_u16() }
+    };
+    assert_eq!(status(format!("{etag};p_aux:0:64")).await, 200);
+    for past in ["p_aux:0:65", "p_aux:4096:1", "../p_aux:0:1", "t_aux:1:5", "x", ""] {
+        assert_eq!(status(format!("{etag};{past}")).await, 416, "{past}");
+    }
+    assert_eq!(status(format!("{};p_aux:0:64", "0".repeat(64))).await, 412);
+    assert_eq!(status("nonsense".to_owned()).await, 500);
+}
+
+/// It announces what a Sealyard would, and then sends something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_another_length_than_asked_for_is_refused() {
+    let world = World::new();
+    let node = world.node().await;
+    node.path("b", both()).await;
+    let list = format!("{{\"version\":1,\"etag\":\"{}\",\"files\":[[\"\",2048]]}}", "a".repeat(64));
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.sealyard.content+json\r\nContent-Length: ";
+    let answer = format!("{head}{}\r\nConnection: close\r\n\r\n{list}", list.len()).into_bytes();
+    let stranger = world.stranger("x", FileTypes::SEALED, sector(1), answer).await;
+    let meter = TransferMeter::default();
+    let (types, none) = (FileTypes::SEALED, FileTypes::NONE);
+    let wish =
+        node.remote.acquire(sector(1), types, none, PathType::Sealing, AcquireMode::Move, &meter).await;
+    let StoreError::FetchFailed { source, .. } = wish.expect_err("a liar") else { panic!("another error") };
+    assert!(source.to_string().contains("in place of a block of 2048"), "{source}");
+    assert_eq!(tree(node.dir.path()), Vec::<String>::new());
+    assert!(stranger.asked().iter().all(|line| line.starts_with("GET")), "nothing was deleted");
+}
