@@ -1,6 +1,7 @@
 //! What moving a file costs: disk to loopback to disk with the final fsync, beside a local copy and beside Lotus's way.
 //!
-//! `cargo bench -p stores --bench transfer` takes some minutes and 12 GiB below `TMPDIR`, which should be a real disk.
+//! `cargo bench -p stores --bench transfer` takes some minutes and 12 GiB below `TMPDIR`, which should be a real disk
+//! (`-- --mib 1024` for a smaller large file).
 //! Rounds are interleaved, since a disk's speed varies; medians are compared. `--quick` (what `cargo test` runs) moves a
 //! few MiB and judges nothing. Both ends run in this process: CPU is that of both.
 
@@ -63,7 +64,13 @@ fn load() -> String {
 
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick") || !std::env::args().any(|arg| arg == "--bench");
-    let sizes = if quick { QUICK } else { FULL };
+    let mut sizes = if quick { QUICK } else { FULL };
+    let mib = std::env::args().skip_while(|arg| arg != "--mib").nth(1);
+    if let Some(mib) = mib.and_then(|mib| mib.parse::<u64>().ok()) {
+        // For a disk without room for the whole.
+        sizes.file = mib << 20;
+        sizes.layer = sizes.layer.min(sizes.file / 11);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     println!("load before: {}", load());

@@ -30,10 +30,9 @@ pub struct Yard {
     pub directory_bytes: u64,
 }
 
-/// Of a size for which a disk of some ten GiB has room reserved; a transfer takes directories of any stage.
+/// Of a size for which little room is reserved; a transfer takes directories of any stage, with larger files, too.
 fn wanted(number: u64) -> SectorRef {
-    let size = if number < FIRST_SMALL { SectorSize::MiB512 } else { SectorSize::MiB8 };
-    SectorRef { proof: RegisteredSealProof::for_new_sector(size), ..sector(number) }
+    SectorRef { proof: RegisteredSealProof::for_new_sector(SectorSize::MiB8), ..sector(number) }
 }
 
 fn names() -> Vec<String> {

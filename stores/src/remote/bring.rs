@@ -226,12 +226,15 @@ fn settled(arriving: &Arriving) -> Option<Arrived> {
     (whole || arriving.is_in_place(&arrived)).then_some(arrived)
 }
 
-/// Whether what came so far is worth keeping for another try.
+/// Whether what came so far is worth keeping for another try: it is unless the data or our own disk are bad.
 fn can_go_on(error: &StoreError) -> bool {
     match error {
         StoreError::FetchFailed { source, .. } => can_go_on(source),
-        StoreError::Transport { .. } | StoreError::PeerAnswer { .. } | StoreError::Index(_) => true,
-        _ => false,
+        StoreError::Io { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Archive { .. }
+        | StoreError::Length { .. } => false,
+        _ => true,
     }
 }
 

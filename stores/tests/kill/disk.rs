@@ -1,0 +1,94 @@
+//! The directory that is moved, as it lies on disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::support::{both, id};
+use stores::{StorageMeta, init_path};
+
+/// Names, contents and lengths.
+pub struct Files(Vec<(&'static str, u8, u64)>);
+
+const SECTOR: &str = "s-t01000-1";
+
+impl Files {
+    /// Makes both storage paths, and the directory in the first.
+    pub fn make(node: &Path, mib: u64) -> Self {
+        let home = node.parent().expect("a directory above");
+        for name in ["a", "b"] {
+            init_path(&home.join(name).join("path"), &StorageMeta::new(&id(name), &both())).expect("a path");
+        }
+        let large = mib << 20;
+        let files = Self(vec![
+            ("p_aux", 1, 64),
+            ("sc-02-data-layer-1.dat", 2, large / 2),
+            ("sc-02-data-layer-2.dat", 3, large / 4 + 4097),
+            ("sc-02-data-tree-c.dat", 4, large / 8 + 1),
+            ("sc-02-data-tree-d.dat", 5, large / 8),
+            ("t_aux", 6, 300),
+        ]);
+        let dir = node.join("path/cache").join(SECTOR);
+        fs::create_dir_all(&dir).expect("made");
+        for (name, seed, bytes) in &files.0 {
+            let pattern = pattern(*seed);
+            let mut out = fs::File::create_new(dir.join(name)).expect("created");
+            let mut left = *bytes;
+            while left > 0 {
+                let part = pattern.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                std::io::Write::write_all(&mut out, &pattern[..part]).expect("written");
+                left -= part as u64;
+            }
+            out.sync_all().expect("synced");
+        }
+        files
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    pub fn is_gone(&self, node: &Path) -> bool {
+        !place(node).exists()
+    }
+
+    /// Whether every byte of every file is in its place.
+    pub fn is_whole(&self, node: &Path) -> bool {
+        let dir = place(node);
+        self.0.iter().all(|(name, seed, bytes)| is_pattern(&dir.join(name), *seed, *bytes))
+    }
+
+    pub fn expect_a_whole_copy(&self, nodes: &[PathBuf; 2]) {
+        // A deletion may be under way: the copy that it counts on is then looked at second.
+        let whole = nodes.iter().chain(nodes).any(|node| self.is_whole(node));
+        assert!(whole, "no whole copy is left in {nodes:?}");
+    }
+}
+
+fn place(node: &Path) -> PathBuf {
+    node.join("path/cache").join(SECTOR)
+}
+
+/// A prime number of bytes, so that no block is like another.
+fn pattern(seed: u8) -> Vec<u8> {
+    (0..999_983_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 ^ seed).collect()
+}
+
+fn is_pattern(path: &Path, seed: u8, bytes: u64) -> bool {
+    let Ok(mut file) = fs::File::open(path) else { return false };
+    if file.metadata().map_or(0, |found| found.len()) != bytes {
+        return false;
+    }
+    let pattern = pattern(seed);
+    let mut buffer = vec![0; pattern.len()];
+    let mut left = bytes;
+    while left > 0 {
+        let part = pattern.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if std::io::Read::read_exact(&mut file, &mut buffer[..part]).is_err()
+            || buffer[..part] != pattern[..part]
+        {
+            return false;
+        }
+        left -= part as u64;
+    }
+    true
+}
