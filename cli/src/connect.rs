@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
-use rpc::{ApiError, ManagerApi, OperatorApi, StorageApi};
+use rpc::{ApiError, ManagerApi, OperatorApi, StorageApi, UnsealApi};
 
 use crate::exit::{Code, Failure};
 
@@ -20,6 +20,8 @@ pub struct Connection {
     pub operator: Arc<dyn OperatorApi>,
     /// The same, for storage.
     pub storage: Arc<dyn StorageApi>,
+    /// The same, for unsealed data.
+    pub unseal: Arc<dyn UnsealApi>,
     /// Where it is, and the token used.
     pub info: ApiInfo,
 }
@@ -45,7 +47,13 @@ impl Connection {
         let client = ManagerClient::new(&info, Transport::Http)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
         let client = Arc::new(client);
-        Ok(Self { manager: client.clone(), operator: client.clone(), storage: client, info })
+        Ok(Self {
+            manager: client.clone(),
+            operator: client.clone(),
+            storage: client.clone(),
+            unseal: client,
+            info,
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{Cli, Command, WorkerCommand};
+use args::{Cli, Command, SealingCommand, WorkerCommand};
 use connect::{Connection, expand};
 use exit::{Outcome, report};
 
@@ -47,6 +47,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Worker(WorkerCommand::Run(args)) => commands::worker_run::run(&repo, args).await,
         Command::Worker(command) => commands::worker::worker(command).await,
         Command::Workers(command) => commands::operate::workers(&Connection::discover(&repo)?, command).await,
+        Command::Sealing(SealingCommand::DataCid(args)) => commands::unsealing::data_cid_of(args),
         Command::Sealing(command) => commands::operate::sealing(&Connection::discover(&repo)?, command).await,
         Command::Storage(command) => commands::storage::storage(&repo, command).await,
         Command::Sectors(command) => commands::operate::sectors(&Connection::discover(&repo)?, command).await,

@@ -12,6 +12,7 @@ mod caps;
 mod control;
 mod detached;
 mod diagnostics;
+mod errands;
 mod explain;
 mod fleet;
 mod holds;
@@ -39,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use control::Machine;
 use detached::Detached;
+pub(crate) use errands::Ended;
+use errands::Errand;
 pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
@@ -69,6 +72,10 @@ pub(crate) struct Driver {
     detached: BTreeMap<AttemptId, Detached>,
     /// Sectors that operators move, and the path each goes to.
     moves: BTreeMap<SectorId, StorageId>,
+    /// What is done beside the pipelines, one at most for each sector.
+    errands: BTreeMap<SectorId, Errand>,
+    /// Why the last one of a sector failed, since this manager started.
+    errand_failures: BTreeMap<SectorId, String>,
     /// Calls of open attempts.
     calls: BTreeMap<CallId, (AttemptId, CallStage)>,
     /// Results whose call nobody knew when they came.
@@ -233,6 +240,8 @@ impl Driver {
             Input::AbortCall { call, reply } => self.abort_call(call, reply),
             Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),
             Input::RetrySector { sector, reply } => self.retry_sector(sector, reply),
+            Input::Unseal { sector, ended, reply } => self.unseal(sector, ended, reply),
+            Input::ReleaseUnsealed { sector, keep, reply } => self.release_unsealed(sector, keep, reply),
             Input::RemoveRequest { request, reply } => self.remove_request(request, reply),
             Input::AbortWork { what, by, reply } => self.abort_work(what, by, reply),
             Input::Priority { what, priority, by, reply } => self.set_priority(what, priority, by, reply),

@@ -19,6 +19,7 @@ mod shared;
 pub mod state;
 mod storage;
 mod tickets;
+mod unsealing;
 mod workers;
 
 pub use config::{Config, ConfigError};

@@ -9,8 +9,8 @@ use axum::Router;
 use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, StorageApi, Transport, WorkerApi,
-    WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods,
+    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, StorageApi, Transport, UnsealApi,
+    WorkerApi, WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods, unseal_methods,
 };
 use stores::{
     FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, fetch_router,
@@ -26,6 +26,7 @@ use crate::service::{Service, refusal};
 use crate::shared::{Shared, Timing, Verifier};
 use crate::state::{State, StateError};
 use crate::tickets::{FileTokens, OwnTokens};
+use crate::unsealing::piece_router;
 use crate::workers::{Dialer, chain_of, introduce_local};
 
 /// Inputs waiting for the driver; beyond, whoever brings one waits.
@@ -206,6 +207,11 @@ impl ManagerHandle {
         Arc::new(self.service.clone())
     }
 
+    /// The part about unsealed data.
+    pub fn unseal_api(&self) -> Arc<dyn UnsealApi> {
+        Arc::new(self.service.clone())
+    }
+
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
@@ -213,7 +219,9 @@ impl ManagerHandle {
         let mut methods = manager_methods(self.api());
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");
-        rpc_router(methods, Arc::new(secret), PushStreams::new()).merge(files)
+        methods.merge(unseal_methods(self.unseal_api())).expect("each method is registered once");
+        let pieces = piece_router(self.service.clone());
+        rpc_router(methods, Arc::new(secret), PushStreams::new()).merge(files).merge(pieces)
     }
 
     /// Registers the manager's own worker.

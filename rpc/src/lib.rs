@@ -21,6 +21,7 @@ pub mod server;
 pub mod storage;
 pub mod subject;
 pub mod token;
+pub mod unsealing;
 pub mod versions;
 mod wire;
 
@@ -32,7 +33,9 @@ pub use operator::OperatorApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
 pub use server::{
-    Authenticate, manager_methods, operator_methods, rpc_router, storage_methods, worker_methods,
+    Authenticate, manager_methods, operator_methods, rpc_router, storage_methods, unseal_methods,
+    worker_methods,
 };
 pub use storage::StorageApi;
 pub use token::{Grant, Permission, Scope, Secret};
+pub use unsealing::UnsealApi;

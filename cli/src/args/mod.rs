@@ -6,6 +6,7 @@ mod manager;
 mod operate;
 mod simulate;
 mod storage;
+mod unsealing;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,7 @@ pub use storage::{
     BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, StorageAttachArgs,
     StorageCommand,
 };
+pub use unsealing::{DataCidArgs, ReadPieceArgs, ReleaseUnsealedArgs, UnsealArgs};
 pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};
 
 /// Sector-storage manager for Filecoin storage providers: decides which machine runs which sealing task, knows where

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, SchedDiagArgs, WhyArgs};
+use super::{
+    AbortArgs, CapsArgs, DataCidArgs, DrainArgs, ModeArgs, PriorityArgs, ReadPieceArgs, ReleaseUnsealedArgs,
+    SchedDiagArgs, UnsealArgs, WhyArgs,
+};
 
 /// Flags that every listing has.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -69,6 +72,8 @@ pub enum SealingCommand {
     Abort(AbortArgs),
     /// Have a sector's tasks, or one task, go before or after others.
     Priority(PriorityArgs),
+    /// The commitment (CID) of a piece of data.
+    DataCid(DataCidArgs),
 }
 
 /// `sealyard sectors`.
@@ -97,6 +102,12 @@ pub enum SectorsCommand {
         /// The sector's number.
         number: u64,
     },
+    /// Have a sector's data unsealed, so that it can be read.
+    Unseal(UnsealArgs),
+    /// Read data out of a sector, unsealing it first where it has to be.
+    ReadPiece(ReadPieceArgs),
+    /// Give the disk space of unsealed data back.
+    ReleaseUnsealed(ReleaseUnsealedArgs),
 }
 
 /// `sealyard sectors pledge`.

@@ -6,7 +6,7 @@ use rpc::operator::WorkerMode;
 use sealtasks::SectorNumber;
 use serde::Serialize;
 
-use super::control;
+use super::{control, unsealing};
 use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::Outcome;
@@ -37,6 +37,7 @@ pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outco
         SealingCommand::Durations(args) => super::explain::durations(connection, *args).await,
         SealingCommand::Abort(args) => control::abort(connection, args).await,
         SealingCommand::Priority(args) => control::priority(connection, args).await,
+        SealingCommand::DataCid(args) => unsealing::data_cid_of(args),
     }
 }
 
@@ -53,6 +54,9 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
                 connection.manager.sector_detail(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             if *json { print_json(&detail) } else { print_sector(&detail, *log) }
         }
+        SectorsCommand::Unseal(args) => unsealing::unseal(connection, args).await,
+        SectorsCommand::ReadPiece(args) => unsealing::read_piece(connection, args).await,
+        SectorsCommand::ReleaseUnsealed(args) => unsealing::release(connection, args).await,
         SectorsCommand::Retry { number } => {
             connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             line(&format!(

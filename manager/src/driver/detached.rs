@@ -48,6 +48,9 @@ impl Driver {
         let (task_id, outcome) = (attempt.task, TaskOutcome::Cancelled);
         self.events.push(StateEvent::TaskEnded { task: task_id, outcome, reason: ABORTED.to_owned() });
         self.detached.insert(attempt, Detached { open, sector: task.sector, task_type, method });
+        if task.is_errand() {
+            return self.errand_over(task.sector.id, Err(ABORTED.to_owned()));
+        }
         let (class, now_ms) = (FailureClass::Aborted, self.now_ms());
         self.sector_event(task.sector.id, SectorEvent::Failed { class, message: ABORTED.to_owned(), now_ms });
     }

@@ -8,16 +8,17 @@ use rpc::api::{PledgeOptions, StoragePath, WorkerInfo};
 use rpc::extension::{GpuShare, WorkerState};
 use rpc::operator::{AbortView, CapsTarget, CapsView, PriorityView, WorkerMode, WorkerRest};
 use rpc::subject::Subject;
+use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
     AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, StorageId, TaskInput, TaskType,
-    VerifyInput, WorkerId,
+    UnsealedRange, VerifyInput, WorkerId,
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Driver, Peer};
+use super::{Driver, Ended, Peer};
 use crate::state::{CallRow, CallStage};
 use crate::workers::Introduction;
 
@@ -62,6 +63,10 @@ pub(crate) enum Input {
     AbortAttempt { attempt: AttemptId, reply: Reply<()> },
     /// An operator wants a failed sector's next try now.
     RetrySector { sector: SectorId, reply: Reply<()> },
+    /// Someone wants a sector unsealed, and perhaps to be told when that has ended.
+    Unseal { sector: SectorId, ended: Option<Ended>, reply: Reply<UnsealView> },
+    /// An operator wants the space of unsealed data back, but for these ranges.
+    ReleaseUnsealed { sector: SectorId, keep: Vec<UnsealedRange>, reply: Reply<UnsealView> },
     /// An operator takes a queued request out.
     RemoveRequest { request: Uuid, reply: Reply<()> },
     /// An operator ends whatever has this name.

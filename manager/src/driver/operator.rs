@@ -123,6 +123,9 @@ impl Driver {
         }
         let (outcome, reason) = (TaskOutcome::Cancelled, REMOVED.to_owned());
         self.events.push(StateEvent::TaskEnded { task, outcome, reason: reason.clone() });
+        if removed.is_errand() {
+            return self.errand_over(removed.sector.id, Err(reason));
+        }
         let (class, now_ms) = (FailureClass::Aborted, self.now_ms());
         self.sector_event(removed.sector.id, SectorEvent::Failed { class, message: reason, now_ms });
     }

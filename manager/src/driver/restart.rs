@@ -10,6 +10,7 @@ use sched::Sched;
 use sealtasks::{AttemptId, CallError, TaskOutput};
 use tokio_util::sync::CancellationToken;
 
+use super::errands::Errand;
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
 use super::sectors::short_code;
@@ -32,6 +33,8 @@ impl Driver {
             tasks: BTreeMap::new(),
             detached: BTreeMap::new(),
             moves: BTreeMap::new(),
+            errands: BTreeMap::new(),
+            errand_failures: BTreeMap::new(),
             calls: BTreeMap::new(),
             early: VecDeque::new(),
             workers: BTreeMap::new(),
@@ -73,7 +76,10 @@ impl Driver {
     fn load_task(&mut self, row: OpenTask) {
         // The input is not stored twice: the sector's record says what it waits for.
         let wanted = self.sectors.get(&row.sector.id).map(|sector| sector.record.next());
-        let work = match wanted {
+        let unseal = self.unseal_work(row.sector.id).map(|(_, work)| work);
+        let errand = unseal.filter(|work| short_code(work) == row.step);
+        let is_errand = errand.is_some();
+        let work = match errand.map(Step::Run).or(wanted) {
             Some(Step::Run(work)) if short_code(&work) == row.step => work,
             Some(_) | None => {
                 tracing::error!(task = %row.task, sector = %row.sector.id, step = row.step, "the sector no longer waits for this task");
@@ -88,7 +94,12 @@ impl Driver {
             None => CallStage::Work,
         };
         let open = row.open.map(|open| self.load_attempt(open, first));
-        self.sectors.entry(row.sector.id).and_modify(|sector| sector.busy = Busy::Task(row.task));
+        if is_errand {
+            // Whoever waited for it went with the manager's earlier life.
+            self.errands.insert(row.sector.id, Errand { task: row.task, waiting: Vec::new() });
+        } else {
+            self.set_busy(row.sector.id, Busy::Task(row.task));
+        }
         let task = Task {
             id: row.task,
             sector: row.sector,

@@ -173,8 +173,16 @@ impl Driver {
 
     /// The task has its result; the pipeline looks at it before it is believed.
     fn worked(&mut self, attempt: AttemptId, output: TaskOutput) {
-        let Some(sector) = self.tasks.get(&attempt.task).map(|task| task.sector.id) else { return };
-        let now_ms = self.now_ms();
+        let Some(task) = self.tasks.get(&attempt.task) else { return };
+        let (sector, now_ms) = (task.sector.id, self.now_ms());
+        if task.is_errand() {
+            if !task.is_answered_by(&output) {
+                let reason = "the worker answered with another task's result";
+                return self.task_failed_as(attempt, AttemptOutcome::Failed, FailureClass::Compute, reason);
+            }
+            self.task_ended(attempt, AttemptOutcome::Done, "");
+            return self.errand_over(sector, Ok(()));
+        }
         // First the task, then the sector: what the sector wants next must find the locks free.
         let kind = SectorEvent::TaskDone { output, now_ms };
         let awaited = self.fits(sector, &kind);
@@ -230,10 +238,14 @@ impl Driver {
         class: FailureClass,
         reason: &str,
     ) {
-        let Some(sector) = self.tasks.get(&attempt.task).map(|task| task.sector.id) else { return };
+        let Some(task) = self.tasks.get(&attempt.task) else { return };
+        let (sector, errand) = (task.sector.id, task.is_errand());
         let now_ms = self.now_ms();
         tracing::warn!(%attempt, sector = %sector, ?class, reason, "the task failed");
         self.task_ended(attempt, outcome, reason);
+        if errand {
+            return self.errand_over(sector, Err(reason.to_owned()));
+        }
         self.sector_event(sector, SectorEvent::Failed { class, message: reason.to_owned(), now_ms });
     }
 }

@@ -4,12 +4,10 @@
 use pipeline::{SectorEvent, SectorRecord, Step, StopAfter};
 use rpc::ApiError;
 use rpc::api::PledgeOptions;
-use sealtasks::{
-    FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, TaskId, TaskInput,
-};
+use sealtasks::{FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, TaskInput};
 
+use super::Driver;
 use super::input::{Busy, Effect, Reply, Sector};
-use super::{Driver, Task};
 use crate::state::StateEvent;
 
 /// Why unsealed data of a committed-capacity sector may go: it is zeros, and can be made again.
@@ -110,27 +108,7 @@ impl Driver {
             | TaskInput::Unseal(_)
             | TaskInput::Verify(_) => {}
         }
-        let id = TaskId::new(self.next_task);
-        // 2^63 tasks are not reached: at a million a second it takes 290 000 years.
-        self.next_task = self.next_task.saturating_add(1);
-        let Some(task_type) = work.task_type() else {
-            return tracing::error!(sector = %sector.id, "verification is no scheduled task");
-        };
-        let step = short_code(&work).to_owned();
-        self.events.push(StateEvent::TaskSubmitted { task: id, sector, task_type, step });
-        let queued_ms = self.now_ms();
-        let task = Task {
-            id,
-            sector,
-            work,
-            queued_ms,
-            attempts: 0,
-            refusals: 0,
-            priority: None,
-            held_back: false,
-            open: None,
-        };
-        self.tasks.insert(id, task);
+        let Ok(id) = self.new_task(sector, work) else { return };
         self.set_busy(sector.id, Busy::Task(id));
         self.submit(id);
     }

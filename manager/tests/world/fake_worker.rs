@@ -313,6 +313,8 @@ fn output_of(work: &TaskInput) -> TaskOutput {
         TaskInput::Finalize(_) => TaskOutput::Finalize,
         TaskInput::Fetch(_) => TaskOutput::Fetch,
         TaskInput::Move(_) => TaskOutput::Move,
+        TaskInput::Unseal(_) => TaskOutput::Unseal,
+        TaskInput::ReleaseUnsealed(_) => TaskOutput::ReleaseUnsealed,
         other => panic!("no canned output for {other:?}"),
     }
 }

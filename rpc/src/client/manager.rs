@@ -10,8 +10,10 @@ use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
 };
+use url::Url;
 use uuid::Uuid;
 
+use super::http::{authorization, builder};
 use super::peer::Peer;
 use super::{Caller, ClientError, NO_PARAMS, malformed, unsendable};
 use crate::api::{
@@ -19,6 +21,7 @@ use crate::api::{
     WorkerStats,
 };
 use crate::api_info::{ApiInfo, Transport};
+use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use crate::subject::Subject;
@@ -28,6 +31,8 @@ use crate::wire::{self, returns};
 /// Calls a manager, Sealyard or Lotus.
 pub struct ManagerClient {
     peer: Peer,
+    /// For what is no JSON-RPC.
+    info: ApiInfo,
 }
 
 impl ManagerClient {
@@ -37,7 +42,17 @@ impl ManagerClient {
     /// The address or the token cannot be used.
     pub fn new(info: &ApiInfo, transport: Transport) -> Result<Self, ClientError> {
         let url = info.rpc_url(transport).map_err(|source| ClientError::Url { source })?;
-        Ok(Self { peer: Peer::new(Caller::new(&url, info.token.clone(), transport)?) })
+        let peer = Peer::new(Caller::new(&url, info.token.clone(), transport)?);
+        Ok(Self { peer, info: info.clone() })
+    }
+
+    /// A URL at the manager whose path is still to be set, and a client that shows the token.
+    pub(super) fn http(&self) -> ApiResult<(Url, reqwest::Client)> {
+        let refused = |error: &dyn std::error::Error| ApiError::refused(error.to_string());
+        let url = self.info.rpc_url(Transport::Http).map_err(|error| refused(&error))?;
+        let headers = authorization(self.info.token.clone()).map_err(|error| refused(&error))?;
+        let client = builder().default_headers(headers).build().map_err(|error| refused(&error))?;
+        Ok((url, client))
     }
 
     pub(super) fn caller(&self) -> &Caller {

@@ -7,6 +7,7 @@ mod manager;
 mod operator;
 mod peer;
 mod storage;
+mod unsealing;
 mod worker;
 mod ws;
 

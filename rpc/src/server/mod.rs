@@ -8,6 +8,7 @@ mod middleware;
 mod operator;
 mod registrar;
 mod storage;
+mod unsealing;
 mod worker;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use caller::{WORKER_METHODS, caller};
 pub use manager::manager_methods;
 pub use operator::operator_methods;
 pub use storage::storage_methods;
+pub use unsealing::unseal_methods;
 pub use worker::worker_methods;
 
 use crate::push::PushStreams;

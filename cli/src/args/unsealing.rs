@@ -1,0 +1,97 @@
+//! Arguments of the commands about unsealed data.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sealtasks::{UnpaddedOffset, UnsealedRange};
+
+/// `sealyard sectors unseal`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard sectors unseal 7\n  sealyard sectors unseal 7 --no-wait --json\n\
+    The whole sector is unsealed: a part takes as long. Two who ask share one task. Exit code 13: it failed."
+)]
+pub struct UnsealArgs {
+    /// The sector's number.
+    pub number: u64,
+    /// Return as soon as the task is there.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors read-piece`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard sectors read-piece 7 --offset 1016 --size 1016 --output piece.car\n  \
+    sealyard sectors read-piece 7 --output - | sha256sum\n\
+    Offsets and sizes are raw bytes and need not fall on a boundary. What is not unsealed is unsealed first."
+)]
+pub struct ReadPieceArgs {
+    /// The sector's number.
+    pub number: u64,
+    /// First raw byte.
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    pub offset: u64,
+    /// Raw bytes; up to the sector's end without it.
+    #[arg(long, value_name = "BYTES")]
+    pub size: Option<u64>,
+    /// The file to write; - is standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Fail instead of unsealing.
+    #[arg(long)]
+    pub no_unseal: bool,
+    /// Print JSON about it; not with --output -.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors release-unsealed`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealyard sectors release-unsealed 7 --keep 0:1016 --keep 8128:4064\n  \
+    sealyard sectors release-unsealed 7 --all\n\
+    Only data of sectors whose replica is known is released. Sizes are multiples of 127.")]
+pub struct ReleaseUnsealedArgs {
+    /// The sector's number.
+    pub number: u64,
+    /// Raw bytes to keep (may be repeated).
+    #[arg(long, value_name = "OFFSET:SIZE", value_parser = range, required_unless_present = "all")]
+    pub keep: Vec<UnsealedRange>,
+    /// Keep nothing: every unsealed copy goes.
+    #[arg(long, conflicts_with = "keep")]
+    pub all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sealing data-cid`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard sealing data-cid deal.car\n  sealyard sealing data-cid deal.car 34359738368\n  \
+    curl -s http://host/deal.car | sealyard sealing data-cid -\n\
+    Computed on this machine, with all its cores. What is shorter than the piece goes on with zeros."
+)]
+pub struct DataCidArgs {
+    /// The file; - is standard input.
+    pub file: PathBuf,
+    /// The piece's padded size in bytes, a power of two; the smallest that holds the file without it.
+    #[arg(value_name = "PADDED-SIZE")]
+    pub padded_size: Option<u64>,
+    /// Take only this many bytes of the file; 0: all of it. For a stream, how long it is.
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    pub file_size: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn range(text: &str) -> Result<UnsealedRange, String> {
+    let (offset, size) = text.split_once(':').ok_or("expected OFFSET:SIZE in raw bytes, such as 0:1016")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    let offset = UnpaddedOffset::try_from(number(offset)?).map_err(|error| error.to_string())?;
+    Ok(UnsealedRange { offset, size: number(size)? })
+}

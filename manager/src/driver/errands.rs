@@ -1,0 +1,251 @@
+//! Errands: tasks that an operator or a reader wants of a sector beside its pipeline, unsealing it and releasing unsealed
+//! data. At most one per sector; whoever wants the same joins it. Their input follows from the sector's record, but for
+//! the ranges to keep, so that unsealing goes on after a restart. Never: retried by itself.
+
+use rpc::unsealing::{UnsealState, UnsealView};
+use rpc::{ApiError, ApiResult};
+use sealtasks::{
+    FileType, ReleaseUnsealedInput, SectorId, SectorRef, TaskId, TaskInput, TaskOutput, TaskType,
+    UnpaddedOffset, UnpaddedPieceSize, UnsealInput, UnsealedRange,
+};
+use tokio::sync::oneshot;
+
+use super::input::Reply;
+use super::sectors::short_code;
+use super::{Driver, Task};
+use crate::state::StateEvent;
+
+/// Most callers that wait for the end of one errand; beyond, they are told to come again.
+const WAITING_MAX: usize = 1024;
+
+/// Told how an errand ended.
+pub(crate) type Ended = oneshot::Sender<Result<(), String>>;
+
+/// An errand that has not ended.
+pub(super) struct Errand {
+    pub(super) task: TaskId,
+    pub(super) waiting: Vec<Ended>,
+}
+
+impl Driver {
+    /// Has a sector unsealed as a whole: it takes as long as for a part.
+    pub(super) fn unseal(&mut self, id: SectorId, ended: Option<Ended>, reply: Reply<UnsealView>) {
+        let begun = self.wanted_unseal(id).and_then(|(sector, work)| self.run_errand(sector, work, ended));
+        let answer = begun.map(|()| self.errand_view(id));
+        self.answer(reply, answer);
+    }
+
+    /// Has unsealed data released but for what is to be kept.
+    pub(super) fn release_unsealed(
+        &mut self,
+        id: SectorId,
+        keep: Vec<UnsealedRange>,
+        reply: Reply<UnsealView>,
+    ) {
+        let begun =
+            self.wanted_release(id, keep).and_then(|(sector, work)| self.run_errand(sector, work, None));
+        let answer = begun.map(|()| self.errand_view(id));
+        self.answer(reply, answer);
+    }
+
+    fn wanted_unseal(&self, id: SectorId) -> ApiResult<(SectorRef, TaskInput)> {
+        let number = id.number;
+        let work = self.unseal_work(id).ok_or_else(|| {
+            ApiError::refused(match self.sectors.contains_key(&id) {
+                false => format!("MGR053: no sector {number}; `sealyard sectors list` lists them"),
+                true => format!(
+                    "MGR080: sector {number} has no replica yet to unseal; its data is where AddPiece put it"
+                ),
+            })
+        })?;
+        for kind in [FileType::Sealed, FileType::Cache] {
+            if !self.is_held(id, kind) {
+                return Err(ApiError::refused(format!(
+                    "MGR081: sector {number} cannot be unsealed: no path that is known now holds its {kind} file; attach \
+                     the path that does, or bring its worker back"
+                )));
+            }
+        }
+        self.offered(TaskType::Unseal, "--unseal")?;
+        Ok(work)
+    }
+
+    fn wanted_release(&self, id: SectorId, keep: Vec<UnsealedRange>) -> ApiResult<(SectorRef, TaskInput)> {
+        let number = id.number;
+        let Some(sector) = self.sectors.get(&id).map(|known| known.record.sector()) else {
+            return Err(ApiError::refused(format!(
+                "MGR053: no sector {number}; `sealyard sectors list` lists them"
+            )));
+        };
+        let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
+        for range in &keep {
+            let end = range.offset.get().checked_add(range.size).filter(|end| *end <= whole);
+            if range.size == 0 || !range.size.is_multiple_of(127) || end.is_none() {
+                return Err(ApiError::refused(format!(
+                    "MGR082: keep {} bytes from {} on: expected a multiple of 127 within the sector's {whole} bytes",
+                    range.size,
+                    range.offset.get()
+                )));
+            }
+        }
+        let sealed = [FileType::Sealed, FileType::Cache].into_iter().all(|kind| self.is_held(id, kind));
+        if !sealed || self.unseal_work(id).is_none() {
+            return Err(ApiError::refused(format!(
+                "MGR083: unsealed data of sector {number} is kept: no replica is known from which it could be made again"
+            )));
+        }
+        if !self.is_held(id, FileType::Unsealed) {
+            return Err(ApiError::refused(format!(
+                "MGR084: sector {number} has no unsealed data to release"
+            )));
+        }
+        self.offered(TaskType::FinalizeUnsealed, "--unseal or a newer Lotus worker")?;
+        Ok((sector, TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep })))
+    }
+
+    /// What unsealing a sector is, if it has been sealed.
+    pub(super) fn unseal_work(&self, id: SectorId) -> Option<(SectorRef, TaskInput)> {
+        let record = &self.sectors.get(&id)?.record;
+        let (sector, progress) = (record.sector(), record.progress());
+        let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
+        let offset = UnpaddedOffset::try_from(0).ok()?;
+        let input = UnsealInput {
+            range: UnsealedRange { offset, size: whole },
+            ticket: progress.ticket?.value,
+            unsealed: progress.cids?.unsealed,
+        };
+        Some((sector, TaskInput::Unseal(input)))
+    }
+
+    fn is_held(&self, id: SectorId, kind: FileType) -> bool {
+        self.shared.index.sector_files(id).iter().any(|held| held.types.contains(kind))
+    }
+
+    fn offered(&self, task: TaskType, how: &str) -> ApiResult<()> {
+        let offers = |worker: &super::Worker| worker.enabled && worker.tasks.contains(&task);
+        if self.workers.values().any(offers) {
+            return Ok(());
+        }
+        let code = task.short();
+        Err(ApiError::refused(format!(
+            "MGR085: no worker that is here does {code}; start one with {how}, or see `sealyard workers list`"
+        )))
+    }
+
+    fn run_errand(&mut self, sector: SectorRef, work: TaskInput, ended: Option<Ended>) -> ApiResult<()> {
+        let id = sector.id;
+        if let Some(errand) = self.errands.get_mut(&id) {
+            let same = self.tasks.get(&errand.task).is_some_and(|task| task.work == work);
+            if !same {
+                let task = errand.task;
+                return Err(ApiError::refused(format!(
+                    "MGR086: task {task} of sector {} must end first; `sealing jobs` shows it",
+                    id.number
+                )));
+            }
+            if errand.waiting.len() >= WAITING_MAX {
+                return Err(ApiError::refused("MGR087: too many wait for this sector; try again later"));
+            }
+            errand.waiting.extend(ended);
+            return Ok(());
+        }
+        self.errand_failures.remove(&id);
+        if matches!(&work, TaskInput::ReleaseUnsealed(input) if input.keep.is_empty()) {
+            self.permit_release(id);
+        }
+        let task = self.new_task(sector, work)?;
+        self.errands.insert(id, Errand { task, waiting: ended.into_iter().collect() });
+        self.submit(task);
+        Ok(())
+    }
+
+    /// The last copies go by a permit that is durable before anything is deleted.
+    fn permit_release(&mut self, sector: SectorId) {
+        let file = FileType::Unsealed;
+        for held in self.shared.index.sector_files(sector) {
+            if held.types.contains(file) {
+                let reason = "an operator released it, and a replica is known".to_owned();
+                self.events.push(StateEvent::DeletePermitted { sector, file, path: held.id, reason });
+            }
+        }
+    }
+
+    /// The task of an errand that has ended, one way or the other.
+    pub(super) fn errand_over(&mut self, id: SectorId, result: Result<(), String>) {
+        let Some(errand) = self.errands.remove(&id) else { return };
+        match &result {
+            Ok(()) => tracing::info!(sector = %id, task = %errand.task, "done beside the pipeline"),
+            Err(reason) => {
+                tracing::warn!(sector = %id, task = %errand.task, reason, "failed beside the pipeline");
+                self.errand_failures.insert(id, reason.clone());
+            }
+        }
+        // Told once the end is durable.
+        self.effects.push(super::Effect::Answer(Box::new(move || {
+            for waiting in errand.waiting {
+                // Whoever asked may have gone.
+                let _ = waiting.send(result.clone());
+            }
+        })));
+    }
+
+    /// How it goes; whether the sector is unsealed is for whoever looks at the files to say.
+    pub(crate) fn errand_view(&self, id: SectorId) -> UnsealView {
+        let task = self.errands.get(&id).map(|errand| errand.task);
+        let error = self.errand_failures.get(&id).cloned();
+        let state = match (task, &error) {
+            (Some(_), _) => UnsealState::UnderWay,
+            (None, Some(_)) => UnsealState::Failed,
+            (None, None) => UnsealState::NotUnsealed,
+        };
+        UnsealView { sector: id.number.get(), state, task, error }
+    }
+
+    /// The sector as it is sealed, if it is here.
+    pub(crate) fn sector_ref(&self, id: SectorId) -> Option<SectorRef> {
+        self.sectors.get(&id).map(|sector| sector.record.sector())
+    }
+
+    /// Enters a task; the caller submits it.
+    pub(super) fn new_task(&mut self, sector: SectorRef, work: TaskInput) -> ApiResult<TaskId> {
+        let id = TaskId::new(self.next_task);
+        // 2^63 tasks are not reached: at a million a second it takes 290 000 years.
+        self.next_task = self.next_task.saturating_add(1);
+        let Some(task_type) = work.task_type() else {
+            tracing::error!(sector = %sector.id, "verification is no scheduled task");
+            return Err(ApiError::refused("verification is no scheduled task"));
+        };
+        let step = short_code(&work).to_owned();
+        self.events.push(StateEvent::TaskSubmitted { task: id, sector, task_type, step });
+        let queued_ms = self.now_ms();
+        let task = Task {
+            id,
+            sector,
+            work,
+            queued_ms,
+            attempts: 0,
+            refusals: 0,
+            priority: None,
+            held_back: false,
+            open: None,
+        };
+        self.tasks.insert(id, task);
+        Ok(id)
+    }
+}
+
+impl Task {
+    /// Whether it is no step of its sector's pipeline, which never asks for these.
+    pub(super) const fn is_errand(&self) -> bool {
+        matches!(self.work, TaskInput::Unseal(_) | TaskInput::ReleaseUnsealed(_))
+    }
+
+    /// Whether this is what the errand was to give.
+    pub(super) const fn is_answered_by(&self, output: &TaskOutput) -> bool {
+        matches!(
+            (&self.work, output),
+            (TaskInput::Unseal(_), TaskOutput::Unseal)
+                | (TaskInput::ReleaseUnsealed(_), TaskOutput::ReleaseUnsealed)
+        )
+    }
+}
