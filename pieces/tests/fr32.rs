@@ -1,4 +1,15 @@
 //! Padding against a reference that moves one bit at a time, and the streaming forms against the plain one.
+//!
+//! Lotus's fr32 tests, and what stands for them here; all pass:
+//!
+//! | Lotus | here |
+//! |---|---|
+//! | TestPadChunkFFI, TestPadChunkRandEqFFI | `padding_moves_bits_like_the_reference_and_back`; against the proofs library: its room |
+//! | TestRoundtrip, RoundtripChunkRand, Roundtrip16MRand | the same, and `sizes_that_no_power_of_two_divides_come_back` |
+//! | RoundtripMisalignedSizes, UnpadMisalignedThreadBoundaries, PadUnpadVariousSizesAboveMTTresh | `sizes_that_no_power_of_two_divides_come_back` |
+//! | TestUnpadReader, BufWithSmallWorkBuf, SmallReads, LargeReads, PartialPiece | `a_window_delivers_just_its_bytes`, `streams_longer_than_their_buffers_come_through` |
+//! | TestUnpadReaderSizeMismatch (whole chunks, then EOF in Lotus) | `streams_that_end_inside_a_chunk_are_errors`: an error, never a short piece |
+//! | TestPadWriterUnpadReader | `the_streams_pad_as_the_whole_does` |
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -111,4 +122,18 @@ fn streams_that_end_inside_a_chunk_are_errors() {
     let window = Window::new(0, 254).unwrap();
     let error = UnpadReader::new(&[0u8; 200][..], &window).read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn sizes_that_no_power_of_two_divides_come_back() {
+    // 66061 chunks once came back wrong in Lotus: its threads' shares were no whole chunks.
+    for chunks in [1, 3, 4095, 4097, 8193, 66_061, 131_072] {
+        let raw: Vec<u8> = (0..127 * chunks).map(|at| ((at * 31) ^ (at >> 9)) as u8).collect();
+        let mut padded = vec![0xff; 128 * chunks];
+        fr32::pad(&raw, &mut padded).unwrap();
+        assert!(padded == pad_slowly(&raw), "{chunks} chunks");
+        let mut back = vec![0xff; raw.len()];
+        fr32::unpad(&padded, &mut back).unwrap();
+        assert!(back == raw, "{chunks} chunks");
+    }
 }

@@ -1,5 +1,4 @@
-//! A fake worker: takes calls, moves entries in the index as a real one moves files, and answers with canned outputs, in
-//! the ways a test asks for.
+//! A fake worker: takes calls, moves index entries as a real one moves files, answers with canned outputs as asked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
