@@ -11,6 +11,7 @@ mod driver;
 mod effects;
 mod explain;
 mod manager;
+mod memory;
 mod orders;
 mod repo;
 mod request;

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::driver::{Driver, IndexChanges, Input};
+use crate::memory;
 use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
 use crate::shared::{Shared, Timing, Verifier};
@@ -94,6 +95,7 @@ impl Manager {
         let miner = state.miner().await?;
         let index_changes = Arc::new(IndexChanges::default());
         let index = Arc::new(observed_index(&state, &index_changes));
+        memory::recall(&index, options.repo.index_snapshot()).await;
         let local_options = LocalOptions {
             config: options.repo.storage_config(),
             urls: options.remote_urls,
@@ -132,6 +134,8 @@ impl Manager {
             inputs,
         });
         let ended = run(&shared, waiting).await?;
+        shared.tasks.spawn(memory::keep(shared.clone(), options.repo.index_snapshot()));
+        shared.tasks.spawn(memory::watch_urls(shared.clone()));
         let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
         Ok(ManagerHandle {
             service: Service(shared),

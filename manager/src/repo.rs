@@ -19,6 +19,9 @@ use crate::state::{self, MinerIdentity, State, StateError};
 /// The lock file's name; it holds the owner's process id.
 const LOCK_NAME: &str = "repo.lock";
 
+/// What the index remembers between two runs.
+const INDEX_SNAPSHOT: &str = "index.snapshot";
+
 /// The list of storage paths, as Lotus names it.
 const STORAGE_CONFIG: &str = "storage.json";
 
@@ -173,6 +176,11 @@ impl Repo {
     /// Its `storage.json`.
     pub fn storage_config(&self) -> PathBuf {
         self.dir.join(STORAGE_CONFIG)
+    }
+
+    /// What the index remembers between two runs.
+    pub fn index_snapshot(&self) -> PathBuf {
+        self.dir.join(INDEX_SNAPSHOT)
     }
 
     /// Its durable state's file.

@@ -159,6 +159,10 @@ impl ManagerApi for Service {
         self.0.index.declare_batch(&id, &files).await.map_err(refusal)
     }
 
+    async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()> {
+        self.0.index.declared_all(&id).await.map_err(refusal)
+    }
+
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
         self.0.index.drop_files(&id, sector, types).await.map_err(refusal)
     }

@@ -141,6 +141,8 @@ pub trait ManagerApi: Send + Sync + 'static {
     ) -> ApiResult<()>;
     /// The same for many files at once: one call for a whole path. Sealyard managers only.
     async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()>;
+    /// All files of a path have been declared: what the manager only remembers of it from before is not there.
+    async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()>;
     /// Files that no longer lie in a path.
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()>;
     /// Where files are, and with `fetch` also where they could be fetched to (for a sector of that size).

@@ -27,6 +27,7 @@ mod meta;
 mod peer;
 mod peer_tokens;
 mod remote;
+mod remote_urls;
 mod serve;
 mod snapshot;
 mod space;

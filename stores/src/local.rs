@@ -43,7 +43,7 @@ use crate::space::{Measured, Promise, Space};
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Files declared per call to the index.
-const DECLARE_BATCH: usize = 10_000;
+const DECLARE_BATCH: usize = 100_000;
 
 /// What a [`Local`] is made from.
 pub struct LocalOptions {

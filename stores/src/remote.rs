@@ -273,7 +273,12 @@ impl Remote {
         Err(last)
     }
 
-    async fn stat_at(&self, url: &str) -> Result<FsStat, StoreError> {
+    /// The paths that this process serves itself.
+    pub(crate) fn open_paths(&self) -> Vec<StorageId> {
+        self.local.paths().into_iter().map(|path| path.id).collect()
+    }
+
+    pub(crate) async fn stat_at(&self, url: &str) -> Result<FsStat, StoreError> {
         let answer = self.fetcher.peer.ask(Method::GET, url, &self.token, None).await?;
         let body = Peer::small_body(url, Peer::expect(url, answer, StatusCode::OK).await?).await?;
         let stat: FsStatJson = serde_json::from_slice(&body).map_err(|error| StoreError::PeerAnswer {

@@ -12,7 +12,7 @@ use sealtasks::{
 use stores::{CopyKind, Index, IndexError};
 
 /// Most files declared in one call; a path with more takes several.
-const DECLARE_BATCH: usize = 10_000;
+const DECLARE_BATCH: usize = 100_000;
 
 /// The manager's index.
 pub struct ManagerIndex {
@@ -105,6 +105,16 @@ impl Index for ManagerIndex {
             }
         }
         Ok(())
+    }
+
+    async fn declared_all(&self, id: &StorageId) -> Result<(), IndexError> {
+        if !self.batches.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.manager.storage_declared_all(id.clone()).await {
+            Err(error) if !error.is_method_not_found() => Err(index_error(error)),
+            _ => Ok(()),
+        }
     }
 
     async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError> {

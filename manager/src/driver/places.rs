@@ -17,6 +17,9 @@ use crate::request;
 /// health report. Counted twice until then, which can only delay; never not at all.
 const COVERED_AFTER_MS: u64 = 10_000;
 
+/// Sectors noted one by one; a path that declares more of them at once is not worth naming each.
+const SECTORS_MAX: usize = 4096;
+
 /// What changed in the index since the driver last looked. Bounded by the index itself: a path or a sector stands here
 /// at most once, however often it changes.
 #[derive(Default)]
@@ -29,6 +32,8 @@ pub(crate) struct IndexChanges {
 struct Dirty {
     paths: BTreeSet<StorageId>,
     sectors: BTreeSet<SectorId>,
+    /// More sectors than are noted one by one: all that the driver knows are looked at.
+    many: bool,
 }
 
 impl IndexChanges {
@@ -41,6 +46,11 @@ impl IndexChanges {
             }
             IndexChange::PathGone(id) => {
                 dirty.paths.insert(id.clone());
+            }
+            IndexChange::Files { .. } if dirty.many => {}
+            IndexChange::Files { sectors, .. } if dirty.sectors.len() + sectors.len() > SECTORS_MAX => {
+                dirty.many = true;
+                dirty.sectors.clear();
             }
             IndexChange::Files { sectors, .. } => dirty.sectors.extend(sectors),
         }
@@ -61,7 +71,10 @@ impl IndexChanges {
 impl Driver {
     /// Tells the scheduler what the index learned.
     pub(super) fn index_changed(&mut self) {
-        let Dirty { paths, sectors } = self.shared.index_changes.take();
+        let Dirty { paths, mut sectors, many } = self.shared.index_changes.take();
+        if many {
+            sectors = self.sectors.keys().copied().collect();
+        }
         for id in paths {
             match self.shared.index.path_view(&id) {
                 Some(view) => self.path_seen(&view),
@@ -88,6 +101,10 @@ impl Driver {
     }
 
     fn path_seen(&mut self, view: &PathView) {
+        if !view.confirmed {
+            // Only remembered from before the start: nothing can be put or fetched there yet.
+            return;
+        }
         let id = view.info.id.clone();
         let mut path = PathFacts::new(id.clone(), &view.info.stanza, view.stat.available);
         path.healthy = view.healthy;

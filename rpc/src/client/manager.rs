@@ -178,9 +178,23 @@ impl ManagerApi for ManagerClient {
     }
 
     async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()> {
+        let packed = (&id, wire::declared::pack(&files));
+        match self.caller().tell("Sealyard.DeclareFiles", &packed).await {
+            Err(error) if error.is_method_not_found() => {}
+            answer => return answer,
+        }
+        // A Sealyard of the version before, or a Lotus, which knows neither.
         let files: Vec<_> =
             files.into_iter().map(|(decl, primary)| (wire::storage::Decl::from(decl), primary)).collect();
         self.caller().tell("Sealyard.StorageDeclareBatch", &(id, files)).await
+    }
+
+    async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()> {
+        match self.caller().tell("Sealyard.DeclaredAll", &(id,)).await {
+            // It remembers nothing.
+            Err(error) if error.is_method_not_found() => Ok(()),
+            answer => answer,
+        }
     }
 
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {

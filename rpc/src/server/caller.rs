@@ -7,7 +7,7 @@ use crate::token::{Grant, Permission, Scope};
 
 /// The methods of a manager that a worker's own token opens, besides `Filecoin.Return…`: joining, its state, and the
 /// sector index. Reading the rest, pledging, other workers, tokens and the manager's own paths are not among them.
-pub const WORKER_METHODS: [&str; 24] = [
+pub const WORKER_METHODS: [&str; 26] = [
     "Filecoin.ActorAddress",
     "Filecoin.ActorSectorSize",
     "Filecoin.AuthVerify",
@@ -30,6 +30,8 @@ pub const WORKER_METHODS: [&str; 24] = [
     "Sealyard.FetchToken",
     "Sealyard.Hello",
     "Sealyard.StorageDeclareBatch",
+    "Sealyard.DeclareFiles",
+    "Sealyard.DeclaredAll",
     "Sealyard.VerifyToken",
     "Sealyard.WorkerState",
 ];

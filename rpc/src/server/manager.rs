@@ -21,7 +21,7 @@ use crate::subject::Subject;
 use crate::token::Permission::{self, Admin, Read, Write};
 use crate::wire::args::Args;
 use crate::wire::sector_status::sector_info;
-use crate::wire::{WireError, of, returns, sector, storage, worker};
+use crate::wire::{Base64, WireError, declared, of, returns, sector, storage, worker};
 
 /// The methods by which `api` is reached.
 pub fn manager_methods(api: Arc<dyn ManagerApi>) -> Methods {
@@ -123,6 +123,14 @@ fn index(methods: &mut Manager) {
         let files: Result<Vec<(SectorDecl, bool)>, WireError> =
             files.into_iter().map(|(decl, primary)| Ok((decl.try_into()?, primary))).collect();
         Ok(api.storage_declare_batch(id, files?).await?)
+    });
+    methods.on_detached("Sealyard.DeclareFiles", Admin, 2, |api, mut args| async move {
+        let id: StorageId = args.next("storageID")?;
+        let files = declared::unpack(&args.next::<Base64>("files")?)?;
+        Ok(api.storage_declare_batch(id, files).await?)
+    });
+    methods.on_detached("Sealyard.DeclaredAll", Admin, 1, |api, mut args| async move {
+        Ok(api.storage_declared_all(args.next("storageID")?).await?)
     });
 }
 

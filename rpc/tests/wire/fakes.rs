@@ -144,6 +144,11 @@ impl ManagerApi for FakeManager {
         self.calls.add("storage_declare_batch", (id, files));
         Ok(())
     }
+
+    async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()> {
+        self.calls.add("storage_declared_all", id);
+        Ok(())
+    }
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
         self.calls.add("storage_drop", (id, sector, types));
         Ok(())

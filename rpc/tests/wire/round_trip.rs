@@ -95,6 +95,7 @@ async fn what_a_manager_is_told_arrives_over_both_transports() {
         tell!(storage_report_health(id, sample::health()));
         tell!(storage_declare(id, sector, types, true));
         tell!(storage_declare_batch(id, vec![(sample::decl(), true), (sample::decl(), false)]));
+        tell!(storage_declared_all(id));
         tell!(storage_drop(id, sector, types));
         tell!(storage_lock(sector, types, FileTypes::NONE));
         tell!(storage_add_local(std::path::PathBuf::from("/a b")));

@@ -213,6 +213,10 @@ impl ManagerApi for ScriptedManager {
         self.batches.send_modify(|batches| *batches += 1);
         index(self.index.declare_batch(&id, &files).await)
     }
+    async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()> {
+        self.up()?;
+        index(self.index.declared_all(&id).await)
+    }
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
         self.up()?;
         index(self.index.drop_files(&id, sector, types).await)
