@@ -70,6 +70,7 @@ fn main() {
         // For a disk without room for the whole.
         sizes.file = mib << 20;
         sizes.layer = sizes.layer.min(sizes.file / 11);
+        sizes.small_dirs = sizes.small_dirs.min(mib.div_ceil(10));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
