@@ -1,14 +1,13 @@
 //! kill -9 of the sender, the receiver and the index at random points of resumed moves, with real processes.
 //!
-//! This program is its own three helpers: with a role in its arguments it is one of them, else it kills them. At every
+//! This program is its own three peers: with a role in its arguments it is one of them, else it kills them. At every
 //! kill, and at the end, some whole copy that the index can know of must lie on disk.
 //!
 //! `cargo test -p stores --test kill` kills 20 times while a cache directory of 256 MiB moves to and fro;
 //! `cargo test --release -p stores --test kill -- --points 200 --mib 8192` is the long one.
 
-#![allow(missing_docs, clippy::print_stdout, reason = "a test with a main of its own")]
+#![allow(missing_docs, clippy::print_stdout, clippy::print_stderr, reason = "a test with a main of its own")]
 
-#[allow(dead_code, reason = "only a part of it is needed here")]
 #[path = "../support/mod.rs"]
 mod support;
 
