@@ -158,6 +158,27 @@ fn a_sectors_files_are_found_while_it_is_sealed_moved_and_stored() {
     assert!(yard.home().join("disks/sealed/s-t01000-1").is_file());
     assert!(!yard.home().join("nvme/sealed/s-t01000-1").exists());
     listings_tell_it(&yard, &seal, &store);
+    scrubbing_tells_a_changed_byte(&yard);
+}
+
+fn scrubbing_tells_a_changed_byte(yard: &Yard) {
+    let disks = yard.home().join("disks").to_string_lossy().into_owned();
+    let said = yard.say(&["storage", "scrub", "--dir", &disks, "1"]);
+    let intact = said.lines().filter(|row| row.contains("intact")).count();
+    assert!(intact == 2 && said.contains("sector 1 sealed"), "{said}");
+    let sealed = yard.home().join("disks/sealed/s-t01000-1");
+    let mut bytes = fs::read(&sealed).expect("the replica");
+    bytes[77] ^= 1;
+    fs::write(&sealed, bytes).expect("written");
+    let mut command = sealyard(yard.home());
+    command.args(["storage", "scrub", "--json", "--dir", &disks, "1"]);
+    let output = run_within(&mut command, SEALING_MAX);
+    assert_eq!(output.status.code(), Some(13), "{}", text(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["bad"], 1, "{told:#}");
+    let verdicts: Vec<&str> =
+        told["files"].as_array().expect("files").iter().filter_map(|it| it["verdict"].as_str()).collect();
+    assert_eq!(verdicts, ["intact", "differs"], "{told:#}");
 }
 
 fn listings_tell_it(yard: &Yard, seal: &str, store: &str) {

@@ -7,9 +7,7 @@
 use std::path::Path;
 
 use base64::Engine as _;
-use filecoin_hashers::{Domain, HashFunction, Hasher};
 use filecoin_proofs::StoreConfig;
-use filecoin_proofs::constants::DefaultTreeHasher;
 use filecoin_proofs_api::seal::{self, SealPreCommitPhase1Output, SealPreCommitPhase2Output};
 use filecoin_proofs_api::{PieceInfo as LibraryPiece, UnpaddedBytesAmount};
 use sealtasks::{
@@ -19,6 +17,7 @@ use sealtasks::{
 use serde::Deserialize;
 
 use crate::files::{Files, make_durable};
+use crate::p_aux::PAux;
 use crate::seal::{decode, number, prover};
 use crate::unencoded::Unencoded;
 use crate::{TaskError, to_library};
@@ -93,31 +92,11 @@ impl Product<'_> {
         };
         tracing::info!(sector = %self.sector.id, "an earlier PreCommit2 had finished; its result is checked and taken");
         let registered_proof = to_library(self.sector.proof);
-        let output = SealPreCommitPhase2Output { registered_proof, comm_r: self.comm_r()?, comm_d };
+        let output =
+            SealPreCommitPhase2Output { registered_proof, comm_r: PAux::read(self.cache)?.comm_r()?, comm_d };
         self.check(&output, ticket)
             .map_err(|error| redo(&format!("and an earlier PreCommit2's result is no good ({error})")))?;
         Ok(output)
-    }
-
-    /// CommR is the hash of CommC and the root of tree-r-last, which `p_aux` holds in this order.
-    fn comm_r(&self) -> Result<[u8; 32], TaskError> {
-        let path = self.cache.join("p_aux");
-        let bytes = std::fs::read(&path).map_err(|source| TaskError::Io {
-            doing: "reading",
-            path: path.clone(),
-            source,
-        })?;
-        let read = || -> anyhow::Result<[u8; 32]> {
-            anyhow::ensure!(bytes.len() == 64, "{} has {} bytes instead of 64", path.display(), bytes.len());
-            type Node = <DefaultTreeHasher as Hasher>::Domain;
-            let (comm_c, comm_r_last) = bytes.split_at(32);
-            let (comm_c, comm_r_last) = (Node::try_from_bytes(comm_c)?, Node::try_from_bytes(comm_r_last)?);
-            let comm_r = <DefaultTreeHasher as Hasher>::Function::hash2(&comm_c, &comm_r_last);
-            let mut found = [0; 32];
-            comm_r.write_bytes(&mut found)?;
-            Ok(found)
-        };
-        read().map_err(|error| TaskError::library("reading an earlier PreCommit2's result", &error))
     }
 
     /// What Lotus does at the end of PC2. Pieces are not known here, so CommD stands for the one piece that fills the

@@ -121,6 +121,28 @@ async fn a_survey_tells_each_matter_and_offers_only_what_cannot_be_lost() {
 }
 
 #[tokio::test]
+async fn a_scan_leaves_no_temporary_file_and_takes_nothing_else() {
+    let world = World::new();
+    let node = world.node().await;
+    let dir = node.path("a", storing()).await;
+    let file = node.put("a", sector(1), FileType::Sealed).await;
+    fs::create_dir_all(dir.join("sealed/fetching")).expect("made");
+    let fresh = dir.join("sealed/fetching/s-t01000-2");
+    let dead = dir.join("sealed/fetching/s-t01000-3");
+    let removed = dir.join(format!("sealed/fetching/s-t01000-4.removed-{}", uuid::Uuid::new_v4()));
+    let temporary = dir.join(format!("sealyard.json.{}.tmp", uuid::Uuid::new_v4()));
+    for path in [&fresh, &dead, &removed, &temporary, &dir.join("sealed/mine")] {
+        fs::write(path, "x").expect("written");
+    }
+    let two_days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 24 * 3600);
+    fs::File::options().write(true).open(&dead).and_then(|it| it.set_modified(two_days_ago)).expect("aged");
+    assert_eq!(node.local.tidy().await, 3);
+    assert!(!dead.exists() && !removed.exists() && !temporary.exists());
+    assert!(fresh.exists() && file.exists() && dir.join("sealed/mine").exists());
+    assert_eq!(node.local.tidy().await, 0);
+}
+
+#[tokio::test]
 async fn a_move_into_a_path_leaves_one_primary_copy_there() {
     let world = World::new();
     let (here, there) = (world.node().await, world.node().await);

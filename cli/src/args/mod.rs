@@ -17,8 +17,8 @@ pub use manager::{AuthCommand, InitArgs, Perm, RunArgs};
 pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{
-    BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, StorageAttachArgs,
-    StorageCommand,
+    BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, ScrubArgs,
+    StorageAttachArgs, StorageCommand,
 };
 pub use unsealing::{DataCidArgs, ReadPieceArgs, ReleaseUnsealedArgs, UnsealArgs};
 pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};

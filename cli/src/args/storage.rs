@@ -24,6 +24,8 @@ pub enum StorageCommand {
     Move(MoveArgs),
     /// Even out how full the paths for storing are: shows a plan, and acts on it with --really-do-it.
     Balance(BalanceArgs),
+    /// Compute sectors' commitments again from their files on this host and compare them with the records.
+    Scrub(ScrubArgs),
     /// What lies in the paths and should not: shows it, and deletes what is offered with --really-do-it.
     Cleanup(CleanupArgs),
 }
@@ -199,6 +201,27 @@ pub struct CleanupArgs {
     /// Delete what is offered, not only show it.
     #[arg(long)]
     pub really_do_it: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard storage scrub`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard storage scrub 1 2\n  sealyard storage scrub --dir /mnt/long-term\n\
+    CommD is computed from unsealed files, CommR from sealed ones: tree-r-last is built anew from the replica and \
+    combined with CommC of the cache. Files of sectors that are being worked on are left out. Runs at low priority."
+)]
+pub struct ScrubArgs {
+    /// The sectors; default: all.
+    pub sectors: Vec<u64>,
+    /// The storage path with the files, on this host; default: the manager's paths.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<String>,
+    /// Where trees are built for the comparison; default: the temporary directory.
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -13,6 +13,7 @@ pub mod simulate;
 pub mod storage;
 mod storage_balance;
 mod storage_care;
+mod storage_scrub;
 pub mod unsealing;
 pub mod version;
 pub mod worker;
