@@ -4,7 +4,6 @@ use std::fs;
 
 use sealtasks::{FileType, SectorSize};
 
-#[allow(dead_code, reason = "every test target uses its own part of this module")]
 mod world;
 
 use world::{Content, World, noise, sector};
