@@ -98,10 +98,8 @@ fn an_eight_mebibyte_sector_reaches_commit1() {
     assert_eq!(sector["proof_type"], 6);
     assert_eq!(sector["state"], "Committing");
     let fetched = tasks(sector)["PC2"]["bytes_fetched"].as_u64().expect("bytes");
-    assert!(
-        fetched > 5 * (8 << 20),
-        "sealed, two layers and tree-d are five sectors' worth, {fetched} bytes came"
-    );
+    // Sealed, two layers and tree-d, which has a node of 32 bytes less than two sectors.
+    assert!(fetched >= 5 * (8 << 20) - 32, "five sectors' worth but for one node; {fetched} bytes came");
 }
 
 #[test]
