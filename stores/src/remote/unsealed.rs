@@ -26,7 +26,7 @@ const PART: usize = 127 << 13;
 /// Parts of a local stream read ahead.
 const AHEAD: usize = 2;
 
-/// Raw bytes of a sector that were found unsealed. Every [`UnsealedPiece::read`] is a request or an open file of its own,
+/// Raw bytes of a sector that were found unsealed. Every [`Remote::read_unsealed`] is a request or an open file of its own,
 /// so that a reader may jump to any place as often as it likes.
 #[derive(Clone, Debug)]
 pub struct UnsealedPiece {
