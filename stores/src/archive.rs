@@ -6,7 +6,7 @@
 mod read;
 mod write;
 
-pub(crate) use read::extract;
+pub(crate) use read::{extract, list};
 pub(crate) use write::send;
 
 /// A tar block (bytes).

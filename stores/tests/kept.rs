@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method as Verb, StatusCode as Status, header};
@@ -14,15 +16,24 @@ use tokio::net::TcpListener;
 
 /// A Lotus that says it holds the file: it answers ranges of plain files with this length, and refuses every HEAD.
 async fn lotus(world: &World, kind: FileType, length: u64) {
+    lotus_that_sends(world, kind, length, None).await;
+}
+
+/// The same, which sends this tar stream of a directory.
+async fn lotus_that_sends(world: &World, kind: FileType, length: u64, tar: Option<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}/remote", listener.local_addr().expect("an address"));
-    let answer = move |request: Request| async move {
-        match *request.method() {
-            Verb::GET if request.headers().contains_key(header::RANGE) => {
-                let range = [(header::CONTENT_RANGE, format!("bytes 0-0/{length}"))];
-                (Status::PARTIAL_CONTENT, range, "x").into_response()
+    let answer = move |request: Request| {
+        let tar = tar.clone();
+        async move {
+            match (request.method(), tar) {
+                (&Verb::GET, _) if request.headers().contains_key(header::RANGE) => {
+                    let range = [(header::CONTENT_RANGE, format!("bytes 0-0/{length}"))];
+                    (Status::PARTIAL_CONTENT, range, "x").into_response()
+                }
+                (&Verb::GET, Some(tar)) => tar.into_response(),
+                _ => Status::METHOD_NOT_ALLOWED.into_response(),
             }
-            _ => Status::METHOD_NOT_ALLOWED.into_response(),
         }
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
@@ -87,6 +98,58 @@ async fn a_file_goes_when_the_other_copy_is_as_long_and_stays_when_it_is_not() {
         assert_eq!((file.exists(), listed(&node).is_empty()), (!goes, goes));
         if !goes {
             assert!(listed(&node)[0].2.contains("differs in names or lengths"), "{:?}", listed(&node));
+        }
+    }
+}
+
+/// A stream as Lotus ends it: without the last member's padding, and without end blocks.
+fn tar_of(files: &BTreeMap<&'static str, Vec<u8>>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, bytes) in files {
+        out.resize(out.len().div_ceil(512) * 512, 0);
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name).expect("a short name");
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        out.extend(header.as_bytes());
+        out.extend(bytes);
+    }
+    out
+}
+
+#[tokio::test]
+async fn a_directory_that_a_lotus_can_be_seen_to_hold_goes_and_stays_when_it_lacks_a_byte() {
+    let whole = support::cache_files();
+    let without = |name: &str| {
+        let mut files = whole.clone();
+        files.remove(name);
+        tar_of(&files)
+    };
+    let mut longer = whole.clone();
+    longer.get_mut("t_aux").expect("a file").push(2);
+    let mut cut = tar_of(&whole);
+    cut.pop();
+    let none = "path lotus cannot be told";
+    let cases = [
+        (Some(tar_of(&whole)), None),
+        (Some(cut), Some("it ends 1 bytes before the end of")),
+        (Some(without("p_aux")), Some("differs in names or lengths")),
+        (Some(without("t_aux")), Some("differs in names or lengths")),
+        (Some(tar_of(&longer)), Some("differs in names or lengths")),
+        (Some(Vec::new()), Some("differs in names or lengths")),
+        (Some(b"no tar".to_vec()), Some("ends within a header")),
+        (None, Some(none)),
+    ];
+    for (tar, kept) in cases {
+        let world = World::new();
+        let node = world.node().await;
+        node.path("a", both()).await;
+        let file = node.put("a", sector(1), FileType::Cache).await;
+        lotus_that_sends(&world, FileType::Cache, 0, tar).await;
+        assert_eq!(delete(&node, FileType::Cache).await, if kept.is_none() { 200 } else { 500 }, "{kept:?}");
+        assert_eq!(file.exists(), kept.is_some(), "{kept:?}");
+        if let Some(why) = kept {
+            assert!(listed(&node)[0].2.contains(why), "{why}: {:?}", listed(&node));
         }
     }
 }

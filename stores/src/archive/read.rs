@@ -1,4 +1,4 @@
-//! Reading a tar stream into a fresh directory.
+//! Reading a tar stream into a fresh directory, or only for what is in it.
 
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::Path;
@@ -22,6 +22,21 @@ const WRITE_BUFFER: usize = 1 << 20;
 /// Refused are names and sizes outside the list of a sector's files, anything but regular files, a bad checksum, and
 /// a stream that ends within a member. What was written before a refusal stays: the caller discards `dir`.
 pub(crate) fn extract(stream: &mut impl BufRead, dir: &Path) -> Result<Manifest, StoreError> {
+    let manifest = members(stream, |stream, name, size| write_member(stream, &dir.join(name), size))?;
+    disk::sync_dir(dir)?;
+    Ok(manifest)
+}
+
+/// Names and lengths of the stream's files, every byte of which came. Refuses what [`extract`] refuses.
+pub(crate) fn list(stream: &mut impl BufRead) -> Result<Manifest, StoreError> {
+    members(stream, |stream, name, size| pass(stream, name, size, |_| Ok(())))
+}
+
+/// Goes through a stream; `take` reads each file's bytes.
+fn members<R: BufRead>(
+    stream: &mut R,
+    mut take: impl FnMut(&mut R, &str, u64) -> Result<(), StoreError>,
+) -> Result<Manifest, StoreError> {
     let mut manifest = Manifest::default();
     let mut long = Pax::default();
     while let Some(header) = next_header(stream)? {
@@ -40,7 +55,7 @@ pub(crate) fn extract(stream: &mut impl BufRead, dir: &Path) -> Result<Manifest,
                 if manifest.0.insert(name.clone(), size).is_some() {
                     return Err(refused(format!("{name} comes twice")));
                 }
-                write_member(stream, &dir.join(&name), size)?;
+                take(stream, &name, size)?;
                 if !skip_padding(stream, size)? {
                     break;
                 }
@@ -49,7 +64,6 @@ pub(crate) fn extract(stream: &mut impl BufRead, dir: &Path) -> Result<Manifest,
         }
     }
     drain(stream)?;
-    disk::sync_dir(dir)?;
     Ok(manifest)
 }
 
@@ -114,20 +128,31 @@ fn member_name(bytes: &[u8], size: u64) -> Result<String, StoreError> {
 
 fn write_member(stream: &mut impl BufRead, path: &Path, size: u64) -> Result<(), StoreError> {
     let mut out = BufWriter::with_capacity(WRITE_BUFFER, disk::create_new(path)?);
+    pass(stream, path, size, |part| out.write_all(part).map_err(StoreError::io("write", path)))?;
+    let file = out.into_inner().map_err(|error| StoreError::io("write", path)(error.into_error()))?;
+    file.sync_all().map_err(StoreError::io("sync", path))
+}
+
+/// Hands on `size` bytes of the stream, part by part; `name` is for the error.
+fn pass(
+    stream: &mut impl BufRead,
+    name: impl std::fmt::Debug,
+    size: u64,
+    mut take: impl FnMut(&[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut left = size;
     while left > 0 {
         let chunk = fill(stream)?;
         if chunk.is_empty() {
-            return Err(refused(format!("it ends {left} bytes before the end of {path:?}")));
+            return Err(refused(format!("it ends {left} bytes before the end of {name:?}")));
         }
         let part = &chunk[..chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-        out.write_all(part).map_err(StoreError::io("write", path))?;
+        take(part)?;
         let used = part.len();
         left -= used as u64;
         stream.consume(used);
     }
-    let file = out.into_inner().map_err(|error| StoreError::io("write", path)(error.into_error()))?;
-    file.sync_all().map_err(StoreError::io("sync", path))
+    Ok(())
 }
 
 /// Whether the stream goes on. Lotus leaves the last member's padding out.

@@ -2,8 +2,9 @@
 //!
 //! The index's word is not enough, since a declaration can outlive its file. A plain file's length is asked for with
 //! a one-byte range, which Lotus answers too; a directory's set of files with HEAD, which Lotus refuses (405). A Lotus
-//! peer that declared a directory as primary has it if exactly these files were all sent from here. Otherwise ours is
-//! kept and listed.
+//! peer that declared a directory as primary has it if exactly these files were all sent from here, or if the tar stream
+//! that it sends of it has them, every byte; that is looked at where the directory is small, as it is after sealing.
+//! Otherwise ours is kept and listed.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -12,6 +13,7 @@ use axum::http::header::{CONTENT_RANGE, RANGE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
 
+use super::listing;
 use super::sent::Sent;
 use crate::disk;
 use crate::error::StoreError;
@@ -69,8 +71,8 @@ pub(super) async fn check(asker: &Asker<'_>, deletion: Deletion<'_>) -> Result<(
                 }
                 Ok(Twin::Differs) => format!("the copy in path {} differs in names or lengths", twin.id),
                 Ok(Twin::Untold) => format!(
-                    "the files of the copy in path {} cannot be told: its holder, a Lotus, lists none, and they were not \
-                     all sent from here",
+                    "the files of the copy in path {} cannot be told: its holder, a Lotus, lists none, they were not all \
+                     sent from here, and they are too many bytes to be looked through there, or it does not send them",
                     twin.id
                 ),
                 Err(error) => {
@@ -156,8 +158,10 @@ async fn same_files(asker: &Asker<'_>, url: &str, ours: &Ours) -> Result<Twin, S
     let answer = asker.peer.ask(Method::HEAD, url, asker.token, None).await?;
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
         // Lotus's receiver takes a directory whole or not at all, and our sender never ends a cut-off stream well.
-        let sent = asker.sent.whole(&ours.file, &ours.manifest);
-        return Ok(if sent { Twin::Same } else { Twin::Untold });
+        if asker.sent.whole(&ours.file, &ours.manifest) {
+            return Ok(Twin::Same);
+        }
+        return streamed_files(asker, url, ours).await;
     }
     let answer = Peer::expect(url, answer, StatusCode::OK).await?;
     let manifest = answer.headers().get(MANIFEST_HEADER).and_then(|value| value.to_str().ok());
@@ -165,4 +169,16 @@ async fn same_files(asker: &Asker<'_>, url: &str, ours: &Ours) -> Result<Twin, S
         Some(manifest) => Twin::same_if(ours.is_safe_in(&Manifest::parse(manifest)?)),
         None => Twin::Untold,
     })
+}
+
+/// What a Lotus sends of its copy. That its stream ends proves nothing, so only what came counts.
+async fn streamed_files(asker: &Asker<'_>, url: &str, ours: &Ours) -> Result<Twin, StoreError> {
+    if ours.manifest.0.values().sum::<u64>() > listing::LISTED_MAX {
+        return Ok(Twin::Untold);
+    }
+    let answer = asker.peer.ask(Method::GET, url, asker.token, None).await?;
+    if answer.status() != StatusCode::OK {
+        return Ok(Twin::Untold);
+    }
+    Ok(Twin::same_if(ours.is_safe_in(&listing::list(url, answer).await?)))
 }
