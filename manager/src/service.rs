@@ -11,7 +11,7 @@ use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::server::caller;
 use rpc::subject::Subject;
-use rpc::{ApiError, ApiResult, Grant, ManagerApi, Permission, Returned, versions};
+use rpc::{ApiError, ApiResult, Grant, ManagerApi, Permission, Returned, Scope, versions};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
@@ -77,7 +77,12 @@ impl ManagerApi for Service {
     }
 
     async fn auth_verify(&self, token: String) -> ApiResult<Vec<Permission>> {
-        self.0.secret.verify(&token).map_err(refusal)
+        // A Lotus worker knows four words; the one for the token that it is shown to hand out files is the last.
+        let grant = self.grant_of(&token).await?;
+        Ok(match grant.scope {
+            Some(Scope::Lotus(_)) => vec![Permission::Admin],
+            Some(Scope::Fetch(_) | Scope::Worker { .. } | Scope::Call { .. }) | None => grant.permissions,
+        })
     }
 
     async fn verify_token(&self, token: String) -> ApiResult<Grant> {

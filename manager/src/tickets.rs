@@ -26,7 +26,7 @@ impl Service {
     /// Everything that a token allows now.
     pub(crate) async fn grant_of(&self, token: &str) -> ApiResult<Grant> {
         let grant = self.0.secret.grant(token).map_err(refusal)?;
-        let Some(Scope::Fetch(scope)) = &grant.scope else { return Ok(grant) };
+        let Some(Scope::Fetch(scope) | Scope::Lotus(scope)) = &grant.scope else { return Ok(grant) };
         if scope.is_over(self.0.state.now_ms()) {
             return Err(ApiError::refused("MGR055: this fetch token's time is over; ask for another one"));
         }
@@ -59,12 +59,13 @@ impl Service {
         };
         let until_ms = self.0.state.now_ms().saturating_add(TICKET_MS);
         let scope = FetchScope { worker: session, sectors: vec![sector], types, verbs, until_ms };
-        let token = self.0.secret.mint_scoped(Scope::Fetch(scope)).map_err(refusal)?;
+        let token = self.0.secret.mint_scoped(Scope::Fetch(scope.clone())).map_err(refusal)?;
         let holders = self.0.index.find(sector, types, None).await.map_err(refusal)?;
         let urls = holders.iter().flat_map(|holder| &holder.urls);
         let lotus: BTreeSet<String> =
             urls.filter_map(|url| host_of(url)).filter(|host| lotus.contains(host)).collect();
-        let lotus_token = if lotus.is_empty() { None } else { Some(self.0.mint_admin().map_err(refusal)?) };
+        let for_lotus = || self.0.secret.mint_scoped(Scope::Lotus(scope)).map_err(refusal);
+        let lotus_token = if lotus.is_empty() { None } else { Some(for_lotus()?) };
         Ok(FetchTicket { token, until_ms, lotus: lotus.into_iter().collect(), lotus_token })
     }
 
@@ -111,11 +112,7 @@ impl VerifyToken for FileTokens {
         match self.0.grant_of(token).await {
             Ok(grant) => {
                 let admin = grant.has(Permission::Admin);
-                let fetch = match grant.scope {
-                    Some(Scope::Fetch(scope)) => Some(scope),
-                    Some(Scope::Worker { .. } | Scope::Call { .. }) | None => None,
-                };
-                Some(TokenAccess { admin, fetch })
+                Some(TokenAccess { admin, fetch: grant.into_fetch_scope() })
             }
             Err(error) => {
                 tracing::warn!(%error, "a token for fetching files is refused");
@@ -125,7 +122,8 @@ impl VerifyToken for FileTokens {
     }
 }
 
-/// The manager's own tokens for peers: one file and one deed each, but for Lotus workers, which know permissions alone.
+/// The manager's own tokens for peers: one file and one deed each. A Lotus worker, which knows permissions alone, takes
+/// its token for any deed; here that too opens no more than it names.
 pub(crate) struct OwnTokens {
     pub(crate) secret: Secret,
     pub(crate) state: State,
@@ -149,9 +147,6 @@ impl OwnTokens {
 #[async_trait]
 impl PeerTokens for OwnTokens {
     async fn token(&self, wanted: TokenUse<'_>) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-        if self.is_lotus(wanted.url).await? {
-            return Ok(self.secret.mint(&[Permission::Admin])?);
-        }
         let scope = FetchScope {
             worker: WorkerId::CLOSED,
             sectors: vec![wanted.sector],
@@ -159,6 +154,7 @@ impl PeerTokens for OwnTokens {
             verbs: vec![FetchVerb::Get, wanted.verb],
             until_ms: self.state.now_ms().saturating_add(OWN_TICKET_MS),
         };
-        Ok(self.secret.mint_scoped(Scope::Fetch(scope))?)
+        let lotus = self.is_lotus(wanted.url).await?;
+        Ok(self.secret.mint_scoped(if lotus { Scope::Lotus(scope) } else { Scope::Fetch(scope) })?)
     }
 }

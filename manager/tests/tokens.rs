@@ -153,8 +153,9 @@ async fn a_fetch_token_lasts_as_long_as_the_task_and_a_result_comes_from_its_own
 }
 
 #[tokio::test]
-async fn files_on_a_lotus_are_fetched_with_an_admin_token() {
+async fn files_on_a_lotus_are_fetched_with_a_token_that_is_admin_there_and_opens_nothing_here() {
     let world = world().await;
+    let port = serve(&world).await;
     let a = worker("A", 1, true);
     a.script("AP", Behaviour::Hold);
     world.join(&a).await;
@@ -168,8 +169,17 @@ async fn files_on_a_lotus_are_fetched_with_an_admin_token() {
     let ticket = world.api.fetch_token(wish(FileTypes::SEALED)).await.expect("a ticket");
     let host = lotus.url().trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned();
     assert_eq!(ticket.lotus, [host]);
-    let admin = world.api.auth_verify(ticket.lotus_token.expect("a token for it")).await.expect("good");
-    assert_eq!(admin, [Permission::Admin]);
+    let token = ticket.lotus_token.expect("a token for it");
+    assert_eq!(world.api.auth_verify(token.clone()).await.expect("good"), [Permission::Admin]);
+    assert!(lacks_permission(client(port, &token).auth_new(vec![Permission::Admin]).await));
+    assert!(lacks_permission(client(port, &token).version().await), "not even what everyone may ask");
+    let scope = world.api.verify_token(token).await.expect("good").into_fetch_scope().expect("a scope");
+    assert_eq!((scope.sectors, scope.types), (vec![held.call.sector], FileTypes::SEALED));
+    assert_eq!(
+        world.api.auth_verify(ticket.token).await.expect("good"),
+        [],
+        "the other is nothing to a Lotus"
+    );
     let ticket = world.api.fetch_token(wish(FileTypes::CACHE)).await.expect("a ticket");
     assert_eq!((ticket.lotus.len(), ticket.lotus_token), (0, None), "it holds no such file");
 }

@@ -47,7 +47,7 @@ pub struct FetchTicket {
     /// `host:port` of Lotus workers that hold such files now. They know no fetch tokens.
     #[serde(default)]
     pub lotus: Vec<String>,
-    /// The token with all permissions for those; `None` when there are none.
+    /// The token for those, which they take for one with all permissions; `None` when there are none.
     #[serde(default)]
     pub lotus_token: Option<String>,
 }

@@ -63,6 +63,9 @@ impl FromStr for Permission {
 pub enum Scope {
     /// To fetch files, and what belongs to that, under `/remote`; no call of any API.
     Fetch(FetchScope),
+    /// The same, for being shown to a Lotus worker. That asks its manager for permissions alone, so ours calls this one
+    /// `admin` when it is asked so; it opens what a [`Scope::Fetch`] opens everywhere else, and no call of ours.
+    Lotus(FetchScope),
     /// A Sealyard worker's own token: it may join, return results and speak of its storage; see
     /// [`crate::server::WORKER_METHODS`].
     Worker {
@@ -101,7 +104,15 @@ impl Grant {
     pub const fn worker_token(&self) -> Option<Uuid> {
         match self.scope {
             Some(Scope::Worker { id }) => Some(id),
-            Some(Scope::Fetch(_) | Scope::Call { .. }) | None => None,
+            Some(Scope::Fetch(_) | Scope::Lotus(_) | Scope::Call { .. }) | None => None,
+        }
+    }
+
+    /// What a fetch token names; `None` for every other token.
+    pub fn into_fetch_scope(self) -> Option<FetchScope> {
+        match self.scope {
+            Some(Scope::Fetch(scope) | Scope::Lotus(scope)) => Some(scope),
+            Some(Scope::Worker { .. } | Scope::Call { .. }) | None => None,
         }
     }
 }

@@ -41,7 +41,7 @@ impl ManagerTokens {
             (Some(Scope::Call { worker }), Some((own, _))) if worker == own => everything(),
             // What opens the manager for another worker opens nothing here.
             (Some(Scope::Call { .. } | Scope::Worker { .. }), _) => Grant::default(),
-            (Some(Scope::Fetch(_)) | None, _) => grant,
+            (Some(Scope::Fetch(_) | Scope::Lotus(_)) | None, _) => grant,
         })
     }
 }
@@ -73,11 +73,7 @@ impl VerifyToken for ManagerTokens {
         match self.ask(token).await {
             Ok(grant) => {
                 let admin = grant.has(Permission::Admin);
-                let fetch = match grant.scope {
-                    Some(Scope::Fetch(scope)) => Some(scope),
-                    Some(Scope::Worker { .. } | Scope::Call { .. }) | None => None,
-                };
-                Some(TokenAccess { admin, fetch })
+                Some(TokenAccess { admin, fetch: grant.into_fetch_scope() })
             }
             Err(error) => {
                 tracing::warn!(%error, "a token for fetching files is refused");

@@ -63,7 +63,7 @@ pub(super) fn opens(grant: &Grant, name: &str, permission: Permission) -> bool {
         None => grant.has(permission),
         Some(Scope::Worker { .. }) => WORKER_METHODS.contains(&name) || returns(),
         // Neither opens an API; the worker that is called turns its own call token into permissions.
-        Some(Scope::Fetch(_) | Scope::Call { .. }) => false,
+        Some(Scope::Fetch(_) | Scope::Lotus(_) | Scope::Call { .. }) => false,
     }
 }
 
