@@ -8,6 +8,7 @@ use rpc::client::ManagerClient;
 use rpc::{ApiError, ManagerApi, OperatorApi, StorageApi, UnsealApi};
 
 use crate::exit::{Code, Failure};
+use crate::tls;
 
 /// The variables that name a manager elsewhere; the second is Lotus's old name.
 const VARIABLES: [&str; 2] = ["MINER_API_INFO", "STORAGE_API_INFO"];
@@ -32,7 +33,7 @@ impl Connection {
     /// # Errors
     /// No manager runs here, or what names it is malformed.
     pub fn discover(repo: &Path) -> Result<Self, Failure> {
-        Self::to(api_info(repo)?)
+        Self::to(repo, api_info(repo)?)
     }
 
     /// The manager whose repo this is.
@@ -40,11 +41,12 @@ impl Connection {
     /// # Errors
     /// It does not run, or the repo cannot be read.
     pub fn from_repo(repo: &Path) -> Result<Self, Failure> {
-        Self::to(repo_api_info(repo)?)
+        Self::to(repo, repo_api_info(repo)?)
     }
 
-    fn to(info: ApiInfo) -> Result<Self, Failure> {
-        let client = ManagerClient::new(&info, Transport::Http)
+    fn to(repo: &Path, info: ApiInfo) -> Result<Self, Failure> {
+        let trust = tls::trust(|| tls::managers_authorities(repo))?;
+        let client = ManagerClient::trusting(&info, Transport::Http, &trust)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
         let client = Arc::new(client);
         Ok(Self {
@@ -109,6 +111,8 @@ pub fn rpc_failure(error: ApiError) -> Failure {
         _ if error.is_method_not_found() => {
             Some("what answers there is no Sealyard manager: a worker, or a Lotus")
         }
+        // Where a certificate is the reason, the error says so itself.
+        Code::Unreachable if rpc::error::chain(&error).contains("TLS1") => None,
         Code::Unreachable => Some("is the manager running, and is its port open to this machine?"),
         _ => None,
     };

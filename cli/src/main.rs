@@ -11,6 +11,7 @@ mod proof_params;
 mod show;
 mod simulate;
 mod task_selection;
+mod tls;
 mod verifier;
 
 use std::io::IsTerminal as _;

@@ -24,6 +24,15 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 # The address that workers on other machines reach. Empty: the listen address.
 #RemoteListenAddress = ""
 
+# Serve https, and nothing else, with this certificate (PEM, its chain behind it) and its key; both are read again when
+# they change. Below this directory paths may be relative. Empty: plain http.
+#CertificateFile = ""
+#PrivateKeyFile = ""
+
+# Certificate authorities that are believed besides the machine's, when workers and their files are reached by https.
+# Read at the start.
+#CAFile = ""
+
 [Storage]
 # Files fetched at once from other machines.
 #ParallelFetchLimit = 10
@@ -73,6 +82,12 @@ pub struct Config {
     pub listen: String,
     /// `HOST:PORT` that other machines reach, if it is another one.
     pub advertise: Option<String>,
+    /// A PEM file with the manager's certificate and its chain, below the repo unless absolute.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub private_key: Option<PathBuf>,
+    /// Certificate authorities that are believed besides the machine's.
+    pub ca_file: Option<PathBuf>,
     /// Files fetched at once.
     pub parallel_fetch_limit: usize,
     /// Tasks that the manager's own worker takes.
@@ -96,7 +111,8 @@ const SWITCHES: [(&str, &[TaskType]); 5] = [
     ("AllowUnseal", &[TaskType::Unseal]),
 ];
 
-const API_KEYS: [&str; 2] = ["ListenAddress", "RemoteListenAddress"];
+const API_KEYS: [&str; 5] =
+    ["ListenAddress", "RemoteListenAddress", "CertificateFile", "PrivateKeyFile", "CAFile"];
 const STORAGE_KEYS: [&str; 8] = [
     "Assigner",
     "ParallelFetchLimit",
@@ -116,6 +132,9 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:2345".to_owned(),
             advertise: None,
+            certificate: None,
+            private_key: None,
+            ca_file: None,
             parallel_fetch_limit: 10,
             local_tasks: SWITCHES
                 .iter()
@@ -240,6 +259,15 @@ impl Config {
             "RemoteListenAddress" => {
                 let expected = "a text such as \"10.0.0.5:2345\"";
                 self.advertise = filled(text().ok_or_else(|| wrong(path, key, value, expected))?);
+            }
+            "CertificateFile" | "PrivateKeyFile" | "CAFile" => {
+                let file = match key {
+                    "CertificateFile" => &mut self.certificate,
+                    "PrivateKeyFile" => &mut self.private_key,
+                    _ => &mut self.ca_file,
+                };
+                *file = filled(text().ok_or_else(|| wrong(path, key, value, "a file's path"))?)
+                    .map(PathBuf::from);
             }
             "LocalWorkerName" => {
                 self.local_worker_name = filled(text().ok_or_else(|| wrong(path, key, value, "a text"))?);

@@ -9,11 +9,13 @@ use axum::Router;
 use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, StorageApi, Transport, UnsealApi,
-    WorkerApi, WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods, unseal_methods,
+    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, StorageApi, Transport, Trust,
+    UnsealApi, WorkerApi, WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods,
+    unseal_methods,
 };
 use stores::{
-    FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError, fetch_router,
+    FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
+    fetch_router_with_tls,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,8 @@ pub struct ManagerOptions {
     pub verifier: Arc<dyn Verifier>,
     /// Reaches workers; [`RpcDialer`] but for tests.
     pub dialer: Arc<dyn Dialer>,
+    /// Which certificates of https peers are believed when files are fetched.
+    pub trust: Trust,
     /// Periods.
     pub timing: Timing,
 }
@@ -107,7 +111,9 @@ impl Manager {
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
         let tokens =
             OwnTokens { secret: options.repo.secret().clone(), state: state.clone(), inputs: inputs.clone() };
-        let remote = Remote::new(local.clone(), index.clone(), fetch).with_tokens(Arc::new(tokens));
+        let remote = Remote::new(local.clone(), index.clone(), fetch)
+            .with_tokens(Arc::new(tokens))
+            .with_tls(options.trust.config());
         let remote = Arc::new(remote);
         let clock = clock_of(&state);
         let shared = Arc::new(Shared {
@@ -119,6 +125,7 @@ impl Manager {
             advertised: options.advertised,
             verifier: options.verifier,
             dialer: options.dialer,
+            trust: options.trust,
             timing: options.timing,
             scheduling: options.repo.config().scheduling.clone(),
             locks: SectorLocks::new(clock),
@@ -219,7 +226,8 @@ impl ManagerHandle {
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
-        let files = fetch_router(self.local(), Arc::new(FileTokens(self.service.clone())));
+        let (verify, tls) = (FileTokens(self.service.clone()), self.service.0.trust.config());
+        let files = fetch_router_with_tls(self.local(), Arc::new(verify), tls);
         let mut methods = manager_methods(self.api());
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");
@@ -295,15 +303,21 @@ impl ManagerHandle {
 }
 
 /// Reaches workers over the network.
-pub struct RpcDialer;
+pub struct RpcDialer {
+    /// Which certificates of https workers are believed.
+    pub trust: Trust,
+}
 
 #[async_trait]
 impl Dialer for RpcDialer {
     async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>> {
         let parsed = Url::parse(url).map_err(|error| {
-            ApiError::refused(format!("{url:?} is no URL ({error}); expected http://HOST:PORT/rpc/v0"))
+            ApiError::refused(format!(
+                "{url:?} is no URL ({error}); expected http://HOST:PORT/rpc/v0, or https"
+            ))
         })?;
-        let client = WorkerClient::new(&parsed, Some(token.to_owned()), transport).map_err(refusal)?;
+        let client = WorkerClient::trusting(&parsed, Some(token.to_owned()), transport, &self.trust);
+        let client = client.map_err(refusal)?;
         Ok(Arc::new(client))
     }
 }

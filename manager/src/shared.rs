@@ -9,7 +9,7 @@ use chain::Chain;
 use pipeline::RandomnessSource;
 use rpc::extension::Hello;
 use rpc::token::TokenError;
-use rpc::{Permission, Secret};
+use rpc::{Permission, Secret, Trust};
 use sealtasks::{SectorRef, VerifyInput};
 use stores::{Local, MemIndex, Remote, SectorLocks};
 use tokio::sync::mpsc;
@@ -92,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) randomness: RandomnessSource,
     pub(crate) verifier: Arc<dyn Verifier>,
     pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) trust: Trust,
     pub(crate) timing: Timing,
     pub(crate) scheduling: Scheduling,
     pub(crate) inputs: mpsc::Sender<Input>,

@@ -20,6 +20,7 @@ mod return_method;
 pub mod server;
 pub mod storage;
 pub mod subject;
+pub mod tls;
 pub mod token;
 pub mod unsealing;
 pub mod versions;
@@ -37,5 +38,6 @@ pub use server::{
     worker_methods,
 };
 pub use storage::StorageApi;
+pub use tls::{Identity, Trust};
 pub use token::{Grant, Permission, Scope, Secret};
 pub use unsealing::UnsealApi;

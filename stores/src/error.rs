@@ -168,7 +168,7 @@ pub enum StoreError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A URL that cannot be dialled.
-    #[error("{url:?} is no usable peer URL; expected http://host:port/remote")]
+    #[error("{url:?} is no usable peer URL; expected http://host:port/remote or https://host:port/remote")]
     Url {
         /// The URL as given.
         url: String,

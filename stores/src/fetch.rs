@@ -94,6 +94,7 @@ impl Fetcher {
             progress: progress.clone(),
             meter: meter.clone(),
             cancel: Cancel::default(),
+            tls: self.peer.tls().clone(),
         };
         let mut changes = 0;
         let files = loop {

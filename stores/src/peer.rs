@@ -1,5 +1,6 @@
 //! The HTTP client towards other storage holders: one request with a bearer token, with bounds on every wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,9 +8,11 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 use crate::error::StoreError;
@@ -28,15 +31,35 @@ const SHOWN_MAX: usize = 300;
 /// A client for `/remote` of any peer. Clones share its connections.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    tls: Arc<ClientConfig>,
+}
+
+/// Believes no certificate: whoever wants https says whom to believe.
+pub(crate) fn nobody() -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("this provider has TLS 1.2 and 1.3")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
 impl Peer {
-    pub(crate) fn new() -> Self {
+    /// `tls` says which certificates are believed; a URL that says https is never asked in the clear.
+    pub(crate) fn new(tls: Arc<ClientConfig>) -> Self {
         let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT_MAX));
         connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
+        let connector = HttpsConnector::from((connector, Arc::clone(&tls)));
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), tls }
+    }
+
+    /// Which certificates are believed.
+    pub(crate) const fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
     }
 
     /// Sends a request and waits for the head of the answer, whatever its status.
@@ -57,7 +80,8 @@ impl Peer {
             request = request.header(name, value);
         }
         let request = request.body(Empty::new()).map_err(|_| bad_url())?;
-        if request.uri().scheme_str() != Some("http") || request.uri().host().is_none() {
+        let known = matches!(request.uri().scheme_str(), Some("http" | "https"));
+        if !known || request.uri().host().is_none() {
             return Err(bad_url());
         }
         match timeout(ANSWER_MAX, self.client.request(request)).await {

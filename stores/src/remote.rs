@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
+use rustls::ClientConfig;
 use sealtasks::{
     AcquireMode, FetchVerb, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo,
     StorageId,
@@ -26,7 +27,7 @@ use crate::error::StoreError;
 use crate::fetch::{Fetcher, TransferMeter};
 use crate::index::{Index, IndexError};
 use crate::local::{Acquired, DeletePermit, Local};
-use crate::peer::Peer;
+use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
 use crate::serve::PERMIT_HEADER;
 use crate::space::FileKey;
@@ -66,7 +67,7 @@ impl Remote {
             index,
             tokens: Arc::new(OneToken(options.token.clone())),
             token: options.token,
-            fetcher: Fetcher { peer: Peer::new(), traffic: Traffic::new(limits) },
+            fetcher: Fetcher { peer: Peer::new(nobody()), traffic: Traffic::new(limits) },
             turns: Mutex::default(),
         }
     }
@@ -75,6 +76,13 @@ impl Remote {
     #[must_use]
     pub fn with_tokens(mut self, tokens: Arc<dyn PeerTokens>) -> Self {
         self.tokens = tokens;
+        self
+    }
+
+    /// Believes the certificates of https peers that `tls` believes; without this, none.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ClientConfig>) -> Self {
+        self.fetcher.peer = Peer::new(tls);
         self
     }
 

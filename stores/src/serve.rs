@@ -7,6 +7,7 @@
 mod access;
 mod blocks;
 mod files;
+mod listing;
 mod range;
 mod sent;
 mod survivor;
@@ -22,6 +23,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use pieces::PartialFile;
+use rustls::ClientConfig;
 use sealtasks::{FetchScope, FetchVerb, FileType, RegisteredSealProof, SectorId, StorageId, UnpaddedOffset};
 use tokio::sync::Semaphore;
 
@@ -31,7 +33,7 @@ use self::sent::Sent;
 use crate::content::{self, ACCEPT_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Local, chain};
-use crate::peer::Peer;
+use crate::peer::{Peer, nobody};
 use crate::wire::FsStatJson;
 
 /// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Sent only after
@@ -71,13 +73,22 @@ pub struct TokenAccess {
 }
 
 /// The routes under `/remote`. Every request needs a token with permission `admin`, or a fetch token that names what is
-/// done, in `Authorization: Bearer` or `?token=`.
+/// done, in `Authorization: Bearer` or `?token=`. Believes no https peer when it looks at other copies.
 pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
+    fetch_router_with_tls(local, verify, nobody())
+}
+
+/// As [`fetch_router`], believing the certificates of https peers that `tls` believes.
+pub fn fetch_router_with_tls(
+    local: Arc<Local>,
+    verify: Arc<dyn VerifyToken>,
+    tls: Arc<ClientConfig>,
+) -> Router {
     let senders = Arc::new(Semaphore::new(SENDERS_MAX));
     let server = Server {
         local,
         verify,
-        peer: Peer::new(),
+        peer: Peer::new(tls),
         senders,
         announced: Announced::default(),
         sent: Sent::default(),

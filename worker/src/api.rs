@@ -12,7 +12,7 @@ use rpc::extension::{ExecutorSetting, Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
 use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
 use sealtasks::{CallId, FileType, PathOrder, PathReport, SectorId, StorageId, TaskType, WorkerId};
-use stores::{Index as _, StoreError, VerifyToken, fetch_router};
+use stores::{Index as _, StoreError, VerifyToken, fetch_router_with_tls};
 
 use crate::auth::ManagerTokens;
 use crate::error::chain;
@@ -28,7 +28,9 @@ impl WorkerHandle {
         let streams = PushStreams::new();
         let methods = worker_methods(Arc::new(self.clone()), streams.clone());
         let verify = Arc::clone(&tokens) as Arc<dyn VerifyToken>;
-        rpc_router(methods, tokens, streams).merge(fetch_router(Arc::clone(&self.shared().local), verify))
+        let shared = self.shared();
+        let files = fetch_router_with_tls(Arc::clone(&shared.local), verify, shared.trust.config());
+        rpc_router(methods, tokens, streams).merge(files)
     }
 }
 

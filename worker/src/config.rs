@@ -1,4 +1,5 @@
-//! The worker's `config.toml`: settings per executor. Never: settings that are flags.
+//! The worker's `config.toml`: settings per executor, and the certificate files, which flags may name as well. Never: other
+//! settings that are flags.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,12 @@ const LENGTH_MAX: u64 = 1 << 20;
 pub struct Config {
     /// `[executor.<short code>.env]`: variables set, or overridden, for the executors of that task.
     pub executor_environment: BTreeMap<TaskType, Variables>,
+    /// `[tls] certificate`: a PEM file with the worker's certificate and its chain, below the repo unless absolute.
+    pub certificate: Option<PathBuf>,
+    /// `[tls] private_key`: its key.
+    pub private_key: Option<PathBuf>,
+    /// `[tls] ca_file`: certificate authorities that are believed besides the machine's.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -31,6 +38,14 @@ impl Config {
 #
 #[executor.c2.env]
 #CUDA_VISIBLE_DEVICES = \"0\"
+
+# Serve https, and nothing else, with this certificate (PEM, its chain behind it) and its key; both are read again when
+# they change. ca_file: authorities that are believed besides the machine's, read at the start. Paths below this
+# directory may be relative.
+#[tls]
+#certificate = \"worker.pem\"
+#private_key = \"worker.key\"
+#ca_file = \"ca.pem\"
 ";
 
     /// Reads `path`.
@@ -54,8 +69,13 @@ impl Config {
         let root: Table = text.parse().map_err(|source| ConfigError::Syntax { source: Box::new(source) })?;
         let mut config = Self::default();
         for (key, value) in &root {
-            if key != "executor" {
-                return Err(unknown(key, ["executor".to_owned()]));
+            match key.as_str() {
+                "executor" => {}
+                "tls" => {
+                    config.set_tls(table(key, value)?)?;
+                    continue;
+                }
+                _ => return Err(unknown(key, ["executor".to_owned(), "tls".to_owned()])),
             }
             for (task, section) in table(key, value)? {
                 let at = format!("executor.{task}");
@@ -69,6 +89,28 @@ impl Config {
             }
         }
         Ok(config)
+    }
+}
+
+impl Config {
+    fn set_tls(&mut self, section: &Table) -> Result<(), ConfigError> {
+        for (name, value) in section {
+            let key = format!("tls.{name}");
+            let file = match name.as_str() {
+                "certificate" => &mut self.certificate,
+                "private_key" => &mut self.private_key,
+                "ca_file" => &mut self.ca_file,
+                _ => {
+                    let known = ["tls.certificate", "tls.private_key", "tls.ca_file"];
+                    return Err(unknown(&key, known.map(str::to_owned)));
+                }
+            };
+            let Value::String(text) = value else {
+                return Err(ConfigError::Kind { key, expected: "a file's path in quotes" });
+            };
+            *file = Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty());
+        }
+        Ok(())
     }
 }
 
@@ -175,6 +217,14 @@ mod tests {
     }
 
     #[test]
+    fn certificate_files_are_named() {
+        let text = "[tls]\ncertificate = \"/etc/w.pem\"\nprivate_key = \"w.key\"\nca_file = \"\"\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.certificate, Some("/etc/w.pem".into()));
+        assert_eq!((config.private_key, config.ca_file), (Some("w.key".into()), None));
+    }
+
+    #[test]
     fn a_new_repos_settings_change_nothing() {
         assert_eq!(Config::parse(Config::DEFAULTS).unwrap(), Config::default());
     }
@@ -196,5 +246,13 @@ mod tests {
             "config.toml: `executor.c2.env.A` must be a text in quotes"
         );
         assert_eq!(told("[executor"), "config.toml is no valid TOML");
+        assert_eq!(
+            told("[tls]\ncertificat = \"a\"\n"),
+            "config.toml: unknown key `tls.certificat`; did you mean `tls.certificate`?"
+        );
+        assert_eq!(
+            told("[tls]\nca_file = 1\n"),
+            "config.toml: `tls.ca_file` must be a file's path in quotes"
+        );
     }
 }

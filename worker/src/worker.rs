@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rpc::ManagerApi;
 use rpc::api::{AttemptAccount, WorkerResources};
 use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
+use rpc::{ManagerApi, Trust};
 use sealtasks::{CallError, CallErrorCode, SectorSize, TaskCaps, TaskType, WorkerId};
 use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Remote, StoreError};
 use tokio::sync::watch;
@@ -53,6 +53,8 @@ pub struct WorkerOptions {
     pub settings: Vec<ExecutorSetting>,
     /// The proof parameters.
     pub params: Arc<dyn ProofParams>,
+    /// Which certificates of https peers are believed when files are fetched.
+    pub trust: Trust,
     /// Most transfers at once.
     pub parallel_fetch_limit: usize,
     /// What this machine has; see [`resources::detect`].
@@ -121,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) owns_paths: bool,
     pub(crate) urls: Vec<String>,
     pub(crate) remote: Remote,
+    pub(crate) trust: Trust,
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) index: Arc<ManagerIndex>,
     pub(crate) executor: ExecutorOptions,
@@ -185,7 +188,8 @@ impl Worker {
         let tickets = Arc::new(tickets);
         let fetch = FetchOptions { token: options.token, parallel: options.parallel_fetch_limit };
         let remote = Remote::new(Arc::clone(&local), as_index, fetch)
-            .with_tokens(Arc::clone(&tickets) as Arc<dyn PeerTokens>);
+            .with_tokens(Arc::clone(&tickets) as Arc<dyn PeerTokens>)
+            .with_tls(options.trust.config());
         let shared = Arc::new(Shared {
             name: options.name,
             session,
@@ -199,6 +203,7 @@ impl Worker {
             owns_paths,
             urls: options.urls,
             remote,
+            trust: options.trust,
             tickets,
             index,
             executor: options.executor,

@@ -50,6 +50,8 @@ pub struct RunArgs {
     /// The address that workers on other machines reach.
     #[arg(long, value_name = "HOST:PORT", env = "SEALYARD_ADVERTISE")]
     pub advertise: Option<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Let executors use a GPU where one is compiled in.
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
           value_name = "BOOL", action = clap::ArgAction::Set)]
@@ -60,6 +62,20 @@ pub struct RunArgs {
     /// End when standard input ends: for programs that start this one and must not leave it behind.
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,
+}
+
+/// Certificate files of `run` and `worker run`.
+#[derive(Debug, Args)]
+pub struct TlsArgs {
+    /// Serve https, and nothing else, with this certificate (PEM, its chain behind it); read again when it changes.
+    #[arg(long, value_name = "FILE", env = "SEALYARD_TLS_CERT")]
+    pub tls_cert: Option<String>,
+    /// The private key of --tls-cert.
+    #[arg(long, value_name = "FILE", env = "SEALYARD_TLS_KEY")]
+    pub tls_key: Option<String>,
+    /// Certificate authorities (PEM) believed besides the machine's; read at the start.
+    #[arg(long, value_name = "FILE", env = "SEALYARD_CA_FILE")]
+    pub ca_file: Option<String>,
 }
 
 /// `sealyard auth`.

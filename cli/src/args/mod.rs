@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use explain::{SchedDiagArgs, WhyArgs};
-pub use manager::{AuthCommand, InitArgs, Perm, RunArgs};
+pub use manager::{AuthCommand, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use sealtasks::CapSpec;
 
-use super::TasksCommand;
+use super::{TasksCommand, TlsArgs};
 
 /// `sealyard worker`.
 #[derive(Debug, Subcommand)]
@@ -110,6 +110,8 @@ pub struct WorkerRunArgs {
     /// An address the manager can reach: both listened on and advertised.
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Make no storage path in the repo.
     #[arg(long, env = "LOTUS_WORKER_NO_LOCAL_STORAGE")]
     pub no_local_storage: bool,

@@ -1,6 +1,9 @@
 //! What `run` and `worker run` share: an address to listen on, serving a router, and reasons to stop.
 
 use axum::Router;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rpc::Identity;
+use rpc::server::Bounds;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,9 +22,27 @@ pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Serves until the returned handle is dropped or aborted.
-pub fn serve(listener: TcpListener, router: Router) -> tokio::task::JoinHandle<std::io::Result<()>> {
-    tokio::spawn(async move { axum::serve(listener, router).await })
+/// Serves until the returned handle is aborted; with an identity TLS alone.
+pub fn serve(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Identity>,
+) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    open_more_files();
+    tokio::spawn(rpc::server::serve(listener, router, tls, Bounds::of_this_process()))
+}
+
+/// Files that may be open at once; more are never needed, and some programs that ours start look at each.
+const OPEN_FILES_MAX: u64 = 1 << 16;
+
+/// Takes the open files that the operating system grants, as Go's programs do: many systems begin with 1024.
+fn open_more_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES_MAX).max(soft), hard)
+    });
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Waits for Ctrl-C, SIGTERM, or, if asked, the end of standard input. Says which it was.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
 use rpc::multiaddr::Multiaddr;
+use rpc::{Identity, Trust};
 use sealtasks::TaskCaps;
 use worker::resources::Swap;
 use worker::{ExecutorOptions, FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
@@ -16,6 +17,7 @@ use crate::executor_settings::{ExecutorSettings, Sources};
 use crate::exit::{Code, Failure, Outcome};
 use crate::proof_params::{MachineParams, Obtain};
 use crate::show::talk;
+use crate::tls;
 use crate::verifier::ChildVerifier;
 
 /// Names the machine that the manager's own worker runs on; see `worker run --machine`.
@@ -34,13 +36,17 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
 
     let program = std::env::current_exe()?;
     let remote = advertised.clone().unwrap_or_else(|| address.to_string());
+    let files = tls::Files::of_manager(&args.tls, repo.config(), repo.dir())?;
+    let (identity, trust) = (files.identity(&remote)?, files.trust()?);
+    let place = Place { listener, address, remote, identity, trust };
     let handle = Manager::start(ManagerOptions {
         repo,
-        remote_urls: vec![format!("http://{remote}/remote")],
-        advertised: advertised.as_deref().map(multiaddr),
+        remote_urls: vec![place.url("remote")],
+        advertised: advertised.as_deref().map(|authority| place.api(authority)),
         software: concat!("sealyard ", env!("CARGO_PKG_VERSION")).to_owned(),
         verifier: Arc::new(ChildVerifier { program }),
-        dialer: Arc::new(RpcDialer),
+        dialer: Arc::new(RpcDialer { trust: place.trust.clone() }),
+        trust: place.trust.clone(),
         timing: Timing::default(),
     })
     .await
@@ -49,7 +55,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
         let failure = Failure::from_error(Code::Storage, &problem.error);
         talk!("warning: {} is not opened: {failure}", problem.path.display());
     }
-    let served = serve(args, &handle, listener, address, &remote).await;
+    let served = serve(args, &handle, place).await;
     handle.stop().await;
     match served {
         Ok(()) => Ok(()),
@@ -58,16 +64,38 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     }
 }
 
-async fn serve(
-    args: &RunArgs,
-    handle: &ManagerHandle,
+/// Where it is reached.
+struct Place {
     listener: tokio::net::TcpListener,
     address: SocketAddr,
-    remote: &str,
-) -> Outcome {
+    /// `HOST:PORT` as other machines know it.
+    remote: String,
+    identity: Option<Identity>,
+    trust: Trust,
+}
+
+impl Place {
+    fn url(&self, path: &str) -> String {
+        format!("{}://{}/{path}", tls::scheme(self.identity.is_some()), self.remote)
+    }
+
+    /// The API's address for API info. With TLS a URL, since Lotus takes a multiaddr's https for plain.
+    fn api(&self, authority: &str) -> String {
+        if self.identity.is_some() {
+            format!("https://{authority}")
+        } else {
+            tls::multiaddr(authority, false)
+        }
+    }
+}
+
+async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome {
     let repo = handle.repo().dir().to_owned();
-    let server = daemon::serve(listener, handle.router());
-    let own = own_worker(args, handle, remote).await?;
+    let (urls, address) = (vec![place.url("remote")], place.address);
+    let Place { listener, identity, remote, trust, .. } = place;
+    let is_tls = identity.is_some();
+    let server = daemon::serve(listener, handle.router(), identity);
+    let own = own_worker(args, handle, urls, trust).await?;
     handle.add_local_worker(Arc::new(own.clone())).await.map_err(crate::connect::rpc_failure)?;
     own.push_states();
 
@@ -79,8 +107,11 @@ async fn serve(
         .mint(&rpc::Permission::ALL)
         .map_err(|error| Failure::from_error(Code::Token, &error))?;
     rpc::repo_files::write_token(&repo, &token).map_err(unwritable)?;
-    rpc::repo_files::write_api(&repo, &Multiaddr::http(api).to_string()).map_err(unwritable)?;
-    talk!("manager listening on {address}; its repo is {}", repo.display());
+    // With TLS by the name that the certificate has.
+    let api = if is_tls { tls::multiaddr(&remote, true) } else { Multiaddr::http(api).to_string() };
+    rpc::repo_files::write_api(&repo, &api).map_err(unwritable)?;
+    let how = if is_tls { " (TLS alone)" } else { "" };
+    talk!("manager listening on {address}{how}; its repo is {}", repo.display());
     if address.ip().is_loopback() {
         talk!(
             "workers on other machines cannot reach it: for them, run it with --listen 0.0.0.0:{} --advertise HOST:{}",
@@ -101,7 +132,12 @@ async fn serve(
 }
 
 /// The worker in this process: it shares the manager's storage paths and takes what `config.toml` allows.
-async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Result<WorkerHandle, Failure> {
+async fn own_worker(
+    args: &RunArgs,
+    handle: &ManagerHandle,
+    urls: Vec<String>,
+    trust: Trust,
+) -> Result<WorkerHandle, Failure> {
     let config = handle.repo().config();
     let dir = handle.repo().dir().join("worker");
     let repo = worker::Repo::open_or_create(&dir, FirstPath::None)
@@ -145,10 +181,11 @@ async fn own_worker(args: &RunArgs, handle: &ManagerHandle, remote: &str) -> Res
         name,
         manager: handle.api(),
         sector_size,
-        urls: vec![format!("http://{remote}/remote")],
+        urls,
         token,
         tasks: config.local_tasks.clone(),
         params: Arc::new(MachineParams { obtain: Obtain::Fetch, program }),
+        trust,
         parallel_fetch_limit: config.parallel_fetch_limit,
         resources,
         swap: Swap::Counted,
@@ -191,15 +228,6 @@ fn advertised(args: &RunArgs, repo: &Repo, address: SocketAddr) -> Result<Option
         .advise(format!("add --advertise HOST:{}", address.port()))),
         None => Ok(Some(address.to_string())),
     }
-}
-
-/// The multiaddr of `HOST:PORT`; names become `/dns/…`.
-fn multiaddr(authority: &str) -> String {
-    if let Ok(address) = authority.parse::<SocketAddr>() {
-        return Multiaddr::http(address).to_string();
-    }
-    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "2345"));
-    format!("/dns/{host}/tcp/{port}/http")
 }
 
 fn loopback(mut address: SocketAddr) -> SocketAddr {

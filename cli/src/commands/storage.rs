@@ -14,6 +14,7 @@ use crate::args::{FindArgs, ListWhat, StorageAttachArgs, StorageCommand};
 use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{self, line, print_json, print_storage, talk};
+use crate::tls;
 
 /// `storage …`.
 pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
@@ -189,7 +190,8 @@ pub fn worker_client(repo: &Path) -> Result<WorkerClient, Failure> {
     let damaged = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Repo, &error);
     let info: ApiInfo = address.parse().map_err(damaged)?;
     let url = info.rpc_url(Transport::Http).map_err(damaged)?;
-    WorkerClient::new(&url, token, Transport::Http)
+    let trust = tls::trust(|| tls::workers_authorities(repo))?;
+    WorkerClient::trusting(&url, token, Transport::Http, &trust)
         .map_err(|error| Failure::from_error(Code::Setting, &error))
 }
 

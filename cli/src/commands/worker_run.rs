@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rpc::ManagerApi;
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
 use rpc::extension::MachineIdentity;
 use rpc::multiaddr::Multiaddr;
+use rpc::{Identity, ManagerApi, Trust};
 use sealtasks::{CapLimit, SectorSize, TaskCaps, TaskType};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
@@ -28,6 +28,7 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::proof_params::{MachineParams, Obtain};
 use crate::show::talk;
 use crate::task_selection::{Selection, Switch, select};
+use crate::tls;
 
 /// Longest name of a worker. Ours: as long as a host's may be (POSIX `HOST_NAME_MAX`, 255 with its domain).
 const NAME_CHARS_MAX: usize = 255;
@@ -48,8 +49,10 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
 
     // What is there already is looked at before the manager is; what is not, is made only after it has agreed.
     let existing = open_repo(args)?.map(|repo| with_settings(args, repo)).transpose()?;
+    let files = tls::Files::of_worker(&args.tls, existing.as_ref().map(|(repo, _)| repo))?;
+    let trust = files.trust()?;
     wait_for_start(manager_repo, timeout).await?;
-    let mut door = Door::find(manager_repo)?;
+    let mut door = Door::find(manager_repo, &trust)?;
     let facts = door.check(timeout).await?;
     door.worker_token = facts.worker_token;
     talk!(
@@ -60,8 +63,8 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         facts.actor.get()
     );
     let tasks = with_parameters(&selection, args, facts.sector_size)?;
-    let (listener, address) = listen(args, &door.info).await?;
-    reachable(&door, &listener, address).await?;
+    let place = listen(args, &files, &door.info).await?;
+    reachable(&door, &place).await?;
 
     let (repo, settings) = match existing {
         Some(open) => open,
@@ -86,10 +89,11 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         name,
         manager: Arc::clone(&door.manager),
         sector_size: facts.sector_size,
-        urls: vec![format!("http://{address}/remote")],
+        urls: vec![place.url("remote")],
         token: door.token.clone(),
         tasks,
         params: Arc::new(MachineParams { obtain, program }),
+        trust,
         parallel_fetch_limit: args.parallel_fetch_limit.into(),
         resources,
         swap,
@@ -101,17 +105,15 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     })
     .await
     .map_err(worker_failure)?;
-    serve(args, &door, &handle, listener, address, &repo_dir, &selection).await
+    serve(args, &door, &handle, place, &repo_dir, &selection).await
 }
 
 /// Serves, joins, and waits for the end.
-#[expect(clippy::too_many_arguments, reason = "the pieces of a started worker, handed over once")]
 async fn serve(
     args: &WorkerRunArgs,
     door: &Door,
     handle: &WorkerHandle,
-    listener: TcpListener,
-    address: SocketAddr,
+    place: Place,
     repo: &Path,
     selection: &Selection,
 ) -> Outcome {
@@ -120,17 +122,15 @@ async fn serve(
         talk!("warning: {} is not opened: {failure}", problem.path.display());
     }
     let (auth, local_token) = doorkeeper(door)?;
-    let server = daemon::serve(listener, handle.router(Arc::new(auth)));
+    let (address, api) = (place.url("rpc/v0"), place.api());
+    let server = daemon::serve(place.listener, handle.router(Arc::new(auth)), place.identity);
     let unwritable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
     rpc::repo_files::write_token(repo, &local_token).map_err(unwritable)?;
-    rpc::repo_files::write_api(repo, &Multiaddr::tcp(address).to_string()).map_err(unwritable)?;
+    rpc::repo_files::write_api(repo, &api).map_err(unwritable)?;
     say_offer(handle, selection).await;
 
-    let registration = RegistrationOptions {
-        manager: door.url.clone(),
-        address: format!("http://{address}/rpc/v0"),
-        status: status_sink(door.url.clone()),
-    };
+    let registration =
+        RegistrationOptions { manager: door.url.clone(), address, status: status_sink(door.url.clone()) };
     // One for both waits: a signal that comes between two of them would be lost.
     let mut stop = std::pin::pin!(daemon::stop_requested(args.until_stdin_closes));
     let outcome = tokio::select! {
@@ -176,7 +176,7 @@ struct Door {
 }
 
 impl Door {
-    fn find(manager_repo: &Path) -> Result<Self, Failure> {
+    fn find(manager_repo: &Path, trust: &Trust) -> Result<Self, Failure> {
         let info = api_info(manager_repo)?;
         let setting = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Setting, &error);
         let Some(token) = info.token.clone() else {
@@ -185,7 +185,7 @@ impl Door {
             ));
         };
         let url = info.rpc_url(Transport::Http).map_err(setting)?;
-        let client = ManagerClient::new(&info, Transport::Http)
+        let client = ManagerClient::trusting(&info, Transport::Http, trust)
             .map_err(|error| Failure::from_error(Code::Setting, &error))?;
         Ok(Self { manager: Arc::new(client), info, token, worker_token: None, url: url.to_string() })
     }
@@ -291,14 +291,41 @@ fn with_parameters(
     Ok(tasks)
 }
 
+/// Where it is reached.
+struct Place {
+    listener: TcpListener,
+    address: SocketAddr,
+    /// `HOST:PORT` as peers know it.
+    authority: String,
+    identity: Option<Identity>,
+}
+
+impl Place {
+    fn url(&self, path: &str) -> String {
+        format!("{}://{}/{path}", tls::scheme(self.identity.is_some()), self.authority)
+    }
+
+    /// What its repo says.
+    fn api(&self) -> String {
+        match self.identity {
+            Some(_) => tls::multiaddr(&self.authority, true),
+            None => Multiaddr::tcp(self.address).to_string(),
+        }
+    }
+}
+
 /// Binds, and works out the address that the manager can reach: as given, or that of the route to the manager.
-async fn listen(args: &WorkerRunArgs, info: &ApiInfo) -> Result<(TcpListener, SocketAddr), Failure> {
+async fn listen(args: &WorkerRunArgs, files: &tls::Files, info: &ApiInfo) -> Result<Place, Failure> {
     let listener = daemon::bind(args.address.as_deref().unwrap_or(&args.listen)).await?;
     let mut address = listener.local_addr()?;
     if address.ip().is_unspecified() {
         address.set_ip(route_address(info).await?);
     }
-    Ok((listener, address))
+    // A certificate has the host's name, as a rule; without one the address that was found is as good.
+    let named = args.address.as_ref().filter(|_| files.serves_tls()).and_then(|given| given.rsplit_once(':'));
+    let authority =
+        named.map_or_else(|| address.to_string(), |(host, _)| format!("{host}:{}", address.port()));
+    Ok(Place { identity: files.identity(&authority)?, listener, address, authority })
 }
 
 /// The local address of the route to the manager.
@@ -312,8 +339,8 @@ async fn route_address(info: &ApiInfo) -> Result<IpAddr, Failure> {
 }
 
 /// Asks a Sealyard manager to try the address before anything is written here. The listener takes the connection.
-async fn reachable(door: &Door, listener: &TcpListener, address: SocketAddr) -> Outcome {
-    let asked = door.manager.can_reach(format!("http://{address}/rpc/v0"));
+async fn reachable(door: &Door, place: &Place) -> Outcome {
+    let asked = door.manager.can_reach(place.url("rpc/v0"));
     tokio::pin!(asked);
     loop {
         tokio::select! {
@@ -327,7 +354,7 @@ async fn reachable(door: &Door, listener: &TcpListener, address: SocketAddr) -> 
                     Err(error) => Err(crate::connect::rpc_failure(error)),
                 };
             }
-            accepted = listener.accept() => drop(accepted),
+            accepted = place.listener.accept() => drop(accepted),
         }
     }
 }

@@ -16,7 +16,7 @@ use manager::{
     Timing, Verifier,
 };
 use rpc::extension::SectorDetail;
-use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, WorkerApi};
+use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, Trust, WorkerApi};
 use sealtasks::{ActorId, SectorRef, SectorSize, VerifyInput};
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ impl Dialer for FakeDialer {
         let known = self.0.lock().expect("no panic elsewhere").get(url).cloned();
         match known {
             Some(worker) => Ok(worker),
-            None => RpcDialer.dial(url, token, transport).await,
+            None => RpcDialer { trust: Trust::system() }.dial(url, token, transport).await,
         }
     }
 }
@@ -92,6 +92,7 @@ async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
         software: "sealyard test".to_owned(),
         verifier: Arc::new(Believer),
         dialer: dialer.clone(),
+        trust: Trust::system(),
         timing: timing(),
     };
     Manager::start(options).await.expect("the manager starts")

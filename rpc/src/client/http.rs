@@ -12,6 +12,10 @@ use url::Url;
 use super::{CONNECT_TIMEOUT, ClientError, RESPONSE_SIZE_MAX, malformed, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
+use crate::tls::Trust;
+
+/// Of an answer that is none, so much is shown (bytes), and of that the first line.
+const TEXT_MAX: usize = 300;
 
 pub(super) struct HttpWire {
     url: Url,
@@ -21,8 +25,8 @@ pub(super) struct HttpWire {
 }
 
 impl HttpWire {
-    pub(super) fn new(url: Url, token: Option<String>) -> Result<Self, ClientError> {
-        let client = builder()
+    pub(super) fn new(url: Url, token: Option<String>, trust: &Trust) -> Result<Self, ClientError> {
+        let client = builder(trust)
             .default_headers(authorization(token)?)
             .build()
             .map_err(|source| ClientError::Http { source })?;
@@ -51,7 +55,12 @@ impl HttpWire {
         // Go answers 500 and 400 with a JSON-RPC error in the body, so the body is read first.
         match serde_json::from_slice::<Response>(&body) {
             Ok(response) => response.into_result(method, id),
-            Err(_) if !status.is_success() => Err(malformed(method, &format!("HTTP status {status}"))),
+            Err(_) if !status.is_success() => {
+                let text = String::from_utf8_lossy(&body[..body.len().min(TEXT_MAX)]);
+                let text = text.lines().next().unwrap_or_default();
+                let colon = if text.is_empty() { "" } else { ": " };
+                Err(malformed(method, &format!("HTTP status {status}{colon}{text}")))
+            }
             Err(error) => Err(malformed(method, &error)),
         }
     }
@@ -59,8 +68,9 @@ impl HttpWire {
 
 /// What every HTTP client of this room has: no proxy (peers are on our own network, and an environment variable must
 /// not lead their tokens elsewhere), no redirects, dead connections noticed.
-pub(super) fn builder() -> reqwest::ClientBuilder {
+pub(super) fn builder(trust: &Trust) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
+        .tls_backend_preconfigured(trust.config().as_ref().clone())
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)

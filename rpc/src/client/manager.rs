@@ -25,6 +25,7 @@ use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use crate::subject::Subject;
+use crate::tls::Trust;
 use crate::token::{Grant, Permission};
 use crate::wire::{self, returns};
 
@@ -33,17 +34,27 @@ pub struct ManagerClient {
     peer: Peer,
     /// For what is no JSON-RPC.
     info: ApiInfo,
+    trust: Trust,
 }
 
 impl ManagerClient {
-    /// The manager that `info` tells of. Opens no connection yet.
+    /// The manager that `info` tells of, checked with the machine's authorities where it speaks TLS. Opens no connection
+    /// yet.
     ///
     /// # Errors
     /// The address or the token cannot be used.
     pub fn new(info: &ApiInfo, transport: Transport) -> Result<Self, ClientError> {
+        Self::trusting(info, transport, &Trust::system())
+    }
+
+    /// As [`ManagerClient::new`], with the authorities of `trust`.
+    ///
+    /// # Errors
+    /// The address or the token cannot be used.
+    pub fn trusting(info: &ApiInfo, transport: Transport, trust: &Trust) -> Result<Self, ClientError> {
         let url = info.rpc_url(transport).map_err(|source| ClientError::Url { source })?;
-        let peer = Peer::new(Caller::new(&url, info.token.clone(), transport)?);
-        Ok(Self { peer, info: info.clone() })
+        let peer = Peer::new(Caller::new(&url, info.token.clone(), transport, trust)?);
+        Ok(Self { peer, info: info.clone(), trust: trust.clone() })
     }
 
     /// A URL at the manager whose path is still to be set, and a client that shows the token.
@@ -51,7 +62,8 @@ impl ManagerClient {
         let refused = |error: &dyn std::error::Error| ApiError::refused(error.to_string());
         let url = self.info.rpc_url(Transport::Http).map_err(|error| refused(&error))?;
         let headers = authorization(self.info.token.clone()).map_err(|error| refused(&error))?;
-        let client = builder().default_headers(headers).build().map_err(|error| refused(&error))?;
+        let client =
+            builder(&self.trust).default_headers(headers).build().map_err(|error| refused(&error))?;
         Ok((url, client))
     }
 

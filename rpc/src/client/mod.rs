@@ -23,7 +23,8 @@ pub use worker::WorkerClient;
 
 use crate::api::ApiResult;
 use crate::api_info::{ApiInfoError, Transport, with_scheme};
-use crate::error::ApiError;
+use crate::error::{ApiError, chain};
+use crate::tls::Trust;
 use crate::wire::WireError;
 
 /// The largest answer taken, in bytes. A 64 GiB sector's vanilla proofs are tens of MiB, base64 adds a third.
@@ -57,11 +58,16 @@ enum Wire {
 }
 
 impl Caller {
-    fn new(url: &Url, token: Option<String>, transport: Transport) -> Result<Self, ClientError> {
+    fn new(
+        url: &Url,
+        token: Option<String>,
+        transport: Transport,
+        trust: &Trust,
+    ) -> Result<Self, ClientError> {
         let url = with_scheme(url, transport).map_err(|source| ClientError::Url { source })?;
         let wire = match transport {
-            Transport::Http => Wire::Http(http::HttpWire::new(url.clone(), token)?),
-            Transport::Ws => Wire::Ws(ws::WsWire::new(url.clone(), token)?),
+            Transport::Http => Wire::Http(http::HttpWire::new(url.clone(), token, trust)?),
+            Transport::Ws => Wire::Ws(ws::WsWire::new(url.clone(), token, trust.clone())?),
         };
         Ok(Self { url, wire })
     }
@@ -134,7 +140,23 @@ fn unsendable(error: WireError) -> ApiError {
 }
 
 fn unreachable_peer(url: &Url, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ApiError {
-    ApiError::Unreachable { url: url.to_string(), source: source.into() }
+    let source = source.into();
+    let https = matches!(url.scheme(), "https" | "wss");
+    // The library's word for a record that is none; behind each of our transports it is wrapped otherwise.
+    if https && chain(source.as_ref()).contains("InvalidContentType") {
+        return ApiError::Unreachable { url: url.to_string(), source: Box::new(NoTls { source }) };
+    }
+    ApiError::Unreachable { url: url.to_string(), source }
+}
+
+/// The peer speaks something else. It was not spoken to, and no token was sent.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "TLS16: what answers there speaks no TLS; start it with a certificate, or write http:// in its address"
+)]
+struct NoTls {
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// The peer is there, perhaps, but says nothing.

@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::extension::{ExecutorSetting, GpuShare, Hello, WorkerState};
 use crate::push_sender::{Pushed, push, push_url};
 use crate::reader::{PieceData, PieceStream, ReaderParam};
+use crate::tls::Trust;
 use crate::token::random_bytes;
 use crate::wire::{self, task};
 
@@ -33,17 +34,30 @@ pub struct WorkerClient {
 
 impl WorkerClient {
     /// `url` is what the worker gave to WorkerConnect, for example `http://10.0.0.7:3456/rpc/v0`; its scheme is changed
-    /// as `transport` needs. Opens no connection yet.
+    /// as `transport` needs. Checked with the machine's authorities where it speaks TLS. Opens no connection yet.
     ///
     /// # Errors
     /// The URL's scheme or the token cannot be used.
     pub fn new(url: &Url, token: Option<String>, transport: Transport) -> Result<Self, ClientError> {
+        Self::trusting(url, token, transport, &Trust::system())
+    }
+
+    /// As [`WorkerClient::new`], with the authorities of `trust`.
+    ///
+    /// # Errors
+    /// The URL's scheme or the token cannot be used.
+    pub fn trusting(
+        url: &Url,
+        token: Option<String>,
+        transport: Transport,
+        trust: &Trust,
+    ) -> Result<Self, ClientError> {
         let push_base = with_scheme(url, Transport::Http).map_err(|source| ClientError::Url { source })?;
         Ok(Self {
-            peer: Peer::new(Caller::new(url, token, transport)?),
+            peer: Peer::new(Caller::new(url, token, transport, trust)?),
             push_base,
             // Its own client: the endpoint takes no token, so none is sent.
-            pusher: http::builder().build().map_err(|source| ClientError::Http { source })?,
+            pusher: http::builder(trust).build().map_err(|source| ClientError::Http { source })?,
         })
     }
 

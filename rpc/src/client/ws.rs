@@ -18,6 +18,7 @@ use url::Url;
 use super::{CONNECT_TIMEOUT, ClientError, RESPONSE_SIZE_MAX, malformed, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
+use crate::tls::Trust;
 
 /// Calls under way at once on one connection.
 const CALLS_MAX: usize = 4096;
@@ -31,12 +32,13 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub(super) struct WsWire {
     url: Url,
     headers: HeaderMap,
+    trust: Trust,
     client: Mutex<Option<Arc<Client>>>,
 }
 
 impl WsWire {
-    pub(super) fn new(url: Url, token: Option<String>) -> Result<Self, ClientError> {
-        Ok(Self { url, headers: super::http::authorization(token)?, client: Mutex::new(None) })
+    pub(super) fn new(url: Url, token: Option<String>, trust: Trust) -> Result<Self, ClientError> {
+        Ok(Self { url, headers: super::http::authorization(token)?, trust, client: Mutex::new(None) })
     }
 
     pub(super) async fn call(&self, method: &str, params: Box<RawValue>) -> ApiResult<Box<RawValue>> {
@@ -69,6 +71,7 @@ impl WsWire {
             .max_response_size(size)
             // The number of tries in all, not of redirects: with 0 it would not even connect.
             .max_redirections(1)
+            .with_custom_cert_store(self.trust.config().as_ref().clone())
             .set_headers(self.headers.clone());
         let (sender, receiver) = transport.build(self.url.clone()).await.map_err(|error| match error {
             WsHandshakeError::Rejected { status_code: status @ (401 | 403) } => {

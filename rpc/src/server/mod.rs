@@ -1,8 +1,10 @@
 //! The serving side: `/rpc/v0` (and `/rpc/v1`) for POST and websocket, and the push streams beside it, as a router
-//! that a manager or a worker mounts on its port. Never listens itself and never decides what a token allows.
+//! that a manager or a worker mounts on its port, and the door through which such a router is served. Never decides what
+//! a token allows.
 
 mod auth;
 mod caller;
+mod listen;
 mod manager;
 mod middleware;
 mod operator;
@@ -30,6 +32,7 @@ use tower::layer::util::{Identity, Stack};
 
 pub use auth::{AskManager, AuthError, Authenticate};
 pub use caller::{WORKER_METHODS, caller};
+pub use listen::{Bounds, HEAD_SIZE_MAX, serve};
 pub use manager::manager_methods;
 pub use operator::operator_methods;
 pub use storage::storage_methods;
@@ -41,6 +44,8 @@ use middleware::RpcLayer;
 
 /// The largest request and answer, in bytes. Go's server takes 100 MiB; vanilla proofs of 64 GiB sectors need more.
 pub const BODY_SIZE_MAX: u32 = 256 << 20;
+/// The largest request of a caller without a token (bytes): what may be asked then takes no more.
+pub const STRANGER_SIZE_MAX: u32 = 1 << 20;
 /// Requests and websockets at once; beyond: HTTP 429. Each waiting call of a Lotus peer is a request of its own.
 pub const CONNECTIONS_MAX: u32 = 10_000;
 /// Calls in one batch.
@@ -55,24 +60,26 @@ type Service = TowerService<Stack<RpcLayer, Identity>, Identity>;
 pub fn rpc_router(methods: impl Into<Methods>, auth: Arc<dyn Authenticate>, streams: PushStreams) -> Router {
     let methods = methods.into();
     let ping = PingConfig::new().ping_interval(PING_INTERVAL).inactive_limit(PING_LIMIT).max_failures(1);
-    let config = ServerConfig::builder()
-        .max_request_body_size(BODY_SIZE_MAX)
-        .max_response_body_size(BODY_SIZE_MAX)
-        .max_connections(CONNECTIONS_MAX)
-        .set_batch_request_config(BatchRequestConfig::Limit(BATCH_MAX))
-        .enable_ws_ping(ping)
-        .build();
     let (stop, running) = stop_channel();
-    let layer = RpcLayer::new(&methods);
-    let service = Server::builder()
-        .set_config(config)
-        .set_rpc_middleware(RpcServiceBuilder::new().layer(layer))
-        .to_service_builder()
-        .build(methods, stop);
-    let endpoint = Endpoint { service, auth, _running: Arc::new(running) };
+    let service = |request_size_max| {
+        let config = ServerConfig::builder()
+            .max_request_body_size(request_size_max)
+            .max_response_body_size(BODY_SIZE_MAX)
+            .max_connections(CONNECTIONS_MAX)
+            .set_batch_request_config(BatchRequestConfig::Limit(BATCH_MAX))
+            .enable_ws_ping(ping)
+            .build();
+        Server::builder()
+            .set_config(config)
+            .set_rpc_middleware(RpcServiceBuilder::new().layer(RpcLayer::new(&methods)))
+            .to_service_builder()
+            .build(methods.clone(), stop.clone())
+    };
+    let (service, for_strangers) = (service(BODY_SIZE_MAX), service(STRANGER_SIZE_MAX));
+    let endpoint = Endpoint { service, for_strangers, auth, _running: Arc::new(running) };
     Router::new()
-        .route("/rpc/v0", any(serve))
-        .route("/rpc/v1", any(serve))
+        .route("/rpc/v0", any(answer))
+        .route("/rpc/v1", any(answer))
         .with_state(endpoint)
         .merge(streams.router())
 }
@@ -80,23 +87,26 @@ pub fn rpc_router(methods: impl Into<Methods>, auth: Arc<dyn Authenticate>, stre
 #[derive(Clone)]
 struct Endpoint {
     service: Service,
+    /// The same for callers without a token.
+    for_strangers: Service,
     auth: Arc<dyn Authenticate>,
     /// The websockets live as long as this.
     _running: Arc<ServerHandle>,
 }
 
-async fn serve(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
+async fn answer(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
     let token = match auth::token_of(&request) {
         Ok(token) => token,
         Err(status) => return status.into_response(),
     };
+    let stranger = token.is_none();
     match auth::granted(&*endpoint.auth, token).await {
         Ok(granted) => request.extensions_mut().insert(granted),
         Err(status) => return status.into_response(),
     };
     // Go's server does not look at the content type, so operators' scripts leave it out.
     request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let mut service = endpoint.service;
+    let mut service = if stranger { endpoint.for_strangers } else { endpoint.service };
     match service.call(request).await {
         Ok(response) => without_null(response.map(Body::new)).await,
         Err(error) => {

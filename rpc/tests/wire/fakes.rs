@@ -416,7 +416,7 @@ impl WorkerApi for FakeWorker {
 pub async fn serve(router: axum::Router) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(rpc::server::serve(listener, router, None, rpc::server::Bounds::default()));
     address
 }
 
@@ -435,9 +435,12 @@ impl ManagerHost {
         let mut fake = FakeManager::new(Secret::generate().expect("randomness"));
         change(&mut fake);
         let fake = Arc::new(fake);
-        let methods = rpc::manager_methods(fake.clone());
-        let router = rpc::rpc_router(methods, Arc::new(fake.secret.clone()), rpc::PushStreams::new());
-        Self { address: serve(router).await, fake }
+        Self { address: serve(router_of(&fake)).await, fake }
+    }
+
+    /// What it serves.
+    pub fn router(&self) -> axum::Router {
+        router_of(&self.fake)
     }
 
     pub fn token(&self, permissions: &[Permission]) -> String {
@@ -455,11 +458,17 @@ impl ManagerHost {
     }
 }
 
+fn router_of(fake: &Arc<FakeManager>) -> axum::Router {
+    let methods = rpc::manager_methods(fake.clone());
+    rpc::rpc_router(methods, Arc::new(fake.secret.clone()), rpc::PushStreams::new())
+}
+
 /// A worker behind a socket that asks the manager about tokens.
 pub struct WorkerHost {
     pub fake: Arc<FakeWorker>,
     pub manager: ManagerHost,
     pub address: std::net::SocketAddr,
+    router: axum::Router,
 }
 
 impl WorkerHost {
@@ -470,7 +479,12 @@ impl WorkerHost {
         let methods = rpc::worker_methods(fake.clone(), streams.clone());
         let auth = rpc::server::AskManager(Arc::new(manager.client(rpc::Transport::Http)));
         let router = rpc::rpc_router(methods, Arc::new(auth), streams);
-        Self { address: serve(router).await, fake, manager }
+        Self { address: serve(router.clone()).await, fake, manager, router }
+    }
+
+    /// What it serves.
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
     }
 
     pub fn client(&self, transport: rpc::Transport) -> rpc::WorkerClient {

@@ -309,7 +309,7 @@ async fn go_s_answers_are_understood() {
     assert_eq!(error, "Filecoin.Shutdown: the answer is malformed: it answers request 2, not 1");
     let gone = canned(502, "bad gateway").await;
     let error = gone.shutdown().await.unwrap_err().to_string();
-    assert_eq!(error, "Filecoin.Shutdown: the answer is malformed: HTTP status 502 Bad Gateway");
+    assert_eq!(error, "Filecoin.Shutdown: the answer is malformed: HTTP status 502 Bad Gateway: bad gateway");
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod api_info;
 mod auth;
+mod certs;
+mod door;
 mod explained;
 mod fakes;
 mod framing;
@@ -11,3 +13,4 @@ mod push;
 mod returns;
 mod round_trip;
 mod sample;
+mod tls;

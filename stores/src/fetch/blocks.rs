@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::ClientConfig;
 
 use super::arriving::{Arriving, Plan};
 use super::journal::Journal;
@@ -34,6 +36,8 @@ pub(super) struct Feed {
     pub(super) progress: Progress,
     pub(super) meter: TransferMeter,
     pub(super) cancel: Cancel,
+    /// Which certificates are believed.
+    pub(super) tls: Arc<ClientConfig>,
 }
 
 /// Brings everything of `content` into `place`; whole and durable on return. What an earlier fetch of the same content left
@@ -176,7 +180,7 @@ impl Fetch<'_> {
 
     /// Fetches blocks until none is missing or something is wrong that another try would not mend.
     fn stream(&self) {
-        let mut wire = match Wire::new(&self.feed.url, &self.feed.token, self.feed.cancel.clone()) {
+        let mut wire = match Wire::new(self.feed) {
             Ok(wire) => wire,
             Err(error) => return self.fail(error),
         };

@@ -1,15 +1,18 @@
 //! One connection to a Sealyard, blocking: a request, the head of its answer, then the body straight into a buffer.
 //!
-//! Plain HTTP is spoken on the socket itself, since a client library copies every byte once more. What it understands is
-//! what our own server answers: a status line, few headers, a body of known length.
+//! HTTP is spoken on the socket itself, or on TLS over it, since a client library copies every byte once more. What it
+//! understands is what our own server answers: a status line, few headers, a body of known length.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use url::Url;
 
+use super::blocks::Feed;
 use crate::error::StoreError;
 use crate::peer::{self, CONNECT_MAX, SILENCE_MAX};
 
@@ -69,10 +72,12 @@ pub(super) struct Head {
 pub(super) struct Wire {
     url: String,
     address: String,
+    /// For TLS: whose certificate is to be shown, and which are believed.
+    tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     target: String,
     token: String,
     cancel: Cancel,
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     /// Of the body, read together with its head.
     early: Vec<u8>,
     /// Of the body, to come.
@@ -81,25 +86,67 @@ pub(super) struct Wire {
 
 /// Whether a URL can be fetched from in blocks.
 pub(super) fn speaks(url: &str) -> bool {
-    Url::parse(url).is_ok_and(|url| url.scheme() == "http")
+    Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+/// One connection, plain or TLS.
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(into),
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 impl Wire {
-    pub(super) fn new(url: &str, token: &str, cancel: Cancel) -> Result<Self, StoreError> {
+    pub(super) fn new(feed: &Feed) -> Result<Self, StoreError> {
+        let Feed { url, token, cancel, tls, .. } = feed;
         let bad = || StoreError::Url { url: url.to_owned() };
         let parsed = Url::parse(url).map_err(|_| bad())?;
-        let host = parsed.host_str().filter(|_| parsed.scheme() == "http").ok_or_else(bad)?;
+        let host = parsed.host_str().ok_or_else(bad)?;
+        let tls = match parsed.scheme() {
+            "http" => None,
+            "https" => {
+                let name =
+                    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| bad())?;
+                Some((name, tls.clone()))
+            }
+            _ => return Err(bad()),
+        };
         let port = parsed.port_or_known_default().ok_or_else(bad)?;
         let query = parsed.query().map(|query| format!("?{query}")).unwrap_or_default();
         if token.bytes().any(|byte| !byte.is_ascii_graphic()) {
             return Err(bad());
         }
         Ok(Self {
-            url: url.to_owned(),
+            url: url.clone(),
             address: format!("{host}:{port}"),
+            tls,
             target: format!("{}{query}", parsed.path()),
-            token: token.to_owned(),
-            cancel,
+            token: token.clone(),
+            cancel: cancel.clone(),
             socket: None,
             early: Vec::new(),
             left: 0,
@@ -158,6 +205,7 @@ impl Wire {
             None => self.connect()?,
         };
         socket.write_all(request.as_bytes())?;
+        socket.flush()?;
         let (head, early) = read_head(&mut socket)?;
         self.left = head.length;
         self.early = early;
@@ -166,7 +214,18 @@ impl Wire {
         Ok(head)
     }
 
-    fn connect(&self) -> io::Result<TcpStream> {
+    fn connect(&self) -> io::Result<Socket> {
+        let mut socket = self.dial()?;
+        let Some((name, config)) = &self.tls else { return Ok(Socket::Plain(socket)) };
+        let mut connection = ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?;
+        // Now, so that nothing is said to a peer that is not believed.
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        Ok(Socket::Tls(Box::new(StreamOwned::new(connection, socket))))
+    }
+
+    fn dial(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in self.address.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT_MAX) {

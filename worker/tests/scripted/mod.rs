@@ -181,6 +181,7 @@ impl World {
             },
             settings: Vec::new(),
             params: Arc::clone(&self.params) as Arc<dyn ProofParams>,
+            trust: rpc::Trust::system(),
             parallel_fetch_limit: 2,
             resources: detect(Swap::Counted).unwrap(),
             swap: Swap::Counted,
