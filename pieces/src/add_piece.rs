@@ -120,11 +120,8 @@ struct Target {
 impl Target {
     fn prepare(path: &Path, sector: SectorSize, place: Range<u64>) -> Result<Self, PieceError> {
         if place.start == 0 {
-            // Length 0 is what a crash while the file was being made leaves; such a file never held anything.
-            if fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
-                fs::remove_file(path)
-                    .map_err(|source| PieceError::Leftover { path: path.to_owned(), source })?;
-            }
+            PartialFile::remove_leftover(path)
+                .map_err(|source| PieceError::Leftover { path: path.to_owned(), source })?;
             match PartialFile::create(path, sector) {
                 Err(PartialFileError::Exists { .. }) => {}
                 created => return Ok(Self { file: created?, place, fresh: true }),

@@ -75,6 +75,15 @@ impl PartialFile {
             .map_err(|error| self.failed("sync the directory of", error))
     }
 
+    /// Removes a file of length 0 at `path`, if one is there: what a crash leaves while a file is being made, which never
+    /// held anything.
+    pub fn remove_leftover(path: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_file() && meta.len() == 0 => fs::remove_file(path),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens a file for reading and writing.
     pub fn open(path: &Path, sector: SectorSize) -> Result<Self, PartialFileError> {
         Self::open_with(path, sector, OpenOptions::new().read(true).write(true))

@@ -1,11 +1,12 @@
 //! Unseal and ReleaseUnsealed: data back from the replica, and disk space back from unsealed data.
 //!
 //! Only what is missing in the unsealed file is written, and nothing counts as unsealed before it is on stable storage.
+//! Never: writes to the replica or into its cache, where the library would leave its labels in place of tree-d.
 
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use filecoin_proofs_api::seal::get_unsealed_range_mapped;
 use filecoin_proofs_api::{UnpaddedByteIndex, UnpaddedBytesAmount};
@@ -32,6 +33,11 @@ pub(crate) fn unseal(
     let size = sector.proof.sector_size();
     let wanted = padded_range(size, "input.range", &input.range)?;
     let path = files.path(FileType::Unsealed)?;
+    PartialFile::remove_leftover(path).map_err(|source| TaskError::Io {
+        doing: "removing the empty file of an earlier attempt",
+        path: path.to_owned(),
+        source,
+    })?;
     let fresh = !path.exists();
     let opened = if fresh { PartialFile::create(path, size) } else { PartialFile::open(path, size) };
     let mut file = opened.map_err(|error| partial_file_error("Unseal", &error))?;
@@ -56,7 +62,8 @@ fn fill(
     if gaps.is_empty() {
         return Ok(());
     }
-    let (sealed, cache) = (files.existing(FileType::Sealed)?, files.existing(FileType::Cache)?);
+    let sealed = files.existing(FileType::Sealed)?;
+    let scratch = Scratch::beside(file.path())?;
     let mut recovered = Recovered {
         hasher: PieceHasher::new(),
         padded: PadWriter::new(Gaps {
@@ -68,7 +75,8 @@ fn fill(
                 .map_err(|error| partial_file_error("Unseal", &error))?,
         }),
     };
-    recover(sector, (cache, sealed), input, &mut recovered)?;
+    recover(sector, (&scratch.0, sealed), input, &mut recovered)?;
+    drop(scratch);
     let Recovered { hasher, padded } = recovered;
     padded.finish().map_err(|source| TaskError::Io {
         doing: "writing",
@@ -85,13 +93,13 @@ fn fill(
 
 fn recover(
     sector: &SectorRef,
-    (cache, sealed): (&Path, &Path),
+    (scratch, sealed): (&Path, &Path),
     input: &UnsealInput,
     recovered: &mut Recovered<'_>,
 ) -> Result<(), TaskError> {
     let count = get_unsealed_range_mapped(
         to_library(sector.proof),
-        cache,
+        scratch,
         sealed,
         recovered,
         prover(sector),
@@ -107,6 +115,41 @@ fn recover(
     }
     let short = anyhow::anyhow!("the library recovered {} bytes instead of {}", count.0, input.range.size);
     Err(TaskError::library("Unseal", &short))
+}
+
+/// A directory for the labels that the library makes, as large as the sector (with multicore SDR, one for each layer).
+///
+/// It takes the replica's cache for that otherwise, and overwrites tree-d there. In `fetching/` beside the unsealed file,
+/// which scans of the storage path skip, and clean up should the process be killed. Removed with its content when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn beside(unsealed: &Path) -> Result<Self, TaskError> {
+        let missing = || io::Error::new(io::ErrorKind::InvalidInput, "a path without a name");
+        let failed = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| TaskError::Io { doing, path, source }
+        };
+        let (Some(parent), Some(name)) = (unsealed.parent(), unsealed.file_name()) else {
+            return Err(failed("looking at", unsealed)(missing()));
+        };
+        let mut own = name.to_owned();
+        own.push(".labels");
+        let directory = parent.join("fetching").join(own);
+        if directory.exists() {
+            fs::remove_dir_all(&directory).map_err(failed("removing", &directory))?;
+        }
+        fs::create_dir_all(&directory).map_err(failed("creating", &directory))?;
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "labels of an unsealed sector stay");
+        }
+    }
 }
 
 /// Compares a whole sector's data with CommD.

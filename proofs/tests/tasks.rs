@@ -56,6 +56,33 @@ fn unseal_restores_the_whole_sector_bit_by_bit() {
     assert_eq!(unsealed_bytes(&world)[..2048], data[..2048]);
 }
 
+/// All files of the cache with what is in them.
+fn cache_bytes(world: &World) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(world.path(FileType::Cache)).expect("the cache");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.map(|path| (path.clone(), fs::read(&path).expect("a file"))).collect()
+}
+
+/// The library would write its labels over tree-d, and Commit1 would then prove garbage.
+#[test]
+fn unseal_leaves_the_replica_as_it_is_and_nothing_beside_the_data() {
+    let (world, sealed, data) = sealed_world();
+    let (cache, replica) = (cache_bytes(&world), fs::read(world.path(FileType::Sealed)).expect("sealed"));
+    assert!(cache.keys().any(|path| path.ends_with("sc-02-data-tree-d.dat")), "before Finalize");
+    fs::remove_file(world.path(FileType::Unsealed)).expect("removed");
+    // What a killed attempt leaves: labels, and a file that was being made.
+    let labels = world.root().join("fetching/unsealed.labels");
+    fs::create_dir_all(&labels).expect("made");
+    fs::write(labels.join("sc-02-data-tree-d.dat"), [1; 99]).expect("written");
+    File::create(world.path(FileType::Unsealed)).expect("made");
+    unseal(&world, &sealed, range(0, WHOLE)).expect("unsealed");
+    assert_eq!(unsealed_bytes(&world)[..2048], data[..2048]);
+    assert!(cache_bytes(&world) == cache, "the cache has changed");
+    assert!(fs::read(world.path(FileType::Sealed)).expect("sealed") == replica);
+    let left = fs::read_dir(world.root().join("fetching")).expect("a directory").count();
+    assert_eq!(left, 0, "labels stay");
+}
+
 #[test]
 fn unseal_fills_only_what_is_missing() {
     let (world, sealed, data) = sealed_world();

@@ -196,24 +196,23 @@ impl Call<'_> {
         let held = self.acquire(&work).await?;
         let unseals = matches!(work, TaskInput::Unseal(_));
         let ran = self.run_executor(work, data, &held).await;
-        let output = match ran.and_then(|output| made(&held).map(|()| output)) {
-            Ok(output) => output,
+        let ended = match ran.and_then(|output| made(&held).map(|()| output)) {
+            Ok(output) => self.declare(&held).await.map(|()| output),
             Err(failure) => {
                 let created = held.created.clone();
                 // Nothing to add if this is interrupted: the worker is ending and removes them when it next starts.
                 let _ = tokio::task::spawn_blocking(move || remove_created(&created)).await;
-                return Err(failure);
+                Err(failure)
             }
         };
-        self.declare(&held).await?;
-        if unseals {
-            // Copies that were fetched for unsealing alone.
+        if unseals && !self.shared.closed.is_cancelled() {
+            // Copies that were fetched for unsealing alone; they go when it failed, too.
             let replica = FileTypes::SEALED | FileTypes::CACHE;
             if let Err(error) = self.shared.remote.remove_copies(sector.id, replica).await {
                 tracing::warn!(sector = %sector.id, error = %chain(&error), "copies could not be removed");
             }
         }
-        Ok(output)
+        ended
     }
 
     /// The bytes for the executor's descriptor 3.

@@ -9,9 +9,9 @@ use rpc::api::Returned;
 use rpc::{ManagerApi, Transport, WorkerApi as _, WorkerClient};
 use scripted::{SECTOR, ScriptedManager, World, start_ok};
 use sealtasks::{
-    AcquireMode, CallErrorCode, ExecutorReport, FetchInput, FileType, FileTypes, MoveInput, PathType,
-    PreCommit1Input, ReleaseUnsealedInput, TaskInput, TaskOutput, Ticket, UnpaddedOffset, UnsealInput,
-    UnsealedCid, UnsealedRange,
+    AcquireMode, CallErrorCode, ExecutorFailure, ExecutorReport, FailureClass, FetchInput, FileType,
+    FileTypes, MoveInput, PathType, PreCommit1Input, ReleaseUnsealedInput, TaskInput, TaskOutput, Ticket,
+    UnpaddedOffset, UnsealInput, UnsealedCid, UnsealedRange,
 };
 use stores::Index as _;
 use tokio::net::TcpListener;
@@ -186,13 +186,24 @@ async fn unsealing_fetches_copies_and_makes_the_unsealed_file() {
     let manager = Arc::new(ScriptedManager::new());
     let a = Peer::start("a", &manager, put_replica).await;
     let b = Peer::start("b", &manager, |_| {}).await;
-    b.world.answers(&ExecutorReport::Done(TaskOutput::Unseal));
+    // Copies go only where a primary one stays.
+    let types = FileTypes::SEALED | FileTypes::CACHE;
+    let holders = manager.index.find(SECTOR.id, types, None).await.unwrap();
+    manager.index.declare(&holders[0].id, SECTOR.id, types, stores::CopyKind::Primary).await.unwrap();
     let work = TaskInput::Unseal(UnsealInput {
         range: UnsealedRange { offset: UnpaddedOffset::try_from(0).unwrap(), size: 2032 },
         ticket: Ticket([1; 32]),
         unsealed: UnsealedCid::new(sealtasks::Commitment::new([0; 32])),
     });
+    let failure = ExecutorFailure { class: FailureClass::Compute, message: "it failed".to_owned() };
+    b.world.answers(&ExecutorReport::Failed(failure));
+    assert!(b.run(work.clone()).await.result.is_err());
+    for kind in [FileType::Sealed, FileType::Cache, FileType::Unsealed] {
+        assert!(!b.world.file(kind).exists(), "{kind}: what a failed unsealing fetched or made stays");
+    }
+    b.world.answers(&ExecutorReport::Done(TaskOutput::Unseal));
     assert_eq!(b.run(work).await.result, Ok(TaskOutput::Unseal));
+    assert!(!b.world.file(FileType::Sealed).exists() && !b.world.file(FileType::Cache).exists());
     let found = manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap();
     assert_eq!((found.len(), found[0].primary), (1, true));
     assert!(a.world.file(FileType::Sealed).exists(), "the source stays");
