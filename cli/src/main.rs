@@ -48,7 +48,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Worker(WorkerCommand::Run(args)) => commands::worker_run::run(&repo, args).await,
         Command::Worker(command) => commands::worker::worker(command).await,
         Command::Workers(command) => commands::operate::workers(&Connection::discover(&repo)?, command).await,
-        Command::Sealing(SealingCommand::DataCid(args)) => commands::unsealing::data_cid_of(args),
+        Command::Sealing(SealingCommand::DataCid(args)) => commands::data_cid::print_data_cid(args).await,
         Command::Sealing(command) => commands::operate::sealing(&Connection::discover(&repo)?, command).await,
         Command::Storage(command) => commands::storage::storage(&repo, command).await,
         Command::Sectors(command) => commands::operate::sectors(&Connection::discover(&repo)?, command).await,

@@ -76,6 +76,8 @@ pub(crate) struct Driver {
     errands: BTreeMap<SectorId, Errand>,
     /// Why the last one of a sector failed, since this manager started.
     errand_failures: BTreeMap<SectorId, String>,
+    /// The last one of a sector that ended well, since this manager started.
+    errands_done: BTreeMap<SectorId, TaskId>,
     /// Calls of open attempts.
     calls: BTreeMap<CallId, (AttemptId, CallStage)>,
     /// Results whose call nobody knew when they came.

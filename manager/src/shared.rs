@@ -42,6 +42,8 @@ pub struct Timing {
     pub call_again: BackOff,
     /// Between two health reports of the manager's own paths.
     pub health_report: Duration,
+    /// A reader of a piece that takes nothing for this long is given up, so that it cannot keep its sector locked.
+    pub reader_stall: Duration,
 }
 
 impl Default for Timing {
@@ -52,6 +54,7 @@ impl Default for Timing {
             start_back_off: BackOff { first_ms: 5_000, most_ms: 300_000 },
             call_again: BackOff { first_ms: 1_000, most_ms: 30_000 },
             health_report: Duration::from_secs(10),
+            reader_stall: Duration::from_secs(600),
         }
     }
 }

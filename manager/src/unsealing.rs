@@ -4,22 +4,25 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use rpc::unsealing::{
-    PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealState, UnsealView,
+    PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealState, UnsealView, UnsealWish,
 };
 use rpc::{ApiError, ApiResult, Permission};
-use sealtasks::{FileTypes, SectorId, SectorNumber, SectorRef, UnpaddedPieceSize, UnsealedRange};
+use sealtasks::{FileTypes, SectorId, SectorNumber, SectorRef, TaskInput, UnpaddedPieceSize, UnsealedRange};
 use serde::Deserialize;
-use stores::{LockOwner, LockWant, UnsealedPiece};
-use tokio::sync::oneshot;
+use stores::{LockGuard, LockOwner, LockWant, StoreError, UnsealedPiece};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::driver::Input;
 use crate::service::{Service, refusal};
@@ -40,33 +43,92 @@ impl Service {
         found.ok_or_else(|| ApiError::refused(unknown()))
     }
 
-    /// A copy with these bytes; unsealed first if there is none and the wish allows it. True if it had to be.
-    async fn piece(
-        &self,
-        sector: SectorRef,
-        span: Range<u64>,
-        unseal: bool,
-    ) -> ApiResult<(UnsealedPiece, bool)> {
-        if let Some(piece) = self.0.remote.unsealed_piece(sector, span.clone()).await.map_err(refusal)? {
-            return Ok((piece, false));
-        }
-        let number = sector.id.number;
-        if !unseal {
+    async fn find(&self, sector: SectorRef, span: &Range<u64>) -> ApiResult<Option<UnsealedPiece>> {
+        self.0.remote.unsealed_piece(sector, span.clone()).await.map_err(refusal)
+    }
+
+    /// A copy with these bytes; unsealed first if there is none and the wish allows it.
+    async fn piece(&self, sector: SectorRef, span: Range<u64>, unseal: bool) -> ApiResult<Found> {
+        let unsealed = self.find(sector, &span).await?.is_none();
+        if unsealed && !unseal {
+            let number = sector.id.number;
             return Err(ApiError::refused(format!(
                 "{NOT_UNSEALED}: bytes {} to {} of sector {number} are not unsealed; `sealyard sectors unseal {number}` \
-                 unseals them",
+                 unseals them, on a worker that runs with --unseal",
                 span.start, span.end
             )));
         }
+        if unsealed {
+            self.unseal_to_end(sector).await?;
+        }
+        // Looked for again under the lock: who released them in between is seen, and nobody frees them from here on.
+        let want = LockWant { sector: sector.id, read: FileTypes::UNSEALED, write: FileTypes::NONE };
+        let owner = LockOwner { owner: "reader".to_owned(), reason: "read piece".to_owned() };
+        let lock = self.0.locks.lock(want, owner).await.map_err(refusal)?;
+        match self.find(sector, &span).await? {
+            Some(piece) => Ok(Found { piece, lock, unsealed }),
+            None => Err(not_unsealed(sector, "its unsealed data was there and is gone already")),
+        }
+    }
+
+    /// Starts or joins the task, and waits for its end.
+    async fn unseal_to_end(&self, sector: SectorRef) -> ApiResult<()> {
         let (tell, ended) = oneshot::channel();
         self.ask(|reply| Input::Unseal { sector: sector.id, ended: Some(tell), reply }).await?;
-        let failed =
-            |reason: String| ApiError::refused(format!("MGR089: sector {number} was not unsealed: {reason}"));
-        ended.await.map_err(|_| failed("the manager is stopping".to_owned()))?.map_err(failed)?;
-        let piece = self.0.remote.unsealed_piece(sector, span).await.map_err(refusal)?;
-        let gone = || failed("it was, but its file is gone already".to_owned());
-        piece.map(|piece| (piece, true)).ok_or_else(gone)
+        let stopping = |_| not_unsealed(sector, "the manager is stopping");
+        ended.await.map_err(stopping)?.map_err(|reason| not_unsealed(sector, &reason))
     }
+}
+
+fn not_unsealed(sector: SectorRef, reason: &str) -> ApiError {
+    ApiError::refused(format!("MGR089: sector {} was not unsealed: {reason}", sector.id.number))
+}
+
+/// Bytes that are unsealed, and stay so while the lock is held.
+struct Found {
+    piece: UnsealedPiece,
+    lock: LockGuard,
+    /// They were not before.
+    unsealed: bool,
+}
+
+/// The parts as a reader takes them; the lock is held until the last one is taken, or until the reader is gone or has
+/// taken nothing for `stall`. Then its parts end with an error.
+fn held_while_read(
+    parts: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static,
+    lock: LockGuard,
+    stall: Duration,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let (give, take) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _held = lock;
+        let mut parts = Box::pin(parts);
+        loop {
+            let part = tokio::select! {
+                () = give.closed() => return,
+                part = parts.next() => part,
+            };
+            let last = !matches!(part, Some(Ok(_)));
+            let part = part.map(|part| part.map_err(|error| io::Error::other(chain_of(&error))));
+            match timeout(stall, give.send(part)).await {
+                Ok(Ok(())) if !last => {}
+                Ok(_) => return,
+                Err(_) => return tracing::warn!("a reader of unsealed data takes nothing and is given up"),
+            }
+        }
+    });
+    stream::unfold(Some(take), move |take| async move {
+        let mut take = take?;
+        match take.recv().await {
+            Some(Some(part)) => Some((part, Some(take))),
+            Some(None) => None,
+            None => {
+                let text =
+                    format!("nothing was read for {} s, so the transfer was given up", stall.as_secs());
+                Some((Err(io::Error::new(io::ErrorKind::TimedOut, text)), None))
+            }
+        }
+    })
 }
 
 #[async_trait]
@@ -83,6 +145,37 @@ impl UnsealApi for Service {
         }
         let sector = self.sector_id(number);
         self.ask(|reply| Input::Unseal { sector, ended: None, reply }).await
+    }
+
+    async fn unseal_piece(&self, wish: UnsealWish) -> ApiResult<()> {
+        let id = wish.sector.id;
+        if id.miner != self.0.miner.actor {
+            let miner = self.0.miner.actor;
+            return Err(ApiError::refused(format!(
+                "MGR111: sector {id} is none of this manager's miner {miner}"
+            )));
+        }
+        let sector = self.known(id.number).await?;
+        let work = self.view(move |driver| driver.unseal_work(id)).await?;
+        let known = work.and_then(|(_, work)| match work {
+            TaskInput::Unseal(input) => Some(input),
+            _ => None,
+        });
+        let differs = [
+            ("its seal proof", wish.sector.proof != sector.proof),
+            ("its ticket", known.as_ref().zip(wish.ticket).is_some_and(|(known, said)| known.ticket != said)),
+            ("CommD", known.as_ref().zip(wish.unsealed).is_some_and(|(known, said)| known.unsealed != said)),
+        ];
+        if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
+            let text = format!("MGR112: {what} is not what is known of sector {}", id.number);
+            return Err(ApiError::refused(text));
+        }
+        if self.find(sector, &wish.span).await?.is_some() {
+            return Ok(());
+        }
+        self.unseal_to_end(sector).await?;
+        let found = self.find(sector, &wish.span).await?;
+        found.map(drop).ok_or_else(|| not_unsealed(sector, "it was, but its file is gone already"))
     }
 
     async fn unseal_state(&self, number: SectorNumber) -> ApiResult<UnsealView> {
@@ -110,16 +203,9 @@ impl UnsealApi for Service {
         let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
         let size = wish.size.unwrap_or_else(|| whole.saturating_sub(wish.offset));
         let span = wish.offset..wish.offset.saturating_add(size);
-        let (piece, unsealed) = self.piece(sector, span, wish.unseal).await?;
-        // Held while the reader reads: nobody frees the data under it.
-        let want = LockWant { sector: sector.id, read: FileTypes::UNSEALED, write: FileTypes::NONE };
-        let owner = LockOwner { owner: "reader".to_owned(), reason: "read piece".to_owned() };
-        let lock = self.0.locks.lock(want, owner).await.map_err(refusal)?;
+        let Found { piece, lock, unsealed } = self.piece(sector, span, wish.unseal).await?;
         let parts = self.0.remote.read_unsealed(&piece, 0..size).await.map_err(refusal)?;
-        let parts = futures_util::StreamExt::map(parts, move |part| {
-            let _held = &lock;
-            part.map_err(|error| io::Error::other(chain_of(&error)))
-        });
+        let parts = held_while_read(parts, lock, self.0.timing.reader_stall);
         Ok(PieceBytes { size, unsealed, parts: Box::pin(parts) })
     }
 }

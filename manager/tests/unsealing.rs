@@ -5,9 +5,13 @@ mod world;
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use rpc::UnsealApi;
-use rpc::unsealing::{PieceWish, UnsealState, UnsealView};
-use sealtasks::{SectorNumber, TaskInput, TaskType};
+use rpc::unsealing::{PieceWish, UnsealState, UnsealView, UnsealWish};
+use sealtasks::{
+    Commitment, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize, TaskInput, TaskType,
+    Ticket, UnsealedCid,
+};
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{LIMIT, World, world};
 
@@ -112,7 +116,8 @@ async fn all_who_want_a_sector_share_one_task() {
     let TaskInput::Unseal(input) = &taken.work else { panic!("{taken:?}") };
     assert_eq!((input.range.offset.get(), input.range.size), (0, 2032), "the whole sector");
     b.finish(&taken).await;
-    assert_eq!(ended(&api).await, UnsealView { sector: 1, ..UnsealView::default() });
+    let done = UnsealView { sector: 1, done: first.task, ..UnsealView::default() };
+    assert_eq!(ended(&api).await, done);
     // The fake worker made no file, and whoever waited to read is told so rather than left waiting.
     let error = tokio::time::timeout(LIMIT, reader).await.expect("told").expect("no panic").unwrap_err();
     assert!(error.to_string().contains("MGR089"), "{error}");
@@ -132,6 +137,106 @@ async fn a_failure_is_told_to_all_and_the_sector_stays_as_it_is() {
     assert_eq!(view.state, UnsealState::Failed);
     assert!(view.error.is_some_and(|error| error.contains("it failed")));
     world.sector(1, |sector| sector.state == "Proving").await;
+}
+
+#[tokio::test]
+async fn readers_who_have_gone_keep_nobody_out() {
+    let (world, _b) = with_unsealer(Behaviour::Hold).await;
+    let api = world.handle.unseal_api();
+    let begun = api.unseal_sector(ONE).await.expect("a task");
+    for _ in 0..1030 {
+        // Joins, since the driver answers whoever came before it first, and goes.
+        let mut reader = Box::pin(api.read_piece(wish(true)));
+        tokio::select! {
+            biased;
+            result = &mut reader => panic!("{:?}", result.map(drop)),
+            view = async { tokio::task::yield_now().await; joined(&api).await } => assert_eq!(view.task, begun.task),
+        }
+    }
+    let mut reader = Box::pin(api.read_piece(wish(true)));
+    tokio::select! {
+        biased;
+        result = &mut reader => panic!("{:?}", result.map(drop)),
+        _ = joined(&api) => {}
+    }
+}
+
+/// A state that was asked for once all that were asked before it were answered.
+async fn joined(api: &Arc<dyn UnsealApi>) -> UnsealView {
+    let mut view = api.unseal_state(ONE).await.expect("known");
+    for _ in 0..8 {
+        view = api.unseal_state(ONE).await.expect("known");
+    }
+    view
+}
+
+#[tokio::test]
+async fn data_of_a_sector_that_is_still_being_sealed_is_kept() {
+    let world = world().await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let api = world.handle.unseal_api();
+    let error = api.release_unsealed(ONE, vec![]).await.unwrap_err().to_string();
+    assert!(error.contains("MGR110") && error.contains("still being sealed"), "{error}");
+}
+
+/// A path of the manager's own with a full unsealed file of the sector.
+async fn with_unsealed_file(world: &World) {
+    let path = world.dir.path().join("own");
+    std::fs::create_dir_all(path.join("unsealed")).expect("a directory");
+    std::fs::write(path.join("unsealed/s-t01000-1"), vec![5; 2048]).expect("written");
+    let meta = r#"{"ID":"5eb3ba11-8f1a-4c1c-9a2f-0d5b7f1a2c3d","Weight":10,"CanSeal":true,"CanStore":true}"#;
+    std::fs::write(path.join("sectorstore.json"), meta).expect("written");
+    world.api.storage_add_local(path).await.expect("opened");
+}
+
+#[tokio::test]
+async fn a_reader_that_reads_no_more_does_not_keep_the_sector_locked() {
+    let world = sealed().await;
+    with_unsealed_file(&world).await;
+    let api = world.handle.unseal_api();
+    let wish = PieceWish { sector: ONE, offset: 100, size: Some(1000), unseal: false };
+    let whole: Vec<_> = api.read_piece(wish).await.expect("unsealed").parts.collect().await;
+    let bytes: usize = whole.iter().map(|part| part.as_ref().expect("a part").len()).sum();
+    assert_eq!(bytes, 1000);
+
+    let piece = api.read_piece(wish).await.expect("unsealed");
+    let wait = async {
+        while !world.api.storage_get_locks().await.expect("locks").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.expect("the lock is given back");
+    let parts: Vec<_> = piece.parts.collect().await;
+    assert!(parts.last().expect("parts").is_err(), "it did not see the end");
+}
+
+#[tokio::test]
+async fn lotus_callers_must_know_the_sector() {
+    let world = sealed().await;
+    with_unsealed_file(&world).await;
+    let api = world.handle.unseal_api();
+    let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
+    let wish = UnsealWish {
+        sector: SectorRef { id: sector_id(), proof },
+        span: 0..2032,
+        ticket: None,
+        unsealed: None,
+    };
+    api.unseal_piece(wish.clone()).await.expect("unsealed already");
+    let zeros = UnsealedCid::new(Commitment::new([0; 32]));
+    let other = RegisteredSealProof::for_new_sector(SectorSize::MiB8);
+    let wrong = [
+        UnsealWish { sector: SectorRef { proof: other, ..wish.sector }, ..wish.clone() },
+        UnsealWish { ticket: Some(Ticket([0xee; 32])), ..wish.clone() },
+        UnsealWish { unsealed: Some(zeros), ..wish.clone() },
+    ];
+    for wish in wrong {
+        let error = api.unseal_piece(wish.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("MGR112"), "{wish:?}: {error}");
+    }
+    let foreign = SectorRef { id: SectorId::new(1001, 1), proof };
+    let error = api.unseal_piece(UnsealWish { sector: foreign, ..wish }).await.unwrap_err().to_string();
+    assert!(error.contains("MGR111"), "{error}");
 }
 
 #[tokio::test]

@@ -1,4 +1,19 @@
 //! Partial unsealed files: their bytes, what is refused, and that freed space is free.
+//!
+//! Lotus has no test of its own for them. What its partialfile does, right or wrong, and what stands for it here; all pass:
+//!
+//! | Lotus | here |
+//! |---|---|
+//! | creates with an empty trailer, marks, frees: the trailer's bytes | the same bytes: `the_trailer_is_what_lotus_writes` |
+//! | a file of just the sector's size counts as full | the same: `a_file_without_a_trailer_is_full` |
+//! | smaller files, and trailers whose length does not fit, are errors | the same: `damaged_files_are_refused_and_left_alone` |
+//! | a trailer above 1 MiB is warned of | refused: the same test |
+//! | a bit beyond the sector's size is an error | the same: the same test |
+//! | a reader reads what is not allocated, with a warning | refused: `bytes_that_are_not_unsealed_are_not_read` |
+//! | a writer overwrites what is allocated, with a warning | refused: `a_writer_keeps_to_its_range_and_off_data` |
+//! | a second change by one handle loses the first | both stay, of two handles too: `two_handles_see_each_others_changes` |
+//! | freeing punches no hole, since the mode is refused | the space is free: `freed_space_is_free` |
+//! | whether a range is allocated is asked in unpadded bytes | the same: `a_writer_keeps_to_its_range_and_off_data` |
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};

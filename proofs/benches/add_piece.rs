@@ -3,8 +3,10 @@
 //! `cargo bench -p proofs --bench add_piece [-- --quick | -- --mib N --rounds N]`. `--quick` takes a small piece through one
 //! round in seconds; `cargo test` runs that. All candidates take turns in every round, over the same reused source buffer;
 //! figures are medians. In memory means from a buffer into nothing. Rates are raw bytes in wall time; "per core" are bytes
-//! in processor time on one thread, which other programs on the machine do not change. The files go to `TMPDIR`; the direct
-//! write and AddPiece both write around the page cache into a file whose space is reserved, and end with fsync.
+//! in processor time on one thread, which other programs on the machine do not change much. "Split" is the processor time of
+//! all threads of the pool over that of the busiest one: what two threads can gain at most on two idle cores. The files go to
+//! `TMPDIR`; the direct write and AddPiece both write around the page cache into a file whose space is reserved, and end with
+//! fsync.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Cursor, Read};
@@ -73,6 +75,8 @@ struct Case {
 struct Sample {
     wall: Duration,
     processor: Duration,
+    /// All threads of the pool over the busiest one.
+    split: f64,
 }
 
 struct Bench {
@@ -116,9 +120,15 @@ impl Bench {
 
     fn run(&self, case: &Case) -> Sample {
         let prepared = self.prepare(case);
-        let before = (Instant::now(), processor());
-        self.pools[case.threads - 1].install(|| self.once(case, prepared));
-        Sample { wall: before.0.elapsed(), processor: processor() - before.1 }
+        let pool = &self.pools[case.threads - 1];
+        let threads = || pool.broadcast(|_| processor(UsageWho::RUSAGE_THREAD));
+        let before = (Instant::now(), processor(UsageWho::RUSAGE_SELF), threads());
+        pool.install(|| self.once(case, prepared));
+        let (wall, used) = (before.0.elapsed(), processor(UsageWho::RUSAGE_SELF) - before.1);
+        let each: Vec<Duration> = threads().iter().zip(&before.2).map(|(now, then)| *now - *then).collect();
+        let busiest = each.iter().max().copied().unwrap_or_default();
+        let split = each.iter().sum::<Duration>().as_secs_f64() / busiest.as_secs_f64().max(1e-9);
+        Sample { wall, processor: used, split }
     }
 
     /// What is there before the clock runs.
@@ -201,11 +211,18 @@ fn write_directly(file: &File, raw: &[u8]) {
     file.sync_all().expect("fsync");
 }
 
-/// Processor time that this process has used.
-fn processor() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("this process's usage");
+/// Processor time that this process, or this thread, has used.
+fn processor(who: UsageWho) -> Duration {
+    let usage = getrusage(who).expect("our own usage");
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Duration::from_micros(micros.unsigned_abs())
+}
+
+/// The median split.
+fn split(samples: &[Sample]) -> f64 {
+    let mut splits: Vec<f64> = samples.iter().map(|sample| sample.split).collect();
+    splits.sort_unstable_by(f64::total_cmp);
+    splits[splits.len() / 2]
 }
 
 /// Median rates in MB/s: by wall clock, by processor time.
@@ -231,7 +248,7 @@ fn show(table: &[(Case, Vec<Sample>)], bench: &Bench, rounds: u64) {
         let found = table.iter().find(|(other, _)| *other == case);
         found.map_or((f64::NAN, f64::NAN), |(_, samples)| rates(samples, bench.size.get()))
     };
-    println!("{:<44}{:>8}{:>12}{:>10}", "", "threads", "wall", "per core");
+    println!("{:<44}{:>8}{:>12}{:>10}{:>8}", "", "threads", "wall", "per core", "split");
     for (case, samples) in table {
         let name = match case.who {
             Who::Library => "filecoin-proofs add_piece".to_owned(),
@@ -239,7 +256,8 @@ fn show(table: &[(Case, Vec<Sample>)], bench: &Bench, rounds: u64) {
             Who::DirectWrite => "direct write, fsync".to_owned(),
         };
         let (wall, core) = rates(samples, bench.size.get());
-        println!("{:<44}{:>8}{wall:>12.0}{core:>10.0}", format!("{name}: {:?}", case.what), case.threads);
+        let (name, split) = (format!("{name}: {:?}", case.what), split(samples));
+        println!("{name:<44}{:>8}{wall:>12.0}{core:>10.0}{split:>8.2}", case.threads);
     }
     println!("commitments: equal in every run of filecoin-proofs and of every kernel");
     let best =

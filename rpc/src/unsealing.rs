@@ -1,5 +1,6 @@
-//! Unsealed data on demand: whether it is there, have it made, read it, give its space back. Methods named `Sealyard.*`;
-//! bytes are served over HTTP under [`PIECE_ROUTE`]. Never: where the data lies, or who unseals it.
+//! Unsealed data on demand: whether it is there, have it made, read it, give its space back. Methods named `Sealyard.*`,
+//! beside Lotus's `SectorUnseal` and `SectorsUnsealPiece`; bytes are served over HTTP under [`PIECE_ROUTE`]. Never: where
+//! the data lies, or who unseals it.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{SectorNumber, TaskId, UnsealedRange};
+use sealtasks::{SectorNumber, SectorRef, TaskId, Ticket, UnsealedCid, UnsealedRange};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -30,6 +31,9 @@ pub trait UnsealApi: Send + Sync + 'static {
     /// Has a whole sector unsealed, or joins the task that does it already; answers at once. Permission `admin`. The error
     /// says why it can never be: no replica, nobody who unseals.
     async fn unseal_sector(&self, sector: SectorNumber) -> ApiResult<UnsealView>;
+    /// Has raw bytes of a sector unsealed and waits until they are: Lotus's `SectorsUnsealPiece`. Permission `admin`. The
+    /// error says which part of the wish does not fit the sector, why it can never be, or why it failed.
+    async fn unseal_piece(&self, wish: UnsealWish) -> ApiResult<()>;
     /// How the unsealing of a sector, or the release of its unsealed data, goes. Permission `read`.
     async fn unseal_state(&self, sector: SectorNumber) -> ApiResult<UnsealView>;
     /// Has the disk space of unsealed data freed but for these raw ranges; without any, all copies of the file go.
@@ -38,6 +42,20 @@ pub trait UnsealApi: Send + Sync + 'static {
     -> ApiResult<UnsealView>;
     /// Raw bytes of a sector, unsealed first where they have to be and the wish allows it. Permission `admin`.
     async fn read_piece(&self, wish: PieceWish) -> ApiResult<PieceBytes>;
+}
+
+/// What a Lotus caller says of the bytes that it wants unsealed. The manager knows ticket and CommD itself; what is given is
+/// compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsealWish {
+    /// The sector.
+    pub sector: SectorRef,
+    /// Raw bytes of it.
+    pub span: Range<u64>,
+    /// The sealing randomness.
+    pub ticket: Option<Ticket>,
+    /// CommD.
+    pub unsealed: Option<UnsealedCid>,
 }
 
 /// What is to be read.
@@ -73,6 +91,8 @@ pub struct UnsealView {
     pub state: UnsealState,
     /// The task that does it.
     pub task: Option<TaskId>,
+    /// The last task that did it, since this manager started.
+    pub done: Option<TaskId>,
     /// Why the last one failed, since this manager started.
     pub error: Option<String>,
 }

@@ -9,7 +9,8 @@ use sealtasks::{UnpaddedOffset, UnsealedRange};
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sealyard sectors unseal 7\n  sealyard sectors unseal 7 --no-wait --json\n\
-    The whole sector is unsealed: a part takes as long. Two who ask share one task. Exit code 13: it failed."
+    The whole sector is unsealed: a part takes as long. Two who ask share one task.\n\
+    Exit codes: 13 it cannot be or it failed, 14 no such sector."
 )]
 pub struct UnsealArgs {
     /// The sector's number.
@@ -27,7 +28,9 @@ pub struct UnsealArgs {
 #[command(
     after_help = "Examples:\n  sealyard sectors read-piece 7 --offset 1016 --size 1016 --output piece.car\n  \
     sealyard sectors read-piece 7 --output - | sha256sum\n\
-    Offsets and sizes are raw bytes and need not fall on a boundary. What is not unsealed is unsealed first."
+    Offsets and sizes are raw bytes and need not fall on a boundary. What is not unsealed is unsealed first,\n\
+    on a worker that runs with --unseal.\n\
+    Exit codes: 13 it is not unsealed, and was not to be or could not be; 14 no such sector."
 )]
 pub struct ReadPieceArgs {
     /// The sector's number.
@@ -53,7 +56,8 @@ pub struct ReadPieceArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sealyard sectors release-unsealed 7 --keep 0:1016 --keep 8128:4064\n  \
     sealyard sectors release-unsealed 7 --all\n\
-    Only data of sectors whose replica is known is released. Sizes are multiples of 127.")]
+    Only data of sectors that are sealed and whose replica is known is released. Offsets and sizes are multiples\n\
+    of 127. Exit codes: 13 it is kept or the release failed, 14 no such sector.")]
 pub struct ReleaseUnsealedArgs {
     /// The sector's number.
     pub number: u64,
@@ -72,15 +76,18 @@ pub struct ReleaseUnsealedArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sealyard sealing data-cid deal.car\n  sealyard sealing data-cid deal.car 34359738368\n  \
-    curl -s http://host/deal.car | sealyard sealing data-cid -\n\
-    Computed on this machine, with all its cores. What is shorter than the piece goes on with zeros."
+    sealyard sealing data-cid https://host/deal.car 32GiB\n  \
+    zstdcat deal.car.zst | sealyard sealing data-cid - 32GiB\n\
+    Computed on this machine, with all its cores. What is shorter than the piece goes on with zeros; what is\n\
+    shorter than --file-size, or than the server says, is an error."
 )]
 pub struct DataCidArgs {
-    /// The file; - is standard input.
+    /// The file, or an http:// or https:// URL; - is standard input.
     pub file: PathBuf,
-    /// The piece's padded size in bytes, a power of two; the smallest that holds the file without it.
+    /// The piece's padded size, such as 32GiB or a number of bytes, a power of two; without it, the smallest that holds
+    /// the file.
     #[arg(value_name = "PADDED-SIZE")]
-    pub padded_size: Option<u64>,
+    pub padded_size: Option<String>,
     /// Take only this many bytes of the file; 0: all of it. For a stream, how long it is.
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
     pub file_size: u64,

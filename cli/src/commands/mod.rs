@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod control;
 pub mod daemon;
+pub mod data_cid;
 pub mod exec;
 pub mod explain;
 pub mod init;

@@ -6,7 +6,7 @@ use rpc::operator::WorkerMode;
 use sealtasks::SectorNumber;
 use serde::Serialize;
 
-use super::{control, unsealing};
+use super::{control, data_cid, unsealing};
 use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::Outcome;
@@ -37,7 +37,7 @@ pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outco
         SealingCommand::Durations(args) => super::explain::durations(connection, *args).await,
         SealingCommand::Abort(args) => control::abort(connection, args).await,
         SealingCommand::Priority(args) => control::priority(connection, args).await,
-        SealingCommand::DataCid(args) => unsealing::data_cid_of(args),
+        SealingCommand::DataCid(args) => data_cid::print_data_cid(args).await,
     }
 }
 

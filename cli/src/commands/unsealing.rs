@@ -1,17 +1,18 @@
-//! `sectors unseal|read-piece|release-unsealed`, `sealing data-cid`.
+//! `sectors unseal|read-piece|release-unsealed`.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pieces::{PieceData, data_cid};
+use rpc::ApiError;
 use rpc::unsealing::{PieceBytes, PieceWish, UnsealState, UnsealView};
-use sealtasks::{PaddedPieceSize, PieceInfo, SectorNumber, UnpaddedPieceSize};
+use sealtasks::SectorNumber;
 use serde::Serialize;
 
-use crate::args::{DataCidArgs, ReadPieceArgs, ReleaseUnsealedArgs, UnsealArgs};
+use crate::args::{ReadPieceArgs, ReleaseUnsealedArgs, UnsealArgs};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{bytes, line, print_json};
@@ -22,7 +23,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// `sectors unseal`.
 pub async fn unseal(connection: &Connection, args: &UnsealArgs) -> Outcome {
     let sector = SectorNumber::new(args.number);
-    let begun = connection.unseal.unseal_sector(sector).await.map_err(rpc_failure)?;
+    let begun = connection.unseal.unseal_sector(sector).await.map_err(unseal_failure)?;
     let view = if args.no_wait { begun } else { ended(connection, begun).await? };
     if view.state == UnsealState::NotUnsealed || view.state == UnsealState::Failed {
         return Err(failed(&view, "was not unsealed"));
@@ -48,6 +49,17 @@ async fn ended(connection: &Connection, mut view: UnsealView) -> Result<UnsealVi
     Ok(view)
 }
 
+/// A refusal with its exit code: no such sector, or not unsealed and not to be.
+fn unseal_failure(error: ApiError) -> Failure {
+    let text = error.to_string();
+    let code = match () {
+        () if text.contains("MGR053") => Code::Unknown,
+        () if text.contains("MGR08") || text.contains("MGR110") => Code::Sealing,
+        () => return rpc_failure(error),
+    };
+    Failure::from_error(code, &error)
+}
+
 fn failed(view: &UnsealView, what: &str) -> Failure {
     let why = view.error.as_deref().unwrap_or("the task ended, and the manager knows no reason");
     Failure::new(Code::Sealing, format!("sector {} {what}: {why}", view.sector))
@@ -56,9 +68,12 @@ fn failed(view: &UnsealView, what: &str) -> Failure {
 /// `sectors release-unsealed`.
 pub async fn release(connection: &Connection, args: &ReleaseUnsealedArgs) -> Outcome {
     let sector = SectorNumber::new(args.number);
-    let begun = connection.unseal.release_unsealed(sector, args.keep.clone()).await.map_err(rpc_failure)?;
+    let begun = connection.unseal.release_unsealed(sector, args.keep.clone()).await;
+    let begun = begun.map_err(unseal_failure)?;
+    let task = begun.task;
     let view = ended(connection, begun).await?;
-    if view.state == UnsealState::Failed {
+    // A manager that was restarted in between knows of no failure, nor that it was done.
+    if view.state == UnsealState::Failed || view.done != task {
         return Err(failed(&view, "still has its unsealed data"));
     }
     if args.json {
@@ -89,23 +104,36 @@ pub async fn read_piece(connection: &Connection, args: &ReadPieceArgs) -> Outcom
         size: args.size,
         unseal: !args.no_unseal,
     };
-    let piece = connection.unseal.read_piece(wish).await.map_err(rpc_failure)?;
+    let piece = connection.unseal.read_piece(wish).await.map_err(unseal_failure)?;
     let (size, unsealed_first) = (piece.size, piece.unsealed);
     if to_stdout {
         return copy(piece, &mut io::stdout()).await;
     }
-    // Under another name until it is whole.
-    let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
-    copy(piece, file.as_file_mut()).await?;
-    file.as_file().sync_all()?;
-    file.persist(&args.output).map_err(|error| Failure::from_error(Code::Failed, &error.error))?;
+    save(piece, &args.output).await?;
     let view = ReadView { sector: args.number, offset: args.offset, size, unsealed_first };
     if args.json {
         return print_json(&view);
     }
     let how = if unsealed_first { ", unsealed first" } else { "" };
     line(&format!("{} of sector {} in {}{how}", bytes(size), args.number, args.output.display()))
+}
+
+/// Under another name until it is whole, so that a file that is there stays until then.
+async fn save(piece: PieceBytes, output: &Path) -> Outcome {
+    if fs::metadata(output).is_ok_and(|found| !found.is_file()) {
+        // A device or a pipe is written to; in its place a file would take its name.
+        return copy(piece, &mut File::options().write(true).open(output)?).await;
+    }
+    // Through a link to the file that it names.
+    let output = fs::canonicalize(output).unwrap_or_else(|_| output.to_owned());
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(parent)?;
+    copy(piece, file.as_file_mut()).await?;
+    file.as_file().sync_all()?;
+    file.persist(&output).map_err(|error| Failure::from_error(Code::Failed, &error.error))?;
+    Ok(File::open(parent)?.sync_all()?)
 }
 
 async fn copy(mut piece: PieceBytes, to: &mut (dyn Write + Send)) -> Outcome {
@@ -123,75 +151,4 @@ async fn copy(mut piece: PieceBytes, to: &mut (dyn Write + Send)) -> Outcome {
         0 => Ok(()),
         _ => Err(Failure::new(Code::Failed, format!("the transfer broke off {left} bytes early"))),
     }
-}
-
-/// What `data-cid` says with `--json`.
-#[derive(Serialize)]
-struct DataCidView {
-    cid: String,
-    padded_size: u64,
-    unpadded_size: u64,
-}
-
-/// `sealing data-cid`. Asks no manager.
-pub fn data_cid_of(args: &DataCidArgs) -> Outcome {
-    let info = if args.file == Path::new("-") { of_stream(args)? } else { of_file(args)? };
-    let cid = info.cid.to_string();
-    if args.json {
-        let unpadded_size = info.size.unpadded().get();
-        return print_json(&DataCidView { cid, padded_size: info.size.get(), unpadded_size });
-    }
-    line(&format!("{cid}   {}", bytes(info.size.get())))
-}
-
-fn of_file(args: &DataCidArgs) -> Result<PieceInfo, Failure> {
-    let name = args.file.display();
-    let unreadable =
-        |error: io::Error| Failure::new(Code::Setting, format!("{name} cannot be read: {error}"));
-    let length = fs::metadata(&args.file).map_err(unreadable)?.len();
-    let taken = if args.file_size == 0 { length } else { args.file_size };
-    if taken > length {
-        return Err(Failure::new(
-            Code::Usage,
-            format!("{name} has {length} bytes, fewer than --file-size {taken}"),
-        ));
-    }
-    let file = File::open(&args.file).map_err(unreadable)?;
-    let size = piece_size(args, taken)?;
-    if taken == length {
-        return data_cid(size, PieceData::File(&file)).map_err(bad_data);
-    }
-    data_cid(size, PieceData::Stream(&mut file.take(taken))).map_err(bad_data)
-}
-
-fn of_stream(args: &DataCidArgs) -> Result<PieceInfo, Failure> {
-    let mut stdin = io::stdin().lock();
-    if args.file_size == 0 && args.padded_size.is_none() {
-        let text = "standard input has no size to tell the piece's by; give --file-size or the padded size";
-        return Err(Failure::new(Code::Usage, text));
-    }
-    let size = piece_size(args, args.file_size)?;
-    match args.file_size {
-        0 => data_cid(size, PieceData::Stream(&mut stdin)).map_err(bad_data),
-        taken => data_cid(size, PieceData::Stream(&mut stdin.take(taken))).map_err(bad_data),
-    }
-}
-
-/// The size that was asked for, or the smallest that holds this many bytes.
-fn piece_size(args: &DataCidArgs, taken: u64) -> Result<UnpaddedPieceSize, Failure> {
-    let padded = match args.padded_size {
-        Some(padded) => padded,
-        None => taken
-            .div_ceil(127)
-            .max(1)
-            .checked_next_power_of_two()
-            .and_then(|n| n.checked_mul(128))
-            .unwrap_or(0),
-    };
-    let size = PaddedPieceSize::try_from(padded).map_err(|error| Failure::from_error(Code::Usage, &error))?;
-    Ok(size.unpadded())
-}
-
-fn bad_data(error: pieces::PieceError) -> Failure {
-    Failure::from_error(Code::Failed, &error)
 }

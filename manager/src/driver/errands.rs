@@ -2,6 +2,7 @@
 //! data. At most one per sector; whoever wants the same joins it. Their input follows from the sector's record, but for
 //! the ranges to keep, so that unsealing goes on after a restart. Never: retried by itself.
 
+use pipeline::{Rest, Step};
 use rpc::unsealing::{UnsealState, UnsealView};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
@@ -72,11 +73,12 @@ impl Driver {
 
     fn wanted_release(&self, id: SectorId, keep: Vec<UnsealedRange>) -> ApiResult<(SectorRef, TaskInput)> {
         let number = id.number;
-        let Some(sector) = self.sectors.get(&id).map(|known| known.record.sector()) else {
+        let Some(record) = self.sectors.get(&id).map(|known| &known.record) else {
             return Err(ApiError::refused(format!(
                 "MGR053: no sector {number}; `sealyard sectors list` lists them"
             )));
         };
+        let sector = record.sector();
         let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
         for range in &keep {
             let end = range.offset.get().checked_add(range.size).filter(|end| *end <= whole);
@@ -87,6 +89,14 @@ impl Driver {
                     range.offset.get()
                 )));
             }
+        }
+        // A step that fails may send it back to PreCommit1, which starts from this data.
+        if !matches!(record.next(), Step::Done | Step::Rest { why: Rest::StoppedAfterC1 }) {
+            return Err(ApiError::refused(format!(
+                "MGR110: unsealed data of sector {number} is kept: it is still being sealed ({}), and a step that fails may \
+                 need the data once more; release it when it is done",
+                record.shown_state()
+            )));
         }
         let sealed = [FileType::Sealed, FileType::Cache].into_iter().all(|kind| self.is_held(id, kind));
         if !sealed || self.unseal_work(id).is_none() {
@@ -99,12 +109,13 @@ impl Driver {
                 "MGR084: sector {number} has no unsealed data to release"
             )));
         }
-        self.offered(TaskType::FinalizeUnsealed, "--unseal or a newer Lotus worker")?;
+        // A worker with bare flags, as in 2020, offers it never.
+        self.offered(TaskType::FinalizeUnsealed, "task flags that have values, such as --unseal=true")?;
         Ok((sector, TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep })))
     }
 
     /// What unsealing a sector is, if it has been sealed.
-    pub(super) fn unseal_work(&self, id: SectorId) -> Option<(SectorRef, TaskInput)> {
+    pub(crate) fn unseal_work(&self, id: SectorId) -> Option<(SectorRef, TaskInput)> {
         let record = &self.sectors.get(&id)?.record;
         let (sector, progress) = (record.sector(), record.progress());
         let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
@@ -143,6 +154,7 @@ impl Driver {
                     id.number
                 )));
             }
+            errand.waiting.retain(|waiting| !waiting.is_closed());
             if errand.waiting.len() >= WAITING_MAX {
                 return Err(ApiError::refused("MGR087: too many wait for this sector; try again later"));
             }
@@ -174,7 +186,10 @@ impl Driver {
     pub(super) fn errand_over(&mut self, id: SectorId, result: Result<(), String>) {
         let Some(errand) = self.errands.remove(&id) else { return };
         match &result {
-            Ok(()) => tracing::info!(sector = %id, task = %errand.task, "done beside the pipeline"),
+            Ok(()) => {
+                tracing::info!(sector = %id, task = %errand.task, "done beside the pipeline");
+                self.errands_done.insert(id, errand.task);
+            }
             Err(reason) => {
                 tracing::warn!(sector = %id, task = %errand.task, reason, "failed beside the pipeline");
                 self.errand_failures.insert(id, reason.clone());
@@ -198,7 +213,8 @@ impl Driver {
             (None, Some(_)) => UnsealState::Failed,
             (None, None) => UnsealState::NotUnsealed,
         };
-        UnsealView { sector: id.number.get(), state, task, error }
+        let done = self.errands_done.get(&id).copied();
+        UnsealView { sector: id.number.get(), state, task, done, error }
     }
 
     /// The sector as it is sealed, if it is here.

@@ -35,6 +35,7 @@ impl Driver {
             moves: BTreeMap::new(),
             errands: BTreeMap::new(),
             errand_failures: BTreeMap::new(),
+            errands_done: BTreeMap::new(),
             calls: BTreeMap::new(),
             early: VecDeque::new(),
             workers: BTreeMap::new(),

@@ -66,6 +66,7 @@ fn timing() -> Timing {
         start_back_off: quick,
         call_again: quick,
         heartbeat: Duration::from_millis(200),
+        reader_stall: Duration::from_millis(200),
         ..Timing::default()
     }
 }

@@ -12,7 +12,10 @@ use super::manager::ManagerClient;
 use super::unreachable_peer;
 use crate::api::ApiResult;
 use crate::error::ApiError;
-use crate::unsealing::{PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealView};
+use crate::unsealing::{
+    PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealView, UnsealWish,
+};
+use crate::wire::{Base64, Cid, sector};
 
 /// Error texts are read up to this many bytes.
 const TEXT_MAX: usize = 4096;
@@ -26,6 +29,14 @@ impl UnsealApi for ManagerClient {
 
     async fn unseal_sector(&self, sector: SectorNumber) -> ApiResult<UnsealView> {
         self.caller().call("Sealyard.UnsealSector", &(sector,)).await
+    }
+
+    async fn unseal_piece(&self, wish: UnsealWish) -> ApiResult<()> {
+        let UnsealWish { sector, span, ticket, unsealed } = wish;
+        let (sector, size) = (sector::SectorRef::from(sector), span.end.saturating_sub(span.start));
+        let (ticket, comm_d) = (ticket.map(|ticket| Base64(ticket.0.to_vec())), unsealed.and_then(Cid::of));
+        let params = (sector, span.start, size, ticket, comm_d);
+        self.caller().call("Filecoin.SectorsUnsealPiece", &params).await
     }
 
     async fn unseal_state(&self, sector: SectorNumber) -> ApiResult<UnsealView> {

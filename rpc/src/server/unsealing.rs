@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
-use sealtasks::{SectorNumber, UnsealedRange};
+use sealtasks::{SectorNumber, Ticket, UnsealedRange};
 
 use super::registrar::Registrar;
 use crate::token::Permission::{Admin, Read};
-use crate::unsealing::{KEEP_MAX, UnsealApi};
-use crate::wire::WireError;
+use crate::unsealing::{KEEP_MAX, UnsealApi, UnsealWish};
+use crate::wire::args::Args;
+use crate::wire::{Base64, Cid, WireError, cid, of, sector};
 
 /// The methods by which `api` is reached.
 pub fn unseal_methods(api: Arc<dyn UnsealApi>) -> Methods {
@@ -35,5 +36,23 @@ pub fn unseal_methods(api: Arc<dyn UnsealApi>) -> Methods {
         }
         Ok(api.release_unsealed(sector, keep).await?)
     });
+    // Lotus answers the first at once and the second when it is done.
+    methods.on_detached("Filecoin.SectorUnseal", Admin, 1, |api, mut args| async move {
+        Ok(api.unseal_sector(args.next::<SectorNumber>("sectorNum")?).await.map(drop)?)
+    });
+    methods.on("Filecoin.SectorsUnsealPiece", Admin, 5, |api, mut args| async move {
+        Ok(api.unseal_piece(wish(&mut args)?).await?)
+    });
     methods.into_methods()
+}
+
+fn wish(args: &mut Args) -> Result<UnsealWish, WireError> {
+    let sector = args.next_as::<sector::SectorRef, _>("sector")?;
+    let (offset, size) = (args.next::<u64>("offset")?, args.next::<u64>("size")?);
+    let end = offset.checked_add(size).ok_or_else(|| WireError::new("size", "beyond 64 bits".to_owned()))?;
+    let ticket = args.next::<Option<Base64>>("randomness")?;
+    let ticket = ticket.map(|bytes| bytes.try_into().map(Ticket).map_err(of("randomness"))).transpose()?;
+    let comm_d = args.next::<Option<Cid>>("commd")?;
+    let unsealed = comm_d.map(|link| cid("commd", Some(link))).transpose()?;
+    Ok(UnsealWish { sector, span: offset..end, ticket, unsealed })
 }
