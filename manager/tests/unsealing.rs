@@ -108,10 +108,12 @@ async fn all_who_want_a_sector_share_one_task() {
     let first = api.unseal_sector(ONE).await.expect("a task");
     let second = api.unseal_sector(ONE).await.expect("the same task");
     assert_eq!((first.state, first.task), (UnsealState::UnderWay, second.task));
-    let reader = {
-        let api = world.handle.unseal_api();
-        tokio::spawn(async move { api.read_piece(wish(true)).await.map(drop) })
-    };
+    let mut reader = Box::pin(api.read_piece(wish(true)));
+    tokio::select! {
+        biased;
+        result = &mut reader => panic!("{:?}", result.map(drop)),
+        view = joined(&api) => assert_eq!(view.task, first.task),
+    }
     let taken = b.call_of("UNS").await;
     let TaskInput::Unseal(input) = &taken.work else { panic!("{taken:?}") };
     assert_eq!((input.range.offset.get(), input.range.size), (0, 2032), "the whole sector");
@@ -119,7 +121,7 @@ async fn all_who_want_a_sector_share_one_task() {
     let done = UnsealView { sector: 1, done: first.task, ..UnsealView::default() };
     assert_eq!(ended(&api).await, done);
     // The fake worker made no file, and whoever waited to read is told so rather than left waiting.
-    let error = tokio::time::timeout(LIMIT, reader).await.expect("told").expect("no panic").unwrap_err();
+    let error = tokio::time::timeout(LIMIT, reader).await.expect("told").map(drop).unwrap_err();
     assert!(error.to_string().contains("MGR089"), "{error}");
     let again = api.unseal_sector(ONE).await.expect("another task");
     assert_ne!(again.task, first.task);

@@ -28,8 +28,8 @@ pub struct UnsealArgs {
 #[command(
     after_help = "Examples:\n  sealyard sectors read-piece 7 --offset 1016 --size 1016 --output piece.car\n  \
     sealyard sectors read-piece 7 --output - | sha256sum\n\
-    Offsets and sizes are raw bytes and need not fall on a boundary. What is not unsealed is unsealed first,\n\
-    on a worker that runs with --unseal.\n\
+    Offsets and sizes are raw bytes and need not fall on a boundary. What is not unsealed is\n\
+    unsealed first, on a worker that runs with --unseal.\n\
     Exit codes: 13 it is not unsealed, and was not to be or could not be; 14 no such sector."
 )]
 pub struct ReadPieceArgs {
@@ -56,16 +56,18 @@ pub struct ReadPieceArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sealyard sectors release-unsealed 7 --keep 0:1016 --keep 8128:4064\n  \
     sealyard sectors release-unsealed 7 --all\n\
-    Only data of sectors that are sealed and whose replica is known is released. Offsets and sizes are multiples\n\
-    of 127. Exit codes: 13 it is kept or the release failed, 14 no such sector.")]
+    Only data of sectors that are sealed and whose replica is known is released. Offsets and sizes\n\
+    are multiples of 127.\n\
+    Exit codes: 13 it is kept or the release failed, 14 no such sector.",
+    group = clap::ArgGroup::new("what").required(true).args(["keep", "all"]))]
 pub struct ReleaseUnsealedArgs {
     /// The sector's number.
     pub number: u64,
     /// Raw bytes to keep (may be repeated).
-    #[arg(long, value_name = "OFFSET:SIZE", value_parser = range, required_unless_present = "all")]
+    #[arg(long, value_name = "OFFSET:SIZE", value_parser = range)]
     pub keep: Vec<UnsealedRange>,
     /// Keep nothing: every unsealed copy goes.
-    #[arg(long, conflicts_with = "keep")]
+    #[arg(long)]
     pub all: bool,
     /// Print JSON.
     #[arg(long)]
@@ -78,8 +80,8 @@ pub struct ReleaseUnsealedArgs {
     after_help = "Examples:\n  sealyard sealing data-cid deal.car\n  sealyard sealing data-cid deal.car 34359738368\n  \
     sealyard sealing data-cid https://host/deal.car 32GiB\n  \
     zstdcat deal.car.zst | sealyard sealing data-cid - 32GiB\n\
-    Computed on this machine, with all its cores. What is shorter than the piece goes on with zeros; what is\n\
-    shorter than --file-size, or than the server says, is an error."
+    Computed on this machine, with all its cores. What is shorter than the piece goes on with zeros;\n\
+    what is shorter than --file-size, or than the server says, is an error."
 )]
 pub struct DataCidArgs {
     /// The file, or an http:// or https:// URL; - is standard input.
