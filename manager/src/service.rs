@@ -53,7 +53,9 @@ impl Service {
     }
 
     fn lock_owner(reason: &str) -> LockOwner {
-        LockOwner { owner: "API caller".to_owned(), reason: reason.to_owned() }
+        let worker = caller().and_then(|grant| grant.worker_token());
+        let owner = worker.map_or_else(|| "API caller".to_owned(), |token| format!("worker token {token}"));
+        LockOwner { owner, reason: reason.to_owned() }
     }
 }
 
@@ -189,6 +191,10 @@ impl ManagerApi for Service {
         miner: ActorId,
     ) -> ApiResult<Vec<StorageInfo>> {
         self.0.index.best_alloc(types, size, path_type, miner).await.map_err(refusal)
+    }
+
+    async fn storage_files(&self, id: StorageId) -> ApiResult<Vec<SectorDecl>> {
+        self.0.index.files(&id).await.map_err(refusal)
     }
 
     async fn storage_list(&self) -> ApiResult<BTreeMap<StorageId, Vec<SectorDecl>>> {

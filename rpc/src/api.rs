@@ -143,6 +143,11 @@ pub trait ManagerApi: Send + Sync + 'static {
     async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()>;
     /// All files of a path have been declared: what the manager only remembers of it from before is not there.
     async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()>;
+    /// What lies in one path, by sector. [`ApiError::is_method_not_found`] from a Lotus, and from the Sealyards that know
+    /// only [`ManagerApi::storage_list`], which answers with every file of every path.
+    async fn storage_files(&self, _id: StorageId) -> ApiResult<Vec<SectorDecl>> {
+        Err(ApiError::unknown_method("Sealyard.StorageFiles"))
+    }
     /// Files that no longer lie in a path.
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()>;
     /// Where files are, and with `fetch` also where they could be fetched to (for a sector of that size).

@@ -44,15 +44,23 @@ pub enum ApiError {
     },
 }
 
+/// JSON-RPC's code.
+const METHOD_NOT_FOUND: i64 = -32601;
+
 impl ApiError {
     /// A refusal with this text.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::Refused { message: message.into() }
     }
 
+    /// What a peer says that does not know `method`.
+    pub fn unknown_method(method: &str) -> Self {
+        Self::Remote { code: METHOD_NOT_FOUND, message: format!("method '{method}' not found") }
+    }
+
     /// Whether the peer does not know the method: it is not a Sealyard, or an older one.
     pub fn is_method_not_found(&self) -> bool {
-        matches!(self, Self::Remote { code: -32601, .. })
+        matches!(self, Self::Remote { code: METHOD_NOT_FOUND, .. })
     }
 
     /// Stable code for scripts and logs.

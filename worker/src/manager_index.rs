@@ -118,6 +118,10 @@ impl Index for ManagerIndex {
     }
 
     async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError> {
+        match self.manager.storage_files(id.clone()).await {
+            Err(error) if error.is_method_not_found() => {}
+            answer => return answer.map_err(index_error),
+        }
         // Lotus knows no question about one path alone.
         let mut all = self.manager.storage_list().await.map_err(index_error)?;
         Ok(all.remove(id).unwrap_or_default())

@@ -209,6 +209,13 @@ impl ManagerApi for ManagerClient {
         }
     }
 
+    async fn storage_files(&self, id: StorageId) -> ApiResult<Vec<SectorDecl>> {
+        const METHOD: &str = "Sealyard.StorageFiles";
+        let packed: wire::Base64 = self.caller().call(METHOD, &(id,)).await?;
+        let files = wire::declared::unpack(&packed).map_err(|error| malformed(METHOD, &error))?;
+        Ok(files.into_iter().map(|(decl, _)| decl).collect())
+    }
+
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
         let sector = wire::sector::SectorId::from(sector);
         self.caller().tell("Filecoin.StorageDropSector", &(id, sector, types)).await

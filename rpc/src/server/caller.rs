@@ -7,7 +7,7 @@ use crate::token::{Grant, Permission, Scope};
 
 /// The methods of a manager that a worker's own token opens, besides `Filecoin.Return…`: joining, its state, and the
 /// sector index. Reading the rest, pledging, other workers, tokens and the manager's own paths are not among them.
-pub const WORKER_METHODS: [&str; 26] = [
+pub const WORKER_METHODS: [&str; 27] = [
     "Filecoin.ActorAddress",
     "Filecoin.ActorSectorSize",
     "Filecoin.AuthVerify",
@@ -32,6 +32,7 @@ pub const WORKER_METHODS: [&str; 26] = [
     "Sealyard.StorageDeclareBatch",
     "Sealyard.DeclareFiles",
     "Sealyard.DeclaredAll",
+    "Sealyard.StorageFiles",
     "Sealyard.VerifyToken",
     "Sealyard.WorkerState",
 ];

@@ -129,6 +129,11 @@ fn index(methods: &mut Manager) {
         let files = declared::unpack(&args.next::<Base64>("files")?)?;
         Ok(api.storage_declare_batch(id, files).await?)
     });
+    methods.on("Sealyard.StorageFiles", Admin, 1, |api, mut args| async move {
+        let files = api.storage_files(args.next("storageID")?).await?;
+        let files: Vec<_> = files.into_iter().map(|decl| (decl, false)).collect();
+        Ok(declared::pack(&files))
+    });
     methods.on_detached("Sealyard.DeclaredAll", Admin, 1, |api, mut args| async move {
         Ok(api.storage_declared_all(args.next("storageID")?).await?)
     });

@@ -15,6 +15,7 @@ use sealtasks::*;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
+pub use crate::serve;
 use crate::{explained, sample};
 
 /// What was asked, in order; each as `method arguments`.
@@ -144,10 +145,12 @@ impl ManagerApi for FakeManager {
         self.calls.add("storage_declare_batch", (id, files));
         Ok(())
     }
-
     async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()> {
         self.calls.add("storage_declared_all", id);
         Ok(())
+    }
+    async fn storage_files(&self, id: StorageId) -> ApiResult<Vec<SectorDecl>> {
+        Ok(if id == sample::storage_id() { vec![sample::decl()] } else { Vec::new() })
     }
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
         self.calls.add("storage_drop", (id, sector, types));
@@ -410,14 +413,6 @@ impl WorkerApi for FakeWorker {
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
         Ok(vec![sample::executor_setting()])
     }
-}
-
-/// Serves a router on a free port of this host until the test ends.
-pub async fn serve(router: axum::Router) -> std::net::SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    tokio::spawn(rpc::server::serve(listener, router, None, rpc::server::Bounds::default()));
-    address
 }
 
 /// A manager behind a socket, and its secret.

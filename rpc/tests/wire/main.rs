@@ -14,3 +14,11 @@ mod returns;
 mod round_trip;
 mod sample;
 mod tls;
+
+/// Serves a router on a free port of this host until the test ends.
+pub async fn serve(router: axum::Router) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(rpc::server::serve(listener, router, None, rpc::server::Bounds::default()));
+    address
+}

@@ -37,6 +37,7 @@ async fn a_manager_answers_over_both_transports_what_it_answers_itself() {
             BTreeMap::from([(sample::storage_id(), vec![sample::decl()]), (sample::missing_id(), vec![])]);
         assert_eq!(listed, expected);
         assert!(client.storage_try_lock(sample::SECTOR, FileTypes::SEALED, FileTypes::NONE).await.unwrap());
+        assert_eq!(client.storage_files(sample::storage_id()).await.unwrap(), [sample::decl()]);
         assert_eq!(client.storage_get_locks().await.unwrap(), [sample::lock()]);
         assert_eq!(client.storage_local().await.unwrap()[&sample::storage_id()].to_str(), Some("/store"));
         assert_eq!(client.storage_stat(sample::storage_id()).await.unwrap(), sample::fs_stat());

@@ -217,6 +217,10 @@ impl ManagerApi for ScriptedManager {
         self.up()?;
         index(self.index.declared_all(&id).await)
     }
+    async fn storage_files(&self, id: StorageId) -> ApiResult<Vec<SectorDecl>> {
+        self.sealyard()?;
+        index(self.index.files(&id).await)
+    }
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
         self.up()?;
         index(self.index.drop_files(&id, sector, types).await)
