@@ -17,6 +17,7 @@ mod explain;
 mod fleet;
 mod holds;
 mod input;
+mod line;
 mod measuring;
 mod operator;
 mod places;
@@ -36,7 +37,7 @@ use sealtasks::{AttemptId, CallId, SectorId, SectorRef, StorageId, TaskId, TaskI
 use stores::LockGuard;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use control::Machine;
 use detached::Detached;
@@ -114,8 +115,12 @@ pub(crate) struct Task {
     refusals: u32,
     /// Its own priority; `None` = its sector's.
     priority: Option<i64>,
-    /// The scheduler is not to have it yet; see `detached`.
+    /// The scheduler is not to have it yet; see `detached` and `line`.
     held_back: bool,
+    /// It stands in line for files that somebody holds of whom the scheduler knows nothing; left when this is dropped.
+    in_line: Option<DropGuard>,
+    /// Its turn has come: its lock, until it is bound or somebody else may have it.
+    turn: Option<LockGuard>,
     open: Option<Attempt>,
 }
 
@@ -143,7 +148,7 @@ pub(crate) struct Attempt {
     giving_up: Option<GivingUp>,
     /// Cancelled when the attempt is over or its worker is gone: its call is no longer repeated.
     over: CancellationToken,
-    _lock: Option<LockGuard>,
+    lock: Option<LockGuard>,
 }
 
 /// Where an attempt stands.
@@ -192,7 +197,7 @@ impl Driver {
                 },
                 () = shared.index_changes.changed() => None,
                 () = until(self.next_wake_ms(), shared.state.now_ms()) => None,
-                _ = health.tick() => { self.check_paths(); None }
+                _ = health.tick() => { self.look_around(); None }
             };
             if let Some(input) = first {
                 self.handle(input);
@@ -218,6 +223,12 @@ impl Driver {
             effects::perform(&self.shared, effect);
         }
         Ok(())
+    }
+
+    /// What falls silent or runs out does so without any event.
+    fn look_around(&mut self) {
+        self.check_paths();
+        self.shared.locks.end_all_leases();
     }
 
     fn handle(&mut self, input: Input) {
@@ -251,6 +262,7 @@ impl Driver {
             Input::Caps { target, changes, by, reply } => self.change_caps(target, &changes, by, reply),
             Input::HoldSector { sector, to, reply } => self.hold_sector(sector, to, reply),
             Input::LetGo { sector } => self.let_go(sector),
+            Input::TurnCame { task, lock } => self.turn_came(task, lock),
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.
                 self.tell_sched(Event::Tick);

@@ -7,13 +7,17 @@ use std::time::Duration;
 use pipeline::SectorEvent;
 use rpc::{ApiError, Job, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, FailureClass, FileType, SealedCid, SectorId, SectorRef, TaskOutput, VerifyInput,
+    AttemptId, CallId, FailureClass, FileType, FileTypes, SealedCid, SectorId, SectorRef, TaskId, TaskOutput,
+    VerifyInput,
 };
-use stores::DeletePermit;
+use stores::{DeletePermit, LockOwner, LockWant};
 
 use crate::driver::{Effect, Input, StartCall};
 use crate::shared::Shared;
 use crate::workers::{chain_of, watch};
+
+/// A task that found the line for its sector's files full looks again after this.
+const LINE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts the effect.
 pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
@@ -30,6 +34,12 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = watch(own, session, api, peer) => {}
+            }
+        }),
+        Effect::StandInLine { task, want, owner, left } => spawn(shared, async move {
+            tokio::select! {
+                () = left.cancelled() => {}
+                () = stand_in_line(own.clone(), task, want, owner) => {}
             }
         }),
         Effect::LookUp { call, returned, reply } => spawn(shared, async move {
@@ -99,6 +109,18 @@ async fn start(shared: Arc<Shared>, call: StartCall) {
     tell(&shared, input).await;
 }
 
+async fn stand_in_line(shared: Arc<Shared>, task: TaskId, want: LockWant, owner: LockOwner) {
+    let lock = loop {
+        match shared.locks.lock(want, owner.clone()).await {
+            Ok(lock) => break lock,
+            // The line is as long as it may be.
+            Err(error) => tracing::warn!(%task, %error, "a task stands behind the line for its files"),
+        }
+        tokio::time::sleep(LINE_AGAIN).await;
+    };
+    tell(&shared, Input::TurnCame { task, lock }).await;
+}
+
 async fn abort(shared: Arc<Shared>, api: Arc<dyn WorkerApi>, attempt: AttemptId, call: CallId) {
     // On success the call returns "task aborted", and that ends the attempt.
     if let Err(error) = api.abort(call).await {
@@ -142,8 +164,16 @@ fn failed(shared: &Shared, class: FailureClass, message: String) -> SectorEvent 
     SectorEvent::Failed { class, message, now_ms: shared.state.now_ms() }
 }
 
-async fn release(shared: Arc<Shared>, sector: SectorId, file: FileType, reason: String) {
+/// Whoever reads the file now reads it to its end.
+async fn released(shared: &Shared, sector: SectorId, file: FileType, reason: String) -> Result<(), String> {
+    let want = LockWant { sector, read: FileTypes::NONE, write: file.into() };
+    let owner = LockOwner { owner: "manager".to_owned(), reason: format!("release: {reason}") };
+    let _lock = shared.locks.lock(want, owner).await.map_err(|error| chain_of(&error))?;
     let permit = DeletePermit { reason };
-    let result = shared.remote.remove_all(sector, file, &permit).await.map_err(|error| chain_of(&error));
+    shared.remote.remove_all(sector, file, &permit).await.map_err(|error| chain_of(&error))
+}
+
+async fn release(shared: Arc<Shared>, sector: SectorId, file: FileType, reason: String) {
+    let result = released(&shared, sector, file, reason).await;
     tell(&shared, Input::Released { sector, result }).await;
 }

@@ -257,6 +257,11 @@ impl ManagerHandle {
         self.service.0.index.clone()
     }
 
+    /// The lock table, where tasks, readers and operators' moves meet.
+    pub fn locks(&self) -> SectorLocks {
+        self.service.0.locks.clone()
+    }
+
     /// The durable state.
     pub fn state(&self) -> State {
         self.service.0.state.clone()

@@ -85,7 +85,8 @@ impl StorageApi for Service {
             sector: view.sector,
             state,
             holders: holders(&view),
-            waiting: view.waiting as u64,
+            waiting: view.waiters.len() as u64,
+            waiters: waiters(&view),
         };
         Ok(views.into_iter().zip(states).map(locked).collect())
     }
@@ -226,9 +227,17 @@ impl Service {
         let want = LockWant { sector: sector.id, read: FileTypes::NONE, write: types };
         let owner = LockOwner { owner: "operator".to_owned(), reason: format!("move to {to}") };
         let Some(_lock) = self.0.locks.try_lock(want, owner).map_err(refusal)? else {
+            let names: Vec<_> = self
+                .0
+                .locks
+                .in_the_way(want)
+                .into_iter()
+                .map(|it| format!("{} ({})", it.owner, it.reason))
+                .collect();
             return Err(ApiError::refused(format!(
-                "MGR086: files of sector {} are in use; `sealyard storage locks` shows by whom",
-                sector.id.number
+                "MGR086: files of sector {} are in use by {}; try again later, `sealyard storage locks` shows since when",
+                sector.id.number,
+                if names.is_empty() { "nobody any more".to_owned() } else { names.join(", ") }
             )));
         };
         self.hand_order(PathHost::Owner(to.clone()), PathOrder::Move { sector, types, to }).await.map(drop)
@@ -242,6 +251,19 @@ fn holders(view: &SectorLockView) -> Vec<LockHolder> {
         owner: held.owner.owner.clone(),
         reason: held.owner.reason.clone(),
         since_ms: held.since_ms,
+        until_ms: held.until_ms,
     };
     view.holders.iter().map(holder).collect()
+}
+
+fn waiters(view: &SectorLockView) -> Vec<LockHolder> {
+    let waiter = |waiting: &stores::WaitingLock| LockHolder {
+        read: waiting.read,
+        write: waiting.write,
+        owner: waiting.owner.owner.clone(),
+        reason: waiting.owner.reason.clone(),
+        since_ms: waiting.since_ms,
+        until_ms: None,
+    };
+    view.waiters.iter().map(waiter).collect()
 }

@@ -20,7 +20,7 @@ use rpc::unsealing::{
 use rpc::{ApiError, ApiResult, Permission};
 use sealtasks::{FileTypes, SectorId, SectorNumber, SectorRef, TaskInput, UnpaddedPieceSize, UnsealedRange};
 use serde::Deserialize;
-use stores::{LockGuard, LockOwner, LockWant, StoreError, UnsealedPiece};
+use stores::{Lease, LockOwner, LockWant, StoreError, UnsealedPiece};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -30,6 +30,10 @@ use crate::workers::chain_of;
 
 /// The refusal of those who do not want to wait for hours; its code is what the HTTP route looks for.
 const NOT_UNSEALED: &str = "MGR088";
+
+/// A disk or a holder that gives a reader nothing for so long holds its data no longer.
+const READER_LEASE: Duration = Duration::from_secs(10 * 60);
+const LEASE_ENDED: &str = "no data came for 10 minutes, and it may have been freed since; read it again";
 
 impl Service {
     fn sector_id(&self, number: SectorNumber) -> SectorId {
@@ -64,9 +68,9 @@ impl Service {
         // Looked for again under the lock: who released them in between is seen, and nobody frees them from here on.
         let want = LockWant { sector: sector.id, read: FileTypes::UNSEALED, write: FileTypes::NONE };
         let owner = LockOwner { owner: "reader".to_owned(), reason: "read piece".to_owned() };
-        let lock = self.0.locks.lock(want, owner).await.map_err(refusal)?;
+        let lease = self.0.locks.lease(want, owner, READER_LEASE).await.map_err(refusal)?;
         match self.find(sector, &span).await? {
-            Some(piece) => Ok(Found { piece, lock, unsealed }),
+            Some(piece) => Ok(Found { piece, lease, unsealed }),
             None => Err(not_unsealed(sector, "its unsealed data was there and is gone already")),
         }
     }
@@ -87,7 +91,7 @@ fn not_unsealed(sector: SectorRef, reason: &str) -> ApiError {
 /// Bytes that are unsealed, and stay so while the lock is held.
 struct Found {
     piece: UnsealedPiece,
-    lock: LockGuard,
+    lease: Lease,
     /// They were not before.
     unsealed: bool,
 }
@@ -96,20 +100,24 @@ struct Found {
 /// taken nothing for `stall`. Then its parts end with an error.
 fn held_while_read(
     parts: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static,
-    lock: LockGuard,
+    lease: Lease,
     stall: Duration,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let (give, take) = mpsc::channel(1);
     tokio::spawn(async move {
-        let _held = lock;
         let mut parts = Box::pin(parts);
         loop {
             let part = tokio::select! {
                 () = give.closed() => return,
                 part = parts.next() => part,
             };
+            // What was read after the lease had ended may be freed data: zeros.
+            let part = if part.is_none() || lease.renew() {
+                part.map(|part| part.map_err(|error| io::Error::other(chain_of(&error))))
+            } else {
+                Some(Err(io::Error::new(io::ErrorKind::TimedOut, LEASE_ENDED)))
+            };
             let last = !matches!(part, Some(Ok(_)));
-            let part = part.map(|part| part.map_err(|error| io::Error::other(chain_of(&error))));
             match timeout(stall, give.send(part)).await {
                 Ok(Ok(())) if !last => {}
                 Ok(_) => return,
@@ -203,9 +211,9 @@ impl UnsealApi for Service {
         let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
         let size = wish.size.unwrap_or_else(|| whole.saturating_sub(wish.offset));
         let span = wish.offset..wish.offset.saturating_add(size);
-        let Found { piece, lock, unsealed } = self.piece(sector, span, wish.unseal).await?;
+        let Found { piece, lease, unsealed } = self.piece(sector, span, wish.unseal).await?;
         let parts = self.0.remote.read_unsealed(&piece, 0..size).await.map_err(refusal)?;
-        let parts = held_while_read(parts, lock, self.0.timing.reader_stall);
+        let parts = held_while_read(parts, lease, self.0.timing.reader_stall);
         Ok(PieceBytes { size, unsealed, parts: Box::pin(parts) })
     }
 }

@@ -166,9 +166,12 @@ pub struct LockedSector {
     pub holders: Vec<LockHolder>,
     /// How many callers wait.
     pub waiting: u64,
+    /// They, in the order in which they are served.
+    #[serde(default)]
+    pub waiters: Vec<LockHolder>,
 }
 
-/// One holder of locks on a sector.
+/// One holder of locks on a sector, or one who waits for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHolder {
     /// File types it reads.
@@ -181,4 +184,7 @@ pub struct LockHolder {
     pub reason: String,
     /// Since when, in Unix milliseconds.
     pub since_ms: u64,
+    /// It ends then, in Unix milliseconds, unless it is renewed, as a reader's is; `None` = when its work ends.
+    #[serde(default)]
+    pub until_ms: Option<u64>,
 }

@@ -46,7 +46,8 @@ pub use local::{
     RedeclareDiff, Reservation,
 };
 pub use locks::{
-    HeldLock, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,
+    HeldLock, Lease, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,
+    WaitingLock,
 };
 pub use mem_index::{
     Clock, HEARTBEAT_STALE_MS, HeldFiles, IndexChange, MemIndex, Observer, PathView, Place, PrimaryConflict,

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -24,6 +25,10 @@ fn want(read: FileTypes, write: FileTypes) -> LockWant {
 
 fn owner(name: &str) -> LockOwner {
     LockOwner { owner: name.to_owned(), reason: "test".to_owned() }
+}
+
+fn advance(time: &AtomicU64, ms: u64) {
+    time.fetch_add(ms, Ordering::SeqCst);
 }
 
 fn take(locks: &SectorLocks, read: FileTypes, write: FileTypes) -> Option<LockGuard> {
@@ -123,4 +128,78 @@ fn snapshot_names_holders() {
     assert_eq!((view.read, view.write), ([2, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]));
     let owners: Vec<_> = view.holders.iter().map(|held| held.owner.owner.as_str()).collect();
     assert_eq!((owners, view.holders[0].since_ms), (vec!["1.1", "2.1"], 1_000_000));
+}
+
+#[tokio::test]
+async fn a_lease_ends_when_nobody_renews_it_and_a_guard_never() {
+    let (time, clock) = clock();
+    let locks = SectorLocks::new(clock);
+    let minute = Duration::from_secs(60);
+    let lease = locks.lease(want(U, NONE), owner("reader"), minute).await.expect("free");
+    let guard = take(&locks, S, NONE).expect("free");
+    assert_eq!(locks.snapshot()[0].holders[0].until_ms, Some(1_060_000));
+    advance(&time, 59_999);
+    assert!(lease.renew(), "in time");
+    advance(&time, 59_999);
+    assert!(take(&locks, NONE, U).is_none(), "renewed");
+    let mut writer = Box::pin(locks.lock(want(NONE, U), owner("writer")));
+    assert!(writer.as_mut().now_or_never().is_none());
+    advance(&time, 1);
+    locks.end_all_leases();
+    let writer = timeout(BOUND, writer).await.expect("woken by the end of the lease").expect("granted");
+    assert!(!lease.renew(), "it is somebody else's now");
+    advance(&time, u64::from(u32::MAX));
+    assert!(take(&locks, NONE, S).is_none(), "an attempt may take months");
+    drop((guard, writer));
+    assert!(locks.snapshot().is_empty());
+}
+
+#[tokio::test]
+async fn a_lease_that_has_ended_releases_nothing_that_came_after_it() {
+    let (time, clock) = clock();
+    let locks = SectorLocks::new(clock);
+    let lease = locks.lease(want(U, NONE), owner("reader"), Duration::from_secs(1)).await.expect("free");
+    advance(&time, 1000);
+    assert!(locks.snapshot().is_empty(), "the sector is as if nobody had ever locked it");
+    let writer = take(&locks, NONE, U).expect("free");
+    assert!(!lease.renew());
+    drop(lease);
+    assert_eq!(locks.snapshot()[0].holders.len(), 1, "the writer still holds it");
+    drop(writer);
+}
+
+#[tokio::test]
+async fn waiters_are_named_in_the_order_in_which_they_are_served() {
+    let (time, clock) = clock();
+    let locks = SectorLocks::new(clock);
+    let held = take(&locks, U, NONE).expect("free");
+    advance(&time, 5);
+    let mut writer = Box::pin(locks.lock(want(NONE, U), owner("writer")));
+    assert!(writer.as_mut().now_or_never().is_none());
+    let mut reader = Box::pin(locks.lock(want(U, S), owner("reader")));
+    assert!(reader.as_mut().now_or_never().is_none());
+    let waiters = locks.snapshot().remove(0).waiters;
+    let told: Vec<_> =
+        waiters.iter().map(|it| (it.owner.owner.as_str(), it.read, it.write, it.since_ms)).collect();
+    assert_eq!(told, [("writer", NONE, U, 1_000_005), ("reader", U, S, 1_000_005)]);
+    let names = |want| locks.in_the_way(want).into_iter().map(|it| it.owner).collect::<Vec<_>>();
+    assert_eq!(names(want(U, NONE)), ["writer"], "readers do not bar each other");
+    assert_eq!(names(want(NONE, U)), ["try", "writer", "reader"]);
+    assert_eq!(names(want(C, NONE)), Vec::<String>::new());
+    drop((writer, reader, held));
+    assert!(locks.snapshot().is_empty());
+}
+
+#[test]
+fn what_was_found_running_holds_its_lock_beside_any_other() {
+    let locks = SectorLocks::new(clock().1);
+    let reader = take(&locks, U, NONE).expect("free");
+    let found = locks.adopt(want(NONE, U), owner("7.1")).expect("something is asked for");
+    found.hand_to(owner("7.2"));
+    drop(reader);
+    assert_eq!(locks.in_the_way(want(U, NONE)), [owner("7.2")]);
+    assert!(take(&locks, U, NONE).is_none());
+    drop(found);
+    assert!(locks.adopt(want(NONE, NONE), owner("x")).is_err());
+    assert!(locks.snapshot().is_empty());
 }

@@ -77,7 +77,7 @@ async fn index_locks_seq() {
 async fn blocks_on(locks: SectorLocks, held: LockGuard, read: FileTypes, write: FileTypes) {
     let mut second = Box::pin(locks.lock(want(read, write), owner()));
     assert!(second.as_mut().now_or_never().is_none(), "it waits");
-    assert_eq!(locks.snapshot()[0].waiting, 1);
+    assert_eq!(locks.snapshot()[0].waiters.len(), 1);
     drop(held);
     drop(timeout(BOUND, second).await.expect("granted after the release").expect("granted"));
 }

@@ -63,10 +63,22 @@ pub fn print_locks(locked: &[LockedSector], now_ms: u64) -> Outcome {
         for holder in &sector.holders {
             let since = age(now_ms.saturating_sub(holder.since_ms));
             let words = lock_words(holder);
+            let ends = holder.until_ms.map_or_else(String::new, |until| {
+                format!(", ends in {} unless it reads on", age(until.saturating_sub(now_ms)))
+            });
             line(&format!(
-                "        {words}: {} for {}, for {since}",
+                "        {words}: {} for {}, for {since}{ends}",
                 plain(&holder.owner),
                 plain(&holder.reason)
+            ))?;
+        }
+        for waiter in &sector.waiters {
+            line(&format!(
+                "        waits: {} for {} ({}), for {}",
+                plain(&waiter.owner),
+                plain(&waiter.reason),
+                lock_words(waiter),
+                age(now_ms.saturating_sub(waiter.since_ms))
             ))?;
         }
     }

@@ -2,8 +2,7 @@
 //! `returns`), placement.
 
 use sched::{Action, Assignment, Event, GpuShare, Millis, Outcome};
-use sealtasks::{AttemptId, CallId, FileTypes, SectorId, TaskId, TaskInput};
-use stores::{LockGuard, LockOwner, LockWant};
+use sealtasks::{AttemptId, CallId, SectorId, TaskId, TaskInput};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Effect, StartCall};
@@ -16,7 +15,7 @@ impl Driver {
     pub(super) fn submit(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let sector = task.sector.id;
-        task.held_back = false;
+        (task.held_back, task.in_line) = (false, None);
         if self.holding_back(sector).is_some() {
             if let Some(task) = self.tasks.get_mut(&id) {
                 task.held_back = true;
@@ -69,6 +68,7 @@ impl Driver {
     /// Binds an attempt: commits it, then calls the worker.
     fn bind(&mut self, assignment: Assignment, staged: bool) {
         let Assignment { attempt, worker: key, plan, .. } = assignment;
+        let Ok(lock) = self.lock_for(attempt) else { return self.stand_in_line(attempt) };
         let Some(worker) = self.workers.get(&key.session).filter(|worker| worker.key == key) else {
             // The scheduler knows only workers that we told it of, so this is a fault of ours; the task is not lost.
             tracing::error!(%attempt, worker = %key, "bound to a worker that is not here");
@@ -85,7 +85,6 @@ impl Driver {
             .chain(made)
             .map(|(path, kind, bytes)| ReservedSpace { path: path.clone(), types: kind.into(), bytes })
             .collect();
-        let lock = self.lock_for(attempt);
         let stage = if plan.fetch.is_empty() && !staged { CallStage::Work } else { CallStage::Prepare };
         let open = Attempt {
             id: attempt,
@@ -103,7 +102,7 @@ impl Driver {
             gpus: told_shares(&plan.gpus),
             giving_up: None,
             over: CancellationToken::new(),
-            _lock: lock,
+            lock,
         };
         self.events.push(StateEvent::AttemptBound {
             attempt,
@@ -120,21 +119,6 @@ impl Driver {
         task.attempts = attempt.attempt;
         task.open = Some(open);
         self.call(attempt.task, stage);
-    }
-
-    /// The attempt's locks, shown to whoever asks for the lock table. The scheduler has granted them already.
-    pub(super) fn lock_for(&self, attempt: AttemptId) -> Option<LockGuard> {
-        let task = self.tasks.get(&attempt.task)?;
-        let locks = self.request_of(attempt.task)?.locks;
-        if locks.read.union(locks.write) == FileTypes::NONE {
-            return None;
-        }
-        let want = LockWant { sector: task.sector.id, read: locks.read, write: locks.write };
-        let owner = LockOwner {
-            owner: format!("attempt {attempt}"),
-            reason: super::sectors::short_code(&task.work).into(),
-        };
-        self.shared.locks.try_lock(want, owner).ok().flatten()
     }
 
     /// Calls the worker for one stage of the task's open attempt.

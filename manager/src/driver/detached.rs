@@ -127,7 +127,9 @@ impl Driver {
         if ended.open.scheduled {
             self.tell_sched(Event::Ended { attempt, outcome: Outcome::Failed });
         }
-        let held_back = |task: &&super::Task| task.held_back && task.sector.id == ended.sector.id;
+        let held_back = |task: &&super::Task| {
+            task.held_back && task.in_line.is_none() && task.sector.id == ended.sector.id
+        };
         let waiting: Vec<_> = self.tasks.values().filter(held_back).map(|task| task.id).collect();
         for task in waiting {
             self.submit(task);

@@ -243,6 +243,8 @@ impl Driver {
             refusals: 0,
             priority: None,
             held_back: false,
+            in_line: None,
+            turn: None,
             open: None,
         };
         self.tasks.insert(id, task);

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::advice;
 use super::input::{Busy, Sector};
+use super::line;
 use super::operator::request_id;
 use super::sectors::short_code;
 use super::{Attempt, Driver, Phase, Task};
@@ -128,6 +129,9 @@ impl Driver {
             let change = "it ends when that worker returns it, or registers again when it is quiet";
             return Reason::new(WaitsFor::Lock, summary, change);
         }
+        if let Some(reason) = self.in_line_reason(task) {
+            return Reason::new(WaitsFor::Lock, format!("{name} {reason}"), line::CHANGE);
+        }
         let Some(why) = why else {
             return Reason::new(WaitsFor::SilentWorker, format!("{name} is not with the scheduler"), "");
         };
@@ -197,6 +201,9 @@ impl Driver {
 
     /// In a few words why a task waits, for listings.
     pub(super) fn short_reason(&self, id: TaskId) -> String {
+        if let Some(reason) = self.tasks.get(&id).and_then(|task| self.in_line_reason(task)) {
+            return reason;
+        }
         let Some(whereabouts) = self.sched.whereabouts_of(id) else { return String::new() };
         match &whereabouts {
             Whereabouts::Waiting => {

@@ -299,16 +299,13 @@ impl Driver {
         let Some(worker) = self.workers.get(&session) else { return };
         let (key, name, url, peer) = (worker.key, worker.name().to_owned(), worker.url.clone(), worker.peer);
         let request = self.request_of(attempt.task);
-        let lock = self.lock_for(attempt);
+        self.lock_found(attempt);
         let Some(open) = self.open_mut(attempt) else { return };
         open.scheduled = true;
         (open.worker, open.name, open.url, open.peer) = (session, name.clone(), url.clone(), peer);
         // The scheduler adopts it as running, so it is no longer staged, and its staging cannot be given up.
         open.staged = false;
         open.giving_up = open.giving_up.filter(|why| *why == GivingUp::Abort);
-        if open._lock.is_none() {
-            open._lock = lock;
-        }
         let holds = open
             .reservations
             .iter()

@@ -11,9 +11,10 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, StorageId, TaskInput, TaskType,
-    UnsealedRange, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, StorageId, TaskId, TaskInput,
+    TaskType, UnsealedRange, VerifyInput, WorkerId,
 };
+use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -81,6 +82,8 @@ pub(crate) enum Input {
     HoldSector { sector: SectorId, to: StorageId, reply: Reply<SectorRef> },
     /// It goes on.
     LetGo { sector: SectorId },
+    /// A task that stood in line for its sector's files has them.
+    TurnCame { task: TaskId, lock: LockGuard },
     /// Someone wants to look.
     View(Box<dyn FnOnce(&Driver) + Send>),
 }
@@ -112,6 +115,8 @@ pub(crate) enum Effect {
     Watch { session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer, stop: CancellationToken },
     /// Look a call up, then come back with [`Input::ReturnedOld`].
     LookUp { call: CallId, returned: Box<Returned>, reply: Reply<()> },
+    /// Stand in line for a lock until it is had or given up, then come back with [`Input::TurnCame`].
+    StandInLine { task: TaskId, want: LockWant, owner: LockOwner, left: CancellationToken },
     /// Answer someone.
     Answer(Box<dyn FnOnce() + Send>),
 }

@@ -110,6 +110,8 @@ impl Driver {
             refusals: 0,
             priority: row.priority,
             held_back: false,
+            in_line: None,
+            turn: None,
             open,
         };
         self.tasks.insert(row.task, task);
@@ -150,7 +152,7 @@ impl Driver {
             gpus: Vec::new(),
             giving_up: open.abort_asked.then_some(GivingUp::Abort),
             over: CancellationToken::new(),
-            _lock: None,
+            lock: None,
         }
     }
 
@@ -164,10 +166,7 @@ impl Driver {
         let open: Vec<_> =
             self.tasks.values().filter_map(|task| task.open.as_ref()).map(|open| open.id).collect();
         for attempt in open {
-            let lock = self.lock_for(attempt);
-            if let Some(open) = self.open_mut(attempt) {
-                open._lock = lock;
-            }
+            self.lock_found(attempt);
             self.adopt_early(attempt);
         }
         let sectors: Vec<_> = self.sectors.keys().copied().collect();
