@@ -10,6 +10,7 @@
 //! hours is not named until it answers again.
 
 mod answers;
+mod entries;
 mod held;
 mod packed;
 mod path;

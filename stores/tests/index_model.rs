@@ -4,28 +4,34 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::FutureExt;
 use sealtasks::{FileTypes, SectorDecl, SectorId, StorageId};
 use stores::{CopyKind, Index, MemIndex};
 use support::{both, clock, id, info, room};
 
 const PATHS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-const SECTORS: u64 = 40;
+/// Few, so that copies meet; and many, so that the table grows and entries move while they are held.
+const SECTORS: [u64; 4] = [40, 40, 400, 4000];
 const STEPS: usize = 6000;
 
 /// By path, by sector: the types and the primary ones.
 type Model = BTreeMap<&'static str, BTreeMap<SectorId, (FileTypes, FileTypes)>>;
 
 /// A small generator of numbers, the same in every run.
-struct Numbers(u64);
+struct Numbers {
+    state: u64,
+    sectors: u64,
+}
 
 impl Numbers {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % bound
     }
 
     fn sector(&mut self) -> SectorId {
-        SectorId::new(1000 + self.below(11), self.below(SECTORS))
+        SectorId::new(1000 + self.below(11), self.below(self.sectors))
     }
 
     fn types(&mut self) -> FileTypes {
@@ -39,8 +45,9 @@ fn url(name: &str) -> String {
 
 #[tokio::test]
 async fn random_histories_end_as_in_the_simple_one() {
-    for seed in 1..=4 {
-        let (mut numbers, index, mut model) = (Numbers(seed), MemIndex::new(clock().1), Model::new());
+    for (seed, sectors) in (1..).zip(SECTORS) {
+        let mut numbers = Numbers { state: seed, sectors };
+        let (index, mut model) = (MemIndex::new(clock().1), Model::new());
         for _ in 0..STEPS {
             let path = PATHS[numbers.below(PATHS.len() as u64) as usize];
             step(&mut numbers, &index, &mut model, path).await;
@@ -159,4 +166,33 @@ async fn two_primary_copies_are_a_conflict_until_one_goes() {
     assert_eq!(index.conflict_of(sector), FileTypes::CACHE);
     index.detach(&id("b"), &url("b")).await.expect("detached");
     assert_eq!(index.conflicts(10), (0, Vec::new()));
+}
+
+/// A caller that gives up in the middle of a detach leaves the rest to whoever declares next.
+#[tokio::test]
+async fn a_detach_that_is_left_halfway_is_over_for_everyone_and_swept_by_others() {
+    let index = MemIndex::new(clock().1);
+    let files = |from: u64| -> Vec<_> {
+        let decl = |number| SectorDecl { sector: SectorId::new(1000, number), types: FileTypes::SEALED };
+        (from..from + 10_000).map(|number| (decl(number), true)).collect()
+    };
+    for path in ["a", "b"] {
+        index.attach(info(path, &url(path), both()), room(1)).await.expect("attached");
+        index.declare_batch(&id(path), &files(0)).await.expect("declared");
+    }
+    assert_eq!(index.conflicts(0).0, 10_000);
+    assert!(index.detach(&id("a"), &url("a")).now_or_never().is_none(), "it lets others in between");
+    assert_eq!(index.conflicts(10), (0, Vec::new()), "what is gone claims nothing");
+    // The same path comes back with other files while the old ones are being swept away, and the table grows.
+    index.attach(info("a", &url("a"), both()), room(1)).await.expect("attached");
+    for from in [20_000, 40_000, 60_000] {
+        index.declare_batch(&id("a"), &files(from)).await.expect("declared");
+    }
+    let all: BTreeMap<_, _> = [20_000, 40_000, 60_000]
+        .into_iter()
+        .flat_map(files)
+        .map(|(decl, _)| (decl.sector, (decl.types, decl.types)))
+        .collect();
+    let of_b = files(0).into_iter().map(|(decl, _)| (decl.sector, (decl.types, decl.types))).collect();
+    compare(&index, &Model::from([("a", all), ("b", of_b)]));
 }

@@ -225,7 +225,9 @@ impl MemIndex {
             paths.sort();
             PrimaryConflict { sector, types, paths }
         };
-        (table.doubled().count(), table.doubled().take(most).map(conflict).collect())
+        // A path that is gone claims nothing, though its files may not be swept away yet.
+        let disputed = || table.doubled().filter(|sector| !table.conflict(*sector).is_empty());
+        (disputed().count(), disputed().take(most).map(conflict).collect())
     }
 
     /// Whoever asked a path's base URL tells whether it answered, or why not.

@@ -1,26 +1,18 @@
-//! Who holds what, packed: 32 bytes per sector with its first two holders in them, a hash table of sector numbers, and
-//! per path the list of its sectors. About 13 to 20 bytes a file with three files a sector, below 50 with one.
+//! Who holds what, packed: 32 bytes per sector with its first two holders in them, in a hash table, and per path the list of
+//! its sectors. About 15 to 27 bytes a file with three files a sector.
 //!
-//! Never knows what a path is: paths are slots, numbered by whoever asks. Invariants: an entry is in the hash table
-//! exactly while it has a holder; a holder's `place` is where the entry stands in the list of its slot.
+//! Never knows what a path is: paths are slots, numbered by whoever asks. Invariants: an entry is in the table exactly
+//! while it has a holder; a holder's `place` is where the entry's position stands in the list of its slot.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 
-use hashbrown::HashTable;
 use sealtasks::{FileTypes, SectorDecl, SectorId};
 
+use super::entries::{ENTRIES_MAX, Entries, Entry};
 use super::held::{Held, Kind};
 
-/// Sectors that one path, or all together, can have: 30 bits number a path's, 32 all.
+/// Sectors that one path can have: 30 bits number them.
 pub(super) const PATH_SECTORS_MAX: usize = (1 << 30) - 1;
-const ENTRIES_MAX: usize = u32::MAX as usize - 1;
-
-/// Entries that are allocated together, so that growing copies nothing.
-const CHUNK: usize = 4096;
-
-/// The hash table grows in so many parts, each in its own moment: none of them takes a millisecond at 10 million.
-const SHARDS: usize = 256;
 
 /// Look-ups of a batch that are under way in the memory at once.
 pub(super) const AHEAD: usize = 32;
@@ -31,45 +23,15 @@ const MINERS_LISTED: usize = 8;
 /// No entry.
 const NONE: u32 = u32::MAX;
 
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    number: u64,
-    miner: u32,
-    /// One more than the index of the list of further holders; 0 = none.
-    more: u32,
-    held: [Held; 2],
-}
-
+#[derive(Default)]
 pub(super) struct Holdings {
-    shards: Vec<HashTable<u32>>,
-    chunks: Vec<Box<[Entry]>>,
-    /// Entries ever handed out.
-    used: usize,
-    free: Vec<u32>,
+    entries: Entries,
     more: Vec<Vec<Held>>,
     more_free: Vec<u32>,
     miners: Vec<u64>,
     miner_numbers: HashMap<u64, u32>,
     /// By slot.
     paths: Vec<Vec<u32>>,
-    seed: u64,
-}
-
-impl Default for Holdings {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            chunks: Vec::new(),
-            used: 0,
-            free: Vec::new(),
-            more: Vec::new(),
-            more_free: Vec::new(),
-            miners: Vec::new(),
-            miner_numbers: HashMap::new(),
-            paths: Vec::new(),
-            seed: RandomState::new().hash_one(0),
-        }
-    }
 }
 
 impl Holdings {
@@ -109,7 +71,7 @@ impl Holdings {
 
     /// Whether so many more sectors could be declared in a slot.
     pub(super) fn has_room(&self, slot: u16, more: usize) -> bool {
-        self.count(slot) + more <= PATH_SECTORS_MAX && self.used + more <= ENTRIES_MAX
+        self.count(slot) + more <= PATH_SECTORS_MAX && self.entries.len() + more <= ENTRIES_MAX
     }
 
     /// The sectors of a slot with their files, in no order.
@@ -128,8 +90,9 @@ impl Holdings {
             let known = self.find_ahead(part.iter().map(|(decl, _)| decl.sector));
             for (entry, (decl, kind)) in known.iter().zip(part) {
                 if !decl.types.is_empty() {
-                    // An earlier one of this part may have made it.
-                    let entry = if *entry == NONE { self.find_or_make(decl.sector) } else { *entry };
+                    // An earlier one of this part may have made it, or made it move.
+                    let entry =
+                        if self.is_at(*entry, decl.sector) { *entry } else { self.find_or_make(decl.sector) };
                     self.hold(entry, slot, decl.types, *kind);
                     let twin = |held: Held| {
                         held.slot() != slot && !held.primary().intersection(decl.types).is_empty()
@@ -155,18 +118,23 @@ impl Holdings {
         }
     }
 
-    /// The list of a slot, which is then empty: what [`Holdings::sweep`] goes through.
-    pub(super) fn unlist_all(&mut self, slot: u16) -> Vec<u32> {
-        self.paths.get_mut(usize::from(slot)).map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Forgets the last `count` entries of a list that [`Holdings::unlist_all`] gave.
-    pub(super) fn sweep(&mut self, slot: u16, list: &mut Vec<u32>, count: usize, gone: &mut Vec<SectorId>) {
-        let from = list.len().saturating_sub(count);
-        for entry in list.drain(from..) {
-            gone.push(self.sector(entry));
-            self.vacate(entry, slot);
+    /// Forgets the last `count` sectors of a slot; `false` when none are left. Told to `gone`.
+    pub(super) fn sweep(&mut self, slot: u16, count: usize, gone: &mut Vec<SectorId>) -> bool {
+        let Some(list) = self.paths.get_mut(usize::from(slot)) else { return false };
+        let swept = list.split_off(list.len().saturating_sub(count));
+        let left = !list.is_empty();
+        if !left {
+            *list = Vec::new();
         }
+        for part in swept.chunks(AHEAD) {
+            // Brought from the memory together, as for look-ups.
+            std::hint::black_box(part.iter().map(|entry| self.holders(*entry).count()).sum::<usize>());
+            for entry in part {
+                gone.push(self.sector(*entry));
+                self.vacate(*entry, slot);
+            }
+        }
+        left
     }
 
     fn hold(&mut self, entry: u32, slot: u16, types: FileTypes, kind: Kind) {
@@ -200,13 +168,11 @@ impl Holdings {
     }
 
     fn entry(&self, entry: u32) -> &Entry {
-        let at = entry as usize;
-        &self.chunks[at / CHUNK][at % CHUNK]
+        self.entries.get(entry)
     }
 
     fn entry_mut(&mut self, entry: u32) -> &mut Entry {
-        let at = entry as usize;
-        &mut self.chunks[at / CHUNK][at % CHUNK]
+        self.entries.get_mut(entry)
     }
 
     fn sector(&self, entry: u32) -> SectorId {
@@ -215,14 +181,11 @@ impl Holdings {
     }
 
     fn holders(&self, entry: u32) -> impl Iterator<Item = Held> + '_ {
-        let entry = self.entry(entry);
-        let more = (entry.more as usize).checked_sub(1).map_or(&[][..], |at| self.more[at].as_slice());
-        entry.held.iter().chain(more).copied().filter(|held| !held.is_vacant())
+        holders(self.entry(entry), &self.more)
     }
 
     fn held_mut(&mut self, entry: u32, slot: u16) -> Option<&mut Held> {
-        let at = entry as usize;
-        let found = &mut self.chunks[at / CHUNK][at % CHUNK];
+        let found = self.entries.get_mut(entry);
         let more = (found.more as usize).checked_sub(1);
         let rest = more.map_or(&mut [][..], |at| self.more[at].as_mut_slice());
         found.held.iter_mut().chain(rest).find(|held| held.slot() == slot && !held.is_vacant())
@@ -275,19 +238,18 @@ impl Holdings {
         }
         self.entry_mut(entry).held = held;
         if held[0].is_vacant() {
-            self.forget(entry);
+            self.entries.remove(entry);
         }
     }
 
     fn find(&self, sector: SectorId) -> Option<u32> {
-        let miner = self.miner_number(sector.miner.get())?;
-        let number = sector.number.get();
-        let hash = self.hash(miner, number);
-        let same = |entry: &u32| {
-            let entry = self.entry(*entry);
-            entry.number == number && entry.miner == miner
-        };
-        self.shards[shard_of(hash)].find(hash, same).copied()
+        self.entries.find(self.miner_number(sector.miner.get())?, sector.number.get())
+    }
+
+    /// Whether an entry that was found a moment ago still is the sector's.
+    fn is_at(&self, entry: u32, sector: SectorId) -> bool {
+        let miner = self.miner_number(sector.miner.get());
+        entry != NONE && miner.is_some_and(|miner| self.entries.is_at(entry, miner, sector.number.get()))
     }
 
     fn find_or_make(&mut self, sector: SectorId) -> u32 {
@@ -295,38 +257,12 @@ impl Holdings {
             return entry;
         }
         let miner = self.number_miner(sector.miner.get());
-        let number = sector.number.get();
-        let entry = self.free.pop().unwrap_or_else(|| {
-            if self.used == self.chunks.len() * CHUNK {
-                self.chunks.push(vec![Entry::default(); CHUNK].into_boxed_slice());
+        let Self { entries, more, paths, .. } = self;
+        entries.make(miner, sector.number.get(), |entry, at| {
+            for held in holders(entry, more) {
+                paths[usize::from(held.slot())][held.place()] = at;
             }
-            self.used += 1;
-            // has_room keeps this below ENTRIES_MAX.
-            self.used as u32 - 1
-        });
-        *self.entry_mut(entry) = Entry { number, miner, ..Entry::default() };
-        let (seed, hash) = (self.seed, self.hash(miner, number));
-        let chunks = &self.chunks;
-        let rehash = |entry: &u32| {
-            let at = *entry as usize;
-            let entry = &chunks[at / CHUNK][at % CHUNK];
-            mixed(seed, entry.miner, entry.number)
-        };
-        self.shards[shard_of(hash)].insert_unique(hash, entry, rehash);
-        entry
-    }
-
-    fn forget(&mut self, entry: u32) {
-        let Entry { number, miner, .. } = *self.entry(entry);
-        let hash = self.hash(miner, number);
-        if let Ok(found) = self.shards[shard_of(hash)].find_entry(hash, |known| *known == entry) {
-            found.remove();
-        }
-        self.free.push(entry);
-    }
-
-    fn hash(&self, miner: u32, number: u64) -> u64 {
-        mixed(self.seed, miner, number)
+        })
     }
 
     fn miner_number(&self, miner: u64) -> Option<u32> {
@@ -347,18 +283,7 @@ impl Holdings {
     }
 }
 
-/// Two folded multiplications: sector numbers are small and dense, and every bit of the hash is used.
-fn mixed(seed: u64, miner: u32, number: u64) -> u64 {
-    let fold = |one: u64, other: u64| {
-        let product = u128::from(one) * u128::from(other);
-        product as u64 ^ (product >> 64) as u64
-    };
-    // The first digits of pi and of e, odd.
-    let first = fold(number ^ seed, 0x3243_f6a8_885a_308d ^ u64::from(miner));
-    fold(first ^ seed.rotate_left(32), 0x2b7e_1516_28ae_d2a7)
-}
-
-/// hashbrown takes the lowest bits and the highest seven.
-fn shard_of(hash: u64) -> usize {
-    (hash >> 40) as usize % SHARDS
+fn holders<'a>(entry: &'a Entry, more: &'a [Vec<Held>]) -> impl Iterator<Item = Held> + 'a {
+    let more = (entry.more as usize).checked_sub(1).map_or(&[][..], |at| more[at].as_slice());
+    entry.held.iter().chain(more).copied().filter(|held| !held.is_vacant())
 }

@@ -22,8 +22,9 @@ pub(super) struct Table {
     by_id: BTreeMap<StorageId, u16>,
     files: Holdings,
     ranking: Ranking,
-    /// Slots of detached paths with the entries that still name them: dead at once, swept bit by bit.
-    dying: Vec<(u16, Vec<u32>)>,
+    /// Slots of detached paths whose files are still listed: dead at once, swept bit by bit, and given to no other path
+    /// until then.
+    dying: Vec<u16>,
     /// Sectors of which some type has two or more primary copies.
     doubled: BTreeSet<SectorId>,
 }
@@ -125,7 +126,7 @@ impl Table {
         }
         let vacant = |(at, slot): (usize, &Option<PathSlot>)| {
             let number = u16::try_from(at).ok()?;
-            (slot.is_none() && !self.dying.iter().any(|(dead, _)| *dead == number)).then_some(at)
+            (slot.is_none() && !self.dying.contains(&number)).then_some(at)
         };
         let free = self.slots.iter().enumerate().find_map(vacant).unwrap_or(self.slots.len());
         let number = u16::try_from(free).ok().filter(|_| free < PATHS_MAX);
@@ -153,17 +154,15 @@ impl Table {
         self.slots[usize::from(slot)] = None;
         self.by_id.remove(id);
         self.ranking.remove(slot);
-        let list = self.files.unlist_all(slot);
-        self.dying.push((slot, list));
+        self.dying.push(slot);
         Ok(true)
     }
 
     /// Takes up to `count` entries of dead paths away. Returns whether there is more to do.
     pub(super) fn sweep(&mut self, count: usize) -> bool {
-        let Some((slot, list)) = self.dying.last_mut() else { return false };
+        let Some(slot) = self.dying.last().copied() else { return false };
         let mut gone = Vec::new();
-        self.files.sweep(*slot, list, count, &mut gone);
-        if list.is_empty() {
+        if !self.files.sweep(slot, count, &mut gone) {
             self.dying.pop();
         }
         if !self.doubled.is_empty() {
