@@ -381,7 +381,10 @@ impl Local {
         let on_disk: BTreeMap<_, _> = scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
         for known in self.index.files(id).await? {
             let there = on_disk.get(&known.sector).copied().unwrap_or_default();
-            let gone = |kind: &FileType| !layout::file(&dir, known.sector, *kind).exists();
+            // A disk that does not say is no reason.
+            let gone = |kind: &FileType| {
+                layout::file(&dir, known.sector, *kind).try_exists().is_ok_and(|there| !there)
+            };
             let missing: FileTypes = known.types.difference(there).iter().filter(gone).collect();
             if !missing.is_empty() {
                 tracing::warn!(path = %id, sector = %known.sector, types = %missing, "dropped from the index: not on disk");
