@@ -39,8 +39,12 @@ pub const HEARTBEAT_STALE_MS: u64 = 50_000;
 /// A URL that failed for so long is set aside until it answers: two hours.
 pub const URL_DEAD_MS: u64 = 2 * 60 * 60 * 1000;
 
-/// Files that are declared, or swept from a dead path, while the index is locked: well below a millisecond.
+/// Files that are declared while the index is locked: well below a millisecond.
 const TURN: usize = 2048;
+
+/// Files that are swept from a dead path while the index is locked, below a millisecond. Between turns others run, which on
+/// a busy machine takes milliseconds: the fewer turns, the sooner it is over.
+const SWEEP_TURN: usize = 8192;
 
 /// Tells the time in unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -168,7 +172,7 @@ impl Index for MemIndex {
             gone
         };
         // A caller that gives up leaves the rest to the next ones that declare or detach something.
-        while gone && self.write().sweep(TURN) {
+        while gone && self.write().sweep(SWEEP_TURN) {
             tokio::task::yield_now().await;
         }
         Ok(())

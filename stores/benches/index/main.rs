@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p stores --bench index [-- --quick]`. A file is one type of one sector in one path, declared by itself;
 //! a sector has three, in two paths. Rates are per second of processor time of the thread where the system tells it, so
-//! that other programs cost only what they do to the caches; the rate by the clock stands beside. Each figure is the
+//! that other programs cost only what they do to the caches; the rate by the clock stands beside. Only a detach is judged by
+//! the clock, since finds go on meanwhile. Each figure is the
 //! median of rounds, with the variants of a question taking turns. Declaring by RPC has its own: `cargo bench -p manager
 //! --bench declare`.
 
@@ -208,7 +209,8 @@ fn detach(index: &MemIndex, load: &Load) {
         detaching.join().expect("it ends")
     });
     let clock = Duration::from_secs_f64(1.0 / took.wall);
-    let shown = format!("{:.1?} ({clock:.1?} by the clock)", took.each());
-    row(&format!("detach of a path with {} files", load.big), shown, "<= 0.5 s", took.each() <= DETACH_MOST);
+    // Whoever waits for it waits by the clock.
+    let shown = format!("{clock:.1?} by the clock ({:.1?} of processor time)", took.each());
+    row(&format!("detach of a path with {} files", load.big), shown, "<= 0.5 s", clock <= DETACH_MOST);
     row("finds meanwhile", format!("{asked}, the slowest {worst:?}"), "", asked > 0);
 }
