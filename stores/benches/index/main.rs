@@ -53,17 +53,20 @@ fn main() -> ExitCode {
 fn fill(load: &Load) -> MemIndex {
     let (mut rates, mut again) = (Vec::new(), Vec::new());
     let (batches, mut kept) = (load.batches(), None);
+    // A later index may lie in what an earlier one gave back, which the system still counts: the most is what it takes.
+    let mut most = 0.0_f64;
     for _ in 0..load.fills {
         drop(kept.take());
         let before = resident();
         let index = load.index();
         rates.push(load.declare_all(&index, &batches));
         let bytes = resident().saturating_sub(before) as f64 / load.files() as f64;
+        most = most.max(bytes);
         again.push(load.declare_all(&index, &batches));
-        kept = Some((index, bytes));
+        kept = Some(index);
     }
-    let (index, bytes) = kept.expect("at least one round");
-    row("memory of the process per file", format!("{bytes:.1} B"), "<= 40 B", bytes <= BYTES_MOST);
+    let index = kept.expect("at least one round");
+    row("memory of the process per file", format!("{most:.1} B"), "<= 40 B", most <= BYTES_MOST);
     let rate = Rate::median(rates);
     row("declares, each one file, in batches", rate.show(), ">= 5 M/s", rate.cpu >= DECLARES_LEAST);
     let rate = Rate::median(again);
