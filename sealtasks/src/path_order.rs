@@ -157,6 +157,10 @@ pub enum Matter {
     Temporary,
     /// A sector's file that the index does not list here.
     NotInIndex,
+    /// A sector's file whose place another one took.
+    Replaced,
+    /// A sector's file that a peer asked to be deleted, and that was kept.
+    KeptFromDeletion,
     /// No sector's file, or of a sector that the manager has no record of.
     Foreign,
 }
@@ -169,6 +173,8 @@ impl Matter {
             Self::PartialRemoval => "partial removal",
             Self::Temporary => "temporary file",
             Self::NotInIndex => "not in the index",
+            Self::Replaced => "replaced",
+            Self::KeptFromDeletion => "kept from deletion",
             Self::Foreign => "foreign",
         }
     }

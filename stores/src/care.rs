@@ -2,15 +2,17 @@
 //! alike; which of them is asked is decided elsewhere.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sealtasks::{
-    NewPath, PathDifference, PathFilters, PathOrder, PathReport, SectorDecl, StorageId, StorageStanza,
+    CleanedEntry, NewPath, PathDifference, PathFilters, PathOrder, PathReport, SectorDecl, StorageId,
+    StorageStanza,
 };
 
 use crate::error::StoreError;
 use crate::fetch::TransferMeter;
 use crate::keep::KeepFree;
+use crate::layout;
 use crate::local::Local;
 use crate::meta::{StorageMeta, init_path};
 use crate::remote::Remote;
@@ -46,8 +48,9 @@ impl Remote {
             }
             PathOrder::Survey => PathReport::Surveyed(local.survey().await),
             PathOrder::CleanUp { entries } => {
-                let entries = &entries[..entries.len().min(CLEAN_UP_MAX)];
-                PathReport::CleanedUp(local.clean_up(entries).await)
+                let (entries, mut cleaned) = self.vouch(entries).await;
+                cleaned.extend(local.clean_up(&entries).await);
+                PathReport::CleanedUp(cleaned)
             }
             PathOrder::Move { sector, types, to } => {
                 for kind in types.iter() {
@@ -56,6 +59,29 @@ impl Remote {
                 PathReport::Moved
             }
         })
+    }
+
+    /// Parts what may be cleaned up from sector files beside which no whole primary copy can be shown.
+    async fn vouch(&self, entries: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<CleanedEntry>) {
+        let (mut vouched, mut kept) = (Vec::new(), Vec::new());
+        let open = self.local().paths();
+        for entry in entries.into_iter().take(CLEAN_UP_MAX) {
+            let file = layout::sector_file(&entry);
+            let at = open.iter().find(|path| {
+                file.is_some_and(|(sector, kind)| layout::file(&path.dir, sector, kind) == entry)
+            });
+            let checked = match file.zip(at) {
+                Some(((sector, kind), path)) => self.check_unlisted(sector, kind, &path.id).await,
+                None => Ok(()),
+            };
+            match checked {
+                Ok(()) => vouched.push(entry),
+                Err(error) => {
+                    kept.push(CleanedEntry { entry, bytes: 0, kept: Some(crate::local::chain(&error)) });
+                }
+            }
+        }
+        (vouched, kept)
     }
 }
 

@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::direct;
@@ -14,6 +16,9 @@ use crate::error::StoreError;
 
 /// Bytes of a disk block in `st_blocks`, whatever the file system's own block size.
 const STAT_BLOCK: u64 = 512;
+
+/// Bytes of two copies that are compared at a time.
+const COMPARED: usize = 1 << 20;
 
 /// Directories deeper than this below a storage path are not ours; measuring stops there.
 const DEPTH_MAX: usize = 16;
@@ -53,6 +58,27 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Store
     Ok(bytes)
 }
 
+/// A list that this process wrote for its next life; empty where there is none. One that is damaged is logged and counts as
+/// empty.
+pub(crate) fn read_list<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Vec<T> {
+    let read = match read_bounded(path, bytes_max) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => Err(error),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|source| StoreError::Json { path: path.to_owned(), source }),
+    };
+    read.unwrap_or_else(|error| {
+        tracing::error!(error = crate::local::chain(&error), "a list of an earlier life cannot be read");
+        Vec::new()
+    })
+}
+
+/// Writes a list for [`read_list`], atomically and durably.
+pub(crate) fn write_list<T: Serialize>(path: &Path, list: &[T]) -> Result<(), StoreError> {
+    let json = |source| StoreError::Json { path: path.to_owned(), source };
+    replace(path, &serde_json::to_vec(list).map_err(json)?)
+}
+
 /// Creates `dir` and its parents (0755) unless it is there.
 pub(crate) fn create_dir(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(StoreError::io("create directory", dir))
@@ -68,7 +94,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync", dir))
 }
 
-/// Renames `from` to `to`, durably. What lay there is set aside first and deleted afterwards; whether there was anything.
+/// Renames `from` to `to`, durably. What lay there is set aside first and stays there; whether there was anything.
 pub(crate) fn put_in_place(from: &Path, to: &Path, aside: &Path) -> Result<bool, StoreError> {
     if let Some(dir) = aside.parent() {
         create_dir(dir)?;
@@ -85,10 +111,66 @@ pub(crate) fn put_in_place(from: &Path, to: &Path, aside: &Path) -> Result<bool,
         return Err(StoreError::io("put in place", to)(error));
     }
     sync_parent(to)?;
-    if replaced {
-        discard(aside);
-    }
     Ok(replaced)
+}
+
+/// Whether both names lead to one file or directory, or to directories of which a file is the same: by links, mounts or
+/// hard links. What is deleted under one name is then gone, or changed, under the other.
+pub(crate) fn shares_files(one: &Path, other: &Path) -> Result<bool, StoreError> {
+    let (one, other) = (inodes(one)?, inodes(other)?);
+    Ok(one.iter().any(|inode| other.contains(inode)))
+}
+
+/// What tells a file from others on whatever machine it is mounted: its inode's number and when it last changed.
+pub(crate) fn identity(found: &fs::Metadata) -> String {
+    format!("{}-{}-{}", found.ino(), found.mtime(), found.mtime_nsec())
+}
+
+fn inodes(path: &Path) -> Result<Vec<(u64, u64)>, StoreError> {
+    let look = |path: &Path| fs::metadata(path).map_err(StoreError::io("look at", path));
+    let found = look(path)?;
+    let mut inodes = vec![(found.dev(), found.ino())];
+    if found.is_dir() {
+        for entry in fs::read_dir(path).map_err(StoreError::io("list", path))? {
+            let inside = look(&entry.map_err(StoreError::io("list", path))?.path())?;
+            inodes.push((inside.dev(), inside.ino()));
+        }
+    }
+    Ok(inodes)
+}
+
+/// Whether two copies of a sector's file have the same names and bytes. Reads both, up to the first difference.
+pub(crate) fn same_bytes(one: &Path, other: &Path) -> Result<bool, StoreError> {
+    let names = shape(one)?;
+    if names != shape(other)? {
+        return Ok(false);
+    }
+    let inside = |path: &Path, name: &str| if name.is_empty() { path.to_owned() } else { path.join(name) };
+    for (name, _) in names {
+        if !same_file_bytes(&inside(one, &name), &inside(other, &name))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn same_file_bytes(one: &Path, other: &Path) -> Result<bool, StoreError> {
+    let open = |path: &Path| File::open(path).map_err(StoreError::io("open", path));
+    let (mut left, mut right) = (open(one)?, open(other)?);
+    let (mut here, mut there) = (vec![0; COMPARED], vec![0; COMPARED]);
+    loop {
+        let got = left.read(&mut here).map_err(StoreError::io("read", one))?;
+        if got == 0 {
+            return Ok(right.read(&mut there[..1]).map_err(StoreError::io("read", other))? == 0);
+        }
+        match right.read_exact(&mut there[..got]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            read => read.map_err(StoreError::io("read", other))?,
+        }
+        if here[..got] != there[..got] {
+            return Ok(false);
+        }
+    }
 }
 
 /// Removes a file or a directory tree; nothing there is success.

@@ -1,17 +1,26 @@
 //! Files that a peer asked to be deleted and that were kept, because no other copy could be shown to be whole. A list
-//! for operators; it is in memory, and a peer that still wants the file gone asks again.
+//! for operators, on disk beside `storage.json`; a peer that still wants the file gone asks again.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use sealtasks::{FileType, SectorId, StorageId};
+use serde::{Deserialize, Serialize};
 
+use crate::disk;
+use crate::local::chain;
+
+/// The file's name beside `storage.json`.
+const KEPT_FILE: &str = "kept-files.json";
+/// A larger one is not ours (bytes).
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// Entries; beyond, the oldest goes.
 const KEPT_MAX: usize = 10_000;
 
 /// One file that was kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptFile {
     /// The path it lies in.
     pub path: StorageId,
@@ -27,10 +36,25 @@ pub struct KeptFile {
 
 type Key = (StorageId, SectorId, FileType);
 
-#[derive(Default)]
-pub(crate) struct Kept(Mutex<BTreeMap<Key, KeptFile>>);
+/// Clones share the list.
+#[derive(Clone)]
+pub(crate) struct Kept(Arc<Inner>);
+
+struct Inner {
+    file: PathBuf,
+    files: Mutex<BTreeMap<Key, KeptFile>>,
+}
 
 impl Kept {
+    /// Reads the list that an earlier life of this process left. One that cannot be read counts as empty.
+    pub(crate) fn open(config: &Path) -> Self {
+        let file = config.with_file_name(KEPT_FILE);
+        let read: Vec<KeptFile> = disk::read_list(&file, KEPT_BYTES_MAX);
+        let files = read.into_iter().map(|one| ((one.path.clone(), one.sector, one.kind), one)).collect();
+        Self(Arc::new(Inner { file, files: Mutex::new(files) }))
+    }
+
+    /// Adds a file. Blocks.
     pub(crate) fn note(&self, file: KeptFile) {
         let mut kept = self.lock();
         let key = (file.path.clone(), file.sector, file.kind);
@@ -39,18 +63,32 @@ impl Kept {
             oldest.and_then(|key| kept.remove(&key));
         }
         kept.insert(key, file);
+        self.save(&kept);
     }
 
-    /// It was deleted after all.
+    /// It is not there any more. Blocks.
     pub(crate) fn forget(&self, path: &StorageId, sector: SectorId, kind: FileType) {
-        self.lock().remove(&(path.clone(), sector, kind));
+        let mut kept = self.lock();
+        if kept.remove(&(path.clone(), sector, kind)).is_some() {
+            self.save(&kept);
+        }
     }
 
     pub(crate) fn list(&self) -> Vec<KeptFile> {
         self.lock().values().cloned().collect()
     }
 
+    fn save(&self, kept: &BTreeMap<Key, KeptFile>) {
+        let list: Vec<_> = kept.values().collect();
+        if let Err(error) = disk::write_list(&self.0.file, &list) {
+            tracing::warn!(
+                error = chain(&error),
+                "the list of kept files is forgotten when this process ends"
+            );
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, KeptFile>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

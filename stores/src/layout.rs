@@ -30,6 +30,11 @@ pub(crate) fn arriving_at_lotus(path: &Path, sector: SectorId, kind: FileType) -
     path.join(kind.name()).join(FETCHING).join(sector.to_string())
 }
 
+/// Whether an entry of `fetching/` is not one of ours.
+pub(crate) fn is_lotus_arriving(entry: &Path) -> bool {
+    entry.file_name().and_then(|name| name.to_str()).is_none_or(|name| !name.ends_with(PART))
+}
+
 /// What [`arriving`] puts behind the sector.
 const PART: &str = ".part";
 
@@ -42,10 +47,23 @@ pub(crate) fn leaving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf 
 /// What [`leaving`] puts between the sector and the fresh part of a name.
 const REMOVED: &str = ".removed-";
 
-/// Whether a name is one that [`leaving`] makes.
-fn is_leaving(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once(REMOVED));
+/// A fresh name for what another file takes the place of. Nothing deletes it but a clean-up that was asked for, or
+/// whoever put it there and has seen that not a byte of it is lost.
+pub(crate) fn replaced(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
+    path.join(kind.name()).join(FETCHING).join(format!("{sector}{REPLACED}{}", Uuid::new_v4()))
+}
+
+/// What [`replaced`] puts between the sector and the fresh part of a name.
+const REPLACED: &str = ".replaced-";
+
+/// Whether a name is one that [`leaving`] or [`replaced`] makes, with this between its parts.
+fn is_fresh(path: &Path, between: &str) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once(between));
     name.is_some_and(|(sector, fresh)| sector.parse::<SectorId>().is_ok() && Uuid::try_parse(fresh).is_ok())
+}
+
+fn is_leaving(path: &Path) -> bool {
+    is_fresh(path, REMOVED)
 }
 
 /// The sector and type that the name of an entry in `fetching/` tells.
@@ -53,6 +71,13 @@ pub(crate) fn named(entry: &Path) -> Option<(SectorId, FileType)> {
     let name = entry.file_name()?.to_str()?;
     let sector = name.split('.').next()?.parse().ok()?;
     let kind = entry.parent()?.parent()?.file_name()?.to_str()?.parse().ok()?;
+    Some((sector, kind))
+}
+
+/// The sector and type of a file in its place, by its name.
+pub(crate) fn sector_file(entry: &Path) -> Option<(SectorId, FileType)> {
+    let sector = entry.file_name()?.to_str()?.parse().ok()?;
+    let kind = entry.parent()?.file_name()?.to_str()?.parse().ok()?;
     Some((sector, kind))
 }
 
@@ -81,6 +106,8 @@ pub(crate) struct Scan {
     pub(crate) partial: Vec<PathBuf>,
     /// Leftovers of removals: nobody wants them.
     pub(crate) removed: Vec<PathBuf>,
+    /// Files whose places others took.
+    pub(crate) replaced: Vec<PathBuf>,
 }
 
 /// Creates the type directories (0755) where missing and lists what is in them.
@@ -101,10 +128,15 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
             let found = entry.map_err(StoreError::io("list", &dir))?.path();
             match classify(&found, kind) {
                 Entry::Fetching => {
-                    let (removed, partial): (Vec<_>, Vec<_>) =
-                        leftovers(&found)?.into_iter().partition(|path| is_leaving(path));
-                    scan.removed.extend(removed);
-                    scan.partial.extend(partial);
+                    for left in leftovers(&found)? {
+                        if is_leaving(&left) {
+                            scan.removed.push(left);
+                        } else if is_fresh(&left, REPLACED) {
+                            scan.replaced.push(left);
+                        } else {
+                            scan.partial.push(left);
+                        }
+                    }
                 }
                 // On a full disk there may have been no room for `fetching/`.
                 Entry::Foreign if is_leaving(&found) => scan.removed.push(found),

@@ -28,6 +28,7 @@ mod peer;
 mod peer_tokens;
 mod remote;
 mod remote_urls;
+mod sent;
 mod serve;
 mod snapshot;
 mod space;
@@ -42,8 +43,8 @@ pub use index::{CopyKind, Index, IndexError};
 pub use keep::{KEEP_FILE, KeepFree};
 pub use kept::KeptFile;
 pub use local::{
-    Acquired, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, OpenedPath, PathProblem,
-    RedeclareDiff, Reservation,
+    Acquired, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, Making, OpenedPath, PathProblem,
+    RedeclareDiff, Reservation, START_DEADLINE,
 };
 pub use locks::{
     HeldLock, Lease, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,

@@ -7,9 +7,11 @@
 //! what `sectorstore.json` says is read again only by `redeclare`. A crash loses reservations, nothing else.
 
 mod acquire;
+mod departures;
 mod redeclare;
 mod relocate;
 mod removal;
+mod start;
 mod survey;
 
 use std::collections::BTreeMap;
@@ -25,18 +27,22 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 pub use acquire::Acquired;
+pub use departures::Making;
 pub use redeclare::RedeclareDiff;
 pub use removal::DeletePermit;
+pub use start::START_DEADLINE;
 pub use survey::FINDINGS_MAX;
 
+use self::departures::{Departures, Scanning};
 use crate::config::StorageConfig;
 use crate::disk;
 use crate::error::StoreError;
-use crate::index::{Index, IndexError};
+use crate::index::{CopyKind, Index, IndexError};
 use crate::keep::KeepFree;
 use crate::kept::Kept;
 use crate::layout::{self, Scan};
 use crate::meta::StorageMeta;
+use crate::sent::Sent;
 use crate::space::{Measured, Promise, Space};
 
 /// A path must be read and scanned within this time.
@@ -63,9 +69,13 @@ pub struct Local {
     open: Mutex<BTreeMap<StorageId, OpenPath>>,
     /// Opening, closing and `storage.json` go one at a time.
     changing: AsyncMutex<()>,
+    /// Paths become open one at a time, so that an id is never open twice.
+    entering: AsyncMutex<()>,
     /// Deletions go one at a time, so that two of them cannot each count on the copy that the other deletes.
     removing: AsyncMutex<()>,
     kept: Kept,
+    sent: Sent,
+    departures: Departures,
 }
 
 #[derive(Clone)]
@@ -114,32 +124,6 @@ pub struct Reservation {
 }
 
 impl Local {
-    /// Opens every path of `storage.json`. A path that cannot be opened is returned as a problem; the others go on.
-    ///
-    /// # Errors
-    /// When `storage.json` is damaged, or the index cannot be reached.
-    pub async fn open(options: LocalOptions) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
-        let config = StorageConfig::read(&options.config)?;
-        let local = Self {
-            config: options.config,
-            urls: options.urls,
-            index: options.index,
-            open: Mutex::default(),
-            changing: AsyncMutex::default(),
-            removing: AsyncMutex::default(),
-            kept: Kept::default(),
-        };
-        let mut problems = Vec::new();
-        for dir in config.paths() {
-            match local.open_path(dir).await {
-                Ok(_) => {}
-                Err(error @ StoreError::Index(IndexError::Remote(_))) => return Err(error),
-                Err(error) => problems.push(PathProblem { path: dir.to_owned(), error }),
-            }
-        }
-        Ok((Arc::new(local), problems))
-    }
-
     /// Opens a storage path: reads its `sectorstore.json`, attaches it to the index, creates missing type
     /// directories, scans them and declares what is there (as primary copies when the path is for storing).
     ///
@@ -147,7 +131,8 @@ impl Local {
     /// When the file is missing or damaged, the id is open already, the path hangs, or the index refuses.
     pub async fn open_path(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
         let _turn = self.changing.lock().await;
-        self.open_one(dir).await
+        let (contents, scanning) = self.read_contents(dir, Some(OPEN_DEADLINE)).await?;
+        self.open_one(dir, contents, scanning).await
     }
 
     /// Opens a storage path and adds it to `storage.json`.
@@ -157,7 +142,8 @@ impl Local {
     pub async fn attach_path(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
         let _turn = self.changing.lock().await;
         let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
-        let opened = self.open_one(&dir).await?;
+        let (contents, scanning) = self.read_contents(&dir, Some(OPEN_DEADLINE)).await?;
+        let opened = self.open_one(&dir, contents, scanning).await?;
         let written = StorageConfig::read(&self.config).and_then(|mut config| {
             config.add(&dir);
             config.write(&self.config)
@@ -295,9 +281,26 @@ impl Local {
         reports.into_iter().flatten().collect()
     }
 
-    async fn open_one(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
+    /// What a path says of itself and what lies in it, as a scan that is under way until the second part is dropped.
+    async fn read_contents(
+        &self,
+        dir: &Path,
+        limit: Option<Duration>,
+    ) -> Result<(Contents, Scanning), StoreError> {
         let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
-        let Contents { id, stanza, scan, keep_free } = read_path(&dir).await?;
+        let scanning = self.departures.scanning();
+        Ok((read_path(&dir, limit).await?, scanning))
+    }
+
+    async fn open_one(
+        &self,
+        dir: &Path,
+        contents: Contents,
+        _scanning: Scanning,
+    ) -> Result<OpenedPath, StoreError> {
+        let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
+        let Contents { id, stanza, scan, keep_free } = contents;
+        let _turn = self.entering.lock().await;
         if let Some(open) = self.table().get(&id) {
             return Err(StoreError::DuplicateId { id, open: open.dir.clone(), path: dir });
         }
@@ -331,7 +334,8 @@ impl Local {
     }
 
     async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
-        let Contents { id, stanza, scan, keep_free } = read_path(&path.dir).await?;
+        let _scanning = self.departures.scanning();
+        let Contents { id, stanza, scan, keep_free } = read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
         if id != path.id {
             return Err(StoreError::MetaField {
                 path: path.dir.join(crate::meta::META_FILE),
@@ -367,8 +371,13 @@ impl Local {
         for foreign in &scan.foreign {
             tracing::warn!(path = ?foreign, "foreign file in a storage path is left alone");
         }
-        let files: Vec<(SectorDecl, bool)> =
-            scan.files.iter().map(|decl| (*decl, stanza.can_store)).collect();
+        // What leaves during the scan must not be declared after it has left.
+        let _turn = self.removing.lock().await;
+        let there = |decl: &SectorDecl| {
+            let types = decl.types.difference(self.departures.absent(id, decl.sector));
+            (!types.is_empty()).then_some((SectorDecl { types, ..*decl }, stanza.can_store))
+        };
+        let files: Vec<(SectorDecl, bool)> = scan.files.iter().filter_map(there).collect();
         for batch in files.chunks(DECLARE_BATCH) {
             self.index.declare_batch(id, batch).await?;
         }
@@ -377,7 +386,8 @@ impl Local {
 
     /// Looks at the disk once more before each drop: a file may have arrived since the scan.
     async fn drop_missing(&self, id: &StorageId, scan: &Scan) -> Result<(), StoreError> {
-        let dir = self.path(id)?.dir;
+        let OpenPath { dir, stanza, .. } = self.path(id)?;
+        let can_store = stanza.can_store;
         let on_disk: BTreeMap<_, _> = scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
         for known in self.index.files(id).await? {
             let there = on_disk.get(&known.sector).copied().unwrap_or_default();
@@ -389,6 +399,11 @@ impl Local {
             if !missing.is_empty() {
                 tracing::warn!(path = %id, sector = %known.sector, types = %missing, "dropped from the index: not on disk");
                 self.index.drop_files(id, known.sector, missing).await?;
+                let arrived: FileTypes = missing.iter().filter(|kind| !gone(kind)).collect();
+                if !arrived.is_empty() {
+                    let copy = CopyKind::from(can_store);
+                    self.index.declare(id, known.sector, arrived, copy).await?;
+                }
             }
         }
         Ok(())
@@ -424,15 +439,17 @@ struct Contents {
     scan: Scan,
 }
 
-async fn read_path(dir: &Path) -> Result<Contents, StoreError> {
+async fn read_path(dir: &Path, limit: Option<Duration>) -> Result<Contents, StoreError> {
     let owned = dir.to_owned();
-    on_thread("reading a storage path", move || {
+    let reading = on_thread("reading a storage path", move || {
         let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
         let keep_free = KeepFree::read(&owned)?.bytes;
         Ok(Contents { id, stanza, keep_free, scan: layout::scan(&owned)? })
-    })
-    .within(OPEN_DEADLINE, dir)
-    .await
+    });
+    match limit {
+        Some(limit) => reading.within(limit, dir).await,
+        None => reading.0.await.unwrap_or(Err(StoreError::Lost { what: reading.1 })),
+    }
 }
 
 fn opened(id: StorageId, scan: Scan) -> OpenedPath {

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use sealtasks::SectorSize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
+use crate::index::CopyKind;
 
 const GIB: u64 = 1 << 30;
 
@@ -40,7 +42,7 @@ pub(crate) fn size_max(name: &str) -> Option<u64> {
 }
 
 /// Names and lengths of a directory's files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest(pub(crate) BTreeMap<String, u64>);
 
 impl Manifest {
@@ -73,6 +75,12 @@ impl Manifest {
     /// Whether every file of `other` is here with the same length.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|(name, bytes)| self.0.get(name) == Some(bytes))
+    }
+
+    /// Whether nothing is lost when `other` goes and this stays. A primary copy must be matched file by file; a secondary one
+    /// may hold what only sealing needed.
+    pub(crate) fn makes_up_for(&self, other: &Self, other_is: CopyKind) -> bool {
+        self.covers(other) || (other_is == CopyKind::Secondary && self.outlives(other))
     }
 
     /// Whether this is the directory of a proven sector of which `other` may hold more: both aux files are here, and

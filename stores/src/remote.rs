@@ -30,6 +30,7 @@ use crate::local::{Acquired, DeletePermit, Local};
 use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
 use crate::serve::PERMIT_HEADER;
+use crate::serve::survivor::{self, Asker, Credential, Deletion};
 use crate::space::FileKey;
 use crate::traffic::{Traffic, TransferLimits, TransferView};
 use crate::wire::FsStatJson;
@@ -194,14 +195,40 @@ impl Remote {
             let why = "none of the paths to keep holds a primary copy, and without a permit one must remain";
             return Err(StoreError::LastCopy { sector, kind, why: why.to_owned() });
         }
-        self.local.remove(sector, kind, keep).await?;
+        self.remove_here(sector, kind, keep).await?;
         for holder in self.elsewhere(&holders).filter(|holder| !keep.contains(&holder.id)) {
             self.ask_to_delete((sector, kind), holder, keep, None).await;
         }
         Ok(())
     }
 
-    /// Deletes secondary copies everywhere, where a primary one is known. A peer that does not obey is logged.
+    /// Deletes our copies of a file outside the paths `keep`, once another one was looked at, or its holder asked for it.
+    async fn remove_here(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        keep: &[StorageId],
+    ) -> Result<(), StoreError> {
+        let token = Credential::Given(&*self.tokens);
+        let asker = Asker { local: &self.local, peer: &self.fetcher.peer, token };
+        let checked = survivor::check(&asker, Deletion { sector, kind, keep }).await?;
+        self.local.remove_these(sector, kind, &checked).await
+    }
+
+    /// Whether a file of the open path `id` that the index does not list there has a whole primary twin.
+    pub(crate) async fn check_unlisted(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        id: &StorageId,
+    ) -> Result<(), StoreError> {
+        let token = Credential::Given(&*self.tokens);
+        let asker = Asker { local: &self.local, peer: &self.fetcher.peer, token };
+        survivor::check_unlisted(&asker, sector, kind, id).await
+    }
+
+    /// Deletes secondary copies everywhere, where a primary one is known. A peer that does not obey is logged; so is a
+    /// copy here beside which no whole primary one could be shown, which stays and is listed.
     ///
     /// # Errors
     /// When the index or this process's own disk refuses.
@@ -213,7 +240,12 @@ impl Remote {
             if primary.is_empty() {
                 continue;
             }
-            self.local.remove_copies(sector, kind).await?;
+            match self.remove_here(sector, kind, &primary).await {
+                Err(error @ StoreError::LastCopy { .. }) => {
+                    tracing::warn!(%sector, %kind, error = crate::local::chain(&error), "a copy is kept");
+                }
+                done => done?,
+            }
             for holder in self.elsewhere(&holders).filter(|holder| !holder.primary) {
                 self.ask_to_delete((sector, kind), holder, &primary, None).await;
             }
@@ -245,7 +277,7 @@ impl Remote {
     /// taken out of the index, so that nobody finds the old file in place of the new one.
     ///
     /// # Errors
-    /// When the index or this process's own disk refuses.
+    /// When nobody gives a token for it, and when the index or this process's own disk refuses.
     pub async fn discard_all(
         &self,
         sector: SectorId,
@@ -253,6 +285,10 @@ impl Remote {
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
         let holders = self.index.find(sector, kind.into(), None).await?;
+        for url in self.elsewhere(&holders).flat_map(|holder| &holder.urls) {
+            // Whoever gets no token any more has lost the task to a later attempt, whose files these may be.
+            self.token_for(url, (sector, kind), FetchVerb::Remove).await?;
+        }
         self.local.remove_all(sector, kind, permit).await?;
         for holder in self.elsewhere(&holders) {
             if self.ask_to_delete((sector, kind), holder, &[], Some(permit)).await.is_some() {

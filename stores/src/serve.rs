@@ -9,8 +9,7 @@ mod blocks;
 mod files;
 mod listing;
 mod range;
-mod sent;
-mod survivor;
+pub(crate) mod survivor;
 
 use std::sync::Arc;
 
@@ -29,7 +28,6 @@ use tokio::sync::Semaphore;
 
 use self::access::Deed;
 use self::blocks::{Announced, Hashing};
-use self::sent::Sent;
 use crate::content::{self, ACCEPT_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Local, chain};
@@ -85,14 +83,7 @@ pub fn fetch_router_with_tls(
     tls: Arc<ClientConfig>,
 ) -> Router {
     let senders = Arc::new(Semaphore::new(SENDERS_MAX));
-    let server = Server {
-        local,
-        verify,
-        peer: Peer::new(tls),
-        senders,
-        announced: Announced::default(),
-        sent: Sent::default(),
-    };
+    let server = Server { local, verify, peer: Peer::new(tls), senders, announced: Announced::default() };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
@@ -102,7 +93,6 @@ pub(crate) struct Server {
     peer: Peer,
     senders: Arc<Semaphore>,
     announced: Announced,
-    sent: Sent,
 }
 
 /// A request's path, as far as it is one of ours.
@@ -217,7 +207,7 @@ impl Server {
             _ => None,
         };
         if kind.is_directory() {
-            return Ok(files::directory(file, headers, slot, &self.sent).await?);
+            return Ok(files::directory(file, headers, slot, self.local.sent()).await?);
         }
         Ok(files::file(file, headers, slot).await?)
     }
@@ -259,9 +249,10 @@ impl Server {
             return Ok(StatusCode::OK.into_response());
         }
         let keep = kept_paths(query)?;
-        let asker = survivor::Asker { local: &self.local, peer: &self.peer, sent: &self.sent, token };
-        survivor::check(&asker, survivor::Deletion { sector, kind, keep: &keep }).await?;
-        self.local.remove(sector, kind, &keep).await?;
+        let token = survivor::Credential::Shown(token);
+        let asker = survivor::Asker { local: &self.local, peer: &self.peer, token };
+        let checked = survivor::check(&asker, survivor::Deletion { sector, kind, keep: &keep }).await?;
+        self.local.remove_these(sector, kind, &checked).await?;
         Ok(StatusCode::OK.into_response())
     }
 

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method as Verb, StatusCode as Status, header};
 use axum::response::IntoResponse;
-use sealtasks::FileType;
+use sealtasks::{FileType, Matter};
 use stores::{CopyKind, Index, KeptFile};
 use support::{ADMIN, Node, World, ask, both, id, sector};
 use tokio::net::TcpListener;
@@ -73,14 +73,45 @@ async fn a_directory_that_was_sent_whole_goes_and_one_that_was_not_stays_and_is_
 
     let url = format!("{}/cache/s-t01000-1", node.base);
     assert_eq!(ask("GET", &url, &[ADMIN]).await.0.as_u16(), 200);
-    // What was sent is no longer what lies here.
-    std::fs::write(file.join("p_aux"), [1; 63]).expect("changed");
-    assert_eq!(delete(&node, FileType::Cache).await, 500);
-    assert!(file.exists());
-    std::fs::write(file.join("p_aux"), [1; 64]).expect("as it was");
+    // What was sent is no longer what lies here, in length or only in time.
+    for length in [63, 64] {
+        std::fs::write(file.join("p_aux"), vec![1; length]).expect("changed");
+        assert_eq!(delete(&node, FileType::Cache).await, 500);
+        assert!(file.exists());
+    }
+    assert_eq!(ask("GET", &url, &[ADMIN]).await.0.as_u16(), 200);
     assert_eq!(delete(&node, FileType::Cache).await, 200);
     assert!(!file.exists() && listed(&node).is_empty());
     assert_eq!(world.holders(sector(1), FileType::Cache).await, ["lotus*"]);
+}
+
+/// A restart between a peer's fetch and its DELETE forgets neither what was sent nor what was kept.
+#[tokio::test]
+async fn what_was_kept_and_what_was_sent_survive_a_restart() {
+    let world = World::new();
+    let node = world.node().await;
+    node.path("a", both()).await;
+    let cache = node.put("a", sector(1), FileType::Cache).await;
+    lotus(&world, FileType::Cache, 0).await;
+    assert_eq!(delete(&node, FileType::Cache).await, 500);
+    let before = node.local.kept_files();
+
+    let node = world.restarted(node).await;
+    assert_eq!((node.local.kept_files(), before.len()), (before, 1));
+    let found = node.local.survey().await.remove(0).findings;
+    let [kept] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((&kept.entry, kept.matter, kept.offered), (&cache, Matter::KeptFromDeletion, false));
+    assert!(kept.reason.contains("path lotus cannot be told"), "{kept:#?}");
+    let cleaned = node.local.clean_up(std::slice::from_ref(&cache)).await;
+    assert!(cleaned[0].kept.is_some() && cache.exists(), "{cleaned:#?}");
+
+    let url = format!("{}/cache/s-t01000-1", node.base);
+    assert_eq!(ask("GET", &url, &[ADMIN]).await.0.as_u16(), 200);
+    let node = world.restarted(node).await;
+    assert_eq!(delete(&node, FileType::Cache).await, 200);
+    assert!(!cache.exists());
+    let node = world.restarted(node).await;
+    assert!(listed(&node).is_empty() && node.local.survey().await[0].findings.is_empty());
 }
 
 #[tokio::test]

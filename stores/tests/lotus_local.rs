@@ -291,6 +291,50 @@ async fn a_path_that_cannot_be_read_does_not_hide_the_others() {
     assert!(world.index.info(&id("a")).await.is_ok(), "what is known of it stays");
 }
 
+/// A mount that hangs at the start keeps nothing else from starting, and its path opens when it answers.
+#[tokio::test]
+async fn a_path_that_hangs_at_the_start_does_not_hold_up_the_others() {
+    let world = World::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (hangs, answers) = (dir.path().join("a"), dir.path().join("b"));
+    let node = world.node().await;
+    for (name, path) in [("a", &hangs), ("b", &answers)] {
+        init_path(path, &StorageMeta::new(&id(name), &storing())).expect("made");
+        node.local.attach_path(path).await.expect("attached");
+    }
+    write_file(&hangs, sector(1), FileType::Sealed);
+    node.local.close_all().await.expect("closed");
+    // Whoever reads a pipe waits until somebody writes into it.
+    let meta = hangs.join("sectorstore.json");
+    let told = fs::read(&meta).expect("there");
+    fs::remove_file(&meta).expect("removed");
+    assert!(Command::new("mkfifo").arg(&meta).status().expect("mkfifo").success());
+
+    let config = node.dir.path().join("storage.json");
+    let options =
+        LocalOptions { config, urls: vec!["http://x/remote".to_owned()], index: world.index.clone() };
+    let opening = Local::open_within(options, std::time::Duration::from_secs(2));
+    let (local, problems) = opening.await.expect("it starts");
+    let problem = problems.iter().find(|problem| problem.path == hangs).expect("it hangs");
+    assert_eq!(problem.error.code(), "STO019", "{}", problem.error);
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(5));
+    let limit = std::time::Duration::from_secs(60);
+    let answered = async {
+        while local.paths().is_empty() {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(limit, answered).await.expect("the other one is open");
+    tokio::task::spawn_blocking(move || fs::write(&meta, told)).await.expect("joined").expect("written");
+    let opened = async {
+        while local.paths().len() < 2 {
+            ticks.tick().await;
+        }
+    };
+    tokio::time::timeout(limit, opened).await.expect("both are open");
+    assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["a*"]);
+}
+
 fn findings(report: PathReport) -> Vec<sealtasks::Finding> {
     let PathReport::Surveyed(surveys) = report else { panic!("{report:?}") };
     assert!(surveys.iter().all(|survey| survey.error.is_none()), "{surveys:#?}");

@@ -135,12 +135,17 @@ impl Arriving {
         Ok(())
     }
 
-    /// Renames what arrived to its place. What lay there undeclared is replaced: the index knew of no file there.
+    /// Renames what arrived to its place. What lay there undeclared is set aside: the index knew of no file there, but an
+    /// index can have forgotten. It is deleted only if it is the same, byte by byte; otherwise the survey lists it.
     pub(crate) fn put_in_place(&self) -> Result<(), StoreError> {
         let file = layout::file(&self.path, self.sector, self.kind);
-        let aside = layout::leaving(&self.path, self.sector, self.kind);
+        let aside = layout::replaced(&self.path, self.sector, self.kind);
         if disk::put_in_place(&self.data(), &file, &aside)? {
-            tracing::warn!(path = ?file, "an undeclared file of the same name was replaced by the fetched one");
+            if disk::same_bytes(&file, &aside).unwrap_or(false) {
+                disk::discard(&aside);
+            } else {
+                tracing::warn!(path = ?file, ?aside, "an undeclared file lay in the place of the fetched one; it was set aside");
+            }
         }
         // What a Lotus process had begun in the same place is of no use to anyone now.
         disk::remove(&layout::arriving_at_lotus(&self.path, self.sector, self.kind))

@@ -32,7 +32,7 @@ impl Local {
             if self.is_stored(sector, kind).await? {
                 continue;
             }
-            let found = self.file_path(sector.id, kind).await?;
+            let found = self.best_copy_here(sector.id, kind).await?;
             let (from, source) = found.ok_or(StoreError::NotFound { sector: sector.id, kind })?;
             let from_path = self.path(&from)?;
             if from_path.stanza.can_store {
@@ -46,7 +46,7 @@ impl Local {
                 let (to_path, holders) = (self.path(to)?, self.holders_of(sector.id, kind).await?);
                 let place = Place {
                     target: target.clone(),
-                    aside: layout::leaving(&to_path.dir, sector.id, kind),
+                    aside: layout::replaced(&to_path.dir, sector.id, kind),
                     holds_copy: holders.iter().any(|holder| holder.id == *to),
                 };
                 let step = Relocation { sector, kind, from, from_path, to: to.clone(), to_path };
@@ -54,6 +54,21 @@ impl Local {
             }
         }
         Ok(())
+    }
+
+    /// Where the file lies here, a primary copy before any other.
+    async fn best_copy_here(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+    ) -> Result<Option<(StorageId, PathBuf)>, StoreError> {
+        let mut holders = self.index.find(sector, kind.into(), None).await?;
+        holders.sort_by_key(|holder| !holder.primary);
+        let here = |holder: SectorStorageInfo| {
+            let file = layout::file(&self.dir(&holder.id).ok()?, sector, kind);
+            Some((holder.id, file))
+        };
+        Ok(holders.into_iter().find_map(here))
     }
 
     /// Whether the primary copy truly lies in a storage path here. Then a move has been done, if not to its last step: a
@@ -129,7 +144,7 @@ impl Local {
             if !source.exists() {
                 continue;
             }
-            let aside = layout::leaving(&to_path.dir, sector.id, kind);
+            let aside = layout::replaced(&to_path.dir, sector.id, kind);
             let holds_copy = holders.iter().any(|one| one.id == *to);
             let place = Place { target, aside, holds_copy };
             let from = holder.id.clone();
@@ -185,6 +200,8 @@ impl Local {
             }
             return Err(error);
         }
+        let _turn = self.removing.lock().await;
+        self.departures.note(&step.from, sector, kind);
         Ok(self.index.drop_files(&step.from, sector, kind.into()).await?)
     }
 }
@@ -199,15 +216,20 @@ struct Relocation {
     to_path: OpenPath,
 }
 
+/// A link is on no file system but its target's, and would point elsewhere from another directory: what it leads to is
+/// copied.
 fn same_file_system(file: &Path, dir: &Path) -> bool {
-    matches!((fs::metadata(file), fs::metadata(dir)), (Ok(one), Ok(other)) if one.dev() == other.dev())
+    matches!(
+        (fs::symlink_metadata(file), fs::metadata(dir)),
+        (Ok(one), Ok(other)) if !one.is_symlink() && one.dev() == other.dev()
+    )
 }
 
 /// Where a file goes, and what may be replaced there.
 #[derive(Clone)]
 struct Place {
     target: PathBuf,
-    /// Where what is replaced lies until it is deleted.
+    /// Where what is replaced lies until it is deleted, or for good.
     aside: PathBuf,
     /// The index knows a copy there, which is not the one that counts.
     holds_copy: bool,
@@ -217,11 +239,29 @@ impl Place {
     /// An undeclared file there is replaced only if it looks like `source`: then an earlier move had copied it, and was
     /// cut off before it told the index.
     fn check(&self, source: &Path) -> Result<(), StoreError> {
-        if !self.target.exists() || self.holds_copy || disk::same_shape(source, &self.target)? {
+        let taken = |source: io::Error| {
+            Err(StoreError::Io { action: "move a sector file to", path: self.target.clone(), source })
+        };
+        if !self.target.exists() {
             return Ok(());
         }
-        let source = io::Error::from(io::ErrorKind::AlreadyExists);
-        Err(StoreError::Io { action: "move a sector file to", path: self.target.clone(), source })
+        if disk::shares_files(source, &self.target)? {
+            return taken(io::Error::other(format!("it is {source:?} under another name")));
+        }
+        if self.holds_copy || disk::same_shape(source, &self.target)? {
+            return Ok(());
+        }
+        taken(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// What was replaced goes if the index knew it as a copy that does not count, or if it is the same byte by byte.
+    fn tidy(&self) {
+        if self.holds_copy || disk::same_bytes(&self.target, &self.aside).unwrap_or(false) {
+            tracing::warn!(path = ?self.target, "an earlier copy was replaced by the moved file");
+            disk::discard(&self.aside);
+        } else {
+            tracing::warn!(path = ?self.target, aside = ?self.aside, "an undeclared file lay in the place of the moved one; it was set aside");
+        }
     }
 }
 
@@ -229,7 +269,7 @@ impl Place {
 fn move_durably(from: &Path, place: &Place, source: &Path) -> Result<(), StoreError> {
     place.check(source)?;
     if disk::put_in_place(from, &place.target, &place.aside)? {
-        tracing::warn!(path = ?place.target, "an earlier copy was replaced by the moved file");
+        place.tidy();
     }
     disk::sync_parent(from)
 }

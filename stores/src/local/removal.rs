@@ -2,17 +2,24 @@
 //!
 //! Order: drop from the index, ask the index again whether a primary copy survives, rename out of sight, delete. Two
 //! processes that each count on the other's copy both find none after their drops, and both keep theirs.
+//!
+//! A surviving copy in a path of ours is looked at: it must have what would be deleted, by names and lengths, and be another
+//! file than that, not another name of it. One elsewhere is only declared here; who deletes because of such a one has it
+//! asked first (see `survivor`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
+use tokio::sync::MutexGuard;
 
-use super::{Local, OpenPath};
+use super::{Local, Making, OPEN_DEADLINE, OpenPath, on_thread};
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::CopyKind;
 use crate::kept::KeptFile;
 use crate::layout;
+use crate::members::Manifest;
+use crate::sent::Sent;
 
 /// Leave to delete the last copy of a file. Whoever makes one has decided it durably beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +40,23 @@ impl Local {
         kind: FileType,
         keep: &[StorageId],
     ) -> Result<(), StoreError> {
-        let _turn = self.removing.lock().await;
+        let turn = self.removing.lock().await;
         let holders = self.holders_of(sector, kind).await?;
         let doomed = self.open_among(&holders, |holder| !keep.contains(&holder.id));
-        self.remove_guarded(sector, kind, doomed).await
+        self.remove_guarded(sector, kind, doomed, turn).await
+    }
+
+    /// Deletes the copies in these paths and no others: those of which a check has said that they may go.
+    pub(crate) async fn remove_these(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        checked: &[StorageId],
+    ) -> Result<(), StoreError> {
+        let turn = self.removing.lock().await;
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        let doomed = self.open_among(&holders, |holder| checked.contains(&holder.id));
+        self.remove_guarded(sector, kind, doomed, turn).await
     }
 
     /// Deletes this process's secondary copies of a file, if a primary one is known somewhere.
@@ -44,13 +64,13 @@ impl Local {
     /// # Errors
     /// When the index or the disk refuses. No primary copy is no error: everything then stays.
     pub async fn remove_copies(&self, sector: SectorId, kind: FileType) -> Result<(), StoreError> {
-        let _turn = self.removing.lock().await;
+        let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
         if !holders.iter().any(|holder| holder.primary) {
             return Ok(());
         }
         let doomed = self.open_among(&holders, |holder| !holder.primary);
-        self.remove_guarded(sector, kind, doomed).await
+        self.remove_guarded(sector, kind, doomed, turn).await
     }
 
     /// Deletes all of this process's copies of a file, the last one included. No copy here is no error.
@@ -63,14 +83,16 @@ impl Local {
         kind: FileType,
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
-        let _turn = self.removing.lock().await;
+        let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
-        for doomed in self.open_among(&holders, |_| true) {
-            tracing::info!(%sector, %kind, path = %doomed.id, reason = permit.reason, "deleting by permit");
-            self.index.drop_files(&doomed.id, sector, kind.into()).await?;
-            self.delete_dropped(sector, kind, &doomed).await?;
+        let doomed = self.open_among(&holders, |_| true);
+        let _leaving = self.leaving(sector, kind, &doomed);
+        for one in &doomed {
+            tracing::info!(%sector, %kind, path = %one.id, reason = permit.reason, "deleting by permit");
         }
-        Ok(())
+        self.drop_all(sector, kind, &doomed).await?;
+        drop(turn);
+        self.delete_all(sector, kind, &doomed).await
     }
 
     pub(super) async fn remove_at(
@@ -79,10 +101,10 @@ impl Local {
         kind: FileType,
         id: &StorageId,
     ) -> Result<(), StoreError> {
-        let _turn = self.removing.lock().await;
+        let turn = self.removing.lock().await;
         let holders = self.holders_of(sector, kind).await?;
         let doomed = self.open_among(&holders, |holder| holder.id == *id);
-        self.remove_guarded(sector, kind, doomed).await
+        self.remove_guarded(sector, kind, doomed, turn).await
     }
 
     async fn remove_guarded(
@@ -90,24 +112,56 @@ impl Local {
         sector: SectorId,
         kind: FileType,
         doomed: Vec<Doomed>,
+        turn: MutexGuard<'_, ()>,
     ) -> Result<(), StoreError> {
         if doomed.is_empty() {
             return Ok(());
         }
         self.check_survivor(sector, kind, &doomed).await?;
-        for one in &doomed {
-            self.index.drop_files(&one.id, sector, kind.into()).await?;
-        }
+        let _leaving = self.leaving(sector, kind, &doomed);
+        self.drop_all(sector, kind, &doomed).await?;
         if let Err(error) = self.check_survivor(sector, kind, &doomed).await {
             for one in &doomed {
                 self.index.declare(&one.id, sector, kind.into(), one.copy).await?;
             }
             return Err(error);
         }
-        for one in &doomed {
-            self.delete_dropped(sector, kind, one).await?;
+        // Nobody counts on them any more: a disk that takes long, or hangs, must not keep other deletions waiting.
+        drop(turn);
+        self.delete_all(sector, kind, &doomed).await
+    }
+
+    /// Takes them out of the index, all or none: what is neither listed nor deleted would be lost to view.
+    async fn drop_all(&self, sector: SectorId, kind: FileType, doomed: &[Doomed]) -> Result<(), StoreError> {
+        for (count, one) in doomed.iter().enumerate() {
+            if let Err(error) = self.index.drop_files(&one.id, sector, kind.into()).await {
+                for back in &doomed[..count] {
+                    self.index.declare(&back.id, sector, kind.into(), back.copy).await?;
+                }
+                return Err(error.into());
+            }
         }
         Ok(())
+    }
+
+    /// No scan declares them while they go.
+    fn leaving(&self, sector: SectorId, kind: FileType, doomed: &[Doomed]) -> Making {
+        let files: Vec<_> = doomed.iter().map(|one| (kind, one.id.clone())).collect();
+        self.making(sector, &files)
+    }
+
+    /// Deletes what was dropped. All are tried; the first refusal is returned.
+    async fn delete_all(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        doomed: &[Doomed],
+    ) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for one in doomed {
+            result = result.and(self.delete_dropped(sector, kind, one).await);
+        }
+        result
     }
 
     /// A primary copy outside `doomed` must be known, and if it is in a path of ours it must truly be there.
@@ -118,17 +172,30 @@ impl Local {
         doomed: &[Doomed],
     ) -> Result<(), StoreError> {
         let holders = self.index.find(sector, kind.into(), None).await?;
-        let survives = |holder: &SectorStorageInfo| {
-            let stays = holder.primary && !doomed.iter().any(|one| one.id == holder.id);
-            let open = self.table().get(&holder.id).map(|path| layout::file(&path.dir, sector, kind));
-            stays && open.is_none_or(|file| file.exists())
-        };
-        if holders.iter().any(survives) {
-            return Ok(());
+        let stays =
+            |holder: &&SectorStorageInfo| holder.primary && !doomed.iter().any(|one| one.id == holder.id);
+        let going: Vec<_> =
+            doomed.iter().map(|one| (layout::file(&one.path.dir, sector, kind), one.copy)).collect();
+        let mut why =
+            "no primary copy in another path is known, and without a permit the last one is never deleted"
+                .to_owned();
+        for holder in holders.iter().filter(stays) {
+            let Ok(dir) = self.dir(&holder.id) else { return Ok(()) };
+            let (file, going) = (layout::file(&dir, sector, kind), going.clone());
+            let look = on_thread("looking at a copy", move || stands_for(&file, &going));
+            match look.within(OPEN_DEADLINE, &dir).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(wrong)) => why = format!("the copy in path {} {wrong}", holder.id),
+                Err(error) => {
+                    why = format!(
+                        "the copy in path {} could not be checked: {}",
+                        holder.id,
+                        super::chain(&error)
+                    );
+                }
+            }
         }
-        let why =
-            "no primary copy in another path is known, and without a permit the last one is never deleted";
-        Err(StoreError::LastCopy { sector, kind, why: why.to_owned() })
+        Err(StoreError::LastCopy { sector, kind, why })
     }
 
     /// Deletes a file that the index no longer lists. If the disk refuses, it is listed again.
@@ -141,8 +208,12 @@ impl Local {
         let dir = &doomed.path.dir;
         let (file, aside) = (layout::file(dir, sector, kind), layout::leaving(dir, sector, kind));
         let job = {
-            let file = file.clone();
-            move || set_aside_and_delete(&file, &aside)
+            let (file, kept, id) = (file.clone(), self.kept.clone(), doomed.id.clone());
+            move || {
+                set_aside_and_delete(&file, &aside)?;
+                kept.forget(&id, sector, kind);
+                Ok(())
+            }
         };
         let result =
             tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "deleting" }));
@@ -153,7 +224,6 @@ impl Local {
             }
             return Err(error);
         }
-        self.kept.forget(&doomed.id, sector, kind);
         tracing::info!(%sector, %kind, path = %doomed.id, "deleted");
         Ok(())
     }
@@ -164,8 +234,15 @@ impl Local {
     }
 
     /// A peer's wish to delete this file was not obeyed.
-    pub(crate) fn note_kept(&self, file: KeptFile) {
-        self.kept.note(file);
+    pub(crate) async fn note_kept(&self, file: KeptFile) {
+        let kept = self.kept.clone();
+        // Nothing hangs on it but what an operator is told.
+        let _ = tokio::task::spawn_blocking(move || kept.note(file)).await;
+    }
+
+    /// Directories that were sent whole.
+    pub(crate) const fn sent(&self) -> &Sent {
+        &self.sent
     }
 
     /// Every path that holds the file, here and elsewhere; none is an error.
@@ -196,6 +273,26 @@ struct Doomed {
     id: StorageId,
     path: OpenPath,
     copy: CopyKind,
+}
+
+/// Why a copy does not make up for those that are to go; `None` = it does. What is not on disk any more needs none.
+pub(super) fn stands_for(
+    survivor: &Path,
+    going: &[(PathBuf, CopyKind)],
+) -> Result<Option<&'static str>, StoreError> {
+    if !survivor.exists() {
+        return Ok(Some("is not on disk"));
+    }
+    let there: Manifest = disk::shape(survivor)?.into_iter().collect();
+    for (file, copy) in going.iter().filter(|(file, _)| file.exists()) {
+        if disk::shares_files(survivor, file)? {
+            return Ok(Some("is the same file under another name"));
+        }
+        if !there.makes_up_for(&disk::shape(file)?.into_iter().collect(), *copy) {
+            return Ok(Some("differs in names or lengths"));
+        }
+    }
+    Ok(None)
 }
 
 /// Renames the file out of sight, then deletes it. Works on a full disk too, so that it can be emptied: where there is

@@ -7,11 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use sealtasks::{CleanedEntry, FileType, FileTypes, Finding, Matter, PathSurvey, SectorId};
+use sealtasks::{
+    CleanedEntry, FileType, FileTypes, Finding, Matter, PathSurvey, SectorId, SectorStorageInfo, StorageId,
+};
 
+use super::removal::stands_for;
 use super::{Local, LocalPath, OPEN_DEADLINE, on_thread};
 use crate::disk;
 use crate::error::StoreError;
+use crate::fetch::arriving::Arriving;
+use crate::index::CopyKind;
+use crate::kept::Kept;
 use crate::layout;
 
 /// A transfer whose newest byte is older than this has no sender any more: both ends try again within minutes.
@@ -35,9 +41,12 @@ impl Local {
 
     async fn survey_one(&self, path: &LocalPath) -> Result<Vec<Finding>, StoreError> {
         let dir = path.dir.clone();
+        let (kept, id) = (self.kept.clone(), path.id.clone());
         let look = move || {
             let scan = layout::scan(&dir)?;
-            Ok((oddities(&dir, &scan), scan.files))
+            let mut found = oddities(&dir, &scan);
+            found.extend(kept_from_deletion(&dir, &id, &kept));
+            Ok((found, scan.files))
         };
         let (mut findings, on_disk) =
             on_thread("surveying a storage path", look).within(OPEN_DEADLINE, &path.dir).await?;
@@ -45,11 +54,23 @@ impl Local {
             self.index.files(&path.id).await?.into_iter().map(|decl| (decl.sector, decl.types)).collect();
         for decl in on_disk {
             let unknown = decl.types.difference(known.get(&decl.sector).copied().unwrap_or_default());
-            for kind in unknown.iter() {
+            for kind in unknown.iter().filter(|kind| !self.is_made(&path.id, decl.sector, *kind)) {
                 if findings.len() < FINDINGS_MAX {
                     findings.push(self.unlisted(path, decl.sector, kind).await?);
                 }
             }
+        }
+        for one in findings.iter_mut().filter(|one| one.matter == Matter::Replaced) {
+            let Some((sector, kind)) = one.file else { continue };
+            let holders = self.index.find(sector, kind.into(), None).await?;
+            (one.offered, one.reason) = match holders.iter().find(|holder| holder.primary) {
+                Some(holder) => {
+                    let by =
+                        format!("another file took its place; the primary copy is in path {}", holder.id);
+                    (true, by)
+                }
+                None => (false, "another file took its place, and no primary copy is declared".to_owned()),
+            };
         }
         findings.sort_by(|one, other| one.entry.cmp(&other.entry));
         findings.truncate(FINDINGS_MAX);
@@ -77,7 +98,8 @@ impl Local {
         Ok(finding(entry, Matter::NotInIndex, file, offered, reason))
     }
 
-    /// Deletes `entries`, each only if a survey taken now finds it and offers it.
+    /// Deletes `entries`, each only if a survey taken now finds it and offers it. A primary copy elsewhere counts as the index
+    /// says: see [`crate::Remote::carry_out`], which has it asked for.
     pub async fn clean_up(&self, entries: &[PathBuf]) -> Vec<CleanedEntry> {
         let offered: Vec<Finding> =
             self.survey().await.into_iter().flat_map(|survey| survey.findings).collect();
@@ -101,6 +123,23 @@ impl Local {
     async fn clean_one(&self, finding: &Finding) -> Result<(), StoreError> {
         let entry = finding.entry.clone();
         match (finding.matter, finding.file) {
+            // Whoever waits for a turn to go on with it has claimed it, however old it is.
+            (Matter::PartialFetch, Some((sector, kind))) if !layout::is_lotus_arriving(&entry) => {
+                let Some(dir) = entry.ancestors().nth(3).map(Path::to_owned) else { return Ok(()) };
+                tracing::info!(?entry, "what a fetch left is cleaned up");
+                blocking(move || {
+                    Arriving::left(&dir, sector, kind)?.iter().for_each(Arriving::discard);
+                    disk::remove(&entry)
+                })
+                .await
+            }
+            (Matter::Replaced, Some((sector, kind))) => {
+                let _turn = self.removing.lock().await;
+                let holders = self.index.find(sector, kind.into(), None).await?;
+                self.check_other(&entry, (sector, kind), &holders, false).await?;
+                tracing::info!(?entry, "a file whose place another one took is cleaned up");
+                blocking(move || disk::remove(&entry)).await
+            }
             (Matter::PartialFetch | Matter::PartialRemoval | Matter::Temporary, _) => {
                 tracing::info!(?entry, matter = finding.matter.words(), "cleaned up");
                 blocking(move || disk::remove(&entry)).await
@@ -111,6 +150,32 @@ impl Local {
                 Err(StoreError::LastCopy { sector, kind, why: finding.reason.clone() })
             }
         }
+    }
+
+    /// A primary copy must be declared, and if it is in a path of ours it must be there and be another file; `as_whole`:
+    /// and have all that `entry` has.
+    async fn check_other(
+        &self,
+        entry: &Path,
+        (sector, kind): (SectorId, FileType),
+        holders: &[SectorStorageInfo],
+        as_whole: bool,
+    ) -> Result<(), StoreError> {
+        for holder in holders.iter().filter(|holder| holder.primary) {
+            let Ok(dir) = self.dir(&holder.id) else { return Ok(()) };
+            let (file, entry) = (layout::file(&dir, sector, kind), entry.to_owned());
+            let look = on_thread("looking at a copy", move || {
+                if as_whole {
+                    return Ok(stands_for(&file, &[(entry, CopyKind::Primary)])?.is_none());
+                }
+                Ok(file.exists() && !disk::shares_files(&file, &entry)?)
+            });
+            if look.within(OPEN_DEADLINE, &dir).await? {
+                return Ok(());
+            }
+        }
+        let why = "no primary copy is declared that truly is there".to_owned();
+        Err(StoreError::LastCopy { sector, kind, why })
     }
 
     /// Asks the index once more, with deletions shut out: another process may just have counted on this copy.
@@ -124,15 +189,11 @@ impl Local {
         let holders = self.index.find(sector, kind.into(), None).await?;
         let here = self.paths().into_iter().find(|path| layout::file(&path.dir, sector, kind) == entry);
         let Some(path) = here else { return Err(StoreError::NotAttached { path: entry.to_owned() }) };
-        let listed = holders.iter().any(|holder| holder.id == path.id);
-        let survivor = holders.iter().find(|holder| {
-            let open = self.path(&holder.id).map(|open| layout::file(&open.dir, sector, kind));
-            holder.primary && holder.id != path.id && open.map_or(true, |file| file.exists())
-        });
-        if listed || survivor.is_none() {
-            let why = if listed { "the index lists it by now" } else { "no other primary copy is declared" };
-            return Err(StoreError::LastCopy { sector, kind, why: why.to_owned() });
+        if holders.iter().any(|holder| holder.id == path.id) {
+            let why = "the index lists it by now".to_owned();
+            return Err(StoreError::LastCopy { sector, kind, why });
         }
+        self.check_other(entry, (sector, kind), &holders, true).await?;
         tracing::info!(%sector, %kind, ?entry, "an unlisted copy is deleted");
         let (entry, aside) = (entry.to_owned(), layout::leaving(&path.dir, sector, kind));
         blocking(move || super::removal::set_aside_and_delete(&entry, &aside)).await
@@ -145,7 +206,7 @@ impl Local {
         let dead = |finding: &Finding| match finding.matter {
             Matter::PartialRemoval | Matter::Temporary => finding.offered,
             Matter::PartialFetch => finding.offered && finding.age_s >= day,
-            Matter::NotInIndex | Matter::Foreign => false,
+            Matter::NotInIndex | Matter::Replaced | Matter::KeptFromDeletion | Matter::Foreign => false,
         };
         let mut gone = 0;
         for finding in self.survey().await.into_iter().flat_map(|survey| survey.findings).filter(dead) {
@@ -213,6 +274,10 @@ fn oddities(dir: &Path, scan: &layout::Scan) -> Vec<Finding> {
             "no file of a sector; not ours to delete".to_owned(),
         )
     });
+    let replaced = scan
+        .replaced
+        .iter()
+        .map(|entry| finding(entry.clone(), Matter::Replaced, layout::named(entry), false, String::new()));
     let temporary = layout::temporaries(dir).into_iter().map(|entry| {
         finding(
             entry,
@@ -222,7 +287,24 @@ fn oddities(dir: &Path, scan: &layout::Scan) -> Vec<Finding> {
             "a write to this path's settings did not end".to_owned(),
         )
     });
-    partial.chain(removed).chain(foreign).chain(temporary).collect()
+    partial.chain(removed).chain(replaced).chain(foreign).chain(temporary).collect()
+}
+
+/// Files of this path that peers asked to be deleted. Those that are gone are forgotten.
+fn kept_from_deletion(dir: &Path, id: &StorageId, kept: &Kept) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for one in kept.list().into_iter().filter(|one| one.path == *id) {
+        let entry = layout::file(dir, one.sector, one.kind);
+        if entry.exists() {
+            let ago = one.asked.elapsed().unwrap_or_default().as_secs();
+            let reason = format!("a peer asked {ago} s ago to delete it; {}", one.why);
+            let file = Some((one.sector, one.kind));
+            found.push(finding(entry, Matter::KeptFromDeletion, file, false, reason));
+        } else {
+            kept.forget(id, one.sector, one.kind);
+        }
+    }
+    found
 }
 
 fn finding(

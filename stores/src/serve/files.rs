@@ -17,10 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 use super::range::{self, Part};
-use super::sent::Sent;
 use crate::archive;
+use crate::disk;
 use crate::error::StoreError;
-use crate::members::{MANIFEST_HEADER, Manifest};
+use crate::members::MANIFEST_HEADER;
+use crate::sent::{Seen, Sent};
+
+/// The header in which a Sealyard says which file it answers with; see [`disk::identity`].
+pub(super) const IDENTITY_HEADER: &str = "x-sealyard-file";
 
 /// Read from disk in pieces of this size (bytes).
 const CHUNK: usize = 1 << 20;
@@ -36,10 +40,10 @@ pub(super) async fn file(
     slot: Option<OwnedSemaphorePermit>,
 ) -> Result<Response, StoreError> {
     let opening = path.clone();
-    let (file, length, modified) = blocking(move || {
+    let (file, length, modified, identity) = blocking(move || {
         let file = File::open(&opening).map_err(StoreError::io("open", &opening))?;
         let found = file.metadata().map_err(StoreError::io("look at", &opening))?;
-        Ok((file, found.len(), found.modified().ok()))
+        Ok((file, found.len(), found.modified().ok(), disk::identity(&found)))
     })
     .await?;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -62,6 +66,7 @@ pub(super) async fn file(
     let mut response = Response::builder()
         .status(status)
         .header(ACCEPT_RANGES, "bytes")
+        .header(IDENTITY_HEADER, identity)
         .header(CONTENT_TYPE, "application/octet-stream")
         .header(CONTENT_LENGTH, count);
     if let Part::Slice { first, last } = part {
@@ -90,21 +95,26 @@ pub(super) async fn directory(
         });
     }
     let listing = path.clone();
-    let manifest = blocking(move || Manifest::of_dir(&listing)).await?;
+    let look = move || {
+        let found = std::fs::metadata(&listing).map_err(StoreError::io("look at", &listing))?;
+        Ok((Seen::of_dir(&listing)?, disk::identity(&found)))
+    };
+    let (seen, identity) = blocking(look).await?;
     let response = Response::builder()
         .header(CONTENT_TYPE, "application/x-tar")
-        .header(MANIFEST_HEADER, manifest.to_header());
+        .header(IDENTITY_HEADER, identity)
+        .header(MANIFEST_HEADER, seen.files.to_header());
     let body = match slot {
         Some(slot) => {
             let sent = sent.clone();
             stream(slot, move |emit| {
                 let mut heard = true;
-                archive::send(&path, &manifest, &mut |chunk| {
+                archive::send(&path, &seen.files, &mut |chunk| {
                     heard = emit(chunk);
                     heard
                 })?;
                 if heard {
-                    sent.note(path, manifest);
+                    sent.note(path, seen);
                 }
                 Ok(())
             })
@@ -209,6 +219,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::members::Manifest;
 
     async fn collect(
         produce: impl FnOnce(&mut dyn FnMut(Bytes) -> bool) -> Result<(), StoreError> + Send + 'static,

@@ -82,9 +82,18 @@ impl World {
 
     /// A node that is reached by what `front` makes of its own address.
     pub async fn node_behind(&self, front: impl FnOnce(SocketAddr) -> SocketAddr) -> Node {
+        self.node_in(tempfile::tempdir().expect("a temporary directory"), front).await
+    }
+
+    /// The same node in its next life, at another address.
+    pub async fn restarted(&self, node: Node) -> Node {
+        node.local.close_all().await.expect("closed");
+        self.node_in(node.dir, |own| own).await
+    }
+
+    async fn node_in(&self, dir: TempDir, front: impl FnOnce(SocketAddr) -> SocketAddr) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let base = format!("http://{}/remote", front(listener.local_addr().expect("an address")));
-        let dir = tempfile::tempdir().expect("a temporary directory");
         let index: Arc<dyn Index> = self.index.clone();
         let config = dir.path().join("storage.json");
         let options = LocalOptions { config, urls: vec![base.clone()], index: index.clone() };

@@ -1,0 +1,145 @@
+//! Files of which a scan's word is not to be taken: those that left while it was under way, and those that a task is just
+//! making.
+//!
+//! Without this a file that is deleted between a scan and its declaration would be declared after it is gone, and a
+//! half-written one as if it were whole. Never touches the disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sealtasks::{FileType, FileTypes, SectorId, StorageId};
+
+use super::Local;
+
+type Key = (StorageId, SectorId, FileType);
+
+/// Clones share what they know.
+#[derive(Clone, Default)]
+pub(super) struct Departures(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    /// Scans under way.
+    scans: usize,
+    /// What left since the first of them began; nothing is noted without one.
+    gone: BTreeSet<Key>,
+    /// What tasks are making, with the number of those that say so.
+    made: BTreeMap<Key, usize>,
+}
+
+impl Departures {
+    /// A scan begins; it ends when this is dropped.
+    pub(super) fn scanning(&self) -> Scanning {
+        self.lock().scans += 1;
+        Scanning(self.clone())
+    }
+
+    /// This file has left its path.
+    pub(super) fn note(&self, id: &StorageId, sector: SectorId, kind: FileType) {
+        let mut known = self.lock();
+        if known.scans > 0 {
+            known.gone.insert((id.clone(), sector, kind));
+        }
+    }
+
+    /// The sector's files in this path that a scan must not declare.
+    pub(super) fn absent(&self, id: &StorageId, sector: SectorId) -> FileTypes {
+        let known = self.lock();
+        if known.gone.is_empty() && known.made.is_empty() {
+            return FileTypes::NONE;
+        }
+        let keys = FileType::ALL.into_iter().map(|kind| (id.clone(), sector, kind));
+        keys.filter(|key| known.gone.contains(key) || known.made.contains_key(key)).map(|key| key.2).collect()
+    }
+
+    fn is_made(&self, id: &StorageId, sector: SectorId, kind: FileType) -> bool {
+        self.lock().made.contains_key(&(id.clone(), sector, kind))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A scan under way.
+pub(super) struct Scanning(Departures);
+
+impl Drop for Scanning {
+    fn drop(&mut self) {
+        let mut known = self.0.lock();
+        known.scans = known.scans.saturating_sub(1);
+        if known.scans == 0 {
+            known.gone.clear();
+        }
+    }
+}
+
+/// Files that a task is making, until this is dropped: no scan declares them, no clean-up offers them.
+#[must_use = "the files count as whole when this is dropped"]
+pub struct Making {
+    departures: Departures,
+    keys: Vec<Key>,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let mut known = self.departures.lock();
+        if known.scans > 0 {
+            // A scan that has seen it half-written, or before it was removed, must not declare it after this.
+            known.gone.extend(self.keys.iter().cloned());
+        }
+        for key in &self.keys {
+            if let Some(count) = known.made.get_mut(key) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    known.made.remove(key);
+                }
+            }
+        }
+    }
+}
+
+impl Local {
+    /// Says that a task is making these files in these paths. To be held until they are declared, or removed again.
+    pub fn making(&self, sector: SectorId, files: &[(FileType, StorageId)]) -> Making {
+        let keys: Vec<Key> = files.iter().map(|(kind, id)| (id.clone(), sector, *kind)).collect();
+        let mut known = self.departures.lock();
+        for key in &keys {
+            *known.made.entry(key.clone()).or_default() += 1;
+        }
+        drop(known);
+        Making { departures: self.departures.clone(), keys }
+    }
+
+    pub(super) fn is_made(&self, id: &StorageId, sector: SectorId, kind: FileType) -> bool {
+        self.departures.is_made(id, sector, kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_during_a_scan_is_absent_until_the_last_scan_ends() {
+        let (known, id, sector) =
+            (Departures::default(), "a".parse().expect("an id"), SectorId::new(1000, 1));
+        known.note(&id, sector, FileType::Sealed);
+        assert_eq!(known.absent(&id, sector), FileTypes::NONE, "no scan saw it");
+        let (first, second) = (known.scanning(), known.scanning());
+        known.note(&id, sector, FileType::Sealed);
+        drop(first);
+        assert_eq!(known.absent(&id, sector), FileTypes::SEALED);
+        assert_eq!(known.absent(&id, SectorId::new(1000, 2)), FileTypes::NONE);
+        drop(second);
+        assert_eq!(known.absent(&id, sector), FileTypes::NONE);
+        // One that was being made when a scan saw it.
+        let key = (id.clone(), sector, FileType::Cache);
+        known.lock().made.insert(key.clone(), 1);
+        let scan = known.scanning();
+        drop(Making { departures: known.clone(), keys: vec![key] });
+        assert_eq!(known.absent(&id, sector), FileTypes::CACHE);
+        drop(scan);
+        assert_eq!(known.absent(&id, sector), FileTypes::NONE);
+    }
+}

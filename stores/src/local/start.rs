@@ -1,0 +1,100 @@
+//! Opening the paths of `storage.json` when a process starts: all at once, and none waits for a mount that hangs.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+
+use super::departures::Departures;
+use super::{Local, LocalOptions, PathProblem, chain};
+use crate::config::StorageConfig;
+use crate::error::StoreError;
+use crate::index::IndexError;
+use crate::kept::Kept;
+use crate::sent::Sent;
+
+/// A path that has not answered within this time does not keep the others from starting.
+pub const START_DEADLINE: Duration = Duration::from_secs(20);
+
+impl Local {
+    /// Opens every path of `storage.json`, all at once. A path that cannot be opened is returned as a problem; the others go
+    /// on. So does one that does not answer within [`START_DEADLINE`]; it is opened when it does.
+    ///
+    /// # Errors
+    /// When `storage.json` is damaged, or the index cannot be reached.
+    pub async fn open(options: LocalOptions) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
+        Self::open_within(options, START_DEADLINE).await
+    }
+
+    /// [`Local::open`] with another deadline.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_within(
+        options: LocalOptions,
+        deadline: Duration,
+    ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
+        let config = StorageConfig::read(&options.config)?;
+        let (kept, sent) = (Kept::open(&options.config), Sent::open(&options.config));
+        let local = Arc::new(Self {
+            config: options.config,
+            urls: options.urls,
+            index: options.index,
+            open: Mutex::default(),
+            changing: AsyncMutex::default(),
+            entering: AsyncMutex::default(),
+            removing: AsyncMutex::default(),
+            kept,
+            sent,
+            departures: Departures::default(),
+        });
+        let dirs: Vec<&Path> = config.paths().collect();
+        let opening = dirs.iter().map(|dir| Arc::clone(&local).open_at_start((*dir).to_owned(), deadline));
+        let mut problems = Vec::new();
+        for (dir, opened) in dirs.iter().zip(futures_util::future::join_all(opening).await) {
+            match opened {
+                Ok(()) => {}
+                Err(error @ StoreError::Index(IndexError::Remote(_))) => return Err(error),
+                Err(error) => problems.push(PathProblem { path: (*dir).to_owned(), error }),
+            }
+        }
+        Ok((local, problems))
+    }
+
+    /// A path whose mount hangs is left behind after `deadline`; should it ever answer, it is opened then.
+    async fn open_at_start(self: Arc<Self>, dir: PathBuf, deadline: Duration) -> Result<(), StoreError> {
+        let path = dir.clone();
+        let late = Arc::new(AtomicBool::new(false));
+        let is_late = Arc::clone(&late);
+        let mut opening = tokio::spawn(async move {
+            let opened = match self.read_contents(&dir, None).await {
+                Ok((contents, scanning)) => self.open_one(&dir, contents, scanning).await,
+                Err(error) => Err(error),
+            };
+            match &opened {
+                _ if !is_late.load(Ordering::SeqCst) => {}
+                Ok(_) => tracing::info!(?dir, "a storage path that had not answered is open now"),
+                Err(error) => {
+                    tracing::error!(
+                        ?dir,
+                        error = chain(error),
+                        "a storage path that had not answered does not open"
+                    );
+                }
+            }
+            opened
+        });
+        match timeout(deadline, &mut opening).await {
+            Ok(opened) => {
+                opened.unwrap_or(Err(StoreError::Lost { what: "opening a storage path" })).map(drop)
+            }
+            Err(_) => {
+                late.store(true, Ordering::SeqCst);
+                Err(StoreError::Hangs { path, seconds: deadline.as_secs() })
+            }
+        }
+    }
+}
