@@ -12,7 +12,7 @@ use sealtasks::{
     AcquireMode, CallError, CallErrorCode, CallId, ExecutorFailure, ExecutorRequest, FailureClass, FileType,
     FileTypes, PathType, PieceSource, SectorRef, TaskInput, TaskOutput, TaskType,
 };
-use stores::{Acquired, CopyKind, DeletePermit, Index as _, Reservation, StoreError, TransferMeter};
+use stores::{Acquired, CopyKind, DeletePermit, Index as _, Making, Reservation, StoreError, TransferMeter};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -153,6 +153,8 @@ struct Held {
     allocated: FileTypes,
     /// What was not there before.
     created: Vec<PathBuf>,
+    /// Until they are declared, or removed again, no scan takes them for whole.
+    _making: Making,
 }
 
 impl Call<'_> {
@@ -264,7 +266,12 @@ impl Call<'_> {
             let table = path_type.space_table();
             Some(self.store(shared.local.reserve(sector, allocate, &acquired.ids, table)).await?)
         };
-        Ok(Held { acquired, _reservation: reservation, allocated: allocate, created })
+        let new = |kind: &FileType| acquired.files.0.get(kind).is_some_and(|path| created.contains(path));
+        let made =
+            allocate.iter().filter(new).filter_map(|kind| Some((kind, acquired.ids.get(&kind)?.clone())));
+        let made: Vec<_> = made.collect();
+        let making = shared.local.making(sector.id, &made);
+        Ok(Held { acquired, _reservation: reservation, allocated: allocate, created, _making: making })
     }
 
     /// Deletes, everywhere, what an earlier PreCommit1 of the sector made: it must neither be sealed into nor be found by

@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rpc::api::{AttemptAccount, WorkerResources};
 use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
 use rpc::{ManagerApi, Trust};
-use sealtasks::{CallError, CallErrorCode, SectorSize, TaskCaps, TaskType, WorkerId};
-use stores::{FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Remote, StoreError};
+use sealtasks::{CallError, CallErrorCode, FileType, SectorId, SectorSize, TaskCaps, TaskType, WorkerId};
+use stores::{
+    FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Remote, StorageMeta, StoreError,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -168,12 +170,12 @@ impl Worker {
         journal.run(move |journal| journal.serves(&token)).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
-        end_earlier_life(&journal, &options.name, &calls).await?;
+        let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
+        end_earlier_life(&journal, &options.name, &calls, &index).await?;
         sweep_call_dirs(&calls)?;
         journal.run(move |journal| journal.begin_life(session)).await?;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
 
-        let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
         let (local, problems) = match options.local {
@@ -354,7 +356,12 @@ impl Shared {
 
 /// Ends what an earlier life left unfinished: kills its executors, removes the files that they had begun, and journals
 /// each call as restarted.
-async fn end_earlier_life(journal: &Journal, name: &str, calls: &Path) -> Result<(), WorkerError> {
+async fn end_earlier_life(
+    journal: &Journal,
+    name: &str,
+    calls: &Path,
+    index: &ManagerIndex,
+) -> Result<(), WorkerError> {
     for Unfinished { accepted, process, created } in journal.run(|journal| journal.unfinished()).await? {
         // A worker that died between starting an executor and journalling it left one that only its directory tells.
         let marks = process.into_iter().chain(process::working_in(&calls.join(accepted.call.id.to_string())));
@@ -366,6 +373,7 @@ async fn end_earlier_life(journal: &Journal, name: &str, calls: &Path) -> Result
         let message = format!("worker [name: {name}] restarted");
         let error = CallError { code: CallErrorCode::TempWorkerRestart, message };
         let ended = Ended { result: Err(error), account: AttemptAccount::default() };
+        let created = undeclared(index, accepted.sector.id, created).await?;
         let give_up = move |journal: &Journal| {
             remove_created(&created);
             journal.ended(call.id, &ended)
@@ -373,6 +381,35 @@ async fn end_earlier_life(journal: &Journal, name: &str, calls: &Path) -> Result
         journal.run(give_up).await?;
     }
     Ok(())
+}
+
+/// Those of a call's files that the index does not list where they lie. One that it lists was finished: by this call, before
+/// it could say so, or by a later attempt of another worker on a mount that both have.
+async fn undeclared(
+    index: &ManagerIndex,
+    sector: SectorId,
+    created: Vec<PathBuf>,
+) -> Result<Vec<PathBuf>, WorkerError> {
+    let mut begun = Vec::new();
+    for file in created {
+        let kind =
+            file.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<FileType>().ok());
+        let holders = match kind {
+            Some(kind) => index.find(sector, kind.into(), None).await.map_err(StoreError::from)?,
+            None => Vec::new(),
+        };
+        let path = file.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+        let id = tokio::task::spawn_blocking(move || StorageMeta::read(&path)?.validate(&path))
+            .await
+            .map_err(|_| WorkerError::Closed)?;
+        match id {
+            Ok((id, _)) if holders.iter().any(|holder| holder.id == id) => {
+                tracing::warn!(?file, "a file of a call that is given up is declared, so it stays");
+            }
+            _ => begun.push(file),
+        }
+    }
+    Ok(begun)
 }
 
 /// Removes files and directories that a failed call had created. One that cannot be removed is left for the operator:

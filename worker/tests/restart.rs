@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use rpc::WorkerApi as _;
 use rpc::extension::CallPhase;
 use scripted::{World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until};
-use sealtasks::{CallErrorCode, FileType};
+use sealtasks::{CallErrorCode, FileType, FileTypes};
+use stores::{CopyKind, Index as _};
 use tokio::runtime::Runtime;
 
 /// Runs a life to its last line; then it ends as by a crash.
@@ -49,6 +50,29 @@ fn an_unfinished_call_is_returned_as_restarted_and_its_executor_and_files_are_go
         worker.close().await;
     });
     assert_eq!(world.told("runs"), "pc1\n");
+}
+
+/// Another worker may have made the file since, in a later attempt, on a mount that both have.
+#[test]
+fn a_file_that_was_declared_since_outlives_the_call_that_is_given_up() {
+    let world = World::new();
+    world.mode("hang");
+    let call = die_after(async {
+        let worker = world.start().await;
+        let call = start_ok(&worker, pc1(Some(attempt(1)))).await;
+        appears(&world.evidence("hangs")).await;
+        held(&worker, call, Some(CallPhase::Running)).await;
+        call
+    });
+    Runtime::new().unwrap().block_on(async {
+        let path = world.manager.index.paths()[0].info.id.clone();
+        let declared = world.manager.index.declare(&path, call.sector, FileTypes::SEALED, CopyKind::Primary);
+        declared.await.unwrap();
+        let worker = world.start().await;
+        world.returned(call).await.result.unwrap_err();
+        assert!(world.file(FileType::Sealed).exists() && !world.file(FileType::Cache).exists());
+        worker.close().await;
+    });
 }
 
 #[test]
