@@ -260,8 +260,8 @@ impl Driver {
             Input::Priority { what, priority, by, reply } => self.set_priority(what, priority, by, reply),
             Input::WorkerMode { worker, mode, by, reply } => self.set_worker_mode(&worker, mode, by, reply),
             Input::Caps { target, changes, by, reply } => self.change_caps(target, &changes, by, reply),
-            Input::HoldSector { sector, to, reply } => self.hold_sector(sector, to, reply),
-            Input::LetGo { sector } => self.let_go(sector),
+            Input::HoldSector { hold, reply } => self.hold_sector(hold, reply),
+            Input::LetGo { sector, reason } => self.let_go(sector, reason),
             Input::TurnCame { task, lock } => self.turn_came(task, lock),
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.

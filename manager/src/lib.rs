@@ -10,6 +10,7 @@ pub mod config;
 mod driver;
 mod effects;
 mod explain;
+mod foreign;
 mod manager;
 mod memory;
 mod orders;

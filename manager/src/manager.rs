@@ -143,6 +143,8 @@ impl Manager {
         let ended = run(&shared, waiting).await?;
         shared.tasks.spawn(memory::keep(shared.clone(), options.repo.index_snapshot()));
         shared.tasks.spawn(memory::watch_urls(shared.clone()));
+        let holds = shared.state.holds().await?;
+        shared.tasks.spawn(Service(shared.clone()).resume_moves(holds));
         let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
         Ok(ManagerHandle {
             service: Service(shared),

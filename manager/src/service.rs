@@ -59,7 +59,7 @@ impl Service {
     }
 }
 
-fn stopping() -> ApiError {
+pub(crate) fn stopping() -> ApiError {
     ApiError::refused("MGR050: the manager is stopping")
 }
 

@@ -8,6 +8,7 @@
 mod clock;
 mod control;
 mod event;
+mod hold;
 mod identity;
 mod measure;
 mod projection;
@@ -18,6 +19,7 @@ mod writer;
 pub use clock::Clock;
 pub use control::{CAPS_MAX, CONTROLS_MAX, CapChanges, Controls, WorkerControl, WorkerIdentity};
 pub use event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
+pub use hold::Hold;
 pub use identity::MinerIdentity;
 pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};

@@ -17,7 +17,8 @@ use stores::{HeldFiles, LockOwner, LockWant, SectorLockView};
 
 use crate::answers;
 use crate::driver::Input;
-use crate::service::{Service, refusal};
+use crate::service::{Service, refusal, stopping};
+use crate::state::Hold;
 
 /// How long the owner of a path is waited for when paths are listed; beyond, its last report is shown.
 const STAT_LIMIT: Duration = Duration::from_secs(5);
@@ -96,19 +97,73 @@ impl StorageApi for Service {
             // It must not run beside a task of the sector.
             return Err(ApiError::refused("MGR084: sectors are moved by Sealyard.MoveSector"));
         }
-        self.hand_order(host, order).await
+        let (order, refused) = self.without_foreign(order).await?;
+        Ok(match self.hand_order(host, order).await? {
+            PathReport::Surveyed(surveys) => PathReport::Surveyed(self.with_foreign(surveys).await?),
+            PathReport::CleanedUp(mut cleaned) => {
+                cleaned.extend(refused);
+                PathReport::CleanedUp(cleaned)
+            }
+            report => report,
+        })
     }
 
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
-        let id = SectorId { miner: self.0.miner.actor, number };
-        let goal = to.clone();
-        let sector = self.ask(|reply| Input::HoldSector { sector: id, to: goal, reply }).await?;
-        let moved = self.move_held(sector, types, to).await;
-        self.0
-            .inputs
-            .send(Input::LetGo { sector: id })
-            .await
-            .map_err(|_| ApiError::refused("MGR050: the manager is stopping"))?;
+        let hold = Hold { sector: SectorId { miner: self.0.miner.actor, number }, types, to };
+        // On a task of its own: whoever asked may go away, and the sector must be let go all the same.
+        let (own, cancelled) = (self.clone(), self.0.cancelled.clone());
+        let moving = self.0.tasks.spawn(async move {
+            let held = hold.clone();
+            let sector = own.ask(|reply| Input::HoldSector { hold: held, reply }).await?;
+            tokio::select! {
+                // The next manager goes on with it.
+                () = cancelled.cancelled() => Err(stopping()),
+                moved = own.move_held(sector, hold.types, hold.to) => own.let_go(sector.id, moved).await,
+            }
+        });
+        moving.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+/// How long a move of the manager's earlier life is tried again: a host that starts anew has its paths open by then.
+const RESUME_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+impl Service {
+    /// Goes on with the moves that the manager's earlier life had begun, each until it is done or has been tried for half an
+    /// hour.
+    pub(crate) async fn resume_moves(self, holds: Vec<Hold>) {
+        let resumed = holds.into_iter().map(|hold| self.resume_move(hold));
+        tokio::select! {
+            () = self.0.cancelled.cancelled() => {}
+            _ = futures_util::future::join_all(resumed) => {}
+        }
+    }
+
+    async fn resume_move(&self, hold: Hold) {
+        let Hold { sector: id, types, to } = hold;
+        let looked = self.view(move |driver| driver.held_sector(id)).await;
+        let Ok(Some(sector)) = looked else { return };
+        let begun = Instant::now();
+        let mut turns = tokio::time::interval(self.0.timing.heartbeat);
+        let moved = loop {
+            turns.tick().await;
+            // Its path is perhaps not open yet, its files not declared, or the earlier order still at work.
+            match self.move_held(sector, types, to.clone()).await {
+                Err(error) if begun.elapsed() < RESUME_LIMIT => {
+                    tracing::warn!(sector = %id, %to, %error, "a move that was begun before the restart waits");
+                }
+                ended => break ended,
+            }
+        };
+        if self.let_go(id, moved).await.is_ok() {
+            tracing::info!(sector = %id, %to, "a move that was begun before the restart is done");
+        }
+    }
+
+    async fn let_go(&self, sector: SectorId, moved: ApiResult<()>) -> ApiResult<()> {
+        let reason = moved.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let told = self.0.inputs.send(Input::LetGo { sector, reason }).await;
+        told.map_err(|_| stopping())?;
         moved
     }
 }

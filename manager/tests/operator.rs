@@ -4,7 +4,10 @@ mod world;
 
 use std::sync::Arc;
 
-use sealtasks::{AttemptId, SectorNumber, TaskId, TaskType};
+use manager::state::{StateEvent, TaskOutcome};
+use rpc::storage::PathHost;
+use sealtasks::{AttemptId, FileTypes, PathOrder, SectorNumber, StorageStanza, TaskId, TaskType};
+use stores::{StorageMeta, init_path};
 use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::{LIMIT, World, attempts, world};
 
@@ -140,4 +143,47 @@ async fn a_waiting_task_is_taken_out_and_only_a_failed_sector_is_tried_again() {
     world.api.retry_sector(ONE).await.expect("tried again");
     let detail = world.sector(1, |sector| sector.state == "Packing").await;
     assert_eq!(detail.tasks.iter().filter(|row| row.state == "queued").count(), 1, "{:?}", detail.tasks);
+}
+
+/// A worker goes on moving while the manager is away: nothing else is begun with the sector before that is done.
+#[tokio::test]
+async fn a_sector_that_is_being_moved_is_held_over_a_restart_until_its_move_is_finished() {
+    let world = world().await;
+    let sector = world.api.pledge_sector().await.expect("a pledge");
+    let detail = world.sector(1, |sector| !sector.tasks.is_empty()).await;
+    let task = detail.tasks[0].attempt.task;
+    let path = |name: &str| {
+        let dir = world.dir.path().join(name);
+        let stanza = StorageStanza { weight: 1, can_seal: true, can_store: true, ..StorageStanza::default() };
+        init_path(&dir, &StorageMeta::new(&name.parse().expect("an id"), &stanza)).expect("made");
+        dir
+    };
+    let (from, to) = (path("from"), path("to"));
+    let ended = TaskOutcome::Cancelled;
+    let world = world
+        .restart_after(vec![
+            StateEvent::TaskEnded { task, outcome: ended, reason: "as if it had been done".to_owned() },
+            StateEvent::SectorHeld { sector, types: FileTypes::UNSEALED, to: "to".parse().expect("an id") },
+        ])
+        .await;
+
+    let storage = world.handle.storage_api();
+    let again = storage.move_sector(sector.number, FileTypes::NONE, "to".parse().expect("an id")).await;
+    assert!(again.expect_err("it is held").to_string().contains("MGR080"));
+    let rows = world.handle.state().tasks_of(sector).await.expect("rows");
+    assert!(rows.iter().all(|row| row.ended_ms > 0), "{rows:?}");
+    assert_eq!(world.handle.state().holds().await.expect("holds").len(), 1);
+
+    std::fs::create_dir_all(from.join("unsealed")).expect("made");
+    std::fs::write(from.join("unsealed/s-t01000-1"), vec![7; 2048]).expect("written");
+    for dir in [from.clone(), to.clone()] {
+        let order = PathOrder::Attach { dir, new: None };
+        storage.path_order(PathHost::Manager, order).await.expect("attached");
+    }
+    // It goes on by itself: the move is done, and only then is its next task queued.
+    world.sector(1, |sector| sector.tasks.iter().any(|task| task.ended_ms == 0)).await;
+    assert!(to.join("unsealed/s-t01000-1").exists() && !from.join("unsealed/s-t01000-1").exists());
+    assert!(world.handle.state().holds().await.expect("holds").is_empty());
+    let log = world.handle.state().log_of(sector).await.expect("a log");
+    assert_eq!(log.iter().filter(|row| row.text == "s-t01000-1 was moved").count(), 1, "{log:?}");
 }

@@ -1,7 +1,7 @@
 //! Sectors that an operator moves: while one is held, nothing else is begun with it. Never: moves anything itself.
 //!
-//! A hold ends with the manager: after a restart a sector goes on at once. What a worker still moves then is safe all the
-//! same, since a file is declared at its new place before it is deleted at its old one.
+//! A hold is durable: a worker goes on moving while the manager is away, and a task begun then would work on files that
+//! are being copied or deleted. A manager that starts with holds has their moves finished, then lets the sectors go.
 
 use std::sync::Arc;
 
@@ -10,10 +10,12 @@ use sealtasks::{SectorId, SectorRef, StorageId};
 
 use super::input::{Busy, Reply};
 use super::{Driver, Peer, Worker};
+use crate::state::{Hold, StateEvent};
 
 impl Driver {
-    /// Holds a sector with which nothing is being done, for its move to the path `to`.
-    pub(super) fn hold_sector(&mut self, id: SectorId, to: StorageId, reply: Reply<SectorRef>) {
+    /// Holds a sector with which nothing is being done, for its move.
+    pub(super) fn hold_sector(&mut self, hold: Hold, reply: Reply<SectorRef>) {
+        let Hold { sector: id, types, to } = hold;
         let given_up = self.detached.values().any(|given_up| given_up.sector.id == id);
         let answer = match self.sectors.get_mut(&id) {
             None => Err(ApiError::refused(format!(
@@ -28,7 +30,8 @@ impl Driver {
             }
             Some(sector) => {
                 sector.busy = Busy::Asking;
-                self.moves.insert(id, to);
+                self.moves.insert(id, to.clone());
+                self.events.push(StateEvent::SectorHeld { sector: id, types, to });
                 Ok(sector.record.sector())
             }
         };
@@ -36,10 +39,32 @@ impl Driver {
     }
 
     /// The sector goes on.
-    pub(super) fn let_go(&mut self, id: SectorId) {
-        self.moves.remove(&id);
+    pub(super) fn let_go(&mut self, id: SectorId, reason: String) {
+        if self.moves.remove(&id).is_none() {
+            return;
+        }
+        self.events.push(StateEvent::SectorLetGo { sector: id, reason });
         self.set_busy(id, Busy::Free);
         self.advance(id);
+    }
+
+    /// Holds what an earlier life of the manager held.
+    pub(super) fn load_hold(&mut self, hold: Hold) {
+        let free = self.sectors.get(&hold.sector).is_some_and(|sector| matches!(sector.busy, Busy::Free));
+        self.moves.insert(hold.sector, hold.to);
+        if free {
+            return self.set_busy(hold.sector, Busy::Asking);
+        }
+        // Nothing is begun with a held sector, so this is no state that we made; its task goes on.
+        tracing::error!(sector = %hold.sector, "a sector that is being worked on was held for a move");
+        self.moves.remove(&hold.sector);
+        let reason = "the sector was being worked on".to_owned();
+        self.events.push(StateEvent::SectorLetGo { sector: hold.sector, reason });
+    }
+
+    /// A sector that is held.
+    pub(crate) fn held_sector(&self, id: SectorId) -> Option<SectorRef> {
+        self.moves.get(&id).and_then(|_| self.sectors.get(&id)).map(|sector| sector.record.sector())
     }
 
     /// The state of a sector in Lotus's words.

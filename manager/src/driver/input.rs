@@ -11,8 +11,8 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, StorageId, TaskId, TaskInput,
-    TaskType, UnsealedRange, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, TaskId, TaskInput, TaskType,
+    UnsealedRange, VerifyInput, WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Driver, Ended, Peer};
-use crate::state::{CallRow, CallStage};
+use crate::state::{CallRow, CallStage, Hold};
 use crate::workers::Introduction;
 
 /// Where an answer goes. Sent after what it says is durable.
@@ -79,9 +79,9 @@ pub(crate) enum Input {
     /// An operator changes limits, or looks at them.
     Caps { target: CapsTarget, changes: Vec<CapSpec>, by: String, reply: Reply<CapsView> },
     /// An operator moves a sector: nothing else is begun with it.
-    HoldSector { sector: SectorId, to: StorageId, reply: Reply<SectorRef> },
-    /// It goes on.
-    LetGo { sector: SectorId },
+    HoldSector { hold: Hold, reply: Reply<SectorRef> },
+    /// It goes on; why the files were not moved, or empty.
+    LetGo { sector: SectorId, reason: String },
     /// A task that stood in line for its sector's files has them.
     TurnCame { task: TaskId, lock: LockGuard },
     /// Someone wants to look.

@@ -106,7 +106,8 @@ impl Driver {
             return;
         }
         let id = view.info.id.clone();
-        let mut path = PathFacts::new(id.clone(), &view.info.stanza, view.stat.available);
+        let free = view.stat.available.saturating_sub(self.promised_before(&id));
+        let mut path = PathFacts::new(id.clone(), &view.info.stanza, free);
         path.healthy = view.healthy;
         path.covers = self.covered(&id);
         self.paths.insert(id, view.healthy);
@@ -123,6 +124,25 @@ impl Driver {
             .filter(|open| open.reservations.iter().any(|space| space.path == *path))
             .map(|open| open.id)
             .collect()
+    }
+
+    /// Bytes promised on this path to attempts of the manager's earlier life, of which the scheduler knows nothing: unless the
+    /// path's owner has reserved them itself, or the files lie there by now.
+    fn promised_before(&self, path: &StorageId) -> i64 {
+        let of_tasks = self.tasks.values().filter_map(|task| Some((task.sector.id, task.open.as_ref()?)));
+        let given_up = self.detached.values().map(|given_up| (given_up.sector.id, &given_up.open));
+        let unknown = of_tasks
+            .chain(given_up)
+            .filter(|(_, open)| !open.scheduled && !matches!(open.phase, Phase::Held(..)));
+        let bytes = unknown.flat_map(|(sector, open)| {
+            open.reservations.iter().filter(|space| space.path == *path).map(move |space| (sector, space))
+        });
+        let missing = bytes.filter(|(sector, space)| {
+            let here = self.shared.index.sector_files(*sector).into_iter().find(|held| held.id == *path);
+            !space.types.difference(here.map(|held| held.types).unwrap_or_default()).is_empty()
+        });
+        let sum = missing.map(|(_, space)| space.bytes).fold(0, u64::saturating_add);
+        i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
     /// A path is gone with all its files; the index does not say whose.

@@ -65,6 +65,9 @@ impl Driver {
         for row in driver.shared.state.detached_tasks().await? {
             driver.load_detached(row);
         }
+        for hold in driver.shared.state.holds().await? {
+            driver.load_hold(hold);
+        }
         let orphans = driver.shared.state.orphans().await?;
         let skipped = orphans.len().saturating_sub(EARLY_MAX);
         for row in orphans.into_iter().skip(skipped) {

@@ -130,6 +130,22 @@ pub enum StateEvent {
         /// Why, for people; empty when done.
         reason: String,
     },
+    /// An operator moves a sector: nothing else is begun with it.
+    SectorHeld {
+        /// Which.
+        sector: SectorId,
+        /// The files; none = all.
+        types: FileTypes,
+        /// The path that they go to.
+        to: StorageId,
+    },
+    /// It goes on.
+    SectorLetGo {
+        /// Which.
+        sector: SectorId,
+        /// Why the files were not moved; empty when they were.
+        reason: String,
+    },
     /// The pipeline permits that the last copy of a file is deleted.
     DeletePermitted {
         /// Of which sector.
@@ -328,6 +344,8 @@ impl StateEvent {
             Self::CallReturned { .. } => "call_returned",
             Self::CallOrphaned { .. } => "call_orphaned",
             Self::AttemptEnded { .. } => "attempt_ended",
+            Self::SectorHeld { .. } => "sector_held",
+            Self::SectorLetGo { .. } => "sector_let_go",
             Self::DeletePermitted { .. } => "delete_permitted",
             Self::DurationMeasured { .. } => "duration_measured",
             Self::ThroughputMeasured { .. } => "throughput_measured",
@@ -354,6 +372,8 @@ impl StateEvent {
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
             Self::SectorStepped { sector, .. }
             | Self::DeletePermitted { sector, .. }
+            | Self::SectorHeld { sector, .. }
+            | Self::SectorLetGo { sector, .. }
             | Self::SectorPrioritySet { sector, .. } => (Some(*sector), None, None),
             Self::TaskSubmitted { task, sector, .. } => (Some(sector.id), Some(*task), None),
             Self::TaskEnded { task, .. } | Self::TaskPrioritySet { task, .. } => (None, Some(*task), None),
@@ -396,6 +416,14 @@ impl StateEvent {
             Self::AttemptEnded { attempt, outcome, reason } => {
                 format!("attempt {attempt} {}{}", outcome.word(), because(reason))
             }
+            Self::SectorHeld { sector, types, to } if types.is_empty() => {
+                format!("{sector} is held while it is moved to {to}")
+            }
+            Self::SectorHeld { sector, types, to } => {
+                format!("{sector} is held while its {types} is moved to {to}")
+            }
+            Self::SectorLetGo { sector, reason } if reason.is_empty() => format!("{sector} was moved"),
+            Self::SectorLetGo { sector, reason } => format!("{sector} was not moved: {reason}"),
             Self::DeletePermitted { file, path, reason, .. } => {
                 format!("{file} on {path} may be deleted{}", because(reason))
             }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Params};
 use sealtasks::{AttemptId, CallId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
-use super::{Epoch, StateError, control, database, measure, schema, stored};
+use super::{Epoch, StateError, control, database, hold, measure, schema, stored};
 
 /// Adds the event to the table of events.
 pub(super) fn append(
@@ -93,6 +93,7 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         | StateEvent::MachineCapsSet { .. }
         | StateEvent::SectorPrioritySet { .. }
         | StateEvent::TaskPrioritySet { .. } => control::store(db, now, event),
+        StateEvent::SectorHeld { .. } | StateEvent::SectorLetGo { .. } => hold::store(db, now, event),
         StateEvent::DurationMeasured { worker, task_type, proof, .. } => {
             measure::store_duration(db, now, worker, (*task_type, *proof), event)
         }

@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 5] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS];
+const STEPS: [&str; 6] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -99,6 +99,14 @@ ALTER TABLE attempt ADD COLUMN abort_ms INTEGER NOT NULL DEFAULT 0;
 const REPOS: &str = "
 -- Empty: not known.
 ALTER TABLE control ADD COLUMN repo TEXT NOT NULL DEFAULT '';
+";
+
+/// Version 6: a sector that is being moved is held over a restart; see `hold`.
+const HOLDS: &str = "
+CREATE TABLE hold (
+    miner INTEGER NOT NULL, number INTEGER NOT NULL, types INTEGER NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
+    PRIMARY KEY (miner, number)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Makes the file, its tables and the miner's row.

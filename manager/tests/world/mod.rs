@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use manager::state::{State, StateEvent};
 use manager::{
     BackOff, Dialer, InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer,
     Timing, Verifier,
@@ -114,9 +115,18 @@ impl World {
 
     /// Stops the manager and starts another one on the same repo.
     pub async fn restart(self) -> Self {
+        self.restart_after(Vec::new()).await
+    }
+
+    /// The same, with these events as the last that the first manager committed.
+    pub async fn restart_after(self, events: Vec<StateEvent>) -> Self {
         let Self { dir, handle, api, operator, dialer } = self;
         handle.stop().await;
         drop((handle, api, operator));
+        if !events.is_empty() {
+            let state = State::open(&dir.path().join("repo/state.db")).expect("the state");
+            state.commit(events).await.expect("committed");
+        }
         let handle = start(&dir.path().join("repo"), &dialer).await;
         Self { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer }
     }

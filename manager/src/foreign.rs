@@ -1,0 +1,98 @@
+//! Files of sectors that this manager has no record of: shown when paths are surveyed, and never deleted. They may be
+//! another miner's, or of a manager that was here before. Never: touches a file.
+
+use std::path::Path;
+
+use rpc::api::ApiResult;
+use sealtasks::{CleanedEntry, FileType, Finding, Matter, PathOrder, PathSurvey, SectorId};
+
+use crate::service::Service;
+
+/// Findings of one path that are told, as in the paths' own surveys.
+const FOREIGN_MAX: usize = stores::FINDINGS_MAX;
+
+impl Service {
+    /// Adds to each path's findings the declared files of unknown sectors, and takes back what was offered of such.
+    pub(crate) async fn with_foreign(&self, surveys: Vec<PathSurvey>) -> ApiResult<Vec<PathSurvey>> {
+        let mut told = Vec::new();
+        for mut path in surveys {
+            let declared = self.0.index.path_files(&path.id);
+            let of_findings = path.findings.iter().filter_map(|found| found.file).map(|(sector, _)| sector);
+            let sectors = declared.iter().map(|(decl, _)| decl.sector).chain(of_findings).collect();
+            let unknown = self.unknown(sectors).await?;
+            for found in path.findings.iter_mut().filter(|found| is_whole(found.matter)) {
+                if let Some((sector, _)) =
+                    found.file.filter(|(sector, _)| unknown.binary_search(sector).is_ok())
+                {
+                    (found.matter, found.offered, found.reason) = (Matter::Foreign, false, no_record(sector));
+                }
+            }
+            let foreign = declared.iter().filter(|(decl, _)| unknown.binary_search(&decl.sector).is_ok());
+            for (decl, _) in foreign {
+                for kind in decl.types.iter() {
+                    path.findings.push(finding(&path.dir, decl.sector, kind));
+                }
+            }
+            path.findings.sort_by(|one, other| one.entry.cmp(&other.entry));
+            path.findings.truncate(FOREIGN_MAX);
+            told.push(path);
+        }
+        Ok(told)
+    }
+
+    /// Takes files of unknown sectors out of a clean-up.
+    pub(crate) async fn without_foreign(
+        &self,
+        order: PathOrder,
+    ) -> ApiResult<(PathOrder, Vec<CleanedEntry>)> {
+        let PathOrder::CleanUp { entries } = order else { return Ok((order, Vec::new())) };
+        let unknown = self.unknown(entries.iter().filter_map(|entry| whole_file_of(entry)).collect()).await?;
+        let (mut left, mut refused) = (Vec::new(), Vec::new());
+        for entry in entries {
+            match whole_file_of(&entry).filter(|sector| unknown.binary_search(sector).is_ok()) {
+                None => left.push(entry),
+                Some(sector) => {
+                    refused.push(CleanedEntry { entry, bytes: 0, kept: Some(no_record(sector)) });
+                }
+            }
+        }
+        Ok((PathOrder::CleanUp { entries: left }, refused))
+    }
+
+    /// Those of the sectors that have no record, in order.
+    async fn unknown(&self, mut sectors: Vec<SectorId>) -> ApiResult<Vec<SectorId>> {
+        sectors.sort_unstable();
+        sectors.dedup();
+        self.view(move |driver| {
+            sectors.retain(|sector| driver.state_name(*sector).is_none());
+            sectors
+        })
+        .await
+    }
+}
+
+const fn is_whole(matter: Matter) -> bool {
+    matches!(matter, Matter::NotInIndex | Matter::Replaced | Matter::KeptFromDeletion)
+}
+
+/// The sector of an entry that a survey may have found whole: a file in its place, or one whose place another took.
+fn whole_file_of(entry: &Path) -> Option<SectorId> {
+    let name = entry.file_name()?.to_str()?;
+    name.split(".replaced-").next()?.parse().ok()
+}
+
+fn no_record(sector: SectorId) -> String {
+    format!("this manager has no record of sector {sector}; not its to delete")
+}
+
+fn finding(dir: &Path, sector: SectorId, kind: FileType) -> Finding {
+    Finding {
+        entry: dir.join(kind.name()).join(sector.to_string()),
+        matter: Matter::Foreign,
+        file: Some((sector, kind)),
+        bytes: 0,
+        age_s: 0,
+        offered: false,
+        reason: no_record(sector),
+    }
+}
