@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use manager::{
     InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing, Verifier,
 };
-use rpc::{ApiInfo, ManagerApi, ManagerClient, Permission, Transport};
+use rpc::{ApiInfo, ManagerApi, ManagerClient, Permission, Transport, Trust};
 use sealtasks::{
     ActorId, FileTypes, FsStat, SectorDecl, SectorId, SectorRef, SectorSize, StorageId, StorageInfo,
     StorageStanza, VerifyInput,
@@ -79,7 +79,8 @@ async fn start(repo: &std::path::Path) -> ManagerHandle {
         advertised: None,
         software: "sealyard benchmark".to_owned(),
         verifier: Arc::new(Nobody),
-        dialer: Arc::new(RpcDialer),
+        dialer: Arc::new(RpcDialer { trust: Trust::system() }),
+        trust: Trust::system(),
         timing: Timing::default(),
     };
     Manager::start(options).await.expect("the manager starts")

@@ -284,7 +284,10 @@ pub(super) fn stands_for(
         return Ok(Some("is not on disk"));
     }
     let there: Manifest = disk::shape(survivor)?.into_iter().collect();
-    for (file, copy) in going.iter().filter(|(file, _)| file.exists()) {
+    for (file, copy) in going {
+        if !file.try_exists().map_err(StoreError::io("look at", file))? {
+            continue;
+        }
         if disk::shares_files(survivor, file)? {
             return Ok(Some("is the same file under another name"));
         }
