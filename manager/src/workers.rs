@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rpc::api::{StoragePath, WorkerInfo};
+pub(crate) use rpc::error::chain as chain_of;
 use rpc::extension::{CallPhase, Hello, WorkerState};
 use rpc::operator::WorkerMode;
 use rpc::{ApiError, ApiResult, Scope, Transport, WorkerApi, versions};
@@ -283,18 +284,6 @@ fn unreachable_worker(url: &str, error: &dyn std::error::Error) -> DialError {
     let port = url::Url::parse(url).ok().and_then(|url| url.port_or_known_default());
     let port = port.map_or_else(|| "of the worker".to_owned(), |port| port.to_string());
     DialError::Unreachable { url: url.to_owned(), port, reason: chain_of(error) }
-}
-
-/// An error with its causes, outermost first.
-pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// Asks a worker's session at every heartbeat until it is gone or the manager stops.

@@ -76,7 +76,7 @@ impl ApiError {
 }
 
 /// An error with all its causes in one line, outermost first: what Go's clients show and what a log wants.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
