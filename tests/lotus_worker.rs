@@ -248,7 +248,11 @@ fn an_abort_detaches_what_a_lotus_worker_does_and_frees_it_when_that_has_returne
         let is = |one: &&Seen| matches!(one, Seen::Call { method, .. } if method == "SealPreCommit1");
         (seen.iter().filter(is).count() == 2).then_some(())
     });
-    // The first was acknowledged before the second was called, though its result was not taken.
+    // The first was acknowledged, though its result was not taken. The worker may note the answer after the next call.
+    worker.trace().wait("the first's acknowledgement", EVENT_MAX, |seen| {
+        let is = |one: &Seen| matches!(one, Seen::Return { method, .. } if method == "ReturnSealPreCommit1");
+        seen.iter().any(is).then_some(())
+    });
     assert!(!returned(&worker, "ReturnSealPreCommit1").is_empty(), "{}", manager.said());
     none(worker.complaints());
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use proofs::params::fetch::FetchEvent;
 use proofs::params::{self, Choice, FetchOptions, FetchProgress, Purpose};
+use rpc::error::chain;
 use sealtasks::SectorSize;
 use tokio::process::Command;
 
@@ -170,10 +171,4 @@ fn waiting(expected: Duration, elapsed: Duration) -> String {
             elapsed.as_secs() / 60
         ),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
