@@ -127,7 +127,9 @@ pub(crate) fn last_error(record: &SectorRecord) -> String {
 pub(crate) async fn jobs(service: &Service) -> ApiResult<Vec<JobView>> {
     let reasons = service.view(|driver| driver.reasons(None)).await?;
     let rows = service.0.state.recent_tasks(ENDED_JOBS_MAX).await.map_err(refusal)?;
-    Ok(rows.into_iter().map(|row| job(row, &reasons)).collect())
+    let mut jobs: Vec<JobView> = rows.into_iter().map(|row| job(row, &reasons)).collect();
+    service.add_fetches(&mut jobs).await?;
+    Ok(jobs)
 }
 
 pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
@@ -156,6 +158,7 @@ pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
         ended_ms: row.ended_ms,
         bytes_fetched: row.bytes_fetched,
         priority: row.priority,
+        fetch: None,
     }
 }
 

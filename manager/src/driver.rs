@@ -48,6 +48,7 @@ use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
 pub(crate) use places::IndexChanges;
 pub(crate) use tokens::host_of;
+pub(crate) use views::Reachable;
 
 use crate::effects;
 use crate::shared::Shared;

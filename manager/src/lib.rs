@@ -21,6 +21,7 @@ mod shared;
 pub mod state;
 mod storage;
 mod tickets;
+mod transfers;
 mod unsealing;
 mod workers;
 

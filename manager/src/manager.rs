@@ -189,6 +189,7 @@ async fn run(shared: &Arc<Shared>, waiting: mpsc::Receiver<Input>) -> Result<End
         tokio::select! {
             () = own.cancelled.cancelled() => {}
             () = own.local.keep_tidy() => {}
+            () = own.remote.settle_debts_for_ever() => {}
         }
     });
     Ok(ended)

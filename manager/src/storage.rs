@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::storage::{
-    LockHolder, LockedSector, PathHost, Place, SectorPlaces, StorageApi, StoragePathView, StoredSector,
+    HostTransfers, LockHolder, LockedSector, PathHost, Place, SectorPlaces, StorageApi, StoragePathView,
+    StoredSector,
 };
 use sealtasks::{
     FileType, FileTypes, PathOrder, PathReport, SectorId, SectorNumber, SectorRef, StorageId, StorageInfo,
+    TransferChange,
 };
 use stores::{HeldFiles, LockOwner, LockWant, SectorLockView};
 
@@ -106,6 +108,14 @@ impl StorageApi for Service {
             }
             report => report,
         })
+    }
+
+    async fn transfers(
+        &self,
+        worker: Option<String>,
+        change: TransferChange,
+    ) -> ApiResult<Vec<HostTransfers>> {
+        self.host_transfers(worker, change).await
     }
 
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {

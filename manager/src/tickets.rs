@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rpc::extension::{FetchTicket, FetchWish};
 use rpc::server::caller;
 use rpc::{ApiError, ApiResult, Grant, Permission, Scope, Secret};
-use sealtasks::{CallId, FetchScope, FetchVerb, WorkerId};
+use sealtasks::{CallId, FetchScope, FetchVerb, FileTypes, SectorId, WorkerId};
 use stores::{Index as _, PeerTokens, TokenAccess, TokenUse, VerifyToken};
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +21,9 @@ use crate::state::State;
 const TICKET_MS: u64 = 24 * 60 * 60 * 1000;
 /// The manager's own are for one request each.
 const OWN_TICKET_MS: u64 = 10 * 60 * 1000;
+
+/// A worker may end a move for so long after its last task about the sector.
+const MOVES_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 impl Service {
     /// Everything that a token allows now.
@@ -53,6 +56,9 @@ impl Service {
             (own && driver.works_on(session, sector)).then(|| driver.lotus_hosts())
         });
         let Some(lotus) = known.await? else {
+            if self.may_end_move(session, sector, types, &verbs).await? {
+                return self.closing_ticket(sector, types);
+            }
             return Err(ApiError::refused(format!(
                 "MGR057: worker {session} has no task about {sector}, so it gets no fetch token for it"
             )));
@@ -67,6 +73,40 @@ impl Service {
         let for_lotus = || self.0.secret.mint_scoped(Scope::Lotus(scope)).map_err(refusal);
         let lotus_token = if lotus.is_empty() { None } else { Some(for_lotus()?) };
         Ok(FetchTicket { token, until_ms, lotus: lotus.into_iter().collect(), lotus_token })
+    }
+
+    /// Whether a worker that has no task about the sector any more may still ask for the deletion at the source of a move:
+    /// it holds the primary copy, and worked on the sector not long ago. It asks without a permit, so that the source
+    /// itself looks for another copy before it obeys.
+    async fn may_end_move(
+        &self,
+        session: WorkerId,
+        sector: SectorId,
+        types: FileTypes,
+        verbs: &[FetchVerb],
+    ) -> ApiResult<bool> {
+        if types.is_empty() || !verbs.iter().all(|verb| matches!(verb, FetchVerb::Get | FetchVerb::Delete)) {
+            return Ok(false);
+        }
+        let asker = caller().and_then(|grant| grant.worker_token());
+        let holder = self.view(move |driver| {
+            let own =
+                asker.is_none_or(|token| driver.joined_with(session).is_none_or(|known| known == token));
+            driver.holder_name(session, sector, types).filter(|_| own)
+        });
+        let Some(name) = holder.await? else { return Ok(false) };
+        let since = self.0.state.now_ms().saturating_sub(MOVES_MS);
+        let rows = self.0.state.tasks_of(sector).await.map_err(refusal)?;
+        Ok(rows.iter().any(|row| row.worker.as_deref() == Some(&name) && row.ended_ms >= since))
+    }
+
+    /// For one request, as the manager's own.
+    fn closing_ticket(&self, sector: SectorId, types: FileTypes) -> ApiResult<FetchTicket> {
+        let until_ms = self.0.state.now_ms().saturating_add(OWN_TICKET_MS);
+        let verbs = vec![FetchVerb::Get, FetchVerb::Delete];
+        let scope = FetchScope { worker: WorkerId::CLOSED, sectors: vec![sector], types, verbs, until_ms };
+        let token = self.0.secret.mint_scoped(Scope::Fetch(scope)).map_err(refusal)?;
+        Ok(FetchTicket { token, until_ms, lotus: Vec::new(), lotus_token: None })
     }
 
     /// Refuses a result that one worker returns of a call that another one holds, as far as both can be told.

@@ -12,7 +12,7 @@ use sealtasks::{
 };
 use uuid::Uuid;
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
-use world::world;
+use world::{attempts, world};
 
 fn worker(name: &'static str, seed: u64, sealyard: bool) -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name, seed, tasks: &[TaskType::AddPiece], stores: false, sealyard })
@@ -182,4 +182,42 @@ async fn files_on_a_lotus_are_fetched_with_a_token_that_is_admin_there_and_opens
     );
     let ticket = world.api.fetch_token(wish(FileTypes::CACHE)).await.expect("a ticket");
     assert_eq!((ticket.lotus.len(), ticket.lotus_token), (0, None), "it holds no such file");
+}
+
+#[tokio::test]
+async fn a_worker_ends_its_move_after_its_task_but_deletes_nothing_else() {
+    let world = world().await;
+    let port = serve(&world).await;
+    let a = worker("A", 1, true);
+    world.know(&a).await;
+    let own = world.api.auth_new_worker().await.expect("a token");
+    client(port, &own).worker_connect(a.url()).await.expect("joined");
+    let sector = world.api.pledge_sector().await.expect("a pledge");
+    world.sector(1, |sector| attempts(sector, "AP").iter().any(|(state, _)| state == "done")).await;
+    a.declare(sector, FileTypes::UNSEALED).await;
+
+    let session = WorkerId(Uuid::from_u64_pair(1, 0));
+    let wish = |types, verb| FetchWish { session, sector, types, verbs: vec![FetchVerb::Get, verb] };
+    let owner = client(port, &own);
+    let ticket = owner.fetch_token(wish(FileTypes::UNSEALED, FetchVerb::Delete)).await.expect("a ticket");
+    let Some(Scope::Fetch(scope)) = owner.verify_token(ticket.token).await.expect("good").scope else {
+        panic!("another scope");
+    };
+    assert_eq!((scope.sectors, scope.types), (vec![sector], FileTypes::UNSEALED));
+    assert_eq!(scope.verbs, [FetchVerb::Get, FetchVerb::Delete]);
+    let other = client(port, &world.api.auth_new_worker().await.expect("another token"));
+    for (asker, wish, why) in [
+        (&owner, wish(FileTypes::UNSEALED, FetchVerb::Remove), "a last copy goes by a task alone"),
+        (&owner, wish(FileTypes::SEALED, FetchVerb::Delete), "it holds no such file"),
+        (&owner, wish(FileTypes::NONE, FetchVerb::Delete), "nothing"),
+        (&other, wish(FileTypes::UNSEALED, FetchVerb::Delete), "another worker"),
+        (
+            &owner,
+            FetchWish { sector: SectorId::new(1000, 2), ..wish(FileTypes::UNSEALED, FetchVerb::Delete) },
+            "another sector",
+        ),
+    ] {
+        let refused = asker.fetch_token(wish).await.expect_err(why).to_string();
+        assert!(refused.contains("has no task"), "{why}: {refused}");
+    }
 }

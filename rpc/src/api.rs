@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use sealtasks::{
     ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathOrder, PathReport, PathType,
     ResourceTable, SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize, SectorStorageInfo, StorageId,
-    StorageInfo, TaskInput, TaskOutput, TaskType, WorkerId,
+    StorageInfo, TaskInput, TaskOutput, TaskType, TransferChange, TransferReport, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -87,6 +87,11 @@ pub trait WorkerApi: Send + Sync + 'static {
     /// Carries out an order about its own storage paths. [`ApiError::is_method_not_found`] from a Lotus worker.
     async fn path_order(&self, _order: PathOrder) -> ApiResult<PathReport> {
         Err(ApiError::refused("this worker takes no orders about its storage paths"))
+    }
+    /// Changes what its downloads may use, running ones included, and tells them all. [`ApiError::is_method_not_found`]
+    /// from a Lotus worker.
+    async fn transfers(&self, _change: TransferChange) -> ApiResult<TransferReport> {
+        Err(ApiError::refused("this worker does not tell its transfers"))
     }
 }
 

@@ -305,6 +305,25 @@ pub struct JobView {
     /// Larger goes first.
     #[serde(default)]
     pub priority: i64,
+    /// What its worker is downloading for its sector now; `None` = nothing, or nobody tells.
+    #[serde(default)]
+    pub fetch: Option<FetchView>,
+}
+
+/// How far the downloads for a task are, all of its files together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FetchView {
+    /// Files that come or wait.
+    pub files: u64,
+    /// Bytes that are here, those of earlier attempts included.
+    pub bytes_done: u64,
+    /// Bytes of all; 0 while that of one is not known.
+    pub bytes_total: u64,
+    /// Bytes per second over the last seconds.
+    pub rate: u64,
+    /// Seconds until all are here at that rate; `None` when that cannot be told.
+    pub eta_s: Option<u64>,
 }
 
 /// One sector with everything known of it.

@@ -2,7 +2,10 @@
 //! the paths. Methods named `Sealyard.*`, all for permission `admin`; shapes are ours, missing keys are defaults.
 
 use async_trait::async_trait;
-use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId};
+use sealtasks::{
+    FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId, TransferChange, TransferReport,
+    WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -29,6 +32,14 @@ pub trait StorageApi: Send + Sync + 'static {
     async fn lock_table(&self) -> ApiResult<Vec<LockedSector>>;
     /// Has a process carry out an order about its own paths.
     async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport>;
+    /// Changes what downloads of one process may use, the manager's own with `manager`, or of all where none is named,
+    /// and tells all that run there. What is set holds until that process ends. A process that does not answer is listed
+    /// with its error.
+    async fn transfers(
+        &self,
+        worker: Option<String>,
+        change: TransferChange,
+    ) -> ApiResult<Vec<HostTransfers>>;
     /// Moves files of a sector that nothing is being done with into a path; returns when they lie there.
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()>;
 }
@@ -43,6 +54,20 @@ pub enum PathHost {
     Worker(String),
     /// Whichever has this path open: the manager before a worker.
     Owner(StorageId),
+}
+
+/// The downloads of one process: files are fetched by whoever gets them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostTransfers {
+    /// The worker's name; `manager` for the manager's own.
+    pub host: String,
+    /// The worker's session; `None` for the manager's own.
+    pub session: Option<WorkerId>,
+    /// What it told.
+    pub report: Option<TransferReport>,
+    /// Why it told nothing.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// One storage path for people, without its files.

@@ -22,6 +22,7 @@ mod resources;
 mod sector;
 mod storage;
 mod task_type;
+mod transfer;
 
 pub use capability::{FetchScope, FetchVerb};
 pub use caps::{CapError, CapLimit, CapSpec, TaskCaps, TaskGroup};
@@ -49,3 +50,7 @@ pub use storage::{
     FsStat, HealthReport, PathFilters, SectorDecl, SectorStorageInfo, StorageInfo, StorageStanza,
 };
 pub use task_type::{SealTaskType, TaskType, TaskTypeError};
+pub use transfer::{
+    BANDWIDTH_MIN, PARALLEL_MAX, STREAMS, STREAMS_MAX, TransferChange, TransferLimits, TransferPhase,
+    TransferReport, TransferView, eta_seconds,
+};

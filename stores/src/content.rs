@@ -14,6 +14,8 @@ pub(crate) const ACCEPT_HEADER: &str = "x-sealyard-blocks";
 pub(crate) const SPANS_HEADER: &str = "x-sealyard-spans";
 /// Beside it: no hash is wanted.
 pub(crate) const UNVERIFIED_HEADER: &str = "x-sealyard-unverified";
+/// With a DELETE: only the state of the file that had this etag in its [`Content`], and no other copy.
+pub(crate) const EXACTLY_HEADER: &str = "x-sealyard-exactly";
 /// The media type of a [`Content`].
 pub(crate) const CONTENT_TYPE_LIST: &str = "application/vnd.sealyard.content+json";
 /// The media type of spans followed by their hash.
@@ -149,7 +151,7 @@ pub(crate) fn split_asked(header: &str) -> Option<(&str, &str)> {
     header.split_once(';').filter(|(etag, _)| is_etag(etag))
 }
 
-fn is_etag(text: &str) -> bool {
+pub(crate) fn is_etag(text: &str) -> bool {
     text.len() == ETAG_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

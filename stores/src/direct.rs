@@ -224,13 +224,20 @@ fn lay_out(file: &File, length: u64) -> io::Result<()> {
     }
 }
 
-/// Copies a file to `to`, which must not exist, reading and writing at the same time; durable on return. Holes of the size
-/// of a buffer stay holes.
+/// Copies a file to `to`, which must not exist; durable on return. Where the file system can, the copy shares the blocks
+/// of the original until one of them is written; else both are read and written at the same time, and holes of the size of
+/// a buffer stay holes.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     let length = std::fs::metadata(from).map_err(StoreError::io("look at", from))?.len();
     let source = Source::open(from, length).map_err(StoreError::io("open", from))?;
     // Fails where something is there already.
-    drop(crate::disk::create_new(to)?);
+    let target = crate::disk::create_new(to)?;
+    let original = File::open(from).map_err(StoreError::io("open", from))?;
+    // Refused by most file systems, and between two of them.
+    if rustix::fs::ioctl_ficlone(&target, &original).is_ok() {
+        return target.sync_all().map_err(StoreError::io("sync", to));
+    }
+    drop((target, original));
     let sink = Sink::open(to, length, false).map_err(StoreError::io("write", to))?;
     let (send, receive) = sync_channel(COPY_AHEAD);
     std::thread::scope(|scope| {

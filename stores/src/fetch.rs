@@ -53,6 +53,8 @@ pub(crate) struct Target {
     pub(crate) kind: FileType,
     /// The storage path it goes to.
     pub(crate) path: PathBuf,
+    /// Whether the source is to be deleted afterwards.
+    pub(crate) moves: bool,
     /// Held until the writer is done, even if the caller is gone.
     pub(crate) turn: Arc<OwnedMutexGuard<()>>,
 }
@@ -97,7 +99,7 @@ impl Fetcher {
             tls: self.peer.tls().clone(),
         };
         let mut changes = 0;
-        let files = loop {
+        let (files, etag) = loop {
             match self.fetch_once(&feed, target, place).await {
                 Err(StoreError::Changed { .. }) if changes < CHANGES_MAX => {
                     changes += 1;
@@ -106,7 +108,8 @@ impl Fetcher {
                 fetched => break fetched?,
             }
         };
-        let arrived = Arrived { holder: holder.to_owned(), url: url.to_owned(), files };
+        let (holder, url) = (holder.to_owned(), url.to_owned());
+        let arrived = Arrived { holder, url, files, etag, moves: target.moves };
         let (noted, place, target) = (arrived.clone(), place.clone(), target.clone());
         on_thread(move || {
             let _turn = &target.turn;
@@ -125,14 +128,15 @@ impl Fetcher {
         feed: &Feed,
         target: &Target,
         place: &Arc<Arriving>,
-    ) -> Result<Vec<(String, u64)>, StoreError> {
+    ) -> Result<Fetched, StoreError> {
         let url = &feed.url;
         let accept = (HeaderName::from_static(ACCEPT_HEADER), HeaderValue::from_static("1"));
         let answer =
             self.peer.ask(Method::GET, url, &feed.token, Some(accept).filter(|_| wire::speaks(url))).await?;
         let answer = Peer::expect(url, answer, StatusCode::OK).await?;
         if !is_list(&answer) {
-            return plain::fetch(answer, feed, place.clone(), target.clone()).await;
+            let files = plain::fetch(answer, feed, place.clone(), target.clone()).await?;
+            return Ok((files, None));
         }
         let content = Content::parse(&Peer::small_body(url, answer).await?, target.kind.is_directory())?;
         if !target.kind.is_directory() {
@@ -143,11 +147,14 @@ impl Fetcher {
         let (place, target) = (place.clone(), target.clone());
         on_thread(move || {
             let _turn = &target.turn;
-            blocks::receive(&feed, &content, &place, &target).map(|()| content.files)
+            blocks::receive(&feed, &content, &place, &target).map(|()| (content.files, Some(content.etag)))
         })
         .await
     }
 }
+
+/// Names and lengths of what came, and the state of the source that it is a copy of, where the source told one.
+type Fetched = (Vec<(String, u64)>, Option<String>);
 
 fn is_list(answer: &Response<Incoming>) -> bool {
     answer.headers().get(CONTENT_TYPE).is_some_and(|media| media == CONTENT_TYPE_LIST)

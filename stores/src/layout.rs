@@ -44,6 +44,22 @@ pub(crate) fn leaving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf 
     path.join(kind.name()).join(FETCHING).join(format!("{sector}{REMOVED}{}", Uuid::new_v4()))
 }
 
+/// The places in a storage path where files arrive or had arrived, with what arrives there.
+pub(crate) fn arrivals(path: &Path) -> Vec<(PathBuf, SectorId, FileType)> {
+    let mut found = Vec::new();
+    for kind in FileType::ALL {
+        let entries = fs::read_dir(path.join(kind.name()).join(FETCHING)).into_iter().flatten().flatten();
+        for entry in entries.map(|entry| entry.path()) {
+            let name =
+                entry.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(PART));
+            if let Some(sector) = name.and_then(|name| name.parse().ok()) {
+                found.push((entry, sector, kind));
+            }
+        }
+    }
+    found
+}
+
 /// What [`leaving`] puts between the sector and the fresh part of a name.
 const REMOVED: &str = ".removed-";
 

@@ -15,6 +15,7 @@ mod direct;
 mod disk;
 mod error;
 mod fetch;
+mod identity;
 mod index;
 mod keep;
 mod kept;
@@ -57,6 +58,6 @@ pub use mem_index::{
 pub use meta::{META_FILE, StorageMeta, init_path};
 pub use peer_tokens::{PeerTokens, TokenUse};
 pub use remote::{FetchOptions, Remote, UnsealedPiece};
+pub use sealtasks::{TransferLimits, TransferPhase, TransferView};
 pub use serve::{PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router, fetch_router_with_tls};
 pub use snapshot::{SnapshotRead, read_snapshot, write_snapshot};
-pub use traffic::{PARALLEL_MAX, STREAMS_MAX, TransferLimits, TransferPhase, TransferView};

@@ -8,6 +8,7 @@
 
 mod acquire;
 mod departures;
+mod exact;
 mod redeclare;
 mod relocate;
 mod removal;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 
 pub use acquire::Acquired;
 pub use departures::Making;
+pub(crate) use exact::Found;
 pub use redeclare::RedeclareDiff;
 pub use removal::DeletePermit;
 pub use start::START_DEADLINE;

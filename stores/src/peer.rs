@@ -20,9 +20,13 @@ use crate::error::StoreError;
 /// A TCP connection must stand within this time.
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The answer's head must come within this time: a peer may first look at a slow disk.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// A body must bring something within this time.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// A body that brings less than [`SLOWEST_BYTES`] within this time is given up: one byte now and then is no transfer.
+pub(crate) const SLOWEST_TIME: Duration = Duration::from_secs(600);
+/// See [`SLOWEST_TIME`] (bytes).
+pub(crate) const SLOWEST_BYTES: usize = 256 << 10;
 /// Error texts and small answers are read up to this many bytes.
 const SMALL_BODY_MAX: usize = 64 << 10;
 /// Error texts are shown up to this many characters.

@@ -5,10 +5,9 @@
 //! off after the declaration is finished by the next wish for the file.
 
 mod bring;
-
-mod unsealed;
-
+mod debts;
 mod into_path;
+mod unsealed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +18,7 @@ use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use sealtasks::{
     AcquireMode, FetchVerb, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo,
-    StorageId,
+    StorageId, TransferChange, TransferLimits, TransferReport, TransferView,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -32,7 +31,7 @@ use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
 use crate::serve::PERMIT_HEADER;
 use crate::serve::survivor::{self, Asker, Credential, Deletion};
 use crate::space::FileKey;
-use crate::traffic::{Traffic, TransferLimits, TransferView};
+use crate::traffic::Traffic;
 use crate::wire::FsStatJson;
 
 pub use unsealed::UnsealedPiece;
@@ -119,6 +118,15 @@ impl Remote {
         self.fetcher.traffic.set_limits(limits)
     }
 
+    /// Changes what `change` names of the limits, and tells what holds and what runs.
+    pub fn change_limits(&self, change: TransferChange) -> TransferReport {
+        let limits = match change.is_empty() {
+            true => self.limits(),
+            false => self.set_limits(self.limits().changed(change)),
+        };
+        TransferReport { limits, transfers: self.transfers() }
+    }
+
     /// As [`Local::acquire`], and `existing` files that are not here are fetched: with [`AcquireMode::Move`] the copy
     /// here becomes the primary one and its source is deleted, with [`AcquireMode::Copy`] the source stays.
     /// Bytes received are counted in `meter`.
@@ -140,7 +148,7 @@ impl Remote {
         let missing = existing.difference(acquired.types());
         if mode == AcquireMode::Move {
             for (kind, id) in acquired.ids.iter().filter(|(kind, _)| existing.contains(**kind)) {
-                self.finish(sector, *kind, id).await?;
+                self.finish(sector.id, *kind, id).await?;
             }
         }
         if missing.is_empty() {
@@ -151,7 +159,7 @@ impl Remote {
                 return Err(StoreError::NotFound { sector: sector.id, kind });
             }
         }
-        let places = self.local.acquire(sector, FileTypes::NONE, missing, path_type).await?;
+        let places = self.places_for(sector, missing, path_type).await?;
         let _room = self.local.reserve(sector, missing, &places.ids, path_type.space_table()).await?;
         let fetches = places.ids.iter().map(|(kind, id)| self.bring(sector, *kind, id, mode, meter));
         // All of them are waited for: a failed one must not cut the others off halfway.
@@ -163,6 +171,28 @@ impl Remote {
             }
         }
         Ok(acquired)
+    }
+
+    /// Where missing files are fetched to: on with an earlier fetch, else to the best path.
+    async fn places_for(
+        &self,
+        sector: SectorRef,
+        missing: FileTypes,
+        path_type: PathType,
+    ) -> Result<Acquired, StoreError> {
+        let mut begun = Acquired::default();
+        for kind in missing.iter() {
+            if let Some((id, file)) = self.local.begun(sector.id, kind, path_type).await {
+                begun.insert(kind, id, file);
+            }
+        }
+        let rest = missing.difference(begun.types());
+        let mut places = self.local.acquire(sector, FileTypes::NONE, rest, path_type).await?;
+        for (kind, id) in begun.ids {
+            let file = begun.files.0.remove(&kind).unwrap_or_default();
+            places.insert(kind, id, file);
+        }
+        Ok(places)
     }
 
     /// Brings files to a storage path of this process: fetches what lies elsewhere, moves what lies in sealing paths.
@@ -376,10 +406,18 @@ impl Remote {
         file: FileKey,
         permit: Option<&DeletePermit>,
     ) -> Result<(), StoreError> {
-        let header = permit.map(permit_header);
         let verb = if permit.is_some() { FetchVerb::Remove } else { FetchVerb::Delete };
         let token = self.token_for(url, file, verb).await?;
-        let answer = self.fetcher.peer.ask(Method::DELETE, url, &token, header).await?;
+        self.delete_with(url, &token, permit.map(permit_header)).await
+    }
+
+    async fn delete_with(
+        &self,
+        url: &str,
+        token: &str,
+        header: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<(), StoreError> {
+        let answer = self.fetcher.peer.ask(Method::DELETE, url, token, header).await?;
         Peer::expect(url, answer, StatusCode::OK).await?;
         Ok(())
     }

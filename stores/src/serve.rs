@@ -28,9 +28,9 @@ use tokio::sync::Semaphore;
 
 use self::access::Deed;
 use self::blocks::{Announced, Hashing};
-use crate::content::{self, ACCEPT_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
+use crate::content::{self, ACCEPT_HEADER, EXACTLY_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
-use crate::local::{DeletePermit, Local, chain};
+use crate::local::{DeletePermit, Found, Local, chain};
 use crate::peer::{Peer, nobody};
 use crate::wire::FsStatJson;
 
@@ -251,9 +251,25 @@ impl Server {
         let keep = kept_paths(query)?;
         let token = survivor::Credential::Shown(token);
         let asker = survivor::Asker { local: &self.local, peer: &self.peer, token };
-        let checked = survivor::check(&asker, survivor::Deletion { sector, kind, keep: &keep }).await?;
-        self.local.remove_these(sector, kind, &checked).await?;
-        Ok(StatusCode::OK.into_response())
+        let Some(etag) = headers.get(EXACTLY_HEADER) else {
+            let checked = survivor::check(&asker, survivor::Deletion { sector, kind, keep: &keep }).await?;
+            self.local.remove_these(sector, kind, &checked).await?;
+            return Ok(StatusCode::OK.into_response());
+        };
+        let etag = etag.to_str().ok().filter(|etag| content::is_etag(etag));
+        let etag = etag.ok_or_else(|| format!("{EXACTLY_HEADER} is no etag of ours"))?;
+        let gone = match self.local.find_exactly(sector, kind, etag, &keep).await? {
+            Found::Nothing => Ok(()),
+            Found::Other => return Ok(StatusCode::PRECONDITION_FAILED.into_response()),
+            Found::Same(only) => {
+                survivor::check_exactly(&asker, sector, kind, &only).await?;
+                self.local.remove_exactly(sector, kind, &only, etag).await
+            }
+        };
+        match gone {
+            Err(StoreError::Changed { .. }) => Ok(StatusCode::PRECONDITION_FAILED.into_response()),
+            gone => Ok(gone.map(|()| StatusCode::OK.into_response())?),
+        }
     }
 
     /// Is this unpadded range of the unsealed file allocated? 200 yes, 416 no.

@@ -3,112 +3,25 @@
 //! Limits can be changed while transfers run: a new bandwidth holds from the next piece on, a new number of downloads from
 //! the next that begins. Nothing here touches a file or a socket.
 
-use std::collections::{BTreeMap, HashMap};
+mod hosts;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sealtasks::{FileType, SectorId};
+use sealtasks::{FileType, SectorId, StorageId, TransferLimits, TransferPhase, TransferView, eta_seconds};
 use tokio::sync::Notify;
 
-/// Downloads at once, at most, whatever is asked for.
-pub const PARALLEL_MAX: usize = 256;
-/// Connections of one download, at most.
-pub const STREAMS_MAX: usize = 16;
-/// Connections of one download unless told otherwise: one reads the network while another writes the disk.
-pub const STREAMS: usize = 3;
+use hosts::Hosts;
+
 /// Bandwidth that was not used is made up for at most this long afterwards.
 const BURST: Duration = Duration::from_millis(100);
 /// The span over which a transfer's present rate is measured.
 const RATE_SPAN: Duration = Duration::from_secs(4);
-/// A host's rate is remembered for so many hosts.
-const HOSTS_MAX: usize = 4096;
-
-/// How much may be transferred at once by one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TransferLimits {
-    /// Bytes per second of all downloads together; `None` is no limit.
-    pub bandwidth: Option<u64>,
-    /// Downloads at once, 1 to [`PARALLEL_MAX`]; others wait their turn.
-    pub parallel: usize,
-    /// Connections per download between Sealyards, 1 to [`STREAMS_MAX`]; holds from the next download on.
-    pub streams: usize,
-    /// Whether every block's BLAKE3 hash is compared.
-    pub verify: bool,
-}
-
-impl Default for TransferLimits {
-    fn default() -> Self {
-        Self { bandwidth: None, parallel: 10, streams: STREAMS, verify: true }
-    }
-}
-
-impl TransferLimits {
-    fn bounded(self) -> Self {
-        Self {
-            bandwidth: self.bandwidth.map(|rate| rate.max(1)),
-            parallel: self.parallel.clamp(1, PARALLEL_MAX),
-            streams: self.streams.clamp(1, STREAMS_MAX),
-            verify: self.verify,
-        }
-    }
-}
-
-/// How far a download is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransferPhase {
-    /// Others go first.
-    Waiting,
-    /// Bytes are coming.
-    Receiving,
-    /// Everything is here and is made durable.
-    Syncing,
-}
-
-impl TransferPhase {
-    /// Its name for people and for JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Receiving => "receiving",
-            Self::Syncing => "syncing",
-        }
-    }
-}
-
-/// One download as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransferView {
-    /// Counts up within the process.
-    pub number: u64,
-    /// The sector.
-    pub sector: SectorId,
-    /// The file.
-    pub kind: FileType,
-    /// Where it comes from; empty while it waits.
-    pub url: String,
-    /// The storage path that it goes to.
-    pub path: PathBuf,
-    /// How far it is.
-    pub phase: TransferPhase,
-    /// Bytes of the whole file, 0 while unknown: a Lotus peer does not say how long a directory is.
-    pub bytes_total: u64,
-    /// Bytes that are here, those of earlier attempts included.
-    pub bytes_done: u64,
-    /// Bytes per second over the last seconds.
-    pub rate: u64,
-    /// Milliseconds since it was asked for.
-    pub elapsed_ms: u64,
-}
-
-impl TransferView {
-    /// Seconds until the rest is here at the present rate; `None` when that cannot be told.
-    pub fn eta_seconds(&self) -> Option<u64> {
-        let known = self.bytes_total > 0 && self.rate > 0;
-        known.then(|| self.bytes_total.saturating_sub(self.bytes_done).div_ceil(self.rate))
-    }
-}
+/// A thread that is held back looks so often whether anybody still waits for its bytes.
+const GONE_CHECK: Duration = Duration::from_millis(500);
 
 /// All transfers of a process. Clones share it.
 #[derive(Clone)]
@@ -129,8 +42,7 @@ struct State {
     paced: Instant,
     numbers: u64,
     live: BTreeMap<u64, Arc<Live>>,
-    /// Bytes per second by `host:port`.
-    hosts: HashMap<String, u64>,
+    hosts: Hosts,
 }
 
 impl Traffic {
@@ -141,7 +53,7 @@ impl Traffic {
             paced: Instant::now(),
             numbers: 0,
             live: BTreeMap::new(),
-            hosts: HashMap::new(),
+            hosts: Hosts::default(),
         };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), freed: Notify::new() }))
     }
@@ -168,13 +80,14 @@ impl Traffic {
     }
 
     /// Enters a download into the list, waiting.
-    pub(crate) fn begin(&self, sector: SectorId, kind: FileType, path: PathBuf) -> Transfer {
+    pub(crate) fn begin(&self, sector: SectorId, kind: FileType, to: StorageId, path: PathBuf) -> Transfer {
         let live = Arc::new(Live {
             sector,
             kind,
+            to,
             path,
             since: Instant::now(),
-            url: Mutex::default(),
+            origin: Mutex::default(),
             phase: AtomicU8::new(0),
             total: AtomicU64::new(0),
             done: AtomicU64::new(0),
@@ -187,8 +100,8 @@ impl Traffic {
         Transfer { traffic: self.clone(), number, live, runs: false }
     }
 
-    /// Blocks the thread until `bytes` more may pass.
-    pub(crate) fn pace(&self, bytes: usize) {
+    /// Blocks the thread until `bytes` more may pass, or `gone` says that nobody waits for them any more.
+    pub(crate) fn pace(&self, bytes: usize, gone: impl Fn() -> bool) {
         let mut state = self.state();
         let mut due = None;
         loop {
@@ -200,53 +113,33 @@ impl Traffic {
                 state.paced
             });
             // After a change of the bandwidth everyone goes on at once, and the new one counts from there.
-            if due <= now || state.paced < due {
+            if due <= now || state.paced < due || gone() {
                 return;
             }
-            state = self.0.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = (due - now).min(GONE_CHECK);
+            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// What a download from this host brought.
     pub(crate) fn learn(&self, url: &str, bytes: u64, took: Duration) {
-        if bytes == 0 {
-            // All of it was here from an earlier fetch.
-            return;
-        }
-        let rate = (bytes as f64 / took.as_secs_f64().max(1e-3)) as u64;
-        let mut state = self.state();
-        if state.hosts.len() >= HOSTS_MAX {
-            state.hosts.clear();
-        }
-        let known = state.hosts.entry(host_of(url)).or_insert(rate);
-        *known = known.midpoint(rate);
+        self.state().hosts.learn(url, bytes, took);
     }
 
     /// Nothing came from this host.
     pub(crate) fn blame(&self, url: &str) {
-        let mut state = self.state();
-        if let Some(rate) = state.hosts.get_mut(&host_of(url)) {
-            *rate /= 2;
-        }
+        self.state().hosts.blame(url, Instant::now());
     }
 
-    /// What is to be expected of a host (bytes per second): its own rate, or of an unknown one the best that is known, so
-    /// that each is tried.
+    /// What is to be expected of a host (bytes per second).
     pub(crate) fn expected(&self, url: &str) -> u64 {
-        let state = self.state();
-        let best = || state.hosts.values().copied().max().unwrap_or(0);
-        state.hosts.get(&host_of(url)).copied().unwrap_or_else(best)
+        self.state().hosts.expected(url, Instant::now())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is a single step: a panic elsewhere leaves it whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn host_of(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// A download in the list; it leaves the list, and frees its place, when dropped.
@@ -299,9 +192,11 @@ impl Drop for Transfer {
 struct Live {
     sector: SectorId,
     kind: FileType,
+    to: StorageId,
     path: PathBuf,
     since: Instant,
-    url: Mutex<String>,
+    /// The storage path it comes from, and its URL there.
+    origin: Mutex<(String, String)>,
     phase: AtomicU8,
     total: AtomicU64,
     done: AtomicU64,
@@ -328,21 +223,26 @@ impl Live {
             Some(_) => recent.rate,
             None => 0,
         };
+        let (from, url) = self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
         TransferView {
             number,
             sector: self.sector,
             kind: self.kind,
-            url: self.url.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            from,
+            url,
+            to: self.to.to_string(),
             path: self.path.clone(),
             phase: match self.phase.load(Ordering::Relaxed) {
                 0 => TransferPhase::Waiting,
                 1 => TransferPhase::Receiving,
                 _ => TransferPhase::Syncing,
             },
-            bytes_total: self.total.load(Ordering::Relaxed),
-            bytes_done: self.done.load(Ordering::Relaxed),
+            bytes_total: total,
+            bytes_done: done,
             rate,
             elapsed_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            eta_s: eta_seconds(done, total, rate),
         }
     }
 }
@@ -353,8 +253,9 @@ pub(crate) struct Progress(Arc<Live>);
 
 impl Progress {
     /// Bytes come from here now, `done` of `total` are here already.
-    pub(crate) fn receives(&self, url: &str, total: u64, done: u64) {
-        url.clone_into(&mut self.0.url.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn receives(&self, (holder, url): (&str, &str), total: u64, done: u64) {
+        let origin = (holder.to_owned(), url.to_owned());
+        *self.0.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin;
         self.0.total.store(total, Ordering::Relaxed);
         self.0.done.store(done, Ordering::Relaxed);
         self.0.phase.store(1, Ordering::Relaxed);
@@ -386,7 +287,8 @@ mod tests {
     use super::*;
 
     fn begin(traffic: &Traffic) -> Transfer {
-        traffic.begin(SectorId::new(1000, 1), FileType::Sealed, PathBuf::from("/p"))
+        let to = "p".parse().expect("an id");
+        traffic.begin(SectorId::new(1000, 1), FileType::Sealed, to, PathBuf::from("/p"))
     }
 
     #[tokio::test]
@@ -409,41 +311,44 @@ mod tests {
         assert!(traffic.views().is_empty());
     }
 
+    /// A thread that waits for a gigabyte at one megabyte a second, and what says that nobody waits for it.
+    fn slow_one(traffic: &Traffic) -> (std::thread::JoinHandle<()>, Arc<AtomicU8>) {
+        let gone = Arc::new(AtomicU8::new(0));
+        let (slow, told) = (traffic.clone(), gone.clone());
+        let thread = std::thread::spawn(move || slow.pace(1 << 30, || told.load(Ordering::SeqCst) > 0));
+        while traffic.state().paced < Instant::now() + Duration::from_secs(900) && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        (thread, gone)
+    }
+
     #[test]
     fn a_lifted_bandwidth_ends_the_wait_of_a_slow_download() {
         let traffic = Traffic::new(TransferLimits { bandwidth: Some(1), ..TransferLimits::default() });
-        let slow = traffic.clone();
-        // At one byte per second this would take eleven days.
-        let thread = std::thread::spawn(move || slow.pace(1_000_000));
-        while traffic.state().paced < Instant::now() + Duration::from_secs(1000) && !thread.is_finished() {
-            std::thread::yield_now();
-        }
+        let (thread, _) = slow_one(&traffic);
         traffic.set_limits(TransferLimits { bandwidth: None, ..traffic.limits() });
         thread.join().expect("it went on");
     }
 
     #[test]
-    fn hosts_are_ranked_by_what_they_brought() {
-        let traffic = Traffic::new(TransferLimits::default());
-        assert_eq!(traffic.expected("http://new:1/remote"), 0);
-        traffic.learn("http://fast:1/remote/sealed/s-t01000-1", 1000, Duration::from_secs(1));
-        traffic.learn("http://slow:1/remote", 10, Duration::from_secs(1));
-        assert_eq!(traffic.expected("http://new:1/x"), 1000, "tried before the slow one");
-        assert_eq!(traffic.expected("http://slow:1/y"), 10);
-        traffic.blame("http://fast:1/z");
-        assert_eq!(traffic.expected("http://fast:1/z"), 500);
+    fn a_slow_download_that_nobody_waits_for_ends() {
+        let traffic = Traffic::new(TransferLimits { bandwidth: Some(1), ..TransferLimits::default() });
+        let (thread, gone) = slow_one(&traffic);
+        assert!(!thread.is_finished());
+        gone.store(1, Ordering::SeqCst);
+        thread.join().expect("it ended");
     }
 
     #[test]
-    fn the_rest_takes_as_long_as_the_rate_says() {
+    fn a_view_tells_how_far_it_is() {
         let transfer = begin(&Traffic::new(TransferLimits::default()));
         let progress = transfer.progress();
-        progress.receives("http://a:1/remote", 1000, 100);
+        progress.receives(("a", "http://a:1/remote"), 1000, 100);
         progress.add(200);
         progress.take_back(50);
         let view = transfer.traffic.views().pop().expect("it is listed");
         assert_eq!((view.bytes_done, view.bytes_total, view.phase), (250, 1000, TransferPhase::Receiving));
-        assert_eq!(TransferView { rate: 100, ..view.clone() }.eta_seconds(), Some(8));
-        assert_eq!(TransferView { rate: 0, ..view }.eta_seconds(), None);
+        assert_eq!((&*view.from, &*view.to), ("a", "p"));
+        assert_eq!(view.eta_s, eta_seconds(250, 1000, view.rate));
     }
 }

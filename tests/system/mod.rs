@@ -161,6 +161,11 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Everything said so far.
     pub fn said(&mut self) -> String {
         self.seen.extend(self.lines.try_iter());

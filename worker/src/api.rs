@@ -11,7 +11,10 @@ use rpc::api::{Missing, StoragePath, WorkerInfo, WorkerResources};
 use rpc::extension::{ExecutorSetting, Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
 use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
-use sealtasks::{CallId, FileType, PathOrder, PathReport, SectorId, StorageId, TaskType, WorkerId};
+use sealtasks::{
+    CallId, FileType, PathOrder, PathReport, SectorId, StorageId, TaskType, TransferChange, TransferReport,
+    WorkerId,
+};
 use stores::{Index as _, StoreError, VerifyToken, fetch_router_with_tls};
 
 use crate::auth::ManagerTokens;
@@ -190,6 +193,10 @@ impl WorkerApi for WorkerHandle {
         let report = self.shared().remote.carry_out(order).await.map_err(store)?;
         self.shared().changed();
         Ok(report)
+    }
+
+    async fn transfers(&self, change: TransferChange) -> ApiResult<TransferReport> {
+        Ok(self.shared().remote.change_limits(change))
     }
 
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {

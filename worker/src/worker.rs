@@ -282,6 +282,7 @@ impl Shared {
                     () = closed.cancelled() => {}
                     () = report_health_for_ever(&own) => {}
                     () = own.local.keep_tidy() => {}
+                    () = own.remote.settle_debts_for_ever() => {}
                 }
             });
         }

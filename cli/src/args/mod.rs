@@ -18,7 +18,7 @@ pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCo
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{
     BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, ScrubArgs,
-    StorageAttachArgs, StorageCommand,
+    StorageAttachArgs, StorageCommand, TransfersArgs,
 };
 pub use unsealing::{DataCidArgs, ReadPieceArgs, ReleaseUnsealedArgs, UnsealArgs};
 pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};

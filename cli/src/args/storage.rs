@@ -24,6 +24,8 @@ pub enum StorageCommand {
     Move(MoveArgs),
     /// Even out how full the paths for storing are: shows a plan, and acts on it with --really-do-it.
     Balance(BalanceArgs),
+    /// What is being downloaded where, how fast and how much longer; and how much it may use.
+    Transfers(TransfersArgs),
     /// Compute sectors' commitments again from their files on this host and compare them with the records.
     Scrub(ScrubArgs),
     /// What lies in the paths and should not: shows it, and deletes what is offered with --really-do-it.
@@ -201,6 +203,35 @@ pub struct CleanupArgs {
     /// Delete what is offered, not only show it.
     #[arg(long)]
     pub really_do_it: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard storage transfers`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard storage transfers\n  sealyard storage transfers --limit 500MiB\n  \
+    sealyard storage transfers --worker big-box --limit none --parallel 4\n\
+    Files are downloaded by the process that gets them. What is set holds at once, running downloads included, until \
+    that process ends; its own settings hold after its next start. Lotus workers tell nothing."
+)]
+pub struct TransfersArgs {
+    /// Only the connected Sealyard worker with this name, session or URL, or `manager`; default: all.
+    #[arg(long, value_name = "WORKER")]
+    pub worker: Option<String>,
+    /// The most bytes per second that one process downloads, for example 500MiB, at least 1MiB; `none` = no limit.
+    #[arg(long, value_name = "SIZE")]
+    pub limit: Option<String>,
+    /// The most files that one process downloads at once.
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<usize>,
+    /// Connections per file, from the next one on, between Sealyards.
+    #[arg(long, value_name = "N")]
+    pub streams: Option<usize>,
+    /// Whether every block's hash is compared.
+    #[arg(long, value_name = "BOOL", num_args = 1)]
+    pub verify: Option<bool>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -15,6 +15,7 @@ pub mod storage;
 mod storage_balance;
 mod storage_care;
 mod storage_scrub;
+mod storage_transfers;
 pub mod unsealing;
 pub mod version;
 pub mod worker;

@@ -9,7 +9,7 @@ use sealtasks::{NewPath, SectorNumber, StorageId};
 use serde_json::json;
 use stores::{StorageMeta, StoreError};
 
-use super::{storage_balance as balance, storage_care as care, storage_scrub as scrub};
+use super::{storage_balance as balance, storage_care as care, storage_scrub as scrub, storage_transfers};
 use crate::args::{FindArgs, ListWhat, StorageAttachArgs, StorageCommand};
 use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
@@ -38,6 +38,7 @@ pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
         }
         StorageCommand::Move(args) => care::move_sector(&discover()?, args).await,
         StorageCommand::Balance(args) => balance::balance(&discover()?, args).await,
+        StorageCommand::Transfers(args) => storage_transfers::transfers(&discover()?, args).await,
         StorageCommand::Scrub(args) => scrub::scrub(&discover()?, args).await,
         StorageCommand::Cleanup(args) => care::cleanup(&discover()?, args).await,
     }

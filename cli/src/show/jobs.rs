@@ -2,7 +2,7 @@
 
 use rpc::extension::JobView;
 
-use super::{age, line, paint, plain};
+use super::{age, fetch_words, line, paint, plain};
 use crate::exit::Outcome;
 
 /// Prints the jobs, running ones first, then by age. `now` is Unix milliseconds.
@@ -30,10 +30,17 @@ pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
             job.task.short(),
             job.priority,
             age(end.saturating_sub(since)),
-            plain(&job.reason)
+            why(job)
         ))?;
     }
     Ok(())
+}
+
+/// Why it waits or failed, and how far its files are.
+fn why(job: &JobView) -> String {
+    let fetch = job.fetch.map(fetch_words);
+    let reason = (!job.reason.is_empty()).then(|| plain(&job.reason));
+    fetch.into_iter().chain(reason).collect::<Vec<_>>().join("; ")
 }
 
 fn rank(state: &str) -> u8 {

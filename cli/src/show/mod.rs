@@ -8,6 +8,7 @@ mod schedule;
 mod sectors;
 mod storage;
 mod stored;
+mod transfers;
 mod why;
 mod workers;
 
@@ -21,6 +22,7 @@ pub use storage::print_storage;
 pub use stored::{
     lock_words, print_cleaned, print_differences, print_locks, print_stored, print_stored_head, print_surveys,
 };
+pub use transfers::{fetch_words, print_transfers};
 pub use why::print_explanation;
 pub use workers::print_workers;
 

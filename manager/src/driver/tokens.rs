@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sealtasks::{CallId, SectorId, WorkerId};
+use sealtasks::{CallId, FileTypes, SectorId, WorkerId};
 use uuid::Uuid;
 
 use super::Driver;
@@ -21,6 +21,23 @@ impl Driver {
             |worker: &super::Worker| self.moves.get(&sector).is_some_and(|to| self.serves(worker, to));
         let worker = self.workers.get(&session);
         worker.is_some_and(|worker| open.any(|open| open.worker == session) || moved_here(worker))
+    }
+
+    /// The name of a registered worker that serves a path with the primary copies of these files of a sector.
+    pub(crate) fn holder_name(
+        &self,
+        session: WorkerId,
+        sector: SectorId,
+        types: FileTypes,
+    ) -> Option<String> {
+        let worker = self.workers.get(&session)?;
+        let held = self.shared.index.sector_files(sector);
+        let holds = |held: &stores::HeldFiles| {
+            // What is only remembered from before a restart justifies no deletion.
+            let sure = held.primary.difference(held.unconfirmed);
+            types.difference(sure).is_empty() && self.serves(worker, &held.id)
+        };
+        held.iter().any(holds).then(|| worker.name().to_owned())
     }
 
     /// The token with which the worker joined that has this call; `None` where nobody can tell.

@@ -1,8 +1,10 @@
 //! What people and Lotus's command line see of the driver's memory. Never: changes anything.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pipeline::SectorRecord;
+use rpc::WorkerApi;
 use rpc::api::{WorkerJob, WorkerStats};
 use rpc::extension::WorkerView;
 use rpc::operator::{CapView, WorkerMode};
@@ -21,6 +23,13 @@ const RUN_WAIT_ASSIGNED: i64 = 2;
 
 /// Tasks explained in one answer: each costs a pass over the workers, during which nothing is scheduled.
 const REASONS_MAX: usize = 1000;
+
+/// A connected Sealyard worker.
+pub(crate) struct Reachable {
+    pub(crate) name: String,
+    pub(crate) session: WorkerId,
+    pub(crate) api: Arc<dyn WorkerApi>,
+}
 
 impl Driver {
     /// Every worker with its load, in Lotus's shape.
@@ -125,6 +134,20 @@ impl Driver {
                 .cloned()
                 .unwrap_or_default(),
         }
+    }
+
+    /// The connected Sealyard workers, by name: what else is asked of them goes to each itself.
+    pub(crate) fn sealyards(&self) -> Vec<Reachable> {
+        let ours = self.workers.iter().filter(|(_, worker)| worker.peer.is_sealyard());
+        let mut found: Vec<_> = ours
+            .map(|(session, worker)| Reachable {
+                name: worker.name().to_owned(),
+                session: *session,
+                api: worker.api.clone(),
+            })
+            .collect();
+        found.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
+        found
     }
 
     /// The sectors' records, lowest number first.

@@ -1,12 +1,14 @@
 //! The storage methods of a manager on another machine.
 
 use async_trait::async_trait;
-use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId};
+use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId, TransferChange};
 
 use super::NO_PARAMS;
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
-use crate::storage::{LockedSector, PathHost, SectorPlaces, StorageApi, StoragePathView, StoredSector};
+use crate::storage::{
+    HostTransfers, LockedSector, PathHost, SectorPlaces, StorageApi, StoragePathView, StoredSector,
+};
 
 #[async_trait]
 impl StorageApi for ManagerClient {
@@ -33,6 +35,14 @@ impl StorageApi for ManagerClient {
 
     async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
         self.caller().call("Sealyard.OrderPaths", &(host, order)).await
+    }
+
+    async fn transfers(
+        &self,
+        worker: Option<String>,
+        change: TransferChange,
+    ) -> ApiResult<Vec<HostTransfers>> {
+        self.caller().call("Sealyard.Transfers", &(worker, change)).await
     }
 
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sealtasks::{
-    AttemptId, CallId, PathOrder, PathReport, PieceSource, SectorId, StorageId, TaskInput, TaskType, WorkerId,
+    AttemptId, CallId, PathOrder, PathReport, PieceSource, SectorId, StorageId, TaskInput, TaskType,
+    TransferChange, TransferReport, WorkerId,
 };
 use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
@@ -267,5 +268,9 @@ impl WorkerApi for WorkerClient {
 
     async fn path_order(&self, order: PathOrder) -> ApiResult<PathReport> {
         self.caller().call("Sealyard.OrderPaths", &(order,)).await
+    }
+
+    async fn transfers(&self, change: TransferChange) -> ApiResult<TransferReport> {
+        self.caller().call("Sealyard.Transfers", &(change,)).await
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
-use sealtasks::{FileTypes, PathOrder, SectorId, SectorNumber, StorageId};
+use sealtasks::{FileTypes, PathOrder, SectorId, SectorNumber, StorageId, TransferChange};
 
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
@@ -25,13 +25,15 @@ pub fn storage_methods(api: Arc<dyn StorageApi>) -> Methods {
         Ok(api.stored_sectors(path, after, limit).await?)
     });
     methods.on("Sealyard.LockTable", Admin, 0, |api, _| async move { Ok(api.lock_table().await?) });
+    methods.on_detached("Sealyard.Transfers", Admin, 2, |api, mut args| async move {
+        let worker = args.next::<Option<String>>("worker")?;
+        short(worker.as_deref(), "worker")?;
+        Ok(api.transfers(worker, args.next::<TransferChange>("change")?).await?)
+    });
     methods.on_detached("Sealyard.OrderPaths", Admin, 2, |api, mut args| async move {
         let host = args.next::<PathHost>("host")?;
-        if let PathHost::Worker(name) = &host
-            && name.len() > NAME_MAX
-        {
-            let text = format!("{} bytes long; at most {NAME_MAX} are read", name.len());
-            return Err(WireError::new("host", text).into());
+        if let PathHost::Worker(name) = &host {
+            short(Some(name), "host")?;
         }
         let order = args.next::<PathOrder>("order")?;
         Ok(api.path_order(host, order).await?)
@@ -43,4 +45,14 @@ pub fn storage_methods(api: Arc<dyn StorageApi>) -> Methods {
         Ok(api.move_sector(number, types, to).await?)
     });
     methods.into_methods()
+}
+
+/// A name of reasonable length, or none.
+fn short(name: Option<&str>, field: &'static str) -> Result<(), WireError> {
+    match name.map_or(0, str::len) {
+        length if length > NAME_MAX => {
+            Err(WireError::new(field, format!("{length} bytes long; at most {NAME_MAX} are read")))
+        }
+        _ => Ok(()),
+    }
 }

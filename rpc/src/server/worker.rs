@@ -133,6 +133,9 @@ fn extension(methods: &mut Worker, streams: PushStreams) {
     methods.on_detached("Sealyard.OrderPaths", Admin, 1, |api, mut args| async move {
         Ok(api.path_order(args.next("order")?).await?)
     });
+    methods.on("Sealyard.Transfers", Admin, 1, |api, mut args| async move {
+        Ok(api.transfers(args.next("change")?).await?)
+    });
     methods.on_detached("Sealyard.Abort", Admin, 1, |api, mut args| async move {
         Ok(api.abort(args.next_as::<sector::CallId, CallId>("call")?).await?)
     });

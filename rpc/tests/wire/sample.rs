@@ -6,7 +6,7 @@ use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
 use rpc::extension::{
-    CallPhase, DurationView, ExecutorSetting, FileView, HeldCall, Hello, JobView, MachineIdentity,
+    CallPhase, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello, JobView, MachineIdentity,
     ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
 };
 use rpc::operator::WorkerMode;
@@ -202,6 +202,7 @@ pub fn job_view() -> JobView {
         ended_ms: 0,
         bytes_fetched: 3,
         priority: -1,
+        fetch: Some(FetchView { files: 2, bytes_done: 3, bytes_total: 9, rate: 2, eta_s: Some(3) }),
     }
 }
 

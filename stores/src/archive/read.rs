@@ -12,6 +12,8 @@ use crate::members::{self, Manifest};
 
 /// A PAX header carries a few short records; more is refused (bytes).
 const PAX_BYTES_MAX: u64 = 16 << 10;
+/// Each file has its header, and a PAX header or two before it.
+const HEADERS_MAX: usize = 4 * members::MEMBERS_MAX;
 /// What may follow the end blocks: the filling of a tape record, no more (bytes).
 const TRAILING_MAX: usize = 1 << 20;
 /// Buffer in front of each file (bytes).
@@ -39,7 +41,12 @@ fn members<R: BufRead>(
 ) -> Result<Manifest, StoreError> {
     let mut manifest = Manifest::default();
     let mut long = Pax::default();
+    let mut headers = 0;
     while let Some(header) = next_header(stream)? {
+        headers += 1;
+        if headers > HEADERS_MAX {
+            return Err(refused(format!("more than {HEADERS_MAX} headers")));
+        }
         let size = header
             .entry_size()
             .map_err(|error| refused(format!("a header's size is unreadable: {error}")))?;
@@ -240,6 +247,16 @@ mod tests {
         assert!(
             check(stream).expect_err("one byte is missing").to_string().contains("1 bytes before the end")
         );
+    }
+
+    #[test]
+    fn a_stream_of_headers_without_end_is_refused() {
+        let record = b"11 size=64\n";
+        let mut one = header("x", record.len() as u64, EntryType::XGlobalHeader);
+        one.extend(record);
+        one.resize(2 * BLOCK, 0);
+        let error = check(one.repeat(HEADERS_MAX + 1)).expect_err("never a file").to_string();
+        assert!(error.contains("headers"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sealtasks::{FileType, SectorId};
 use serde::de::DeserializeOwned;
@@ -18,6 +19,10 @@ use crate::disk;
 use crate::error::StoreError;
 use crate::layout;
 
+/// What [`Plan`] is noted in.
+pub(crate) const PLAN: &str = "plan.json";
+/// What [`Arrived`] is noted in.
+const ARRIVED: &str = "arrived.json";
 /// A note is at most this long (bytes).
 const NOTE_MAX: u64 = 64 << 10;
 /// A lock file that its holder removes while we wait for it is opened again so often.
@@ -51,6 +56,12 @@ pub(crate) struct Arrived {
     pub(crate) url: String,
     /// Names and lengths; a plain file's name is empty.
     pub(crate) files: Vec<(String, u64)>,
+    /// Which state of the source this is a copy of; `None` where the source told none.
+    #[serde(default)]
+    pub(crate) etag: Option<String>,
+    /// Whether the source is to be deleted.
+    #[serde(default)]
+    pub(crate) moves: bool,
 }
 
 impl Arriving {
@@ -109,27 +120,45 @@ impl Arriving {
 
     /// What an earlier life was fetching.
     pub(crate) fn plan(&self) -> Option<Plan> {
-        read(&self.dir.join("plan.json"))
+        read(&self.dir.join(PLAN))
     }
 
     /// Notes what is being fetched.
     pub(crate) fn set_plan(&self, plan: &Plan) -> Result<(), StoreError> {
-        write(&self.dir.join("plan.json"), plan)
+        write(&self.dir.join(PLAN), plan)
     }
 
     /// What an earlier life had fetched whole.
     pub(crate) fn arrived(&self) -> Option<Arrived> {
-        read(&self.dir.join("arrived.json"))
+        read(&self.dir.join(ARRIVED))
+    }
+
+    /// Whether a whole file arrived here, so long ago at most, whose source is still to be deleted, and nothing else
+    /// lies here.
+    pub(crate) fn is_debt(dir: &Path, age_max: Duration) -> bool {
+        let note = dir.join(ARRIVED);
+        let noted: Option<Arrived> = read(&note);
+        noted.is_some_and(|noted| noted.moves) && !dir.join("data").exists() && age(&note) <= age_max
+    }
+
+    /// How long ago everything was here.
+    pub(crate) fn age(&self) -> Duration {
+        age(&self.dir.join(ARRIVED))
     }
 
     /// Notes that everything is here and durable.
     pub(crate) fn set_arrived(&self, arrived: &Arrived) -> Result<(), StoreError> {
-        write(&self.dir.join("arrived.json"), arrived)
+        write(&self.dir.join(ARRIVED), arrived)
+    }
+
+    /// Leaves nothing but the note of what had arrived.
+    pub(crate) fn keep_note(&self) -> Result<(), StoreError> {
+        [PLAN, "journal"].iter().try_for_each(|name| disk::remove(&self.dir.join(name)))
     }
 
     /// Empties the place for another fetch.
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
-        for name in ["arrived.json", "plan.json", "journal", "data"] {
+        for name in [ARRIVED, PLAN, "journal", "data"] {
             disk::remove(&self.dir.join(name))?;
         }
         Ok(())
@@ -167,6 +196,11 @@ impl Arriving {
             }
         }
     }
+}
+
+fn age(note: &Path) -> Duration {
+    let noted = fs::metadata(note).and_then(|found| found.modified());
+    noted.ok().and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
 
 fn is_still(file: &File, path: &Path) -> bool {
@@ -213,10 +247,12 @@ mod tests {
             holder: "a".to_owned(),
             url: "http://a/remote".to_owned(),
             files: vec![(String::new(), 5)],
+            etag: None,
+            moves: true,
         };
         place.set_arrived(&note).expect("written");
         assert_eq!(place.arrived(), Some(note));
-        fs::write(place.dir.join("arrived.json"), "{\"holder\":").expect("cut");
+        fs::write(place.dir.join(ARRIVED), "{\"holder\":").expect("cut");
         assert_eq!(place.arrived(), None);
     }
 }

@@ -17,12 +17,13 @@ use crate::content::{BLOCK, Block, CONTENT_TYPE_BLOCK, Content, HASH, SPANS_HEAD
 use crate::direct::{BUFFER, Lent, Sink, Source, is_zero};
 use crate::disk;
 use crate::error::StoreError;
+use crate::peer::SLOWEST_BYTES;
 use crate::traffic::{Progress, Traffic};
 
 /// Failures in a row, without a block between them, that end a fetch.
 const FAILURES_MAX: usize = 4;
 /// Read from the socket and hashed at once, so that it is still in the processor's cache (bytes).
-const PIECE: usize = 256 << 10;
+const PIECE: usize = SLOWEST_BYTES;
 /// An error's text is read up to this many bytes.
 const TEXT_MAX: usize = 300;
 
@@ -49,7 +50,7 @@ pub(super) fn receive(
     target: &Target,
 ) -> Result<(), StoreError> {
     let plan = Plan { content: content.clone(), block: BLOCK, holder: feed.holder.clone() };
-    let resumed = place.plan().is_some_and(|left| left == plan);
+    let resumed = place.plan().is_some_and(|left| left == plan) && is_laid_out(&place.data(), content);
     let blocks = content.blocks();
     if !resumed {
         place.clear()?;
@@ -60,6 +61,13 @@ pub(super) fn receive(
     }
     let sinks = open(content, place, target)?;
     let (journal, known) = Journal::open(&place.journal(), blocks.len())?;
+    if !resumed && blocks.len() > 1 {
+        // The journal vouches for blocks after a power cut: the files must be found then, too.
+        disk::sync_parent(&place.data())?;
+        if target.kind.is_directory() {
+            disk::sync_dir(&place.data())?;
+        }
+    }
     let mut here: BTreeSet<usize> = known.here.into_iter().collect();
     for (index, hash) in known.doubtful {
         if feed.cancel.is_called() {
@@ -73,7 +81,7 @@ pub(super) fn receive(
     if resumed {
         tracing::info!(sector = %target.sector.id, kind = %target.kind, bytes = done, "going on with an earlier fetch");
     }
-    feed.progress.receives(&feed.url, content.bytes(), done);
+    feed.progress.receives((&feed.holder, &feed.url), content.bytes(), done);
     // Where nothing was written yet, what is not written reads as zeros.
     let missing =
         (0..blocks.len()).filter(|index| !here.contains(index)).map(|index| (index, !resumed)).collect();
@@ -98,6 +106,13 @@ pub(super) fn receive(
 
 fn member(data: &Path, name: &str) -> std::path::PathBuf {
     if name.is_empty() { data.to_owned() } else { data.join(name) }
+}
+
+/// Whether every file that an earlier fetch made is there in its full length. Where one is not, its journal lies.
+fn is_laid_out(data: &Path, content: &Content) -> bool {
+    content.files.iter().all(|(name, bytes)| {
+        std::fs::metadata(member(data, name)).is_ok_and(|found| found.is_file() && found.len() >= *bytes)
+    })
 }
 
 fn open(content: &Content, place: &Arriving, target: &Target) -> Result<Vec<Sink>, StoreError> {
@@ -280,7 +295,7 @@ impl Fetch<'_> {
             while done < span.bytes {
                 let count = usize::try_from(span.bytes - done).unwrap_or(BUFFER).min(BUFFER);
                 for piece in buffer.whole()[..count].chunks_mut(PIECE) {
-                    self.feed.traffic.pace(piece.len());
+                    self.feed.traffic.pace(piece.len(), || self.feed.cancel.is_called());
                     wire.read(piece)?;
                     if self.verify {
                         hasher.update(piece);

@@ -14,17 +14,18 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use sealtasks::FileType;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::arriving::Arriving;
 use super::blocks::Feed;
 use super::length::{check_length, check_trailer, length_max, wrong_length};
+use super::wire::{Cancel, CancelOnDrop};
 use super::{Target, TransferMeter};
 use crate::archive;
 use crate::disk;
 use crate::error::StoreError;
 use crate::members::{MANIFEST_HEADER, Manifest};
-use crate::peer::{self, SILENCE_MAX};
+use crate::peer::{self, SILENCE_MAX, SLOWEST_BYTES, SLOWEST_TIME};
 use crate::traffic::{Progress, Traffic};
 
 /// Received frames that may wait for the disk. A frame is at most about 400 KiB.
@@ -39,11 +40,15 @@ pub(super) async fn fetch(
     place: Arc<Arriving>,
     target: Target,
 ) -> Result<Vec<(String, u64)>, StoreError> {
-    let Feed { url, traffic, meter, progress, .. } = feed;
+    let Feed { holder, url, traffic, meter, progress, .. } = feed;
     let plan = Plan::of(url, &answer, &target)?;
-    progress.receives(url, plan.bytes(), 0);
+    progress.receives((holder, url), plan.bytes(), 0);
     let (frames, received) = mpsc::channel(FRAMES_MAX);
-    let (frames_in, reports) = (Frames::new(received, traffic.clone()), progress.clone());
+    let cancel = Cancel::default();
+    let _cancel = CancelOnDrop(cancel.clone());
+    let frames_in =
+        Frames { received, traffic: traffic.clone(), cancel, current: Bytes::new(), ended: false };
+    let reports = progress.clone();
     let writer = tokio::task::spawn_blocking(move || plan.receive(frames_in, &target, &place, &reports));
     let pumped = pump(url, answer.into_body(), meter, progress, frames).await;
     let written = writer.await.unwrap_or(Err(StoreError::Lost { what: "writing a fetched file" }));
@@ -64,6 +69,7 @@ async fn pump(
     progress: &Progress,
     frames: mpsc::Sender<Frame>,
 ) -> Result<(), StoreError> {
+    let (mut since, mut came) = (Instant::now(), 0);
     loop {
         let frame = match timeout(SILENCE_MAX, body.frame()).await {
             Err(late) => return Err(peer::broken(url, late)),
@@ -78,6 +84,12 @@ async fn pump(
         if let Ok(data) = frame.into_data() {
             meter.add(data.len());
             progress.add(data.len() as u64);
+            came += data.len();
+            if came >= SLOWEST_BYTES {
+                (since, came) = (Instant::now(), 0);
+            } else if since.elapsed() >= SLOWEST_TIME {
+                return Err(peer::broken(url, io::Error::from(io::ErrorKind::TimedOut)));
+            }
             if frames.send(Frame::Data(data)).await.is_err() {
                 return Ok(());
             }
@@ -194,14 +206,9 @@ fn write_file(
 struct Frames {
     received: mpsc::Receiver<Frame>,
     traffic: Traffic,
+    cancel: Cancel,
     current: Bytes,
     ended: bool,
-}
-
-impl Frames {
-    const fn new(received: mpsc::Receiver<Frame>, traffic: Traffic) -> Self {
-        Self { received, traffic, current: Bytes::new(), ended: false }
-    }
 }
 
 impl BufRead for Frames {
@@ -209,7 +216,7 @@ impl BufRead for Frames {
         while self.current.is_empty() && !self.ended {
             match self.received.blocking_recv() {
                 Some(Frame::Data(data)) => {
-                    self.traffic.pace(data.len());
+                    self.traffic.pace(data.len(), || self.cancel.is_called());
                     self.current = data;
                 }
                 Some(Frame::End) => self.ended = true,

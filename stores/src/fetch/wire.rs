@@ -6,7 +6,8 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -14,7 +15,7 @@ use url::Url;
 
 use super::blocks::Feed;
 use crate::error::StoreError;
-use crate::peer::{self, CONNECT_MAX, SILENCE_MAX};
+use crate::peer::{self, ANSWER_MAX, CONNECT_MAX, SILENCE_MAX, SLOWEST_TIME};
 
 /// An answer's head is at most this long (bytes).
 const HEAD_MAX: usize = 16 << 10;
@@ -26,13 +27,14 @@ pub(super) struct Cancel(Arc<Cancelled>);
 #[derive(Default)]
 struct Cancelled {
     called: AtomicBool,
-    sockets: Mutex<Vec<TcpStream>>,
+    /// Those that are still used.
+    sockets: Mutex<Vec<Weak<TcpStream>>>,
 }
 
 impl Cancel {
     pub(super) fn call(&self) {
         self.0.called.store(true, Ordering::SeqCst);
-        for socket in self.sockets().drain(..) {
+        for socket in self.sockets().drain(..).filter_map(|socket| socket.upgrade()) {
             // Closed already, or never open: the reader finds out either way.
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -42,12 +44,15 @@ impl Cancel {
         self.0.called.load(Ordering::SeqCst)
     }
 
-    fn watch(&self, socket: &TcpStream) -> io::Result<()> {
-        self.sockets().push(socket.try_clone()?);
+    fn watch(&self, socket: &Arc<TcpStream>) -> io::Result<()> {
+        let mut sockets = self.sockets();
+        sockets.retain(|known| known.strong_count() > 0);
+        sockets.push(Arc::downgrade(socket));
+        drop(sockets);
         if self.is_called() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
-    fn sockets(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+    fn sockets(&self) -> std::sync::MutexGuard<'_, Vec<Weak<TcpStream>>> {
         self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,10 +94,29 @@ pub(super) fn speaks(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
+/// A socket that [`Cancel`] knows as long as it is used.
+struct Line(Arc<TcpStream>);
+
+impl Read for Line {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(into)
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self.0).flush()
+    }
+}
+
 /// One connection, plain or TLS.
 enum Socket {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Plain(Line),
+    Tls(Box<StreamOwned<ClientConnection, Line>>),
 }
 
 impl Read for Socket {
@@ -206,7 +230,7 @@ impl Wire {
         };
         socket.write_all(request.as_bytes())?;
         socket.flush()?;
-        let (head, early) = read_head(&mut socket)?;
+        let (head, early) = read_head(&mut socket, Instant::now() + ANSWER_MAX)?;
         self.left = head.length;
         self.early = early;
         self.early.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -225,7 +249,7 @@ impl Wire {
         Ok(Socket::Tls(Box::new(StreamOwned::new(connection, socket))))
     }
 
-    fn dial(&self) -> io::Result<TcpStream> {
+    fn dial(&self) -> io::Result<Line> {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in self.address.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT_MAX) {
@@ -233,8 +257,9 @@ impl Wire {
                     socket.set_nodelay(true)?;
                     socket.set_read_timeout(Some(SILENCE_MAX))?;
                     socket.set_write_timeout(Some(SILENCE_MAX))?;
+                    let socket = Arc::new(socket);
                     self.cancel.watch(&socket)?;
-                    return Ok(socket);
+                    return Ok(Line(socket));
                 }
                 Err(error) => last = error,
             }
@@ -250,14 +275,31 @@ impl Wire {
         into[..from_head].copy_from_slice(&self.early[..from_head]);
         self.early.drain(..from_head);
         let socket = self.socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        socket.read_exact(&mut into[from_head..])?;
+        fill(socket, &mut into[from_head..], Instant::now() + SLOWEST_TIME)?;
         self.left -= into.len() as u64;
         Ok(())
     }
 }
 
-/// Reads up to the empty line; what came beyond it belongs to the body.
-fn read_head(socket: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
+/// Fills all of `into` before `deadline`, however little each read brings.
+fn fill(socket: &mut impl Read, into: &mut [u8], deadline: Instant) -> io::Result<()> {
+    let mut done = 0;
+    while done < into.len() {
+        match socket.read(&mut into[done..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(got) => done += got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if done < into.len() && Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(())
+}
+
+/// Reads up to the empty line, before `deadline`; what came beyond it belongs to the body.
+fn read_head(socket: &mut impl Read, deadline: Instant) -> io::Result<(Head, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
     let end = loop {
@@ -273,6 +315,9 @@ fn read_head(socket: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
         }
         if bytes.len() > HEAD_MAX {
             return Err(bad("an answer's head is too long"));
+        }
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
         }
     };
     let early = bytes.split_off(end + 4);
@@ -313,9 +358,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_that_is_no_longer_used_is_not_kept_open() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/remote", listener.local_addr().expect("an address"));
+        let cancel = Cancel::default();
+        let wire = Wire {
+            address: url.trim_start_matches("http://").trim_end_matches("/remote").to_owned(),
+            url,
+            tls: None,
+            target: String::new(),
+            token: String::new(),
+            cancel: cancel.clone(),
+            socket: None,
+            early: Vec::new(),
+            left: 0,
+        };
+        for _ in 0..9 {
+            drop(wire.connect().expect("it listens"));
+        }
+        let mut used = wire.connect().expect("it listens");
+        assert_eq!(cancel.sockets().len(), 1);
+        cancel.call();
+        assert_eq!(used.read(&mut [0]).expect("shut down"), 0);
+        assert!(wire.connect().is_err(), "none is opened any more");
+    }
+
+    #[test]
     fn heads_that_leave_a_length_open_are_refused() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\ncontent-type: a/b\r\n\r\nabc";
-        let (head, early) = read_head(&mut &whole[..]).expect("a head");
+        let late = Instant::now() + ANSWER_MAX;
+        let (head, early) = read_head(&mut &whole[..], late).expect("a head");
         assert_eq!((head.status, &*head.media, head.length, &*early), (200, "a/b", 3, &b"abc"[..]));
         for (bytes, why) in [
             ("HTTP/1.1 200 OK\r\n\r\n", "without a length"),
@@ -329,10 +401,30 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nx\r\n\r\n", "no colon"),
             ("HTTP/1.1 200 OK\r\n", "unexpected end"),
         ] {
-            let error = read_head(&mut bytes.as_bytes()).err().expect(why).to_string();
+            let error = read_head(&mut bytes.as_bytes(), late).err().expect(why).to_string();
             assert!(error.contains(why), "{bytes:?}: {error}");
         }
         let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(2 * HEAD_MAX));
-        assert!(read_head(&mut long.as_bytes()).is_err());
+        assert!(read_head(&mut long.as_bytes(), late).is_err());
+    }
+
+    /// Brings one byte at a time.
+    struct Drip;
+
+    impl Read for Drip {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            into[0] = b'x';
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn a_peer_that_brings_next_to_nothing_is_given_up() {
+        let past = Instant::now();
+        let kind = |done: io::Result<()>| done.err().map(|error| error.kind());
+        assert_eq!(kind(fill(&mut Drip, &mut [0; 9], past)), Some(io::ErrorKind::TimedOut));
+        assert_eq!(kind(fill(&mut Drip, &mut [0; 1], past)), None, "all of it is there");
+        let head = read_head(&mut Drip, past).map(drop);
+        assert_eq!(kind(head), Some(io::ErrorKind::TimedOut));
     }
 }

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sealtasks::{FileType, FileTypes, PathType, SectorFiles, SectorId, SectorRef, StorageId};
 
-use super::{Local, OpenPath};
+use super::{Local, OpenPath, on_thread};
 use crate::error::StoreError;
+use crate::fetch::arriving::PLAN;
 use crate::index::IndexError;
 use crate::layout;
+
+/// A path that does not say within this time what lies in it is passed over.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Where a sector's files are, or are to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +85,30 @@ impl Local {
             Some((holder.id, file))
         });
         Ok(here)
+    }
+
+    /// The path that takes such a file and in which an earlier fetch of it was cut off: what came then need not come again.
+    /// A path that hangs is passed over.
+    pub(crate) async fn begun(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        path_type: PathType,
+    ) -> Option<(StorageId, PathBuf)> {
+        let suited: Vec<(StorageId, PathBuf)> = {
+            let table = self.table();
+            let suits = table.iter().filter(|(_, path)| path.suits(sector, kind, path_type));
+            suits.map(|(id, path)| (id.clone(), path.dir.clone())).collect()
+        };
+        for (id, dir) in suited {
+            let (plan, file) =
+                (layout::arriving(&dir, sector, kind).join(PLAN), layout::file(&dir, sector, kind));
+            let look = on_thread("looking for an earlier fetch", move || Ok(plan.exists()));
+            if matches!(look.within(LOOK_MAX, &dir).await, Ok(true)) {
+                return Some((id, file));
+            }
+        }
+        None
     }
 
     async fn place_for(

@@ -145,7 +145,7 @@ impl Local {
     }
 
     /// No scan declares them while they go.
-    fn leaving(&self, sector: SectorId, kind: FileType, doomed: &[Doomed]) -> Making {
+    pub(super) fn leaving(&self, sector: SectorId, kind: FileType, doomed: &[Doomed]) -> Making {
         let files: Vec<_> = doomed.iter().map(|one| (kind, one.id.clone())).collect();
         self.making(sector, &files)
     }
@@ -165,7 +165,7 @@ impl Local {
     }
 
     /// A primary copy outside `doomed` must be known, and if it is in a path of ours it must truly be there.
-    async fn check_survivor(
+    pub(super) async fn check_survivor(
         &self,
         sector: SectorId,
         kind: FileType,
@@ -269,10 +269,10 @@ impl Local {
     }
 }
 
-struct Doomed {
-    id: StorageId,
-    path: OpenPath,
-    copy: CopyKind,
+pub(super) struct Doomed {
+    pub(super) id: StorageId,
+    pub(super) path: OpenPath,
+    pub(super) copy: CopyKind,
 }
 
 /// Why a copy does not make up for those that are to go; `None` = it does. What is not on disk any more needs none.

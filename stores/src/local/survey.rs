@@ -250,7 +250,8 @@ impl Local {
 
 /// What a scan of one path found besides sector files.
 fn oddities(dir: &Path, scan: &layout::Scan) -> Vec<Finding> {
-    let partial = scan.partial.iter().map(|entry| {
+    // What is owed at the end of a move is looked after elsewhere.
+    let partial = scan.partial.iter().filter(|entry| !Arriving::is_debt(entry, Duration::MAX)).map(|entry| {
         let mut found =
             finding(entry.clone(), Matter::PartialFetch, layout::named(entry), true, String::new());
         found.offered = found.age_s >= PARTIAL_ABANDONED.as_secs();

@@ -4,15 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sealtasks::{AcquireMode, FetchVerb, FileType, SectorRef, StorageId};
+use hyper::header::{HeaderName, HeaderValue};
+use sealtasks::{AcquireMode, FetchVerb, FileType, SectorId, SectorRef, StorageId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Remote;
+use super::debts::Settled;
+use crate::content::EXACTLY_HEADER;
 use crate::error::StoreError;
 use crate::fetch::arriving::{Arrived, Arriving};
 use crate::fetch::{Origin, Target, TransferMeter, on_thread};
 use crate::index::CopyKind;
 use crate::layout;
+use crate::space::FileKey;
 
 impl Remote {
     /// Fetches one file unless somebody else in this process did so meanwhile. Returns whether this call fetched it.
@@ -24,12 +28,18 @@ impl Remote {
         mode: AcquireMode,
         meter: &TransferMeter,
     ) -> Result<(StorageId, PathBuf, bool), StoreError> {
-        let turn = self.turn(sector, kind).await;
+        let turn = self.turn(sector.id, kind).await;
         let result = match self.local.file_path(sector.id, kind).await {
             Ok(Some((id, file))) => Ok((id, file, false)),
             Ok(None) => {
                 let path = self.local.dir(place);
-                let target = path.map(|path| Target { sector, kind, path, turn: Arc::clone(&turn) });
+                let target = path.map(|path| Target {
+                    sector,
+                    kind,
+                    path,
+                    moves: mode == AcquireMode::Move,
+                    turn: Arc::clone(&turn),
+                });
                 match target {
                     Ok(target) => self.fetch_and_take(target, place, mode, meter).await,
                     Err(error) => Err(error),
@@ -45,19 +55,19 @@ impl Remote {
     /// Does what a move that was cut off had still to do for a file that is here: declare it primary, delete its source.
     pub(super) async fn finish(
         &self,
-        sector: SectorRef,
+        sector: SectorId,
         kind: FileType,
         id: &StorageId,
     ) -> Result<(), StoreError> {
         let path = self.local.dir(id)?;
-        if !layout::arriving(&path, sector.id, kind).is_dir() {
+        if !layout::arriving(&path, sector, kind).is_dir() {
             return Ok(());
         }
         let turn = self.turn(sector, kind).await;
         let (dir, held) = (path, Arc::clone(&turn));
         let left = on_thread(move || {
             let _turn = held;
-            let left = Arriving::left(&dir, sector.id, kind)?;
+            let left = Arriving::left(&dir, sector, kind)?;
             let noted = left.as_ref().and_then(Arriving::arrived);
             Ok(left.map(|place| (noted.filter(|noted| place.is_in_place(noted)), Arc::new(place))))
         });
@@ -74,13 +84,13 @@ impl Remote {
         result
     }
 
-    async fn turn(&self, sector: SectorRef, kind: FileType) -> Arc<OwnedMutexGuard<()>> {
-        let gate = Arc::clone(self.turns().entry((sector.id, kind)).or_default());
+    pub(super) async fn turn(&self, sector: SectorId, kind: FileType) -> Arc<OwnedMutexGuard<()>> {
+        let gate = Arc::clone(self.turns().entry((sector, kind)).or_default());
         Arc::new(gate.lock_owned().await)
     }
 
     /// Gates are kept while others wait for them: each of those holds a clone.
-    fn forget_turns(&self) {
+    pub(super) fn forget_turns(&self) {
         self.turns().retain(|_, gate| Arc::strong_count(gate) > 1);
     }
 
@@ -101,7 +111,7 @@ impl Remote {
         .await?;
         let fetched = match settled(&arriving) {
             Some(arrived) => Ok(arrived),
-            None => self.fetch_anywhere(&target, &arriving, meter).await,
+            None => self.fetch_anywhere(&target, place, &arriving, meter).await,
         };
         let arrived = match fetched {
             Ok(arrived) => arrived,
@@ -136,22 +146,64 @@ impl Remote {
             AcquireMode::Move => CopyKind::Primary,
             AcquireMode::Copy => CopyKind::Secondary,
         };
+        if mode == AcquireMode::Move && !arrived.moves {
+            // It had come for a copy. From the declaration on the deletion is owed, whatever happens to this process.
+            let (place, owed) = (Arc::clone(arriving), Arrived { moves: true, ..arrived.clone() });
+            on_thread(move || place.set_arrived(&owed)).await?;
+        }
         self.index.declare(id, sector, kind.into(), copy).await?;
-        if mode == AcquireMode::Move {
-            let url = format!("{}?keep={id}", arrived.url);
-            if let Err(error) = self.delete_at(&url, (sector, kind), None).await {
-                let text = crate::local::chain(&error);
-                tracing::warn!(%sector, %kind, url, error = text, "moved, but the source was not deleted");
-                // It no longer counts, and must not be taken for the file once this copy has changed.
-                let holder = arrived.holder.parse().map_err(StoreError::Id)?;
-                self.drop_elsewhere(&holder, sector, kind).await?;
-                if matches!(error, StoreError::Transport { .. }) {
-                    // Its holder is away: the note stays, and the next wish for the file asks again.
-                    return Ok(());
-                }
-            }
+        if mode == AcquireMode::Move
+            && self.delete_source(id, arrived, (sector, kind)).await? != Settled::Done
+        {
+            // The note stays: the deletion is asked for again.
+            let place = Arc::clone(arriving);
+            return on_thread(move || place.keep_note()).await;
         }
         discard(Arc::clone(arriving)).await
+    }
+
+    /// Asks the source of a move to delete exactly the file that was copied, by each of its holder's URLs. One that is
+    /// still there afterwards no longer counts.
+    pub(super) async fn delete_source(
+        &self,
+        id: &StorageId,
+        arrived: &Arrived,
+        file: FileKey,
+    ) -> Result<Settled, StoreError> {
+        let (sector, kind) = file;
+        let holder = arrived.holder.parse().map_err(StoreError::Id)?;
+        let mut urls = vec![arrived.url.clone()];
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        let known = holders.into_iter().filter(|one| one.id == holder).flat_map(|one| one.urls);
+        urls.extend(known.filter(|url| *url != arrived.url));
+        let header = arrived.etag.as_deref().and_then(|etag| HeaderValue::try_from(etag).ok());
+        let header = header.map(|etag| (HeaderName::from_static(EXACTLY_HEADER), etag));
+        let mut settled = Settled::Away;
+        for url in urls {
+            let url = format!("{url}?keep={id}");
+            let deleted = match self.token_for(&url, file, FetchVerb::Delete).await {
+                Ok(token) => {
+                    self.delete_with(&url, &token, header.clone()).await.map_err(|error| (error, true))
+                }
+                Err(error) => Err((error, false)),
+            };
+            let Err((error, asked)) = deleted else { return Ok(Settled::Done) };
+            let text = crate::local::chain(&error);
+            tracing::warn!(%sector, %kind, url, error = text, "moved, but the source was not deleted");
+            match error {
+                // Without a token there is nobody to ask.
+                _ if !asked => settled = Settled::Refused,
+                StoreError::PeerAnswer { status: 412, .. } if header.is_some() => settled = Settled::Done,
+                // A Lotus has no exact deletion: it is asked no second time.
+                StoreError::PeerAnswer { .. } if header.is_none() => settled = Settled::Done,
+                StoreError::PeerAnswer { .. } => settled = Settled::Refused,
+                _ => continue,
+            }
+            break;
+        }
+        // It must not be taken for the file once this copy has changed.
+        self.drop_elsewhere(&holder, sector, kind).await?;
+        Ok(settled)
     }
 
     /// Tries every URL of every holder: primary copies first, since another one may be older, then what an earlier fetch
@@ -159,12 +211,13 @@ impl Remote {
     async fn fetch_anywhere(
         &self,
         target: &Target,
+        place: &StorageId,
         arriving: &Arc<Arriving>,
         meter: &TransferMeter,
     ) -> Result<Arrived, StoreError> {
         let (sector, kind) = (target.sector.id, target.kind);
         let traffic = &self.fetcher.traffic;
-        let mut transfer = traffic.begin(sector, kind, target.path.clone());
+        let mut transfer = traffic.begin(sector, kind, place.clone(), target.path.clone());
         transfer.wait_turn().await;
         let mut last = StoreError::NotFound { sector, kind };
         let mut tried = 0;
@@ -238,7 +291,7 @@ fn can_go_on(error: &StoreError) -> bool {
     }
 }
 
-async fn discard(place: Arc<Arriving>) -> Result<(), StoreError> {
+pub(super) async fn discard(place: Arc<Arriving>) -> Result<(), StoreError> {
     on_thread(move || {
         place.discard();
         Ok(())

@@ -23,7 +23,8 @@ impl Remote {
     ) -> Result<(), StoreError> {
         self.local.check_suits(sector.id, kind, to)?;
         if self.local.relocate_into(sector, kind, to).await? {
-            return Ok(());
+            // It may be here by a move that was cut off before its source was deleted.
+            return self.finish(sector.id, kind, to).await;
         }
         let table = self.local.table_of(to)?;
         let _room = self.local.reserve(sector, kind.into(), &[(kind, to.clone())].into(), table).await?;

@@ -4,8 +4,6 @@
 //! before and after every block: one that was written meanwhile has another etag, and its block is refused.
 
 use std::collections::VecDeque;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,14 +16,14 @@ use sealtasks::{FileType, SectorId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::files;
-use crate::content::{self, Block, CONTENT_TYPE_BLOCK, CONTENT_TYPE_LIST, Content, HASH};
+use crate::content::{Block, CONTENT_TYPE_BLOCK, CONTENT_TYPE_LIST, Content, HASH};
 use crate::direct::{BUFFER, Lent, Source};
 use crate::error::StoreError;
-use crate::members::Manifest;
+use crate::identity::look;
 
 /// Contents whose place is remembered.
 const ANNOUNCED_MAX: usize = 512;
-/// In a [`content::SPANS_HEADER`]'s place of the hash for a peer that does not want one.
+/// In the place of the hash for a peer that does not want one.
 const NO_HASH: [u8; HASH] = [0; HASH];
 
 /// Where announced contents lie, the latest last.
@@ -146,27 +144,4 @@ fn send(
     let hash = if hashing == Hashing::Blake3 { *hasher.finalize().as_bytes() } else { NO_HASH };
     emit(Bytes::copy_from_slice(&hash));
     Ok(())
-}
-
-/// A file's or directory's content list. The etag covers names, lengths, times of change and inodes.
-fn look(path: &Path) -> Result<Content, StoreError> {
-    let found = std::fs::metadata(path).map_err(StoreError::io("look at", path))?;
-    let mut files = Vec::new();
-    let mut identity = blake3::Hasher::new();
-    let mut note = |name: &str, found: &Metadata| {
-        let line =
-            format!("{name} {} {}.{:09} {}\n", found.len(), found.mtime(), found.mtime_nsec(), found.ino());
-        identity.update(line.as_bytes());
-        files.push((name.to_owned(), found.len()));
-    };
-    if found.is_dir() {
-        for name in Manifest::of_dir(path)?.0.keys() {
-            let file = path.join(name);
-            note(name, &std::fs::metadata(&file).map_err(StoreError::io("look at", &file))?);
-        }
-    } else {
-        note("", &found);
-    }
-    let etag = identity.finalize().to_hex().to_string();
-    Ok(Content { version: content::VERSION, etag, files })
 }

@@ -88,6 +88,22 @@ pub(crate) async fn check_unlisted(
     find_twin(asker, &ours, &twins).await.map_err(|why| StoreError::LastCopy { sector, kind, why })
 }
 
+/// The same for the file in the open path `id`, listed there or not. What is kept so is listed; see
+/// [`Local::kept_files`].
+pub(crate) async fn check_exactly(
+    asker: &Asker<'_>,
+    sector: SectorId,
+    kind: FileType,
+    id: &StorageId,
+) -> Result<(), StoreError> {
+    let checked = check_unlisted(asker, sector, kind, id).await;
+    if let Err(StoreError::LastCopy { why, .. }) = &checked {
+        let (path, asked) = (id.clone(), SystemTime::now());
+        asker.local.note_kept(KeptFile { path, sector, kind, why: why.clone(), asked }).await;
+    }
+    checked
+}
+
 /// Looks for a whole copy among the primary ones; else why the last of them is none.
 async fn find_twin(asker: &Asker<'_>, ours: &Ours, twins: &[&SectorStorageInfo]) -> Result<(), String> {
     let mut why = "no other primary copy is known".to_owned();

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "every test target uses its own part of this module")]
 #![allow(missing_docs, reason = "test support")]
 
+pub mod wire;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;

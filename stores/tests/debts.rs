@@ -1,0 +1,133 @@
+//! The end of a move: exactly the file that was copied is deleted at its source, now or when the source is back.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sealtasks::{AcquireMode, FileType};
+use stores::{Index, TransferMeter};
+use support::wire::{Scene, Weather};
+use support::{ADMIN, ask, both, id, sector, tree};
+
+/// A move whose deletion was lost.
+async fn owing() -> Scene {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::NoDeletion);
+    scene.fetch(AcquireMode::Move).await.expect("moved all the same");
+    assert_eq!(scene.left_behind(), ["s-t01000-1.part"], "what is owed is noted");
+    scene.front.is(Weather::Fair);
+    scene
+}
+
+fn survey_is_empty(findings: &[sealtasks::PathSurvey]) -> bool {
+    findings.iter().all(|survey| survey.error.is_none() && survey.findings.is_empty())
+}
+
+fn age(note: &Path, seconds: u64) {
+    let old = std::time::SystemTime::now() - Duration::from_secs(seconds);
+    for entry in fs::read_dir(note).expect("a note").flatten().map(|entry| entry.path()) {
+        fs::File::options().write(true).open(entry).and_then(|file| file.set_modified(old)).expect("aged");
+    }
+}
+
+fn note(scene: &Scene) -> PathBuf {
+    scene.target.dir.path().join("b/cache/fetching/s-t01000-1.part")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_deletion_is_asked_for_again() {
+    let scene = owing().await;
+    // Two days later: no scan takes the note for the remains of a fetch.
+    age(&note(&scene), 48 * 3600);
+    assert!(survey_is_empty(&scene.target.local.survey().await));
+    assert_eq!(scene.target.local.tidy().await, 0);
+    scene.front.is(Weather::NoDeletion);
+    let remote = &scene.target.remote;
+    assert_eq!(remote.settle_debts(Duration::from_secs(3600)).await, (0, 0), "it is no young one");
+    assert_eq!(remote.settle_debts(Duration::MAX).await, (0, 1), "the source is still away");
+    scene.front.is(Weather::Fair);
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists(), "deleted, although its path no longer listed it");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);
+    scene.expect_whole();
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_declares_its_copy_again_is_still_deleted() {
+    let scene = owing().await;
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"]);
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists());
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_at_the_source_since_then_stays() {
+    let scene = owing().await;
+    let file = scene.source_dir().join("p_aux");
+    let same = fs::read(&file).expect("there");
+    fs::write(&file, &same).expect("of the same length");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0), "nothing is owed any more");
+    assert_eq!(fs::read(&file).expect("it stayed"), same);
+    scene.expect_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_for_once_the_copy_here_is_gone_or_does_not_count_or_a_week_has_passed() {
+    let scene = owing().await;
+    scene.world.index.drop_files(&id("b"), sector(1).id, FileType::Cache.into()).await.expect("dropped");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (0, 1));
+    fs::remove_dir_all(scene.target.dir.path().join("b/cache/s-t01000-1")).expect("gone");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(scene.source_dir().join("p_aux").exists() && scene.left_behind().is_empty());
+
+    let scene = owing().await;
+    age(&note(&scene), 8 * 24 * 3600);
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(scene.source_dir().join("p_aux").exists() && scene.left_behind().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_move_to_where_the_file_is_already_ends_an_earlier_one() {
+    let scene = owing().await;
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    let meter = TransferMeter::default();
+    let moved = scene.target.remote.bring_into(sector(1), FileType::Cache, &id("b"), &meter).await;
+    moved.expect("it is there");
+    assert!(!scene.source_dir().exists() && meter.bytes() == 0);
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_copy_at_the_source_is_not_meant() {
+    let scene = Scene::new().await;
+    let other = scene.source.path("other", both()).await.join("cache/s-t01000-1");
+    fs::create_dir_all(&other).expect("made");
+    for name in scene.files.keys() {
+        fs::copy(scene.source_dir().join(name), other.join(name)).expect("copied");
+    }
+    scene.source.local.redeclare(Some(&id("other")), false).await.expect("declared");
+    scene.fetch(AcquireMode::Move).await.expect("moved");
+    let left = [scene.source_dir(), other].into_iter().filter(|dir| dir.join("p_aux").exists()).count();
+    assert_eq!(left, 1, "the one that was copied is gone, the other one stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_says_which_file_keeps_the_last_copy_and_refuses_nonsense() {
+    let scene = Scene::new().await;
+    let url = format!("{}/cache/s-t01000-1", scene.source.base);
+    let list = ask("GET", &url, &[ADMIN, ("x-sealyard-blocks", "1")]).await;
+    let text = String::from_utf8(list.2.to_vec()).expect("JSON");
+    let etag = text.split("\"etag\":\"").nth(1).and_then(|rest| rest.get(..64)).expect("an etag").to_owned();
+    let delete =
+        async |etag: &str| ask("DELETE", &url, &[ADMIN, ("x-sealyard-exactly", etag)]).await.0.as_u16();
+    assert_eq!(delete(&etag).await, 500, "no other copy is known");
+    assert_eq!(delete(&"0".repeat(64)).await, 412, "another file");
+    assert_eq!(delete("nonsense").await, 500);
+    assert!(tree(&scene.source.dir.path().join("a")).iter().any(|file| file.ends_with("p_aux")));
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*"]);
+}
