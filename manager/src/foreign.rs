@@ -78,7 +78,12 @@ const fn is_whole(matter: Matter) -> bool {
 /// The sector of an entry that a survey may have found whole: a file in its place, or one whose place another took.
 fn whole_file_of(entry: &Path) -> Option<SectorId> {
     let name = entry.file_name()?.to_str()?;
-    name.split(".replaced-").next()?.parse().ok()
+    if let Some((sector, _)) = name.split_once(".replaced-") {
+        return sector.parse().ok();
+    }
+    // A Lotus's fetches lie in `fetching/` under the same name, and are no whole file of anybody.
+    let _kind: FileType = entry.parent()?.file_name()?.to_str()?.parse().ok()?;
+    name.parse().ok()
 }
 
 fn no_record(sector: SectorId) -> String {
@@ -94,5 +99,19 @@ fn finding(dir: &Path, sector: SectorId, kind: FileType) -> Finding {
         age_s: 0,
         offered: false,
         reason: no_record(sector),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_lotus_was_fetching_is_no_whole_file() {
+        let sector = Some(SectorId::new(1000, 8));
+        assert_eq!(whole_file_of(Path::new("/p/sealed/s-t01000-8")), sector);
+        assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8.replaced-1")), sector);
+        assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8")), None);
+        assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8.part")), None);
     }
 }
