@@ -3,12 +3,12 @@
 
 mod system;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, ok, sealyard};
+use system::{Daemon, ask_until, executors, ok, sealyard};
 
 /// An 8 MiB sector is at Commit1 within half a minute. PreCommit2 cut off at a bad moment costs a back-off of a minute
 /// and PreCommit1 again; a loaded machine gets more.
@@ -39,8 +39,7 @@ fn worker(home: &Path, name: &str, address: &str, tasks: &[&str]) -> Daemon {
 
 /// Ends a process as a power cut does: nothing of it runs on to say goodbye.
 fn kill(daemon: &mut Daemon) {
-    let killed = Command::new("kill").args(["-9", &daemon.id().to_string()]).status().expect("kill runs");
-    assert!(killed.success(), "{killed}");
+    signal(daemon.id(), "-9");
     assert_eq!(daemon.end(), None, "killed, not exited");
 }
 
@@ -74,13 +73,19 @@ fn address_of(home: &Path, name: &str) -> String {
     url.trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned()
 }
 
-/// Processes that work in a directory below `home`: executors do, each in its call's.
-fn executors(home: &Path) -> Vec<PathBuf> {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let cwd = |process: std::fs::DirEntry| std::fs::read_link(process.path().join("cwd")).ok();
-    let in_call =
-        |cwd: &PathBuf| cwd.starts_with(home) && cwd.parent().is_some_and(|dir| dir.ends_with("calls"));
-    processes.filter_map(cwd).filter(in_call).collect()
+/// Waits for the one executor and stops it there: a task is "running" for the manager before its process is begun,
+/// and a fast machine is through with it before anything could be killed beside it.
+fn stop_the_executor(home: &Path, task: &str) -> u32 {
+    let running = || executors(home, task);
+    let found =
+        ask_until(&format!("an executor of {task}"), SEALING_MAX, running, |found| found.len() == 1)[0];
+    signal(found, "-STOP");
+    found
+}
+
+fn signal(process: u32, signal: &str) {
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "kill {signal} {process}: {sent}");
 }
 
 #[test]
@@ -102,13 +107,16 @@ fn a_sector_survives_its_manager_in_precommit1_and_its_worker_in_precommit2() {
 
     let begun = until_running(home, PC1);
     assert_eq!(attempts(&begun, PC1), [("running".to_owned(), "A".to_owned())]);
+    let executor = stop_the_executor(home, "pc1");
     kill(&mut first);
-    assert_eq!(executors(home).len(), 1, "PreCommit1 goes on without the manager");
+    assert_eq!(executors(home, "pc1"), [executor], "PreCommit1 goes on without the manager");
+    signal(executor, "-CONT");
     let mut second = manager(home, &listen);
 
     let handed_on = until_running(home, PC2);
     let once = [("done".to_owned(), "A".to_owned())];
     assert_eq!(attempts(&handed_on, PC1), once, "run once, over both managers: {}", second.said());
+    stop_the_executor(home, "pc2");
     kill(&mut b);
     let _b = worker(home, "B", &b_address, &["--precommit2", "--commit"]);
 
@@ -125,6 +133,8 @@ fn a_sector_survives_its_manager_in_precommit1_and_its_worker_in_precommit2() {
         let left = home.join("A").join(kind).join("s-t01000-1");
         assert!(!left.exists(), "{} was taken over", left.display());
     }
-    assert_eq!(executors(home), Vec::<PathBuf>::new(), "no executor is left");
+    for task in ["ap", "pc1", "pc2", "c1"] {
+        assert_eq!(executors(home, task), Vec::<u32>::new(), "no executor of {task} is left");
+    }
     assert_eq!(json(home, &["sealing", "jobs"]), Value::Array(Vec::new()), "nothing waits or runs");
 }

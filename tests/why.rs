@@ -4,13 +4,13 @@
 mod lotus;
 mod system;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use lotus::worker::{LotusWorker, Script, Seen};
 use serde_json::Value;
-use system::{Daemon, ask_until, ok, refused, sealyard};
+use system::{Daemon, ask_until, executors, ok, refused, sealyard};
 
 /// An 8 MiB sector is at PreCommit2 within seconds; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(180);
@@ -88,7 +88,11 @@ impl Yard {
     /// Stops the PreCommit1 of a sector in the middle: it holds all that it was given, for as long as the test wants.
     fn hold_pc1(&mut self, sector: u64) {
         let home = self.home().to_owned();
-        let running = || executors(&home, "pc1", &format!("s-t01000-{sector}\""));
+        let words = format!("s-t01000-{sector}\"");
+        let of_sector = |pid: &u32| {
+            request_of(Path::new(&format!("/proc/{pid}"))).is_some_and(|text| text.contains(&words))
+        };
+        let running = || executors(&home, "pc1").into_iter().filter(of_sector).collect::<Vec<_>>();
         let pid = ask_until("PreCommit1", SEALING_MAX, running, |found| !found.is_empty())[0];
         ok(Command::new("kill").args(["-STOP", &pid.to_string()]));
         self.stopped.push(pid);
@@ -108,19 +112,6 @@ fn find(told: &Value, worker: &str, obstacle: &str) -> Option<Value> {
     let workers = told["task"]["workers"].as_array()?;
     let found = workers.iter().find(|it| it["name"] == worker)?["obstacles"].as_array()?;
     found.iter().find(|it| it["obstacle"] == obstacle).cloned()
-}
-
-/// Executors of a task that work below `home` on a request that mentions `words`.
-fn executors(home: &Path, task: &str, words: &str) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let is_ours = |proc: &PathBuf| {
-        let within = std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(home));
-        let line = std::fs::read(proc.join("cmdline")).unwrap_or_default();
-        let runs = line.split(|byte| *byte == 0).any(|word| word == task.as_bytes());
-        within && runs && request_of(proc).is_some_and(|text| text.contains(words))
-    };
-    let ours = entries.map(|entry| entry.path()).filter(is_ours);
-    ours.filter_map(|proc| proc.file_name()?.to_str()?.parse().ok()).collect()
 }
 
 /// The request that an executor reads.

@@ -101,6 +101,17 @@ fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8
     })
 }
 
+/// Processes that do a task (`pc1`) below `home`: each works in its call's directory and is told the task.
+pub fn executors(home: &Path, task: &str) -> Vec<u32> {
+    let ours = |process: &PathBuf| {
+        let within = std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(home));
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        within && line.split(|byte| *byte == 0).any(|word| word == task.as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
+    processes.filter(ours).filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
+}
+
 /// A process that runs until it is dropped, its output line by line.
 pub struct Daemon {
     child: Child,
