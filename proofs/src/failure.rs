@@ -1,5 +1,6 @@
 //! Why a task gave no result, and which class each reason belongs to.
 
+pub(crate) use sealtasks::chain;
 use std::io;
 use std::path::PathBuf;
 
@@ -154,18 +155,6 @@ impl From<TaskError> for ExecutorFailure {
     fn from(error: TaskError) -> Self {
         Self { class: error.class(), message: chain(&error) }
     }
-}
-
-/// An error and its causes in one line, outermost first.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// What the library says when the input is proven bad. It has no typed errors for these; the tests of this room fail

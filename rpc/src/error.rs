@@ -1,5 +1,7 @@
 //! What can go wrong between a manager and a worker.
 
+pub use sealtasks::chain;
+
 /// A failed call. `Display` is for people; the stable code is [`ApiError::code`].
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -73,16 +75,4 @@ impl ApiError {
             Self::Refused { .. } => "RPC005",
         }
     }
-}
-
-/// An error with all its causes in one line, outermost first: what Go's clients show and what a log wants.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

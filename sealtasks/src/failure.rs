@@ -76,3 +76,40 @@ pub enum FailureClass {
     /// Somebody asked for it to stop.
     Aborted,
 }
+
+/// An error with all its causes in one line, outermost first: what Go's clients show and what a log wants.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let words = cause.to_string();
+        // Some errors repeat their cause in their own words; once is enough.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chain;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Told {
+        #[error("disk full")]
+        Disk,
+        #[error("writing {0}")]
+        Write(&'static str, #[source] Box<Told>),
+        #[error("not stored: {0}")]
+        Repeats(#[source] Box<Told>),
+    }
+
+    #[test]
+    fn causes_are_told_once_outermost_first() {
+        let write = |what| Told::Write(what, Box::new(Told::Disk));
+        assert_eq!(chain(&write("p_aux")), "writing p_aux: disk full");
+        assert_eq!(chain(&Told::Repeats(Box::new(write("t_aux")))), "not stored: writing t_aux: disk full");
+        assert_eq!(chain(&Told::Disk), "disk full");
+    }
+}

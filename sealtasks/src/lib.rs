@@ -28,7 +28,7 @@ pub use capability::{FetchScope, FetchVerb};
 pub use caps::{CapError, CapLimit, CapSpec, TaskCaps, TaskGroup};
 pub use commitment::{Commitment, CommitmentError, ProverId, SealedCid, UnsealedCid};
 pub use epoch::ChainEpoch;
-pub use failure::{CallError, CallErrorCode, FailureClass};
+pub use failure::{CallError, CallErrorCode, FailureClass, chain};
 pub use file_type::{
     AcquireMode, FileType, FileTypeError, FileTypes, PathType, SpaceTable, finalized_space, sealing_space,
 };

@@ -15,6 +15,7 @@ mod removal;
 mod start;
 mod survey;
 
+pub(crate) use sealtasks::chain;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -484,16 +485,4 @@ impl<T> OnThread<T> {
             Err(_) => Err(StoreError::Hangs { path: path.to_owned(), seconds: limit.as_secs() }),
         }
     }
-}
-
-/// An error with its causes, for a text field on the wire.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

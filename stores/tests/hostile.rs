@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealtasks::{AcquireMode, FileType, FileTypes, PathType};
+use sealtasks::{AcquireMode, FileType, FileTypes, PathType, chain};
 use stores::{CopyKind, Index, StoreError, TransferMeter};
 use support::{Node, World, both, cache_files, id, sector, tree};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,16 +25,6 @@ async fn moved(node: &Node, kind: FileType) -> Result<(), StoreError> {
         .acquire(sector(1), types, FileTypes::NONE, PathType::Sealing, AcquireMode::Move, &meter)
         .await
         .map(drop)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }
 
 /// What the next scan of the node's only path finds besides sector files.

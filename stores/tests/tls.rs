@@ -15,7 +15,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use sealtasks::{AcquireMode, FileType, FileTypes, PathType, StorageInfo};
+use sealtasks::{AcquireMode, FileType, FileTypes, PathType, StorageInfo, chain};
 use stores::{CopyKind, FetchOptions, Index, Remote, StoreError, TransferMeter};
 use support::{Node, World, both, id, sector};
 use tokio::net::{TcpListener, TcpStream};
@@ -96,16 +96,6 @@ async fn move_to(
     };
     let (meter, mode) = (TransferMeter::default(), AcquireMode::Move);
     remote.acquire(sector(1), kind.into(), FileTypes::NONE, PathType::Sealing, mode, &meter).await.map(drop)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }
 
 #[tokio::test]

@@ -166,12 +166,7 @@ async fn refused(kind: FileType, answer: Vec<u8>, expected: &str) {
     let target = node.path("b", both()).await;
     let stranger = world.stranger("x", kind.into(), sector(1), answer).await;
     let error = acquire(&node, sector(1), kind.into(), AcquireMode::Move).await.expect_err(expected);
-    let mut text = String::new();
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(inner) = cause {
-        text.push_str(&format!("{inner}; "));
-        cause = inner.source();
-    }
+    let text = sealtasks::chain(&error);
     assert!(text.contains(expected), "{text}");
     assert_eq!(tree(node.dir.path()), Vec::<String>::new());
     assert!(!target.join(kind.name()).join("fetching/s-t01000-1").exists());

@@ -1,6 +1,6 @@
 //! What can keep a worker from starting or joining.
 
-use std::error::Error;
+pub(crate) use sealtasks::chain;
 
 use rpc::ApiError;
 use rpc::versions::VersionError;
@@ -95,20 +95,4 @@ impl WorkerError {
             Self::Closed => "WRK011",
         }
     }
-}
-
-/// An error and its causes, outermost first, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some errors repeat their cause in their own words; once is enough.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
