@@ -59,8 +59,9 @@ impl Identity {
     /// # Errors
     /// The new files cannot be used; what was shown before is shown still. Said once for each change.
     pub fn refresh(&self) -> Result<bool, TlsError> {
-        let now = self.0.files.stamps()?;
+        // Held until the files are read: whoever comes second finds what the first one made of them in force.
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.0.files.stamps()?;
         if *seen == now {
             return Ok(false);
         }
