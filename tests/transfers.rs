@@ -191,6 +191,7 @@ fn downloads_are_shown_with_their_end_and_slowed_down_and_let_go_while_they_run(
     for (args, code, why) in [
         (["--limit", "0"], 2, "--limit none"),
         (["--limit", "fast"], 2, "no size"),
+        (["--limit", "1000KiB"], 2, "the least is 1MiB"),
         (["--streams", "17"], 2, "within 1 to 16"),
         (["--worker", "nobody"], 1, "no worker \"nobody\""),
     ] {

@@ -13,7 +13,7 @@ use sealtasks::{SectorId, TransferChange, TransferReport, TransferView, eta_seco
 use tokio::time::timeout;
 
 use crate::driver::Reachable;
-use crate::service::Service;
+use crate::service::{Service, refusal};
 
 /// How long a worker is waited for; beyond, it is listed without its downloads.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -27,6 +27,7 @@ impl Service {
         worker: Option<String>,
         change: TransferChange,
     ) -> ApiResult<Vec<HostTransfers>> {
+        change.check().map_err(refusal)?;
         let named = worker.clone();
         let asked = self.view(move |driver| {
             let all = driver.sealyards();

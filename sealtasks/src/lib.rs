@@ -51,6 +51,6 @@ pub use storage::{
 };
 pub use task_type::{SealTaskType, TaskType, TaskTypeError};
 pub use transfer::{
-    BANDWIDTH_MIN, PARALLEL_MAX, STREAMS, STREAMS_MAX, TransferChange, TransferLimits, TransferPhase,
-    TransferReport, TransferView, eta_seconds,
+    BANDWIDTH_MIN, PARALLEL_MAX, STREAMS, STREAMS_MAX, TransferChange, TransferChangeError, TransferLimits,
+    TransferPhase, TransferReport, TransferView, eta_seconds,
 };

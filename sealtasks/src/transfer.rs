@@ -85,6 +85,48 @@ impl TransferChange {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether every value can hold as it is said: a person who names one that cannot is told so, instead of getting
+    /// another one.
+    ///
+    /// # Errors
+    /// A value out of its bounds.
+    pub fn check(&self) -> Result<(), TransferChangeError> {
+        if let Some(rate @ 1..BANDWIDTH_MIN) = self.bandwidth {
+            return Err(TransferChangeError::Bandwidth { rate });
+        }
+        let within = |name, value: Option<usize>, most| match value {
+            Some(value) if value == 0 || value > most => {
+                Err(TransferChangeError::Number { name, value, most })
+            }
+            _ => Ok(()),
+        };
+        within("parallel", self.parallel, PARALLEL_MAX)?;
+        within("streams", self.streams, STREAMS_MAX)
+    }
+}
+
+/// A limit that cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferChangeError {
+    /// See [`BANDWIDTH_MIN`].
+    #[error(
+        "a limit of {rate} bytes per second is too low; the least is 1MiB ({BANDWIDTH_MIN} bytes) per second"
+    )]
+    Bandwidth {
+        /// Bytes per second.
+        rate: u64,
+    },
+    /// A number out of its bounds.
+    #[error("{name} {value} is not within 1 to {most}")]
+    Number {
+        /// Which one.
+        name: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// The greatest.
+        most: usize,
+    },
 }
 
 /// How far a download is.
@@ -171,6 +213,20 @@ mod tests {
         let lifted = slow.changed(TransferChange { bandwidth: Some(0), ..TransferChange::default() });
         assert_eq!((lifted.bandwidth, lifted.streams), (None, STREAMS_MAX));
         assert!(serde_json::from_str::<TransferChange>("{\"bandwith\":5}").is_err(), "a slip is no wish");
+    }
+
+    #[test]
+    fn values_that_cannot_hold_are_refused_and_not_changed_into_others() {
+        let said = |change: TransferChange| change.check().err().map(|error| error.to_string());
+        let rate = |rate| TransferChange { bandwidth: Some(rate), ..TransferChange::default() };
+        assert_eq!((said(rate(0)), said(rate(BANDWIDTH_MIN))), (None, None));
+        let low = said(rate(BANDWIDTH_MIN - 1)).expect("too low");
+        assert!(low.contains("1048575 bytes") && low.contains("the least is 1MiB"), "{low}");
+        let parallel = |parallel| TransferChange { parallel: Some(parallel), ..TransferChange::default() };
+        assert_eq!(said(parallel(PARALLEL_MAX)), None);
+        assert_eq!(said(parallel(0)).expect("none"), "parallel 0 is not within 1 to 256");
+        let streams = TransferChange { streams: Some(17), ..TransferChange::default() };
+        assert_eq!(said(streams).expect("too many"), "streams 17 is not within 1 to 16");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `storage transfers`: what is being downloaded where, and how much it may use.
 
-use sealtasks::{PARALLEL_MAX, STREAMS_MAX, TransferChange};
+use sealtasks::TransferChange;
 
 use super::storage::parse_bytes;
 use crate::args::TransfersArgs;
@@ -39,16 +39,8 @@ fn change(args: &TransfersArgs) -> Result<TransferChange, Failure> {
             rate => Some(rate),
         },
     };
-    let within = |name: &str, value: Option<usize>, most: usize| match value {
-        Some(value) if value == 0 || value > most => {
-            Err(Failure::new(Code::Usage, format!("--{name} {value} is not within 1 to {most}")))
-        }
-        value => Ok(value),
-    };
-    Ok(TransferChange {
-        bandwidth,
-        parallel: within("parallel", args.parallel, PARALLEL_MAX)?,
-        streams: within("streams", args.streams, STREAMS_MAX)?,
-        verify: args.verify,
-    })
+    let TransfersArgs { parallel, streams, verify, .. } = *args;
+    let change = TransferChange { bandwidth, parallel, streams, verify };
+    change.check().map_err(|error| Failure::from_error(Code::Usage, &error))?;
+    Ok(change)
 }
