@@ -11,7 +11,9 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
+use blake3::Hash;
 use nix::fcntl::OFlag;
+use rustix::fs::{Advice, fadvise};
 
 use crate::error::StoreError;
 
@@ -226,8 +228,8 @@ fn lay_out(file: &File, length: u64) -> io::Result<()> {
 
 /// Copies a file to `to`, which must not exist; durable on return. Where the file system can, the copy shares the blocks
 /// of the original until one of them is written; else both are read and written at the same time, and holes of the size of
-/// a buffer stay holes.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+/// a buffer stay holes. Returns the hash of what was read, `None` where blocks are shared and nothing was.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<Option<Hash>, StoreError> {
     let length = std::fs::metadata(from).map_err(StoreError::io("look at", from))?.len();
     let source = Source::open(from, length).map_err(StoreError::io("open", from))?;
     // Fails where something is there already.
@@ -235,18 +237,29 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     let original = File::open(from).map_err(StoreError::io("open", from))?;
     // Refused by most file systems, and between two of them.
     if rustix::fs::ioctl_ficlone(&target, &original).is_ok() {
-        return target.sync_all().map_err(StoreError::io("sync", to));
+        return target.sync_all().map(|()| None).map_err(StoreError::io("sync", to));
     }
     drop((target, original));
     let sink = Sink::open(to, length, false).map_err(StoreError::io("write", to))?;
     let (send, receive) = sync_channel(COPY_AHEAD);
-    std::thread::scope(|scope| {
+    let hash = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_all(&source, from, length, send));
         let written = write_all(&sink, to, receive);
         let read = reader.join().unwrap_or(Err(StoreError::Lost { what: "reading a file to copy" }));
-        read.and(written)
+        written.and(read)
     })?;
-    sink.finish().map_err(StoreError::io("sync", to))
+    sink.finish().map(|()| Some(hash)).map_err(StoreError::io("sync", to))
+}
+
+/// The hash of a file as its disk has it: what the page cache keeps of it is not asked, where the file system lets us.
+pub(crate) fn hash_on_disk(path: &Path) -> Result<Hash, StoreError> {
+    let length = std::fs::metadata(path).map_err(StoreError::io("look at", path))?.len();
+    let source = Source::open(path, length).map_err(StoreError::io("open", path))?;
+    // Direct I/O has no cache; for the ordinary kind this is advice, which tmpfs cannot take.
+    if let Err(error) = fadvise(&source.file, 0, None, Advice::DontNeed) {
+        tracing::debug!(?path, %error, "the page cache is not told to forget a copy");
+    }
+    read_through(&source, path, length, |_, _| true)
 }
 
 fn read_all(
@@ -254,7 +267,19 @@ fn read_all(
     from: &Path,
     length: u64,
     send: SyncSender<(u64, Lent)>,
-) -> Result<(), StoreError> {
+) -> Result<Hash, StoreError> {
+    // A writer that has gone says why itself.
+    read_through(source, from, length, |offset, buffer| send.send((offset, buffer)).is_ok())
+}
+
+/// Reads a file from its beginning to its end, or until `take` wants no more of it. Returns the hash of what was read.
+fn read_through(
+    source: &Source,
+    from: &Path,
+    length: u64,
+    mut take: impl FnMut(u64, Lent) -> bool,
+) -> Result<Hash, StoreError> {
+    let mut hasher = blake3::Hasher::new();
     let mut offset = 0;
     while offset < length {
         let mut buffer = Lent::take();
@@ -263,13 +288,13 @@ fn read_all(
         if got < wanted {
             return Err(StoreError::io("read", from)(io::ErrorKind::UnexpectedEof.into()));
         }
-        // A writer that has gone says why itself.
-        if send.send((offset, buffer)).is_err() {
-            return Ok(());
+        hasher.update(buffer.as_ref());
+        if !take(offset, buffer) {
+            break;
         }
         offset += got as u64;
     }
-    Ok(())
+    Ok(hasher.finalize())
 }
 
 fn write_all(sink: &Sink, to: &Path, receive: Receiver<(u64, Lent)>) -> Result<(), StoreError> {
@@ -301,8 +326,10 @@ mod tests {
         for length in [0, 1, 4095, 4096, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 4097] {
             let (from, to) = (dir.path().join(format!("a{length}")), dir.path().join(format!("b{length}")));
             std::fs::write(&from, pattern(length)).expect("written");
-            copy(&from, &to).expect("copied");
+            let hash = copy(&from, &to).expect("copied");
             assert_eq!(std::fs::read(&to).expect("read"), pattern(length), "{length}");
+            assert_eq!(hash_on_disk(&to).expect("read"), blake3::hash(&pattern(length)), "{length}");
+            assert!(hash.is_none_or(|hash| hash == blake3::hash(&pattern(length))), "{length}");
             assert!(copy(&from, &to).is_err(), "what is there is not replaced");
         }
     }

@@ -11,7 +11,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::direct;
 use crate::error::StoreError;
 
 /// Bytes of a disk block in `st_blocks`, whatever the file system's own block size.
@@ -235,19 +234,6 @@ pub(crate) fn flat_listing(dir: &Path) -> Result<Vec<(String, u64)>, StoreError>
     }
     files.sort();
     Ok(files)
-}
-
-/// Copies a file or a flat directory to `to`, which must not exist, and makes it durable.
-pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let found = fs::metadata(from).map_err(StoreError::io("look at", from))?;
-    if !found.is_dir() {
-        return direct::copy(from, to);
-    }
-    DirBuilder::new().mode(0o755).create(to).map_err(StoreError::io("create directory", to))?;
-    for (name, _) in flat_listing(from)? {
-        direct::copy(&from.join(&name), &to.join(&name))?;
-    }
-    sync_dir(to)
 }
 
 /// Whether two copies of a sector's file have the same names and lengths.

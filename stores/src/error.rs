@@ -223,6 +223,16 @@ pub enum StoreError {
         /// Where it was fetched from.
         url: String,
     },
+    /// A copy within this machine does not read back as it was written. The source is kept.
+    #[error(
+        "{to:?} is not what was read of {from:?}: the disk or the memory is faulty; the original is kept"
+    )]
+    Miscopied {
+        /// The original.
+        from: PathBuf,
+        /// The copy's file.
+        to: PathBuf,
+    },
     /// The index refused or could not be reached.
     #[error("the sector index refused or was not reached")]
     Index(#[from] IndexError),
@@ -278,6 +288,7 @@ impl StoreError {
             Self::Arriving { .. } => "STO023",
             Self::Changed { .. } => "STO024",
             Self::Corrupt { .. } => "STO025",
+            Self::Miscopied { .. } => "STO026",
             Self::OutsideSector { .. } => "STO030",
             Self::Unsuited { .. } => "STO031",
         }
@@ -310,6 +321,7 @@ impl StoreError {
             | Self::LastCopy { .. }
             | Self::Unsuited { .. }
             | Self::Url { .. }
+            | Self::Miscopied { .. }
             | Self::Hangs { .. }
             | Self::Id(_)
             | Self::Lost { .. } => FailureClass::Environment,

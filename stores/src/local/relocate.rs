@@ -1,8 +1,8 @@
 //! Moving a sector's files from sealing to storage paths within this process.
 //!
 //! At every moment the index shows at least one place where the file truly is: the destination is declared before the
-//! source is dropped. On the same file system a move is one rename; else the file is copied, synced, compared by
-//! names and lengths, and only then deleted at its source.
+//! source is dropped. On the same file system a move is one rename; else the file is copied, synced, read back from the
+//! disk, compared by BLAKE3 with what was read of the source, and only then deleted at its source.
 
 use std::fs;
 use std::io;
@@ -14,6 +14,7 @@ use sealtasks::{
 };
 
 use super::{Local, OpenPath};
+use crate::copied::copy_synced;
 use crate::disk;
 use crate::error::StoreError;
 use crate::fetch::arriving::Arriving;
@@ -90,10 +91,12 @@ impl Local {
         for (id, source, _) in sources {
             if !source.exists() {
                 self.index.drop_files(&id, sector.id, kind.into()).await?;
-            } else if disk::same_shape(&source, &file)? {
+            } else if same_bytes(source, file.clone()).await? {
                 self.remove_at(sector.id, kind, &id).await?;
             } else {
-                let why = format!("the primary copies in paths {stored} and {id} differ in names or lengths");
+                let why = format!(
+                    "the primary copies in paths {stored} and {id} differ in names, lengths or bytes"
+                );
                 return Err(StoreError::LastCopy { sector: sector.id, kind, why });
             }
         }
@@ -216,6 +219,14 @@ struct Relocation {
     to_path: OpenPath,
 }
 
+/// Whether what a move that was cut off has left at its source is what lies in the place that it was moved to.
+async fn same_bytes(source: PathBuf, file: PathBuf) -> Result<bool, StoreError> {
+    let compare = move || disk::same_bytes(&source, &file);
+    tokio::task::spawn_blocking(compare)
+        .await
+        .unwrap_or(Err(StoreError::Lost { what: "comparing two copies" }))
+}
+
 /// A link is on no file system but its target's, and would point elsewhere from another directory: what it leads to is
 /// copied.
 fn same_file_system(file: &Path, dir: &Path) -> bool {
@@ -276,10 +287,6 @@ fn move_durably(from: &Path, place: &Place, source: &Path) -> Result<(), StoreEr
 
 fn copy_into_place(source: &Path, arriving: &Arriving, place: &Place) -> Result<(), StoreError> {
     arriving.clear()?;
-    disk::copy_synced(source, &arriving.data())?;
-    if disk::same_shape(source, &arriving.data())? {
-        move_durably(&arriving.data(), place, source)
-    } else {
-        Err(StoreError::Archive { reason: format!("{source:?} changed while it was copied") })
-    }
+    copy_synced(source, &arriving.data())?.check()?;
+    move_durably(&arriving.data(), place, source)
 }
