@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 use super::departures::Departures;
@@ -18,6 +18,29 @@ use crate::sent::Sent;
 
 /// A path that has not answered within this time does not keep the others from starting.
 pub const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A path waits for the ones listed before it for at most this part of the deadline: one of them may hang.
+const TURN_PART: u32 = 8;
+
+/// Paths are read all at once and entered in the order of `storage.json`, so that of two with one id it is not chance which
+/// is opened.
+struct Turn {
+    /// Ends when the path before has been entered, or will not be.
+    before: Option<oneshot::Receiver<()>>,
+    within: Duration,
+    /// Tells the path behind by being dropped.
+    _entered: oneshot::Sender<()>,
+}
+
+impl Turn {
+    async fn come(mut self) -> Self {
+        if let Some(before) = self.before.take() {
+            // Nothing is ever sent: it ends, or the time does.
+            let _ = timeout(self.within, before).await;
+        }
+        self
+    }
+}
 
 impl Local {
     /// Opens every path of `storage.json`, all at once. A path that cannot be opened is returned as a problem; the others go
@@ -52,7 +75,16 @@ impl Local {
             departures: Departures::default(),
         });
         let dirs: Vec<&Path> = config.paths().collect();
-        let opening = dirs.iter().map(|dir| Arc::clone(&local).open_at_start((*dir).to_owned(), deadline));
+        let mut before = None;
+        let opening: Vec<_> = dirs
+            .iter()
+            .map(|dir| {
+                let (entered, next) = oneshot::channel();
+                let turn =
+                    Turn { before: before.replace(next), within: deadline / TURN_PART, _entered: entered };
+                Arc::clone(&local).open_at_start((*dir).to_owned(), deadline, turn)
+            })
+            .collect();
         let mut problems = Vec::new();
         for (dir, opened) in dirs.iter().zip(futures_util::future::join_all(opening).await) {
             match opened {
@@ -65,12 +97,19 @@ impl Local {
     }
 
     /// A path whose mount hangs is left behind after `deadline`; should it ever answer, it is opened then.
-    async fn open_at_start(self: Arc<Self>, dir: PathBuf, deadline: Duration) -> Result<(), StoreError> {
+    async fn open_at_start(
+        self: Arc<Self>,
+        dir: PathBuf,
+        deadline: Duration,
+        turn: Turn,
+    ) -> Result<(), StoreError> {
         let path = dir.clone();
         let late = Arc::new(AtomicBool::new(false));
         let is_late = Arc::clone(&late);
         let mut opening = tokio::spawn(async move {
-            let opened = match self.read_contents(&dir, None).await {
+            let read = self.read_contents(&dir, None).await;
+            let _turn = turn.come().await;
+            let opened = match read {
                 Ok((contents, scanning)) => self.open_one(&dir, contents, scanning).await,
                 Err(error) => Err(error),
             };
