@@ -12,6 +12,7 @@ pub mod extension;
 pub mod keystore;
 pub mod multiaddr;
 pub mod operator;
+pub mod piece_url;
 pub mod push;
 pub mod push_sender;
 pub mod reader;

@@ -2,13 +2,13 @@
 //! `{"Type":…,"Info":…}` that stands for it in a call. Never reads a piece itself; see [`crate::push`].
 
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 
-use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
+
+use crate::piece_url::{self, PieceUrlError};
+use crate::tls::Trust;
 
 /// A piece's bytes as they come in.
 pub type PieceStream = Pin<Box<dyn AsyncRead + Send>>;
@@ -24,22 +24,17 @@ pub enum PieceData {
 }
 
 impl PieceData {
-    /// The bytes as a stream; `None` for zeros, which nobody needs to send. Opens the URL.
+    /// The bytes as a stream; `None` for zeros, which nobody needs to send. Opens the URL, of which no more than `most`
+    /// bytes and one are read; see [`piece_url::open`].
     ///
     /// # Errors
-    /// The URL cannot be read, or answers anything but 200.
-    pub async fn open(self) -> io::Result<Option<PieceStream>> {
-        let url = match self {
-            Self::Zeros => return Ok(None),
-            Self::Stream(stream) => return Ok(Some(stream)),
-            Self::Url(url) => url,
-        };
-        let response = reqwest::get(&url).await.map_err(io::Error::other)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(io::Error::other(format!("{url} answers HTTP {}, expected 200", response.status())));
+    /// The URL gives nothing.
+    pub async fn open(self, most: u64, trust: &Trust) -> Result<Option<PieceStream>, PieceUrlError> {
+        match self {
+            Self::Zeros => Ok(None),
+            Self::Stream(stream) => Ok(Some(stream)),
+            Self::Url(url) => piece_url::open(&url, most, trust).await.map(|opened| Some(opened.stream)),
         }
-        let bytes = response.bytes_stream().map_err(io::Error::other);
-        Ok(Some(Box::pin(StreamReader::new(Box::pin(bytes)))))
     }
 }
 

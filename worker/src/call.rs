@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rpc::api::{AttemptAccount, Job, ReturnMethod};
 use rpc::extension::{CallPhase, GpuShare};
+use rpc::piece_url::PieceUrlError;
 use rpc::reader::{PieceData, PieceStream};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
@@ -19,7 +20,6 @@ use uuid::Uuid;
 use crate::calls::CALLS_MAX;
 use crate::error::chain;
 use crate::executor::Run;
-use crate::feed;
 use crate::files::{Needs, needs_of};
 use crate::journal::{Acceptance, Accepted, Ended};
 use crate::returns;
@@ -219,18 +219,21 @@ impl Call<'_> {
 
     /// The bytes for the executor's descriptor 3.
     async fn piece_stream(&self, work: &TaskInput, data: Option<PieceData>) -> Outcome<Option<PieceStream>> {
-        let source = match work {
-            TaskInput::AddPiece(piece) => Some(piece.source),
-            TaskInput::DataCid(piece) => Some(piece.source),
-            _ => None,
+        let (source, size) = match work {
+            TaskInput::AddPiece(piece) => (piece.source, piece.size),
+            TaskInput::DataCid(piece) => (piece.source, piece.size),
+            _ => return Ok(None),
         };
-        if source != Some(PieceSource::Stream) {
+        if source != PieceSource::Stream {
             return Ok(None);
         }
         let data =
             data.ok_or_else(|| environment("the piece's bytes were to come as a stream, but none came"))?;
-        let opened = self.stoppable(feed::open(data)).await?;
-        let network = |message| ExecutorFailure { class: FailureClass::Network, message };
+        let opened = self.stoppable(data.open(size.get(), &self.shared.trust)).await?;
+        let network = |error: PieceUrlError| {
+            let message = format!("{}: {}", error.code(), chain(&error));
+            ExecutorFailure { class: FailureClass::Network, message }
+        };
         match opened.map_err(network)? {
             Some(stream) => Ok(Some(stream)),
             None => Err(environment("the piece's bytes were to come as a stream, but zeros were named")),

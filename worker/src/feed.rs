@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rpc::reader::{PieceData, PieceStream};
+use rpc::reader::PieceStream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
@@ -38,25 +38,4 @@ pub(crate) fn start(
             passed += length as u64;
         }
     }))
-}
-
-/// Opens the source of a piece's bytes; `None` for zeros, of which none are sent.
-///
-/// # Errors
-/// The URL does not answer with the bytes.
-pub(crate) async fn open(data: PieceData) -> Result<Option<PieceStream>, String> {
-    match data {
-        PieceData::Zeros => Ok(None),
-        PieceData::Stream(stream) => Ok(Some(stream)),
-        PieceData::Url(url) => {
-            use futures_util::TryStreamExt as _;
-            // The URL may carry secrets in its query, so errors do not repeat it.
-            let refused =
-                |error: reqwest::Error| format!("the piece cannot be read: {}", error.without_url());
-            let answer =
-                reqwest::get(&url).await.and_then(reqwest::Response::error_for_status).map_err(refused)?;
-            let body = answer.bytes_stream().map_err(|error| io::Error::other(error.without_url()));
-            Ok(Some(Box::pin(tokio_util::io::StreamReader::new(Box::pin(body)))))
-        }
-    }
 }

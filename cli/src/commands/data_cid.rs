@@ -4,25 +4,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use pieces::{PieceData, data_cid};
+use rpc::piece_url;
+use rpc::reader::PieceStream;
 use sealtasks::{PaddedPieceSize, PieceInfo, UnpaddedPieceSize};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::io::AsyncReadExt as _;
 
 use super::storage::parse_bytes;
 use crate::args::DataCidArgs;
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{line, print_json};
-
-/// A server that takes longer to answer a connection, or says nothing for longer between two parts, is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Parts of a URL's data that wait to be hashed; each is at most what one read of the socket gives.
-const PARTS_AHEAD: usize = 64;
-/// Redirects followed.
-const REDIRECTS_MAX: usize = 5;
+use crate::tls;
 
 /// What it says with `--json`.
 #[derive(Serialize)]
@@ -89,18 +83,17 @@ fn of_stream(args: &DataCidArgs, stream: &mut dyn Read, name: &str) -> Result<Pi
 }
 
 async fn of_url(args: &DataCidArgs, url: &str) -> Result<PieceInfo, Failure> {
-    let failed = |error: reqwest::Error| Failure::from_error(Code::Failed, &error.without_url());
-    let client = reqwest::Client::builder()
-        .connect_timeout(SILENCE_MAX)
-        .read_timeout(SILENCE_MAX)
-        .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
-        .build()
-        .map_err(failed)?;
-    let answer = client.get(url).send().await.map_err(failed)?;
-    if answer.status() != reqwest::StatusCode::OK {
-        return Err(Failure::new(Code::Failed, format!("the server answers {}", answer.status())));
-    }
-    let stated = answer.content_length();
+    let bound = match (args.file_size, &args.padded_size) {
+        (0, None) => u64::MAX,
+        (0, Some(_)) => piece_size(args, 0)?.get(),
+        (bytes, _) => bytes,
+    };
+    let trust = tls::trust(|| None)?;
+    let opened = piece_url::open(url, bound, &trust).await;
+    let opened = opened.map_err(|error| {
+        Failure::new(Code::Failed, format!("{}: {}", error.code(), rpc::error::chain(&error)))
+    })?;
+    let stated = opened.stated;
     let taken = if args.file_size == 0 { stated } else { Some(args.file_size) };
     if let (Some(taken), Some(stated)) = (taken, stated)
         && taken > stated
@@ -113,23 +106,12 @@ async fn of_url(args: &DataCidArgs, url: &str) -> Result<PieceInfo, Failure> {
         return Err(Failure::new(Code::Usage, text));
     }
     let size = piece_size(args, taken.unwrap_or_default())?;
-    let (give, parts) = mpsc::channel(PARTS_AHEAD);
-    let fetching = tokio::spawn(async move {
-        let mut body = answer.bytes_stream();
-        while let Some(part) = body.next().await {
-            let part = part.map_err(|error| io::Error::other(error.without_url()));
-            if give.send(part).await.is_err() {
-                return; // nobody reads on
-            }
-        }
-    });
-    let mut body = Parts { parts, part: bytes::Bytes::new() };
+    let mut body = Awaited { stream: opened.stream, runtime: tokio::runtime::Handle::current() };
     let hashing = tokio::task::spawn_blocking(move || match taken {
         None => data_cid(size, PieceData::Stream(&mut body)),
         Some(left) => data_cid(size, PieceData::Stream(&mut Exactly { inner: body, left })),
     });
     let info = hashing.await.map_err(|error| Failure::from_error(Code::Failed, &error))?;
-    fetching.abort();
     info.map_err(bad_data)
 }
 
@@ -172,23 +154,15 @@ impl<R: Read> Read for Exactly<R> {
     }
 }
 
-/// The parts of a body, read outside the runtime.
-struct Parts {
-    parts: mpsc::Receiver<io::Result<bytes::Bytes>>,
-    part: bytes::Bytes,
+/// A stream read from a thread that may block.
+struct Awaited {
+    stream: PieceStream,
+    runtime: tokio::runtime::Handle,
 }
 
-impl Read for Parts {
+impl Read for Awaited {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.part.is_empty() {
-            match self.parts.blocking_recv() {
-                None => return Ok(0),
-                Some(part) => self.part = part?,
-            }
-        }
-        let count = out.len().min(self.part.len());
-        out[..count].copy_from_slice(&self.part.split_to(count));
-        Ok(count)
+        self.runtime.block_on(self.stream.read(out))
     }
 }
 

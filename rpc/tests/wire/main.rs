@@ -9,6 +9,7 @@ mod fakes;
 mod framing;
 mod keystore;
 mod operator;
+mod piece_url;
 mod push;
 mod returns;
 mod round_trip;

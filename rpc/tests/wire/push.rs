@@ -286,21 +286,3 @@ async fn more_zeros_than_the_piece_has_are_refused() {
         assert_eq!(answer.json().get("result").is_some(), fits, "{info}: {answer:?}");
     }
 }
-
-#[tokio::test]
-async fn a_url_is_read_by_a_plain_get() {
-    let router = axum::Router::new()
-        .route("/piece", axum::routing::get(|| async { bytes(1000) }))
-        .route("/empty", axum::routing::get(|| async { axum::http::StatusCode::NO_CONTENT }));
-    let address = serve(router).await;
-    let mut read = Vec::new();
-    let opened = PieceData::Url(format!("http://{address}/piece")).open().await.unwrap();
-    opened.unwrap().read_to_end(&mut read).await.unwrap();
-    assert_eq!(read, bytes(1000));
-    assert!(PieceData::Zeros.open().await.unwrap().is_none());
-    for path in ["empty", "absent"] {
-        let error =
-            PieceData::Url(format!("http://{address}/{path}")).open().await.err().unwrap().to_string();
-        assert!(error.contains("expected 200"), "{error}");
-    }
-}
