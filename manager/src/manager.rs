@@ -9,13 +9,12 @@ use axum::Router;
 use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, Permission, PushStreams, StorageApi, Transport, Trust,
-    UnsealApi, WorkerApi, WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods,
-    unseal_methods,
+    ApiError, ApiResult, ManagerApi, OperatorApi, PushStreams, StorageApi, Transport, Trust, UnsealApi,
+    WorkerApi, WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods, unseal_methods,
 };
 use stores::{
-    FetchOptions, Local, LocalOptions, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
-    fetch_router_with_tls,
+    FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
+    fetch_router,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +105,9 @@ impl Manager {
             index: index.clone(),
         };
         let (local, problems) = Local::open(local_options).await?;
-        let token = options.repo.secret().mint(&Permission::ALL)?;
-        let fetch = FetchOptions { token, parallel: options.repo.config().parallel_fetch_limit };
+        // Peers are shown the tokens of `OwnTokens` and no other.
+        let fetch =
+            FetchOptions { token: String::new(), parallel: options.repo.config().parallel_fetch_limit };
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
         let tokens =
             OwnTokens { secret: options.repo.secret().clone(), state: state.clone(), inputs: inputs.clone() };
@@ -229,8 +229,11 @@ impl ManagerHandle {
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
-        let (verify, tls) = (FileTokens(self.service.clone()), self.service.0.trust.config());
-        let files = fetch_router_with_tls(self.local(), Arc::new(verify), tls);
+        let shared = &self.service.0;
+        let tokens =
+            OwnTokens { secret: secret.clone(), state: shared.state.clone(), inputs: shared.inputs.clone() };
+        let looking = Looking { tokens: Arc::new(tokens), tls: shared.trust.config() };
+        let files = fetch_router(self.local(), Arc::new(FileTokens(self.service.clone())), looking);
         let mut methods = manager_methods(self.api());
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");

@@ -1,7 +1,8 @@
 //! Tokens for one purpose: who gets which, and whether one that is shown still holds. Never: mints tokens for operators.
 //!
 //! A fetch token is good as long as the worker that it was issued to is registered and has a task about the sector, and
-//! no longer than [`TICKET_MS`]. The manager's own fetch tokens name [`WorkerId::CLOSED`], which is nobody's session.
+//! no longer than [`TICKET_MS`]; it is taken by whoever has the storage path open that it names, and by nobody else. Any
+//! registered worker may look at the names and lengths of a copy: it must before it deletes one of its own. The manager's own fetch tokens name [`WorkerId::CLOSED`], which is nobody's session.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use async_trait::async_trait;
 use rpc::extension::{FetchTicket, FetchWish};
 use rpc::server::caller;
 use rpc::{ApiError, ApiResult, Grant, Permission, Scope, Secret};
-use sealtasks::{CallId, FetchScope, FetchVerb, FileTypes, SectorId, WorkerId};
+use sealtasks::{CallId, FetchScope, FetchVerb, FileTypes, SectorId, StorageId, WorkerId};
 use stores::{Index as _, PeerTokens, TokenAccess, TokenUse, VerifyToken};
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,31 +49,52 @@ impl Service {
 
     /// A fetch token for a task that the worker has.
     pub(crate) async fn ticket_for(&self, wish: FetchWish) -> ApiResult<FetchTicket> {
-        let FetchWish { session, sector, types, verbs } = wish;
         let asker = caller().and_then(|grant| grant.worker_token());
+        let (session, sector, types) = (wish.session, wish.sector, wish.types);
+        let looks = !types.is_empty() && wish.verbs == [FetchVerb::Look];
         let known = self.view(move |driver| {
             let own =
                 asker.is_none_or(|token| driver.joined_with(session).is_none_or(|known| known == token));
-            (own && driver.works_on(session, sector)).then(|| driver.lotus_hosts())
+            let works = driver.works_on(session, sector);
+            // What a Lotus takes opens all of it, so whoever only looks must have something to compare with.
+            let lotus = if works || driver.holds_any(session, sector, types) {
+                driver.lotus_hosts()
+            } else {
+                BTreeSet::new()
+            };
+            (own && (works || (looks && driver.is_registered(session)))).then_some((works, lotus))
         });
-        let Some(lotus) = known.await? else {
-            if self.may_end_move(session, sector, types, &verbs).await? {
-                return self.closing_ticket(sector, types);
+        let Some((works, lotus)) = known.await? else {
+            if self.may_end_move(session, sector, types, &wish.verbs).await? {
+                return self.closing_ticket(wish);
             }
             return Err(ApiError::refused(format!(
                 "MGR057: worker {session} has no task about {sector}, so it gets no fetch token for it"
             )));
         };
-        let until_ms = self.0.state.now_ms().saturating_add(TICKET_MS);
-        let scope = FetchScope { worker: session, sectors: vec![sector], types, verbs, until_ms };
+        let (worker, lasts_ms) =
+            if works && !looks { (session, TICKET_MS) } else { (WorkerId::CLOSED, OWN_TICKET_MS) };
+        let until_ms = self.0.state.now_ms().saturating_add(lasts_ms);
+        let FetchWish { path, verbs, .. } = wish;
+        let lotus = self.lotus_among(&lotus, sector, types, &path).await?;
+        let scope = FetchScope { worker, path, sectors: vec![sector], types, verbs, until_ms };
         let token = self.0.secret.mint_scoped(Scope::Fetch(scope.clone())).map_err(refusal)?;
-        let holders = self.0.index.find(sector, types, None).await.map_err(refusal)?;
-        let urls = holders.iter().flat_map(|holder| &holder.urls);
-        let lotus: BTreeSet<String> =
-            urls.filter_map(|url| host_of(url)).filter(|host| lotus.contains(host)).collect();
         let for_lotus = || self.0.secret.mint_scoped(Scope::Lotus(scope)).map_err(refusal);
         let lotus_token = if lotus.is_empty() { None } else { Some(for_lotus()?) };
         Ok(FetchTicket { token, until_ms, lotus: lotus.into_iter().collect(), lotus_token })
+    }
+
+    /// Which of these hosts hold such a file in this path.
+    async fn lotus_among(
+        &self,
+        lotus: &BTreeSet<String>,
+        sector: SectorId,
+        types: FileTypes,
+        path: &StorageId,
+    ) -> ApiResult<BTreeSet<String>> {
+        let holders = self.0.index.find(sector, types, None).await.map_err(refusal)?;
+        let urls = holders.iter().filter(|holder| holder.id == *path).flat_map(|holder| &holder.urls);
+        Ok(urls.filter_map(|url| host_of(url)).filter(|host| lotus.contains(host)).collect())
     }
 
     /// Whether a worker that has no task about the sector any more may still ask for the deletion at the source of a move:
@@ -85,7 +107,7 @@ impl Service {
         types: FileTypes,
         verbs: &[FetchVerb],
     ) -> ApiResult<bool> {
-        if types.is_empty() || !verbs.iter().all(|verb| matches!(verb, FetchVerb::Get | FetchVerb::Delete)) {
+        if types.is_empty() || !verbs.iter().all(|verb| matches!(verb, FetchVerb::Look | FetchVerb::Delete)) {
             return Ok(false);
         }
         let asker = caller().and_then(|grant| grant.worker_token());
@@ -101,10 +123,11 @@ impl Service {
     }
 
     /// For one request, as the manager's own.
-    fn closing_ticket(&self, sector: SectorId, types: FileTypes) -> ApiResult<FetchTicket> {
+    fn closing_ticket(&self, wish: FetchWish) -> ApiResult<FetchTicket> {
         let until_ms = self.0.state.now_ms().saturating_add(OWN_TICKET_MS);
-        let verbs = vec![FetchVerb::Get, FetchVerb::Delete];
-        let scope = FetchScope { worker: WorkerId::CLOSED, sectors: vec![sector], types, verbs, until_ms };
+        let FetchWish { path, sector, types, verbs, .. } = wish;
+        let worker = WorkerId::CLOSED;
+        let scope = FetchScope { worker, path, sectors: vec![sector], types, verbs, until_ms };
         let token = self.0.secret.mint_scoped(Scope::Fetch(scope)).map_err(refusal)?;
         Ok(FetchTicket { token, until_ms, lotus: Vec::new(), lotus_token: None })
     }
@@ -162,7 +185,7 @@ impl VerifyToken for FileTokens {
     }
 }
 
-/// The manager's own tokens for peers: one file and one deed each. A Lotus worker, which knows permissions alone, takes
+/// The manager's own tokens for peers: one file in one path and one deed each, or the state of one path. A Lotus worker, which knows permissions alone, takes
 /// its token for any deed; here that too opens no more than it names.
 pub(crate) struct OwnTokens {
     pub(crate) secret: Secret,
@@ -171,6 +194,27 @@ pub(crate) struct OwnTokens {
 }
 
 impl OwnTokens {
+    async fn mint(
+        &self,
+        url: &str,
+        scope: FetchScope,
+    ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let lotus = self.is_lotus(url).await?;
+        Ok(self.secret.mint_scoped(if lotus { Scope::Lotus(scope) } else { Scope::Fetch(scope) })?)
+    }
+
+    /// Of the manager's own, that opens nothing of this path yet.
+    fn scope(&self, path: &StorageId) -> FetchScope {
+        FetchScope {
+            worker: WorkerId::CLOSED,
+            path: path.clone(),
+            sectors: Vec::new(),
+            types: FileTypes::NONE,
+            verbs: Vec::new(),
+            until_ms: self.state.now_ms().saturating_add(OWN_TICKET_MS),
+        }
+    }
+
     async fn is_lotus(&self, url: &str) -> Result<bool, &'static str> {
         let Some(host) = host_of(url) else { return Ok(false) };
         let (reply, answer) = oneshot::channel();
@@ -187,14 +231,16 @@ impl OwnTokens {
 #[async_trait]
 impl PeerTokens for OwnTokens {
     async fn token(&self, wanted: TokenUse<'_>) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-        let scope = FetchScope {
-            worker: WorkerId::CLOSED,
-            sectors: vec![wanted.sector],
-            types: wanted.kind.into(),
-            verbs: vec![FetchVerb::Get, wanted.verb],
-            until_ms: self.state.now_ms().saturating_add(OWN_TICKET_MS),
-        };
-        let lotus = self.is_lotus(wanted.url).await?;
-        Ok(self.secret.mint_scoped(if lotus { Scope::Lotus(scope) } else { Scope::Fetch(scope) })?)
+        let TokenUse { url, path, sector, kind, verb } = wanted;
+        let (sectors, types, verbs) = (vec![sector], kind.into(), vec![verb]);
+        self.mint(url, FetchScope { sectors, types, verbs, ..self.scope(path) }).await
+    }
+
+    async fn stat_token(
+        &self,
+        url: &str,
+        path: &StorageId,
+    ) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        self.mint(url, self.scope(path)).await
     }
 }

@@ -8,11 +8,16 @@ use rpc::client::ManagerClient;
 use rpc::extension::FetchWish;
 use rpc::{ApiError, ApiInfo, Grant, ManagerApi, Permission, ReturnMethod, Returned, Scope, Transport};
 use sealtasks::{
-    CallError, CallErrorCode, CallId, FetchScope, FetchVerb, FileTypes, SectorId, TaskType, WorkerId,
+    CallError, CallErrorCode, CallId, FetchScope, FetchVerb, FileTypes, SectorId, StorageId, TaskType,
+    WorkerId,
 };
 use uuid::Uuid;
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{attempts, world};
+
+fn path(id: &str) -> StorageId {
+    id.parse().expect("a path's id")
+}
 
 fn worker(name: &'static str, seed: u64, sealyard: bool) -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name, seed, tasks: &[TaskType::AddPiece], stores: false, sealyard })
@@ -87,6 +92,7 @@ async fn a_fetch_token_is_issued_for_a_task_alone_and_opens_no_api() {
     let session = WorkerId(Uuid::from_u128(7));
     let wish = FetchWish {
         session,
+        path: path("p"),
         sector: SectorId::new(1000, 1),
         types: FileTypes::SEALED,
         verbs: vec![FetchVerb::Get],
@@ -96,8 +102,14 @@ async fn a_fetch_token_is_issued_for_a_task_alone_and_opens_no_api() {
 
     let scope = |worker, until_ms| {
         let sectors = vec![SectorId::new(1000, 1)];
-        let scope =
-            FetchScope { worker, sectors, types: FileTypes::SEALED, verbs: vec![FetchVerb::Get], until_ms };
+        let scope = FetchScope {
+            worker,
+            path: path("p"),
+            sectors,
+            types: FileTypes::SEALED,
+            verbs: vec![FetchVerb::Get],
+            until_ms,
+        };
         secret.mint_scoped(Scope::Fetch(scope)).expect("a token")
     };
     let own = scope(WorkerId::CLOSED, u64::MAX);
@@ -125,7 +137,7 @@ async fn a_fetch_token_lasts_as_long_as_the_task_and_a_result_comes_from_its_own
 
     let session = WorkerId(Uuid::from_u64_pair(1, 0));
     let verbs = vec![FetchVerb::Get];
-    let wish = FetchWish { session, sector, types: FileTypes::UNSEALED, verbs };
+    let wish = FetchWish { session, path: path("p"), sector, types: FileTypes::UNSEALED, verbs };
     let other = client(port, &world.api.auth_new_worker().await.expect("another token"));
     let refused = other.fetch_token(wish.clone()).await.expect_err("another worker's task").to_string();
     assert!(refused.contains("has no task"), "{refused}");
@@ -135,7 +147,12 @@ async fn a_fetch_token_lasts_as_long_as_the_task_and_a_result_comes_from_its_own
     else {
         panic!("another scope");
     };
-    assert!(scope.worker == session && scope.sectors == [sector] && scope.types == FileTypes::UNSEALED);
+    assert!(
+        scope.worker == session
+            && scope.path == path("p")
+            && scope.sectors == [sector]
+            && scope.types == FileTypes::UNSEALED
+    );
 
     let message = "made up".to_owned();
     let lie = Returned {
@@ -165,7 +182,13 @@ async fn files_on_a_lotus_are_fetched_with_a_token_that_is_admin_there_and_opens
     world.join(&lotus).await;
     lotus.declare(held.call.sector, FileTypes::SEALED).await;
     let session = WorkerId(Uuid::from_u64_pair(1, 0));
-    let wish = |types| FetchWish { session, sector: held.call.sector, types, verbs: vec![FetchVerb::Get] };
+    let wish = |types| FetchWish {
+        session,
+        path: lotus.sealing_path(),
+        sector: held.call.sector,
+        types,
+        verbs: vec![FetchVerb::Get],
+    };
     let ticket = world.api.fetch_token(wish(FileTypes::SEALED)).await.expect("a ticket");
     let host = lotus.url().trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned();
     assert_eq!(ticket.lotus, [host]);
@@ -185,6 +208,47 @@ async fn files_on_a_lotus_are_fetched_with_a_token_that_is_admin_there_and_opens
 }
 
 #[tokio::test]
+async fn a_worker_without_a_task_may_look_at_copies_and_on_a_lotus_only_beside_its_own() {
+    let world = world().await;
+    let port = serve(&world).await;
+    let (a, lotus) = (worker("A", 1, true), worker("lotus", 5, false));
+    world.know(&a).await;
+    let own = world.api.auth_new_worker().await.expect("a token");
+    client(port, &own).worker_connect(a.url()).await.expect("joined");
+    world.join(&lotus).await;
+    let sector = SectorId::new(1000, 9);
+    lotus.declare(sector, FileTypes::SEALED).await;
+    let session = WorkerId(Uuid::from_u64_pair(1, 0));
+    let wish = |verbs: &[FetchVerb], types| {
+        let (path, verbs) = (lotus.sealing_path(), verbs.to_vec());
+        FetchWish { session, path, sector, types, verbs }
+    };
+    let look = || wish(&[FetchVerb::Look], FileTypes::SEALED);
+    let owner = client(port, &own);
+    let ticket = owner.fetch_token(look()).await.expect("a ticket");
+    assert_eq!((ticket.lotus.len(), ticket.lotus_token), (0, None), "it has nothing to compare");
+    let scope = owner.verify_token(ticket.token).await.expect("good").into_fetch_scope().expect("a scope");
+    assert_eq!((scope.verbs, scope.path), (vec![FetchVerb::Look], lotus.sealing_path()));
+    assert_eq!((scope.sectors, scope.types), (vec![sector], FileTypes::SEALED));
+    assert_eq!(scope.worker, WorkerId::CLOSED, "it lasts minutes, not as long as a task");
+
+    a.declare(sector, FileTypes::SEALED).await;
+    let ticket = owner.fetch_token(look()).await.expect("a ticket");
+    assert!(ticket.lotus.len() == 1 && ticket.lotus_token.is_some(), "it has");
+    let other = client(port, &world.api.auth_new_worker().await.expect("another token"));
+    for (asker, wish, why) in [
+        (&other, look(), "another worker's session"),
+        (&owner, wish(&[FetchVerb::Look, FetchVerb::Get], FileTypes::SEALED), "more than to look"),
+        (&owner, wish(&[FetchVerb::Get], FileTypes::SEALED), "to get it"),
+        (&owner, wish(&[FetchVerb::Look], FileTypes::NONE), "nothing"),
+        (&owner, FetchWish { session: WorkerId(Uuid::from_u128(7)), ..look() }, "nobody's session"),
+    ] {
+        let refused = asker.fetch_token(wish).await.expect_err(why).to_string();
+        assert!(refused.contains("has no task"), "{why}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_worker_ends_its_move_after_its_task_but_deletes_nothing_else() {
     let world = world().await;
     let port = serve(&world).await;
@@ -197,14 +261,14 @@ async fn a_worker_ends_its_move_after_its_task_but_deletes_nothing_else() {
     a.declare(sector, FileTypes::UNSEALED).await;
 
     let session = WorkerId(Uuid::from_u64_pair(1, 0));
-    let wish = |types, verb| FetchWish { session, sector, types, verbs: vec![FetchVerb::Get, verb] };
+    let wish = |types, verb| FetchWish { session, path: path("source"), sector, types, verbs: vec![verb] };
     let owner = client(port, &own);
     let ticket = owner.fetch_token(wish(FileTypes::UNSEALED, FetchVerb::Delete)).await.expect("a ticket");
     let Some(Scope::Fetch(scope)) = owner.verify_token(ticket.token).await.expect("good").scope else {
         panic!("another scope");
     };
     assert_eq!((scope.sectors, scope.types), (vec![sector], FileTypes::UNSEALED));
-    assert_eq!(scope.verbs, [FetchVerb::Get, FetchVerb::Delete]);
+    assert_eq!((scope.verbs, scope.path), (vec![FetchVerb::Delete], path("source")));
     let other = client(port, &world.api.auth_new_worker().await.expect("another token"));
     for (asker, wish, why) in [
         (&owner, wish(FileTypes::UNSEALED, FetchVerb::Remove), "a last copy goes by a task alone"),

@@ -29,6 +29,8 @@ pub struct Hello {
 pub struct FetchWish {
     /// The worker's session.
     pub session: WorkerId,
+    /// The storage path whose holder it will be shown to.
+    pub path: StorageId,
     /// The sector that one of its tasks is about.
     pub sector: SectorId,
     /// Which files.
@@ -44,7 +46,7 @@ pub struct FetchTicket {
     pub token: String,
     /// The last moment at which it is good, in Unix milliseconds of the manager's clock.
     pub until_ms: u64,
-    /// `host:port` of Lotus workers that hold such files now. They know no fetch tokens.
+    /// `host:port` of Lotus workers that hold such files in this path now. They know no fetch tokens.
     #[serde(default)]
     pub lotus: Vec<String>,
     /// The token for those, which they take for one with all permissions; `None` when there are none.

@@ -29,7 +29,7 @@ use crate::local::{Acquired, DeletePermit, Local};
 use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
 use crate::serve::PERMIT_HEADER;
-use crate::serve::survivor::{self, Asker, Credential, Deletion};
+use crate::serve::survivor::{self, Asker, Deletion};
 use crate::space::FileKey;
 use crate::traffic::Traffic;
 use crate::wire::FsStatJson;
@@ -42,7 +42,7 @@ const REASON_MAX: usize = 200;
 /// How a [`Remote`] fetches.
 #[derive(Clone)]
 pub struct FetchOptions {
-    /// The token shown to peers; needs permission `admin` there.
+    /// The token shown to peers, unless [`Remote::with_tokens`] says otherwise; needs permission `admin` there.
     pub token: String,
     /// Downloads at once; at least 1.
     pub parallel: usize,
@@ -52,7 +52,6 @@ pub struct FetchOptions {
 pub struct Remote {
     local: Arc<Local>,
     index: Arc<dyn Index>,
-    token: String,
     tokens: Arc<dyn PeerTokens>,
     fetcher: Fetcher,
     turns: Mutex<HashMap<FileKey, Arc<AsyncMutex<()>>>>,
@@ -65,8 +64,7 @@ impl Remote {
         Self {
             local,
             index,
-            tokens: Arc::new(OneToken(options.token.clone())),
-            token: options.token,
+            tokens: Arc::new(OneToken(options.token)),
             fetcher: Fetcher { peer: Peer::new(nobody()), traffic: Traffic::new(limits) },
             turns: Mutex::default(),
         }
@@ -89,11 +87,11 @@ impl Remote {
     /// The token for one use.
     async fn token_for(
         &self,
-        url: &str,
+        (path, url): (&StorageId, &str),
         (sector, kind): FileKey,
         verb: FetchVerb,
     ) -> Result<String, StoreError> {
-        let given = self.tokens.token(TokenUse { url, sector, kind, verb }).await;
+        let given = self.tokens.token(TokenUse { url, path, sector, kind, verb }).await;
         given.map_err(|source| StoreError::Transport { url: url.to_owned(), source })
     }
 
@@ -239,10 +237,12 @@ impl Remote {
         kind: FileType,
         keep: &[StorageId],
     ) -> Result<(), StoreError> {
-        let token = Credential::Given(&*self.tokens);
-        let asker = Asker { local: &self.local, peer: &self.fetcher.peer, token };
-        let checked = survivor::check(&asker, Deletion { sector, kind, keep }).await?;
+        let checked = survivor::check(&self.asker(), Deletion { sector, kind, keep }).await?;
         self.local.remove_these(sector, kind, &checked).await
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker { local: &self.local, peer: &self.fetcher.peer, tokens: &*self.tokens }
     }
 
     /// Whether a file of the open path `id` that the index does not list there has a whole primary twin.
@@ -252,9 +252,7 @@ impl Remote {
         kind: FileType,
         id: &StorageId,
     ) -> Result<(), StoreError> {
-        let token = Credential::Given(&*self.tokens);
-        let asker = Asker { local: &self.local, peer: &self.fetcher.peer, token };
-        survivor::check_unlisted(&asker, sector, kind, id).await
+        survivor::check_unlisted(&self.asker(), sector, kind, id).await
     }
 
     /// Deletes secondary copies everywhere, where a primary one is known. A peer that does not obey is logged; so is a
@@ -315,9 +313,11 @@ impl Remote {
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
         let holders = self.index.find(sector, kind.into(), None).await?;
-        for url in self.elsewhere(&holders).flat_map(|holder| &holder.urls) {
-            // Whoever gets no token any more has lost the task to a later attempt, whose files these may be.
-            self.token_for(url, (sector, kind), FetchVerb::Remove).await?;
+        for holder in self.elsewhere(&holders) {
+            for url in &holder.urls {
+                // Whoever gets no token any more has lost the task to a later attempt, whose files these may be.
+                self.token_for((&holder.id, url), (sector, kind), FetchVerb::Remove).await?;
+            }
         }
         self.local.remove_all(sector, kind, permit).await?;
         for holder in self.elsewhere(&holders) {
@@ -339,7 +339,7 @@ impl Remote {
         }
         let mut last = StoreError::NotOpen { id: id.clone() };
         for base in self.index.info(id).await?.urls {
-            match self.stat_at(&format!("{}/stat/{id}", base.trim_end_matches('/'))).await {
+            match self.stat_at(id, &base).await {
                 Err(error) => last = error,
                 done => return done,
             }
@@ -352,8 +352,12 @@ impl Remote {
         self.local.paths().into_iter().map(|path| path.id).collect()
     }
 
-    pub(crate) async fn stat_at(&self, url: &str) -> Result<FsStat, StoreError> {
-        let answer = self.fetcher.peer.ask(Method::GET, url, &self.token, None).await?;
+    /// How full a path is, as whoever serves it at `base` says.
+    pub(crate) async fn stat_at(&self, id: &StorageId, base: &str) -> Result<FsStat, StoreError> {
+        let url = &*format!("{}/stat/{id}", base.trim_end_matches('/'));
+        let given = self.tokens.stat_token(url, id).await;
+        let token = given.map_err(|source| StoreError::Transport { url: url.to_owned(), source })?;
+        let answer = self.fetcher.peer.ask(Method::GET, url, &token, None).await?;
         let body = Peer::small_body(url, Peer::expect(url, answer, StatusCode::OK).await?).await?;
         let stat: FsStatJson = serde_json::from_slice(&body).map_err(|error| StoreError::PeerAnswer {
             url: url.to_owned(),
@@ -375,7 +379,7 @@ impl Remote {
         let query = if keep.is_empty() { String::new() } else { format!("?keep={}", keep.join(".")) };
         let mut last = None;
         for url in &holder.urls {
-            match self.delete_at(&format!("{url}{query}"), file, permit).await {
+            match self.delete_at((&holder.id, &format!("{url}{query}")), file, permit).await {
                 Ok(()) => return None,
                 Err(error) => {
                     tracing::warn!(url, error = crate::local::chain(&error), "a peer did not delete a file");
@@ -402,12 +406,12 @@ impl Remote {
 
     async fn delete_at(
         &self,
-        url: &str,
+        (path, url): (&StorageId, &str),
         file: FileKey,
         permit: Option<&DeletePermit>,
     ) -> Result<(), StoreError> {
         let verb = if permit.is_some() { FetchVerb::Remove } else { FetchVerb::Delete };
-        let token = self.token_for(url, file, verb).await?;
+        let token = self.token_for((path, url), file, verb).await?;
         self.delete_with(url, &token, permit.map(permit_header)).await
     }
 

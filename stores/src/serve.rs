@@ -32,6 +32,7 @@ use crate::content::{self, ACCEPT_HEADER, EXACTLY_HEADER, SPANS_HEADER, UNVERIFI
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Found, Local, chain};
 use crate::peer::{Peer, nobody};
+use crate::peer_tokens::{OneToken, PeerTokens};
 use crate::wire::FsStatJson;
 
 /// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Sent only after
@@ -44,6 +45,9 @@ const SENDERS_MAX: usize = 64;
 
 /// At most so many ids in `?keep=`.
 const KEEP_MAX: usize = 64;
+
+/// The range that tells a plain file's length, to a Lotus as well.
+pub(crate) const ONE_BYTE: &str = "bytes=0-0";
 
 /// Unpadded bytes that become one padded unit of 128.
 const UNPADDED_UNIT: u64 = 127;
@@ -70,26 +74,36 @@ pub struct TokenAccess {
     pub fetch: Option<FetchScope>,
 }
 
-/// The routes under `/remote`. Every request needs a token with permission `admin`, or a fetch token that names what is
-/// done, in `Authorization: Bearer` or `?token=`. Believes no https peer when it looks at other copies.
-pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>) -> Router {
-    fetch_router_with_tls(local, verify, nobody())
+/// How other copies are asked for before a peer's DELETE is obeyed.
+#[derive(Clone)]
+pub struct Looking {
+    /// Gives the token that each holder is shown. Never the requester's own: whoever declares a copy would be told it.
+    pub tokens: Arc<dyn PeerTokens>,
+    /// Which certificates of https peers are believed.
+    pub tls: Arc<ClientConfig>,
 }
 
-/// As [`fetch_router`], believing the certificates of https peers that `tls` believes.
-pub fn fetch_router_with_tls(
-    local: Arc<Local>,
-    verify: Arc<dyn VerifyToken>,
-    tls: Arc<ClientConfig>,
-) -> Router {
+impl Looking {
+    /// With one token for everyone, believing no https peer.
+    pub fn with_one_token(token: String) -> Self {
+        Self { tokens: Arc::new(OneToken(token)), tls: nobody() }
+    }
+}
+
+/// The routes under `/remote`. Every request needs a token with permission `admin`, or a fetch token that names what is
+/// done, in `Authorization: Bearer` or `?token=`.
+pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>, looking: Looking) -> Router {
     let senders = Arc::new(Semaphore::new(SENDERS_MAX));
-    let server = Server { local, verify, peer: Peer::new(tls), senders, announced: Announced::default() };
+    let Looking { tokens, tls } = looking;
+    let peer = Peer::new(tls);
+    let server = Server { local, verify, tokens, peer, senders, announced: Announced::default() };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
 pub(crate) struct Server {
     local: Arc<Local>,
     verify: Arc<dyn VerifyToken>,
+    tokens: Arc<dyn PeerTokens>,
     peer: Peer,
     senders: Arc<Semaphore>,
     announced: Announced,
@@ -111,7 +125,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     let path = request.uri().path().to_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let Some(route) = Route::parse(&path, &method) else { return StatusCode::NOT_FOUND.into_response() };
-    if let Some(refusal) = access.refusal(&route.deed(&method, &headers)) {
+    if let Some(refusal) = access.refusal(&route.deed(&method, &headers), &server.local) {
         return refusal;
     }
     let query = request.uri().query().unwrap_or_default();
@@ -121,9 +135,7 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         (Route::File(kind, sector), &Method::GET | &Method::HEAD) => {
             server.file(kind, sector, &headers, &method).await
         }
-        (Route::File(kind, sector), &Method::DELETE) => {
-            server.delete(kind, sector, query, &headers, &access.token).await
-        }
+        (Route::File(kind, sector), &Method::DELETE) => server.delete(kind, sector, query, &headers).await,
         (Route::Allocated { kind, sector, proof, offset, size }, &Method::GET) => {
             server.allocated([kind, sector, proof, offset, size]).await
         }
@@ -158,10 +170,12 @@ impl<'a> Route<'a> {
         let verb = match *method {
             Method::DELETE if headers.contains_key(PERMIT_HEADER) => FetchVerb::Remove,
             Method::DELETE => FetchVerb::Delete,
+            Method::HEAD => FetchVerb::Look,
+            _ if headers.get(RANGE).is_some_and(|range| range == ONE_BYTE) => FetchVerb::Look,
             _ => FetchVerb::Get,
         };
         match *self {
-            Self::Stat(_) => Deed::Stat,
+            Self::Stat(id) => Deed::Stat(id),
             Self::Vanilla => Deed::Other,
             Self::File(kind, sector) | Self::Allocated { kind, sector, .. } => {
                 Deed::File { verb, kind, sector }
@@ -240,7 +254,6 @@ impl Server {
         sector: &str,
         query: &str,
         headers: &HeaderMap,
-        token: &str,
     ) -> Result<Response, Failure> {
         let (kind, sector) = names(kind, sector)?;
         if let Some(reason) = headers.get(PERMIT_HEADER) {
@@ -249,8 +262,7 @@ impl Server {
             return Ok(StatusCode::OK.into_response());
         }
         let keep = kept_paths(query)?;
-        let token = survivor::Credential::Shown(token);
-        let asker = survivor::Asker { local: &self.local, peer: &self.peer, token };
+        let asker = survivor::Asker { local: &self.local, peer: &self.peer, tokens: &*self.tokens };
         let Some(etag) = headers.get(EXACTLY_HEADER) else {
             let checked = survivor::check(&asker, survivor::Deletion { sector, kind, keep: &keep }).await?;
             self.local.remove_these(sector, kind, &checked).await?;

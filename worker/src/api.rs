@@ -15,7 +15,7 @@ use sealtasks::{
     CallId, FileType, PathOrder, PathReport, SectorId, StorageId, TaskType, TransferChange, TransferReport,
     WorkerId,
 };
-use stores::{Index as _, StoreError, VerifyToken, fetch_router_with_tls};
+use stores::{Index as _, Looking, PeerTokens, StoreError, VerifyToken, fetch_router};
 
 use crate::auth::ManagerTokens;
 use crate::error::chain;
@@ -32,7 +32,9 @@ impl WorkerHandle {
         let methods = worker_methods(Arc::new(self.clone()), streams.clone());
         let verify = Arc::clone(&tokens) as Arc<dyn VerifyToken>;
         let shared = self.shared();
-        let files = fetch_router_with_tls(Arc::clone(&shared.local), verify, shared.trust.config());
+        let tokens_for_peers = Arc::clone(&shared.tickets) as Arc<dyn PeerTokens>;
+        let looking = Looking { tokens: tokens_for_peers, tls: shared.trust.config() };
+        let files = fetch_router(Arc::clone(&shared.local), verify, looking);
         rpc_router(methods, tokens, streams).merge(files)
     }
 }
@@ -196,6 +198,7 @@ impl WorkerApi for WorkerHandle {
     }
 
     async fn transfers(&self, change: TransferChange) -> ApiResult<TransferReport> {
+        change.check().map_err(|error| ApiError::refused(error.to_string()))?;
         Ok(self.shared().remote.change_limits(change))
     }
 

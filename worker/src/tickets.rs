@@ -1,6 +1,7 @@
-//! Fetch tokens for this worker's transfers: asked of the manager for one file at a time, and kept for a while. A Lotus
-//! manager knows none, and then this worker's own token is shown, as Lotus workers show theirs. Never: shows the
-//! worker's own token to another Sealyard.
+//! Fetch tokens for this worker's transfers: asked of the manager for one file, one deed and one storage path at a time, and
+//! kept for a while. A Lotus manager knows none, and its workers take no other tokens than its own: then this worker's own
+//! token is shown, as every Lotus worker shows its own to whoever the index names. Never: shows the worker's own token to
+//! anyone where the manager is a Sealyard.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rpc::ManagerApi;
 use rpc::extension::{FetchTicket, FetchWish};
-use sealtasks::{FetchVerb, FileType, SectorId, WorkerId};
+use sealtasks::{FetchVerb, FileType, SectorId, StorageId, WorkerId};
 use stores::{PeerTokens, TokenUse};
 
 /// A ticket is asked for again after this time, since other workers may hold the files by then.
@@ -18,7 +19,7 @@ const KEEP: Duration = Duration::from_secs(60);
 /// Tickets kept at once; beyond, all that are old go, and if none is, all.
 const KEPT_MAX: usize = 1024;
 
-type Wanted = (SectorId, FileType, FetchVerb);
+type Wanted = (StorageId, SectorId, FileType, FetchVerb);
 
 /// The tickets of one worker.
 pub(crate) struct Tickets {
@@ -65,18 +66,16 @@ impl Tickets {
 #[async_trait]
 impl PeerTokens for Tickets {
     async fn token(&self, wanted: TokenUse<'_>) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-        let TokenUse { url, sector, kind, verb } = wanted;
+        let TokenUse { url, path, sector, kind, verb } = wanted;
         if !self.asks.load(Ordering::Relaxed) {
             return Ok(self.own_token.clone());
         }
-        let key = (sector, kind, verb);
+        let key = (path.clone(), sector, kind, verb);
         let ticket = match self.known(&key) {
             Some(ticket) => ticket,
             None => {
-                // Who deletes lets the holder look at the other copy with the same token.
-                let mut verbs = vec![FetchVerb::Get, verb];
-                verbs.dedup();
-                let wish = FetchWish { session: self.session, sector, types: kind.into(), verbs };
+                let (session, path, verbs) = (self.session, path.clone(), vec![verb]);
+                let wish = FetchWish { session, path, sector, types: kind.into(), verbs };
                 match self.manager.fetch_token(wish).await {
                     Ok(ticket) => {
                         self.keep(key, ticket.clone());

@@ -186,9 +186,10 @@ impl Worker {
                 Local::open(LocalOptions { config, urls, index: Arc::clone(&as_index) }).await?
             }
         };
-        let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token.clone());
+        let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token);
         let tickets = Arc::new(tickets);
-        let fetch = FetchOptions { token: options.token, parallel: options.parallel_fetch_limit };
+        // Peers are shown what `Tickets` gives and no other token.
+        let fetch = FetchOptions { token: String::new(), parallel: options.parallel_fetch_limit };
         let remote = Remote::new(Arc::clone(&local), as_index, fetch)
             .with_tokens(Arc::clone(&tickets) as Arc<dyn PeerTokens>)
             .with_tls(options.trust.config());

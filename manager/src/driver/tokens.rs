@@ -40,6 +40,18 @@ impl Driver {
         held.iter().any(holds).then(|| worker.name().to_owned())
     }
 
+    /// Whether a worker with this session is here.
+    pub(crate) fn is_registered(&self, session: WorkerId) -> bool {
+        self.workers.contains_key(&session)
+    }
+
+    /// Whether a registered worker serves a path that holds one of these files of a sector, as a copy or not.
+    pub(crate) fn holds_any(&self, session: WorkerId, sector: SectorId, types: FileTypes) -> bool {
+        let Some(worker) = self.workers.get(&session) else { return false };
+        let held = self.shared.index.sector_files(sector);
+        held.iter().any(|held| !types.intersection(held.types).is_empty() && self.serves(worker, &held.id))
+    }
+
     /// The token with which the worker joined that has this call; `None` where nobody can tell.
     pub(crate) fn holder_token(&self, call: CallId) -> Option<Uuid> {
         let (attempt, _) = self.calls.get(&call)?;

@@ -221,6 +221,11 @@ impl FakeWorker {
         manager.storage_declare(self.sealing.clone(), sector, types, true).await.expect("declared");
     }
 
+    /// Where it seals.
+    pub fn sealing_path(&self) -> StorageId {
+        self.sealing.clone()
+    }
+
     fn manager(&self) -> Arc<dyn ManagerApi> {
         self.manager.lock().expect("no panic elsewhere").clone().expect("the worker is served")
     }

@@ -78,7 +78,7 @@ impl ManagerApi for FakeManager {
     }
     async fn fetch_token(&self, wish: rpc::extension::FetchWish) -> ApiResult<rpc::extension::FetchTicket> {
         Ok(rpc::extension::FetchTicket {
-            token: format!("for {} {} {}", wish.session, wish.sector, wish.types),
+            token: format!("for {} {} {} {}", wish.session, wish.path, wish.sector, wish.types),
             until_ms: 7,
             lotus: vec!["10.0.0.9:3456".to_owned()],
             lotus_token: Some("admin".to_owned()),

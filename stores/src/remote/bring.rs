@@ -181,7 +181,7 @@ impl Remote {
         let mut settled = Settled::Away;
         for url in urls {
             let url = format!("{url}?keep={id}");
-            let deleted = match self.token_for(&url, file, FetchVerb::Delete).await {
+            let deleted = match self.token_for((&holder, &url), file, FetchVerb::Delete).await {
                 Ok(token) => {
                     self.delete_with(&url, &token, header.clone()).await.map_err(|error| (error, true))
                 }
@@ -194,6 +194,11 @@ impl Remote {
                 // Without a token there is nobody to ask.
                 _ if !asked => settled = Settled::Refused,
                 StoreError::PeerAnswer { status: 412, .. } if header.is_some() => settled = Settled::Done,
+                // The path is served elsewhere by now, or nowhere.
+                StoreError::PeerAnswer { status: 403, .. } => {
+                    settled = Settled::Refused;
+                    continue;
+                }
                 // A Lotus has no exact deletion: it is asked no second time.
                 StoreError::PeerAnswer { .. } if header.is_none() => settled = Settled::Done,
                 StoreError::PeerAnswer { .. } => settled = Settled::Refused,
@@ -224,7 +229,7 @@ impl Remote {
         for (id, url) in self.candidates(target, arriving).await? {
             tried += 1;
             let (began, before) = (Instant::now(), meter.bytes());
-            let fetched = match self.token_for(&url, (sector, kind), FetchVerb::Get).await {
+            let fetched = match self.token_for((&id, &url), (sector, kind), FetchVerb::Get).await {
                 Ok(token) => {
                     let origin = Origin { holder: id.as_str(), url: &url, token: &token };
                     self.fetcher.fetch(origin, target, arriving, meter, &transfer.progress()).await

@@ -13,7 +13,7 @@ use hyper::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use hyper::{Method, Response, StatusCode};
 use pieces::fr32::{PADDED_CHUNK, RAW_CHUNK, Window, unpad};
 use pieces::{PartialFile, PartialFileError, PieceReader};
-use sealtasks::{FetchVerb, FileType, SectorRef, UnpaddedOffset, UnpaddedPieceSize};
+use sealtasks::{FetchVerb, FileType, SectorRef, StorageId, UnpaddedOffset, UnpaddedPieceSize};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -40,8 +40,8 @@ pub struct UnsealedPiece {
 enum Place {
     /// A file in a path of this process.
     Here(PathBuf),
-    /// The file's URL at a peer.
-    At(String),
+    /// The file's URL at a peer, and the path that it is in there.
+    At { path: StorageId, url: String },
 }
 
 impl UnsealedPiece {
@@ -57,7 +57,7 @@ impl UnsealedPiece {
 
     /// Whether it is read over the network.
     pub fn is_remote(&self) -> bool {
-        matches!(self.place, Place::At(_))
+        matches!(self.place, Place::At { .. })
     }
 }
 
@@ -99,9 +99,16 @@ impl Remote {
         let mut holders = self.index.find(sector.id, kind.into(), None).await?;
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.weight));
         let mut failure = None;
-        for url in self.elsewhere(&holders).flat_map(|holder| &holder.urls) {
-            match self.allocated_at(url, sector, &span).await {
-                Ok(true) => return Ok(Some(UnsealedPiece { sector, span, place: Place::At(url.clone()) })),
+        let mut places = Vec::new();
+        for holder in self.elsewhere(&holders) {
+            places.extend(holder.urls.iter().map(|url| (&holder.id, url)));
+        }
+        for (path, url) in places {
+            match self.allocated_at((path, url), sector, &span).await {
+                Ok(true) => {
+                    let place = Place::At { path: path.clone(), url: url.clone() };
+                    return Ok(Some(UnsealedPiece { sector, span, place }));
+                }
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(sector = %sector.id, url, %error, "a holder did not say what is unsealed");
@@ -114,14 +121,14 @@ impl Remote {
 
     async fn allocated_at(
         &self,
-        url: &str,
+        (path, url): (&StorageId, &str),
         sector: SectorRef,
         span: &Range<u64>,
     ) -> Result<bool, StoreError> {
         // Whole chunks of the padding: Lotus takes no others.
         let (from, end) = (span.start / RAW_CHUNK as u64, span.end.div_ceil(RAW_CHUNK as u64));
         let (offset, size) = (from * RAW_CHUNK as u64, (end - from) * RAW_CHUNK as u64);
-        let token = self.token_for(url, (sector.id, FileType::Unsealed), FetchVerb::Get).await?;
+        let token = self.token_for((path, url), (sector.id, FileType::Unsealed), FetchVerb::Get).await?;
         let asked = format!("{url}/{}/allocated/{offset}/{size}", sector.proof.number());
         let answer = self.fetcher.peer.ask(Method::GET, &asked, &token, None).await?;
         match answer.status() {
@@ -148,15 +155,17 @@ impl Remote {
         }
         let source = match place {
             Place::Here(file) => Source::Here(local_parts(file.clone(), *sector, wanted)),
-            Place::At(_) if wanted.is_empty() => Source::Done,
-            Place::At(url) => Source::At(Box::new(self.padded_body(url, *sector, wanted).await?)),
+            Place::At { .. } if wanted.is_empty() => Source::Done,
+            Place::At { path, url } => {
+                Source::At(Box::new(self.padded_body((path, url), *sector, wanted).await?))
+            }
         };
         Ok(stream::unfold(source, Source::next))
     }
 
     async fn padded_body(
         &self,
-        url: &str,
+        (path, url): (&StorageId, &str),
         sector: SectorRef,
         wanted: Range<u64>,
     ) -> Result<PaddedBody, StoreError> {
@@ -170,7 +179,7 @@ impl Remote {
         let Range { start, end } = window.padded;
         let range = format!("bytes={start}-{}", end - 1);
         let header = HeaderValue::try_from(range).map_err(|error| broken(url, error))?;
-        let token = self.token_for(url, (sector.id, FileType::Unsealed), FetchVerb::Get).await?;
+        let token = self.token_for((path, url), (sector.id, FileType::Unsealed), FetchVerb::Get).await?;
         let answer = self.fetcher.peer.ask(Method::GET, url, &token, Some((RANGE, header))).await?;
         let answer = Peer::expect(url, answer, StatusCode::PARTIAL_CONTENT).await?;
         let said =

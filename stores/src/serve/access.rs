@@ -7,15 +7,15 @@ use axum::response::{IntoResponse, Response};
 use sealtasks::{FetchScope, FetchVerb, FileType, SectorId};
 
 use super::VerifyToken;
+use crate::local::Local;
 
 /// A longer token is refused unread (bytes).
 const TOKEN_MAX: usize = 8 << 10;
 
 const FORBIDDEN: &str = "{\"Error\":\"unauthorized: missing admin permission\"}\n";
 
-/// What a request may do, and the token that says so.
+/// What a request may do.
 pub(super) struct Access {
-    pub(super) token: String,
     /// `None` = everything.
     scope: Option<FetchScope>,
 }
@@ -24,21 +24,26 @@ pub(super) struct Access {
 pub(super) enum Deed<'a> {
     /// Something with this file, named as the request names it.
     File { verb: FetchVerb, kind: &'a str, sector: &'a str },
-    /// Ask how full a path is: any token that is good opens that.
-    Stat,
+    /// Ask how full a path is: any token for that path opens that.
+    Stat(&'a str),
     /// Something that fetching never needs.
     Other,
 }
 
 impl Access {
     /// Refuses, with status 403 and the reason, what the token does not name. Names that are none are refused as well.
-    pub(super) fn refusal(&self, deed: &Deed<'_>) -> Option<Response> {
+    /// So is a token for a path that is not served here: it was shown to someone else, who must not be able to use it.
+    pub(super) fn refusal(&self, deed: &Deed<'_>, local: &Local) -> Option<Response> {
         let scope = self.scope.as_ref()?;
         let (verb, kind, sector) = match deed {
-            Deed::Stat => return None,
+            Deed::Stat(id) if *id == scope.path.as_str() => return None,
+            Deed::Stat(_) => return Some(refused("this token is for another storage path")),
             Deed::Other => return Some(refused("a fetch token opens files only")),
             Deed::File { verb, kind, sector } => (*verb, *kind, *sector),
         };
+        if local.dir(&scope.path).is_err() {
+            return Some(refused("this token is for a storage path that is not open here"));
+        }
         let names = kind.parse::<FileType>().ok().zip(sector.parse::<SectorId>().ok());
         let Some((kind, sector)) = names else {
             return Some(refused("a fetch token opens files only, and this is no sector's file"));
@@ -75,10 +80,10 @@ pub(super) async fn check(
     }
     let allowed = verify.access(&token).await.ok_or_else(bad_token)?;
     if allowed.admin {
-        return Ok(Access { token, scope: None });
+        return Ok(Access { scope: None });
     }
     match allowed.fetch {
-        Some(scope) => Ok(Access { token, scope: Some(scope) }),
+        Some(scope) => Ok(Access { scope: Some(scope) }),
         None => Err(forbidden()),
     }
 }

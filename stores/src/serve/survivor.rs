@@ -4,7 +4,8 @@
 //! a one-byte range, which Lotus answers too; a directory's set of files with HEAD, which Lotus refuses (405). A Lotus
 //! peer that declared a directory as primary has it if exactly these files were all sent from here, or if the tar stream
 //! that it sends of it has them, every byte; that is looked at where the directory is small, as it is after sealing.
-//! Otherwise ours is kept and listed.
+//! Otherwise ours is kept and listed. Whoever holds the other copy is shown a token for looking at that copy, never the
+//! one that the requester showed us: a URL is what some peer declared, and a Lotus's token opens everything.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -14,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use sealtasks::{FetchVerb, FileType, SectorId, SectorStorageInfo, StorageId};
 
 use super::files::IDENTITY_HEADER;
-use super::listing;
+use super::{ONE_BYTE, listing};
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::CopyKind;
@@ -37,15 +38,8 @@ pub(crate) struct Deletion<'a> {
 pub(crate) struct Asker<'a> {
     pub(crate) local: &'a Local,
     pub(crate) peer: &'a Peer,
-    pub(crate) token: Credential<'a>,
-}
-
-/// The token that the twin is asked with.
-pub(crate) enum Credential<'a> {
-    /// The one that the requester showed.
-    Shown(&'a str),
-    /// One for each use.
-    Given(&'a dyn PeerTokens),
+    /// One token for each twin, for looking at it alone.
+    pub(crate) tokens: &'a dyn PeerTokens,
 }
 
 /// Which of our copies have a primary twin elsewhere and may go: those in paths not to be kept. Refuses with
@@ -182,14 +176,9 @@ async fn look_at(file: PathBuf) -> Result<Option<(Manifest, String)>, StoreError
 async fn confirmed(asker: &Asker<'_>, twin: &SectorStorageInfo, ours: &Ours) -> Result<Twin, StoreError> {
     let mut last = Ok(Twin::Differs);
     for url in &twin.urls {
-        let asked = match &asker.token {
-            Credential::Shown(token) => Ok((*token).to_owned()),
-            Credential::Given(tokens) => {
-                let (sector, kind) = (ours.sector, ours.kind);
-                tokens.token(TokenUse { url, sector, kind, verb: FetchVerb::Get }).await
-            }
-        };
-        last = match asked {
+        let (path, sector, kind) = (&twin.id, ours.sector, ours.kind);
+        let wanted = TokenUse { url, path, sector, kind, verb: FetchVerb::Look };
+        last = match asker.tokens.token(wanted).await {
             Ok(token) if ours.kind.is_directory() => same_files(asker, url, &token, ours).await,
             Ok(token) => same_length(asker.peer, url, &token, ours).await,
             Err(source) => Err(StoreError::Transport { url: url.clone(), source }),
@@ -202,7 +191,7 @@ async fn confirmed(asker: &Asker<'_>, twin: &SectorStorageInfo, ours: &Ours) -> 
 }
 
 async fn same_length(peer: &Peer, url: &str, token: &str, ours: &Ours) -> Result<Twin, StoreError> {
-    let one_byte = (RANGE, HeaderValue::from_static("bytes=0-0"));
+    let one_byte = (RANGE, HeaderValue::from_static(ONE_BYTE));
     let answer = peer.ask(Method::GET, url, token, Some(one_byte)).await?;
     let answer = Peer::expect(url, answer, StatusCode::PARTIAL_CONTENT).await?;
     if ours.is_what(answer.headers()) {

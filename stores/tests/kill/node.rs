@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use sealtasks::{AcquireMode, FileTypes, PathType};
-use stores::{FetchOptions, Local, LocalOptions, Remote, TransferMeter, fetch_router};
+use stores::{FetchOptions, Local, LocalOptions, Looking, Remote, TransferMeter, fetch_router};
 
 use super::index::Far;
 use super::support::{Tokens, sector};
@@ -47,7 +47,8 @@ async fn run(dir: &Path, port: &str, index: &str) {
     let remote = Arc::new(Remote::new(local.clone(), far.clone(), fetch));
     let state: Wish = (remote, Arc::default(), TransferMeter::default());
     let moves = Router::new().route("/move", get(wish)).with_state(state);
-    let router = moves.merge(fetch_router(local.clone(), Arc::new(Tokens)));
+    let looking = Looking::with_one_token("admin-token".to_owned());
+    let router = moves.merge(fetch_router(local.clone(), Arc::new(Tokens), looking));
     let listener = tokio::net::TcpListener::bind(&address).await.expect("the port");
     tokio::spawn(async move { axum::serve(listener, router).await });
     loop {

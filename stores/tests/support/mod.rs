@@ -23,8 +23,8 @@ use sealtasks::{
     StorageInfo, StorageStanza,
 };
 use stores::{
-    Clock, CopyKind, FetchOptions, Index, Local, LocalOptions, MemIndex, Remote, StorageMeta, VerifyToken,
-    fetch_router, init_path,
+    Clock, CopyKind, FetchOptions, Index, Local, LocalOptions, Looking, MemIndex, Remote, StorageMeta,
+    VerifyToken, fetch_router, init_path,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,7 +101,8 @@ impl World {
         let options = LocalOptions { config, urls: vec![base.clone()], index: index.clone() };
         let (local, problems) = Local::open(options).await.expect("an empty node opens");
         assert!(problems.is_empty());
-        let router = fetch_router(local.clone(), Arc::new(Tokens));
+        let router =
+            fetch_router(local.clone(), Arc::new(Tokens), Looking::with_one_token("admin-token".to_owned()));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let fetch = FetchOptions { token: "admin-token".to_owned(), parallel: 2 };
         Node { remote: Remote::new(local.clone(), index, fetch), dir, base, local }
