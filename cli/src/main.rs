@@ -45,6 +45,7 @@ async fn run(cli: Cli) -> Outcome {
     match &cli.command {
         Command::Init(args) => commands::init::init(&repo, args),
         Command::Run(args) => commands::run::run(&repo, args).await,
+        Command::Backup(args) => commands::backup::backup(&repo, args).await,
         Command::Worker(WorkerCommand::Run(args)) => commands::worker_run::run(&repo, args).await,
         Command::Worker(command) => commands::worker::worker(command).await,
         Command::Workers(command) => commands::operate::workers(&Connection::discover(&repo)?, command).await,

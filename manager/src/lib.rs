@@ -6,6 +6,7 @@
 //! and calls are durable before they are acted on.
 
 mod answers;
+pub mod backup;
 pub mod config;
 mod driver;
 mod effects;

@@ -20,10 +20,10 @@ use crate::state::{self, MinerIdentity, State, StateError};
 const LOCK_NAME: &str = "repo.lock";
 
 /// What the index remembers between two runs.
-const INDEX_SNAPSHOT: &str = "index.snapshot";
+pub(crate) const INDEX_SNAPSHOT: &str = "index.snapshot";
 
 /// The list of storage paths, as Lotus names it.
-const STORAGE_CONFIG: &str = "storage.json";
+pub(crate) const STORAGE_CONFIG: &str = "storage.json";
 
 /// Weight of the repo's own storage path, as Lotus gives it.
 const LOCAL_WEIGHT: u64 = 10;
@@ -189,7 +189,8 @@ impl Repo {
     }
 }
 
-fn refuse_existing(dir: &Path) -> Result<(), RepoError> {
+/// Refuses a place where something is.
+pub(crate) fn refuse_existing(dir: &Path) -> Result<(), RepoError> {
     let is_free = match fs::read_dir(dir) {
         Ok(entries) => entries.count() == 0,
         Err(error) => error.kind() == io::ErrorKind::NotFound,

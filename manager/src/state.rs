@@ -7,6 +7,7 @@
 
 mod clock;
 mod control;
+pub(crate) mod copy;
 mod event;
 mod hold;
 mod identity;

@@ -38,7 +38,8 @@ pub struct InitArgs {
 /// `sealyard run`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  sealyard run\n  sealyard run --listen 0.0.0.0:2345 --advertise 10.0.0.5:2345"
+    after_help = "Examples:\n  sealyard run\n  sealyard run --listen 0.0.0.0:2345 --advertise 10.0.0.5:2345\n  \
+                  sealyard run --from-backup /mnt/backup"
 )]
 pub struct RunArgs {
     /// Listen on this port of the default address (Lotus's form of --listen).
@@ -56,12 +57,41 @@ pub struct RunArgs {
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
           value_name = "BOOL", action = clap::ArgAction::Set)]
     pub enable_gpu_proving: bool,
+    /// Take over from a manager that is lost: make the repo from the newest whole backup in this directory, then run.
+    /// The lost manager must not be started again.
+    #[arg(long, value_name = "DIR")]
+    pub from_backup: Option<std::path::PathBuf>,
     /// Lotus: do not wait for the chain. Accepted; without a chain there is nothing to wait for.
     #[arg(long, hide = true)]
     pub nosync: bool,
     /// End when standard input ends: for programs that start this one and must not leave it behind.
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,
+}
+
+/// `sealyard backup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard backup /mnt/backup --follow\n  sealyard backup /mnt/backup --list\n\n\
+    A backup holds the durable state, the token secret and the configuration; never sector files. It is made while the \
+    manager runs. Take over from it with `sealyard run --from-backup /mnt/backup`."
+)]
+pub struct BackupArgs {
+    /// Where backups are kept: another disk, or a directory of another host that is mounted here.
+    #[arg(value_name = "DIR")]
+    pub target: std::path::PathBuf,
+    /// Go on: make a backup whenever something has changed.
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow: how long to wait between two looks.
+    #[arg(long, value_name = "DURATION", default_value = "5s", requires = "follow")]
+    pub every: String,
+    /// Make none: check and show those that are there.
+    #[arg(long, conflicts_with = "follow")]
+    pub list: bool,
+    /// Print JSON; with --follow one line for each backup.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Certificate files of `run` and `worker run`.

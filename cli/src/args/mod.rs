@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use explain::{SchedDiagArgs, WhyArgs};
-pub use manager::{AuthCommand, InitArgs, Perm, RunArgs, TlsArgs};
+pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{
@@ -50,6 +50,8 @@ pub enum Command {
     Init(InitArgs),
     /// Run the manager.
     Run(RunArgs),
+    /// Copy the manager's repo to a safe place, while it runs.
+    Backup(BackupArgs),
     /// Run a worker, or ask one.
     #[command(
         subcommand,

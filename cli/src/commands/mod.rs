@@ -1,6 +1,7 @@
 //! Each command: its plan, its work, its exit code.
 
 pub mod auth;
+pub mod backup;
 pub mod control;
 pub mod daemon;
 pub mod data_cid;

@@ -26,6 +26,9 @@ const MACHINE: &str = "SEALYARD_MACHINE";
 /// Runs until it is stopped.
 pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
+    if let Some(backup) = &args.from_backup {
+        super::backup::take_over(backup, dir)?;
+    }
     let repo = Repo::open(dir).map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let listener = daemon::bind(&listen_address(args, &repo)).await?;
     let address = listener.local_addr()?;

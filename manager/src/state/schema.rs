@@ -140,11 +140,37 @@ fn take_steps(db: &Connection, from: usize) -> Result<(), StateError> {
 /// Opens an existing database. One of an earlier version is brought to ours, as a whole or not at all; the program that
 /// wrote it can then no longer open it.
 pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
+    let (mut connection, found) = connect(path)?;
+    let from = usize::try_from(found).ok().filter(|from| *from <= STEPS.len());
+    let from = from.ok_or_else(|| StateError::Schema { path: path.to_owned(), found, expected: VERSION })?;
+    configure(&connection)?;
+    if from < STEPS.len() {
+        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(database("begin an upgrade"))?;
+        take_steps(&transaction, from)?;
+        transaction.commit().map_err(database("commit an upgrade"))?;
+        tracing::info!(path = %path.display(), from = found, to = VERSION, "the state database was upgraded");
+    }
+    Ok(connection)
+}
+
+/// Opens a database that some manager may be using, and changes nothing in it: one of another version is refused.
+pub(super) fn open_unchanged(path: &Path) -> Result<Connection, StateError> {
+    let (connection, found) = connect(path)?;
+    if found != VERSION {
+        return Err(StateError::Schema { path: path.to_owned(), found, expected: VERSION });
+    }
+    connection.busy_timeout(BUSY_WAIT).map_err(database("set its wait limit"))?;
+    Ok(connection)
+}
+
+/// A connection and the version of the schema it found.
+fn connect(path: &Path) -> Result<(Connection, i64), StateError> {
     if !path.is_file() {
         return Err(StateError::Missing { path: path.to_owned() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(database("be opened"))?;
+    let connection = Connection::open_with_flags(path, flags).map_err(database("be opened"))?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(
         |source| match source.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
@@ -159,17 +185,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
         let source = rusqlite::Error::SqliteFailure(code, Some("it holds no tables".to_owned()));
         return Err(StateError::Damaged { path: path.to_owned(), source });
     }
-    let from = usize::try_from(found).ok().filter(|from| *from <= STEPS.len());
-    let from = from.ok_or_else(|| StateError::Schema { path: path.to_owned(), found, expected: VERSION })?;
-    configure(&connection)?;
-    if from < STEPS.len() {
-        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = begun.map_err(database("begin an upgrade"))?;
-        take_steps(&transaction, from)?;
-        transaction.commit().map_err(database("commit an upgrade"))?;
-        tracing::info!(path = %path.display(), from = found, to = VERSION, "the state database was upgraded");
-    }
-    Ok(connection)
+    Ok((connection, found))
 }
 
 fn configure(connection: &Connection) -> Result<(), StateError> {

@@ -1,0 +1,151 @@
+//! Backups made while the manager runs, and a manager that takes over from one: real processes, killed.
+
+mod system;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use system::{Daemon, ask_until, executors, ok, refused, sealyard};
+
+/// An 8 MiB sector is at Commit1 within half a minute; a loaded machine gets more.
+const SEALING_MAX: Duration = Duration::from_secs(300);
+
+const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
+    AllowCommit = false\nAllowUnseal = false\n";
+
+const PC1: &str = "seal/v0/precommit/1";
+
+fn init(home: &Path) {
+    ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "8MiB", "--no-local-storage"]));
+    std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
+}
+
+/// A manager, and where it listens.
+fn manager(home: &Path, args: &[&str]) -> (Daemon, String) {
+    let mut manager = Daemon::start("manager", sealyard(home).arg("run").args(args));
+    let said = manager.expect("listening on");
+    let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
+    let listen = listen.trim_end_matches(';').to_owned();
+    (manager, listen)
+}
+
+fn signal(process: u32, signal: &str) {
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "kill {signal} {process}: {sent}");
+}
+
+fn kill(daemon: &mut Daemon) {
+    signal(daemon.id(), "-9");
+    assert_eq!(daemon.end(), None, "killed, not exited");
+}
+
+fn json(home: &Path, args: &[&str]) -> Value {
+    let text = ok(sealyard(home).args(args).arg("--json"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
+}
+
+/// The executor of PreCommit1, stopped in the middle.
+fn stopped_pc1(home: &Path) -> u32 {
+    let running = || executors(home, "pc1");
+    let found = ask_until("PreCommit1", SEALING_MAX, running, |found| !found.is_empty())[0];
+    signal(found, "-STOP");
+    found
+}
+
+/// State and worker of every attempt at PreCommit1 that some worker had, oldest first.
+fn attempts(status: &Value) -> Vec<(String, String)> {
+    let rows = status["tasks"].as_array().expect("tasks").iter().filter(|row| row["task"] == PC1);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = rows.map(|row| (text(&row["state"]), text(&row["worker"])));
+    rows.filter(|(_, worker)| !worker.is_empty()).collect()
+}
+
+#[test]
+fn a_manager_that_takes_over_goes_on_with_what_runs_and_takes_nothing_that_it_does_not_know() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path().canonicalize().expect("a path without links");
+    let home = home.as_path();
+    init(home);
+    let (mut first, listen) = manager(home, &["--listen", "127.0.0.1:0"]);
+    let mut worker = Daemon::start(
+        "A",
+        sealyard(home)
+            .args(["worker", "run", "--name", "A", "--address", "127.0.0.1:0", "--worker-repo", "A"])
+            .args(["--addpiece", "--precommit1", "--precommit2"]),
+    );
+    worker.expect("registered");
+    ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
+    let known = stopped_pc1(home);
+    let status = |number: &str| json(home, &["sectors", "status", number]);
+    let runs = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "running");
+    ask_until("a running PreCommit1", SEALING_MAX, || status("1"), runs);
+    let made = json(home, &["backup", "saved"]);
+    assert_eq!(made["miner"], "f01000");
+
+    // After the backup: nobody who takes over can know of this one.
+    ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
+    let is_second = |found: &Vec<u32>| found.iter().any(|pid| *pid != known);
+    let both = ask_until("sector 2's PreCommit1", SEALING_MAX, || executors(home, "pc1"), is_second);
+    let unknown = both.into_iter().find(|pid| *pid != known).expect("just seen");
+    signal(unknown, "-STOP");
+    kill(&mut first);
+    std::fs::rename(home.join(".sealyard"), home.join("lost")).expect("the repo is gone");
+
+    let (mut second, _) = manager(home, &["--listen", &listen, "--from-backup", "saved"]);
+    let gone = |found: &Vec<u32>| *found == [known];
+    ask_until("the end of what nobody knows", SEALING_MAX, || executors(home, "pc1"), gone);
+    signal(known, "-CONT");
+    let past = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "done");
+    let done = ask_until("PreCommit1's end", SEALING_MAX, || status("1"), past);
+    assert_eq!(attempts(&done), [("done".to_owned(), "A".to_owned())], "not redone: {}", second.said());
+
+    ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
+    let sectors = json(home, &["sectors", "list"]);
+    let numbers: Vec<_> =
+        sectors.as_array().expect("a list").iter().map(|row| row["sector"]["number"].clone()).collect();
+    assert_eq!(numbers, [1, 1002], "a number that the lost manager gave out is not given out again");
+}
+
+#[test]
+fn a_backup_follows_what_is_committed_and_a_damaged_one_is_passed_over() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    init(home);
+    let (mut running, _) = manager(home, &["--listen", "127.0.0.1:0"]);
+    let follow = ["backup", "saved", "--follow", "--every", "1s"];
+    let mut follower = Daemon::start("backup", sealyard(home).args(follow));
+    let first = follower.expect("generation-");
+    let busy = refused(sealyard(home).args(["backup", "saved"]), 1);
+    assert!(busy.contains("MGR091"), "{busy}");
+    ok(sealyard(home).args(["sectors", "pledge"]));
+    let name = first.split(':').next().expect("a path").rsplit('/').next().expect("a name").to_owned();
+    let newer = |found: &Value| found[0]["name"].as_str() != Some(&name) && found[0]["error"].is_null();
+    ask_until("a second backup", SEALING_MAX, || json(home, &["backup", "saved", "--list"]), newer);
+    drop(follower);
+    kill(&mut running);
+
+    let found = json(home, &["backup", "saved", "--list"]);
+    let newest = home.join("saved").join(found[0]["name"].as_str().expect("a name"));
+    let database = newest.join("state.db");
+    let mut bytes = std::fs::read(&database).expect("the copy");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&database, bytes).expect("damage");
+    let found = json(home, &["backup", "saved", "--list"]);
+    assert!(found[0]["error"].as_str().expect("an error").contains("MGR093"), "{found:#}");
+
+    let there = refused(sealyard(home).args(["run", "--from-backup", "saved"]), 3);
+    assert!(there.contains("MGR040"), "{there}");
+    let second = ["--repo", "second", "run", "--from-backup", "saved", "--listen", "127.0.0.1:0"];
+    let mut second = Daemon::start("second", sealyard(home).args(second));
+    second.expect("listening on");
+    let said = second.said();
+    assert!(said.contains("took over from the manager"), "{said}");
+    let inside = refused(sealyard(home).args(["backup", ".sealyard/saved"]), 1);
+    assert!(inside.contains("MGR094"), "{inside}");
+    std::fs::create_dir(home.join("empty")).expect("a directory");
+    let none = refused(sealyard(home).args(["--repo", "third", "run", "--from-backup", "empty"]), 3);
+    assert!(none.contains("MGR092") && !home.join("third").exists(), "{none}");
+}
