@@ -104,6 +104,11 @@ impl Group {
         self.open.first_key_value().map(|(seat, class)| (seat.key(self.task), *class))
     }
 
+    /// The classes worth trying, in the order of their heads.
+    pub(crate) fn open_classes(&self) -> impl Iterator<Item = ClassIdx> + '_ {
+        self.open.values().copied()
+    }
+
     /// The heads of its classes that are due, in order.
     pub(crate) fn due_heads(&self) -> impl Iterator<Item = (QueueKey, ClassIdx)> + '_ {
         self.due.iter().map(|(seat, class)| (seat.key(self.task), *class))

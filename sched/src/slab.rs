@@ -48,6 +48,11 @@ impl Tasks {
         self.index.find(index::hash(id.get()), |at| self.slab.get(at).id == id).map(TaskIdx)
     }
 
+    /// Reads where the task is found.
+    pub(crate) fn touch_index(&self, id: TaskId) {
+        self.index.touch(index::hash(id.get()));
+    }
+
     /// The place of a task that something refers to.
     pub(crate) fn at(&self, id: TaskId) -> TaskIdx {
         self.find(id).expect("a task that is referred to is here")

@@ -59,7 +59,7 @@ impl Sched {
         self.sectors.touch_index(sector);
     }
 
-    fn warm_for_leaving(&self, task: &Task) {
+    pub(crate) fn warm_for_leaving(&self, task: &Task) {
         self.sectors.touch(task.sector_at);
         self.sectors.touch_index(task.sector.id);
         if let Some(class) = self.queue.try_class(task.class) {
@@ -68,7 +68,7 @@ impl Sched {
     }
 
     /// The class and, of what it needs, what lies nearest. Its first task.
-    fn warm_class(&self, class: ClassIdx) -> Option<TaskIdx> {
+    pub(crate) fn warm_class(&self, class: ClassIdx) -> Option<TaskIdx> {
         let class = self.queue.try_class(class)?;
         class.touch();
         if let Some(path) = class.some_path() {
@@ -79,21 +79,21 @@ impl Sched {
 }
 
 impl Task {
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         black_box((self.id, self.sector.proof, self.since, self.due_at, self.group));
         black_box((self.class, self.timer, self.attempts, self.locks, self.kind, self.binding().is_some()));
     }
 }
 
 impl Binding {
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         black_box((self.attempt, self.worker, self.since, self.accepted, self.phase));
         black_box((self.charge.threads(), self.charge.gpus().len(), self.space.parts().next()));
     }
 }
 
 impl Worker {
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         black_box((self.enabled, self.machine, self.offered.as_ptr(), self.bound.len(), self.paths.len()));
         black_box((
             self.running.tasks(),
@@ -103,10 +103,13 @@ impl Worker {
         ));
         black_box((touched(&self.stale), touched(&self.fits), touched(&self.listed), self.key));
         black_box((self.staged.tasks(), self.staged_tasks.len()));
+        // What rank it has is told by its profile.
+        let profile = &self.profile;
+        black_box((profile.is_local, profile.tasks.len(), profile.bandwidth, profile.group_caps.len()));
     }
 
     /// What it keeps elsewhere.
-    fn touch_lists(&self) {
+    pub(crate) fn touch_lists(&self) {
         black_box((self.bound.first(), self.bound.last(), self.paths.first(), self.running.gpus().first()));
         self.running.touch();
         self.learned.touch();
@@ -120,7 +123,7 @@ impl Class {
 }
 
 impl Path {
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         black_box((self.facts().map(|facts| (facts.available, facts.can_seal)), self.promised(), self.id()));
         black_box((self.kept(), self.workers().len(), self.id().as_str().as_bytes().first()));
     }

@@ -5,10 +5,12 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use sched::sim::lotus::{Lotus, LotusOptions};
-use sched::{Event, Millis};
+use sched::{Event, Millis, Sched};
 
 use crate::trace::Cluster;
 
+/// So many attempts end at once: as many as the manager tells the scheduler of before it handles the first.
+const BATCH: u64 = Sched::LOOK_AHEAD_MOST as u64;
 /// Of so many decisions one waiting task is cancelled.
 const CANCEL_EVERY: u64 = 100;
 /// The model of Lotus is not run for longer.
@@ -34,8 +36,9 @@ impl Decisions {
     }
 }
 
-/// A full cluster in which attempts end, the oldest first. Inside the timer: `handle(Ended)`, the draining of the
-/// actions, `handle(Started)` for each `Start`, and one `Cancel` per hundred ends. Outside: the submission of as many
+/// A full cluster in which attempts end, the oldest first, [`BATCH`] at once. Inside the timer: `look_ahead` for each
+/// batch, then for each end `handle(Ended)`, the draining of the actions, `handle(Started)` for each `Start`, and one
+/// `Cancel` per hundred ends. The quantiles are of ends that come alone, without a look ahead. Outside: the submission of as many
 /// tasks as have left, after every tenth of the queue or every thousand ends.
 pub fn decisions(tasks: u64, workers: u64, wanted: u64) -> Decisions {
     let mut cluster = Cluster::new(tasks, workers);
@@ -51,7 +54,10 @@ pub fn decisions(tasks: u64, workers: u64, wanted: u64) -> Decisions {
     let (mut starts, mut wall, mut cpu, mut turns) = (0, Duration::ZERO, 0, 0);
     while starts < wanted {
         let (at, before) = (Instant::now(), on_cpu());
-        for _ in 0..chunk {
+        for turn in 0..chunk {
+            if turn % BATCH == 0 {
+                cluster.look_ahead();
+            }
             turns += 1;
             starts += cluster.turn();
             if turns % CANCEL_EVERY == 0 {

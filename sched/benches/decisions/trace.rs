@@ -50,6 +50,8 @@ pub struct Cluster<S = Sched> {
     pub sched: S,
     /// What runs, the oldest first.
     running: VecDeque<AttemptId>,
+    /// The first of them.
+    ahead: Vec<AttemptId>,
     /// By task: whether it waits.
     waits: Vec<bool>,
     /// By task: what it is.
@@ -70,6 +72,13 @@ impl Cluster {
         cluster.fill(tasks);
         cluster
     }
+
+    /// Lets the scheduler know which attempts end next, as the manager does with the results of a batch.
+    pub fn look_ahead(&mut self) {
+        self.ahead.clear();
+        self.ahead.extend(self.running.iter().take(Sched::LOOK_AHEAD_MOST));
+        self.sched.look_ahead(&self.ahead);
+    }
 }
 
 impl<S: Scheduler> Cluster<S> {
@@ -78,6 +87,7 @@ impl<S: Scheduler> Cluster<S> {
         let mut cluster = Self {
             sched,
             running: VecDeque::new(),
+            ahead: Vec::new(),
             waits: Vec::new(),
             kinds: Vec::new(),
             started: Vec::new(),
