@@ -50,9 +50,7 @@ impl Capacity {
             (memory_max.max(self.used()), self.with_swap()),
             (gpu.into(), u128::from(GPU_WHOLE) * self.gpus as u128),
         ];
-        let share =
-            |(used, total): &(u128, u128)| used.saturating_mul(1_000_000).checked_div(*total).unwrap_or(0);
-        shares.iter().map(share).max().map_or(0, |most| u64::try_from(most).unwrap_or(u64::MAX))
+        shares.iter().map(|(used, total)| millionths(*used, *total)).max().unwrap_or(0)
     }
 
     /// The same machine with nothing else running on it.
@@ -66,5 +64,35 @@ impl Capacity {
 
     pub(crate) fn used(&self) -> u128 {
         u128::from(self.mem_used) + u128::from(self.swap_used)
+    }
+}
+
+/// What part of `total` is used, in millionths; of nothing: none.
+fn millionths(used: u128, total: u128) -> u64 {
+    /// What is less than this can be multiplied in 64 bits, in which dividing costs a fraction of what it does in 128.
+    const SMALL: u64 = u64::MAX / 1_000_000;
+    match (u64::try_from(used), u64::try_from(total)) {
+        (Ok(used), Ok(total)) if used <= SMALL => (used * 1_000_000).checked_div(total).unwrap_or(0),
+        _ => {
+            let share = used.saturating_mul(1_000_000).checked_div(total).unwrap_or(0);
+            u64::try_from(share).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The short way gives what the long one does, on both sides of where it ends.
+        #[test]
+        fn shares_are_the_same_in_either_width(used: u64, shift in 0..64_u32, total: u64, less in 0..64_u32) {
+            let (used, total) = (u128::from(used >> shift), u128::from(total >> less));
+            let wide = (used * 1_000_000).checked_div(total).unwrap_or(0);
+            prop_assert_eq!(u128::from(millionths(used, total)), wide.min(u64::MAX.into()));
+        }
     }
 }

@@ -37,13 +37,17 @@ impl Sched {
             return self.refresh(slot);
         }
         self.note_staging_places(slot);
-        let worker = self.workers.get(slot);
-        let offered = worker.offered.clone();
-        for group in worker.fits.iter() {
+        let limits = self.limits(slot, None);
+        for group in self.workers.get(slot).fits.iter() {
             if self.queue.groups[group].is_watched() {
                 self.workers.get_mut(slot).stale.remove(group);
-                let at = offered.binary_search_by_key(&group, |(group, _)| *group);
-                self.set_fit(slot, group, at.is_ok_and(|at| self.fits_now(slot, &offered[at].1, None)));
+                let worker = self.workers.get(slot);
+                let fits = worker.offer(group).is_some_and(|ask| match limits {
+                    Limits::Nothing => false,
+                    Limits::OwnAlone => worker.running.fits(ask, &worker.capacity),
+                    Limits::Others => self.fits_now(slot, ask, None),
+                });
+                self.set_fit(slot, group, fits);
             } else {
                 self.put_off(slot, group);
             }
@@ -112,13 +116,19 @@ impl Sched {
             self.doubt_reservations();
         }
         let kept = self.kept(slot);
+        let limits = self.limits(slot, kept.as_ref());
         let offered = self.workers.get(slot).offered.clone();
         for (group, ask) in offered.iter() {
             let (worker, group) = (self.workers.get_mut(slot), *group);
             // What fits beside a kept place depends on the time, too: it is not put off.
             if kept.is_some() || self.queue.groups[group].is_watched() {
                 worker.stale.remove(group);
-                self.set_fit(slot, group, self.fits_now(slot, ask, kept.as_ref()));
+                let fits = match limits {
+                    Limits::Nothing => false,
+                    Limits::OwnAlone => worker.running.fits(ask, &worker.capacity),
+                    Limits::Others => self.fits_now(slot, ask, kept.as_ref()),
+                };
+                self.set_fit(slot, group, fits);
                 // Where a task fitted all the while, the moving of its files may have been too much beside what is kept,
                 // and may be no more.
                 if kept.is_some() && self.workers.get(slot).fits.contains(group) {
@@ -127,6 +137,17 @@ impl Sched {
             } else {
                 self.put_off(slot, group);
             }
+        }
+    }
+
+    /// What [`Self::fits_now`] depends on there, whichever the group: looked at once for all of them.
+    fn limits(&self, slot: usize, kept: Option<&Kept>) -> Limits {
+        let worker = self.workers.get(slot);
+        let is_alone = kept.is_none() && !worker.staggers && self.shared_machine(slot).is_none();
+        match worker.is_usable() {
+            false => Limits::Nothing,
+            true if is_alone && self.caps(slot).next().is_none() => Limits::OwnAlone,
+            true => Limits::Others,
         }
     }
 
@@ -245,4 +266,15 @@ impl Sched {
         let crowds = |kept: &Kept| self.crowds(kept, slot, ask, self.estimate_in(worker, ask.kind()).millis);
         worker.is_usable() && self.has_slot(slot, ask) && !kept.is_some_and(crowds)
     }
+}
+
+/// What decides whether one more task fits on a worker.
+#[derive(Clone, Copy)]
+enum Limits {
+    /// None does.
+    Nothing,
+    /// Its own resources, and nothing else.
+    OwnAlone,
+    /// Other things as well: its machine, limits on groups of types, the last starts, a reservation.
+    Others,
 }

@@ -301,6 +301,35 @@ impl Tally {
             && Held { base: self.base_needed(ask), ..without_base }.fits(ask, capacity)
     }
 
+    /// Whether one more such task would fit if one of another kind, which holds threads or devices, were charged first. As if
+    /// that were charged to a copy, without making one.
+    pub(crate) fn fits_beside(&self, first: &Ask, ask: &Ask, capacity: &Capacity) -> bool {
+        debug_assert!(first.kind != ask.kind && !first.is_light(), "else it would count in other sums, too");
+        let running = u64::from(self.types[ask.task() as usize]) + u64::from(first.task() == ask.task());
+        if ask.type_max.is_some_and(|most| running >= most) || self.short_of_tasks(ask).is_some() {
+            return false;
+        }
+        let (before, base) = (self.held(first), self.base_needed(first));
+        let mut beside = Held {
+            memory_min: before.memory_min + u128::from(first.mem_min) + base,
+            memory_max: before.memory_max + u128::from(first.mem_max) + base,
+            threads: before.threads + u128::from(first.threads),
+            base: self.base_needed(ask),
+            ..before
+        };
+        let shares = before.pick_gpus(first, capacity);
+        if shares.is_empty() {
+            return beside.fits(ask, capacity);
+        }
+        let mut gpus = self.gpus.clone();
+        for share in &shares {
+            gpus.resize(gpus.len().max(share.device + 1), 0);
+            gpus[share.device] += share.thousandths;
+        }
+        beside.gpus = &gpus;
+        beside.fits(ask, capacity)
+    }
+
     /// Charges one task, whether it fits or not: an adopted task is there all the same.
     pub(crate) fn charge(&mut self, ask: &Ask, capacity: &Capacity) -> Charge {
         let gpus = self.held(ask).pick_gpus(ask, capacity);

@@ -26,6 +26,7 @@ mod fleet;
 mod forecast;
 mod groups;
 mod headroom;
+mod heads;
 mod index;
 mod keeping;
 mod ledger;

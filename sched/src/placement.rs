@@ -149,8 +149,8 @@ impl Sched {
     fn passing_plan(&self, key: &ClassKey, group: GroupIdx, slot: usize) -> Option<Draft> {
         let draft = self.plan(key, slot).ok()?;
         let passes = || {
-            let ask = self.queue.groups[group].asks.get(slot).copied().flatten();
-            ask.is_some_and(|ask| !self.is_in_the_way(slot, &ask, draft.moved))
+            let ask = self.workers.get(slot).offer(group);
+            ask.is_some_and(|ask| !self.is_in_the_way(slot, ask, draft.moved))
         };
         (draft.moved == 0 || passes()).then_some(draft)
     }

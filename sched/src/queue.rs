@@ -12,6 +12,7 @@ use sealtasks::{SealTaskType, TaskId, TaskType};
 
 use crate::class::{Class, ClassKey};
 use crate::groups::GroupSet;
+use crate::heads::Heads;
 use crate::index::Index;
 use crate::ledger::Ask;
 use crate::order::{QueueKey, Seat};
@@ -25,6 +26,13 @@ use crate::yielding::Places;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ClassIdx(u32);
 
+#[cfg(test)]
+impl ClassIdx {
+    pub(crate) fn at(position: u32) -> Self {
+        Self(position)
+    }
+}
+
 pub(crate) type GroupIdx = usize;
 
 /// All classes of one task type and size.
@@ -32,7 +40,7 @@ pub(crate) type GroupIdx = usize;
 pub(crate) struct Group {
     task: TaskType,
     /// Heads of the classes worth trying.
-    open: BTreeMap<Seat, ClassIdx>,
+    open: Heads,
     /// The classes that found no worker though any might do.
     stuck: BTreeSet<ClassIdx>,
     /// Heads of the classes that are due.
@@ -73,7 +81,7 @@ impl Group {
     fn new(task: TaskType) -> Self {
         Self {
             task,
-            open: BTreeMap::new(),
+            open: Heads::default(),
             stuck: BTreeSet::new(),
             due: BTreeMap::new(),
             heads: BTreeMap::new(),
@@ -101,12 +109,12 @@ impl Group {
     }
 
     pub(crate) fn open_head(&self) -> Option<(QueueKey, ClassIdx)> {
-        self.open.first_key_value().map(|(seat, class)| (seat.key(self.task), *class))
+        self.open.first().map(|(seat, class)| (seat.key(self.task), class))
     }
 
     /// The classes worth trying, in the order of their heads.
     pub(crate) fn open_classes(&self) -> impl Iterator<Item = ClassIdx> + '_ {
-        self.open.values().copied()
+        self.open.classes()
     }
 
     /// The heads of its classes that are due, in order.
@@ -356,10 +364,7 @@ impl Queue {
         let Some(state) = &self.classes[class.0 as usize] else { return };
         let group = &mut self.groups[state.group];
         match (state.stuck, state.is_tied) {
-            (false, _) => {
-                before.and_then(|seat| group.open.remove(&seat));
-                group.open.extend(after.map(|seat| (seat, class)));
-            }
+            (false, _) => group.open.relist(class, before, after),
             _ if before.is_some() == after.is_some() => {}
             (true, false) if after.is_some() => {
                 group.stuck.insert(class);

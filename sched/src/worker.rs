@@ -146,6 +146,13 @@ impl Worker {
         self.paths.binary_search(&path).is_ok()
     }
 
+    /// What a task of a group asks of this worker; `None`: it does not offer it. The same as in the group's own list, which
+    /// has an entry for each worker there is and so lies in no cache.
+    pub(crate) fn offer(&self, group: GroupIdx) -> Option<&Ask> {
+        let at = self.offered.binary_search_by_key(&group, |(group, _)| *group).ok()?;
+        Some(&self.offered[at].1)
+    }
+
     /// What such a task asks of this worker, whether it offers the task or not.
     pub(crate) fn ask(&self, kind: SealTaskType, builtin: &ResourceTable) -> Ask {
         let rows = &self.profile.resources;
@@ -158,8 +165,7 @@ impl Worker {
 
     /// The same for a group that is known, most often without a look at the worker's own table.
     pub(crate) fn ask_in(&self, group: GroupIdx, kind: SealTaskType, builtin: &ResourceTable) -> Ask {
-        let offered = self.offered.binary_search_by_key(&group, |(group, _)| *group);
-        offered.map_or_else(|_| self.ask(kind, builtin), |at| self.offered[at].1)
+        self.offer(group).copied().unwrap_or_else(|| self.ask(kind, builtin))
     }
 
     /// Why it does not offer the task.

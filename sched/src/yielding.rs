@@ -152,18 +152,13 @@ impl Sched {
     /// Whether a task of this group, which fits on this worker, lets another one pass there.
     fn is_passed(&self, group: GroupIdx, slot: usize) -> bool {
         let state = &self.queue.groups[group];
-        let Some(ask) = state.asks[slot].filter(|ask| !ask.is_light()) else { return false };
         let worker = self.workers.get(slot);
+        let Some(ask) = worker.offer(group).filter(|ask| !ask.is_light()) else { return false };
         let finds_a_place = |other: &Ask| {
             let places = state.places.without(other.task());
             state.ready <= places.saturating_mul(ROUNDS)
         };
-        let excludes = |other: &Ask| {
-            let mut running = worker.running.clone();
-            // Charged to a copy, which goes away with it.
-            let _ = running.charge(&ask, &worker.capacity);
-            !running.fits(other, &worker.capacity)
-        };
+        let excludes = |other: &Ask| !worker.running.fits_beside(ask, other, &worker.capacity);
         worker.offered.iter().any(|(other, other_ask)| {
             *other != group
                 && worker.fits.contains(*other)
