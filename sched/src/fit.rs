@@ -172,6 +172,7 @@ impl Sched {
             return;
         }
         worker.fits.set(group, fits);
+        self.queue.look_again();
         let state = &mut self.queue.groups[group];
         if fits != fitted {
             state.fit_on = if fits { state.fit_on + 1 } else { state.fit_on - 1 };

@@ -1,6 +1,7 @@
 //! The heads of many classes in their order, of which the first one is looked at far more often than any other.
 
 use std::collections::BTreeMap;
+use std::ops::RangeBounds;
 
 use crate::order::Seat;
 use crate::queue::ClassIdx;
@@ -16,6 +17,12 @@ pub(crate) struct Heads {
 impl Heads {
     pub(crate) fn first(&self) -> Option<(Seat, ClassIdx)> {
         self.first
+    }
+
+    /// The heads within these bounds, in order.
+    pub(crate) fn within<R: RangeBounds<Seat>>(&self, bounds: R) -> impl Iterator<Item = (Seat, ClassIdx)> {
+        let first = self.first.filter(|(seat, _)| bounds.contains(seat));
+        first.into_iter().chain(self.others.range(bounds).map(|(seat, class)| (*seat, *class)))
     }
 
     /// The classes in the order of their heads.
@@ -76,6 +83,8 @@ mod tests {
                 map.extend(after.map(|after| (after, at)));
                 prop_assert_eq!(heads.first(), map.first_key_value().map(|(seat, class)| (*seat, *class)));
                 prop_assert!(heads.classes().eq(map.values().copied()));
+                let behind = map.range(seat..).map(|(seat, class)| (*seat, *class));
+                prop_assert!(heads.within(seat..).eq(behind));
             }
         }
     }

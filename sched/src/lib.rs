@@ -38,6 +38,7 @@ mod obstacle;
 mod order;
 mod outlook;
 mod packing;
+mod passing;
 mod placement;
 mod policy;
 mod queue;
@@ -104,8 +105,6 @@ pub struct Sched {
     /// Why a task's last attempt could not start, cut to [`task::Task::REASON_MAX`] characters. Beside the tasks, of which
     /// few ever have one.
     start_failures: BTreeMap<TaskId, Box<str>>,
-    /// Classes whose first tasks let others pass in this settle step.
-    passed: Vec<queue::ClassIdx>,
     /// Who holds which worker.
     reservations: BTreeMap<TaskId, usize>,
     /// Tasks that hold a reservation and for which something may have changed since they were last looked at.
@@ -191,7 +190,6 @@ impl Sched {
             paths: space::Paths::default(),
             timers: timers::Timers::default(),
             start_failures: BTreeMap::new(),
-            passed: Vec::new(),
             reservations: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             rechecks: BTreeSet::new(),

@@ -1,6 +1,7 @@
 //! The order of waiting tasks. Values alone; what stands in this order is kept elsewhere.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
+use std::ops::Bound;
 
 use sealtasks::{SectorNumber, TaskId, TaskType};
 
@@ -38,6 +39,14 @@ impl Due {
 }
 
 impl Seat {
+    /// Nobody comes after it.
+    const LAST: Self = Self {
+        due: Due::NOT,
+        priority: Reverse(i64::MIN),
+        number: SectorNumber::new(u64::MAX),
+        task: TaskId::new(u64::MAX),
+    };
+
     pub(crate) fn new(task: TaskId, number: SectorNumber, priority: i64, due_since: Option<Millis>) -> Self {
         let due = due_since.map_or(Due::NOT, |at| Due(at.get()));
         Self { due, priority: Reverse(priority), number, task }
@@ -55,8 +64,56 @@ impl Seat {
 }
 
 impl QueueKey {
+    /// The places among tasks of this type that are not in front of this one.
+    pub(crate) fn and_behind(&self, kind: TaskType) -> Bound<Seat> {
+        let Self { not_negative, due, priority, order, number, task } = *self;
+        let seat = |number, task| Seat { due, priority, number, task };
+        match (kind.order() >= 0).cmp(&not_negative).then(kind.order().cmp(&order)) {
+            Ordering::Equal => Bound::Included(seat(number, task)),
+            // Only where the signs are the same do dates and priorities count before the types.
+            _ if (kind.order() >= 0) != not_negative => match kind.order() >= 0 {
+                true => Bound::Unbounded,
+                false => Bound::Excluded(Seat::LAST),
+            },
+            Ordering::Less => Bound::Excluded(seat(SectorNumber::new(u64::MAX), TaskId::new(u64::MAX))),
+            Ordering::Greater => Bound::Included(seat(SectorNumber::new(0), TaskId::new(0))),
+        }
+    }
+
     pub(crate) fn seat(&self) -> Seat {
         let Self { due, priority, number, task, .. } = *self;
         Seat { due, priority, number, task }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeBounds;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seat() -> impl Strategy<Value = Seat> {
+        (0..3_u64, 0..3_u64, -1..2_i64, prop::option::of(0..2_u64)).prop_map(
+            |(task, number, priority, due)| {
+                Seat::new(TaskId::new(task), SectorNumber::new(number), priority, due.map(Millis::new))
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_in_front_of_a_key_is_at_or_behind_it(
+            (one, other) in (seat(), seat()),
+            kinds in (0..TaskType::ALL.len(), 0..TaskType::ALL.len()),
+        ) {
+            let (kind, of) = (TaskType::ALL[kinds.0], TaskType::ALL[kinds.1]);
+            let key = one.key(of);
+            let is_behind = (key.and_behind(kind), Bound::Unbounded).contains(&other);
+            // Two tasks are one only if they are of one type.
+            prop_assume!(one != other || kind == of);
+            prop_assert_eq!(is_behind, other.key(kind) >= key);
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::ops::Bound;
 
 use sealtasks::{SealTaskType, TaskId, TaskType};
 
@@ -16,6 +17,7 @@ use crate::heads::Heads;
 use crate::index::Index;
 use crate::ledger::Ask;
 use crate::order::{QueueKey, Seat};
+use crate::passing::Passing;
 use crate::policy::{Fitting, Rank};
 use crate::reservation::Unreservable;
 use crate::slab::TaskIdx;
@@ -38,9 +40,13 @@ pub(crate) type GroupIdx = usize;
 /// All classes of one task type and size.
 #[derive(Debug)]
 pub(crate) struct Group {
-    task: TaskType,
+    pub(crate) task: TaskType,
     /// Heads of the classes worth trying.
-    open: Heads,
+    pub(crate) open: Heads,
+    /// Which of the open ones were not set aside because they let others pass.
+    pub(crate) rest: Bound<Seat>,
+    /// While all of those let others pass: the ones to look at all the same, the next one last.
+    pub(crate) stops: Vec<(Seat, ClassIdx)>,
     /// The classes that found no worker though any might do.
     stuck: BTreeSet<ClassIdx>,
     /// Heads of the classes that are due.
@@ -82,6 +88,8 @@ impl Group {
         Self {
             task,
             open: Heads::default(),
+            rest: Bound::Unbounded,
+            stops: Vec::new(),
             stuck: BTreeSet::new(),
             due: BTreeMap::new(),
             heads: BTreeMap::new(),
@@ -139,6 +147,8 @@ pub(crate) struct Queue {
     class_of: Index,
     /// Per path, the stuck classes that are tied to it, sorted. One piece of memory each: a path has few.
     ties: Vec<Vec<(GroupIdx, ClassIdx)>>,
+    /// Who lets others pass in this settle step.
+    pub(crate) passing: Passing,
     /// Groups that fit on some worker.
     pub(crate) fits: GroupSet,
     /// Groups whose first task is due.
@@ -215,6 +225,7 @@ impl Queue {
             state.stuck = false;
         }
         let group = state.group;
+        self.before_insert(group);
         self.groups[group].ready += 1;
         self.edit(class, |state| state.insert(key.seat(), task));
         was_empty
@@ -223,11 +234,12 @@ impl Queue {
     /// Takes a ready member out of the queue.
     pub(crate) fn remove(&mut self, class: ClassIdx, key: QueueKey) {
         let group = self.class(class).group;
+        self.before_remove(group, &key.seat());
         self.groups[group].ready -= 1;
         self.edit(class, |state| state.remove(&key.seat()));
     }
 
-    /// Sets a class aside until one of the two below lets it be tried again.
+    /// Sets a class aside until one of the three below lets it be tried again.
     pub(crate) fn stick(&mut self, class: ClassIdx) {
         self.set_stuck(class, true);
     }
@@ -241,6 +253,7 @@ impl Queue {
 
     /// Lets the stuck classes that `may` accepts be tried again. Costs a look at every class.
     pub(crate) fn unstick(&mut self, may: impl Fn(&ClassKey) -> bool) {
+        self.before_unstick();
         for at in 0..self.classes.len() {
             let waits = |state: &&Class| state.stuck && state.first.is_some() && may(&state.key);
             if self.classes[at].as_ref().is_some_and(|state| waits(&state)) {
@@ -251,6 +264,7 @@ impl Queue {
 
     /// Lets the stuck classes of a group that a worker with these paths might do be tried again.
     pub(crate) fn unstick_near(&mut self, group: GroupIdx, paths: &[PathIdx]) {
+        self.before_unstick_in(group);
         while let Some(class) = self.groups[group].stuck.first().copied() {
             self.set_stuck(class, false);
         }

@@ -147,6 +147,7 @@ impl Sched {
     }
 
     pub(crate) fn reserve(&mut self, id: TaskId, slot: usize) {
+        self.queue.look_again();
         let task = &self.tasks[&id];
         let opening = self.queue.groups[task.group].asks[slot].and_then(|ask| self.opening(slot, &ask));
         let opening = opening.unwrap_or(Opening { at: self.now, waits_for: Vec::new() });

@@ -26,6 +26,9 @@ impl Sched {
     fn start_all(&mut self) {
         let mut is_last_call = false;
         loop {
+            if !(self.dirty.is_empty() && self.fuller.is_empty()) {
+                self.queue.look_again();
+            }
             self.refresh_dirty();
             let reserved = self.reservations.len();
             self.reserve_for_due();
@@ -36,34 +39,23 @@ impl Sched {
             if self.start_one_reserved() {
                 continue;
             }
-            match self.next_open() {
+            match self.queue.next_open() {
                 Some(class) => self.try_start(class, is_last_call),
                 None if !(self.dirty.is_empty() && self.fuller.is_empty()) => {}
-                None if self.passed.is_empty() => break,
-                None => {
-                    is_last_call = true;
-                    for class in std::mem::take(&mut self.passed) {
-                        self.queue.try_again(class);
-                    }
-                }
+                None if self.queue.call_those_passed() => is_last_call = true,
+                None => break,
             }
         }
-    }
-
-    /// The first waiting task whose type and size fits on some worker and whose class is worth trying.
-    fn next_open(&self) -> Option<ClassIdx> {
-        let groups = self.queue.fits.iter().map(|group| &self.queue.groups[group]);
-        groups.filter_map(|group| group.open_head()).min().map(|(_, class)| class)
     }
 
     fn try_start(&mut self, class: ClassIdx, is_last_call: bool) {
         let Some((_, task)) = self.queue.class(class).head() else { return };
         match self.pick_unless_passed(class, &self.tasks[task], is_last_call) {
             Ok(Some((worker, draft))) => self.start(task, worker, &draft),
-            Ok(None) => self.queue.stick(class),
+            Ok(None) => self.queue.found_nothing(class),
             Err(Passed) => {
-                self.queue.stick(class);
-                self.passed.push(class);
+                self.queue.pass(class);
+                self.pass_the_rest(class);
             }
         }
     }

@@ -13,11 +13,12 @@
 
 use std::cell::Cell;
 
-use sealtasks::TaskType;
+use sealtasks::{SealTaskType, TaskType};
 
 use crate::headroom::{Headroom, at_once};
 use crate::ledger::Ask;
 use crate::placement::Draft;
+use crate::policy::Rank;
 use crate::queue::{ClassIdx, GroupIdx};
 use crate::task::Task;
 use crate::worker::Worker;
@@ -140,13 +141,54 @@ impl Sched {
 
     /// Whether the task lets others pass on any worker at all.
     fn may_be_passed(&self, class: ClassIdx, task: &Task) -> bool {
-        let state = self.queue.class(class);
-        let takes = || self.estimate_anywhere(task.seal_task()).millis.get().saturating_mul(ROUNDS);
-        !task.is_due
-            && self.queue.groups[state.group].places.are_mixed()
-            // Where its files must be at hand, no other worker will do.
-            && state.key.ties().is_none()
-            && self.now.since(task.since).get() <= takes()
+        let is_mixed = self.queue.groups[self.queue.class(class).group].places.are_mixed();
+        is_mixed && self.is_patient(class, task, self.patience(task.seal_task()))
+    }
+
+    /// For how many milliseconds such tasks let others pass.
+    fn patience(&self, kind: SealTaskType) -> u64 {
+        self.estimate_anywhere(kind).millis.get().saturating_mul(ROUNDS)
+    }
+
+    /// Whether the task has waited for no longer than this and has no other reason to let nobody pass.
+    fn is_patient(&self, class: ClassIdx, task: &Task, patience: u64) -> bool {
+        // Where its files must be at hand, no other worker will do.
+        !task.is_due && !self.queue.class(class).is_tied && self.now.since(task.since).get() <= patience
+    }
+
+    /// Lets all tasks of the group behind this one pass others, too, without a look at each, if they would: what decides
+    /// that is the same for all of them as long as nothing changes.
+    pub(crate) fn pass_the_rest(&mut self, class: ClassIdx) {
+        let group = self.queue.class(class).group;
+        let state = &self.queue.groups[group];
+        let Some((_, head)) = self.queue.class(class).head() else { return };
+        #[cfg(test)]
+        if self.queue.passing.is_one_by_one {
+            return;
+        }
+        if state.fit_on > REFUSALS_MAX || state.next_open().is_none() {
+            return;
+        }
+        // On the only one the task itself was passed just now.
+        let lets_pass = |rank: Rank| self.is_passed(group, rank.worker);
+        if state.fit_on > 1 && !self.all_fitting(group).all(lets_pass) {
+            return;
+        }
+        let patience = self.patience(self.tasks[head].seal_task());
+        let is_patient = |class: ClassIdx| {
+            let head = self.queue.class(class).head();
+            head.is_some_and(|(_, head)| self.is_patient(class, &self.tasks[head], patience))
+        };
+        let mut last = None;
+        let mut stops = Vec::new();
+        for (seat, class) in state.rest() {
+            last = Some((seat, class));
+            stops.extend(last.filter(|_| !is_patient(class)));
+        }
+        if stops.last() != last.as_ref() {
+            stops.extend(last);
+        }
+        self.queue.pass_all_but(group, stops);
     }
 
     /// Whether a task of this group, which fits on this worker, lets another one pass there.
@@ -163,7 +205,7 @@ impl Sched {
             *other != group
                 && worker.fits.contains(*other)
                 && !other_ask.is_light()
-                && self.queue.groups[*other].open_head().is_some()
+                && self.queue.groups[*other].next_open().is_some()
                 && finds_a_place(other_ask)
                 && excludes(other_ask)
         })

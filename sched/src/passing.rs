@@ -1,0 +1,290 @@
+//! The waiting tasks that let others pass, which `yielding` decides, set aside until the end of the settle step.
+//!
+//! What decides whether a task lets others pass is the same for all tasks of its group, but for a few, and stays the same
+//! until something starts or is reserved or nobody of some other group is left to be tried. So the classes of a group are
+//! not set aside one by one: those in front of a place in its order are. While the whole rest of the group lets others
+//! pass, too, that place goes on with the place of what is tried in other groups, and nothing is done for it: what is set
+//! aside when is as if every class had been tried in its turn.
+
+use std::ops::{Bound, RangeBounds};
+
+use crate::order::{QueueKey, Seat};
+use crate::queue::{ClassIdx, Group, GroupIdx, Queue};
+
+/// What the queue knows of those that let others pass. Empty between settle steps.
+#[derive(Debug, Default)]
+pub(crate) struct Passing {
+    /// What was tried last.
+    tried: Option<QueueKey>,
+    /// Groups of which some are set aside, or were.
+    aside: Vec<GroupIdx>,
+    /// Groups whose whole rest lets others pass.
+    wholly: Vec<GroupIdx>,
+    /// Classes that are stuck for it alone.
+    one_by_one: Vec<ClassIdx>,
+    /// Every class is tried in its turn, to see that it makes no difference.
+    #[cfg(test)]
+    pub(crate) is_one_by_one: bool,
+}
+
+impl Group {
+    /// The first of its classes that is worth trying and not set aside.
+    pub(crate) fn next_open(&self) -> Option<(QueueKey, ClassIdx)> {
+        let next = self.stops.last().copied().or_else(|| self.rest().next());
+        next.map(|(seat, class)| (seat.key(self.task), class))
+    }
+
+    /// All of these.
+    pub(crate) fn rest(&self) -> impl Iterator<Item = (Seat, ClassIdx)> + '_ {
+        self.open.within((self.rest, Bound::Unbounded))
+    }
+}
+
+impl Queue {
+    /// The first class to try: its type and size fits on some worker, it is worth trying and not set aside.
+    pub(crate) fn next_open(&mut self) -> Option<ClassIdx> {
+        let (key, class) = self.fits.iter().filter_map(|group| self.groups[group].next_open()).min()?;
+        self.passing.tried = Some(key);
+        Some(class)
+    }
+
+    /// The class that is tried found no worker.
+    pub(crate) fn found_nothing(&mut self, class: ClassIdx) {
+        self.stick(class);
+        self.was_tried(self.class(class).group);
+    }
+
+    /// The class that is tried lets others pass.
+    pub(crate) fn pass(&mut self, class: ClassIdx) {
+        let state = self.class(class);
+        let (group, head) = (state.group, state.head_seat());
+        let rest = head.map_or(Bound::Unbounded, Bound::Excluded);
+        self.groups[group].rest = rest;
+        self.passing.aside.push(group);
+        self.was_tried(group);
+        // Others may have been looked at again, and it was not.
+        self.groups[group].rest = rest;
+    }
+
+    /// All of the group lets others pass but these, which are in order; the last one of all is among them.
+    pub(crate) fn pass_all_but(&mut self, group: GroupIdx, mut stops: Vec<(Seat, ClassIdx)>) {
+        stops.reverse();
+        self.groups[group].stops = stops;
+        self.passing.wholly.push(group);
+    }
+
+    /// Something has changed: what was not in front of the class that is tried is looked at again.
+    pub(crate) fn look_again(&mut self) {
+        while let Some(group) = self.passing.wholly.pop() {
+            let state = &mut self.groups[group];
+            state.stops.clear();
+            if let Some(tried) = &self.passing.tried {
+                state.rest = tried.and_behind(state.task);
+            }
+        }
+    }
+
+    /// Lets all that are set aside be tried again. Returns whether there were any.
+    pub(crate) fn call_those_passed(&mut self) -> bool {
+        self.look_again();
+        let Passing { aside, one_by_one, .. } = &mut self.passing;
+        let (aside, one_by_one) = (std::mem::take(aside), std::mem::take(one_by_one));
+        aside.iter().for_each(|group| self.groups[*group].rest = Bound::Unbounded);
+        one_by_one.iter().for_each(|class| self.try_again(*class));
+        !(aside.is_empty() && one_by_one.is_empty())
+    }
+
+    /// Who comes into the group might come in front of those set aside, and is not one of them.
+    pub(crate) fn before_insert(&mut self, group: GroupIdx) {
+        self.look_again();
+        self.stick_aside(group);
+    }
+
+    /// Behind whoever leaves, the next one of its class is set aside if it was, wherever it stands.
+    pub(crate) fn before_remove(&mut self, group: GroupIdx, seat: &Seat) {
+        self.look_again();
+        if !(self.groups[group].rest, Bound::Unbounded).contains(seat) {
+            self.stick_aside(group);
+        }
+    }
+
+    /// Some of all that is set aside are going to be tried again.
+    pub(crate) fn before_unstick(&mut self) {
+        self.look_again();
+        while let Some(group) = self.passing.aside.pop() {
+            self.stick_aside(group);
+        }
+    }
+
+    /// All of the group are going to be tried again.
+    pub(crate) fn before_unstick_in(&mut self, group: GroupIdx) {
+        self.look_again();
+        self.groups[group].rest = Bound::Unbounded;
+    }
+
+    /// Sets those of the group that are aside, aside one by one.
+    fn stick_aside(&mut self, group: GroupIdx) {
+        let state = &mut self.groups[group];
+        let aside = match std::mem::replace(&mut state.rest, Bound::Unbounded) {
+            Bound::Unbounded => return,
+            Bound::Excluded(last) => (Bound::Unbounded, Bound::Included(last)),
+            Bound::Included(next) => (Bound::Unbounded, Bound::Excluded(next)),
+        };
+        let classes: Vec<ClassIdx> = state.open.within(aside).map(|(_, class)| class).collect();
+        classes.iter().for_each(|class| self.stick(*class));
+        self.passing.one_by_one.extend(classes);
+    }
+
+    /// A class of this group was tried: when nobody is left to be tried there, others may do what they left to it.
+    fn was_tried(&mut self, group: GroupIdx) {
+        let state = &mut self.groups[group];
+        let is_over = match state.stops.pop() {
+            Some(_) => state.stops.is_empty(),
+            None => state.next_open().is_none(),
+        };
+        if is_over {
+            self.look_again();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+    use sealtasks::{
+        AcquireMode, AttemptId, FileType, PathType, RegisteredSealProof, SectorId, SectorRef, SectorSize,
+        StorageStanza, TaskId, TaskType, WorkerId,
+    };
+
+    use crate::{
+        Action, Event, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, Options, Outcome, PathFacts,
+        Request, Sched, WorkerKey, WorkerProfile,
+    };
+
+    const GIB: u64 = 1 << 30;
+    const HEAVY: [TaskType; 4] =
+        [TaskType::AddPiece, TaskType::PreCommit1, TaskType::PreCommit2, TaskType::Commit2];
+    /// What workers offer of these.
+    const TRADES: [&[usize]; 5] = [&[0, 1, 2, 3], &[0, 1], &[2, 3], &[2], &[0, 1, 2]];
+    const SOURCES: usize = 7;
+
+    fn scheduler(trades: &[usize], is_one_by_one: bool) -> Sched {
+        let mut sched = Sched::new(Options::default());
+        sched.queue.passing.is_one_by_one = is_one_by_one;
+        let stanza = StorageStanza { can_seal: true, can_store: true, weight: 1, ..StorageStanza::default() };
+        for path in 0..SOURCES + trades.len() {
+            let facts = PathFacts::new(format!("p{path}").parse().unwrap(), &stanza, 1 << 50);
+            sched.handle(Millis::ZERO, Event::PathSeen { path: facts });
+        }
+        for (number, trade) in trades.iter().enumerate() {
+            // The first serves all files that are fetched.
+            let served = if number == 0 { 0..SOURCES } else { 0..0 };
+            let profile = WorkerProfile {
+                host: format!("w{number}"),
+                tasks: TRADES[*trade].iter().map(|task| HEAVY[*task]).collect(),
+                mem_physical: [130, 80, 260][number % 3] * GIB,
+                cpus: [16, 8, 32][number % 3],
+                gpus: vec!["a gpu".to_owned()],
+                paths: served
+                    .chain([SOURCES + number])
+                    .map(|path| format!("p{path}").parse().unwrap())
+                    .collect(),
+                ..WorkerProfile::default()
+            };
+            let session = WorkerId(uuid::Uuid::from_u128(number as u128));
+            let worker = WorkerKey { session, generation: 0 };
+            sched.handle(Millis::ZERO, Event::WorkerUp { worker, profile });
+        }
+        sched
+    }
+
+    /// A task by its number: type, size, source, priority, and how long it has waited.
+    fn request(number: u64, trades: usize) -> Request {
+        let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let of = |most: u64, shift: u32| (mixed >> shift) % most;
+        let size = [SectorSize::GiB32, SectorSize::GiB64][of(2, 0) as usize];
+        let is_tied = of(9, 3) == 0;
+        let place = if is_tied { SOURCES as u64 + of(trades as u64, 7) } else { of(SOURCES as u64, 7) };
+        let file = HeldFile {
+            kind: FileType::Unsealed,
+            bytes: size.bytes(),
+            held_by: vec![format!("p{place}").parse().unwrap()],
+        };
+        let rule = if is_tied { ExistingRule::Here } else { ExistingRule::Fetch(PathType::Sealing) };
+        let existing = Existing { rule, mode: AcquireMode::Copy, files: vec![file] };
+        Request {
+            sector: SectorRef {
+                id: SectorId::new(1000, number),
+                proof: RegisteredSealProof::for_new_sector(size),
+            },
+            task: HEAVY[of(4, 12) as usize],
+            priority: [0, 0, 0, 1024][of(4, 16) as usize],
+            needs: Needs { existing: Some(existing), allocate: None },
+            locks: Locks::default(),
+            since: Millis::new(of(2, 20) * 100_000_000),
+            wait_limit: Some(Millis::new([u64::MAX, u64::MAX, 150_000_000, 0][of(4, 22) as usize])),
+            deadline: None,
+            attempts: 0,
+        }
+    }
+
+    /// What is done about an event.
+    fn told(sched: &mut Sched, now: u64, event: Event, running: &mut VecDeque<AttemptId>) -> Vec<Action> {
+        sched.handle(Millis::new(now), event);
+        let mut all = Vec::new();
+        while let Some(action) = sched.poll_action() {
+            match &action {
+                Action::Start(to) | Action::Stage(to) => running.push_back(to.attempt),
+                _ => {}
+            }
+            all.push(action);
+        }
+        all
+    }
+
+    proptest! {
+        /// Whole groups that are set aside at once, beside classes that are tried one by one.
+        #[test]
+        fn what_is_set_aside_together_is_what_would_be_one_by_one(
+            trades in prop::collection::vec(0..TRADES.len(), 2..7),
+            tasks in 10..120_u64,
+            steps in prop::collection::vec((0..8_u8, 0..50_u64), 1..120),
+        ) {
+            let mut pair = [scheduler(&trades, false), scheduler(&trades, true)];
+            let mut running = [VecDeque::new(), VecDeque::new()];
+            let mut submitted = 0;
+            let mut now = 120_000_000;
+            let mut both = |now: u64, event: &Event, running: &mut [VecDeque<AttemptId>; 2]| {
+                let [one, other] = &mut pair;
+                let one = told(one, now, event.clone(), &mut running[0]);
+                (one, told(other, now, event.clone(), &mut running[1]))
+            };
+            for (step, number) in steps {
+                let mut events = Vec::new();
+                match step {
+                    0 | 1 => {
+                        let more = if submitted == 0 { tasks } else { number % 8 };
+                        events.extend((submitted..submitted + more).map(|task| Event::Submit {
+                            task: TaskId::new(task),
+                            request: request(task, trades.len()),
+                        }));
+                        submitted += more;
+                    }
+                    2 => events.push(Event::Cancel { task: TaskId::new(number) }),
+                    3 => now += number * 1_000_000,
+                    _ => {}
+                }
+                if events.is_empty() && let Some(attempt) = running[0].pop_front() {
+                    running[1].pop_front();
+                    events.push(Event::Ended { attempt, outcome: Outcome::Finished });
+                }
+                for event in events {
+                    let (one, other) = both(now, &event, &mut running);
+                    prop_assert_eq!(one, other);
+                }
+            }
+        }
+    }
+}
