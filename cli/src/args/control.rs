@@ -78,6 +78,9 @@ pub struct PriorityArgs {
 pub struct AbortArgs {
     /// The attempt as `sealing jobs` names it, a task (task:5), a sector or a call's id.
     pub what: String,
+    /// Why: kept with the sector, beside who did it.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
     /// Do not wait until the executor has ended.
     #[arg(long)]
     pub no_wait: bool,

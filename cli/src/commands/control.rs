@@ -143,7 +143,8 @@ pub async fn priority(connection: &Connection, args: &PriorityArgs) -> Outcome {
 /// `sealing abort`.
 pub async fn abort(connection: &Connection, args: &AbortArgs) -> Outcome {
     let what = subject(&args.what)?;
-    let view = connection.operator.abort(what, by()).await.map_err(rpc_failure)?;
+    let by = args.reason.as_ref().map_or_else(by, |reason| format!("{}: {reason}", by()));
+    let view = connection.operator.abort(what, by).await.map_err(rpc_failure)?;
     let ended = match view.outcome {
         AbortOutcome::Stopping if !args.no_wait => has_ended(connection, view.attempt).await?,
         AbortOutcome::Stopping | AbortOutcome::LeftQueue | AbortOutcome::Detached | AbortOutcome::Fenced => {
