@@ -6,6 +6,7 @@ mod commands;
 mod connect;
 mod dev;
 mod executor_settings;
+mod executors;
 mod exit;
 mod proof_params;
 mod show;

@@ -71,6 +71,7 @@ async fn start(repo: &std::path::Path) -> ManagerHandle {
         actor: ActorId::new(1000),
         sector_size: SectorSize::GiB32,
         local_storage: LocalStorage::None,
+        rehearsal: false,
     };
     Repo::init(repo, options).expect("a new repo");
     let options = ManagerOptions {

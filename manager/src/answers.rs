@@ -26,7 +26,7 @@ pub(crate) fn check_pledge(shared: &Shared, options: PledgeOptions) -> ApiResult
             "MGR052: {size} sectors need a chain: set FULLNODE_API_INFO to a Lotus node's API info; without one only \
              2KiB, 8MiB and 512MiB sectors can be pledged"
         ))),
-        RandomnessSource::Offline | RandomnessSource::Lotus => Ok(()),
+        RandomnessSource::Offline | RandomnessSource::Lotus | RandomnessSource::Rehearsal => Ok(()),
     }
 }
 
@@ -75,6 +75,7 @@ pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> Ap
     };
     let rows = service.0.state.tasks_of(sector).await.map_err(refusal)?;
     detail.tasks = rows.into_iter().map(|row| job(row, &reasons)).collect();
+    mark(&service.0, &mut detail.tasks);
     let log = service.0.state.log_of(sector).await.map_err(refusal)?;
     detail.log = log.into_iter().map(|row| (row.at_ms, row.kind, row.text)).collect();
     Ok(detail)
@@ -91,6 +92,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         chain: match record.source() {
             RandomnessSource::Offline => "offline".to_owned(),
             RandomnessSource::Lotus => "lotus".to_owned(),
+            RandomnessSource::Rehearsal => "REHEARSAL".to_owned(),
         },
         ticket: progress.ticket.map(|ticket| ticket.value.to_string()),
         ticket_epoch: progress.ticket.map_or(0, |ticket| ticket.epoch.get()),
@@ -101,6 +103,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         c1_sha256: progress.c1.as_ref().map(|c1| hex::encode(Sha256::digest(&c1.0))),
         proof: progress.proof.as_ref().map(|proof| hex::encode(&proof.0)),
         verified: progress.verified,
+        rehearsal: record.is_rehearsal(),
         stopped,
         pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
         tasks: Vec::new(),
@@ -128,8 +131,14 @@ pub(crate) async fn jobs(service: &Service) -> ApiResult<Vec<JobView>> {
     let reasons = service.view(|driver| driver.reasons(None)).await?;
     let rows = service.0.state.recent_tasks(ENDED_JOBS_MAX).await.map_err(refusal)?;
     let mut jobs: Vec<JobView> = rows.into_iter().map(|row| job(row, &reasons)).collect();
+    mark(&service.0, &mut jobs);
     service.add_fetches(&mut jobs).await?;
     Ok(jobs)
+}
+
+/// Marks a rehearsal's tasks.
+pub(crate) fn mark(shared: &Shared, jobs: &mut [JobView]) {
+    jobs.iter_mut().for_each(|job| job.rehearsal = shared.rehearses());
 }
 
 pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
@@ -158,6 +167,7 @@ pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
         ended_ms: row.ended_ms,
         bytes_fetched: row.bytes_fetched,
         priority: row.priority,
+        rehearsal: false,
         fetch: None,
     }
 }
@@ -169,7 +179,7 @@ pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
     Ok(ManagerOverview {
         miner: format!("f0{}", shared.miner.actor.get()),
         sector_size: Some(shared.miner.sector_size),
-        chain: shared.chain.name().to_owned(),
+        chain: if shared.rehearses() { "REHEARSAL" } else { shared.chain.name() }.to_owned(),
         advertised: shared.advertised.clone(),
         workers,
         paths: paths(shared, &servers),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use pipeline::SectorEvent;
 use rpc::{ApiError, Job, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, FailureClass, FileType, FileTypes, SealedCid, SectorId, SectorRef, TaskId, TaskOutput,
-    VerifyInput,
+    AttemptId, CallId, ChainEpoch, FailureClass, FileType, FileTypes, SealedCid, SectorId, SectorRef, Seed,
+    TaskId, TaskOutput, Ticket, VerifyInput, rehearsal,
 };
 use stores::{DeletePermit, LockOwner, LockWant};
 
@@ -129,6 +129,12 @@ async fn abort(shared: Arc<Shared>, api: Arc<dyn WorkerApi>, attempt: AttemptId,
 }
 
 async fn ticket(shared: Arc<Shared>, sector: SectorRef) {
+    if shared.rehearses() {
+        // No chain hears of it.
+        let ticket = Ticket(rehearsal::bytes_of(sector.id, rehearsal::Part::Ticket));
+        let event = SectorEvent::TicketReady { ticket, epoch: ChainEpoch::new(0) };
+        return tell(&shared, Input::Sector { sector: sector.id, event }).await;
+    }
     let event = match shared.chain.ticket(sector).await {
         Ok((ticket, epoch)) => SectorEvent::TicketReady { ticket, epoch },
         Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
@@ -137,6 +143,11 @@ async fn ticket(shared: Arc<Shared>, sector: SectorRef) {
 }
 
 async fn seed(shared: Arc<Shared>, sector: SectorRef, sealed: SealedCid) {
+    if shared.rehearses() {
+        let seed = Seed(rehearsal::bytes_of(sector.id, rehearsal::Part::Seed));
+        let event = SectorEvent::SeedReady { seed, epoch: ChainEpoch::new(0) };
+        return tell(&shared, Input::Sector { sector: sector.id, event }).await;
+    }
     let event = match shared.chain.seed(sector, sealed).await {
         Ok((seed, epoch)) => SectorEvent::SeedReady { seed, epoch },
         Err(error) => failed(&shared, class_of(&error), chain_of(&error)),

@@ -104,7 +104,11 @@ impl Manager {
             urls: options.remote_urls,
             index: index.clone(),
         };
-        let (local, problems) = Local::open(local_options).await?;
+        let rehearses = sealtasks::rehearsal::is_marked(&miner.beacon);
+        let (local, problems) = match rehearses {
+            false => Local::open(local_options).await?,
+            true => Local::open_rehearsal(local_options, stores::Rehearsal::default()).await?,
+        };
         // Peers are shown the tokens of `OwnTokens` and no other.
         let fetch =
             FetchOptions { token: String::new(), parallel: options.repo.config().parallel_fetch_limit };
@@ -118,7 +122,7 @@ impl Manager {
         let clock = clock_of(&state);
         let shared = Arc::new(Shared {
             chain: Arc::new(Offline::new(BeaconSecret::new(miner.beacon))),
-            randomness: RandomnessSource::Offline,
+            randomness: if rehearses { RandomnessSource::Rehearsal } else { RandomnessSource::Offline },
             secret: options.repo.secret().clone(),
             session: random_uuid()?,
             software: options.software,
@@ -209,6 +213,11 @@ impl ManagerHandle {
     /// The API, for callers in this process.
     pub fn api(&self) -> Arc<dyn ManagerApi> {
         Arc::new(self.service.clone())
+    }
+
+    /// Whether all its sectors are a rehearsal's.
+    pub fn rehearses(&self) -> bool {
+        self.service.0.rehearses()
     }
 
     /// The operator's part of it.

@@ -37,6 +37,8 @@ pub struct InitOptions {
     pub sector_size: SectorSize,
     /// Whether the repo itself is a storage path, for sealing and for storing.
     pub local_storage: LocalStorage,
+    /// Whether its sectors are only rehearsed, for ever.
+    pub rehearsal: bool,
 }
 
 /// Whether the repo itself is a storage path.
@@ -220,8 +222,9 @@ fn fill(fresh: &Path, dir: &Path, options: InitOptions) -> Result<(), RepoError>
         }
     }
     storage.write(&fresh.join(STORAGE_CONFIG))?;
-    let miner =
-        MinerIdentity { actor: options.actor, sector_size: options.sector_size, beacon: random_bytes()? };
+    // Durable like nothing else: who is the miner, and whether all of it is a rehearsal, is written once.
+    let beacon = if options.rehearsal { sealtasks::rehearsal::beacon() } else { random_bytes()? };
+    let miner = MinerIdentity { actor: options.actor, sector_size: options.sector_size, beacon };
     State::create(&fresh.join(state::FILE_NAME), &miner)?;
     sync_dir(fresh)
 }

@@ -110,7 +110,12 @@ pub(crate) struct Shared {
 impl Shared {
     /// How we introduce ourselves.
     pub(crate) fn hello(&self) -> Hello {
-        Hello::of_this_build(self.software.clone())
+        Hello::of_this_build(self.software.clone()).rehearsing(self.rehearses())
+    }
+
+    /// Whether all its sectors are a rehearsal's. A manager is made so and stays so.
+    pub(crate) fn rehearses(&self) -> bool {
+        self.randomness == RandomnessSource::Rehearsal
     }
 
     /// A fresh token for calling a worker, as Lotus mints one per worker.

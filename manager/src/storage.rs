@@ -46,6 +46,7 @@ impl StorageApi for Service {
         Ok(SectorPlaces {
             sector,
             state,
+            rehearsal: self.0.rehearses(),
             conflicts: self.0.index.conflict_of(sector),
             places: held.into_iter().filter_map(|held| self.place(held, &servers)).collect(),
             under_way: under_way.collect(),

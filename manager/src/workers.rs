@@ -80,6 +80,21 @@ pub enum DialError {
         /// Whom we dialled.
         url: String,
     },
+    /// It plays its tasks, or does them, and this manager's sectors are the other kind.
+    #[error(
+        "MGR016: the worker at {url} {}", if *.rehearses {
+            "only plays its tasks (--executor …=rehearsal), and this manager's sectors are real; a rehearsal has a \
+             manager of its own, made with `sealyard init --rehearsal`"
+        } else {
+            "does its tasks, and this manager's sectors are a REHEARSAL; start it with --executor all=rehearsal"
+        }
+    )]
+    OtherWorld {
+        /// Whom we dialled.
+        url: String,
+        /// Whether the worker plays them.
+        rehearses: bool,
+    },
     /// It was started with more limits than are kept.
     #[error(
         "MGR014: the worker at {url} has {found} limits of its own; start it with at most {CAPS_MAX} in --max"
@@ -202,6 +217,10 @@ pub(crate) async fn introduce(
     let version = plain.version().await.map_err(|error| failed(&error))?;
     versions::check_worker(version).map_err(|source| DialError::Version { url: url.to_owned(), source })?;
     let hello = plain.hello(shared.hello()).await.map_err(|error| failed(&error))?;
+    let rehearses = hello.as_ref().is_some_and(Hello::rehearses);
+    if rehearses != shared.rehearses() {
+        return Err(DialError::OtherWorld { url: url.to_owned(), rehearses });
+    }
     let (api, peer) = match hello.filter(|theirs| speaks_with_us(&shared.hello(), theirs)) {
         Some(_) => {
             let socket =

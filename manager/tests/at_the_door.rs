@@ -14,7 +14,7 @@ use uuid::Uuid;
 use world::world;
 
 fn init_options(local_storage: LocalStorage) -> InitOptions {
-    InitOptions { actor: ActorId::new(1000), sector_size: SectorSize::KiB2, local_storage }
+    InitOptions { actor: ActorId::new(1000), sector_size: SectorSize::KiB2, local_storage, rehearsal: false }
 }
 
 #[test]

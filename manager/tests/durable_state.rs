@@ -228,6 +228,8 @@ async fn what_was_measured_is_there_after_a_restart_as_it_was_in_memory() {
         task_type: TaskType::PreCommit1,
         proof,
         millis,
+        peak_bytes: 5_000_000 - millis,
+        cpu_ms: millis / 2,
     };
     let fetched = StateEvent::ThroughputMeasured { worker: worker.clone(), bytes: 1 << 30, millis: 2_000 };
     let events = vec![took(1_000), fetched, took(4_000)];
@@ -239,5 +241,7 @@ async fn what_was_measured_is_there_after_a_restart_as_it_was_in_memory() {
     let measures = state.measures().await.expect("measures");
     assert_eq!(measures, Measures::from([(worker, expected.clone())]));
     assert_eq!(expected.durations[&(TaskType::PreCommit1, proof)].mean_ms, 2_500);
+    let pc1 = expected.durations[&(TaskType::PreCommit1, proof)];
+    assert_eq!((pc1.peak_bytes, pc1.cpu_ms), (4_999_000, 2_000), "the largest, and the latest");
     assert_eq!(expected.throughput.bytes_per_second(), 1 << 29);
 }

@@ -44,10 +44,26 @@ pub struct PartialFile {
     allocated: Ranges,
 }
 
+/// Whether a new file has its space from the beginning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Reserved,
+    Sparse,
+}
+
 impl PartialFile {
     /// Makes a file for a sector, with its space reserved where the file system can and nothing allocated. An error
     /// leaves no file behind; one that exists already is left alone.
     pub fn create(path: &Path, sector: SectorSize) -> Result<Self, PartialFileError> {
+        Self::create_with(path, sector, Room::Reserved)
+    }
+
+    /// The same without space of its own: for files that stay empty, as those of a rehearsal.
+    pub fn create_sparse(path: &Path, sector: SectorSize) -> Result<Self, PartialFileError> {
+        Self::create_with(path, sector, Room::Sparse)
+    }
+
+    fn create_with(path: &Path, sector: SectorSize, room: Room) -> Result<Self, PartialFileError> {
         let opened = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         let file = match opened {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -56,16 +72,18 @@ impl PartialFile {
             opened => opened.map_err(|error| PartialFileError::io(path, "create", sector, error))?,
         };
         let mut new = Self { file, path: path.to_owned(), sector, allocated: Ranges::default() };
-        new.initialise().inspect_err(|_| {
+        new.initialise(room).inspect_err(|_| {
             // The first error is the one to report; what cannot be removed is refused when it is opened.
             let _ = fs::remove_file(path);
         })?;
         Ok(new)
     }
 
-    fn initialise(&mut self) -> Result<(), PartialFileError> {
-        let needed = self.sector.bytes() + TRAILER_RESERVE;
-        space::reserve(&self.file, 0..needed).map_err(|error| self.failed("reserve space in", error))?;
+    fn initialise(&mut self, room: Room) -> Result<(), PartialFileError> {
+        if room == Room::Reserved {
+            let needed = self.sector.bytes() + TRAILER_RESERVE;
+            space::reserve(&self.file, 0..needed).map_err(|error| self.failed("reserve space in", error))?;
+        }
         self.write_trailer(&Ranges::default())?;
         self.file.sync_all().map_err(|error| self.failed("sync", error))?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());

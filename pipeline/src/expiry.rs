@@ -25,7 +25,7 @@ impl SectorRecord {
     /// The time that the message itself takes is not subtracted; the scheduler keeps a slack of its own.
     pub fn deadline(&self) -> Option<ChainEpoch> {
         match self.source() {
-            RandomnessSource::Offline => return None,
+            RandomnessSource::Offline | RandomnessSource::Rehearsal => return None,
             RandomnessSource::Lotus => {}
         }
         let progress = self.progress();

@@ -3,7 +3,7 @@
 use sealtasks::{
     AddPieceInput, C1Output, ChainEpoch, Commit1Input, Commit2Input, FileTypes, FinalizeInput, MoveInput,
     Pc1Output, PieceInfo, PieceSource, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed,
-    TaskInput, Ticket, UnpaddedPieceSize, UnsealedCid, VerifyInput,
+    TaskInput, Ticket, UnpaddedPieceSize, UnsealedCid, VerifyInput, rehearsal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub enum RandomnessSource {
     Offline,
     /// Drawn from the chain through a Lotus node.
     Lotus,
+    /// Made up, as everything of the sector is: its tasks are only played. No chain ever hears of it.
+    Rehearsal,
 }
 
 /// A last task to do, for trials of the machinery.
@@ -227,8 +229,14 @@ impl SectorRecord {
     pub fn shown_state(&self) -> String {
         match (self.fields.state, self.fields.source) {
             (SectorState::Proving, RandomnessSource::Offline) => "Proving (offline)".to_owned(),
-            (state, _) => state.to_string(),
+            (state, RandomnessSource::Rehearsal) => format!("{state} (REHEARSAL)"),
+            (state, RandomnessSource::Offline | RandomnessSource::Lotus) => state.to_string(),
         }
+    }
+
+    /// Whether it is only played. It is pledged so, and stays so.
+    pub const fn is_rehearsal(&self) -> bool {
+        matches!(self.fields.source, RandomnessSource::Rehearsal)
     }
 
     /// What has been made so far.
@@ -366,10 +374,14 @@ impl TryFrom<Fields> for SectorRecord {
         if !fits(cids.is_some(), 4) || !fits(seed.is_some(), 5) {
             return wrong("CommD and CommR from WaitSeed on and a seed from Committing on");
         }
-        let proven = c1.is_some() && proof.is_some() && *verified == Some(true);
+        let rehearsed = fields.source == RandomnessSource::Rehearsal;
+        // A played proof is never verified, and never taken for a verified one.
+        let word = if rehearsed { None } else { Some(true) };
+        let proven = c1.is_some() && proof.is_some() && *verified == word;
         let believed = match (stage, c1, proof, verified) {
-            (5, None, None, None) | (5, Some(_), None, None) | (5, Some(_), Some(_), None) => true,
-            (5, Some(_), Some(_), Some(false)) => state == SectorState::ComputeProofFailed,
+            (5, None, None, None) | (5, Some(_), None, None) => true,
+            (5, Some(_), Some(_), None) => !rehearsed,
+            (5, Some(_), Some(_), Some(false)) => state == SectorState::ComputeProofFailed && !rehearsed,
             (0..5, None, None, None) => true,
             _ => stage > 5 && proven,
         };
@@ -377,6 +389,9 @@ impl TryFrom<Fields> for SectorRecord {
             return wrong(
                 "a C1 output and a verified proof from FinalizeSector on, and none before Committing",
             );
+        }
+        if !marks_fit(&fields.progress, rehearsed) {
+            return wrong("the mark of a rehearsal on every result if it is one, and on none if it is not");
         }
         if *cache_cleared && stage < 6 || !*cache_cleared && state == SectorState::Proving {
             return wrong("a cleared cache when it is proving, and not before FinalizeSector");
@@ -390,6 +405,18 @@ impl TryFrom<Fields> for SectorRecord {
         }
         Ok(Self { fields })
     }
+}
+
+/// Whether what can carry the mark of a rehearsal carries it in a rehearsal's sector, and in no other.
+fn marks_fit(progress: &Progress, rehearsed: bool) -> bool {
+    let Progress { pc1, cids, c1, proof, .. } = progress;
+    let marks = [
+        pc1.as_ref().map(|pc1| rehearsal::is_marked(&pc1.0)),
+        cids.as_ref().map(|cids| rehearsal::is_marked(cids.sealed.commitment().bytes())),
+        c1.as_ref().map(|c1| rehearsal::is_marked(&c1.0)),
+        proof.as_ref().map(|proof| rehearsal::is_marked(&proof.0)),
+    ];
+    marks.into_iter().flatten().all(|marked| marked == rehearsed)
 }
 
 /// How far a sector in this state has come, counted by the data it holds.

@@ -274,6 +274,12 @@ pub struct AttemptAccount {
     pub ended_ms: u64,
     /// Bytes received from other machines' sockets for this attempt.
     pub bytes_fetched: u64,
+    /// The most memory that its executor had at a time, mapped files included (bytes); 0 = not measured.
+    #[serde(default)]
+    pub peak_bytes: u64,
+    /// Its executor's processor time (milliseconds); 0 = not measured.
+    #[serde(default)]
+    pub cpu_ms: u64,
 }
 
 /// The eighteen `Return…` methods of Lotus.

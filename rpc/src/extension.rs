@@ -231,6 +231,12 @@ pub struct DurationView {
     pub mean_ms: u64,
     /// The latest, in milliseconds.
     pub last_ms: u64,
+    /// The most memory that any of them had at a time, mapped files included (bytes); 0 = not measured.
+    #[serde(default)]
+    pub peak_bytes: u64,
+    /// Processor time of the latest (milliseconds); 0 = not measured.
+    #[serde(default)]
+    pub cpu_ms: u64,
 }
 
 /// One storage path for people.
@@ -307,6 +313,9 @@ pub struct JobView {
     /// Larger goes first.
     #[serde(default)]
     pub priority: i64,
+    /// Its sector is a rehearsal's: the task is only played.
+    #[serde(default)]
+    pub rehearsal: bool,
     /// What its worker is downloading for its sector now; `None` = nothing, or nobody tells.
     #[serde(default)]
     pub fetch: Option<FetchView>,
@@ -357,6 +366,9 @@ pub struct SectorDetail {
     pub proof: Option<String>,
     /// Whether the SNARK was verified by a process that did not make it.
     pub verified: Option<bool>,
+    /// It is a rehearsal's: nothing of it is real, and no chain will ever know it.
+    #[serde(default)]
+    pub rehearsal: bool,
     /// It rests after Commit1, as it was pledged to.
     #[serde(default)]
     pub stopped: bool,

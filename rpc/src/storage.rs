@@ -129,6 +129,9 @@ pub struct SectorPlaces {
     pub sector: SectorId,
     /// Its state; `None` = the manager has no record of it.
     pub state: Option<String>,
+    /// It is a rehearsal's: its files are empty.
+    #[serde(default)]
+    pub rehearsal: bool,
     /// The paths that hold files of it, by id.
     pub places: Vec<Place>,
     /// File types of which more than one path claims the primary copy.

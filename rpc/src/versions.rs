@@ -11,6 +11,10 @@ pub const WORKER_VERSION: u32 = 0x01_07_00;
 /// The version of the `Sealyard.*` methods spoken here.
 pub const EXTENSION_VERSION: u32 = 1;
 
+/// In the [`Hello`] of a manager and of a worker of rehearsals, whose sectors are empty. One that says so never works with
+/// one that does not.
+const REHEARSAL: &str = "rehearsal";
+
 /// Abilities that a Sealyard names in its [`Hello`]; a peer uses only those it finds there.
 pub const FEATURES: [&str; 4] = ["abort", "declare-batch", "push-state", "start-attempt"];
 
@@ -22,6 +26,19 @@ impl Hello {
             versions: vec![EXTENSION_VERSION],
             features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         }
+    }
+
+    /// The same of a manager or worker of rehearsals.
+    pub fn rehearsing(mut self, rehearses: bool) -> Self {
+        if rehearses {
+            self.features.insert(REHEARSAL.to_owned());
+        }
+        self
+    }
+
+    /// Whether it introduces a manager or a worker of rehearsals.
+    pub fn rehearses(&self) -> bool {
+        self.features.contains(REHEARSAL)
     }
 
     /// The highest extension version that both sides speak.

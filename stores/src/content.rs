@@ -38,6 +38,10 @@ pub(crate) struct Content {
     /// Changes whenever a file is written, replaced, added or removed.
     pub(crate) etag: String,
     pub(crate) files: Vec<(String, u64)>,
+    /// Of a rehearsal: where each file has data, as offset and length; the rest is empty and need not be sent. From anyone
+    /// else nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) data: Vec<Vec<(u64, u64)>>,
 }
 
 impl Content {
@@ -73,7 +77,22 @@ impl Content {
         if content.files.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return Err(bad("its files are not in the order of their names".to_owned()));
         }
+        if !content.data.is_empty() && content.data.len() != content.files.len() {
+            return Err(bad("its list of data names other files".to_owned()));
+        }
         Ok(content)
+    }
+
+    /// Whether it says that nothing of a block is data.
+    pub(crate) fn is_empty(&self, block: &Block) -> bool {
+        let empty = |span: &Span| {
+            let apart = |(offset, bytes): &(u64, u64)| {
+                offset.saturating_add(*bytes) <= span.offset
+                    || *offset >= span.offset.saturating_add(span.bytes)
+            };
+            self.data.get(span.file).is_some_and(|data| data.iter().all(apart))
+        };
+        block.spans.iter().all(empty)
     }
 
     /// All bytes of it.
@@ -182,7 +201,7 @@ mod tests {
 
     fn content(files: &[(&str, u64)]) -> Content {
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
-        Content { version: VERSION, etag: "a".repeat(ETAG_DIGITS), files }
+        Content { version: VERSION, etag: "a".repeat(ETAG_DIGITS), files, data: Vec::new() }
     }
 
     #[test]

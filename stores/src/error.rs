@@ -48,6 +48,20 @@ pub enum StoreError {
         /// The storage path.
         path: PathBuf,
     },
+    /// A rehearsal's path that is opened for real sectors, or the other way round.
+    #[error(
+        "{path:?} {}", if *.rehearses {
+            "holds real sector files, or may; a rehearsal needs a path without any"
+        } else {
+            "is marked REHEARSAL: its sector files are empty; real sectors need another path"
+        }
+    )]
+    OtherWorld {
+        /// The storage path.
+        path: PathBuf,
+        /// Whether it was opened for a rehearsal.
+        rehearses: bool,
+    },
     /// Two paths claim one id.
     #[error("{path:?} has the id {id} of the open path {open:?}; give one of them another ID or detach it")]
     DuplicateId {
@@ -291,6 +305,7 @@ impl StoreError {
             Self::Miscopied { .. } => "STO026",
             Self::OutsideSector { .. } => "STO030",
             Self::Unsuited { .. } => "STO031",
+            Self::OtherWorld { .. } => "STO032",
         }
     }
 
@@ -324,6 +339,7 @@ impl StoreError {
             | Self::Miscopied { .. }
             | Self::Hangs { .. }
             | Self::Id(_)
+            | Self::OtherWorld { .. }
             | Self::Lost { .. } => FailureClass::Environment,
         }
     }

@@ -55,6 +55,8 @@ pub(crate) struct Target {
     pub(crate) path: PathBuf,
     /// Whether the source is to be deleted afterwards.
     pub(crate) moves: bool,
+    /// It is a rehearsal's: what the source says to be empty is taken for empty.
+    pub(crate) rehearses: bool,
     /// Held until the writer is done, even if the caller is gone.
     pub(crate) turn: Arc<OwnedMutexGuard<()>>,
 }

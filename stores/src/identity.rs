@@ -32,5 +32,5 @@ pub(crate) fn look(path: &Path) -> Result<Content, StoreError> {
         note("", &found);
     }
     let etag = identity.finalize().to_hex().to_string();
-    Ok(Content { version: content::VERSION, etag, files })
+    Ok(Content { version: content::VERSION, etag, files, data: Vec::new() })
 }

@@ -28,6 +28,7 @@ mod members;
 mod meta;
 mod peer;
 mod peer_tokens;
+mod rehearsal;
 mod remote;
 mod remote_urls;
 mod sent;
@@ -58,6 +59,7 @@ pub use mem_index::{
 };
 pub use meta::{META_FILE, StorageMeta, init_path};
 pub use peer_tokens::{PeerTokens, TokenUse};
+pub use rehearsal::{MARK_FILE as REHEARSAL_FILE, Rehearsal};
 pub use remote::{FetchOptions, Remote, UnsealedPiece};
 pub use sealtasks::{TransferLimits, TransferPhase, TransferView};
 pub use serve::{Looking, PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router};

@@ -45,6 +45,7 @@ use crate::keep::KeepFree;
 use crate::kept::Kept;
 use crate::layout::{self, Scan};
 use crate::meta::StorageMeta;
+use crate::rehearsal::{self, Rehearsal};
 use crate::sent::Sent;
 use crate::space::{Measured, Promise, Space};
 
@@ -70,6 +71,8 @@ pub struct Local {
     urls: Vec<String>,
     index: Arc<dyn Index>,
     open: Mutex<BTreeMap<StorageId, OpenPath>>,
+    /// Whether its paths are a rehearsal's.
+    rehearsal: Option<Rehearsal>,
     /// Opening, closing and `storage.json` go one at a time.
     changing: AsyncMutex<()>,
     /// Paths become open one at a time, so that an id is never open twice.
@@ -292,7 +295,7 @@ impl Local {
     ) -> Result<(Contents, Scanning), StoreError> {
         let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
         let scanning = self.departures.scanning();
-        Ok((read_path(&dir, limit).await?, scanning))
+        Ok((self.read_path(&dir, limit).await?, scanning))
     }
 
     async fn open_one(
@@ -307,7 +310,7 @@ impl Local {
         if let Some(open) = self.table().get(&id) {
             return Err(StoreError::DuplicateId { id, open: open.dir.clone(), path: dir });
         }
-        let space = Space::new(&dir, stanza.max_storage, keep_free);
+        let space = Space::new(&dir, stanza.max_storage, keep_free, self.rehearsal);
         let stat = space.stat().await?;
         self.attach(&id, &stanza, stat).await?;
         self.declare_scan(&id, &stanza, &scan).await?;
@@ -338,7 +341,7 @@ impl Local {
 
     async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
         let _scanning = self.departures.scanning();
-        let Contents { id, stanza, scan, keep_free } = read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
+        let Contents { id, stanza, scan, keep_free } = self.read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
         if id != path.id {
             return Err(StoreError::MetaField {
                 path: path.dir.join(crate::meta::META_FILE),
@@ -412,6 +415,27 @@ impl Local {
         Ok(())
     }
 
+    /// What a path says of itself and what lies in it; it must be of our world.
+    async fn read_path(&self, dir: &Path, limit: Option<Duration>) -> Result<Contents, StoreError> {
+        let (owned, rehearses) = (dir.to_owned(), self.rehearses());
+        let reading = on_thread("reading a storage path", move || {
+            let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
+            let keep_free = KeepFree::read(&owned)?.bytes;
+            let scan = layout::scan(&owned)?;
+            rehearsal::claim(&owned, rehearses, !scan.files.is_empty())?;
+            Ok(Contents { id, stanza, keep_free, scan })
+        });
+        let Some(limit) = limit else {
+            return reading.0.await.unwrap_or(Err(StoreError::Lost { what: reading.1 }));
+        };
+        reading.within(limit, dir).await
+    }
+
+    /// Whether its files are a rehearsal's.
+    pub(crate) fn rehearses(&self) -> bool {
+        self.rehearsal.is_some()
+    }
+
     fn table(&self) -> MutexGuard<'_, BTreeMap<StorageId, OpenPath>> {
         // The table is changed by single inserts and removes: a panic elsewhere leaves it whole.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
@@ -440,19 +464,6 @@ struct Contents {
     stanza: StorageStanza,
     keep_free: u64,
     scan: Scan,
-}
-
-async fn read_path(dir: &Path, limit: Option<Duration>) -> Result<Contents, StoreError> {
-    let owned = dir.to_owned();
-    let reading = on_thread("reading a storage path", move || {
-        let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
-        let keep_free = KeepFree::read(&owned)?.bytes;
-        Ok(Contents { id, stanza, keep_free, scan: layout::scan(&owned)? })
-    });
-    match limit {
-        Some(limit) => reading.within(limit, dir).await,
-        None => reading.0.await.unwrap_or(Err(StoreError::Lost { what: reading.1 })),
-    }
 }
 
 fn opened(id: StorageId, scan: Scan) -> OpenedPath {

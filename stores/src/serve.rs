@@ -214,7 +214,8 @@ impl Server {
         let (_, file) = found.ok_or(StoreError::NotFound { sector, kind })?;
         // A range is asked for by those who read a part; whoever wants the whole says which form it takes.
         if *method == Method::GET && headers.contains_key(ACCEPT_HEADER) && !headers.contains_key(RANGE) {
-            return Ok(self.announced.announce(file, sector, kind).await?);
+            let rehearses = self.local.rehearses();
+            return Ok(self.announced.announce(file, sector, kind, rehearses).await?);
         }
         let slot = match *method {
             Method::GET => Some(Arc::clone(&self.senders).acquire_owned().await?),

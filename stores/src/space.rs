@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::disk;
 use crate::error::StoreError;
 use crate::layout;
+use crate::rehearsal::Rehearsal;
 
 /// A sample younger than this is not taken again.
 const SAMPLE_FRESH: Duration = Duration::from_secs(1);
@@ -41,6 +42,7 @@ pub(crate) type FileKey = (SectorId, FileType);
 pub(crate) struct Space {
     dir: PathBuf,
     probe: Probe,
+    usage: Usage,
     deadline: Duration,
     ledger: Arc<Mutex<Ledger>>,
     sampling: Arc<AsyncMutex<()>>,
@@ -48,6 +50,9 @@ pub(crate) struct Space {
 
 /// Asks the file system of a directory for its size and what is free, in bytes. Blocks.
 type Probe = Arc<dyn Fn(&Path) -> io::Result<(u64, u64)> + Send + Sync>;
+
+/// The bytes that all below a directory, or a file, takes. Blocks.
+type Usage = fn(&Path) -> Result<u64, StoreError>;
 
 fn ask_file_system(dir: &Path) -> io::Result<(u64, u64)> {
     let vfs = statvfs(dir).map_err(io::Error::from)?;
@@ -98,8 +103,12 @@ struct Sample {
 }
 
 impl Space {
-    pub(crate) fn new(dir: &Path, max_storage: u64, keep_free: u64) -> Self {
-        Self::probed(dir, max_storage, keep_free, Arc::new(ask_file_system))
+    pub(crate) fn new(dir: &Path, max_storage: u64, keep_free: u64, rehearsal: Option<Rehearsal>) -> Self {
+        let Some(rehearsal) = rehearsal else {
+            return Self::probed(dir, max_storage, keep_free, Arc::new(ask_file_system));
+        };
+        let probe = Arc::new(move |dir: &Path| rehearsal.measure(dir));
+        Self { usage: crate::rehearsal::lengths, ..Self::probed(dir, max_storage, keep_free, probe) }
     }
 
     fn probed(dir: &Path, max_storage: u64, keep_free: u64, probe: Probe) -> Self {
@@ -107,6 +116,7 @@ impl Space {
         Self {
             dir: dir.to_owned(),
             probe,
+            usage: disk::usage,
             deadline: SAMPLE_DEADLINE,
             ledger: Arc::new(Mutex::new(ledger)),
             sampling: Arc::default(),
@@ -253,11 +263,11 @@ impl Space {
         }
         let mut on_disk = BTreeMap::new();
         for (sector, kind) in keys {
-            let here = disk::usage(&layout::file(&self.dir, sector, kind))?;
-            let arriving = disk::usage(&layout::arriving(&self.dir, sector, kind))?;
+            let here = (self.usage)(&layout::file(&self.dir, sector, kind))?;
+            let arriving = (self.usage)(&layout::arriving(&self.dir, sector, kind))?;
             on_disk.insert((sector, kind), here.saturating_add(arriving));
         }
-        let used = if limited { Some(disk::usage(&self.dir)?) } else { None };
+        let used = if limited { Some((self.usage)(&self.dir)?) } else { None };
         Ok(Sample { taken, capacity, fs_available, used, on_disk })
     }
 }

@@ -184,7 +184,8 @@ impl WorkerApi for WorkerHandle {
     }
 
     async fn hello(&self, _hello: Hello) -> ApiResult<Option<Hello>> {
-        Ok(Some(Hello::of_this_build(concat!("sealyard ", env!("CARGO_PKG_VERSION")))))
+        let hello = Hello::of_this_build(concat!("sealyard ", env!("CARGO_PKG_VERSION")));
+        Ok(Some(hello.rehearsing(self.shared().executor.rehearsal.is_some())))
     }
 
     async fn state(&self) -> ApiResult<WorkerState> {

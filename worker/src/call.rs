@@ -2,7 +2,7 @@
 //! result journalled and handed to the returns.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rpc::api::{AttemptAccount, Job, ReturnMethod};
 use rpc::extension::{CallPhase, GpuShare};
@@ -23,6 +23,7 @@ use crate::executor::Run;
 use crate::files::{Needs, needs_of};
 use crate::journal::{Acceptance, Accepted, Ended};
 use crate::returns;
+use crate::usage::Usage;
 use crate::worker::{Shared, now_ms, remove_created};
 
 /// Accepts a job, or finds that it is accepted already, and runs it in the background.
@@ -95,15 +96,22 @@ async fn run(shared: &Arc<Shared>, accepted: Accepted, given: Given, stop: Cance
     let Given { work, data, gpus } = given;
     let meter = TransferMeter::default();
     let began = now_ms();
-    let mut call = Call { shared, accepted: &accepted, meter: &meter, stop: &stop, gpus, started_ms: None };
+    let mut call =
+        Call { shared, accepted: &accepted, meter: &meter, stop: &stop, gpus, started_ms: None, usage: None };
     let result = call.perform(work, data).await;
     let started_ms = call.started_ms.unwrap_or(began);
     if shared.closed.is_cancelled() && result.is_err() {
         // Ended because the worker ends: it stays unfinished in the journal and is returned as restarted next time.
         return;
     }
-    let account =
-        AttemptAccount { started_ms, ended_ms: now_ms().max(started_ms), bytes_fetched: meter.bytes() };
+    let usage = call.usage.and_then(|usage| usage.get().copied()).unwrap_or_default();
+    let account = AttemptAccount {
+        started_ms,
+        ended_ms: now_ms().max(started_ms),
+        bytes_fetched: meter.bytes(),
+        peak_bytes: usage.peak_bytes,
+        cpu_ms: usage.cpu_ms,
+    };
     let result = result.map_err(|failure| CallError {
         code: code_of(failure.class),
         message: format!("{} [name: {}]", failure.message, shared.name),
@@ -142,6 +150,8 @@ struct Call<'a> {
     gpus: Vec<GpuShare>,
     /// When its inputs were there.
     started_ms: Option<u64>,
+    /// What its executor took, once it has ended.
+    usage: Option<Arc<OnceLock<Usage>>>,
 }
 
 /// The files of a call while its executor runs.
@@ -341,6 +351,7 @@ impl Call<'_> {
         }
         let executor = shared.executor.spawn(run).await?;
         self.started_ms = Some(now_ms());
+        self.usage = Some(executor.usage());
         let mark = executor.mark().clone();
         let pid = mark.pid;
         if let Err(failure) = self.journal_running(&held.created, Some(mark)).await {

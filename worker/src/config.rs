@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use sealtasks::TaskType;
 use toml::{Table, Value};
 
+use crate::confine::Confinement;
+
 /// Variables for the executors of one task type.
 pub type Variables = BTreeMap<String, String>;
 
@@ -18,6 +20,8 @@ const LENGTH_MAX: u64 = 1 << 20;
 pub struct Config {
     /// `[executor.<short code>.env]`: variables set, or overridden, for the executors of that task.
     pub executor_environment: BTreeMap<TaskType, Variables>,
+    /// `[executor.<short code>]` `cpus` and `memory`: where the executors of that task may run, and how large they may be.
+    pub confinement: BTreeMap<TaskType, Confinement>,
     /// `[tls] certificate`: a PEM file with the worker's certificate and its chain, below the repo unless absolute.
     pub certificate: Option<PathBuf>,
     /// `[tls] private_key`: its key.
@@ -38,6 +42,13 @@ impl Config {
 #
 #[executor.c2.env]
 #CUDA_VISIBLE_DEVICES = \"0\"
+
+# Where the executors of one task run. cpus: l3 (one whole group that shares an L3 cache for each), node0 (a NUMA node's
+# CPUs, whose memory they then use first) or a list such as 0-7,64-71. memory: a limit, by a control group of version 1 or
+# 2; the worker's own group must be writable for that. What this machine cannot give is logged once and done without.
+#[executor.pc1]
+#cpus = \"l3\"
+#memory = \"72GiB\"
 
 # Serve https, and nothing else, with this certificate (PEM, its chain behind it) and its key; both are read again when
 # they change. ca_file: authorities that are believed besides the machine's, read at the start. Paths below this
@@ -80,11 +91,8 @@ impl Config {
             for (task, section) in table(key, value)? {
                 let at = format!("executor.{task}");
                 let kind = executor_task(task, &at)?;
-                for (name, variables) in table(&at, section)? {
-                    if name != "env" {
-                        return Err(unknown(&format!("{at}.{name}"), [format!("{at}.env")]));
-                    }
-                    config.executor_environment.insert(kind, variables_of(&format!("{at}.env"), variables)?);
+                for (name, value) in table(&at, section)? {
+                    config.set_executor(kind, &format!("{at}.{name}"), name, value)?;
                 }
             }
         }
@@ -93,6 +101,35 @@ impl Config {
 }
 
 impl Config {
+    fn set_executor(
+        &mut self,
+        task: TaskType,
+        key: &str,
+        name: &str,
+        value: &Value,
+    ) -> Result<(), ConfigError> {
+        let at = key.strip_suffix(name).unwrap_or(key);
+        let wrong = |expected| ConfigError::Kind { key: key.to_owned(), expected };
+        match name {
+            "env" => {
+                self.executor_environment.insert(task, variables_of(key, value)?);
+            }
+            "cpus" => {
+                let choice = value.as_str().and_then(|text| text.parse().ok());
+                let choice =
+                    choice.ok_or_else(|| wrong("l3, node0 or a list such as 0-7,64-71, in quotes"))?;
+                self.confinement.entry(task).or_default().cpus = Some(choice);
+            }
+            "memory" => {
+                let bytes = value.as_str().and_then(bytes_of);
+                let bytes = bytes.ok_or_else(|| wrong("a size such as 72GiB, in quotes"))?;
+                self.confinement.entry(task).or_default().memory = Some(bytes);
+            }
+            _ => return Err(unknown(key, ["env", "cpus", "memory"].map(|known| format!("{at}{known}")))),
+        }
+        Ok(())
+    }
+
     fn set_tls(&mut self, section: &Table) -> Result<(), ConfigError> {
         for (name, value) in section {
             let key = format!("tls.{name}");
@@ -112,6 +149,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `72GiB` in bytes; at least a MiB.
+fn bytes_of(text: &str) -> Option<u64> {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20)];
+    let (digits, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim(), *shift)))?;
+    digits.parse::<u64>().ok().filter(|count| *count > 0)?.checked_mul(1 << shift)
 }
 
 fn executor_task(short: &str, at: &str) -> Result<TaskType, ConfigError> {
@@ -214,6 +259,18 @@ mod tests {
         let pc1 = &config.executor_environment[&TaskType::PreCommit1];
         assert_eq!(pc1["FIL_PROOFS_USE_MULTICORE_SDR"], "1");
         assert_eq!(config.executor_environment.len(), 1);
+    }
+
+    #[test]
+    fn a_place_is_read_per_task() {
+        let config = Config::parse("[executor.pc1]\ncpus = \"0-3\"\nmemory = \"72GiB\"\n").unwrap();
+        let cpus = Some("0-3".parse().unwrap());
+        let expected = Confinement { cpus, memory: Some(72 << 30) };
+        assert_eq!(config.confinement, [(TaskType::PreCommit1, expected)].into());
+        for wrong in ["cpus = \"l2\"", "cpus = 3", "memory = \"much\"", "memory = \"0GiB\"", "memory = 7"] {
+            let told = Config::parse(&format!("[executor.pc1]\n{wrong}\n")).unwrap_err().to_string();
+            assert!(told.contains("must be"), "{told}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -22,15 +23,18 @@ use rpc::reader::PieceStream;
 use sealtasks::{
     ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, SectorFiles, TaskOutput, TaskType,
 };
+use stores::Rehearsal;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Variables;
+use crate::confine::{Confiner, Place};
 use crate::environment::Environment;
 use crate::executor_log;
 use crate::feed::{self, FeedError};
 use crate::journal::ProcessMark;
+use crate::usage::{Usage, Watch};
 use crate::{gpus, process};
 
 /// Longest report read, in bytes: C1's output of a 64 GiB sector is below 100 MiB, in base64 below 134 MiB.
@@ -47,8 +51,23 @@ pub struct ExecutorOptions {
     pub arguments: Vec<OsString>,
     /// All variables that executors get; see [`crate::environment::filtered`].
     pub environment: Environment,
+    /// What takes the place of that program for single tasks.
+    pub replacements: BTreeMap<TaskType, Replacement>,
+    /// How its storage paths are opened when its tasks are only played; `None`: they are done.
+    pub rehearsal: Option<Rehearsal>,
+    /// Where they may run, and with how much memory.
+    pub confiner: Confiner,
     /// Variables per task, over the others; from `config.toml`.
     pub task_environment: BTreeMap<TaskType, Variables>,
+}
+
+/// A program for one task, in place of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The program: an absolute path.
+    pub program: PathBuf,
+    /// Arguments before the task's short code.
+    pub arguments: Vec<OsString>,
 }
 
 /// One run to be started.
@@ -72,6 +91,9 @@ pub(crate) struct Executor {
     child: Child,
     mark: ProcessMark,
     feed: Option<JoinHandle<Result<u64, FeedError>>>,
+    usage: Watch,
+    /// Given back when it has ended.
+    _place: Place,
     request: ExecutorRequest,
     dir: PathBuf,
 }
@@ -83,7 +105,10 @@ impl ExecutorOptions {
     /// Class `Environment`: the program cannot be started or its directory cannot be written.
     pub(crate) async fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
         let Run { dir, task, request, parameters, data, gpus } = run;
-        let program = self.program.display();
+        let replacement = self.replacements.get(&task);
+        let (path, arguments) =
+            replacement.map_or((&self.program, &self.arguments), |other| (&other.program, &other.arguments));
+        let program = path.display();
         let broken = |what: &str, error: &dyn std::fmt::Display| ExecutorFailure {
             class: FailureClass::Environment,
             message: format!("executor {program}: {what}: {error}"),
@@ -99,9 +124,9 @@ impl ExecutorOptions {
         .map_err(|error| broken("request.json", &error))?;
         let errors = log.try_clone().map_err(|e| broken("log", &e))?;
 
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(path);
         command
-            .args(&self.arguments)
+            .args(arguments)
             .arg(task.short().to_lowercase())
             .arg("--input")
             .arg(dir.join("request.json"))
@@ -126,6 +151,8 @@ impl ExecutorOptions {
                 Some((data, writer))
             }
         };
+        let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let place = self.confiner.place(task, &name);
         let child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
         // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
         drop(command);
@@ -136,7 +163,10 @@ impl ExecutorOptions {
         let pid = child.id().ok_or_else(|| broken("start", &"it has no process id"))?;
         // A process that is gone already has no start time; nothing can be found again then, nor needs to be.
         let starttime = process::start_time(pid).unwrap_or_default();
-        Ok(Executor { child, mark: ProcessMark { pid, starttime }, feed, request, dir })
+        place.hold(pid);
+        let usage = Watch::start(pid);
+        let mark = ProcessMark { pid, starttime };
+        Ok(Executor { child, mark, feed, usage, _place: place, request, dir })
     }
 }
 
@@ -144,6 +174,11 @@ impl Executor {
     /// How to find the process again.
     pub(crate) fn mark(&self) -> &ProcessMark {
         &self.mark
+    }
+
+    /// Where what it took of the machine will be when it has ended.
+    pub(crate) fn usage(&self) -> Arc<OnceLock<Usage>> {
+        self.usage.found()
     }
 
     /// Waits for the end. When `stop` comes first, the process group is killed and the class is `Aborted`.
@@ -156,7 +191,8 @@ impl Executor {
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
             tokio::select! {
-                ended = self.child.wait() => break Some(ended),
+                // Before it is reaped.
+                () = self.usage.ended() => break Some(self.child.wait().await),
                 () = stop.cancelled() => break None,
                 _ = checks.tick() => {
                     let log = log.clone();
@@ -318,6 +354,9 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
             environment: crate::environment::filtered(std::env::vars_os()),
+            replacements: BTreeMap::new(),
+            rehearsal: None,
+            confiner: Confiner::default(),
             task_environment: BTreeMap::new(),
         };
         let proof = RegisteredSealProof::try_from(proof).unwrap();

@@ -183,7 +183,11 @@ impl Worker {
             None => {
                 let config = options.repo.storage_json();
                 let urls = options.urls.clone();
-                Local::open(LocalOptions { config, urls, index: Arc::clone(&as_index) }).await?
+                let local = LocalOptions { config, urls, index: Arc::clone(&as_index) };
+                match options.executor.rehearsal {
+                    None => Local::open(local).await?,
+                    Some(rehearsal) => Local::open_rehearsal(local, rehearsal).await?,
+                }
             }
         };
         let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token);

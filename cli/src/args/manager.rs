@@ -2,9 +2,12 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::ExecutorArgs;
+
 /// `sealyard init`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard init --actor t01000 --sector-size 2KiB")]
+#[command(after_help = "Examples:\n  sealyard init --actor t01000 --sector-size 2KiB\n  \
+    sealyard init --actor t01000 --sector-size 32GiB --rehearsal")]
 pub struct InitArgs {
     /// The miner actor, for example f01000.
     #[arg(long, short, value_name = "ADDRESS")]
@@ -15,6 +18,10 @@ pub struct InitArgs {
     /// Make no storage path in the repo.
     #[arg(long)]
     pub no_local_storage: bool,
+    /// All sectors of this manager will be a REHEARSAL, for ever: of any size, with empty files, for no chain. Its workers
+    /// are started with --executor all=rehearsal.
+    #[arg(long)]
+    pub rehearsal: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -61,6 +68,8 @@ pub struct RunArgs {
     /// The lost manager must not be started again.
     #[arg(long, value_name = "DIR")]
     pub from_backup: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    pub executors: ExecutorArgs,
     /// Lotus: do not wait for the chain. Accepted; without a chain there is nothing to wait for.
     #[arg(long, hide = true)]
     pub nosync: bool,

@@ -1,6 +1,7 @@
 //! The command line: every command, its flags, an example in each `--help`.
 
 mod control;
+mod executors;
 mod explain;
 mod manager;
 mod operate;
@@ -12,6 +13,7 @@ mod worker;
 use clap::{Parser, Subcommand};
 
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
+pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
@@ -114,6 +116,12 @@ pub struct ExecArgs {
     /// Where the report goes (written whole or not at all).
     #[arg(long, value_name = "FILE")]
     pub output: std::path::PathBuf,
+    /// Only play the task, so many times faster than it is; see `worker run --executor`.
+    #[arg(long, value_name = "N", value_parser = executors::speed)]
+    pub rehearsal_speed: Option<f64>,
+    /// How long tasks take in life; see `worker run --rehearsal-profile`.
+    #[arg(long, value_name = "FILE", requires = "rehearsal_speed")]
+    pub rehearsal_profile: Option<std::path::PathBuf>,
 }
 
 /// `sealyard dev`.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use sealtasks::CapSpec;
 
-use super::{TasksCommand, TlsArgs};
+use super::{ExecutorArgs, TasksCommand, TlsArgs};
 
 /// `sealyard worker`.
 #[derive(Debug, Subcommand)]
@@ -91,6 +91,7 @@ impl FromStr for TaskFlag {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sealyard worker run\n  \
     sealyard worker run --precommit1 --precommit2 --commit --address 10.0.0.7:3456\n  \
+    sealyard worker run --executor all=rehearsal --rehearsal-machine memory=512GiB,cpus=64,gpus=1\n  \
     MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard worker run --precommit1=false\n\n\
     Only bare task flags: exactly those tasks, plus GET, C1 and FIN. Any flag with =true or =false, or its \
     environment variable: Lotus's meaning, every task is on unless switched off.")]
@@ -139,6 +140,8 @@ pub struct WorkerRunArgs {
     /// kernel, with the host's name; a container with a memory limit counts as a machine of its own.
     #[arg(long, value_name = "NAME", env = "SEALYARD_MACHINE")]
     pub machine: Option<String>,
+    #[command(flatten)]
+    pub executors: ExecutorArgs,
     /// Never fetch proof parameters.
     #[arg(long)]
     pub no_params_fetch: bool,

@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use sealtasks::ExecutorReport;
+use sched::builtin_duration;
+use sealtasks::{ExecutorReport, ExecutorRequest, SealTaskType};
 use serde::Deserialize;
 
 use crate::args::ExecArgs;
+use crate::executors::Profile;
 use crate::exit::{Code, Failure, report};
 
 /// Only what says which task a request is for.
@@ -26,6 +29,9 @@ pub fn run(args: &ExecArgs) -> ExitCode {
     if let Some(failure) = wrong_task(args) {
         return report(Err(failure));
     }
+    if let Some(speed) = args.rehearsal_speed {
+        return rehearse(args, speed);
+    }
     match proofs::exec_files(&args.input, &args.output) {
         Ok(outcome) => {
             if outcome != proofs::Outcome::Done {
@@ -38,6 +44,38 @@ pub fn run(args: &ExecArgs) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Plays the task. The exit codes are the seam's.
+fn rehearse(args: &ExecArgs, speed: f64) -> ExitCode {
+    let profile = match args.rehearsal_profile.as_deref().map(Profile::read).transpose() {
+        Ok(profile) => profile.unwrap_or_default(),
+        Err(failure) => return report(Err(failure)),
+    };
+    let length = |request: &ExecutorRequest| {
+        let proof = request.sector.proof;
+        let told = request.work.task_type().map(|task| {
+            let built_in = || Duration::from_millis(builtin_duration(SealTaskType { task, proof }).get());
+            profile.of(proof.sector_size(), task).unwrap_or_else(built_in)
+        });
+        told.unwrap_or_default().div_f64(speed)
+    };
+    match worker::rehearsal::exec_files(&args.input, &args.output, piece_stream, length) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            say_failure(args);
+            ExitCode::from(1)
+        }
+        Err(error) => {
+            let _ = report(Err(Failure::from_error(Code::Failed, &error)));
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// What was handed over as the piece's bytes.
+fn piece_stream() -> std::io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", proofs::PIECE_DESCRIPTOR))
 }
 
 /// The report says why; so does stderr, for a person or a log.

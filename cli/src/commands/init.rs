@@ -17,7 +17,7 @@ pub fn init(repo: &Path, args: &InitArgs) -> Outcome {
     let size = super::params::parse_size(&args.sector_size).map_err(|failure| {
         failure.advise(format!("today's form: sealyard init --actor {} --sector-size 2KiB", args.actor))
     })?;
-    if !size.is_test_size() {
+    if !size.is_test_size() && !args.rehearsal {
         return Err(Failure::new(
             Code::Setting,
             format!("{size} sectors need a chain, and none is configured"),
@@ -25,14 +25,18 @@ pub fn init(repo: &Path, args: &InitArgs) -> Outcome {
         .advise("Sealyard does not talk to a full node yet; 2KiB, 8MiB and 512MiB work without one"));
     }
     let local_storage = if args.no_local_storage { LocalStorage::None } else { LocalStorage::InRepo };
-    Repo::init(repo, InitOptions { actor, sector_size: size, local_storage })
+    Repo::init(repo, InitOptions { actor, sector_size: size, local_storage, rehearsal: args.rehearsal })
         .map_err(|error| Failure::from_error(Code::Repo, &error))?;
     if args.json {
+        let rehearsal = args.rehearsal;
         let miner = format!("f0{}", actor.get());
-        return print_json(&json!({ "repo": repo, "miner": miner, "sector_size": size }));
+        return print_json(
+            &json!({ "repo": repo, "miner": miner, "sector_size": size, "rehearsal": rehearsal }),
+        );
     }
+    let kind = if args.rehearsal { "REHEARSAL " } else { "" };
     line(&format!(
-        "made {} for miner f0{} with {size} sectors; start it with `sealyard run`",
+        "made {} for {kind}miner f0{} with {size} sectors; start it with `sealyard run`",
         repo.display(),
         actor.get()
     ))

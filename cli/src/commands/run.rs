@@ -8,14 +8,16 @@ use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDia
 use rpc::multiaddr::Multiaddr;
 use rpc::{Identity, Trust};
 use sealtasks::TaskCaps;
+use worker::confine::Confiner;
 use worker::resources::Swap;
 use worker::{ExecutorOptions, FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
 
 use super::daemon;
 use crate::args::RunArgs;
 use crate::executor_settings::{ExecutorSettings, Sources};
+use crate::executors::Executors;
 use crate::exit::{Code, Failure, Outcome};
-use crate::proof_params::{MachineParams, Obtain};
+use crate::proof_params::Obtain;
 use crate::show::talk;
 use crate::tls;
 use crate::verifier::ChildVerifier;
@@ -115,6 +117,9 @@ async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome 
     rpc::repo_files::write_api(&repo, &api).map_err(unwritable)?;
     let how = if is_tls { " (TLS alone)" } else { "" };
     talk!("manager listening on {address}{how}; its repo is {}", repo.display());
+    if handle.rehearses() {
+        talk!("REHEARSAL: nothing that it seals is real, and no chain will ever know it");
+    }
     if address.ip().is_loopback() {
         talk!(
             "workers on other machines cannot reach it: for them, run it with --listen 0.0.0.0:{} --advertise HOST:{}",
@@ -145,7 +150,7 @@ async fn own_worker(
     let dir = handle.repo().dir().join("worker");
     let repo = worker::Repo::open_or_create(&dir, FirstPath::None)
         .map_err(|error| Failure::from_error(Code::Repo, &error))?;
-    let resources = worker::resources::detect(Swap::Counted)
+    let mut resources = worker::resources::detect(Swap::Counted)
         .map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
     let host = host.unwrap_or_else(|_| "manager".to_owned());
@@ -172,12 +177,27 @@ async fn own_worker(
         .mint(&rpc::Permission::ALL)
         .map_err(|error| Failure::from_error(Code::Token, &error))?;
     let program = std::env::current_exe()?;
+    let executors = match handle.rehearses() {
+        true => Executors::rehearsal(&args.executors, &program)?,
+        false => Executors::choose(&args.executors, &program)?,
+    };
+    if executors.rehearsal.is_some() && !handle.rehearses() {
+        return Err(Failure::new(
+            Code::Usage,
+            "this manager's sectors are real, so its own tasks are not played",
+        )
+        .advise("a rehearsal has a manager of its own, made with `sealyard init --rehearsal`"));
+    }
+    args.executors.machine()?.over(&mut resources);
     Worker::start(WorkerOptions {
         executor: ExecutorOptions {
             program: program.clone(),
             arguments: vec!["exec".into()],
             environment: settings.environment,
             task_environment: repo.config().executor_environment.clone(),
+            rehearsal: executors.rehearsal,
+            confiner: Confiner::new(repo.config().confinement.clone()),
+            replacements: executors.replacements.clone(),
         },
         settings: settings.in_force,
         repo,
@@ -187,7 +207,7 @@ async fn own_worker(
         urls,
         token,
         tasks: config.local_tasks.clone(),
-        params: Arc::new(MachineParams { obtain: Obtain::Fetch, program }),
+        params: executors.params(Obtain::Fetch, &program),
         trust,
         parallel_fetch_limit: config.parallel_fetch_limit,
         resources,

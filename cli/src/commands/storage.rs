@@ -55,6 +55,9 @@ pub async fn find(connection: &Connection, args: &FindArgs) -> Outcome {
     if found.places.is_empty() {
         talk!("sector {} has no files in any storage path", args.number);
     }
+    if found.rehearsal {
+        line("REHEARSAL: these files are empty, and no chain will ever know the sector")?;
+    }
     show::print_find(&found.places)?;
     show::print_around(&found)
 }

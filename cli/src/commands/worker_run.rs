@@ -14,6 +14,7 @@ use rpc::{Identity, ManagerApi, Trust};
 use sealtasks::{CapLimit, SectorSize, TaskCaps, TaskType};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
+use worker::confine::Confiner;
 use worker::resources::Swap;
 use worker::{
     ExecutorOptions, FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError,
@@ -24,8 +25,9 @@ use super::daemon;
 use crate::args::WorkerRunArgs;
 use crate::connect::{api_info, expand};
 use crate::executor_settings::{ExecutorSettings, Sources};
+use crate::executors::Executors;
 use crate::exit::{Code, Failure, Outcome};
-use crate::proof_params::{MachineParams, Obtain};
+use crate::proof_params::Obtain;
 use crate::show::talk;
 use crate::task_selection::{Selection, Switch, select};
 use crate::tls;
@@ -44,9 +46,12 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     let (caps, machine) = (own_caps(args)?, machine(args)?);
     let timeout = daemon::parse_duration(&args.timeout)?;
     let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
-    let resources =
+    let program = std::env::current_exe()?;
+    let executors = Executors::choose(&args.executors, &program)?;
+    let mut resources =
         worker::resources::detect(swap).map_err(|error| Failure::from_error(Code::Setting, &error))?;
 
+    args.executors.machine()?.over(&mut resources);
     // What is there already is looked at before the manager is; what is not, is made only after it has agreed.
     let existing = open_repo(args)?.map(|repo| with_settings(args, repo)).transpose()?;
     let files = tls::Files::of_worker(&args.tls, existing.as_ref().map(|(repo, _)| repo))?;
@@ -62,7 +67,8 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         facts.sector_size,
         facts.actor.get()
     );
-    let tasks = with_parameters(&selection, args, facts.sector_size)?;
+    executors.check_world(door.manager.as_ref(), &door.url).await?;
+    let tasks = with_parameters(&selection, args, &executors, facts.sector_size)?;
     let place = listen(args, &files, &door.info).await?;
     reachable(&door, &place).await?;
 
@@ -75,7 +81,6 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         (false, true) => Obtain::FetchElseGenerate,
         (false, false) => Obtain::Fetch,
     };
-    let program = std::env::current_exe()?;
     let repo_dir = repo.dir().to_owned();
     let handle = Worker::start(WorkerOptions {
         executor: ExecutorOptions {
@@ -83,6 +88,9 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
             arguments: vec!["exec".into()],
             environment: settings.environment,
             task_environment: repo.config().executor_environment.clone(),
+            rehearsal: executors.rehearsal,
+            confiner: Confiner::new(repo.config().confinement.clone()),
+            replacements: executors.replacements.clone(),
         },
         settings: settings.in_force,
         repo,
@@ -92,7 +100,7 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         urls: vec![place.url("remote")],
         token: door.token.clone(),
         tasks,
-        params: Arc::new(MachineParams { obtain, program }),
+        params: executors.params(obtain, &program),
         trust,
         parallel_fetch_limit: args.parallel_fetch_limit.into(),
         resources,
@@ -272,9 +280,17 @@ fn selection(args: &WorkerRunArgs) -> Result<Selection, Failure> {
 fn with_parameters(
     selection: &Selection,
     args: &WorkerRunArgs,
+    executors: &Executors,
     size: SectorSize,
 ) -> Result<BTreeSet<TaskType>, Failure> {
     let mut tasks = selection.tasks.clone();
+    if executors.rehearsal.is_some() {
+        // A commitment is used outside of sealing, for deals: none is made up.
+        tasks.remove(&TaskType::DataCid);
+    }
+    if !executors.need_parameters() {
+        return Ok(tasks);
+    }
     let missing = || proofs::params::choose_directory(size).directory().is_none();
     if args.no_params_fetch && tasks.contains(&TaskType::Commit2) && missing() {
         let command = format!("sealyard params fetch {size}");

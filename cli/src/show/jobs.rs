@@ -40,7 +40,8 @@ pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
 fn why(job: &JobView) -> String {
     let fetch = job.fetch.map(fetch_words);
     let reason = (!job.reason.is_empty()).then(|| plain(&job.reason));
-    fetch.into_iter().chain(reason).collect::<Vec<_>>().join("; ")
+    let rehearsal = job.rehearsal.then(|| "REHEARSAL".to_owned());
+    rehearsal.into_iter().chain(fetch).chain(reason).collect::<Vec<_>>().join("; ")
 }
 
 fn rank(state: &str) -> u8 {

@@ -15,6 +15,8 @@ pub struct FoundSector {
     pub sector: SectorId,
     /// Its state; `None` = the manager has no record of it.
     pub state: Option<String>,
+    /// It is a rehearsal's: its files are empty.
+    pub rehearsal: bool,
     /// The paths that hold files of it.
     pub places: Vec<FoundPath>,
     /// File types of which more than one path claims the primary copy.
@@ -44,6 +46,7 @@ impl From<SectorPlaces> for FoundSector {
         Self {
             sector,
             state: told.state,
+            rehearsal: told.rehearsal,
             places: told.places.into_iter().map(place).collect(),
             conflicts: names(told.conflicts),
             under_way: told.under_way,

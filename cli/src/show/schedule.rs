@@ -106,8 +106,12 @@ pub fn print_durations(workers: &[WorkerView], json: bool) -> Outcome {
         };
         line(&format!("{}: {fetches}", paint::magenta(&plain(&worker.name))))?;
         for duration in &worker.durations {
+            let peak = match duration.peak_bytes {
+                0 => String::new(),
+                peak => format!(", at most {} of memory", bytes(peak)),
+            };
             line(&format!(
-                "    {:<5}{:<8}{:>9} on average, {:>9} lately ({} measured)",
+                "    {:<5}{:<8}{:>9} on average, {:>9} lately ({} measured){peak}",
                 duration.task.short(),
                 duration.size.to_string(),
                 age(duration.mean_ms),

@@ -7,6 +7,9 @@ use crate::exit::Outcome;
 
 /// The state as shown: without a chain a sector is proven to nobody but us, and says so.
 pub fn state_of(detail: &SectorDetail) -> String {
+    if detail.rehearsal {
+        return format!("{} (REHEARSAL)", detail.state);
+    }
     match (detail.state.as_str(), detail.chain.as_str()) {
         ("Proving", "offline") => "Proving (offline)".to_owned(),
         (state, _) => state.to_owned(),
@@ -29,10 +32,10 @@ pub fn print_sectors(sectors: &[SectorDetail]) -> Outcome {
     if sectors.is_empty() {
         return line("no sectors; `sealyard sectors pledge` starts one");
     }
-    line(&format!("{:<8}{:<22}{:<8}{:<10}Now", "ID", "State", "Proof", "Tasks"))?;
+    line(&format!("{:<8}{:<28}{:<8}{:<10}Now", "ID", "State", "Proof", "Tasks"))?;
     for sector in sectors {
         let state = state_of(sector);
-        let gap = " ".repeat(22usize.saturating_sub(state.chars().count()));
+        let gap = " ".repeat(28usize.saturating_sub(state.chars().count()));
         let done = sector.tasks.iter().filter(|task| task.state == "done").count();
         let now = sector.tasks.last().filter(|task| task.state != "done");
         let now = now.map(|task| {
@@ -69,6 +72,7 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
     let verified = match sector.verified {
         Some(true) => paint::green("yes"),
         Some(false) => paint::red("NO"),
+        None if sector.rehearsal => "never: a REHEARSAL".to_owned(),
         None => "not yet".to_owned(),
     };
     line(&format!("Verified:\t{verified}"))?;

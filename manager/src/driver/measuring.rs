@@ -28,7 +28,14 @@ impl Driver {
         match (stage, task.work.task_type()) {
             (CallStage::Work, Some(task_type)) => {
                 let proof = task.sector.proof;
-                self.measured(StateEvent::DurationMeasured { worker, task_type, proof, millis });
+                self.measured(StateEvent::DurationMeasured {
+                    worker,
+                    task_type,
+                    proof,
+                    millis,
+                    peak_bytes: account.map_or(0, |told| told.peak_bytes),
+                    cpu_ms: account.map_or(0, |told| told.cpu_ms),
+                });
             }
             (CallStage::Prepare, _) if bytes > 0 => {
                 self.measured(StateEvent::ThroughputMeasured { worker: worker.clone(), bytes, millis });
@@ -74,6 +81,8 @@ impl Driver {
                 count: duration.count,
                 mean_ms: duration.mean_ms,
                 last_ms: duration.last_ms,
+                peak_bytes: duration.peak_bytes,
+                cpu_ms: duration.cpu_ms,
             })
             .collect()
     }

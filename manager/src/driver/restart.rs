@@ -56,6 +56,11 @@ impl Driver {
             let record: SectorRecord = serde_json::from_value(row.record).map_err(|source| {
                 StateError::Corrupt { what: "sector record", detail: format!("{}: {source}", row.sector.id) }
             })?;
+            if record.is_rehearsal() != driver.shared.rehearses() {
+                let what = if record.is_rehearsal() { "is a REHEARSAL" } else { "is a real one" };
+                let detail = format!("{} {what}, and this manager's others are not", row.sector.id);
+                return Err(StateError::Corrupt { what: "sector record", detail });
+            }
             let (busy, priority) = (Busy::Free, row.priority);
             driver.sectors.insert(row.sector.id, Sector { record, busy, priority, released: false });
         }

@@ -167,6 +167,12 @@ pub enum StateEvent {
         proof: RegisteredSealProof,
         /// From the start of the work, its inputs being there, to the end; in milliseconds.
         millis: u64,
+        /// The most memory that it had at a time, in bytes; 0 = not measured.
+        #[serde(default)]
+        peak_bytes: u64,
+        /// Its processor time, in milliseconds; 0 = not measured.
+        #[serde(default)]
+        cpu_ms: u64,
     },
     /// A worker fetched files over the network.
     ThroughputMeasured {

@@ -27,6 +27,10 @@ pub struct Duration {
     pub mean_ms: u64,
     /// The latest, in milliseconds.
     pub last_ms: u64,
+    /// The most memory that any had at a time, in bytes; 0 = not measured.
+    pub peak_bytes: u64,
+    /// The latest one's processor time, in milliseconds; 0 = not measured.
+    pub cpu_ms: u64,
 }
 
 /// How fast files came to one worker.
@@ -59,7 +63,13 @@ impl Duration {
         let weight = count.min(WINDOW);
         let kept = u128::from(self.mean_ms) * u128::from(weight - 1) + u128::from(sample_ms);
         let mean_ms = u64::try_from(kept / u128::from(weight)).unwrap_or(u64::MAX).max(1);
-        Self { count, mean_ms, last_ms: sample_ms }
+        Self { count, mean_ms, last_ms: sample_ms, ..self }
+    }
+
+    /// What a sample took besides time, where that was measured.
+    fn taking(self, peak_bytes: u64, cpu_ms: u64) -> Self {
+        let cpu_ms = if cpu_ms > 0 { cpu_ms } else { self.cpu_ms };
+        Self { peak_bytes: self.peak_bytes.max(peak_bytes), cpu_ms, ..self }
     }
 }
 
@@ -82,9 +92,9 @@ impl Throughput {
 impl Measured {
     /// Takes the event, if it is a measurement. The rows and the manager's memory follow the same rule.
     pub fn take(&mut self, event: &StateEvent) {
-        if let StateEvent::DurationMeasured { task_type, proof, millis, .. } = event {
+        if let StateEvent::DurationMeasured { task_type, proof, millis, peak_bytes, cpu_ms, .. } = event {
             let known = self.durations.entry((*task_type, *proof)).or_default();
-            *known = known.with(*millis);
+            *known = known.with(*millis).taking(*peak_bytes, *cpu_ms);
         }
         if let StateEvent::ThroughputMeasured { bytes, millis, .. } = event {
             self.throughput = self.throughput.with(*bytes, *millis);
@@ -100,10 +110,11 @@ impl State {
     pub async fn measures(&self) -> Result<Measures, StateError> {
         self.read(|db| {
             let mut measures = Measures::new();
-            let sql = "SELECT worker, count, mean_ms, last_ms, kind, proof FROM duration ORDER BY at_ms DESC LIMIT ?1";
+            let sql = "SELECT worker, count, mean_ms, last_ms, peak_bytes, cpu_ms, kind, proof FROM duration
+                 ORDER BY at_ms DESC LIMIT ?1";
             let rows = all(db, sql, [ROWS_MAX], |row| {
                 let worker: String = row.get(0).map_err(column)?;
-                Ok((worker, (task_type(row, 4)?, proof(row, 5)?), duration(row)?))
+                Ok((worker, (task_type(row, 6)?, proof(row, 7)?), duration(row)?))
             })?;
             for (worker, kind, duration) in rows {
                 measures.entry(worker).or_default().durations.insert(kind, duration);
@@ -131,18 +142,24 @@ pub(super) fn store_duration(
     event: &StateEvent,
 ) -> Result<(), StateError> {
     let (task, proof) = (kind.0.name(), i64::from(kind.1));
-    let sql =
-        "SELECT worker, count, mean_ms, last_ms FROM duration WHERE worker = ?1 AND kind = ?2 AND proof = ?3";
+    let sql = "SELECT worker, count, mean_ms, last_ms, peak_bytes, cpu_ms FROM duration
+         WHERE worker = ?1 AND kind = ?2 AND proof = ?3";
     let known = all(db, sql, (worker, task, proof), duration)?.pop().unwrap_or_default();
     let mut measured = Measured { durations: BTreeMap::from([(kind, known)]), ..Measured::default() };
     measured.take(event);
-    let Duration { count, mean_ms, last_ms } = measured.durations.remove(&kind).unwrap_or_default();
+    let Duration { count, mean_ms, last_ms, peak_bytes, cpu_ms } =
+        measured.durations.remove(&kind).unwrap_or_default();
     let row = (stored("count", count)?, stored("duration", mean_ms)?, stored("duration", last_ms)?);
+    let took = (stored("peak", peak_bytes)?, stored("duration", cpu_ms)?);
     db.prepare_cached(
-        "INSERT INTO duration (worker, kind, proof, count, mean_ms, last_ms, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (worker, kind, proof) DO UPDATE SET count = ?4, mean_ms = ?5, last_ms = ?6, at_ms = ?7",
+        "INSERT INTO duration (worker, kind, proof, count, mean_ms, last_ms, at_ms, peak_bytes, cpu_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (worker, kind, proof)
+         DO UPDATE SET count = ?4, mean_ms = ?5, last_ms = ?6, at_ms = ?7, peak_bytes = ?8, cpu_ms = ?9",
     )
-    .and_then(|mut statement| statement.execute((worker, task, proof, row.0, row.1, row.2, now)))
+    .and_then(|mut statement| {
+        statement.execute((worker, task, proof, row.0, row.1, row.2, now, took.0, took.1))
+    })
     .map_err(database("keep a duration"))?;
     Ok(())
 }
@@ -171,7 +188,8 @@ pub(super) fn store_throughput(
 
 fn duration(row: &Row<'_>) -> Result<Duration, StateError> {
     let number = |index| loaded("duration", row.get(index).map_err(column)?);
-    Ok(Duration { count: number(1)?, mean_ms: number(2)?, last_ms: number(3)? })
+    let (count, mean_ms, last_ms) = (number(1)?, number(2)?, number(3)?);
+    Ok(Duration { count, mean_ms, last_ms, peak_bytes: number(4)?, cpu_ms: number(5)? })
 }
 
 fn throughput(row: &Row<'_>) -> Result<Throughput, StateError> {
@@ -195,13 +213,14 @@ mod tests {
         for sample in [10_000, 20_000, 30_000] {
             duration = duration.with(sample);
         }
-        assert_eq!(duration, Duration { count: 3, mean_ms: 20_000, last_ms: 30_000 });
+        assert_eq!(duration, Duration { count: 3, mean_ms: 20_000, last_ms: 30_000, ..Duration::default() });
         for _ in 0..40 {
             duration = duration.with(5_000);
         }
         assert!((5_000..5_200).contains(&duration.mean_ms), "{duration:?}");
         assert_eq!(Duration::default().with(0).mean_ms, 1);
-        assert_eq!(Duration { mean_ms: u64::MAX, count: 9, last_ms: 1 }.with(u64::MAX).mean_ms, u64::MAX);
+        let long = Duration { mean_ms: u64::MAX, count: 9, last_ms: 1, ..Duration::default() };
+        assert_eq!(long.with(u64::MAX).mean_ms, u64::MAX);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 6] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS];
+const STEPS: [&str; 7] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -107,6 +107,13 @@ CREATE TABLE hold (
     miner INTEGER NOT NULL, number INTEGER NOT NULL, types INTEGER NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
     PRIMARY KEY (miner, number)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Version 7: what tasks took besides time; see `measure`.
+const PEAKS: &str = "
+-- 0: not measured.
+ALTER TABLE duration ADD COLUMN peak_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE duration ADD COLUMN cpu_ms INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Makes the file, its tables and the miner's row.

@@ -242,8 +242,9 @@ impl FakeWorker {
         taken: &Taken,
         result: Result<TaskOutput, CallError>,
     ) {
-        let fetched = if matches!(taken.work, TaskInput::Fetch(_)) { FETCHED } else { 0 };
-        let account = AttemptAccount { started_ms: 1_000, ended_ms: 1_001, bytes_fetched: fetched };
+        let bytes_fetched = if matches!(taken.work, TaskInput::Fetch(_)) { FETCHED } else { 0 };
+        let times = AttemptAccount { started_ms: 1_000, ended_ms: 1_001, ..AttemptAccount::default() };
+        let account = AttemptAccount { bytes_fetched, ..times };
         let returned = Returned {
             method: ReturnMethod::of(&taken.work).expect("work that is called"),
             result,

@@ -79,6 +79,7 @@ pub async fn world() -> World {
         actor: ActorId::new(1000),
         sector_size: SectorSize::KiB2,
         local_storage: LocalStorage::None,
+        rehearsal: false,
     };
     Repo::init(&dir.path().join("repo"), options).expect("a new repo");
     let dialer = Arc::new(FakeDialer::default());

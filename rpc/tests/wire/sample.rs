@@ -202,6 +202,7 @@ pub fn job_view() -> JobView {
         ended_ms: 0,
         bytes_fetched: 3,
         priority: -1,
+        rehearsal: false,
         fetch: Some(FetchView { files: 2, bytes_done: 3, bytes_total: 9, rate: 2, eta_s: Some(3) }),
     }
 }
@@ -238,6 +239,8 @@ pub fn overview() -> ManagerOverview {
                 count: 3,
                 mean_ms: 40,
                 last_ms: 50,
+                peak_bytes: 60,
+                cpu_ms: 70,
             }],
             fetches_bytes_per_second: 1 << 20,
         }],
@@ -276,6 +279,7 @@ pub fn sector_detail() -> SectorDetail {
         c1_sha256: None,
         proof: Some("00ff".into()),
         verified: Some(true),
+        rehearsal: false,
         pieces: vec![(2048, comm_d().to_string())],
         tasks: vec![job_view()],
         log: vec![(1500, "event".into(), "text".into())],

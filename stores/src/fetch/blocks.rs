@@ -69,6 +69,9 @@ pub(super) fn receive(
         }
     }
     let mut here: BTreeSet<usize> = known.here.into_iter().collect();
+    if target.rehearses {
+        here.extend((0..blocks.len()).filter(|index| content.is_empty(&blocks[*index])));
+    }
     for (index, hash) in known.doubtful {
         if feed.cancel.is_called() {
             return Err(StoreError::Lost { what: "a fetch that nobody waits for" });
@@ -122,8 +125,8 @@ fn open(content: &Content, place: &Arriving, target: &Target) -> Result<Vec<Sink
     }
     let opened = content.files.iter().map(|(name, bytes)| {
         let path = member(&data, name);
-        // An unsealed file is largely holes, which take no room.
-        let whole = target.kind != sealtasks::FileType::Unsealed;
+        // An unsealed file is largely holes, which take no room, and a rehearsal's files are nothing else.
+        let whole = target.kind != sealtasks::FileType::Unsealed && !target.rehearses;
         Sink::open(&path, *bytes, whole).map_err(StoreError::io("write", &path))
     });
     opened.collect()

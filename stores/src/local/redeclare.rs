@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use sealtasks::{FileTypes, SectorDecl, SectorId, StorageId};
 
-use super::{Contents, Local, LocalPath, OPEN_DEADLINE, read_path};
+use super::{Contents, Local, LocalPath, OPEN_DEADLINE};
 use crate::error::StoreError;
 
 /// The difference between a path's disk and what the index knows of it.
@@ -54,7 +54,7 @@ impl Local {
     }
 
     async fn diff_of(&self, path: &LocalPath) -> Result<RedeclareDiff, StoreError> {
-        let Contents { stanza, scan, .. } = read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
+        let Contents { stanza, scan, .. } = self.read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
         let known: BTreeMap<SectorId, FileTypes> =
             self.index.files(&path.id).await?.into_iter().map(|decl| (decl.sector, decl.types)).collect();
         let there: BTreeMap<SectorId, FileTypes> =

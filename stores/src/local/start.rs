@@ -14,6 +14,7 @@ use crate::config::StorageConfig;
 use crate::error::StoreError;
 use crate::index::IndexError;
 use crate::kept::Kept;
+use crate::rehearsal::Rehearsal;
 use crate::sent::Sent;
 
 /// A path that has not answered within this time does not keep the others from starting.
@@ -52,6 +53,17 @@ impl Local {
         Self::open_within(options, START_DEADLINE).await
     }
 
+    /// [`Local::open`] for a rehearsal: a path that holds no files becomes one of rehearsals, and stays it.
+    ///
+    /// # Errors
+    /// As there. A path with real files is a problem.
+    pub async fn open_rehearsal(
+        options: LocalOptions,
+        rehearsal: Rehearsal,
+    ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
+        Self::open_as(options, START_DEADLINE, Some(rehearsal)).await
+    }
+
     /// [`Local::open`] with another deadline.
     ///
     /// # Errors
@@ -60,6 +72,14 @@ impl Local {
         options: LocalOptions,
         deadline: Duration,
     ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
+        Self::open_as(options, deadline, None).await
+    }
+
+    async fn open_as(
+        options: LocalOptions,
+        deadline: Duration,
+        rehearsal: Option<Rehearsal>,
+    ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
         let config = StorageConfig::read(&options.config)?;
         let (kept, sent) = (Kept::open(&options.config), Sent::open(&options.config));
         let local = Arc::new(Self {
@@ -67,6 +87,7 @@ impl Local {
             urls: options.urls,
             index: options.index,
             open: Mutex::default(),
+            rehearsal,
             changing: AsyncMutex::default(),
             entering: AsyncMutex::default(),
             removing: AsyncMutex::default(),

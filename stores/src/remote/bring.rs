@@ -38,6 +38,7 @@ impl Remote {
                     kind,
                     path,
                     moves: mode == AcquireMode::Move,
+                    rehearses: self.local.rehearses(),
                     turn: Arc::clone(&turn),
                 });
                 match target {

@@ -20,6 +20,7 @@ use crate::content::{Block, CONTENT_TYPE_BLOCK, CONTENT_TYPE_LIST, Content, HASH
 use crate::direct::{BUFFER, Lent, Source};
 use crate::error::StoreError;
 use crate::identity::look;
+use crate::rehearsal;
 
 /// Contents whose place is remembered.
 const ANNOUNCED_MAX: usize = 512;
@@ -53,9 +54,17 @@ impl Announced {
         path: PathBuf,
         sector: SectorId,
         kind: FileType,
+        rehearses: bool,
     ) -> Result<Response, StoreError> {
         let looked = path.clone();
-        let content = files::blocking(move || look(&looked)).await?;
+        let telling = move || {
+            let mut content = look(&looked)?;
+            if rehearses {
+                rehearsal::tell_data(&looked, &mut content)?;
+            }
+            Ok(content)
+        };
+        let content = files::blocking(telling).await?;
         self.add(&content.etag, sector, kind, &path);
         let body = serde_json::to_vec(&content).map_err(|source| StoreError::Json { path, source })?;
         Ok(([(CONTENT_TYPE, CONTENT_TYPE_LIST)], body).into_response())

@@ -9,7 +9,10 @@ const INPUT: TaskInput = TaskInput::Finalize(FinalizeInput {});
 
 fn failed() -> Ended {
     let error = CallError { code: CallErrorCode::Unknown, message: "no".into() };
-    Ended { result: Err(error), account: AttemptAccount { started_ms: 1, ended_ms: 2, bytes_fetched: 3 } }
+    Ended {
+        result: Err(error),
+        account: AttemptAccount { started_ms: 1, ended_ms: 2, bytes_fetched: 3, peak_bytes: 4, cpu_ms: 5 },
+    }
 }
 
 fn accept(journal: &Journal, attempt: Option<AttemptId>, input: &TaskInput) -> Acceptance {
