@@ -56,6 +56,8 @@ use crate::state::{CallStage, Controls, Measures, ReservedSpace, StateError, Sta
 
 /// Inputs handled in one commit.
 const INPUTS_PER_COMMIT_MAX: usize = 256;
+const _: () =
+    assert!(INPUTS_PER_COMMIT_MAX.is_multiple_of(Sched::LOOK_AHEAD_MOST), "taken in so many at a time");
 
 /// Results kept that came before their call was known; the oldest goes first (it stays in the durable state).
 const EARLY_MAX: usize = 1024;
@@ -200,12 +202,16 @@ impl Driver {
                 () = until(self.next_wake_ms(), shared.state.now_ms()) => None,
                 _ = health.tick() => { self.look_around(); None }
             };
-            if let Some(input) = first {
-                self.handle(input);
-            }
-            for _ in 1..INPUTS_PER_COMMIT_MAX {
-                let Ok(input) = inputs.try_recv() else { break };
-                self.handle(input);
+            let mut next = Vec::from_iter(first);
+            for _ in 0..INPUTS_PER_COMMIT_MAX / Sched::LOOK_AHEAD_MOST {
+                next.extend(
+                    std::iter::from_fn(|| inputs.try_recv().ok()).take(Sched::LOOK_AHEAD_MOST - next.len()),
+                );
+                if next.is_empty() {
+                    break;
+                }
+                self.look_ahead(&next);
+                next.drain(..).for_each(|input| self.handle(input));
             }
             self.finish_batch().await?;
         }

@@ -168,7 +168,7 @@ mod tests {
         [TaskType::AddPiece, TaskType::PreCommit1, TaskType::PreCommit2, TaskType::Commit2];
     /// What workers offer of these.
     const TRADES: [&[usize]; 5] = [&[0, 1, 2, 3], &[0, 1], &[2, 3], &[2], &[0, 1, 2]];
-    const SOURCES: usize = 7;
+    const SOURCES: usize = 40;
 
     fn scheduler(trades: &[usize], is_one_by_one: bool) -> Sched {
         let mut sched = Sched::new(Options::default());
@@ -201,7 +201,7 @@ mod tests {
     }
 
     /// A task by its number: type, size, source, priority, and how long it has waited.
-    fn request(number: u64, trades: usize) -> Request {
+    fn request(number: u64, trades: usize, now: u64) -> Request {
         let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
         let of = |most: u64, shift: u32| (mixed >> shift) % most;
         let size = [SectorSize::GiB32, SectorSize::GiB64][of(2, 0) as usize];
@@ -223,8 +223,8 @@ mod tests {
             priority: [0, 0, 0, 1024][of(4, 16) as usize],
             needs: Needs { existing: Some(existing), allocate: None },
             locks: Locks::default(),
-            since: Millis::new(of(2, 20) * 100_000_000),
-            wait_limit: Some(Millis::new([u64::MAX, u64::MAX, 150_000_000, 0][of(4, 22) as usize])),
+            since: Millis::new(now - if of(6, 20) == 0 { 50_000_000 } else { 0 }),
+            wait_limit: Some(Millis::new(if of(12, 22) == 0 { 0 } else { 50_000_000 })),
             deadline: None,
             attempts: 0,
         }
@@ -248,9 +248,9 @@ mod tests {
         /// Whole groups that are set aside at once, beside classes that are tried one by one.
         #[test]
         fn what_is_set_aside_together_is_what_would_be_one_by_one(
-            trades in prop::collection::vec(0..TRADES.len(), 2..7),
-            tasks in 10..120_u64,
-            steps in prop::collection::vec((0..8_u8, 0..50_u64), 1..120),
+            trades in prop::collection::vec(0..TRADES.len(), 2..9),
+            tasks in 10..200_u64,
+            steps in prop::collection::vec((0..12_u8, 0..50_u64), 1..200),
         ) {
             let mut pair = [scheduler(&trades, false), scheduler(&trades, true)];
             let mut running = [VecDeque::new(), VecDeque::new()];
@@ -268,12 +268,12 @@ mod tests {
                         let more = if submitted == 0 { tasks } else { number % 8 };
                         events.extend((submitted..submitted + more).map(|task| Event::Submit {
                             task: TaskId::new(task),
-                            request: request(task, trades.len()),
+                            request: request(task, trades.len(), now),
                         }));
                         submitted += more;
                     }
                     2 => events.push(Event::Cancel { task: TaskId::new(number) }),
-                    3 => now += number * 1_000_000,
+                    3 => now += number * 50_000,
                     _ => {}
                 }
                 if events.is_empty() && let Some(attempt) = running[0].pop_front() {

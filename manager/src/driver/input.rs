@@ -88,6 +88,21 @@ pub(crate) enum Input {
     View(Box<dyn FnOnce(&Driver) + Send>),
 }
 
+impl Driver {
+    /// Lets the scheduler know which attempts are about to end, so that it finds them faster: a hint and nothing more.
+    pub(super) fn look_ahead(&self, inputs: &[Input]) {
+        let returned = inputs.iter().filter_map(|input| match input {
+            Input::Returned { call, .. } => self.calls.get(call).map(|(attempt, _)| *attempt),
+            _ => None,
+        });
+        let ending: Vec<AttemptId> = returned.collect();
+        // One alone is found as fast without it.
+        if ending.len() > 1 {
+            self.sched.look_ahead(&ending);
+        }
+    }
+}
+
 /// What polling a Lotus worker gave.
 pub(crate) struct Polled {
     pub(crate) tasks: std::collections::BTreeSet<TaskType>,
