@@ -42,23 +42,37 @@ impl ApiInfo {
     /// # Errors
     /// The address does not make a URL, which only a damaged one does not.
     pub fn rpc_url(&self, transport: Transport) -> Result<Url, ApiInfoError> {
-        let url = match &self.address {
+        with_scheme(&self.url_with("/rpc/v0", &["/rpc/v0"])?, transport)
+    }
+
+    /// A full node's JSON-RPC endpoint, `/rpc/v1` included, and how to speak there: websocket to a multiaddr and to
+    /// ws and wss, as Lotus does; POST to http and https.
+    ///
+    /// # Errors
+    /// As for [`Self::rpc_url`].
+    pub fn full_node(&self) -> Result<(Url, Transport), ApiInfoError> {
+        let url = self.url_with("/rpc/v1", &["/rpc/v1", "/rpc/v0"])?;
+        let post = matches!(&self.address, ApiAddress::Url(given) if matches!(given.scheme(), "http" | "https"));
+        let transport = if post { Transport::Http } else { Transport::Ws };
+        Ok((with_scheme(&url, transport)?, transport))
+    }
+
+    /// The address with this path. Operators paste it with one of the `known` paths, too; Lotus would append a second.
+    fn url_with(&self, path: &str, known: &[&str]) -> Result<Url, ApiInfoError> {
+        match &self.address {
             ApiAddress::Multiaddr(address) => {
                 let scheme = if address.tls() { "https" } else { "http" };
-                let text = format!("{scheme}://{}/rpc/v0", address.authority());
-                Url::parse(&text).map_err(|_| ApiInfoError::Url { text, detail: "it does not parse" })?
+                let text = format!("{scheme}://{}{path}", address.authority());
+                Url::parse(&text).map_err(|_| ApiInfoError::Url { text, detail: "it does not parse" })
             }
             ApiAddress::Url(base) => {
+                let given = base.path().trim_end_matches('/');
+                let before = known.iter().find_map(|known| given.strip_suffix(known)).unwrap_or(given);
                 let mut url = base.clone();
-                let path = base.path().trim_end_matches('/');
-                // Operators paste either form; Lotus would append a second time.
-                if !path.ends_with("/rpc/v0") {
-                    url.set_path(&format!("{path}/rpc/v0"));
-                }
-                url
+                url.set_path(&format!("{before}{path}"));
+                Ok(url)
             }
-        };
-        with_scheme(&url, transport)
+        }
     }
 
     /// `host:port` to open a TCP connection to, for example to learn the local address of the route to a manager.
@@ -181,4 +195,30 @@ pub enum ApiInfoError {
         /// What is wrong.
         detail: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `FULLNODE_API_INFO` in every form that Lotus's operators have it in.
+    #[test]
+    fn full_nodes_are_found_at_their_first_version() {
+        let cases = [
+            ("eyJ.a.b:/ip4/10.0.0.1/tcp/1234/http", "ws://10.0.0.1:1234/rpc/v1", Transport::Ws, true),
+            ("/dns/node/tcp/443/wss", "wss://node/rpc/v1", Transport::Ws, false),
+            ("eyJ.a.b:http://node:1234", "http://node:1234/rpc/v1", Transport::Http, true),
+            ("eyJ.a.b:https://node/lotus/rpc/v1/", "https://node/lotus/rpc/v1", Transport::Http, true),
+            ("eyJ.a.b:wss://api.node.io/rpc/v0", "wss://api.node.io/rpc/v1", Transport::Ws, true),
+            ("a:http://first:1/,b:http://second:2", "http://first:1/rpc/v1", Transport::Http, true),
+        ];
+        for (text, url, transport, token) in cases {
+            let info: ApiInfo = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            let (found, how) = info.full_node().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((found.as_str(), how, info.token.is_some()), (url, transport, token), "{text}");
+        }
+        for bad in ["", "token", "eyJ.a.b:/ip4/10.0.0.1/udp/1234", "eyJ.a.b:ftp://node", "eyJ.a.b:http://"] {
+            assert!(bad.parse::<ApiInfo>().is_err(), "{bad}");
+        }
+    }
 }

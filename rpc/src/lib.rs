@@ -29,7 +29,7 @@ mod wire;
 
 pub use api::{ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 pub use api_info::{ApiInfo, Transport};
-pub use client::{ManagerClient, WorkerClient};
+pub use client::{ManagerClient, NodeClient, WorkerClient};
 pub use error::ApiError;
 pub use operator::OperatorApi;
 pub use push::PushStreams;

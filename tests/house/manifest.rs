@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("worker", &["rpc", "stores", "pieces", "sealtasks"]),
     ("rpc", &["sealtasks"]),
     ("stores", &["pieces", "sealtasks"]),
-    ("chain", &["sealtasks"]),
+    ("chain", &["rpc", "sealtasks"]),
     ("proofs", &["pieces", "sealtasks"]),
     ("pieces", &["sealtasks"]),
     ("sched", &["sealtasks"]),

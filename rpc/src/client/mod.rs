@@ -4,6 +4,7 @@
 
 mod http;
 mod manager;
+mod node;
 mod operator;
 mod peer;
 mod storage;
@@ -19,6 +20,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 pub use manager::ManagerClient;
+pub use node::NodeClient;
 pub use worker::WorkerClient;
 
 use crate::api::ApiResult;
@@ -114,7 +116,15 @@ impl Caller {
 
     /// Calls with an array of parameters; the answer as it came.
     async fn call_raw(&self, method: &str, params: Box<RawValue>) -> ApiResult<Box<RawValue>> {
-        let limit = timeout_of(method);
+        self.call_within(method, params, timeout_of(method)).await
+    }
+
+    async fn call_within(
+        &self,
+        method: &str,
+        params: Box<RawValue>,
+        limit: Option<Duration>,
+    ) -> ApiResult<Box<RawValue>> {
         let call = async {
             match &self.wire {
                 Wire::Http(http) => http.call(method, params).await,
