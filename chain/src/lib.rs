@@ -1,21 +1,34 @@
-//! What the chain says and is told. So far it says two things: the ticket and the seed that bind a sector's proof.
+//! What the chain says and is told: randomness, what it knows of miners and sectors, and messages to the miner actor.
 //!
-//! [`Chain`] is what the manager asks; [`Offline`] answers for sectors that no chain will ever see. A room for actor
-//! types, too: whoever needs them asks here. It never schedules, seals or touches sector files.
+//! [`Chain`] is what the manager asks. [`Offline`] answers for sectors that no chain will ever see, [`Lotus`] with what a
+//! full node says. [`params`] are the miner actor's messages,
+//! [`recovery`] reads from a chain what a lost sector is sealed from again. It never schedules, seals or touches sector
+//! files.
 
+mod cbor;
 mod epochs;
+mod error;
+mod lotus;
 mod offline;
+pub mod params;
+pub mod recovery;
+pub mod sending;
+mod token_amount;
 
 use async_trait::async_trait;
-use sealtasks::{ChainEpoch, SealedCid, SectorId, SectorRef, SectorSize, Seed, Ticket};
+use sealtasks::{ChainEpoch, SealedCid, SectorRef, Seed, Ticket};
 
 pub use epochs::EpochClock;
+pub use error::ChainError;
+pub use lotus::{Lotus, MinerFacts, SectorStanding, SyncProgress};
 pub use offline::{BeaconSecret, Offline};
+pub use params::entropy;
+pub use token_amount::{TokenAmount, TokenAmountError};
 
 /// A source of the randomness that sealing needs.
 #[async_trait]
 pub trait Chain: Send + Sync {
-    /// What the source is, for listings: `offline`, for example.
+    /// What the source is, for listings: `offline` or `lotus`.
     fn name(&self) -> &'static str;
 
     /// When its heights are; `None`: it has none, and nothing expires.
@@ -28,33 +41,10 @@ pub trait Chain: Send + Sync {
     async fn ticket(&self, sector: SectorRef) -> Result<(Ticket, ChainEpoch), ChainError>;
 
     /// The interactive randomness for this sector and the height it was drawn at. A chain gives it for the
-    /// pre-commitment that it has seen, which is why `sealed` (CommR) must be told.
+    /// pre-commitment that it has seen, which is why `sealed` (CommR) must be told; it waits until the height has come
+    /// and lies deep enough, on the main network for more than an hour.
     ///
     /// # Errors
     /// As for [`Chain::ticket`].
     async fn seed(&self, sector: SectorRef, sealed: SealedCid) -> Result<(Seed, ChainEpoch), ChainError>;
-}
-
-/// Why there is no randomness.
-#[derive(Debug, thiserror::Error)]
-pub enum ChainError {
-    /// Only a chain can make such a sector worth anything.
-    #[error(
-        "{size} sectors need a chain: set FULLNODE_API_INFO to a Lotus node's API info (sector {sector})"
-    )]
-    NeedsChain {
-        /// The sector.
-        sector: SectorId,
-        /// Its size.
-        size: SectorSize,
-    },
-}
-
-impl ChainError {
-    /// Whether asking again cannot help.
-    pub const fn is_permanent(&self) -> bool {
-        match self {
-            Self::NeedsChain { .. } => true,
-        }
-    }
 }

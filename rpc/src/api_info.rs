@@ -52,7 +52,8 @@ impl ApiInfo {
     /// As for [`Self::rpc_url`].
     pub fn full_node(&self) -> Result<(Url, Transport), ApiInfoError> {
         let url = self.url_with("/rpc/v1", &["/rpc/v1", "/rpc/v0"])?;
-        let post = matches!(&self.address, ApiAddress::Url(given) if matches!(given.scheme(), "http" | "https"));
+        let post =
+            matches!(&self.address, ApiAddress::Url(given) if matches!(given.scheme(), "http" | "https"));
         let transport = if post { Transport::Http } else { Transport::Ws };
         Ok((with_scheme(&url, transport)?, transport))
     }

@@ -1,0 +1,123 @@
+//! Why the chain does not say or take something.
+
+use rpc::ApiError;
+use sealtasks::{ActorId, ChainEpoch, SealedCid, SectorId, SectorSize};
+
+/// What a chain could not say. `Display` is for people; the stable code is [`ChainError::code`].
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// Only a chain can make such a sector worth anything.
+    #[error(
+        "{size} sectors need a chain: set FULLNODE_API_INFO to a Lotus node's API info (sector {sector})"
+    )]
+    NeedsChain {
+        /// The sector.
+        sector: SectorId,
+        /// Its size.
+        size: SectorSize,
+    },
+    /// The full node does not answer, or answers with an error.
+    #[error("the full node does not say {what}")]
+    Node {
+        /// What it was asked for.
+        what: String,
+        /// What it answered instead.
+        #[source]
+        source: ApiError,
+    },
+    /// The client cannot be made.
+    #[error("FULLNODE_API_INFO cannot be used")]
+    Client {
+        /// Why.
+        #[source]
+        source: rpc::client::ClientError,
+    },
+    /// The node speaks another version.
+    #[error("the full node {software:?} speaks API version {found}; needed is 2.{minor_min} or a later 2.x")]
+    ApiVersion {
+        /// The node's name for itself.
+        software: String,
+        /// Its API version.
+        found: String,
+        /// The oldest minor version that is enough.
+        minor_min: u32,
+    },
+    /// An answer of the right shape whose content makes no sense.
+    #[error("the full node's {method} makes no sense: {detail}")]
+    Answer {
+        /// The method.
+        method: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The operator's and the chain's sector size differ.
+    #[error("{miner} has {chain} sectors on chain, not {told}; leave --sector-size out or give {chain}")]
+    SectorSize {
+        /// The miner.
+        miner: ActorId,
+        /// On chain.
+        chain: SectorSize,
+        /// As told.
+        told: SectorSize,
+    },
+    /// The chain knows of no pre-commitment.
+    #[error(
+        "the chain has no pre-commitment of {sector}; its seed is drawn only after PreCommitSectorBatch2 has landed"
+    )]
+    NoPreCommit {
+        /// The sector.
+        sector: SectorId,
+    },
+    /// The chain knows of another replica.
+    #[error(
+        "the chain has a pre-commitment of {sector} to {chain}, not to ours ({ours}); a proof of ours would be refused"
+    )]
+    OtherReplica {
+        /// The sector.
+        sector: SectorId,
+        /// CommR on chain.
+        chain: SealedCid,
+        /// Our CommR.
+        ours: SealedCid,
+    },
+    /// The chain has not started yet, or the node's clock is wrong.
+    #[error("the full node is at height {head} and asked for {wanted}")]
+    TooEarly {
+        /// The node's height.
+        head: ChainEpoch,
+        /// The height that was wanted.
+        wanted: ChainEpoch,
+    },
+}
+
+impl ChainError {
+    /// Whether asking again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::NeedsChain { .. }
+            | Self::Client { .. }
+            | Self::ApiVersion { .. }
+            | Self::SectorSize { .. }
+            | Self::OtherReplica { .. } => true,
+            Self::Node { source, .. } => {
+                matches!(source, ApiError::Unauthorized { .. }) || source.is_method_not_found()
+            }
+            Self::Answer { .. } | Self::NoPreCommit { .. } | Self::TooEarly { .. } => false,
+        }
+    }
+
+    /// Stable code for scripts and logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NeedsChain { .. } => "CHN01",
+            Self::Node { .. } => "CHN02",
+            Self::Client { .. } => "CHN03",
+            Self::ApiVersion { .. } => "CHN04",
+            Self::Answer { .. } => "CHN05",
+            Self::SectorSize { .. } => "CHN06",
+            Self::NoPreCommit { .. } => "CHN07",
+            Self::OtherReplica { .. } => "CHN08",
+            Self::TooEarly { .. } => "CHN09",
+        }
+    }
+}

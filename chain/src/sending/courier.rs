@@ -1,0 +1,196 @@
+//! Sends each message once. The intent is on disk before the node hears of it; whoever finds an intent without a CID
+//! looks for the message among those that wait and those that landed, and only then sends it.
+
+use sealtasks::{ChainEpoch, SectorNumber};
+
+use super::ExitCode;
+use super::draft::{Draft, SendError, message};
+use super::outbox::{Intent, Outbox, Record, Stage};
+use crate::Lotus;
+use crate::lotus::address;
+use crate::lotus::wire::{Link, Lookup, SignedMessage};
+use crate::params::{Method, failed_activations};
+
+/// A message counts as landed when so many heights lie above it (Lotus's MessageConfidence).
+const CONFIDENCE: i64 = 5;
+/// A message may have landed so many heights before the head that was seen when it was intended: that head may have been
+/// reorganised away since (the chain's finality).
+const REORGANISED_MAX: i64 = 900;
+
+/// Whether messages are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sending {
+    /// They are shown.
+    #[default]
+    Off,
+    /// They are sent (`--send-messages`).
+    On,
+}
+
+/// What came of handing a message over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// Sending is off: this would have been sent.
+    Shown(Box<Draft>),
+    /// The node has it.
+    Sent(Box<Record>),
+}
+
+/// How a message ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it said, but for these sectors.
+    Done {
+        /// Sectors that were not activated, and why.
+        failed: Vec<(SectorNumber, ExitCode)>,
+    },
+    /// It did nothing; its sectors are to be parked with the code's meaning.
+    Refused(ExitCode),
+}
+
+/// Hands messages to a full node.
+pub struct Courier<'a, O> {
+    lotus: &'a Lotus,
+    outbox: &'a O,
+    sending: Sending,
+}
+
+impl<'a, O: Outbox> Courier<'a, O> {
+    /// A courier that keeps its intents here.
+    pub const fn new(lotus: &'a Lotus, outbox: &'a O, sending: Sending) -> Self {
+        Self { lotus, outbox, sending }
+    }
+
+    /// Sends the message, or shows it.
+    ///
+    /// # Errors
+    /// It is not sent, or, [`SendError::Unknown`], it may have been: [`Self::resume`] finds out.
+    pub async fn submit(&self, draft: Draft) -> Result<Submitted, SendError> {
+        match self.sending {
+            Sending::Off => {
+                tracing::info!(%draft, "not sent, since --send-messages is not given");
+                Ok(Submitted::Shown(Box::new(draft)))
+            }
+            Sending::On => {
+                self.outbox.put(&Record { intent: draft.intent.clone(), stage: Stage::Intended })?;
+                Ok(Submitted::Sent(Box::new(self.push(draft.intent).await?)))
+            }
+        }
+    }
+
+    async fn push(&self, intent: Intent) -> Result<Record, SendError> {
+        let pushed = self.lotus.node.push(&message(&intent), intent.id, intent.max_fee).await;
+        let pushed = pushed.map_err(|source| SendError::Unknown { id: intent.id, source })?;
+        tracing::info!(id = %intent.id, cid = pushed.cid.cid, "message sent");
+        self.pushed(intent, pushed.cid, pushed.message.nonce)
+    }
+
+    fn pushed(&self, intent: Intent, cid: Link, nonce: u64) -> Result<Record, SendError> {
+        let record = Record { intent, stage: Stage::Pushed { cid: cid.cid, nonce } };
+        self.outbox.put(&record)?;
+        Ok(record)
+    }
+
+    /// After a start: every message that was intended and not known to be sent is looked for, and sent if it is nowhere
+    /// and sending is on. Gives all records that have not landed yet.
+    ///
+    /// # Errors
+    /// The outbox cannot be read, or the node does not answer: nothing was sent again.
+    pub async fn resume(&self) -> Result<Vec<Record>, SendError> {
+        let mut open = Vec::new();
+        for record in self.outbox.all()? {
+            match record.stage {
+                Stage::Landed { .. } => {}
+                Stage::Pushed { .. } => open.push(record),
+                Stage::Intended => open.push(self.found_or_pushed(record).await?),
+            }
+        }
+        Ok(open)
+    }
+
+    async fn found_or_pushed(&self, record: Record) -> Result<Record, SendError> {
+        let intent = record.intent;
+        if let Some((cid, nonce)) = self.find(&intent).await? {
+            tracing::info!(id = %intent.id, cid = cid.cid, "the message was sent before; it is not sent again");
+            return self.pushed(intent, cid, nonce);
+        }
+        match self.sending {
+            Sending::On => self.push(intent).await,
+            Sending::Off => Ok(Record { intent, stage: Stage::Intended }),
+        }
+    }
+
+    /// The message with exactly this content, wherever the node has it. Those that wait are looked at twice: what waited
+    /// before the walk over the chain may have landed, and what had landed may wait again after a reorganisation.
+    async fn find(&self, intent: &Intent) -> Result<Option<(Link, u64)>, SendError> {
+        if let Some(found) = self.waiting(intent).await? {
+            return Ok(Some(found));
+        }
+        let since = intent.since.get().saturating_sub(REORGANISED_MAX).max(0);
+        let node = &self.lotus.node;
+        for cid in node.landed(&intent.from, &address(intent.miner), since).await? {
+            let found = node.message(&cid).await?;
+            if found.method == intent.method.number() && found.params == intent.params {
+                return Ok(Some((cid, found.nonce)));
+            }
+        }
+        self.waiting(intent).await
+    }
+
+    async fn waiting(&self, intent: &Intent) -> Result<Option<(Link, u64)>, SendError> {
+        let to = message(intent).to;
+        let same = |signed: &SignedMessage| {
+            let message = &signed.message;
+            message.method == intent.method.number()
+                && message.params == intent.params
+                && message.from == intent.from
+                // Test networks' nodes write t where others write f.
+                && message.to.get(1..) == to.get(1..)
+        };
+        let found = self.lotus.node.pending().await?.into_iter().find(same);
+        Ok(found.map(|signed| (signed.cid, signed.message.nonce)))
+    }
+
+    /// Waits until the message lies deep enough on chain, through reorganisations, and records how it ended.
+    ///
+    /// # Errors
+    /// The record names no message, the message is lost, or the node does not answer.
+    pub async fn settle(&self, record: &Record) -> Result<Outcome, SendError> {
+        let Stage::Pushed { cid, .. } = &record.stage else {
+            let cid = record.intent.id.to_string();
+            return Err(SendError::Lost { cid, since: record.intent.since });
+        };
+        let cid = Link::new(cid);
+        loop {
+            let head = self.lotus.node.head().await?.height;
+            if let Some(lookup) = self.lotus.node.search(&cid, -1).await?
+                && head.saturating_sub(lookup.height) >= CONFIDENCE
+            {
+                return self.landed(record, lookup);
+            }
+            tokio::time::sleep(self.lotus.pause()).await;
+        }
+    }
+
+    fn landed(&self, record: &Record, lookup: Lookup) -> Result<Outcome, SendError> {
+        let exit_code = ExitCode(lookup.receipt.exit_code);
+        let sectors = &record.intent.sectors;
+        let answered = record.intent.method == Method::ProveCommitSectors3 && exit_code == ExitCode::OK;
+        let failures = if answered { failed_activations(&lookup.receipt.answer.0) } else { Some(Vec::new()) };
+        let failures = failures.ok_or_else(|| crate::ChainError::Answer {
+            method: "StateSearchMsg",
+            detail: "the miner actor's answer does not say which sectors were activated".to_owned(),
+        })?;
+        let failed: Vec<_> =
+            failures.into_iter().filter_map(|(at, code)| Some((*sectors.get(at)?, ExitCode(code)))).collect();
+        let stage = Stage::Landed {
+            cid: lookup.message.cid,
+            height: ChainEpoch::new(lookup.height),
+            exit_code,
+            failed: failed.clone(),
+        };
+        self.outbox.put(&Record { intent: record.intent.clone(), stage })?;
+        tracing::info!(id = %record.intent.id, %exit_code, gas = lookup.receipt.gas_used, "message landed");
+        Ok(if exit_code == ExitCode::OK { Outcome::Done { failed } } else { Outcome::Refused(exit_code) })
+    }
+}

@@ -1,0 +1,277 @@
+//! A message before it is sent: its parameters, what is sent along, who pays and what it may cost. Sends nothing.
+
+use std::fmt;
+
+use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
+use uuid::Uuid;
+
+use super::outbox::{Intent, OutboxError};
+use crate::lotus::wire::{Bytes, Link, Message, PreCommitInfo, SendSpec};
+use crate::lotus::{HEAD, Node, address};
+use crate::params::{Method, ParamsError, PreCommit, ProveCommit, pre_commit, prove_commit};
+use crate::{ChainError, Lotus, TokenAmount};
+
+/// What a message's gas may cost: so much, and so much more for each sector in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fees {
+    /// For the message.
+    pub base: TokenAmount,
+    /// For each sector.
+    pub per_sector: TokenAmount,
+}
+
+impl Fees {
+    /// Lotus's limit for pre-commitments: 0.02 FIL for each sector.
+    pub const PRE_COMMIT: Self =
+        Self { base: TokenAmount::ZERO, per_sector: TokenAmount::from_atto(20_000_000_000_000_000) };
+    /// Lotus's limit for proofs: 0.03 FIL for each sector.
+    pub const PROVE_COMMIT: Self =
+        Self { base: TokenAmount::ZERO, per_sector: TokenAmount::from_atto(30_000_000_000_000_000) };
+
+    fn of(self, sectors: usize) -> Result<TokenAmount, SendError> {
+        let sectors = u64::try_from(sectors).unwrap_or(u64::MAX);
+        let all = self.per_sector.checked_mul(sectors).and_then(|all| all.checked_add(self.base));
+        all.ok_or(SendError::Overflow)
+    }
+}
+
+/// What would be sent, and what the node says that it would cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    pub(super) intent: Intent,
+    /// The gas that it would take.
+    pub gas_limit: i64,
+    /// What one unit of gas would cost at most.
+    pub gas_fee_cap: TokenAmount,
+}
+
+impl Draft {
+    /// The message.
+    pub fn intent(&self) -> &Intent {
+        &self.intent
+    }
+}
+
+/// For the operator: what, who pays and how much.
+impl fmt::Display for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Intent { miner, method, sectors, from, value, max_fee, params, .. } = &self.intent;
+        let numbers: Vec<String> = sectors.iter().map(ToString::to_string).collect();
+        write!(
+            f,
+            "{} to {} for sectors {} ({} bytes of parameters), from {from}, value {value}, gas {} at up to {} each, \
+             fee at most {max_fee}",
+            method.name(),
+            address(*miner),
+            numbers.join(" "),
+            params.0.len(),
+            self.gas_limit,
+            self.gas_fee_cap,
+        )
+    }
+}
+
+/// A PreCommitSectorBatch2 with the deposits that the chain asks for.
+///
+/// # Errors
+/// Nobody can pay, the node says that it would fail, or the node does not answer.
+pub async fn draft_pre_commit(
+    lotus: &Lotus,
+    miner: ActorId,
+    sectors: &[PreCommit],
+    fees: Fees,
+) -> Result<Draft, SendError> {
+    let params = pre_commit(sectors)?;
+    let mut value = TokenAmount::ZERO;
+    for sector in sectors {
+        let info = PreCommitInfo {
+            seal_proof: sector.sector.proof.number(),
+            sector_number: sector.sector.id.number.get(),
+            sealed: Some(Link::new(sector.sealed)),
+            seal_rand_epoch: sector.ticket_epoch.get(),
+            deals: Vec::new(),
+            expiration: sector.expiration.get(),
+            unsealed: sector.unsealed.map(Link::new),
+        };
+        let deposit = lotus.node.deposit(miner, &info).await?;
+        value = value.checked_add(deposit).ok_or(SendError::Overflow)?;
+    }
+    let numbers = sectors.iter().map(|sector| sector.sector.id.number).collect();
+    let parts = Parts { miner, method: Method::PreCommitSectorBatch2, numbers, value, params, fees };
+    draft(&lotus.node, parts).await
+}
+
+/// A ProveCommitSectors3 with what each sector must pledge beyond its deposit.
+///
+/// # Errors
+/// A sector is not pre-committed, nobody can pay, the node says that it would fail, or does not answer.
+pub async fn draft_prove_commit(
+    lotus: &Lotus,
+    miner: ActorId,
+    prove: &ProveCommit,
+    fees: Fees,
+) -> Result<Draft, SendError> {
+    let params = prove_commit(prove)?;
+    let size = lotus.miner(miner, None).await?.size.bytes();
+    let head = lotus.node.head().await?.height;
+    let mut value = TokenAmount::ZERO;
+    for sector in &prove.sectors {
+        let id = SectorId { miner, number: sector.number };
+        let promised = lotus.node.pre_commit(id, HEAD).await?;
+        let promised = promised.ok_or(ChainError::NoPreCommit { sector: id })?;
+        let verified = sector.pieces.iter().filter(|piece| piece.allocation.is_some());
+        let verified = verified.map(|piece| piece.piece.size.get()).fold(0, u64::saturating_add);
+        let duration = promised.info.expiration.saturating_sub(head);
+        let pledge = lotus.node.pledge(duration, size, verified).await?;
+        let rest = pledge.saturating_sub(promised.pre_commit_deposit);
+        value = value.checked_add(rest).ok_or(SendError::Overflow)?;
+    }
+    let numbers = prove.sectors.iter().map(|sector| sector.number).collect();
+    draft(&lotus.node, Parts { miner, method: Method::ProveCommitSectors3, numbers, value, params, fees })
+        .await
+}
+
+struct Parts {
+    miner: ActorId,
+    method: Method,
+    numbers: Vec<SectorNumber>,
+    value: TokenAmount,
+    params: Vec<u8>,
+    fees: Fees,
+}
+
+async fn draft(node: &Node, parts: Parts) -> Result<Draft, SendError> {
+    let max_fee = parts.fees.of(parts.numbers.len())?;
+    let needed = parts.value.checked_add(max_fee).ok_or(SendError::Overflow)?;
+    let since = node.head().await?.epoch();
+    let from = payer(node, parts.miner, needed).await?;
+    let intent = Intent {
+        id: Uuid::new_v4(),
+        miner: parts.miner,
+        method: parts.method,
+        sectors: parts.numbers,
+        from,
+        value: parts.value,
+        max_fee,
+        params: Bytes(parts.params),
+        since,
+    };
+    let spec = SendSpec { max_fee, msg_uuid: intent.id };
+    let estimate =
+        node.estimate(&message(&intent), &spec).await.map_err(|source| SendError::Estimate { source })?;
+    Ok(Draft { intent, gas_limit: estimate.gas_limit, gas_fee_cap: estimate.gas_fee_cap })
+}
+
+/// The message as the node takes it, which fills in nonce and gas.
+pub(super) fn message(intent: &Intent) -> Message {
+    Message {
+        version: 0,
+        to: address(intent.miner),
+        from: intent.from.clone(),
+        nonce: 0,
+        value: intent.value,
+        gas_limit: 0,
+        gas_fee_cap: TokenAmount::ZERO,
+        gas_premium: TokenAmount::ZERO,
+        method: intent.method.number(),
+        params: intent.params.clone(),
+    }
+}
+
+/// The first of the miner's control addresses, else its worker, whose key the node has and whose balance is enough.
+async fn payer(node: &Node, miner: ActorId, needed: TokenAmount) -> Result<String, SendError> {
+    let info = node.miner_info(miner).await?;
+    let mut seen = Vec::new();
+    for candidate in info.control_addresses.iter().chain([&info.worker]) {
+        let key = node.account_key(candidate).await?;
+        if !node.has_key(&key).await? {
+            seen.push(format!("{candidate}: the node has not its key"));
+            continue;
+        }
+        let balance = node.balance(&key).await?;
+        if balance >= needed {
+            return Ok(key);
+        }
+        seen.push(format!("{candidate}: {balance}"));
+    }
+    Err(SendError::Funds { miner, needed, seen: seen.join(", ") })
+}
+
+/// Why a message is not sent, or not known to be. The stable code is [`SendError::code`].
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The parameters cannot be made.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
+    /// The node does not say what is needed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Nobody has enough.
+    #[error("none of f0{}'s control and worker addresses can pay {needed} (value and highest fee): {seen}", miner.get())]
+    Funds {
+        /// The miner.
+        miner: ActorId,
+        /// So much is needed.
+        needed: TokenAmount,
+        /// Who was asked, and what each has.
+        seen: String,
+    },
+    /// The node has tried it.
+    #[error("the message would fail, so it is not sent")]
+    Estimate {
+        /// What the node says.
+        #[source]
+        source: ChainError,
+    },
+    /// More money than there is.
+    #[error("deposits, pledges and fees add up to more than can be counted")]
+    Overflow,
+    /// The intent cannot be kept, or what became of it.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// It may have been sent or not; the record says so, and it is looked for before it is sent again.
+    #[error("whether message {id} was sent is not known; it is looked for before it is sent again")]
+    Unknown {
+        /// The intent's id.
+        id: Uuid,
+        /// What the node said.
+        #[source]
+        source: ChainError,
+    },
+    /// The node has forgotten it.
+    #[error("message {cid} is neither waiting nor on chain since height {since}")]
+    Lost {
+        /// Its CID.
+        cid: String,
+        /// From there it was looked for.
+        since: ChainEpoch,
+    },
+}
+
+impl SendError {
+    /// Whether the node says that it would run out of gas: fewer sectors may go.
+    pub fn is_out_of_gas(&self) -> bool {
+        /// Lotus's code of its error OutOfGas.
+        const OUT_OF_GAS: i64 = 2;
+        matches!(
+            self,
+            Self::Estimate {
+                source: ChainError::Node { source: rpc::ApiError::Remote { code: OUT_OF_GAS, .. }, .. }
+            }
+        ) || matches!(self, Self::Params(ParamsError::Length { .. }))
+    }
+
+    /// Stable code for scripts and logs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Params(_) => "SND01",
+            Self::Chain(error) => error.code(),
+            Self::Funds { .. } => "SND02",
+            Self::Estimate { .. } => "SND03",
+            Self::Overflow => "SND04",
+            Self::Outbox(_) => "SND05",
+            Self::Unknown { .. } => "SND06",
+            Self::Lost { .. } => "SND07",
+        }
+    }
+}

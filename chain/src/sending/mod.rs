@@ -1,0 +1,13 @@
+//! Messages to the miner actor: when a batch is due ([`batch`]), what it costs and who pays, and how each is
+//! sent exactly once although anything may be killed at any time ([`Courier`]).
+
+pub mod batch;
+mod courier;
+mod draft;
+mod exit_code;
+mod outbox;
+
+pub use courier::{Courier, Outcome, Sending, Submitted};
+pub use draft::{Draft, Fees, SendError, draft_pre_commit, draft_prove_commit};
+pub use exit_code::ExitCode;
+pub use outbox::{FileOutbox, Intent, Outbox, OutboxError, Record, Stage};

@@ -1,0 +1,215 @@
+//! What was meant to be sent, on disk before it is sent: one file per message, written whole and synced before anything
+//! else happens. Never forgets by itself.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use sealtasks::{ActorId, ChainEpoch, SectorNumber};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ExitCode;
+use crate::TokenAmount;
+use crate::lotus::wire::Bytes;
+use crate::params::Method;
+
+/// A record's file is at most so long, in bytes: parameters of 64 KiB in base64, and the rest.
+const FILE_SIZE_MAX: u64 = 1 << 20;
+
+/// A message that is to be on chain once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// Its name here; the node is told it, too.
+    pub id: Uuid,
+    /// The miner whose actor is called.
+    pub miner: ActorId,
+    /// What is called.
+    pub method: Method,
+    /// Which sectors it is about, in the order of the parameters.
+    pub sectors: Vec<SectorNumber>,
+    /// Who signs and pays: the address of a key.
+    pub from: String,
+    /// What is sent along: deposits or pledges.
+    pub value: TokenAmount,
+    /// The most that its gas may cost.
+    pub max_fee: TokenAmount,
+    /// The parameters, in base64.
+    pub(crate) params: Bytes,
+    /// The head when it was intended; it cannot have landed before.
+    pub since: ChainEpoch,
+}
+
+/// A message and what has become of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The message.
+    pub intent: Intent,
+    /// What has become of it.
+    pub stage: Stage,
+}
+
+/// What has become of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Stage {
+    /// It may have been sent, or not.
+    Intended,
+    /// A node has it.
+    Pushed {
+        /// Its CID.
+        cid: String,
+        /// Its sender's sequence number.
+        nonce: u64,
+    },
+    /// It is on chain, deep enough.
+    Landed {
+        /// The CID on chain; another one if it was replaced by one with a higher fee.
+        cid: String,
+        /// At this height.
+        height: ChainEpoch,
+        /// How it ended.
+        exit_code: ExitCode,
+        /// Of a message that succeeded, the sectors that were not activated, and why.
+        failed: Vec<(SectorNumber, ExitCode)>,
+    },
+}
+
+/// Where intents are kept.
+pub trait Outbox: Send + Sync {
+    /// Keeps the record, in place of an earlier one of the same id; when this returns, it outlives a power cut.
+    ///
+    /// # Errors
+    /// It is not kept; the earlier one is.
+    fn put(&self, record: &Record) -> Result<(), OutboxError>;
+
+    /// All records.
+    ///
+    /// # Errors
+    /// One of them cannot be read: nothing must be sent until it can.
+    fn all(&self) -> Result<Vec<Record>, OutboxError>;
+}
+
+/// An outbox in a directory of its own.
+pub struct FileOutbox {
+    directory: PathBuf,
+}
+
+impl FileOutbox {
+    /// Opens the directory, made if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(directory: &Path) -> Result<Self, OutboxError> {
+        fs::create_dir_all(directory)
+            .and_then(|()| File::open(directory)?.sync_all())
+            .map_err(|source| OutboxError::Io { path: directory.to_owned(), source })?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    fn write(&self, path: &Path, text: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        let mut file = File::create(&temporary)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+impl Outbox for FileOutbox {
+    fn put(&self, record: &Record) -> Result<(), OutboxError> {
+        let path = self.directory.join(format!("{}.json", record.intent.id));
+        let text = serde_json::to_vec_pretty(record);
+        let text =
+            text.map_err(|error| OutboxError::Unreadable { path: path.clone(), detail: error.to_string() })?;
+        self.write(&path, &text).map_err(|source| OutboxError::Io { path, source })
+    }
+
+    fn all(&self) -> Result<Vec<Record>, OutboxError> {
+        let io = |source| OutboxError::Io { path: self.directory.clone(), source };
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            // What is still called .tmp was not finished, so nothing was done about it either.
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let mut text = Vec::new();
+            let file = File::open(&path).and_then(|file| file.take(FILE_SIZE_MAX).read_to_end(&mut text));
+            file.map_err(|source| OutboxError::Io { path: path.clone(), source })?;
+            let record = serde_json::from_slice(&text);
+            records
+                .push(record.map_err(|error| OutboxError::Unreadable { path, detail: error.to_string() })?);
+        }
+        records.sort_by_key(|record: &Record| (record.intent.since, record.intent.id));
+        Ok(records)
+    }
+}
+
+/// The outbox cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The file system says no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A record that is none.
+    #[error("{} is no record of a message: {detail}; nothing is sent until it is mended or taken away", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: u128, stage: Stage) -> Record {
+        let intent = Intent {
+            id: Uuid::from_u128(id),
+            miner: ActorId::new(1000),
+            method: Method::PreCommitSectorBatch2,
+            sectors: vec![SectorNumber::new(1)],
+            from: "f3abc".to_owned(),
+            value: TokenAmount::from_atto(7),
+            max_fee: TokenAmount::from_atto(9),
+            params: Bytes(vec![1, 2, 3]),
+            since: ChainEpoch::new(100),
+        };
+        Record { intent, stage }
+    }
+
+    #[test]
+    fn records_outlive_their_outbox_and_damaged_ones_are_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = || FileOutbox::open(&directory.path().join("messages")).expect("an outbox");
+        open().put(&record(1, Stage::Intended)).expect("kept");
+        let pushed = record(1, Stage::Pushed { cid: "bafy".to_owned(), nonce: 4 });
+        open().put(&pushed).expect("kept");
+        let failed = vec![(SectorNumber::new(1), ExitCode(16))];
+        let landed = Stage::Landed {
+            cid: "b".to_owned(),
+            height: ChainEpoch::new(9),
+            exit_code: ExitCode::OK,
+            failed,
+        };
+        open().put(&record(2, landed.clone())).expect("kept");
+        assert_eq!(open().all().expect("records"), [pushed, record(2, landed)]);
+        let file = directory.path().join("messages").join(format!("{}.json", Uuid::from_u128(2)));
+        let text = fs::read(&file).expect("a file");
+        fs::write(&file, &text[..text.len() - 9]).expect("damage");
+        let error = open().all().expect_err("damaged").to_string();
+        assert!(error.contains("is no record of a message"), "{error}");
+    }
+}

@@ -1,0 +1,121 @@
+//! The file of lost sectors: filecoin-sealer-recover's own form is accepted as it is, and what is wrong is named.
+
+use chain::recovery::{MetadataError, file_name, parse, write};
+use sealtasks::{ActorId, SectorNumber};
+
+const TICKET: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+const SEALED: &str = "bagboea4b5abcatlxechwbp7kjpjguna6r6q7ejrhe6mdp3lf34pmswn27pkkiekz";
+const PIECE: &str = "baga6ea4seaqao7s73y24kcutaosvacpdjgfe5pw76ooefnyqw4ynr3d2y6x2mpq";
+
+/// As Go's `json.MarshalIndent(…, "", "\t")` writes filecoin-sealer-recover's structures.
+fn original() -> String {
+    format!(
+        "{{\n\t\"Miner\": \"f01000\",\n\t\"SectorSize\": 34359738368,\n\t\"SectorInfos\": [\n\t\t{{\n\t\t\t\"SectorNumber\": 1,\n\t\t\t\"Ticket\": \"{TICKET}\",\n\t\t\t\"SealProof\": 8,\n\t\t\t\"SealedCID\": {{\n\t\t\t\t\"/\": \"{SEALED}\"\n\t\t\t}}\n\t\t}},\n\t\t{{\n\t\t\t\"SectorNumber\": 7,\n\t\t\t\"Ticket\": \"{TICKET}\",\n\t\t\t\"SealProof\": 3,\n\t\t\t\"SealedCID\": {{\n\t\t\t\t\"/\": \"{SEALED}\"\n\t\t\t}}\n\t\t}}\n\t]\n}}"
+    )
+}
+
+#[test]
+fn the_original_form_is_read_and_written_byte_for_byte() {
+    let text = original();
+    let metadata = parse(text.as_bytes()).expect("the original form");
+    assert_eq!(metadata.miner, ActorId::new(1000));
+    assert_eq!(metadata.sectors.len(), 2);
+    assert_eq!(metadata.sectors[1].number, SectorNumber::new(7));
+    assert_eq!(metadata.sectors[0].sealed.to_string(), SEALED);
+    assert_eq!((metadata.sectors[0].ticket.0[0], metadata.sectors[0].ticket.0[31]), (1, 32));
+    assert_eq!(write(&metadata), text);
+    assert_eq!(file_name(metadata.miner), "sectors-recovery-f01000.json");
+    // A test network's prefix, keys of a later version, another order, no white space.
+    let other =
+        text.replace("f01000", "t01000").replace("\"SealProof\": 8", "\"Later\":[{}],\"SealProof\":8");
+    assert_eq!(parse(other.as_bytes()), Ok(metadata));
+}
+
+#[test]
+fn sectors_with_deals_keep_their_pieces() {
+    let deals = format!(
+        "\"SealProof\": 8,\"UnsealedCID\":{{\"/\":\"{PIECE}\"}},\"Pieces\":[{{\"Size\":1024,\"PieceCID\":{{\"/\":\"{PIECE}\"}}}}]"
+    );
+    let text = original().replace("\"SealProof\": 8", &deals);
+    let metadata = parse(text.as_bytes()).expect("a sector with pieces");
+    assert_eq!(metadata.sectors[0].pieces.len(), 1);
+    assert_eq!(metadata.sectors[0].unsealed, Some(PIECE.parse().expect("a CID")));
+    assert_eq!(parse(write(&metadata).as_bytes()), Ok(metadata));
+}
+
+/// Each mistake is one error that names the sector and the key.
+#[test]
+fn mistakes_are_named() {
+    let cases = [
+        (
+            "\"SectorNumber\": 7",
+            "\"SectorNumber\": \"7\"",
+            "sector entry 2 of SectorInfos: SectorNumber is missing or no whole number",
+        ),
+        ("\"SectorNumber\": 7", "\"SectorNumber\": 1", "sector 1 is in the file twice"),
+        (
+            "\"SealProof\": 3",
+            "\"SealProof\": 30",
+            "sector 7: SealProof: 30 is no registered seal proof; known are 0 to 19",
+        ),
+        (
+            "\"SealProof\": 3",
+            "\"SealProof\": 5",
+            "sector 7: SealProof: proof 5 is for 2KiB sectors, and the file's are 32GiB",
+        ),
+        ("\"SealProof\": 3,", "", "sector 7: SealProof: it is missing"),
+        ("\"SealProof\": 3", "\"SealProof\": null", "sector 7: SealProof: it is missing"),
+        (
+            "\"SealProof\": 3",
+            "\"SealProof\": \"3\"",
+            "sector 7: SealProof: expected a whole number, not a text",
+        ),
+        (
+            "\"Miner\": \"f01000\"",
+            "\"Miner\": \"f3abc\"",
+            "Miner: \"f3abc\" is no miner address; expected an id address such as f01000 or t01000",
+        ),
+        (
+            "\"SectorSize\": 34359738368",
+            "\"SectorSize\": 32",
+            "SectorSize: 32 is no sector size; 2 KiB is 2048, 32 GiB is 34359738368",
+        ),
+        ("\"SectorInfos\": [", "\"Sectors\": [", "SectorInfos: it is missing"),
+    ];
+    for (from, to, expected) in cases {
+        let text = original();
+        assert!(text.contains(from), "{from}");
+        let error = parse(text.replacen(from, to, 1).as_bytes()).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+    let second = |from: &str, to: &str| {
+        let text = original();
+        let (first, second) = text.split_at(text.rfind("SectorNumber").expect("two sectors"));
+        parse(format!("{first}{}", second.replace(from, to)).as_bytes()).expect_err(to).to_string()
+    };
+    assert_eq!(
+        second(SEALED, PIECE),
+        format!("sector 7: SealedCID: \"{PIECE}\" is not a commitment to a replica (bagboea4b5abc…)")
+    );
+    assert_eq!(second("\"/\": ", "\"cid\": "), "sector 7: SealedCID: expected {\"/\": \"<CID>\"}");
+    assert!(second(SEALED, "bagboea4b5abc").starts_with("sector 7: SealedCID: "));
+    assert_eq!(second(TICKET, "AQID"), "sector 7: Ticket: expected 32 bytes in base64");
+    let pieces = |size: &str| {
+        let piece = format!("{{\"Size\":{size},\"PieceCID\":{{\"/\":\"{PIECE}\"}}}}");
+        second("\"SealProof\"", &format!("\"Pieces\":[{piece},{piece}],\"SealProof\""))
+    };
+    assert!(pieces("1000").starts_with("sector 7: Size: 1000 bytes is no padded piece size"));
+    assert_eq!(pieces("34359738368"), "sector 7: Pieces: they do not fit into a 32GiB sector");
+}
+
+#[test]
+fn what_is_no_such_file_is_refused() {
+    for bad in ["", "{", "[]", "null", "{}x", "\u{feff}{}", "\"Miner\""] {
+        assert!(matches!(parse(bad.as_bytes()), Err(MetadataError::Json { .. })), "{bad:?}");
+    }
+    let cut = original();
+    for end in 0..cut.len() {
+        assert!(parse(&cut.as_bytes()[..end]).is_err(), "cut at {end}");
+    }
+    assert_eq!(parse(b"{}").expect_err("empty").to_string(), "Miner: it is missing");
+}

@@ -1,0 +1,282 @@
+//! Messages are sent once: not without leave, not twice after a crash, and through reorganisations.
+
+#[path = "../../tests/standin/mod.rs"]
+mod standin;
+
+use std::path::Path;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chain::params::{Activation, PreCommit, ProveCommit, SectorProofs, pre_commit};
+use chain::sending::{
+    Courier, Draft, ExitCode, Fees, FileOutbox, Outbox, Outcome, Sending, Stage, Submitted, draft_pre_commit,
+    draft_prove_commit,
+};
+use chain::{Lotus, TokenAmount};
+use rpc::{ApiInfo, Trust};
+use sealtasks::{
+    ActorId, ChainEpoch, Commitment, Proof, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef,
+};
+use standin::{Effect, PreCommitted, StandInNode, World};
+
+const MINER: ActorId = ActorId::new(1000);
+
+async fn connect(info: &str) -> Lotus {
+    let info: ApiInfo = info.parse().expect("an API info");
+    Lotus::connect(&info, &Trust::system()).await.expect("connected")
+}
+
+fn sectors(numbers: &[u64]) -> Vec<PreCommit> {
+    let sector = |number: &u64| PreCommit {
+        sector: SectorRef {
+            id: SectorId::new(1000, *number),
+            proof: RegisteredSealProof::try_from(5).expect("a proof"),
+        },
+        sealed: SealedCid::new(Commitment::new([1; 32])),
+        ticket_epoch: ChainEpoch::new(90),
+        expiration: ChainEpoch::new(1_600_000),
+        unsealed: None,
+    };
+    numbers.iter().map(sector).collect()
+}
+
+fn params(numbers: &[u64]) -> String {
+    STANDARD.encode(pre_commit(&sectors(numbers)).expect("parameters"))
+}
+
+async fn drafted(lotus: &Lotus, numbers: &[u64]) -> Draft {
+    draft_pre_commit(lotus, MINER, &sectors(numbers), Fees::PRE_COMMIT).await.expect("a draft")
+}
+
+fn outbox(directory: &Path) -> FileOutbox {
+    FileOutbox::open(&directory.join("messages")).expect("an outbox")
+}
+
+#[tokio::test]
+async fn nothing_is_sent_without_leave_and_what_would_be_is_shown() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let courier = Courier::new(&lotus, &outbox, Sending::default());
+    let submitted = courier.submit(drafted(&lotus, &[1, 2]).await).await.expect("shown");
+    let Submitted::Shown(draft) = submitted else { panic!("{submitted:?}") };
+    assert_eq!(
+        draft.to_string(),
+        format!(
+            "PreCommitSectorBatch2 to f01000 for sectors 1 2 ({} bytes of parameters), from f3worker, value \
+             0.000000000000002 FIL, gas 25000000 at up to 0.000000000000000101 FIL each, fee at most 0.04 FIL",
+            STANDARD.decode(params(&[1, 2])).expect("base64").len()
+        )
+    );
+    assert!(courier.resume().await.expect("nothing open").is_empty());
+    assert!(outbox.all().expect("readable").is_empty());
+    let calls = node.world().calls.clone();
+    assert!(!calls.iter().any(|call| call == "Filecoin.MpoolPushMessage"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_message_lands_once_through_a_reorganisation() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info_ws()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let submitted = courier.submit(drafted(&lotus, &[1]).await).await.expect("sent");
+    let Submitted::Sent(record) = submitted else { panic!("{submitted:?}") };
+    assert!(matches!(&record.stage, Stage::Pushed { nonce: 41, .. }), "{record:?}");
+    {
+        let mut world = node.world();
+        world.mine_many(4);
+        world.reorganise(4);
+        world.mines_when_looked_at = true;
+    }
+    let outcome = courier.settle(&record).await.expect("landed");
+    assert_eq!(outcome, Outcome::Done { failed: Vec::new() });
+    assert_eq!(node.world().landed(&params(&[1])), 1);
+    assert!(courier.resume().await.expect("nothing open").is_empty());
+    assert!(matches!(outbox.all().expect("readable")[0].stage, Stage::Landed { .. }));
+}
+
+/// Not a test by itself: what [`killed_between_push_and_record`] starts in a process of its own, and kills.
+#[tokio::test]
+async fn child_that_sends_until_it_is_killed() {
+    let (Ok(info), Ok(directory)) = (std::env::var("STANDIN_API_INFO"), std::env::var("STANDIN_OUTBOX"))
+    else {
+        return;
+    };
+    let lotus = connect(&info).await;
+    let outbox = outbox(Path::new(&directory));
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let submitted = courier.submit(drafted(&lotus, &[1, 2, 3]).await).await;
+    panic!("the node never answers: {submitted:?}");
+}
+
+/// SIGKILL while the node has the message and we do not know it: looked for among those that wait, then on chain, and in
+/// both cases nothing is sent a second time. The node does not know ids of messages, so that nothing but the search helps.
+async fn killed_between_push_and_record(mined: usize) {
+    let mut world = World::new();
+    world.swallow_pushes = true;
+    let node = StandInNode::start(world).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "child_that_sends_until_it_is_killed", "--nocapture"])
+        .env("STANDIN_API_INFO", node.api_info())
+        .env("STANDIN_OUTBOX", directory.path())
+        .spawn()
+        .expect("a child");
+    let came = tokio::time::timeout(std::time::Duration::from_secs(60), node.swallowed.notified()).await;
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    came.expect("the message came in");
+    {
+        let mut world = node.world();
+        world.swallow_pushes = false;
+        world.mine_many(mined);
+    }
+    let outbox = outbox(directory.path());
+    let intended = outbox.all().expect("readable");
+    assert_eq!((intended.len(), &intended[0].stage), (1, &Stage::Intended));
+    let lotus = connect(&node.api_info()).await;
+    // Without leave to send it is only looked for; what was sent before is known either way.
+    for sending in [Sending::Off, Sending::On, Sending::On] {
+        let courier = Courier::new(&lotus, &outbox, sending);
+        let open = courier.resume().await.expect("found");
+        assert!(matches!(open[0].stage, Stage::Pushed { nonce: 41, .. }), "{open:?}");
+    }
+    node.world().mines_when_looked_at = true;
+    let record = outbox.all().expect("readable").remove(0);
+    let outcome = Courier::new(&lotus, &outbox, Sending::On).settle(&record).await.expect("landed");
+    assert_eq!(outcome, Outcome::Done { failed: Vec::new() });
+    let world = node.world();
+    assert_eq!(world.landed(&params(&[1, 2, 3])), 1, "exactly one is on chain");
+    assert_eq!(world.calls.iter().filter(|call| call.ends_with("MpoolPushMessage")).count(), 1);
+}
+
+#[tokio::test]
+async fn killed_between_push_and_record_while_the_message_waits() {
+    killed_between_push_and_record(0).await;
+}
+
+#[tokio::test]
+async fn killed_between_push_and_record_after_the_message_landed() {
+    killed_between_push_and_record(9).await;
+}
+
+/// Killed before the node heard of it: it is sent, once, and only with leave.
+#[tokio::test]
+async fn an_intent_that_never_left_is_sent_once() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let intent = drafted(&lotus, &[5]).await.intent().clone();
+    outbox.put(&chain::sending::Record { intent, stage: Stage::Intended }).expect("kept");
+    let open = Courier::new(&lotus, &outbox, Sending::Off).resume().await.expect("looked for");
+    assert_eq!(open[0].stage, Stage::Intended);
+    for _ in 0..3 {
+        let open = Courier::new(&lotus, &outbox, Sending::On).resume().await.expect("sent");
+        assert!(matches!(open[0].stage, Stage::Pushed { .. }));
+        node.world().mine();
+    }
+    assert_eq!(node.world().landed(&params(&[5])), 1);
+}
+
+#[tokio::test]
+async fn refusals_of_the_chain_come_with_their_meaning() {
+    let mut world = World::new();
+    world.exit_codes.insert(28, 16);
+    let node = StandInNode::start(world).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let Submitted::Sent(record) = courier.submit(drafted(&lotus, &[1]).await).await.expect("sent") else {
+        panic!("not sent")
+    };
+    node.world().mines_when_looked_at = true;
+    let outcome = courier.settle(&record).await.expect("landed");
+    assert_eq!(outcome, Outcome::Refused(ExitCode(16)));
+    let Outcome::Refused(code) = outcome else { unreachable!() };
+    assert!(code.to_string().starts_with("exit code 16 (ErrIllegalArgument): "), "{code}");
+}
+
+/// A ProveCommitSectors3 that succeeds may still leave sectors out; its value is the pledge less the deposit.
+#[tokio::test]
+async fn sectors_that_were_not_activated_are_named() {
+    let mut world = World::new();
+    // [1, [[1, 16]]]: the second sector failed.
+    world.answer = STANDARD.encode([0x82, 0x01, 0x81, 0x82, 0x01, 0x10]);
+    let promised = |number| {
+        let sealed = SealedCid::new(Commitment::new([1; 32])).to_string();
+        Effect::PreCommit(PreCommitted {
+            number,
+            proof: 5,
+            sealed,
+            ticket_epoch: 90,
+            deals: Vec::new(),
+            unsealed: None,
+        })
+    };
+    world.mine_with(vec![promised(10), promised(11)]);
+    world.mine();
+    let node = StandInNode::start(world).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let activation = |number| Activation { number: SectorNumber::new(number), pieces: Vec::new() };
+    let prove = ProveCommit {
+        sectors: vec![activation(10), activation(11)],
+        proofs: SectorProofs::Each(vec![Proof(vec![1; 192]), Proof(vec![2; 192])]),
+        require_activation: false,
+        require_notification: false,
+    };
+    let draft = draft_prove_commit(&lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
+    assert_eq!(draft.intent().value, TokenAmount::from_atto(2 * (5000 - 1000)));
+    let Submitted::Sent(record) = courier.submit(draft).await.expect("sent") else { panic!("not sent") };
+    node.world().mines_when_looked_at = true;
+    let outcome = courier.settle(&record).await.expect("landed");
+    assert_eq!(outcome, Outcome::Done { failed: vec![(SectorNumber::new(11), ExitCode(16))] });
+}
+
+#[tokio::test]
+async fn who_pays_is_chosen_and_checked() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info()).await;
+    // A control address that the node has the key of pays before the worker, if it can.
+    {
+        let mut world = node.world();
+        world.keys.push("f3control".to_owned());
+        world.balances.insert("f3control".to_owned(), 10_u128.pow(18));
+    }
+    assert_eq!(drafted(&lotus, &[1]).await.intent().from, "f3control");
+    node.world().balances.insert("f3control".to_owned(), 1);
+    assert_eq!(drafted(&lotus, &[1]).await.intent().from, "f3worker");
+    node.world().balances.insert("f3worker".to_owned(), 2);
+    let error =
+        draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("too poor");
+    assert_eq!(error.code(), "SND02");
+    let text = error.to_string();
+    assert!(text.contains("can pay 0.020000000000001 FIL"), "{text}");
+    assert!(text.contains("f0102: 0.000000000000000001 FIL, f0101: 0.000000000000000002 FIL"), "{text}");
+    node.world().keys.clear();
+    let error = draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("no key");
+    assert!(error.to_string().contains("f0101: the node has not its key"), "{error}");
+}
+
+#[tokio::test]
+async fn what_would_fail_is_not_sent() {
+    let mut world = World::new();
+    world.estimate_fails = Some((2, "call ran out of gas".to_owned()));
+    let node = StandInNode::start(world).await;
+    let lotus = connect(&node.api_info()).await;
+    let error =
+        draft_pre_commit(&lotus, MINER, &sectors(&[1, 2]), Fees::PRE_COMMIT).await.expect_err("no gas");
+    assert!(error.is_out_of_gas(), "{error}");
+    node.world().estimate_fails = Some((1, "message execution failed: exit 16".to_owned()));
+    let error = draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("refused");
+    assert_eq!((error.code(), error.is_out_of_gas()), ("SND03", false));
+    assert!(rpc::error::chain(&error).contains("exit 16"));
+}

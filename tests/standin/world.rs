@@ -1,0 +1,230 @@
+//! The stand-in's chain: tipsets, messages that wait, and the state at each tipset.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+/// A sector's pre-commitment.
+#[derive(Clone, Debug)]
+pub struct PreCommitted {
+    pub number: u64,
+    pub proof: i64,
+    pub sealed: String,
+    pub ticket_epoch: i64,
+    pub deals: Vec<u64>,
+    pub unsealed: Option<String>,
+}
+
+/// A proven sector.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    pub number: u64,
+    pub proof: i64,
+    pub sealed: String,
+    /// CommR before a snap update.
+    pub key: Option<String>,
+}
+
+/// A deal in the storage market.
+#[derive(Clone, Debug)]
+pub struct Deal {
+    pub piece: String,
+    pub size: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum Effect {
+    PreCommit(PreCommitted),
+    Prove(Proven),
+}
+
+#[derive(Clone, Debug)]
+pub struct Tipset {
+    pub height: i64,
+    /// Which branch it lies on; part of its CID, and of the randomness drawn there.
+    pub branch: u64,
+    pub messages: Vec<Value>,
+    pub effects: Vec<Effect>,
+}
+
+impl Tipset {
+    pub fn cid(&self) -> String {
+        format!("bafy2bzacestandintipset{}x{}", self.height, self.branch)
+    }
+}
+
+/// All of it.
+pub struct World {
+    pub miner: u64,
+    pub sector_size: u64,
+    pub window_post_proof: i64,
+    pub network_version: u32,
+    pub api_version: u32,
+    pub challenge_delay: i64,
+    pub base_fee: u128,
+    pub balances: BTreeMap<String, u128>,
+    /// Addresses whose keys the node has.
+    pub keys: Vec<String>,
+    pub deposit: u128,
+    pub pledge: u128,
+    /// What messages end with, by method; 0 unless it is here.
+    pub exit_codes: BTreeMap<u64, u32>,
+    /// What a ProveCommitSectors3 answers, in base64.
+    pub answer: String,
+    pub deals: BTreeMap<u64, Deal>,
+    /// The node remembers no state below this height.
+    pub remembers_from: i64,
+    /// Messages come in and are kept, but their senders never hear of it.
+    pub swallow_pushes: bool,
+    /// Pushes of an id that was pushed before give the same message, as Lotus does. Off: a node that has forgotten.
+    pub knows_ids: bool,
+    /// What gas estimation says, if it fails.
+    pub estimate_fails: Option<(i64, String)>,
+    /// How old the head seems, in seconds.
+    pub behind: u64,
+    /// Each look at the head makes a block.
+    pub mines_when_looked_at: bool,
+    /// Methods called, in order.
+    pub calls: Vec<String>,
+    pub mempool: Vec<Value>,
+    pub chain: Vec<Tipset>,
+    pub branch: u64,
+    pub by_id: BTreeMap<String, Value>,
+    pub nonce: u64,
+}
+
+impl World {
+    /// A 2 KiB miner, f01000, at height 1000.
+    pub fn new() -> Self {
+        let mut world = Self {
+            miner: 1000,
+            sector_size: 2048,
+            window_post_proof: 10,
+            network_version: 27,
+            api_version: 0x2_0300,
+            challenge_delay: 10,
+            base_fee: 100,
+            balances: BTreeMap::from([("f3worker".to_owned(), 10_u128.pow(19))]),
+            keys: vec!["f3worker".to_owned()],
+            deposit: 1000,
+            pledge: 5000,
+            exit_codes: BTreeMap::new(),
+            answer: "ggGA".to_owned(), // [1, []]
+            deals: BTreeMap::new(),
+            remembers_from: 0,
+            swallow_pushes: false,
+            knows_ids: false,
+            estimate_fails: None,
+            behind: 0,
+            mines_when_looked_at: false,
+            calls: Vec::new(),
+            mempool: Vec::new(),
+            chain: vec![Tipset { height: 0, branch: 0, messages: Vec::new(), effects: Vec::new() }],
+            branch: 0,
+            by_id: BTreeMap::new(),
+            nonce: 40,
+        };
+        world.mine_at(1000, Vec::new());
+        world
+    }
+
+    pub fn head(&self) -> &Tipset {
+        self.chain.last().expect("a genesis")
+    }
+
+    /// A block at the next height, with all messages that wait.
+    pub fn mine(&mut self) {
+        let height = self.head().height + 1;
+        self.mine_at(height, Vec::new());
+    }
+
+    pub fn mine_many(&mut self, count: usize) {
+        for _ in 0..count {
+            self.mine();
+        }
+    }
+
+    /// A block at the next height that does this to the state.
+    pub fn mine_with(&mut self, effects: Vec<Effect>) {
+        let height = self.head().height + 1;
+        self.mine_at(height, effects);
+    }
+
+    /// A block at this height; no block was made at those between.
+    pub fn mine_at(&mut self, height: i64, effects: Vec<Effect>) {
+        assert!(height > self.head().height, "heights rise");
+        let messages = std::mem::take(&mut self.mempool);
+        self.chain.push(Tipset { height, branch: self.branch, messages, effects });
+    }
+
+    /// The last `count` tipsets never were: their messages wait again, and what they did is undone. Gives their effects.
+    pub fn reorganise(&mut self, count: usize) -> Vec<Effect> {
+        self.branch += 1;
+        let gone = self.chain.split_off(self.chain.len() - count);
+        let mut effects = Vec::new();
+        for tipset in gone {
+            self.mempool.extend(tipset.messages);
+            effects.extend(tipset.effects);
+        }
+        effects
+    }
+
+    /// Where on the present chain this tipset is; the empty key is the head.
+    pub fn at(&self, key: &Value) -> Result<usize, (i64, String)> {
+        let Some(cid) = key[0]["/"].as_str() else { return Ok(self.chain.len() - 1) };
+        let found = self.chain.iter().position(|tipset| tipset.cid() == cid);
+        found.ok_or_else(|| (1, format!("loading tipset {cid}: blockstore: block not found")))
+    }
+
+    /// The state before this tipset's messages, as Lotus shows it.
+    pub fn state(&self, at: usize) -> Result<State, (i64, String)> {
+        if self.chain[at].height < self.remembers_from {
+            return Err((1, "failed to load state tree: ipld: could not find bafy2bzacestate".to_owned()));
+        }
+        let mut state = State::default();
+        for tipset in &self.chain[..at] {
+            for effect in &tipset.effects {
+                match effect {
+                    Effect::PreCommit(info) => {
+                        state.pre_commits.insert(info.number, (tipset.height, info.clone()));
+                    }
+                    Effect::Prove(info) => {
+                        state.pre_commits.remove(&info.number);
+                        state.sectors.insert(info.number, (tipset.height, info.clone()));
+                    }
+                }
+            }
+        }
+        Ok(state)
+    }
+
+    /// Messages on chain with these parameters (base64).
+    pub fn landed(&self, params: &str) -> usize {
+        let all = self.chain.iter().flat_map(|tipset| &tipset.messages);
+        all.filter(|signed| signed["Message"]["Params"] == params).count()
+    }
+
+    pub fn tipset(&self, at: usize) -> Value {
+        let tipset = &self.chain[at];
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        // Seconds between blocks: 1. The head is now.
+        let age =
+            u64::try_from(self.head().height - tipset.height).expect("not above the head") + self.behind;
+        json!({
+            "Cids": [{"/": tipset.cid()}],
+            "Blocks": [{
+                "Miner": "f01001", "Height": tipset.height, "Timestamp": now.saturating_sub(age),
+                "ParentBaseFee": self.base_fee.to_string(), "BeaconEntries": null, "WinPoStProof": null,
+            }],
+            "Height": tipset.height,
+        })
+    }
+}
+
+/// The miner's sectors at a tipset.
+#[derive(Default)]
+pub struct State {
+    pub pre_commits: BTreeMap<u64, (i64, PreCommitted)>,
+    pub sectors: BTreeMap<u64, (i64, Proven)>,
+}
