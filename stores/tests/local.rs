@@ -56,6 +56,11 @@ async fn one_bad_path_does_not_keep_the_others_closed() {
     for (dir, name) in dirs.iter().zip(["good", "corrupt", "missing", "good"]) {
         init_path(dir, &StorageMeta::new(&id(name), &both())).expect("made");
     }
+    // The first of the two with one id takes longer to read, and is the one that opens all the same.
+    fs::create_dir_all(dirs[0].join("sealed")).expect("made");
+    for number in 0..2000 {
+        fs::write(dirs[0].join(format!("sealed/s-t01000-{number}")), "").expect("written");
+    }
     fs::write(dirs[1].join("sectorstore.json"), "{\"ID\": ").expect("damaged");
     fs::remove_dir_all(&dirs[2]).expect("gone");
     let config = root.path().join("storage.json");
