@@ -12,17 +12,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use blake3::Hash;
+use memmap2::{Advice, MmapMut};
 use nix::fcntl::OFlag;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::fadvise;
 
 use crate::error::StoreError;
 
 /// Offsets and lengths of direct I/O are multiples of this; no disk in use has larger logical blocks (bytes).
 pub(crate) const ALIGN: usize = 4096;
-/// A buffer's size (bytes).
-pub(crate) const BUFFER: usize = 1 << 20;
+/// A buffer's size (bytes): that of a large page.
+pub(crate) const BUFFER: usize = 2 << 20;
 /// Buffers kept for the next user, 64 MiB in all; more are given back to the system.
-const KEPT_MAX: usize = 64;
+const KEPT_MAX: usize = 32;
 /// Smaller files go through the page cache (bytes).
 const SMALL: u64 = 1 << 20;
 /// Buffers on their way in a local copy.
@@ -30,16 +31,21 @@ const COPY_AHEAD: usize = 4;
 
 static KEPT: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
 
-/// [`BUFFER`] bytes at an address that direct I/O takes. Fresh memory is slow to touch, so buffers are used again.
+/// [`BUFFER`] bytes at an address that direct I/O takes. Fresh memory is slow to touch, so buffers are used again. Where the
+/// kernel gives large pages, each is one: direct I/O holds on to every page that it reads or writes.
 pub(crate) struct Buffer {
-    bytes: Vec<u8>,
+    bytes: MmapMut,
     start: usize,
 }
 
 impl Buffer {
     fn new() -> Self {
-        let bytes = vec![0; BUFFER + ALIGN];
-        let start = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
+        // What is left over on both sides is never touched, and takes no memory.
+        let bytes = MmapMut::map_anon(2 * BUFFER).expect("address space for a buffer");
+        if let Err(error) = bytes.advise(Advice::HugePage) {
+            tracing::debug!(%error, "buffers are made of small pages");
+        }
+        let start = bytes.as_ptr().align_offset(BUFFER).min(BUFFER);
         Self { bytes, start }
     }
 }
@@ -256,7 +262,7 @@ pub(crate) fn hash_on_disk(path: &Path) -> Result<Hash, StoreError> {
     let length = std::fs::metadata(path).map_err(StoreError::io("look at", path))?.len();
     let source = Source::open(path, length).map_err(StoreError::io("open", path))?;
     // Direct I/O has no cache; for the ordinary kind this is advice, which tmpfs cannot take.
-    if let Err(error) = fadvise(&source.file, 0, None, Advice::DontNeed) {
+    if let Err(error) = fadvise(&source.file, 0, None, rustix::fs::Advice::DontNeed) {
         tracing::debug!(?path, %error, "the page cache is not told to forget a copy");
     }
     read_through(&source, path, length, |_, _| true)

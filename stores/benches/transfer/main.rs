@@ -1,7 +1,7 @@
 //! What moving a file costs: disk to loopback to disk with the final fsync, beside a local copy and beside Lotus's way.
 //!
 //! `cargo bench -p stores --bench transfer` takes some minutes and 12 GiB below `TMPDIR`, which should be a real disk
-//! (`-- --mib 1024` for a smaller large file).
+//! (`-- --mib 1024` for a smaller large file, `-- --streams 5` for another number of connections).
 //! Rounds are interleaved, since a disk's speed varies; medians are compared. `--quick` (what `cargo test` runs) moves a
 //! few MiB and judges nothing. Both ends run in this process: CPU is that of both.
 
@@ -65,8 +65,11 @@ fn load() -> String {
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick") || !std::env::args().any(|arg| arg == "--bench");
     let mut sizes = if quick { QUICK } else { FULL };
-    let mib = std::env::args().skip_while(|arg| arg != "--mib").nth(1);
-    if let Some(mib) = mib.and_then(|mib| mib.parse::<u64>().ok()) {
+    let number = |name: &str| {
+        let given = std::env::args().skip_while(|arg| arg != name).nth(1);
+        given.and_then(|given| given.parse::<u64>().ok())
+    };
+    if let Some(mib) = number("--mib") {
         // For a disk without room for the whole.
         sizes.file = mib << 20;
         sizes.layer = sizes.layer.min(sizes.file / 11);
@@ -76,6 +79,9 @@ fn main() {
     let runtime = runtime.expect("a runtime");
     println!("load before: {}", load());
     let yard = runtime.block_on(Yard::new(&sizes));
+    if let Some(streams) = number("--streams") {
+        yard.set_streams(usize::try_from(streams).unwrap_or(usize::MAX));
+    }
     let mut runs = Runs::default();
     for round in 0..=sizes.rounds {
         let mut one = Runs::default();

@@ -81,6 +81,11 @@ impl Yard {
         self.target.dir.path().to_owned()
     }
 
+    /// Connections of one download.
+    pub fn set_streams(&self, streams: usize) {
+        self.target.remote.set_limits(TransferLimits { streams, ..self.target.remote.limits() });
+    }
+
     pub fn fetch_large(&self, runtime: &Runtime, verify: bool) -> Cost {
         let limits = TransferLimits { verify, ..self.target.remote.limits() };
         self.target.remote.set_limits(limits);

@@ -5,10 +5,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
+use nix::sys::socket::{MsgFlags, recv};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use url::Url;
@@ -97,6 +99,14 @@ pub(super) fn speaks(url: &str) -> bool {
 /// A socket that [`Cancel`] knows as long as it is used.
 struct Line(Arc<TcpStream>);
 
+impl Line {
+    /// Fills all of `into`, but for the end of the stream or of the socket's time: the thread sleeps until most of it is here,
+    /// instead of being woken by every few packets.
+    fn read_most(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.0.as_raw_fd(), into, MsgFlags::MSG_WAITALL)?)
+    }
+}
+
 impl Read for Line {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         (&*self.0).read(into)
@@ -117,6 +127,21 @@ impl Write for Line {
 enum Socket {
     Plain(Line),
     Tls(Box<StreamOwned<ClientConnection, Line>>),
+}
+
+/// Of which large bodies are read.
+trait Body {
+    /// As [`Read::read`], waiting for all of `into` where that is cheaper.
+    fn read_most(&mut self, into: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Body for Socket {
+    fn read_most(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read_most(into),
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
 }
 
 impl Read for Socket {
@@ -282,10 +307,10 @@ impl Wire {
 }
 
 /// Fills all of `into` before `deadline`, however little each read brings.
-fn fill(socket: &mut impl Read, into: &mut [u8], deadline: Instant) -> io::Result<()> {
+fn fill(socket: &mut impl Body, into: &mut [u8], deadline: Instant) -> io::Result<()> {
     let mut done = 0;
     while done < into.len() {
-        match socket.read(&mut into[done..]) {
+        match socket.read_most(&mut into[done..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(got) => done += got,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -415,6 +440,12 @@ mod tests {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             into[0] = b'x';
             Ok(1)
+        }
+    }
+
+    impl Body for Drip {
+        fn read_most(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.read(into)
         }
     }
 

@@ -13,6 +13,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -143,9 +144,12 @@ pub(super) fn stream(
     tokio::task::spawn_blocking(move || {
         let _slot = slot;
         // The receiver goes away with the connection; a peer that stops reading is given up on.
-        let hand_on = |piece| {
-            let sent = runtime.block_on(timeout(STALL_MAX, send.send(piece)));
-            matches!(sent, Ok(Ok(())))
+        let hand_on = |piece| match send.try_send(piece) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(piece)) => {
+                matches!(runtime.block_on(timeout(STALL_MAX, send.send(piece))), Ok(Ok(())))
+            }
         };
         let mut heard = true;
         let result = produce(&mut |chunk| {
