@@ -184,7 +184,7 @@ async fn files_on_a_lotus_are_fetched_with_a_token_that_is_admin_there_and_opens
     let session = WorkerId(Uuid::from_u64_pair(1, 0));
     let wish = |types| FetchWish {
         session,
-        path: lotus.sealing_path(),
+        path: lotus.sealing.clone(),
         sector: held.call.sector,
         types,
         verbs: vec![FetchVerb::Get],
@@ -220,7 +220,7 @@ async fn a_worker_without_a_task_may_look_at_copies_and_on_a_lotus_only_beside_i
     lotus.declare(sector, FileTypes::SEALED).await;
     let session = WorkerId(Uuid::from_u64_pair(1, 0));
     let wish = |verbs: &[FetchVerb], types| {
-        let (path, verbs) = (lotus.sealing_path(), verbs.to_vec());
+        let (path, verbs) = (lotus.sealing.clone(), verbs.to_vec());
         FetchWish { session, path, sector, types, verbs }
     };
     let look = || wish(&[FetchVerb::Look], FileTypes::SEALED);
@@ -228,7 +228,7 @@ async fn a_worker_without_a_task_may_look_at_copies_and_on_a_lotus_only_beside_i
     let ticket = owner.fetch_token(look()).await.expect("a ticket");
     assert_eq!((ticket.lotus.len(), ticket.lotus_token), (0, None), "it has nothing to compare");
     let scope = owner.verify_token(ticket.token).await.expect("good").into_fetch_scope().expect("a scope");
-    assert_eq!((scope.verbs, scope.path), (vec![FetchVerb::Look], lotus.sealing_path()));
+    assert_eq!((scope.verbs, scope.path), (vec![FetchVerb::Look], lotus.sealing.clone()));
     assert_eq!((scope.sectors, scope.types), (vec![sector], FileTypes::SEALED));
     assert_eq!(scope.worker, WorkerId::CLOSED, "it lasts minutes, not as long as a task");
 

@@ -57,7 +57,7 @@ pub struct FakeWorker {
     sealyard: bool,
     session: WorkerId,
     tasks: BTreeSet<TaskType>,
-    sealing: StorageId,
+    pub sealing: StorageId,
     storage: Option<StorageId>,
     port: OnceLock<u16>,
     next_call: AtomicU64,
@@ -219,11 +219,6 @@ impl FakeWorker {
     pub async fn declare(&self, sector: SectorId, types: FileTypes) {
         let manager = self.manager();
         manager.storage_declare(self.sealing.clone(), sector, types, true).await.expect("declared");
-    }
-
-    /// Where it seals.
-    pub fn sealing_path(&self) -> StorageId {
-        self.sealing.clone()
     }
 
     fn manager(&self) -> Arc<dyn ManagerApi> {
