@@ -62,6 +62,8 @@ async fn run(cli: Cli) -> Outcome {
         Command::Info(args) => commands::operate::info(&Connection::discover(&repo)?, *args).await,
         Command::Pledge(args) => commands::operate::pledge(&Connection::discover(&repo)?, args).await,
         Command::Find(args) => commands::storage::find(&Connection::discover(&repo)?, args).await,
+        Command::Repair(command) => commands::repair::repair(&repo, command).await,
+        Command::Export(args) => commands::repair::run_export(&repo, args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new(); // the generator panics over a closed pipe; a vector takes everything
             clap_complete::generate(*shell, &mut Cli::command(), "sealyard", &mut script);

@@ -5,6 +5,7 @@ mod executors;
 mod explain;
 mod manager;
 mod operate;
+mod repair;
 mod simulate;
 mod storage;
 mod unsealing;
@@ -17,6 +18,7 @@ pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
+pub use repair::{ExportArgs, RepairCommand};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{
     BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, ScrubArgs,
@@ -91,6 +93,11 @@ pub enum Command {
     Pledge(PledgeArgs),
     /// Same as `storage find`.
     Find(FindArgs),
+    /// Lost sectors: read from the chain what they are sealed from again.
+    #[command(subcommand, after_help = "Example:\n  sealyard repair export --miner f01000 1-100,205")]
+    Repair(RepairCommand),
+    /// Same as `repair export`.
+    Export(ExportArgs),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  sealyard completions bash > /etc/bash_completion.d/sealyard")]
     Completions {

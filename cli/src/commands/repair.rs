@@ -1,0 +1,164 @@
+//! `repair export`: from a full node to a file. Asks no manager.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use chain::recovery::{Export, FailedSector, SECTORS_MAX, export, file_name, sector_numbers, write};
+use chain::{ChainError, Lotus, SyncProgress};
+use rpc::{ApiError, ApiInfo};
+use sealtasks::ActorId;
+use serde::Serialize;
+
+use crate::args::{ExportArgs, RepairCommand};
+use crate::exit::{Code, Failure, Outcome};
+use crate::show::{line, print_json, talk};
+use crate::tls;
+
+/// The variable that names the full node.
+const FULL_NODE: &str = "FULLNODE_API_INFO";
+/// While many sectors are read, every so many are reported.
+const REPORT_EVERY: usize = 100;
+/// While the node is behind, every so many looks are reported.
+const LOOKS_PER_REPORT: usize = 10;
+/// So many failed sectors are named in the last line; each has a line of its own before it.
+const NAMED_MAX: usize = 20;
+
+/// What it says with `--json`.
+#[derive(Serialize)]
+struct ExportView {
+    /// `null`: nothing was written.
+    file: Option<PathBuf>,
+    miner: String,
+    sector_size: u64,
+    exported: Vec<u64>,
+    failed: Vec<FailedView>,
+}
+
+#[derive(Serialize)]
+struct FailedView {
+    sector: u64,
+    code: &'static str,
+    why: String,
+}
+
+/// `repair …`.
+pub async fn repair(repo: &Path, command: &RepairCommand) -> Outcome {
+    match command {
+        RepairCommand::Export(args) => run_export(repo, args).await,
+    }
+}
+
+/// `repair export` and `export`.
+pub async fn run_export(repo: &Path, args: &ExportArgs) -> Outcome {
+    let usage = |error: &dyn std::error::Error| Failure::new(Code::Usage, error.to_string());
+    let miner: ActorId = args.miner.parse().map_err(|error| usage(&error))?;
+    let numbers = sector_numbers(&args.numbers).map_err(|error| usage(&error))?;
+    debug_assert!(numbers.len() <= SECTORS_MAX);
+    let lotus = full_node(repo).await?;
+    if !args.nosync {
+        synced(&lotus).await?;
+    }
+    let report = |done: usize, all: usize| {
+        if done.is_multiple_of(REPORT_EVERY) && done < all {
+            talk!("{done} of {all} sectors are read");
+        }
+    };
+    let result = export(&lotus, miner, &numbers, report).await.map_err(|error| failure(&error))?;
+    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(file_name(miner)));
+    let written = !result.metadata.sectors.is_empty();
+    if written {
+        let unwritable = |error: io::Error| {
+            Failure::new(Code::Failed, format!("{} cannot be written: {error}", path.display()))
+        };
+        write_whole(&path, &write(&result.metadata)).map_err(unwritable)?;
+    }
+    if args.json {
+        print_json(&view(&result, written.then_some(path)))?;
+    } else {
+        for FailedSector { number, why } in &result.failed {
+            talk!("sector {number}: {}: {}", why.code(), sealtasks::chain(why));
+        }
+        if written {
+            line(&format!("{}   {} sectors", path.display(), result.metadata.sectors.len()))?;
+        }
+    }
+    incomplete(&result, numbers.len())
+}
+
+/// A failure if a sector is missing.
+fn incomplete(result: &Export, asked: usize) -> Outcome {
+    if result.failed.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<String> =
+        result.failed.iter().take(NAMED_MAX).map(|failed| failed.number.to_string()).collect();
+    let more = if result.failed.len() > NAMED_MAX { " …" } else { "" };
+    let text =
+        format!("{} of {asked} sectors are not exported: {}{more}", result.failed.len(), named.join(" "));
+    Err(Failure::new(Code::Failed, text))
+}
+
+fn view(result: &Export, file: Option<PathBuf>) -> ExportView {
+    let failed = |failed: &FailedSector| FailedView {
+        sector: failed.number.get(),
+        code: failed.why.code(),
+        why: sealtasks::chain(&failed.why),
+    };
+    ExportView {
+        file,
+        miner: format!("f0{}", result.metadata.miner.get()),
+        sector_size: result.metadata.size.bytes(),
+        exported: result.metadata.sectors.iter().map(|sector| sector.number.get()).collect(),
+        failed: result.failed.iter().map(failed).collect(),
+    }
+}
+
+/// The full node of the environment.
+async fn full_node(repo: &Path) -> Result<Lotus, Failure> {
+    let advice = "set it to <token>:<address>, as `lotus auth api-info --perm read` prints it";
+    let text = std::env::var(FULL_NODE).ok().filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| {
+        Failure::new(Code::Setting, format!("{FULL_NODE} is not set, and this asks a full node"))
+            .advise(advice)
+    })?;
+    let info: ApiInfo = text
+        .parse()
+        .map_err(|error| Failure::new(Code::Setting, format!("{FULL_NODE}: {error}")).advise(advice))?;
+    let trust = tls::trust(|| tls::managers_authorities(repo))?;
+    Lotus::connect(&info, &trust).await.map_err(|error| failure(&error))
+}
+
+async fn synced(lotus: &Lotus) -> Outcome {
+    let mut looks = 0;
+    let report = |progress: &SyncProgress| {
+        if looks % LOOKS_PER_REPORT == 0 && progress.behind_s > 90 {
+            talk!("the full node is at height {}, {} s behind its network", progress.head, progress.behind_s);
+        }
+        looks += 1;
+    };
+    lotus.synced(report).await.map_err(|error| failure(&error))
+}
+
+fn failure(error: &ChainError) -> Failure {
+    let code = match error {
+        ChainError::Client { .. } => Code::Setting,
+        ChainError::ApiVersion { .. } => Code::Version,
+        ChainError::Node { source: ApiError::Unauthorized { .. }, .. } => Code::Token,
+        ChainError::Node { source: ApiError::Unreachable { .. }, .. } => Code::Unreachable,
+        _ => Code::Failed,
+    };
+    Failure::from_error(code, error)
+}
+
+/// The file is the old one or the new one, whatever happens in between.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(file.path(), readable)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(directory)?.sync_all()
+}
