@@ -1,7 +1,7 @@
 //! Why the chain does not say or take something.
 
 use rpc::ApiError;
-use sealtasks::{ActorId, ChainEpoch, SealedCid, SectorId, SectorSize};
+use sealtasks::{ActorId, SealedCid, SectorId, SectorSize};
 
 /// What a chain could not say. `Display` is for people; the stable code is [`ChainError::code`].
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +80,6 @@ pub enum ChainError {
         /// Our CommR.
         ours: SealedCid,
     },
-    /// The chain has not started yet, or the node's clock is wrong.
-    #[error("the full node is at height {head} and asked for {wanted}")]
-    TooEarly {
-        /// The node's height.
-        head: ChainEpoch,
-        /// The height that was wanted.
-        wanted: ChainEpoch,
-    },
 }
 
 impl ChainError {
@@ -102,7 +94,7 @@ impl ChainError {
             Self::Node { source, .. } => {
                 matches!(source, ApiError::Unauthorized { .. }) || source.is_method_not_found()
             }
-            Self::Answer { .. } | Self::NoPreCommit { .. } | Self::TooEarly { .. } => false,
+            Self::Answer { .. } | Self::NoPreCommit { .. } => false,
         }
     }
 
@@ -117,7 +109,6 @@ impl ChainError {
             Self::SectorSize { .. } => "CHN06",
             Self::NoPreCommit { .. } => "CHN07",
             Self::OtherReplica { .. } => "CHN08",
-            Self::TooEarly { .. } => "CHN09",
         }
     }
 }

@@ -56,6 +56,9 @@ impl TryFrom<u64> for Method {
 
 /// Sectors in one PreCommitSectorBatch2, at most; the actor's own limit.
 pub const PRE_COMMIT_MAX: usize = 256;
+/// Sectors in one ProveCommitSectors3, at most; the actor's own limit for an aggregate. With a proof for each sector the
+/// message is full long before.
+pub const PROVE_COMMIT_MAX: usize = 819;
 /// Longest parameters of one message, in bytes: the chain takes messages of 64 KiB, and the rest of the message needs
 /// up to 128 (both are Lotus's figures).
 pub const PARAMS_MAX: usize = (64 << 10) - 128;
@@ -166,11 +169,11 @@ pub fn pre_commit(sectors: &[PreCommit]) -> Result<Vec<u8>, ParamsError> {
 /// The parameters of ProveCommitSectors3.
 ///
 /// # Errors
-/// No sector, another number of proofs than of sectors, or too long for a message.
+/// No sector or more than 819, another number of proofs than of sectors, or too long for a message.
 pub fn prove_commit(prove: &ProveCommit) -> Result<Vec<u8>, ParamsError> {
     let count = prove.sectors.len();
-    if count == 0 {
-        return Err(ParamsError::Sectors { count, max: PARAMS_MAX });
+    if !(1..=PROVE_COMMIT_MAX).contains(&count) {
+        return Err(ParamsError::Sectors { count, max: PROVE_COMMIT_MAX });
     }
     let mut out = Writer::default();
     out.array(6).array(count);

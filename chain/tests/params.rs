@@ -112,6 +112,8 @@ fn what_no_message_can_carry_is_refused() {
     assert_eq!(pre_commit(&[]), Err(ParamsError::Sectors { count: 0, max: 256 }));
     let many: Vec<_> = (0..257).map(|number| sector(9, number, None)).collect();
     assert_eq!(pre_commit(&many), Err(ParamsError::Sectors { count: 257, max: 256 }));
+    let none = prove(vec![], SectorProofs::Aggregate(vec![0]));
+    assert_eq!(prove_commit(&none), Err(ParamsError::Sectors { count: 0, max: 819 }));
     let missing = prove(vec![proven(1, vec![]), proven(2, vec![])], SectorProofs::Each(vec![Proof(vec![0])]));
     assert_eq!(prove_commit(&missing), Err(ParamsError::Proofs { proofs: 1, sectors: 2 }));
     let long = prove(vec![proven(1, vec![])], SectorProofs::Aggregate(vec![0; PARAMS_MAX]));

@@ -280,3 +280,26 @@ async fn what_would_fail_is_not_sent() {
     assert_eq!((error.code(), error.is_out_of_gas()), ("SND03", false));
     assert!(rpc::error::chain(&error).contains("exit 16"));
 }
+
+/// A node may forget a message before it lands; that is said and not mended by sending again.
+#[tokio::test]
+async fn a_message_that_a_node_forgot_is_lost_and_not_repeated() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let Submitted::Sent(record) = courier.submit(drafted(&lotus, &[1]).await).await.expect("sent") else {
+        panic!("not sent")
+    };
+    {
+        let mut world = node.world();
+        world.mempool.clear();
+        let height = world.head().height + 901;
+        world.mine_at(height, Vec::new());
+    }
+    let error = courier.settle(&record).await.expect_err("lost");
+    assert_eq!(error.code(), "SND07");
+    let pushes = node.world().calls.iter().filter(|call| call.ends_with("MpoolPushMessage")).count();
+    assert_eq!(pushes, 1);
+}

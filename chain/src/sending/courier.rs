@@ -14,7 +14,7 @@ use crate::params::{Method, failed_activations};
 /// A message counts as landed when so many heights lie above it (Lotus's MessageConfidence).
 const CONFIDENCE: i64 = 5;
 /// A message may have landed so many heights before the head that was seen when it was intended: that head may have been
-/// reorganised away since (the chain's finality).
+/// reorganised away since (the chain's finality). One that is nowhere so many heights after it was intended is lost.
 const REORGANISED_MAX: i64 = 900;
 
 /// Whether messages are sent.
@@ -161,12 +161,21 @@ impl<'a, O: Outbox> Courier<'a, O> {
             return Err(SendError::Lost { cid, since: record.intent.since });
         };
         let cid = Link::new(cid);
+        let since = record.intent.since;
         loop {
             let head = self.lotus.node.head().await?.height;
-            if let Some(lookup) = self.lotus.node.search(&cid, -1).await?
-                && head.saturating_sub(lookup.height) >= CONFIDENCE
-            {
-                return self.landed(record, lookup);
+            match self.lotus.node.search(&cid, -1).await? {
+                Some(lookup) if head.saturating_sub(lookup.height) >= CONFIDENCE => {
+                    return self.landed(record, lookup);
+                }
+                Some(_) => {}
+                // After so long it must be somewhere. It is not sent again by itself: a person is to look first.
+                None if head.saturating_sub(since.get()) > REORGANISED_MAX
+                    && self.find(&record.intent).await?.is_none() =>
+                {
+                    return Err(SendError::Lost { cid: cid.cid, since });
+                }
+                None => {}
             }
             tokio::time::sleep(self.lotus.pause()).await;
         }
