@@ -16,7 +16,7 @@ use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
 };
-use stores::{CopyKind, Index as _, LockOwner, LockWant};
+use stores::{CopyKind, Index as _, IndexError, LockOwner, LockWant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -171,7 +171,11 @@ impl ManagerApi for Service {
     }
 
     async fn storage_drop(&self, id: StorageId, sector: SectorId, types: FileTypes) -> ApiResult<()> {
-        self.0.index.drop_files(&id, sector, types).await.map_err(refusal)
+        match self.0.index.drop_files(&id, sector, types).await {
+            // Lotus's answer: what is not there need not go. A worker that deletes a file must not be kept from it.
+            Err(IndexError::UnknownStorage { .. }) => Ok(()),
+            dropped => dropped.map_err(refusal),
+        }
     }
 
     async fn storage_find(

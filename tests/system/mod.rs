@@ -1,6 +1,8 @@
 //! What the whole-system tests share: the program just built, run as an operator would, with a bound on everything.
 #![allow(dead_code, reason = "each test target uses its part of this")]
 
+pub mod go;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -149,20 +151,25 @@ impl Daemon {
 
     /// Waits until a line contains `needle`, and gives that line.
     pub fn expect(&mut self, needle: &str) -> String {
-        if let Some(line) = self.seen.iter().find(|line| line.contains(needle)) {
+        self.expect_one_of(&[needle], COMMAND_MAX)
+    }
+
+    /// Waits until a line contains one of `needles`, and gives that line.
+    pub fn expect_one_of(&mut self, needles: &[&str], bound: Duration) -> String {
+        let wanted = |line: &String| needles.iter().any(|needle| line.contains(needle));
+        if let Some(line) = self.seen.iter().find(|line| wanted(line)) {
             return line.clone();
         }
         let begun = Instant::now();
         loop {
-            let left = COMMAND_MAX.saturating_sub(begun.elapsed());
-            match self.lines.recv_timeout(left) {
+            match self.lines.recv_timeout(bound.saturating_sub(begun.elapsed())) {
                 Ok(line) => {
                     self.seen.push(line.clone());
-                    if line.contains(needle) {
+                    if wanted(&line) {
                         return line;
                     }
                 }
-                Err(_) => panic!("{} never said {needle:?}; it said:\n{}", self.name, self.seen.join("\n")),
+                Err(_) => panic!("{} never said {needles:?}; it said:\n{}", self.name, self.seen.join("\n")),
             }
         }
     }

@@ -62,6 +62,8 @@ pub struct FakeWorker {
     port: OnceLock<u16>,
     next_call: AtomicU64,
     silent: AtomicBool,
+    /// What it says its session is; `None` = the truth.
+    told: Mutex<Option<WorkerId>>,
     deaf: AtomicBool,
     script: Mutex<BTreeMap<&'static str, VecDeque<Behaviour>>>,
     held: Mutex<Vec<Taken>>,
@@ -96,6 +98,7 @@ impl FakeWorker {
             port: OnceLock::new(),
             next_call: AtomicU64::new(1),
             silent: AtomicBool::new(false),
+            told: Mutex::new(None),
             deaf: AtomicBool::new(false),
             script: Mutex::default(),
             held: Mutex::default(),
@@ -154,6 +157,11 @@ impl FakeWorker {
     /// From now on it answers nothing, or everything again.
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Release);
+    }
+
+    /// From now on it has this session.
+    pub fn tell_session(&self, session: WorkerId) {
+        *self.told.lock().expect("no panic elsewhere") = Some(session);
     }
 
     /// From now on it agrees to stop a call and goes on, or does stop.
@@ -327,7 +335,7 @@ impl WorkerApi for FakeWorker {
 
     async fn session(&self) -> ApiResult<WorkerId> {
         self.answers()?;
-        Ok(self.session)
+        Ok(self.told.lock().expect("no panic elsewhere").unwrap_or(self.session))
     }
 
     async fn process_session(&self) -> ApiResult<WorkerId> {

@@ -14,6 +14,7 @@ use sealtasks::{
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::lotus_cli::lotus_cli;
 use super::registrar::Registrar;
 use super::worker::next_missing;
 use crate::api::{AttemptAccount, ManagerApi, ReturnMethod};
@@ -35,10 +36,11 @@ pub fn manager_methods(api: Arc<dyn ManagerApi>) -> Methods {
     sealing(&mut methods);
     sectors(&mut methods);
     extension(&mut methods);
+    lotus_cli(&mut methods);
     methods.into_methods()
 }
 
-type Manager = Registrar<dyn ManagerApi>;
+pub(super) type Manager = Registrar<dyn ManagerApi>;
 
 fn common(methods: &mut Manager) {
     methods.on("Filecoin.Version", Read, 0, |api, _| async move {

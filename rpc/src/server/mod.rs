@@ -5,6 +5,7 @@
 mod auth;
 mod caller;
 mod listen;
+mod lotus_cli;
 mod manager;
 mod middleware;
 mod operator;

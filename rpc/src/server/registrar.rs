@@ -58,6 +58,16 @@ impl<S: ?Sized + Send + Sync + 'static> Registrar<S> {
         self.module.into()
     }
 
+    /// The methods so far.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.module.method_names().collect()
+    }
+
+    /// The same method under a second name.
+    pub(super) fn alias(&mut self, name: &'static str, of: &'static str) {
+        self.module.register_alias(name, of).expect("the method is registered");
+    }
+
     /// A method for tokens that list `permission`, taking exactly `params` parameters.
     pub(super) fn on<H, F, R>(
         &mut self,

@@ -117,7 +117,7 @@ async fn errors_have_go_s_codes_and_words() {
     let host = ManagerHost::start().await;
     let cases = [
         ("Filecoin.Nonsense", "[]", -32601, "method 'Filecoin.Nonsense' not found"),
-        ("rpc.discover", "[]", -32601, "method 'rpc.discover' not found"),
+        ("rpc.nonsense", "[]", -32601, "method 'rpc.nonsense' not found"),
         ("Filecoin.Version", "[1]", -32602, "wrong param count (method 'Filecoin.Version'): 1 != 0"),
         (
             "Filecoin.StorageBestAlloc",

@@ -2,12 +2,14 @@
 
 mod api_info;
 mod auth;
+mod bulk;
 mod certs;
 mod door;
 mod explained;
 mod fakes;
 mod framing;
 mod keystore;
+mod lotus_api;
 mod operator;
 mod piece_url;
 mod push;

@@ -1,0 +1,81 @@
+//! What a Lotus worker's session means, asked at every heartbeat: none for a while, another one, the one of a worker that
+//! closes; and what it may say of a path that is not attached.
+
+mod world;
+
+use std::sync::Arc;
+
+use rpc::api::WorkerStats;
+use sealtasks::{TaskType, WorkerId};
+use uuid::Uuid;
+use world::fake_worker::{FakeWorker, Plan};
+use world::{LIMIT, World, world};
+
+const TASKS: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
+
+async fn joined(world: &World) -> Arc<FakeWorker> {
+    let worker = FakeWorker::new(Plan { name: "L", seed: 1, tasks: TASKS, stores: false, sealyard: false });
+    world.join(&worker).await;
+    worker
+}
+
+/// Waits until Lotus's `WorkerStats` has it of the only worker.
+async fn told(world: &World, what: &str, holds: impl Fn(Option<&WorkerStats>) -> bool) {
+    let ask = async {
+        while !holds(world.api.worker_stats().await.expect("stats").values().next()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ask).await.unwrap_or_else(|_| panic!("{what} never came"));
+}
+
+#[tokio::test]
+async fn one_that_does_not_answer_is_disabled_until_it_does() {
+    let world = world().await;
+    let worker = joined(&world).await;
+    told(&world, "the worker", |stats| stats.is_some_and(|stats| stats.enabled)).await;
+    worker.set_silent(true);
+    told(&world, "the silence", |stats| stats.is_some_and(|stats| !stats.enabled)).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let jobs = world.api.jobs().await.expect("jobs");
+    assert!(worker.is_idle().await && jobs.iter().all(|job| job.worker.is_none()), "{jobs:#?}");
+
+    worker.set_silent(false);
+    assert!(
+        matches!(worker.next_call().await.work.task_type(), Some(TaskType::AddPiece)),
+        "it is given work again"
+    );
+    told(&world, "its return", |stats| stats.is_some_and(|stats| stats.enabled)).await;
+}
+
+#[tokio::test]
+async fn one_with_another_session_is_dropped_and_may_join_anew() {
+    let world = world().await;
+    let worker = joined(&world).await;
+    worker.tell_session(WorkerId(Uuid::from_u128(7)));
+    told(&world, "its end", |stats| stats.is_none()).await;
+    world.api.worker_connect(worker.url()).await.expect("it joins anew");
+    let known: Vec<WorkerId> = world.api.worker_stats().await.expect("stats").into_keys().collect();
+    assert_eq!(known, [WorkerId(Uuid::from_u128(7))]);
+}
+
+#[tokio::test]
+async fn one_that_closes_is_dropped_and_refused() {
+    let world = world().await;
+    let worker = joined(&world).await;
+    worker.tell_session(WorkerId::CLOSED);
+    told(&world, "its end", |stats| stats.is_none()).await;
+    let refused = world.api.worker_connect(worker.url()).await.expect_err("it closes").to_string();
+    assert!(refused.contains("clos"), "{refused}");
+}
+
+#[tokio::test]
+async fn dropping_files_of_a_path_that_is_not_attached_is_no_error_as_in_lotus() {
+    let world = world().await;
+    let (path, sector) = (sealtasks::StorageId::from(Uuid::from_u128(9)), sealtasks::SectorId::new(1000, 1));
+    let types = sealtasks::FileTypes::SEALED;
+    world.api.storage_drop(path.clone(), sector, types).await.expect("it is not there");
+    let refused =
+        world.api.storage_declare(path, sector, types, true).await.expect_err("nobody could find it");
+    assert!(refused.to_string().contains("sector store not found"), "{refused}");
+}

@@ -1,0 +1,167 @@
+//! The rest of a Lotus miner's API that needs no full node: what its command line and its tools ask besides workers, paths
+//! and sectors. Nothing is gathered for a chain here, no deal is taken and no number is reserved, so these answer that
+//! there is none; what would change that is refused with the way that there is. Never: changes anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sealtasks::SectorNumber;
+use serde_json::{Value, json};
+
+use super::manager::Manager;
+use super::registrar::Fault;
+use crate::api::ManagerApi;
+use crate::error::ApiError;
+use crate::token::Permission::{Admin, Read, Write};
+use crate::wire::args::Args;
+use crate::wire::worker::GoTime;
+
+/// Why no sector that holds deals can be asked for.
+const NO_DEALS: &str =
+    "RPC012: this manager takes no deals; it seals committed capacity (`sealyard sectors pledge`)";
+/// Numbers are given out by the durable state alone.
+const NO_RESERVATIONS: &str = "RPC013: this manager gives out sector numbers itself and reserves none";
+
+/// Adds them.
+pub(super) fn lotus_cli(methods: &mut Manager) {
+    process(methods);
+    batches(methods);
+    changes(methods);
+    numbers_and_deals(methods);
+    discover(methods);
+}
+
+fn process(methods: &mut Manager) {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(0);
+    methods.on("Filecoin.StartTime", Read, 0, move |_, _| async move { Ok(GoTime { unix_ms }) });
+    methods.on("Filecoin.RuntimeSubsystems", Read, 0, |_, _| async move {
+        // Mining is the chain's.
+        Ok(["Sealing", "SectorStorage"])
+    });
+    methods.on("Filecoin.ActorAddressConfig", Read, 0, |_, _| async move {
+        Ok(json!({
+            "PreCommitControl": null, "CommitControl": null, "TerminateControl": null, "DealPublishControl": null,
+            "DisableOwnerFallback": false, "DisableWorkerFallback": false,
+        }))
+    });
+    methods.on("Filecoin.LogList", Write, 0, |_, _| async move {
+        Ok(["chain", "manager", "rpc", "sealyard", "stores", "worker"])
+    });
+    methods.on("Filecoin.LogSetLevel", Write, 2, |_, mut args| async move {
+        let (subsystem, level) = (args.next::<String>("subsystem")?, args.next::<String>("level")?);
+        let text = format!(
+            "RPC014: log levels are set when the manager starts: RUST_LOG=info,{subsystem}={level} sealyard run"
+        );
+        refuse::<()>(&text)
+    });
+    // Over a websocket the answer is a channel's number; nothing is ever sent on that channel, as with Lotus's miner.
+    let channels = Arc::new(AtomicU64::new(0));
+    methods.on("Filecoin.Closing", Read, 0, move |_, _| {
+        let channel = channels.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(channel) }
+    });
+    methods.on("Filecoin.LogAlerts", Admin, 0, |_, _| async move { Ok(none()) });
+}
+
+/// Nothing is ever gathered, so nothing waits, and flushing sends nothing.
+fn batches(methods: &mut Manager) {
+    let lists = [
+        "Filecoin.SectorPreCommitPending",
+        "Filecoin.SectorCommitPending",
+        "Filecoin.SectorTerminatePending",
+        "Filecoin.SectorPreCommitFlush",
+        "Filecoin.SectorCommitFlush",
+    ];
+    for name in lists {
+        methods.on(name, Admin, 0, |_, _| async move { Ok(none()) });
+    }
+    methods.on("Filecoin.SectorTerminateFlush", Admin, 0, |_, _| async move { Ok(Value::Null) });
+}
+
+/// Each needs a state that no sector of this manager is ever in; the refusal says where the sector is.
+fn changes(methods: &mut Manager) {
+    let one_number: [(&'static str, _, &'static str); 4] = [
+        (
+            "Filecoin.SectorStartSealing",
+            Write,
+            "only one that waits for deals is started, and no deals are taken",
+        ),
+        ("Filecoin.SectorAbortUpgrade", Admin, "no upgrade of it is under way"),
+        (
+            "Filecoin.SectorRemove",
+            Admin,
+            "sectors are never removed by a command; its files are found by `sealyard storage find`",
+        ),
+        ("Filecoin.SectorTerminate", Admin, "termination is a message, and this manager has no chain"),
+    ];
+    for (name, permission, why) in one_number {
+        methods.on(
+            name,
+            permission,
+            1,
+            move |api, mut args| async move { stays(&*api, &mut args, why).await },
+        );
+    }
+    methods.on("Filecoin.SectorMarkForUpgrade", Admin, 2, |api, mut args| async move {
+        stays(&*api, &mut args, "only a proven sector is upgraded, with deals, and no deals are taken").await
+    });
+    methods.on("Filecoin.SectorsUpdate", Admin, 2, |api, mut args| async move {
+        let why = "states are not set by hand; a failed sector goes on by `sealyard sectors retry`";
+        stays(&*api, &mut args, why).await
+    });
+}
+
+async fn stays(api: &dyn ManagerApi, args: &mut Args, why: &str) -> Result<(), Fault> {
+    let number = SectorNumber::new(args.next("sector")?);
+    let state = api.sector_detail(number).await?.state;
+    refuse(&format!("RPC015: sector {number} stays in {state}: {why}"))
+}
+
+fn numbers_and_deals(methods: &mut Manager) {
+    methods.on("Filecoin.SectorsRefs", Read, 0, |_, _| async move { Ok(BTreeMap::<String, Value>::new()) });
+    methods.on("Filecoin.SectorGetSealDelay", Read, 0, |_, _| async move { Ok(0) });
+    methods.on("Filecoin.SectorSetSealDelay", Write, 1, |_, _| async move { refuse::<()>(NO_DEALS) });
+    methods.on("Filecoin.SectorAddPieceToAny", Admin, 3, |_, _| async move { refuse::<()>(NO_DEALS) });
+    methods.on("Filecoin.SectorNumReservations", Read, 0, |_, _| async move {
+        Ok(BTreeMap::<String, Value>::new())
+    });
+    for (name, params) in [
+        ("Filecoin.SectorNumReserve", 3),
+        ("Filecoin.SectorNumReserveCount", 2),
+        ("Filecoin.SectorNumFree", 1),
+    ] {
+        methods.on(name, Admin, params, |_, _| async move { refuse::<()>(NO_RESERVATIONS) });
+    }
+}
+
+/// The names of all methods, as an OpenRPC document.
+fn discover(methods: &mut Manager) {
+    const NAME: &str = "Filecoin.Discover";
+    let mut names = methods.names();
+    names.push(NAME);
+    names.sort_unstable();
+    let listed: Vec<Value> = names
+        .into_iter()
+        .map(|name| json!({"name": name, "paramStructure": "by-position", "params": [], "result": {"name": name, "schema": true}}))
+        .collect();
+    methods.on(NAME, Read, 0, move |api, _| {
+        let listed = listed.clone();
+        async move {
+            let info = json!({"title": "Sealyard manager", "version": api.version().await?.version});
+            Ok(json!({"openrpc": "1.2.6", "info": info, "methods": listed}))
+        }
+    });
+    methods.alias("rpc.discover", NAME);
+}
+
+/// An empty list; Go's nil would be null, and both are read alike.
+fn none() -> [Value; 0] {
+    []
+}
+
+fn refuse<T>(text: &str) -> Result<T, Fault> {
+    Err(Fault::Api(ApiError::refused(text)))
+}

@@ -1,0 +1,2 @@
+// Package cgo stands where a test of Lotus looks for it.
+package cgo

@@ -1,0 +1,3 @@
+module github.com/filecoin-project/filecoin-ffi
+
+go 1.25
