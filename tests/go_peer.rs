@@ -190,11 +190,12 @@ fn lotus_s_worker_disowns_its_call_after_a_crash_and_seals_on() {
 #[test]
 fn the_index_answers_as_lotus_s_does() {
     let Some(program) = peer() else { return };
-    let home = tempfile::tempdir().expect("a directory");
-    let _manager = manager(home.path());
     for seed in ["1", "2", "3"] {
-        let output =
-            run_within(&mut at_manager(program, home.path(), &["index", "-seed", seed]), system::COMMAND_MAX);
+        // Each on an index that knows nothing yet, as Lotus's does.
+        let home = tempfile::tempdir().expect("a directory");
+        let _manager = manager(home.path());
+        let mut command = at_manager(program, home.path(), &["index", "-seed", seed]);
+        let output = run_within(&mut command, system::COMMAND_MAX);
         let told = system::text(&output.stdout);
         assert!(output.status.success() && told.contains("\"done\""), "seed {seed}:\n{told}");
     }

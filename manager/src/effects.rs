@@ -89,6 +89,10 @@ async fn start(shared: Arc<Shared>, call: StartCall) {
             ApiError::Unauthorized { .. } | ApiError::Remote { .. } | ApiError::Refused { .. } => {
                 break Input::StartRefused { attempt, stage, reason };
             }
+            // It cannot have taken it; were it waited for, one that never comes back would keep the task.
+            ApiError::Unreachable { .. } if !call.repeatable && error.was_not_sent() => {
+                break Input::StartRefused { attempt, stage, reason };
+            }
             ApiError::Unreachable { .. } | ApiError::Malformed { .. } if !call.repeatable => {
                 break Input::StartUnknown { attempt, stage, reason };
             }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rpc::api::WorkerStats;
 use sealtasks::{TaskType, WorkerId};
 use uuid::Uuid;
-use world::fake_worker::{FakeWorker, Plan};
-use world::{LIMIT, World, world};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{LIMIT, World, attempts, world};
 
 const TASKS: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
 
@@ -67,6 +67,19 @@ async fn one_that_closes_is_dropped_and_refused() {
     told(&world, "its end", |stats| stats.is_none()).await;
     let refused = world.api.worker_connect(worker.url()).await.expect_err("it closes").to_string();
     assert!(refused.contains("clos"), "{refused}");
+}
+
+/// As when it was started again at another port: what it was just about to be given is not waited for at the old one.
+#[tokio::test]
+async fn a_call_that_nobody_listened_to_becomes_a_new_attempt() {
+    let world = world().await;
+    let worker = FakeWorker::new(Plan { name: "L", seed: 1, tasks: TASKS, stores: false, sealyard: false });
+    worker.script("PC1", Behaviour::Gone);
+    world.join(&worker).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    let states: Vec<String> = attempts(&detail, "PC1").into_iter().map(|(state, _)| state).collect();
+    assert_eq!(states, ["failed", "done"]);
 }
 
 #[tokio::test]

@@ -65,6 +65,19 @@ impl ApiError {
         matches!(self, Self::Remote { code: METHOD_NOT_FOUND, .. })
     }
 
+    /// Whether no connection came about: the peer cannot have heard of the call.
+    pub fn was_not_sent(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+        while let Some(error) = cause {
+            if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// Stable code for scripts and logs.
     pub const fn code(&self) -> &'static str {
         match self {

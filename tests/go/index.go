@@ -115,6 +115,10 @@ func (p *pair) look(ctx context.Context, id storiface.ID, sector abi.SectorID, t
 			found, err := i.StorageFindSector(ctx, sector, types, size, fetch)
 			sort.Slice(found, func(a, b int) bool { return found[a].ID < found[b].ID })
 			for at := range found {
+				// For several types at once Lotus names none of them, and nobody asks it for that.
+				if len(types.AllSet()) > 1 {
+					found[at].URLs = nil
+				}
 				sort.Strings(found[at].URLs)
 				sort.Strings(found[at].BaseURLs)
 			}
@@ -172,10 +176,10 @@ func (p *pair) both(name string, ask func(paths.SectorIndex) (any, error)) error
 	return nil
 }
 
-// path is a storage path with its limits drawn.
+// path is a storage path with its limits drawn. Miners are written with f: the manager writes them so however it read them.
 func (p *pair) path(id storiface.ID, url string) storiface.StorageInfo {
 	lists := [][]string{{}, {"sealed"}, {"cache", "unsealed"}}
-	miners := [][]string{{}, {"t01000"}, {"t02000"}}
+	miners := [][]string{{}, {"f01000"}, {"f02000"}}
 	groups := [][]storiface.Group{{}, {"a"}, {"a", "b"}}
 	info := storiface.StorageInfo{
 		ID: id, URLs: []string{url}, Weight: uint64(1 + p.random.Intn(3)),

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use async_trait::async_trait;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
+use manager::{Dialer as _, RpcDialer};
 use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources};
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
-use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
+use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, Transport, Trust, WorkerApi};
 use sealtasks::{
     AttemptId, C1Output, CallError, CallErrorCode, CallId, Commitment, FileTypes, FsStat, PathType,
     Pc1Output, PieceInfo, Proof, SealedCid, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps,
@@ -37,6 +38,8 @@ pub enum Behaviour {
     Fail(i64),
     /// Refuses the call.
     Refuse,
+    /// Nobody listens where it is called.
+    Gone,
     /// Takes the call, but the answer is lost.
     LoseAnswer,
     /// As [`Behaviour::LoseAnswer`], and the work is never done.
@@ -299,6 +302,15 @@ impl FakeWorker {
     }
 }
 
+/// What our client says of a port that nobody listens on.
+async fn call_nobody(job: Job) -> ApiResult<CallId> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/rpc/v0", listener.local_addr().expect("an address"));
+    drop(listener);
+    let dialer = RpcDialer { trust: Trust::system() };
+    dialer.dial(&url, "token", Transport::Http).await?.start(job).await
+}
+
 fn code_of(work: &TaskInput) -> &'static str {
     match work {
         TaskInput::Move(_) => "MOVE",
@@ -385,6 +397,9 @@ impl WorkerApi for FakeWorker {
         let behaviour = behaviour.unwrap_or(Behaviour::Work);
         if behaviour == Behaviour::Refuse {
             return Err(ApiError::Remote { code: 1, message: "no room for this now".to_owned() });
+        }
+        if behaviour == Behaviour::Gone {
+            return call_nobody(job).await;
         }
         let number = self.next_call.fetch_add(1, Ordering::Relaxed);
         let id = Uuid::from_u64_pair(self.session.0.as_u64_pair().0, number);

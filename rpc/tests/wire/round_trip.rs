@@ -313,3 +313,26 @@ async fn a_websocket_client_connects_again_when_its_manager_was_restarted() {
     tokio::spawn(async move { axum::serve(listener, router).await });
     assert_eq!(client.session().await.unwrap(), sample::SESSION);
 }
+
+#[tokio::test]
+async fn a_call_that_was_never_sent_is_told_apart_from_one_that_may_have_arrived() {
+    let call = |address: std::net::SocketAddr| {
+        let address = format!("http://{address}").parse().unwrap();
+        rpc::ManagerClient::new(&rpc::ApiInfo { token: None, address }, Transport::Http).unwrap()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = call(address).version().await.unwrap_err();
+    assert!(error.was_not_sent(), "{error:?}");
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hangs_up = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        tokio::io::AsyncReadExt::read_u8(&mut socket).await.unwrap();
+    });
+    let error = call(address).version().await.unwrap_err();
+    assert!(matches!(error, ApiError::Unreachable { .. }) && !error.was_not_sent(), "{error:?}");
+    hangs_up.await.unwrap();
+}
