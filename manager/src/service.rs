@@ -141,7 +141,11 @@ impl ManagerApi for Service {
     }
 
     async fn storage_detach(&self, id: StorageId, url: String) -> ApiResult<()> {
-        self.0.index.detach(&id, &url).await.map_err(refusal)
+        match self.0.index.detach(&id, &url).await {
+            // Lotus's answer: of several URLs one that is not there need not go. The only one is not taken for another.
+            Err(IndexError::UrlMismatch { known, .. }) if known.contains(' ') => Ok(()),
+            detached => detached.map_err(refusal),
+        }
     }
 
     async fn storage_info(&self, id: StorageId) -> ApiResult<StorageInfo> {

@@ -83,6 +83,20 @@ async fn a_call_that_nobody_listened_to_becomes_a_new_attempt() {
 }
 
 #[tokio::test]
+async fn of_several_urls_one_that_is_not_there_is_detached_without_an_error_as_in_lotus() {
+    let world = world().await;
+    let id = sealtasks::StorageId::from(Uuid::from_u128(9));
+    let url = |port: u16| format!("http://127.0.0.1:{port}/remote");
+    let stanza = sealtasks::StorageStanza { weight: 10, can_seal: true, ..Default::default() };
+    let info = sealtasks::StorageInfo { id: id.clone(), urls: vec![url(9), url(10)], stanza };
+    world.api.storage_attach(info, sealtasks::FsStat::default()).await.expect("attached");
+    world.api.storage_detach(id.clone(), url(11)).await.expect("it is not there");
+    assert_eq!(world.api.storage_info(id.clone()).await.expect("known").urls, [url(9), url(10)]);
+    world.api.storage_detach(id.clone(), url(9)).await.expect("one of two");
+    world.api.storage_detach(id, url(9)).await.expect_err("the only one is another");
+}
+
+#[tokio::test]
 async fn dropping_files_of_a_path_that_is_not_attached_is_no_error_as_in_lotus() {
     let world = world().await;
     let (path, sector) = (sealtasks::StorageId::from(Uuid::from_u128(9)), sealtasks::SectorId::new(1000, 1));
