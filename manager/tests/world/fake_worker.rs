@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use async_trait::async_trait;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use manager::{Dialer as _, RpcDialer};
 use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources};
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
-use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, Transport, Trust, WorkerApi};
+use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, C1Output, CallError, CallErrorCode, CallId, Commitment, FileTypes, FsStat, PathType,
-    Pc1Output, PieceInfo, Proof, SealedCid, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps,
-    TaskInput, TaskOutput, TaskType, UnpaddedPieceSize, UnsealedCid, WorkerId,
+    AttemptId, CallError, CallErrorCode, CallId, FileTypes, FsStat, PathType, SectorId, StorageId,
+    StorageInfo, StorageStanza, TaskCaps, TaskInput, TaskOutput, TaskType, WorkerId,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+use super::canned::{call_nobody, code_of, output_of};
 
 /// Bytes that a fake fetch claims to have received.
 pub const FETCHED: u64 = 4096;
@@ -299,43 +299,6 @@ impl FakeWorker {
             self.give_back(&manager, &taken, result.clone()).await;
         }
         self.give_back(&manager, &taken, result).await;
-    }
-}
-
-/// What our client says of a port that nobody listens on.
-async fn call_nobody(job: Job) -> ApiResult<CallId> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}/rpc/v0", listener.local_addr().expect("an address"));
-    drop(listener);
-    let dialer = RpcDialer { trust: Trust::system() };
-    dialer.dial(&url, "token", Transport::Http).await?.start(job).await
-}
-
-fn code_of(work: &TaskInput) -> &'static str {
-    match work {
-        TaskInput::Move(_) => "MOVE",
-        other => other.task_type().expect("scheduled work").short(),
-    }
-}
-
-fn output_of(work: &TaskInput) -> TaskOutput {
-    let comm_d = UnsealedCid::new(Commitment::new([1; 32]));
-    match work {
-        TaskInput::AddPiece(input) => {
-            TaskOutput::AddPiece(PieceInfo { size: UnpaddedPieceSize::padded(input.size), cid: comm_d })
-        }
-        TaskInput::PreCommit1(_) => TaskOutput::PreCommit1(Pc1Output(b"{\"labels\":[]}".to_vec())),
-        TaskInput::PreCommit2(_) => {
-            TaskOutput::PreCommit2 { unsealed: comm_d, sealed: SealedCid::new(Commitment::new([2; 32])) }
-        }
-        TaskInput::Commit1(_) => TaskOutput::Commit1(C1Output(b"{\"vanilla\":[]}".to_vec())),
-        TaskInput::Commit2(_) => TaskOutput::Commit2(Proof(vec![3; 192])),
-        TaskInput::Finalize(_) => TaskOutput::Finalize,
-        TaskInput::Fetch(_) => TaskOutput::Fetch,
-        TaskInput::Move(_) => TaskOutput::Move,
-        TaskInput::Unseal(_) => TaskOutput::Unseal,
-        TaskInput::ReleaseUnsealed(_) => TaskOutput::ReleaseUnsealed,
-        other => panic!("no canned output for {other:?}"),
     }
 }
 

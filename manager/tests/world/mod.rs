@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod canned;
 pub mod fake_worker;
 
 use std::collections::BTreeMap;
