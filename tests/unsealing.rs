@@ -219,6 +219,16 @@ fn commitments_are_the_proofs_library_s(yard: &Yard, comm_d: &str) {
     assert_eq!(told, json!({ "cid": comm_d, "padded_size": padded, "unpadded_size": yard.data.len() }));
     let served = serve(&yard.data, yard.data.len());
     assert_eq!(yard.json(&["sealing", "data-cid", &served])["cid"], comm_d);
+    // The same of the manager, as a Lotus client asks it; one of its workers computes it.
+    let computed = |stated: usize, url: String| {
+        yard.call("Filecoin.ComputeDataCid", json!([stated, { "Type": "http", "Info": url }]))
+    };
+    let told = computed(yard.data.len(), serve(&yard.data, yard.data.len()));
+    assert_eq!(told["result"], json!({ "Size": padded, "PieceCID": { "/": comm_d } }), "{told:#}");
+    let zeros = yard.call("Filecoin.ComputeDataCid", json!([127, { "Type": "null", "Info": "127" }]));
+    assert_eq!(zeros["result"]["Size"], 128, "{zeros:#}");
+    let broken = computed(yard.data.len(), serve(&yard.data[1..], yard.data.len()));
+    assert!(broken["error"]["message"].to_string().contains("MGR126"), "{broken:#}");
     let cut = yard.refused(&["sealing", "data-cid", &serve(&yard.data[1..], yard.data.len())], 1);
     assert!(cut.contains("cannot read the piece's data"), "{cut}");
     let long = yard.refused(&["sealing", "data-cid", &serve(&yard.data, yard.data.len()), "128"], 2);

@@ -10,7 +10,7 @@ use sealtasks::{SectorId, SectorNumber, StorageId, TaskId};
 use sha2::{Digest as _, Sha256};
 use stores::OpenedPath;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, REMOVED};
 use crate::service::{Service, refusal};
 use crate::shared::Shared;
 use crate::state::{AttemptOutcome, TaskRow};
@@ -56,10 +56,16 @@ impl Driver {
     /// Numbers of the sectors in any of these states.
     pub(crate) fn sectors_in(&self, states: &[String]) -> Vec<SectorNumber> {
         let wanted = |record: &&SectorRecord| states.iter().any(|state| state == record.state().name());
-        self.records().filter(wanted).map(|record| record.sector().id.number).collect()
+        let removed = states.iter().any(|state| state == REMOVED);
+        let removed = self.removed_records().filter(|_| removed);
+        self.records().filter(wanted).chain(removed).map(|record| record.sector().id.number).collect()
     }
 
     fn detail(&self, sector: SectorId) -> Option<(SectorDetail, BTreeMap<TaskId, String>)> {
+        if let Some(record) = self.removed(sector) {
+            let detail = SectorDetail { state: REMOVED.to_owned(), stopped: false, ..detail_of(record) };
+            return Some((detail, BTreeMap::new()));
+        }
         let record = self.record(sector)?;
         Some((detail_of(record), self.reasons(Some(sector))))
     }

@@ -21,9 +21,11 @@ mod line;
 mod measuring;
 mod operator;
 mod places;
+mod removed;
 mod restart;
 mod returns;
 mod schedule;
+mod scrubbing;
 mod sectors;
 mod tokens;
 mod views;
@@ -32,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeline::SectorRecord;
 use sched::{Event, Millis, Sched};
 use sealtasks::{AttemptId, CallId, SectorId, SectorRef, StorageId, TaskId, TaskInput, WorkerId};
 use stores::LockGuard;
@@ -47,6 +50,8 @@ pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
 pub(crate) use places::IndexChanges;
+pub(crate) use removed::{CLEANED_UP, REMOVED};
+pub(crate) use scrubbing::Scrubbable;
 pub(crate) use tokens::host_of;
 pub(crate) use views::Reachable;
 
@@ -76,6 +81,8 @@ pub(crate) struct Driver {
     detached: BTreeMap<AttemptId, Detached>,
     /// Sectors that operators move, and the path each goes to.
     moves: BTreeMap<SectorId, StorageId>,
+    /// The records of sectors that operators removed.
+    removed: BTreeMap<SectorId, SectorRecord>,
     /// What is done beside the pipelines, one at most for each sector.
     errands: BTreeMap<SectorId, Errand>,
     /// Why the last one of a sector failed, since this manager started.
@@ -268,6 +275,9 @@ impl Driver {
             Input::WorkerMode { worker, mode, by, reply } => self.set_worker_mode(&worker, mode, by, reply),
             Input::Caps { target, changes, by, reply } => self.change_caps(target, &changes, by, reply),
             Input::HoldSector { hold, reply } => self.hold_sector(hold, reply),
+            Input::RemoveSector { sector, by, reply } => self.remove_sector(sector, by, reply),
+            Input::PermitRemoval { file, reply } => self.permit_removal(file, reply),
+            Input::Scrubbed { sector, place, found, reply } => self.scrubbed(sector, place, found, reply),
             Input::LetGo { sector, reason } => self.let_go(sector, reason),
             Input::TurnCame { task, lock } => self.turn_came(task, lock),
             Input::View(view) => {

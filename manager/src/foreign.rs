@@ -33,6 +33,7 @@ impl Service {
                     path.findings.push(finding(&path.dir, decl.sector, kind));
                 }
             }
+            self.add_removed(&mut path, &declared).await?;
             path.findings.sort_by(|one, other| one.entry.cmp(&other.entry));
             path.findings.truncate(FOREIGN_MAX);
             told.push(path);

@@ -8,6 +8,7 @@
 mod answers;
 pub mod backup;
 pub mod config;
+mod data_cid;
 mod driver;
 mod effects;
 mod explain;
@@ -15,8 +16,10 @@ mod foreign;
 mod manager;
 mod memory;
 mod orders;
+mod removal;
 mod repo;
 mod request;
+mod scrub;
 mod service;
 mod shared;
 pub mod state;

@@ -10,7 +10,8 @@ use chain::{BeaconSecret, Offline};
 use pipeline::RandomnessSource;
 use rpc::{
     ApiError, ApiResult, ManagerApi, OperatorApi, PushStreams, StorageApi, Transport, Trust, UnsealApi,
-    WorkerApi, WorkerClient, manager_methods, operator_methods, rpc_router, storage_methods, unseal_methods,
+    WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods, rpc_router, storage_methods,
+    unseal_methods,
 };
 use stores::{
     FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::data_cid::DataCids;
 use crate::driver::{Driver, IndexChanges, Input};
 use crate::memory;
 use crate::repo::{Repo, RepoError, random_uuid};
@@ -133,6 +135,7 @@ impl Manager {
             timing: options.timing,
             scheduling: options.repo.config().scheduling.clone(),
             locks: SectorLocks::new(clock),
+            data_cids: DataCids::default(),
             tasks: TaskTracker::new(),
             cancelled: CancellationToken::new(),
             shutdown_asked: CancellationToken::new(),
@@ -247,8 +250,11 @@ impl ManagerHandle {
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");
         methods.merge(unseal_methods(self.unseal_api())).expect("each method is registered once");
+        let streams = PushStreams::new();
+        let data = data_methods(self.unseal_api(), streams.clone());
+        methods.merge(data).expect("each method is registered once");
         let pieces = piece_router(self.service.clone());
-        rpc_router(methods, Arc::new(secret), PushStreams::new()).merge(files).merge(pieces)
+        rpc_router(methods, Arc::new(secret), streams).merge(files).merge(pieces)
     }
 
     /// Registers the manager's own worker.

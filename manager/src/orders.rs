@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rpc::api::ApiResult;
 use rpc::operator::{AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, WorkerMode, WorkerRest};
 use rpc::subject::Subject;
-use sealtasks::CapSpec;
+use sealtasks::{CapSpec, SectorId, SectorNumber};
 
 use crate::driver::Input;
 use crate::service::Service;
@@ -42,6 +42,11 @@ impl OperatorApi for Service {
 
     async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView> {
         self.ask(|reply| Input::Priority { what, priority, by: signed(&by), reply }).await
+    }
+
+    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()> {
+        let sector = SectorId { miner: self.0.miner.actor, number };
+        self.ask(|reply| Input::RemoveSector { sector, by: signed(&by), reply }).await
     }
 
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {

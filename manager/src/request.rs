@@ -34,7 +34,9 @@ const NO_FILES: Row = Row {
 fn row(work: &TaskInput) -> Row {
     let fetched = ExistingRule::Fetch(PathType::Sealing);
     match work {
-        TaskInput::DataCid(_) | TaskInput::Commit2(_) | TaskInput::Verify(_) => NO_FILES,
+        TaskInput::DataCid(_) | TaskInput::Commit2(_) | TaskInput::Verify(_) | TaskInput::Scrub(_) => {
+            NO_FILES
+        }
         TaskInput::AddPiece(input) if input.existing.is_empty() => {
             Row { allocate: UNSEALED, write: UNSEALED, ..NO_FILES }
         }
@@ -110,7 +112,13 @@ pub(crate) fn request(
             .map(|kind| HeldFile { kind, bytes: bytes(kind), held_by: held_by(kind) })
             .collect(),
     });
-    let new_files: Vec<_> = row.allocate.iter().map(|kind| NewFile { kind, bytes: bytes(kind) }).collect();
+    // Labels lie beside the data while it is made.
+    let labels = match work {
+        TaskInput::Unseal(_) => size.unsealing_labels(false),
+        _ => 0,
+    };
+    let made = |kind: FileType| NewFile { kind, bytes: bytes(kind).saturating_add(labels) };
+    let new_files: Vec<_> = row.allocate.iter().map(made).collect();
     let allocate =
         (!new_files.is_empty()).then_some(Allocate { path_type: PathType::Sealing, files: new_files });
     Some(Request {

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::config::Scheduling;
+use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
 use crate::state::{MinerIdentity, State};
 use crate::workers::Dialer;
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) local: Arc<Local>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) locks: SectorLocks,
+    pub(crate) data_cids: DataCids,
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
     pub(crate) verifier: Arc<dyn Verifier>,

@@ -9,12 +9,14 @@ mod clock;
 mod control;
 pub(crate) mod copy;
 mod event;
+mod event_text;
 mod hold;
 mod identity;
 mod measure;
 mod projection;
 mod query;
 mod schema;
+mod scrub;
 mod writer;
 
 pub use clock::Clock;
@@ -24,6 +26,7 @@ pub use hold::Hold;
 pub use identity::MinerIdentity;
 pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};
+pub use scrub::ScrubRow;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

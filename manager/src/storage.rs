@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::storage::{
-    HostTransfers, LockHolder, LockedSector, PathHost, Place, SectorPlaces, StorageApi, StoragePathView,
-    StoredSector,
+    HostTransfers, LockHolder, LockedSector, PathHost, Place, ScrubResult, SectorPlaces, StorageApi,
+    StoragePathView, StoredSector,
 };
 use sealtasks::{
     FileType, FileTypes, PathOrder, PathReport, SectorId, SectorNumber, SectorRef, StorageId, StorageInfo,
@@ -96,11 +96,20 @@ impl StorageApi for Service {
     }
 
     async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
-        if matches!(order, PathOrder::Move { .. }) {
+        match order {
             // It must not run beside a task of the sector.
-            return Err(ApiError::refused("MGR084: sectors are moved by Sealyard.MoveSector"));
+            PathOrder::Move { .. } => {
+                return Err(ApiError::refused("MGR084: sectors are moved by Sealyard.MoveSector"));
+            }
+            // The permit comes first.
+            PathOrder::Discard { .. } => {
+                return Err(ApiError::refused("MGR124: files of removed sectors are deleted by a clean-up"));
+            }
+            _ => {}
         }
-        let (order, refused) = self.without_foreign(order).await?;
+        let (order, mut refused) = self.without_foreign(order).await?;
+        let (order, cleaned) = self.without_removed(&host, order).await?;
+        refused.extend(cleaned);
         Ok(match self.hand_order(host, order).await? {
             PathReport::Surveyed(surveys) => PathReport::Surveyed(self.with_foreign(surveys).await?),
             PathReport::CleanedUp(mut cleaned) => {
@@ -117,6 +126,14 @@ impl StorageApi for Service {
         change: TransferChange,
     ) -> ApiResult<Vec<HostTransfers>> {
         self.host_transfers(worker, change).await
+    }
+
+    async fn scrub_sector(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>> {
+        self.scrub(number).await
+    }
+
+    async fn scrub_results(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>> {
+        self.scrubs(number).await
     }
 
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
@@ -265,7 +282,7 @@ impl Service {
         }
     }
 
-    async fn hand_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
+    pub(crate) async fn hand_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport> {
         let worker = match host {
             PathHost::Manager => None,
             PathHost::Worker(name) => Some(self.view(move |driver| driver.worker_called(&name)).await??),

@@ -17,8 +17,11 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use rpc::unsealing::{
     PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealState, UnsealView, UnsealWish,
 };
-use rpc::{ApiError, ApiResult, Permission};
-use sealtasks::{FileTypes, SectorId, SectorNumber, SectorRef, TaskInput, UnpaddedPieceSize, UnsealedRange};
+use rpc::{ApiError, ApiResult, Permission, PieceData};
+use sealtasks::{
+    DataCidInput, FileTypes, PieceInfo, SectorId, SectorNumber, SectorRef, TaskInput, UnpaddedPieceSize,
+    UnsealedRange,
+};
 use serde::Deserialize;
 use stores::{Lease, LockOwner, LockWant, StoreError, UnsealedPiece};
 use tokio::sync::{mpsc, oneshot};
@@ -204,6 +207,10 @@ impl UnsealApi for Service {
     ) -> ApiResult<UnsealView> {
         let sector = self.known(number).await?.id;
         self.ask(|reply| Input::ReleaseUnsealed { sector, keep, reply }).await
+    }
+
+    async fn data_cid(&self, input: DataCidInput, data: Option<PieceData>) -> ApiResult<PieceInfo> {
+        self.compute_data_cid(input, data).await
     }
 
     async fn read_piece(&self, wish: PieceWish) -> ApiResult<PieceBytes> {

@@ -177,3 +177,23 @@ async fn a_caller_of_the_lock_method_waits_as_long_as_its_call_and_holds_nothing
     world.sector(1, |sector| sector.state == "Proving").await;
     assert!(world.handle.locks().snapshot().is_empty(), "a call that is over holds nothing");
 }
+
+/// Nobody could take the task yet, so nobody has tried: who has its files is seen when it is asked for.
+#[tokio::test]
+async fn why_names_who_has_the_files_before_any_worker_could_take_the_task() {
+    let (world, _) = before_pc1().await;
+    let unsealed = want(FileTypes::UNSEALED, NONE);
+    let reader = world.handle.locks().try_lock(unsealed, owner("reader")).expect("asked");
+    world.api.pledge_sector().await.expect("a pledge");
+    world.sector(1, |sector| sector.state == "Packing").await;
+    let why = || async { world.api.why("1".parse().expect("a subject")).await.expect("a reason") };
+    let asked = why().await;
+    assert_eq!(asked.waits_for, WaitsFor::Lock, "{}", asked.summary);
+    assert!(asked.summary.contains("in use by reader (a test)"), "{}", asked.summary);
+    assert!(asked.prospects.contains("waits for a worker"), "{}", asked.prospects);
+    let jobs = world.api.jobs().await.expect("jobs");
+    assert!(jobs[0].reason.contains("in use by reader"), "{jobs:?}");
+    assert!(world.handle.locks().snapshot()[0].waiters.is_empty(), "it does not stand in line yet");
+    drop(reader);
+    assert_eq!(why().await.waits_for, WaitsFor::Worker);
+}

@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use rpc::UnsealApi;
 use rpc::unsealing::{PieceWish, UnsealState, UnsealView, UnsealWish};
 use sealtasks::{
-    Commitment, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize, TaskInput, TaskType,
-    Ticket, UnsealedCid,
+    Commitment, FileTypes, RegisteredSealProof, ReleaseUnsealedInput, SectorId, SectorNumber, SectorRef,
+    SectorSize, TaskInput, TaskType, Ticket, UnsealedCid, UnsealedRange,
 };
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{LIMIT, World, world};
@@ -264,5 +264,58 @@ async fn a_restarted_manager_goes_on_with_it() {
     world.join(&b).await;
     b.finish(&taken).await;
     assert_eq!(ended(&api).await.state, UnsealState::NotUnsealed);
+    world.sector(1, |sector| sector.state == "Proving").await;
+}
+
+/// What is to be kept stands nowhere but in the order.
+#[tokio::test]
+async fn a_restarted_manager_still_knows_which_data_is_to_be_kept() {
+    let (world, b) = with_unsealer(Behaviour::Hold).await;
+    b.script("FUS", Behaviour::Hold);
+    b.declare(sector_id(), FileTypes::UNSEALED).await;
+    let keep = vec![UnsealedRange { offset: 0.try_into().expect("a multiple of 127"), size: 1016 }];
+    let begun = world.handle.unseal_api().release_unsealed(ONE, keep.clone()).await.expect("a task");
+    let taken = b.call_of("FUS").await;
+    let work = TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep });
+    assert_eq!(taken.work, work);
+    let world = world.restart().await;
+    let api = world.handle.unseal_api();
+    let view = api.unseal_state(ONE).await.expect("known");
+    assert_eq!((view.state, view.task), (UnsealState::UnderWay, begun.task));
+    // Its worker is another one now and starts it anew: with the same ranges.
+    let plan = Plan { name: "B", seed: 3, tasks: UNSEALING, stores: false, sealyard: true };
+    let next = b.successor(plan);
+    next.script("FUS", Behaviour::Hold);
+    world.know(&next).await;
+    next.declare(sector_id(), FileTypes::UNSEALED).await;
+    world.join(&next).await;
+    let again = next.call_of("FUS").await;
+    assert_eq!((&again.work, again.attempt.map(|attempt| attempt.attempt)), (&work, Some(2)));
+    next.finish(&again).await;
+    let view = ended(&api).await;
+    assert_eq!((view.done, view.error), (begun.task, None));
+}
+
+/// As Lotus does: what was unsealed where sectors are sealed is fetched into storage and moved there.
+#[tokio::test]
+async fn unsealed_data_goes_into_storage_and_nobody_waits_for_that() {
+    let (world, b) = with_unsealer(Behaviour::Hold).await;
+    let api = world.handle.unseal_api();
+    let begun = api.unseal_sector(ONE).await.expect("a task");
+    let taken = b.call_of("UNS").await;
+    b.declare(sector_id(), FileTypes::UNSEALED).await;
+    b.finish(&taken).await;
+    let stored = async {
+        loop {
+            let held = world.api.storage_find(sector_id(), FileTypes::UNSEALED, None).await.expect("found");
+            if held.iter().any(|path| path.can_store) {
+                return held.len();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, stored).await.expect("it is moved"), 1, "and lies there alone");
+    let view = ended(&api).await;
+    assert_eq!((view.done, view.error), (begun.task, None), "the task that unsealed it is what is told");
     world.sector(1, |sector| sector.state == "Proving").await;
 }

@@ -71,7 +71,11 @@ impl SectorRecord {
             TaskOutput::Verify(_) => Awaited::Verification,
             TaskOutput::Finalize => Awaited::Finalize,
             TaskOutput::Move => Awaited::Move,
-            TaskOutput::DataCid(_) | TaskOutput::ReleaseUnsealed | TaskOutput::Fetch | TaskOutput::Unseal => {
+            TaskOutput::DataCid(_)
+            | TaskOutput::ReleaseUnsealed
+            | TaskOutput::Fetch
+            | TaskOutput::Unseal
+            | TaskOutput::Scrub(_) => {
                 return Err(self.unexpected(name));
             }
         };
@@ -155,7 +159,11 @@ impl SectorRecord {
                 Outcome::CacheCleared
             }
             TaskOutput::Move => Outcome::Finalized,
-            TaskOutput::DataCid(_) | TaskOutput::ReleaseUnsealed | TaskOutput::Fetch | TaskOutput::Unseal => {
+            TaskOutput::DataCid(_)
+            | TaskOutput::ReleaseUnsealed
+            | TaskOutput::Fetch
+            | TaskOutput::Unseal
+            | TaskOutput::Scrub(_) => {
                 unreachable!("no sector waits for these")
             }
         })

@@ -66,6 +66,7 @@ impl SectorEvent {
                 TaskOutput::Move => "result of MOVE",
                 TaskOutput::Unseal => "result of UNS",
                 TaskOutput::Verify(_) => "result of VERIFY",
+                TaskOutput::Scrub(_) => "result of SCRUB",
             },
             Self::Failed { .. } => "failure",
             Self::TicketReady { .. } => "ticket",

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use sealtasks::{ExecutorFailure, ExecutorRequest, TaskInput, TaskOutput};
 
 use crate::files::Files;
-use crate::{TaskError, data, pre_commit2, seal, settings, unseal, verify};
+use crate::{TaskError, data, pre_commit2, scrub, seal, settings, unseal, verify};
 
 /// Does what `request` says. `piece_stream` carries the piece bytes when the input's source is a stream.
 ///
@@ -31,11 +31,12 @@ pub fn execute(request: ExecutorRequest, piece_stream: Option<File>) -> Result<T
     result.map_err(ExecutorFailure::from)
 }
 
-/// The code that names an input in messages: the task type's, or that of the two that have none.
+/// The code that names an input in messages: the task type's, or that of those that have none.
 pub(crate) fn short_code(work: &TaskInput) -> &'static str {
     match work {
         TaskInput::Move(_) => "MOVE",
         TaskInput::Verify(_) => "VERIFY",
+        TaskInput::Scrub(_) => "SCRUB",
         scheduled => scheduled.task_type().map_or("VERIFY", |task| task.short()),
     }
 }
@@ -54,6 +55,7 @@ fn run(task: &'static str, request: ExecutorRequest, stream: Option<File>) -> Re
         TaskInput::ReleaseUnsealed(input) => unseal::release(&sector, &files, &input),
         TaskInput::Unseal(input) => unseal::unseal(&sector, &files, &input),
         TaskInput::Verify(input) => verify::verify(&sector, &input),
+        TaskInput::Scrub(input) => scrub::scrub(&sector, &files, &input),
         TaskInput::Fetch(_) | TaskInput::Move(_) => Err(TaskError::NoExecutor { task }),
     }
 }

@@ -6,19 +6,77 @@ use std::io::Read as _;
 use std::path::Path;
 
 use filecoin_proofs_api::seal;
-use pieces::PieceReader;
 use pieces::commitment::PieceHasher;
+use pieces::{PartialFile, PieceReader};
 use sealtasks::{
-    Commitment, FailureClass, RegisteredSealProof, SealedCid, SectorSize, UnpaddedPieceSize, UnsealedCid,
+    Commitment, ExecutorFailure, FailureClass, FileType, RegisteredSealProof, ScrubInput, ScrubVerdict,
+    ScrubbedFile, SealedCid, SectorRef, SectorSize, TaskOutput, UnpaddedPieceSize, UnsealedCid,
 };
 
 use crate::TaskError;
 use crate::data::partial_file_error;
+use crate::files::Files;
 use crate::p_aux::PAux;
 use crate::proof_kind::to_library;
 
 /// Raw bytes read at once: a multiple of 127, since that is how padding comes.
 const CHUNK: usize = 127 << 14;
+
+/// Compares the files of a sector, as far as they are there, with what they should commit to.
+pub(crate) fn scrub(
+    sector: &SectorRef,
+    files: &Files<'_>,
+    input: &ScrubInput,
+) -> Result<TaskOutput, TaskError> {
+    let mut found = Vec::new();
+    let unsealed = files.path(FileType::Unsealed)?;
+    if unsealed.exists() {
+        let size = sector.proof.sector_size();
+        let told = || comm_d(unsealed, size).map(|cid| cid.to_string());
+        found.push(if is_part(unsealed, size) {
+            let detail = "only a part of the sector is unsealed there".to_owned();
+            ScrubbedFile { file: FileType::Unsealed, verdict: ScrubVerdict::LeftOut, detail }
+        } else {
+            compared(FileType::Unsealed, input.unsealed.map(|cid| cid.to_string()), told)
+        });
+    }
+    let sealed = files.path(FileType::Sealed)?;
+    if sealed.exists() {
+        let cache = files.path(FileType::Cache)?;
+        let told = || {
+            let failed = |source| TaskError::Io { doing: "creating", path: "trees".into(), source };
+            // The working directory is the call's own.
+            let here = std::env::current_dir().map_err(failed)?;
+            let trees = tempfile::Builder::new().prefix("trees").tempdir_in(here).map_err(failed)?;
+            comm_r(sector.proof, sealed, cache, trees.path()).map(|cid| cid.to_string())
+        };
+        found.push(compared(FileType::Sealed, input.sealed.map(|cid| cid.to_string()), told));
+    }
+    Ok(TaskOutput::Scrub(found))
+}
+
+/// Whether a part of the sector was never unsealed there, or was given back since.
+fn is_part(unsealed: &Path, size: SectorSize) -> bool {
+    PartialFile::open_read_only(unsealed, size)
+        .is_ok_and(|file| file.allocated().gaps(size.bytes()).iter().next().is_some())
+}
+
+fn compared(
+    file: FileType,
+    expected: Option<String>,
+    told: impl FnOnce() -> Result<String, TaskError>,
+) -> ScrubbedFile {
+    let Some(expected) = expected else {
+        let detail = "the record has no commitment of it yet".to_owned();
+        return ScrubbedFile { file, verdict: ScrubVerdict::LeftOut, detail };
+    };
+    let (verdict, detail) = match told() {
+        Ok(found) if found == expected => (ScrubVerdict::Intact, found),
+        Ok(found) => (ScrubVerdict::Differs, format!("expected {expected}, found {found}")),
+        Err(error) => (ScrubVerdict::Unreadable, ExecutorFailure::from(error).message),
+    };
+    ScrubbedFile { file, verdict, detail }
+}
 
 /// CommD of a whole unsealed file.
 ///

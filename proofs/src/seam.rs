@@ -148,7 +148,8 @@ fn wants_stream(work: &TaskInput) -> bool {
         | TaskInput::Fetch(_)
         | TaskInput::Move(_)
         | TaskInput::Unseal(_)
-        | TaskInput::Verify(_) => false,
+        | TaskInput::Verify(_)
+        | TaskInput::Scrub(_) => false,
     }
 }
 

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use sealtasks::{
     ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathOrder, PathReport, PathType,
-    ResourceTable, SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize, SectorStorageInfo, StorageId,
-    StorageInfo, TaskInput, TaskOutput, TaskType, TransferChange, TransferReport, WorkerId,
+    ResourceTable, ScrubOrder, ScrubbedFile, SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize,
+    SectorStorageInfo, StorageId, StorageInfo, TaskInput, TaskOutput, TaskType, TransferChange,
+    TransferReport, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -87,6 +88,11 @@ pub trait WorkerApi: Send + Sync + 'static {
     /// Carries out an order about its own storage paths. [`ApiError::is_method_not_found`] from a Lotus worker.
     async fn path_order(&self, _order: PathOrder) -> ApiResult<PathReport> {
         Err(ApiError::refused("this worker takes no orders about its storage paths"))
+    }
+    /// Computes the commitments of a sector's files in one of its paths and compares them, at low priority, one sector
+    /// after another; answers when that is done. [`ApiError::is_method_not_found`] from a Lotus worker.
+    async fn scrub(&self, _order: ScrubOrder) -> ApiResult<Vec<ScrubbedFile>> {
+        Err(ApiError::refused("this worker does not scrub"))
     }
     /// Changes what its downloads may use, running ones included, and tells them all. [`ApiError::is_method_not_found`]
     /// from a Lotus worker.

@@ -35,8 +35,8 @@ pub use operator::OperatorApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
 pub use server::{
-    Authenticate, manager_methods, operator_methods, rpc_router, storage_methods, unseal_methods,
-    worker_methods,
+    Authenticate, data_methods, manager_methods, operator_methods, rpc_router, storage_methods,
+    unseal_methods, worker_methods,
 };
 pub use storage::StorageApi;
 pub use tls::{Identity, Trust};

@@ -28,6 +28,9 @@ pub trait OperatorApi: Send + Sync + 'static {
     -> ApiResult<CapsView>;
     /// The priority of a sector's tasks, now and later, or of one task. Larger goes first.
     async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView>;
+    /// Takes a sector that nothing is being done with out of the pipeline, for good. Its record stays, and its files until
+    /// they are cleaned up.
+    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()>;
     /// Ends a task, an attempt or a call: its sector then waits for a retry. The answer says what becomes of what it
     /// holds.
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView>;

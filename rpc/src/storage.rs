@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use sealtasks::{
-    FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId, TransferChange, TransferReport,
-    WorkerId,
+    FileType, FileTypes, PathOrder, PathReport, ScrubVerdict, SectorId, SectorNumber, StorageId,
+    TransferChange, TransferReport, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,32 @@ pub trait StorageApi: Send + Sync + 'static {
         worker: Option<String>,
         change: TransferChange,
     ) -> ApiResult<Vec<HostTransfers>>;
+    /// Has a sector's unsealed and sealed files checked by the workers that hold them, at low priority; answers when that is
+    /// done, and keeps what was found.
+    async fn scrub_sector(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>>;
+    /// What scrubbing last found of each file, of one sector or of all.
+    async fn scrub_results(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>>;
     /// Moves files of a sector that nothing is being done with into a path; returns when they lie there.
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()>;
+}
+
+/// What scrubbing found of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubResult {
+    /// The sector.
+    pub sector: SectorId,
+    /// Unsealed or sealed.
+    pub file: FileType,
+    /// The path that it lies in.
+    pub path: StorageId,
+    /// The worker that looked at it; empty = nobody did.
+    pub host: String,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// What is to be thought of it.
+    pub verdict: ScrubVerdict,
+    /// What was found; for a bad file also what was expected, or why it could not be told.
+    pub detail: String,
 }
 
 /// Which process is meant.

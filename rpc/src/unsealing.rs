@@ -8,10 +8,14 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{SectorNumber, SectorRef, TaskId, Ticket, UnsealedCid, UnsealedRange};
+use sealtasks::{
+    DataCidInput, PieceInfo, SectorNumber, SectorRef, TaskId, Ticket, UnsealedCid, UnsealedRange,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
+use crate::error::ApiError;
+use crate::reader::PieceData;
 
 /// Where a manager serves raw bytes of sectors: `GET <route>/<sector number>?offset=<bytes>&size=<bytes>&unseal=<bool>`,
 /// permission `admin`. Without `size`, up to the sector's end. 409 if they are not unsealed and were not to be.
@@ -40,6 +44,11 @@ pub trait UnsealApi: Send + Sync + 'static {
     /// Answers at once. Permission `admin`.
     async fn release_unsealed(&self, sector: SectorNumber, keep: Vec<UnsealedRange>)
     -> ApiResult<UnsealView>;
+    /// The commitment of a piece whose bytes are given: Lotus's `ComputeDataCid`. Permission `admin`. `data` is there where
+    /// the input says that the bytes come as a stream.
+    async fn data_cid(&self, _input: DataCidInput, _data: Option<PieceData>) -> ApiResult<PieceInfo> {
+        Err(ApiError::refused("commitments of pieces are computed where the manager is"))
+    }
     /// Raw bytes of a sector, unsealed first where they have to be and the wish allows it. Permission `admin`.
     async fn read_piece(&self, wish: PieceWish) -> ApiResult<PieceBytes>;
 }

@@ -20,6 +20,7 @@ mod proof;
 pub mod rehearsal;
 mod resource_table;
 mod resources;
+mod scrub;
 mod sector;
 mod storage;
 mod task_type;
@@ -46,6 +47,7 @@ pub use payload::{
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedOffset, UnpaddedPieceSize};
 pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SealProofError, SectorSize};
 pub use resources::{ResourceEnvError, ResourceTable, ResourceVariable, Resources};
+pub use scrub::{ScrubInput, ScrubOrder, ScrubVerdict, ScrubbedFile};
 pub use sector::{ActorId, SectorId, SectorIdError, SectorNumber, SectorRef};
 pub use storage::{
     FsStat, HealthReport, PathFilters, SectorDecl, SectorStorageInfo, StorageInfo, StorageStanza,

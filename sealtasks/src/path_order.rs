@@ -42,6 +42,17 @@ pub enum PathOrder {
         /// The files and directories, as a survey named them.
         entries: Vec<PathBuf>,
     },
+    /// Delete this file, the last copy included: the manager has made the permit for it durable.
+    Discard {
+        /// The sector.
+        sector: SectorId,
+        /// Which file.
+        file: FileType,
+        /// The path, one of the process's own.
+        path: StorageId,
+        /// Why it is no longer needed.
+        reason: String,
+    },
     /// Bring files of a sector into this path, then delete them where they were.
     Move {
         /// The sector.
@@ -74,6 +85,8 @@ pub enum PathReport {
     Surveyed(Vec<PathSurvey>),
     /// What was deleted, and what was kept and why.
     CleanedUp(Vec<CleanedEntry>),
+    /// It is gone.
+    Discarded,
     /// The files lie there now.
     Moved,
 }
@@ -161,6 +174,8 @@ pub enum Matter {
     Replaced,
     /// A sector's file that a peer asked to be deleted, and that was kept.
     KeptFromDeletion,
+    /// A file of a sector that an operator removed.
+    RemovedSector,
     /// No sector's file, or of a sector that the manager has no record of.
     Foreign,
 }
@@ -175,6 +190,7 @@ impl Matter {
             Self::NotInIndex => "not in the index",
             Self::Replaced => "replaced",
             Self::KeptFromDeletion => "kept from deletion",
+            Self::RemovedSector => "removed sector",
             Self::Foreign => "foreign",
         }
     }

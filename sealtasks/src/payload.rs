@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AcquireMode, FailureClass, FileType, FileTypes, PathType, PieceInfo, SealedCid, SectorRef, TaskType,
-    UnpaddedOffset, UnpaddedPieceSize, UnsealedCid,
+    AcquireMode, FailureClass, FileType, FileTypes, PathType, PieceInfo, ScrubInput, ScrubbedFile, SealedCid,
+    SectorRef, TaskType, UnpaddedOffset, UnpaddedPieceSize, UnsealedCid,
 };
 
 macro_rules! bytes_32 {
@@ -262,10 +262,13 @@ pub enum TaskInput {
     /// Verification of a SNARK; no task type of its own.
     #[serde(rename = "VERIFY")]
     Verify(VerifyInput),
+    /// Comparing stored files with their commitments; no task type of its own.
+    #[serde(rename = "SCRUB")]
+    Scrub(ScrubInput),
 }
 
 impl TaskInput {
-    /// The task type it is scheduled as; `None` for verification, which is not scheduled.
+    /// The task type it is scheduled as; `None` for verification and scrubbing, which are not scheduled.
     pub const fn task_type(&self) -> Option<TaskType> {
         Some(match self {
             Self::DataCid(_) => TaskType::DataCid,
@@ -278,7 +281,7 @@ impl TaskInput {
             Self::ReleaseUnsealed(_) => TaskType::FinalizeUnsealed,
             Self::Fetch(_) | Self::Move(_) => TaskType::Fetch,
             Self::Unseal(_) => TaskType::Unseal,
-            Self::Verify(_) => return None,
+            Self::Verify(_) | Self::Scrub(_) => return None,
         })
     }
 }
@@ -328,6 +331,9 @@ pub enum TaskOutput {
     /// Whether the SNARK is valid.
     #[serde(rename = "VERIFY")]
     Verify(bool),
+    /// What was found, file by file.
+    #[serde(rename = "SCRUB")]
+    Scrub(Vec<ScrubbedFile>),
 }
 
 /// Where an executor finds, or makes, its sector's files. Absolute paths.

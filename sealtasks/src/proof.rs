@@ -66,6 +66,13 @@ impl SectorSize {
         if self.is_test_size() { 2 } else { 11 }
     }
 
+    /// Bytes of labels that lie on disk while a sector is unsealed, beside the data: one layer, or with multicore SDR all of
+    /// them. Source: `StackedDrg::extract_all`, which keeps no more.
+    pub const fn unsealing_labels(self, multicore: bool) -> u64 {
+        // At most 704 GiB.
+        if multicore { self.bytes() * self.layers() as u64 } else { self.bytes() }
+    }
+
     /// Trees that tree-c and tree-r-last are split into: 1 for the test sizes, 8 for 32 GiB, 16 for 64 GiB.
     pub const fn tree_count(self) -> usize {
         match self {

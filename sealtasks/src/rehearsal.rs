@@ -101,7 +101,8 @@ pub fn mark_of(output: &TaskOutput) -> Option<bool> {
         | TaskOutput::Fetch
         | TaskOutput::Move
         | TaskOutput::Unseal
-        | TaskOutput::Verify(_) => None,
+        | TaskOutput::Verify(_)
+        | TaskOutput::Scrub(_) => None,
     }
 }
 

@@ -76,6 +76,20 @@ fn inputs_of_the_proof() {
 }
 
 #[test]
+fn scrubbing() {
+    let (sealed, unsealed) = cids();
+    check(
+        TaskInput::Scrub(ScrubInput { unsealed: Some(unsealed), sealed: Some(sealed) }),
+        r#"{"task":"SCRUB","input":{"unsealed":"$D","sealed":"$R"}}"#,
+    );
+    let (file, verdict) = (FileType::Sealed, ScrubVerdict::LeftOut);
+    check(
+        TaskOutput::Scrub(vec![ScrubbedFile { file, verdict, detail: "why".to_owned() }]),
+        r#"{"task":"SCRUB","output":[{"file":"sealed","verdict":"left_out","detail":"why"}]}"#,
+    );
+}
+
+#[test]
 fn inputs_that_move_and_drop_files() {
     check(TaskInput::Finalize(FinalizeInput {}), r#"{"task":"FIN","input":{}}"#);
     check(

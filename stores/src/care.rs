@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::fetch::TransferMeter;
 use crate::keep::KeepFree;
 use crate::layout;
-use crate::local::Local;
+use crate::local::{DeletePermit, Local};
 use crate::meta::{StorageMeta, init_path};
 use crate::remote::Remote;
 
@@ -51,6 +51,10 @@ impl Remote {
                 let (entries, mut cleaned) = self.vouch(entries).await;
                 cleaned.extend(local.clean_up(&entries).await);
                 PathReport::CleanedUp(cleaned)
+            }
+            PathOrder::Discard { sector, file, path, reason } => {
+                local.remove_permitted(sector, file, &path, &DeletePermit { reason }).await?;
+                PathReport::Discarded
             }
             PathOrder::Move { sector, types, to } => {
                 for kind in types.iter() {

@@ -25,6 +25,11 @@ pub(crate) fn arriving(path: &Path, sector: SectorId, kind: FileType) -> PathBuf
     path.join(kind.name()).join(FETCHING).join(format!("{sector}{PART}"))
 }
 
+/// Where the labels of a sector lie while it is unsealed into this path.
+pub(crate) fn labels(path: &Path, sector: SectorId) -> PathBuf {
+    path.join(FileType::Unsealed.name()).join(FETCHING).join(format!("{sector}.labels"))
+}
+
 /// Where Lotus lets it arrive.
 pub(crate) fn arriving_at_lotus(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
     path.join(kind.name()).join(FETCHING).join(sector.to_string())

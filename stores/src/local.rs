@@ -12,6 +12,7 @@ mod exact;
 mod redeclare;
 mod relocate;
 mod removal;
+mod reserve;
 mod start;
 mod survey;
 
@@ -22,8 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtasks::{
-    FileType, FileTypes, FsStat, HealthReport, SectorDecl, SectorRef, SpaceTable, StorageId, StorageInfo,
-    StorageStanza,
+    FileType, FileTypes, FsStat, HealthReport, SectorDecl, StorageId, StorageInfo, StorageStanza,
 };
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ pub use departures::Making;
 pub(crate) use exact::Found;
 pub use redeclare::RedeclareDiff;
 pub use removal::DeletePermit;
+pub use reserve::Reservation;
 pub use start::START_DEADLINE;
 pub use survey::FINDINGS_MAX;
 
@@ -47,7 +48,7 @@ use crate::layout::{self, Scan};
 use crate::meta::StorageMeta;
 use crate::rehearsal::{self, Rehearsal};
 use crate::sent::Sent;
-use crate::space::{Measured, Promise, Space};
+use crate::space::{Measured, Space};
 
 /// A path must be read and scanned within this time.
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
@@ -121,12 +122,6 @@ pub struct LocalPath {
     pub dir: PathBuf,
     /// What its `sectorstore.json` says.
     pub stanza: StorageStanza,
-}
-
-/// Room promised for files of one sector; dropping it gives the room back.
-#[must_use = "the room is given back when the reservation is dropped"]
-pub struct Reservation {
-    _promises: Vec<Promise>,
 }
 
 impl Local {
@@ -235,32 +230,6 @@ impl Local {
     /// When it is not open, cannot be measured, or hangs.
     pub async fn stat(&self, id: &StorageId) -> Result<FsStat, StoreError> {
         self.path(id)?.space.stat().await
-    }
-
-    /// Promises room for files of one sector, on all paths together or not at all. What lies on disk already is
-    /// subtracted.
-    ///
-    /// # Errors
-    /// [`StoreError::NoSpace`] naming each type's need, and [`StoreError::NotOpen`] for a type without an open path.
-    pub async fn reserve(
-        &self,
-        sector: SectorRef,
-        types: FileTypes,
-        ids: &BTreeMap<FileType, StorageId>,
-        table: SpaceTable,
-    ) -> Result<Reservation, StoreError> {
-        let mut wanted: BTreeMap<&StorageId, Vec<_>> = BTreeMap::new();
-        for kind in types.iter() {
-            let id = ids.get(&kind).ok_or(StoreError::NotFound { sector: sector.id, kind })?;
-            let bytes = table.bytes(kind.into(), sector.proof.sector_size());
-            wanted.entry(id).or_default().push(((sector.id, kind), bytes));
-        }
-        let mut promises = Vec::new();
-        for (id, files) in wanted {
-            // A failure drops the promises made so far.
-            promises.push(self.path(id)?.space.promise(&files).await?);
-        }
-        Ok(Reservation { _promises: promises })
     }
 
     /// Measures every path and reports it to the index, once. A path that cannot be measured is reported as broken.

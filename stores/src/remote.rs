@@ -24,7 +24,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::StoreError;
 use crate::fetch::{Fetcher, TransferMeter};
-use crate::index::{Index, IndexError};
+use crate::index::{CopyKind, Index, IndexError};
 use crate::local::{Acquired, DeletePermit, Local};
 use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
@@ -295,6 +295,48 @@ impl Remote {
         let mut result = self.local.remove_all(sector, kind, permit).await;
         for holder in self.elsewhere(&holders) {
             if let Some(error) = self.ask_to_delete((sector, kind), holder, &[], Some(permit)).await {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Deletes every copy of a file but the one in path `kept`, which becomes the primary one. What turns out to be that very
+    /// file under another name stays.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the index does not list that one; otherwise the last failure of this process or of a
+    /// peer; all are tried.
+    pub async fn keep_only(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        kept: &StorageId,
+    ) -> Result<(), StoreError> {
+        let mut holders = self.index.find(sector, kind.into(), None).await?;
+        if !holders.iter().any(|holder| holder.id == *kept) {
+            return Err(StoreError::NotFound { sector, kind });
+        }
+        holders.retain(|holder| holder.id != *kept);
+        if holders.is_empty() {
+            return Ok(());
+        }
+        self.index.declare(kept, sector, kind.into(), CopyKind::Primary).await?;
+        let keep = std::slice::from_ref(kept);
+        let mut result = match self.remove_here(sector, kind, keep).await {
+            Err(error @ StoreError::LastCopy { .. }) => {
+                tracing::warn!(%sector, %kind, error = sealtasks::chain(&error), "a copy is kept");
+                Ok(())
+            }
+            done => done,
+        };
+        for holder in self.elsewhere(&holders) {
+            // A process deletes the copies in all of its paths at once.
+            let still = self.index.find(sector, kind.into(), None).await?;
+            if !still.iter().any(|one| one.id == holder.id) {
+                continue;
+            }
+            if let Some(error) = self.ask_to_delete((sector, kind), holder, keep, None).await {
                 result = Err(error);
             }
         }

@@ -265,7 +265,11 @@ impl Space {
         for (sector, kind) in keys {
             let here = (self.usage)(&layout::file(&self.dir, sector, kind))?;
             let arriving = (self.usage)(&layout::arriving(&self.dir, sector, kind))?;
-            on_disk.insert((sector, kind), here.saturating_add(arriving));
+            let labels = match kind {
+                FileType::Unsealed => (self.usage)(&layout::labels(&self.dir, sector))?,
+                _ => 0,
+            };
+            on_disk.insert((sector, kind), here.saturating_add(arriving).saturating_add(labels));
         }
         let used = if limited { Some((self.usage)(&self.dir)?) } else { None };
         Ok(Sample { taken, capacity, fs_available, used, on_disk })

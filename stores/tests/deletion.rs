@@ -5,14 +5,14 @@
 //!
 //! | Where | What goes | Why it may |
 //! |---|---|---|
-//! | DELETE of a peer; `Remote::remove`, `remove_copies` | copies in open paths | `survivor` has looked at a primary twin or asked its holder: names, lengths, another file; exactly the checked copies go, after the index has dropped them and names a primary one still |
+//! | DELETE of a peer; `Remote::remove`, `remove_copies`, `keep_only` | copies in open paths | `survivor` has looked at a primary twin or asked its holder: names, lengths, another file; exactly the checked copies go, after the index has dropped them and names a primary one still |
 //! | `Local::remove`, a move's source (`remove_at`) | the same | a twin in an open path is looked at after the drop; two processes that count on each other both see the other's drop |
 //! | `remove_all`, `discard_all` | all copies, the last too | a permit that was durable before; `discard_all` needs a token, which a superseded attempt no longer gets |
 //! | a fetch or move put in its place | what lay there | set aside under a name that nothing deletes; gone only if the index knew it as secondary or it is the same byte by byte |
 //! | a move by rename | nothing | one rename on one file system, never of a link; the destination is declared first |
 //! | `fetching/*.part` | what a fetch left | never whole and declared; claimed first, so no live fetch's |
 //! | `fetching/*.removed-*` | what a deletion left | its deletion had been decided by one of the above |
-//! | `storage cleanup` | what a survey taken then offers | partial, or with a primary twin that was looked at or asked for; files of sectors without a record, and kept ones, never |
+//! | `storage cleanup` | what a survey taken then offers | partial, or with a primary twin that was looked at or asked for; files of sectors without a record, and kept ones, never; of removed sectors one by one, by a permit that was durable before |
 //! | a worker's failed or interrupted call | files that it created | they were not there before it; after a restart only those that the index does not list |
 //! | PreCommit1, Unseal, AddPiece, Finalize | within the file or directory that is theirs | the sector's locks; a permit where a replica is made anew; punching frees only what the trailer no longer marks |
 //! | settings, journals, notes | their own temporary files | made by the same write, under fresh names |
@@ -246,4 +246,61 @@ async fn the_copy_that_counts_is_the_one_that_is_moved() {
     node.local.move_storage(sector(1), S).await.expect("moved");
     let stored = fs::read(store.join("sealed/s-t01000-1")).expect("there");
     assert_eq!(stored, content(sector(1), FileType::Sealed));
+}
+
+/// Freed but for some ranges, a file takes up its space in one place only.
+#[tokio::test]
+async fn what_is_kept_is_kept_once() {
+    let kind = FileType::Unsealed;
+    let world = World::new();
+    let (one, other) = (world.node().await, world.node().await);
+    one.path("a", storing()).await;
+    let beside = one.path("b", storing()).await;
+    other.path("c", sealing()).await;
+    other.path("d", storing()).await;
+    let mut files = Vec::new();
+    for (node, path) in [(&one, "a"), (&one, "b"), (&other, "c"), (&other, "d")] {
+        files.push(node.put(path, sector(1), kind).await);
+    }
+    assert_eq!(world.holders(sector(1), kind).await, ["a*", "b*", "c", "d*"]);
+    one.remote.keep_only(sector(1).id, kind, &id("b")).await.expect("the others go");
+    assert_eq!(world.holders(sector(1), kind).await, ["b*"]);
+    let there: Vec<bool> = files.iter().map(|file| file.exists()).collect();
+    assert_eq!(there, [false, true, false, false]);
+
+    // The same file under another name is no copy.
+    let again = one.dir.path().join("e");
+    init_path(&again, &StorageMeta::new(&id("e"), &storing())).expect("made");
+    symlink(beside.join("unsealed"), again.join("unsealed")).expect("linked");
+    one.local.attach_path(&again).await.expect("it opens");
+    assert_eq!(world.holders(sector(1), kind).await, ["b*", "e*"]);
+    one.remote.keep_only(sector(1).id, kind, &id("e")).await.expect("nothing to free");
+    assert_eq!(fs::read(&files[1]).expect("there"), content(sector(1), kind));
+    let nowhere = one.remote.keep_only(sector(1).id, kind, &id("a")).await.expect_err("not there");
+    assert_eq!(nowhere.code(), "STO011");
+}
+
+/// The manager's permit names one file: that one goes, the last copy though it is, and no other.
+#[tokio::test]
+async fn a_file_of_a_removed_sector_goes_alone() {
+    let world = World::new();
+    let node = world.node().await;
+    node.path("a", storing()).await;
+    node.path("b", storing()).await;
+    let gone = node.put("a", sector(1), FileType::Sealed).await;
+    let copy = node.put("b", sector(1), FileType::Sealed).await;
+    let next = node.put("a", sector(2), FileType::Sealed).await;
+    let (file, path, reason) = (FileType::Sealed, id("a"), "removed".to_owned());
+    let order = PathOrder::Discard { sector: sector(1).id, file, path, reason };
+    assert_eq!(node.remote.carry_out(order.clone()).await.expect("deleted"), PathReport::Discarded);
+    assert!(!gone.exists() && copy.exists() && next.exists());
+    assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["b*"]);
+    let order = match order {
+        PathOrder::Discard { sector, file, reason, .. } => {
+            PathOrder::Discard { sector, file, path: id("b"), reason }
+        }
+        other => panic!("{other:?}"),
+    };
+    node.remote.carry_out(order).await.expect("the last one, too");
+    assert!(!copy.exists() && next.exists());
 }

@@ -211,6 +211,33 @@ async fn what_is_on_disk_is_not_asked_for_again() {
     assert_eq!(missing.err().map(|error| error.code()), Some("STO011"));
 }
 
+/// The labels lie beside the data while it is made: one layer, or all of them with several cores.
+#[tokio::test]
+async fn unsealing_is_promised_room_for_data_and_labels() {
+    let world = World::new();
+    let node = world.node().await;
+    let dir = node.path("a", StorageStanza { max_storage: 64 << 10, ..both() }).await;
+    node.path("small", StorageStanza { max_storage: 3000, ..both() }).await;
+    let reserved = || async { node.local.stat(&id("a")).await.expect("measured").reserved };
+    let held = node.local.reserve_unsealing(sector(1), &id("a"), false).await.expect("it fits");
+    assert_eq!(reserved().await, 2 * 2048);
+    let wide = node.local.reserve_unsealing(sector(2), &id("a"), true).await.expect("it fits");
+    assert_eq!(reserved().await, 2 * 2048 + 3 * 2048);
+    drop(wide);
+    // What lies there already is not asked for again.
+    let labels = dir.join("unsealed/fetching/s-t01000-1.labels");
+    fs::create_dir_all(&labels).expect("made");
+    fs::write(labels.join("layer"), vec![1; 2048]).expect("written");
+    drop(held);
+    let rest = node.local.reserve_unsealing(sector(1), &id("a"), false).await.expect("it fits");
+    assert!(reserved().await < 2048, "{}", reserved().await);
+    drop(rest);
+    let Err(error) = node.local.reserve_unsealing(sector(3), &id("small"), false).await else {
+        panic!("it must not fit")
+    };
+    assert!(error.to_string().contains("s-t01000-3 needs 4096 more bytes"), "{error}");
+}
+
 #[tokio::test]
 async fn files_move_from_sealing_to_storage() {
     let world = World::new();

@@ -45,3 +45,24 @@ async fn the_diff_tells_what_would_change_and_changes_nothing() {
     );
     assert_eq!(node.local.redeclare_diff(Some(&id("c"))).await.expect_err("not open").code(), "STO006");
 }
+
+/// A file of which the disk does not say whether it is there (a link that leads in a circle here, an error of a failing
+/// disk elsewhere) is not taken for gone.
+#[tokio::test]
+async fn what_the_disk_cannot_tell_of_is_not_dropped() {
+    let world = World::new();
+    let node = world.node().await;
+    node.path("a", both()).await;
+    let kept = node.put("a", sector(1), FileType::Sealed).await;
+    let gone = node.put("a", sector(2), FileType::Sealed).await;
+    fs::remove_file(&gone).expect("removed by hand");
+    fs::remove_file(&kept).expect("removed by hand");
+    std::os::unix::fs::symlink(&kept, &kept).expect("a link to itself");
+    kept.try_exists().expect_err("the disk does not say");
+
+    let diffs = node.local.redeclare_diff(Some(&id("a"))).await.expect("a diff");
+    assert_eq!(diffs[0].1.dropped, [sealed(2)], "the diff tells what would be done");
+    node.local.redeclare(None, true).await.expect("declared");
+    assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["a*"]);
+    assert!(world.holders(sector(2), FileType::Sealed).await.is_empty());
+}

@@ -12,15 +12,15 @@ use rpc::extension::{ExecutorSetting, Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
 use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
 use sealtasks::{
-    CallId, FileType, PathOrder, PathReport, SectorId, StorageId, TaskType, TransferChange, TransferReport,
-    WorkerId,
+    CallId, FileType, PathOrder, PathReport, ScrubOrder, ScrubbedFile, SectorId, StorageId, TaskType,
+    TransferChange, TransferReport, WorkerId,
 };
 use stores::{Index as _, Looking, PeerTokens, StoreError, VerifyToken, fetch_router};
 
 use crate::auth::ManagerTokens;
 use crate::error::chain;
 use crate::worker::WorkerHandle;
-use crate::{call, resources};
+use crate::{call, resources, scrub};
 
 /// File types that `Remove` removes. Source: Lotus's worker, which leaves update files alone.
 const REMOVED: [FileType; 3] = [FileType::Sealed, FileType::Cache, FileType::Unsealed];
@@ -196,6 +196,10 @@ impl WorkerApi for WorkerHandle {
         let report = self.shared().remote.carry_out(order).await.map_err(store)?;
         self.shared().changed();
         Ok(report)
+    }
+
+    async fn scrub(&self, order: ScrubOrder) -> ApiResult<Vec<ScrubbedFile>> {
+        scrub::scrub(self.shared(), order).await
     }
 
     async fn transfers(&self, change: TransferChange) -> ApiResult<TransferReport> {

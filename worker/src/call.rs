@@ -188,7 +188,7 @@ impl Call<'_> {
                 self.store(remote.remove_all(sector.id, FileType::Unsealed, &permit)).await?;
                 Ok(TaskOutput::ReleaseUnsealed)
             }
-            TaskInput::Verify(_) => Err(environment("verification is no task of a worker")),
+            TaskInput::Verify(_) | TaskInput::Scrub(_) => Err(environment("this is no task of a worker")),
             TaskInput::DataCid(_)
             | TaskInput::AddPiece(_)
             | TaskInput::PreCommit1(_)
@@ -206,7 +206,8 @@ impl Call<'_> {
         let sector = self.accepted.sector;
         let data = self.piece_stream(&work, data).await?;
         let held = self.acquire(&work).await?;
-        let unseals = matches!(work, TaskInput::Unseal(_));
+        let (unseals, releases) =
+            (matches!(work, TaskInput::Unseal(_)), matches!(work, TaskInput::ReleaseUnsealed(_)));
         let ran = self.run_executor(work, data, &held).await;
         let ended = match ran.and_then(|output| made(&held).map(|()| output)) {
             Ok(output) => self.declare(&held).await.map(|()| output),
@@ -217,6 +218,9 @@ impl Call<'_> {
                 Err(failure)
             }
         };
+        if ended.is_ok() && releases {
+            self.keep_one_copy(&held).await?;
+        }
         if unseals && !self.shared.closed.is_cancelled() {
             // Copies that were fetched for unsealing alone; they go when it failed, too.
             let replica = FileTypes::SEALED | FileTypes::CACHE;
@@ -225,6 +229,13 @@ impl Call<'_> {
             }
         }
         ended
+    }
+
+    /// The ranges to keep are kept once: whatever other copies take up is to be freed as well.
+    async fn keep_one_copy(&self, held: &Held) -> Outcome<()> {
+        let (sector, kind) = (self.accepted.sector.id, FileType::Unsealed);
+        let Some(kept) = held.acquired.ids.get(&kind) else { return Ok(()) };
+        self.store(self.shared.remote.keep_only(sector, kind, kept)).await
     }
 
     /// The bytes for the executor's descriptor 3.
@@ -273,18 +284,36 @@ impl Call<'_> {
             .filter(|path| path.symlink_metadata().is_err())
             .cloned()
             .collect();
-        let reservation = if allocate.is_empty() {
-            None
-        } else {
-            let table = path_type.space_table();
-            Some(self.store(shared.local.reserve(sector, allocate, &acquired.ids, table)).await?)
-        };
+        let reservation = self.reserve(work, allocate, path_type, &acquired).await?;
         let new = |kind: &FileType| acquired.files.0.get(kind).is_some_and(|path| created.contains(path));
         let made =
             allocate.iter().filter(new).filter_map(|kind| Some((kind, acquired.ids.get(&kind)?.clone())));
         let made: Vec<_> = made.collect();
         let making = shared.local.making(sector.id, &made);
         Ok(Held { acquired, _reservation: reservation, allocated: allocate, created, _making: making })
+    }
+
+    /// Room for what the executor makes; `None`: it makes nothing.
+    async fn reserve(
+        &self,
+        work: &TaskInput,
+        allocate: FileTypes,
+        path_type: PathType,
+        acquired: &Acquired,
+    ) -> Outcome<Option<Reservation>> {
+        let (sector, local) = (self.accepted.sector, &self.shared.local);
+        if let TaskInput::Unseal(_) = work {
+            let kind = FileType::Unsealed;
+            let lost = || store_failure(&StoreError::NotFound { sector: sector.id, kind });
+            let id = acquired.ids.get(&kind).ok_or_else(lost)?;
+            let multicore = self.shared.executor.uses_multicore_sdr(TaskType::Unseal);
+            return self.store(local.reserve_unsealing(sector, id, multicore)).await.map(Some);
+        }
+        if allocate.is_empty() {
+            return Ok(None);
+        }
+        let table = path_type.space_table();
+        self.store(local.reserve(sector, allocate, &acquired.ids, table)).await.map(Some)
     }
 
     /// Deletes, everywhere, what an earlier PreCommit1 of the sector made: it must neither be sealed into nor be found by
@@ -342,7 +371,7 @@ impl Call<'_> {
             tokio::task::spawn_blocking(move || params.environment(size)).await.unwrap_or_default();
         let files = held.acquired.files.clone();
         let request = ExecutorRequest { version: ExecutorRequest::VERSION, sector, work, files };
-        let run = Run { dir, task, request, parameters, data, gpus: self.gpus.clone() };
+        let run = Run { dir, task: Some(task), request, parameters, data, gpus: self.gpus.clone() };
 
         // What it creates is journalled before it can create anything.
         self.journal_running(&held.created, None).await?;

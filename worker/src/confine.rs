@@ -93,7 +93,7 @@ impl Confiner {
     fn place_in(&self, root: &Path, task: TaskType, name: &str) -> Place {
         let nowhere = Confinement::default();
         let wanted = self.tasks.get(&task).unwrap_or(&nowhere);
-        let mut place = Place { cpus: BTreeSet::new(), group: None, l3: None };
+        let mut place = Place::anywhere();
         if let Some(choice) = &wanted.cpus {
             match self.choose(root, choice) {
                 Ok((cpus, l3)) => {
@@ -172,6 +172,11 @@ pub(crate) fn keep_to(pid: u32, cpus: &BTreeSet<usize>) -> nix::Result<()> {
 }
 
 impl Place {
+    /// All CPUs, and no limit.
+    pub(crate) fn anywhere() -> Self {
+        Self { cpus: BTreeSet::new(), group: None, l3: None }
+    }
+
     /// Puts an executor that was just started into its place. What cannot be done is said; the executor runs on.
     pub(crate) fn hold(&self, pid: u32) {
         if !self.cpus.is_empty()

@@ -74,8 +74,8 @@ pub struct Replacement {
 pub(crate) struct Run {
     /// The call's directory; made if need be.
     pub dir: PathBuf,
-    /// The task it is scheduled as.
-    pub task: TaskType,
+    /// The task it is scheduled as; `None` = scrubbing, which runs at low priority beside the tasks.
+    pub task: Option<TaskType>,
     /// What the program reads.
     pub request: ExecutorRequest,
     /// Variables that say where the proof parameters are.
@@ -99,13 +99,24 @@ pub(crate) struct Executor {
 }
 
 impl ExecutorOptions {
+    /// Whether executors of this task label with several cores, which keeps all layers on disk.
+    pub(crate) fn uses_multicore_sdr(&self, task: TaskType) -> bool {
+        const NAME: &str = "FIL_PROOFS_USE_MULTICORE_SDR";
+        let own = self.task_environment.get(&task).and_then(|own| own.get(NAME)).cloned();
+        let of_all = || {
+            let value = self.environment.get(std::ffi::OsStr::new(NAME));
+            value.map(|value| value.to_string_lossy().into_owned())
+        };
+        own.or_else(of_all).is_some_and(|value| matches!(value.as_str(), "1" | "true"))
+    }
+
     /// Starts a run.
     ///
     /// # Errors
     /// Class `Environment`: the program cannot be started or its directory cannot be written.
     pub(crate) async fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
         let Run { dir, task, request, parameters, data, gpus } = run;
-        let replacement = self.replacements.get(&task);
+        let replacement = task.and_then(|task| self.replacements.get(&task));
         let (path, arguments) =
             replacement.map_or((&self.program, &self.arguments), |other| (&other.program, &other.arguments));
         let program = path.display();
@@ -127,7 +138,7 @@ impl ExecutorOptions {
         let mut command = Command::new(path);
         command
             .args(arguments)
-            .arg(task.short().to_lowercase())
+            .arg(task.map_or("scrub".to_owned(), |task| task.short().to_lowercase()))
             .arg("--input")
             .arg(dir.join("request.json"))
             .arg("--output")
@@ -142,7 +153,7 @@ impl ExecutorOptions {
             .envs(parameters)
             // Before those of the operator's `config.toml`, which have the last word.
             .envs(gpus::variables(&gpus, &self.environment))
-            .envs(self.task_environment.get(&task).into_iter().flatten());
+            .envs(task.and_then(|task| self.task_environment.get(&task)).into_iter().flatten());
         let feeding = match data {
             None => None,
             Some(data) => {
@@ -152,7 +163,7 @@ impl ExecutorOptions {
             }
         };
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let place = self.confiner.place(task, &name);
+        let place = task.map_or_else(Place::anywhere, |task| self.confiner.place(task, &name));
         let child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
         // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
         drop(command);
@@ -333,6 +344,7 @@ fn answers(request: &ExecutorRequest, output: &TaskOutput) -> bool {
             | (In::ReleaseUnsealed(_), Out::ReleaseUnsealed)
             | (In::Unseal(_), Out::Unseal)
             | (In::Verify(_), Out::Verify(_))
+            | (In::Scrub(_), Out::Scrub(_))
     )
 }
 
@@ -367,7 +379,10 @@ mod tests {
             files: SectorFiles([(FileType::Sealed, dir.join("sealed"))].into()),
         };
         let (dir, task) = (dir.join("call"), TaskType::PreCommit1);
-        options.spawn(Run { dir, task, request, parameters: vec![], data: None, gpus: vec![] }).await.unwrap()
+        options
+            .spawn(Run { dir, task: Some(task), request, parameters: vec![], data: None, gpus: vec![] })
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

@@ -49,7 +49,8 @@ pub(crate) fn needs_of(work: &TaskInput) -> Needs {
         | TaskInput::Commit2(_)
         | TaskInput::Fetch(_)
         | TaskInput::Move(_)
-        | TaskInput::Verify(_) => Needs::NOTHING,
+        | TaskInput::Verify(_)
+        | TaskInput::Scrub(_) => Needs::NOTHING,
     }
 }
 

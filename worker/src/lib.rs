@@ -32,6 +32,7 @@ pub mod rehearsal;
 pub mod repo;
 pub mod resources;
 mod returns;
+mod scrub;
 mod tickets;
 mod usage;
 mod worker;

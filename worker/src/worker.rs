@@ -13,7 +13,7 @@ use sealtasks::{CallError, CallErrorCode, FileType, SectorId, SectorSize, TaskCa
 use stores::{
     FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Remote, StorageMeta, StoreError,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -145,6 +145,8 @@ pub(crate) struct Shared {
     /// Cancelled when the worker closes; every background task ends on it.
     pub(crate) closed: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// One sector is scrubbed at a time.
+    pub(crate) scrubbing: Semaphore,
     problems: Vec<PathProblem>,
     /// Held to the end: the lock on the repo.
     repo: Repo,
@@ -227,6 +229,7 @@ impl Worker {
             manager_back: watch::Sender::new(0),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            scrubbing: Semaphore::new(1),
             problems,
             repo: options.repo,
         });

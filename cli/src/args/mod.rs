@@ -115,7 +115,7 @@ pub enum Command {
     The files are described in proofs/EXECUTORS.md. Piece bytes, where a task takes them, come on descriptor 3.\n\
     Exit codes of its own: 0 done, 1 failed, 2 request refused, 3 no report written.")]
 pub struct ExecArgs {
-    /// The task: dc, ap, pc1, pc2, c1, c2, fin, fus, uns or verify. Must be what the request says.
+    /// The task: dc, ap, pc1, pc2, c1, c2, fin, fus, uns, verify or scrub. Must be what the request says.
     pub task: String,
     /// The request file (JSON).
     #[arg(long, value_name = "FILE")]

@@ -102,6 +102,15 @@ pub enum SectorsCommand {
         /// The sector's number.
         number: u64,
     },
+    /// Take a sector out for good: its record stays, and its files until `storage cleanup` deletes them.
+    #[command(after_help = "Example:\n  sealyard sectors remove --really-do-it 1")]
+    Remove {
+        /// The sector's number.
+        number: u64,
+        /// Do it: nothing brings the sector back.
+        #[arg(long)]
+        really_do_it: bool,
+    },
     /// Have a sector's data unsealed, so that it can be read.
     Unseal(UnsealArgs),
     /// Read data out of a sector, unsealing it first where it has to be.

@@ -240,18 +240,23 @@ pub struct TransfersArgs {
 /// `sealyard storage scrub`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  sealyard storage scrub 1 2\n  sealyard storage scrub --dir /mnt/long-term\n\
+    after_help = "Examples:\n  sealyard storage scrub 1 2\n  sealyard storage scrub --results\n  sealyard storage scrub --dir \
+    /mnt/long-term\n\
     CommD is computed from unsealed files, CommR from sealed ones: tree-r-last is built anew from the replica and \
-    combined with CommC of the cache. Files of sectors that are being worked on are left out. Runs at low priority."
+    combined with CommC of the cache. The workers that hold the files do it, at low priority and one sector after another; \
+    what they find is kept. Files of sectors that are being worked on are left out."
 )]
 pub struct ScrubArgs {
     /// The sectors; default: all.
     pub sectors: Vec<u64>,
-    /// The storage path with the files, on this host; default: the manager's paths.
+    /// Only show what was last found of each file, and when.
+    #[arg(long, conflicts_with_all = ["dir", "work"])]
+    pub results: bool,
+    /// Have this process look at the files in a directory of this host; nothing is kept of what it finds.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<String>,
-    /// Where trees are built for the comparison; default: the temporary directory.
-    #[arg(long, value_name = "DIR")]
+    /// Where trees are built for the comparison, with --dir; default: the temporary directory.
+    #[arg(long, value_name = "DIR", requires = "dir")]
     pub work: Option<String>,
     /// Print JSON.
     #[arg(long)]

@@ -198,7 +198,7 @@ fn subject(text: &str) -> Result<Subject, Failure> {
 }
 
 /// Who asks, for the manager's record: the user and the host of this process.
-fn by() -> String {
+pub(super) fn by() -> String {
     let uid = nix::unistd::getuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
     let host = nix::unistd::gethostname().ok().map(|host| host.to_string_lossy().into_owned());

@@ -26,6 +26,9 @@ struct Work {
 
 /// Runs the task. The exit codes are the seam's own: 0 done, 1 failed, 2 request refused, 3 no report.
 pub fn run(args: &ExecArgs) -> ExitCode {
+    if args.task.eq_ignore_ascii_case("scrub") {
+        super::storage_scrub::at_low_priority();
+    }
     if let Some(failure) = wrong_task(args) {
         return report(Err(failure));
     }

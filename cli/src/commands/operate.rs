@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{control, data_cid, unsealing};
 use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
-use crate::exit::Outcome;
+use crate::exit::{Code, Failure, Outcome};
 use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, print_workers, state_of};
 
 /// `workers …`.
@@ -57,6 +57,7 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         SectorsCommand::Unseal(args) => unsealing::unseal(connection, args).await,
         SectorsCommand::ReadPiece(args) => unsealing::read_piece(connection, args).await,
         SectorsCommand::ReleaseUnsealed(args) => unsealing::release(connection, args).await,
+        SectorsCommand::Remove { number, really_do_it } => remove(connection, *number, *really_do_it).await,
         SectorsCommand::Retry { number } => {
             connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             line(&format!(
@@ -64,6 +65,18 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
             ))
         }
     }
+}
+
+async fn remove(connection: &Connection, number: u64, really_do_it: bool) -> Outcome {
+    let sector = SectorNumber::new(number);
+    if !really_do_it {
+        let detail = connection.manager.sector_detail(sector).await.map_err(rpc_failure)?;
+        let text =
+            format!("sector {number} ({}) is not removed: nothing would bring it back", state_of(&detail));
+        return Err(Failure::new(Code::Usage, text).advise("add --really-do-it if that is what you want"));
+    }
+    connection.operator.remove_sector(sector, super::control::by()).await.map_err(rpc_failure)?;
+    line(&format!("sector {number} is removed; `sealyard storage cleanup` offers its files"))
 }
 
 async fn list_workers(connection: &Connection, args: ListArgs) -> Outcome {

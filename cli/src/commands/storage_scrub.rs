@@ -1,5 +1,6 @@
-//! `storage scrub`: the commitments of a sector's files on this host, computed again and compared with its record. Reads
-//! only, and holds no locks: files of sectors that are being worked on are left out.
+//! `storage scrub`: the commitments of stored sectors, computed again and compared with the records. The workers that hold the
+//! files do it, and the manager keeps what they find; with `--dir` this process does, for files in a directory of this host.
+//! Never: changes a file, or keeps anybody waiting for one.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -7,67 +8,72 @@ use std::process::Command;
 
 use proofs::scrub;
 use rpc::extension::SectorDetail;
-use sealtasks::{FileType, RegisteredSealProof, SectorNumber};
-use serde::Serialize;
+use rpc::storage::ScrubResult;
+use sealtasks::{FileType, RegisteredSealProof, ScrubVerdict, SectorNumber};
 use serde_json::json;
 
+use super::storage_care::path_failure;
 use crate::args::ScrubArgs;
 use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{line, paint, plain, print_json, talk};
+use crate::show::{age, line, paint, plain, print_json, talk};
 
 /// Set for the process that was started over at low priority.
 const LOW: &str = "SEALYARD_SCRUB_AT_LOW_PRIORITY";
 
-/// One file and what was found.
-#[derive(Debug, Serialize)]
-struct Scrubbed {
-    sector: SectorNumber,
-    file: FileType,
-    path: PathBuf,
-    /// `intact`, `differs`, `unreadable` or `left out`.
-    verdict: &'static str,
-    /// What was expected, what was found, or why not.
-    detail: String,
-}
-
 /// `storage scrub`.
 pub async fn scrub(connection: &Connection, args: &ScrubArgs) -> Outcome {
-    at_low_priority();
-    let numbers = if args.sectors.is_empty() {
-        connection.manager.sectors_list().await.map_err(rpc_failure)?
-    } else {
-        args.sectors.iter().copied().map(SectorNumber::new).collect()
-    };
-    let dir = args.dir.as_deref().map(expand).transpose()?;
-    let work = args.work.as_deref().map_or_else(|| Ok(std::env::temp_dir()), expand)?;
+    if args.results {
+        return results(connection, args).await;
+    }
+    if args.dir.is_some() {
+        return here(connection, args).await;
+    }
     let mut scrubbed = Vec::new();
-    for number in numbers {
-        let detail = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
-        let busy = detail.tasks.iter().any(|task| task.ended_ms == 0);
-        for (file, path) in files(connection, &detail, dir.as_deref()).await? {
-            let done = if busy {
-                let detail = "the sector is being worked on".to_owned();
-                Scrubbed { sector: number, file, path, verdict: "left out", detail }
-            } else {
-                let (detail, work) = (detail.clone(), work.clone());
-                let job = move || check(&detail, file, path, &work);
-                tokio::task::spawn_blocking(job)
-                    .await
-                    .map_err(|error| Failure::from_error(Code::Failed, &error))?
-            };
-            if !args.json {
-                print_one(&done)?;
-            }
-            scrubbed.push(done);
+    for number in numbers(connection, args).await? {
+        let found = connection.storage.scrub_sector(number).await.map_err(path_failure)?;
+        if !args.json {
+            found.iter().try_for_each(print_one)?;
         }
+        scrubbed.extend(found);
     }
-    let bad = scrubbed.iter().filter(|one| matches!(one.verdict, "differs" | "unreadable")).count();
     if args.json {
-        print_json(&json!({ "bad": bad, "files": scrubbed }))?;
+        print_json(&json!({ "bad": bad(&scrubbed), "files": scrubbed }))?;
     } else if scrubbed.is_empty() {
-        line("no unsealed or sealed files on this host")?;
+        line("no unsealed or sealed files")?;
     }
+    verdict(bad(&scrubbed))
+}
+
+/// What was found before, of the sectors named or of all.
+async fn results(connection: &Connection, args: &ScrubArgs) -> Outcome {
+    let mut kept = connection.storage.scrub_results(None).await.map_err(rpc_failure)?;
+    kept.retain(|one| args.sectors.is_empty() || args.sectors.contains(&one.sector.number.get()));
+    if args.json {
+        return print_json(&json!({ "bad": bad(&kept), "files": kept }));
+    }
+    if kept.is_empty() {
+        return line("nothing was scrubbed yet");
+    }
+    let now_ms = crate::clock::now_ms();
+    kept.iter().try_for_each(|one| {
+        let ago = age(now_ms.saturating_sub(one.at_ms));
+        line(&format!("{}, {ago} ago", sentence(one)))
+    })
+}
+
+async fn numbers(connection: &Connection, args: &ScrubArgs) -> Result<Vec<SectorNumber>, Failure> {
+    if args.sectors.is_empty() {
+        return connection.manager.sectors_list().await.map_err(rpc_failure);
+    }
+    Ok(args.sectors.iter().copied().map(SectorNumber::new).collect())
+}
+
+fn bad(scrubbed: &[ScrubResult]) -> usize {
+    scrubbed.iter().filter(|one| one.verdict.is_bad()).count()
+}
+
+fn verdict(bad: usize) -> Outcome {
     match bad {
         0 => Ok(()),
         count => Err(Failure::new(Code::Sealing, format!("{count} files are not what the records say"))
@@ -75,8 +81,27 @@ pub async fn scrub(connection: &Connection, args: &ScrubArgs) -> Outcome {
     }
 }
 
+fn print_one(one: &ScrubResult) -> Outcome {
+    line(&sentence(one))
+}
+
+fn sentence(one: &ScrubResult) -> String {
+    let host = if one.host.is_empty() { "nobody" } else { &one.host };
+    let (sector, file, path) = (one.sector.number, one.file, &one.path);
+    let (verdict, detail) = (painted(one.verdict), plain(&one.detail));
+    format!("sector {sector} {file} in {path}: {verdict} ({detail}), by {}", plain(host))
+}
+
+fn painted(verdict: ScrubVerdict) -> String {
+    match verdict {
+        ScrubVerdict::Intact => paint::green(verdict.words()),
+        ScrubVerdict::LeftOut => paint::yellow(verdict.words()),
+        ScrubVerdict::Differs | ScrubVerdict::Unreadable => paint::red(verdict.words()),
+    }
+}
+
 /// Starts this command over under `nice`, once. Without `nice` it goes on as it is.
-fn at_low_priority() {
+pub(super) fn at_low_priority() {
     if std::env::var_os(LOW).is_some() {
         return;
     }
@@ -87,28 +112,56 @@ fn at_low_priority() {
     talk!("note: not at low priority: nice does not start ({error})");
 }
 
-/// The unsealed and sealed files of a sector on this host.
-async fn files(
-    connection: &Connection,
-    detail: &SectorDetail,
-    dir: Option<&Path>,
-) -> Result<Vec<(FileType, PathBuf)>, Failure> {
-    let kinds = [FileType::Unsealed, FileType::Sealed];
-    let at = |dir: &Path, kind: FileType| dir.join(kind.name()).join(detail.sector.to_string());
-    if let Some(dir) = dir {
-        let there = kinds.into_iter().map(|kind| (kind, at(dir, kind))).filter(|(_, path)| path.exists());
-        return Ok(there.collect());
+/// One file in a directory of this host and what was found; nothing is kept of it.
+#[derive(Debug, serde::Serialize)]
+struct Scrubbed {
+    sector: SectorNumber,
+    file: FileType,
+    path: PathBuf,
+    verdict: ScrubVerdict,
+    detail: String,
+}
+
+async fn here(connection: &Connection, args: &ScrubArgs) -> Outcome {
+    at_low_priority();
+    let dir = expand(args.dir.as_deref().unwrap_or_default())?;
+    let work = args.work.as_deref().map_or_else(|| Ok(std::env::temp_dir()), expand)?;
+    let mut scrubbed = Vec::new();
+    for number in numbers(connection, args).await? {
+        let detail = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
+        let busy = detail.tasks.iter().any(|task| task.ended_ms == 0);
+        for (file, path) in files_in(&dir, &detail) {
+            let done = if busy {
+                let detail = "the sector is being worked on".to_owned();
+                Scrubbed { sector: number, file, path, verdict: ScrubVerdict::LeftOut, detail }
+            } else {
+                let (detail, work) = (detail.clone(), work.clone());
+                let job = move || check(&detail, file, path, &work);
+                tokio::task::spawn_blocking(job)
+                    .await
+                    .map_err(|error| Failure::from_error(Code::Failed, &error))?
+            };
+            if !args.json {
+                let (path, verdict) = (done.path.to_string_lossy(), painted(done.verdict));
+                let text = format!("{verdict} {} ({})", plain(&path), plain(&done.detail));
+                line(&format!("sector {number} {file}: {text}"))?;
+            }
+            scrubbed.push(done);
+        }
     }
-    let places = connection.storage.sector_places(detail.sector.number).await.map_err(rpc_failure)?.places;
-    let here = places.iter().filter_map(|place| Some((place.local.as_deref()?, place.types)));
-    Ok(here
-        .flat_map(|(dir, types)| {
-            kinds
-                .into_iter()
-                .filter(move |kind| types.contains(*kind))
-                .map(move |kind| (kind, at(Path::new(dir), kind)))
-        })
-        .collect())
+    let bad = scrubbed.iter().filter(|one| one.verdict.is_bad()).count();
+    if args.json {
+        print_json(&json!({ "bad": bad, "files": scrubbed }))?;
+    } else if scrubbed.is_empty() {
+        line("no unsealed or sealed files there")?;
+    }
+    verdict(bad)
+}
+
+/// The unsealed and sealed files of a sector in a directory that is, or was, a storage path.
+fn files_in(dir: &Path, detail: &SectorDetail) -> Vec<(FileType, PathBuf)> {
+    let at = |kind: FileType| (kind, dir.join(kind.name()).join(detail.sector.to_string()));
+    [FileType::Unsealed, FileType::Sealed].into_iter().map(at).filter(|(_, path)| path.exists()).collect()
 }
 
 /// Computes and compares.
@@ -117,12 +170,12 @@ fn check(detail: &SectorDetail, file: FileType, path: PathBuf, work: &Path) -> S
     let judged = |verdict, detail| Scrubbed { sector, file, path: path.clone(), verdict, detail };
     let recorded = if file == FileType::Unsealed { &detail.comm_d } else { &detail.comm_r };
     let Some(expected) = recorded else {
-        return judged("left out", "the record has no commitment of it yet".to_owned());
+        return judged(ScrubVerdict::LeftOut, "the record has no commitment of it yet".to_owned());
     };
     match computed(detail, file, &path, work) {
-        Ok(found) if found == *expected => judged("intact", found),
-        Ok(found) => judged("differs", format!("expected {expected}, found {found}")),
-        Err(why) => judged("unreadable", why),
+        Ok(found) if found == *expected => judged(ScrubVerdict::Intact, found),
+        Ok(found) => judged(ScrubVerdict::Differs, format!("expected {expected}, found {found}")),
+        Err(why) => judged(ScrubVerdict::Unreadable, why),
     }
 }
 
@@ -139,14 +192,4 @@ fn computed(detail: &SectorDetail, file: FileType, path: &Path, work: &Path) -> 
         tempfile::Builder::new().prefix("sealyard-scrub").tempdir_in(work).map_err(|e| e.to_string())?;
     let found = scrub::comm_r(proof, path, &cache, trees.path()).map_err(|error| error.to_string())?;
     Ok(found.to_string())
-}
-
-fn print_one(one: &Scrubbed) -> Outcome {
-    let verdict = match one.verdict {
-        "intact" => paint::green("intact"),
-        "left out" => paint::yellow("left out"),
-        bad => paint::red(bad),
-    };
-    let path = one.path.to_string_lossy();
-    line(&format!("sector {} {}: {verdict} {} ({})", one.sector, one.file, plain(&path), plain(&one.detail)))
 }

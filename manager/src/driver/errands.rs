@@ -2,18 +2,20 @@
 //! data. At most one per sector; whoever wants the same joins it. Their input follows from the sector's record, but for
 //! the ranges to keep, so that unsealing goes on after a restart. Never: retried by itself.
 
+use std::sync::Arc;
+
 use pipeline::{Rest, Step};
 use rpc::unsealing::{UnsealState, UnsealView};
-use rpc::{ApiError, ApiResult};
+use rpc::{ApiError, ApiResult, WorkerApi};
 use sealtasks::{
-    FileType, ReleaseUnsealedInput, SectorId, SectorRef, TaskId, TaskInput, TaskOutput, TaskType,
-    UnpaddedOffset, UnpaddedPieceSize, UnsealInput, UnsealedRange,
+    FileType, FileTypes, MoveInput, ReleaseUnsealedInput, SectorId, SectorRef, SpaceTable, StorageId, TaskId,
+    TaskInput, TaskOutput, TaskType, UnpaddedOffset, UnpaddedPieceSize, UnsealInput, UnsealedRange,
 };
 use tokio::sync::oneshot;
 
 use super::input::Reply;
 use super::sectors::short_code;
-use super::{Driver, Task};
+use super::{Driver, Peer, Task, Worker};
 use crate::state::StateEvent;
 
 /// Most callers that wait for the end of one errand; beyond, they are told to come again.
@@ -22,10 +24,35 @@ const WAITING_MAX: usize = 1024;
 /// Told how an errand ended.
 pub(crate) type Ended = oneshot::Sender<Result<(), String>>;
 
+/// The step of a task that frees unsealed data.
+pub(super) const RELEASE: &str = "FUS";
+
 /// An errand that has not ended.
 pub(super) struct Errand {
     pub(super) task: TaskId,
+    pub(super) kind: ErrandKind,
     pub(super) waiting: Vec<Ended>,
+}
+
+/// What an errand is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ErrandKind {
+    /// Making unsealed data.
+    Unseal,
+    /// Bringing it into long-term storage.
+    Store,
+    /// Giving its space back.
+    Release,
+}
+
+impl ErrandKind {
+    pub(super) const fn of(work: &TaskInput) -> Self {
+        match work {
+            TaskInput::Unseal(_) => Self::Unseal,
+            TaskInput::ReleaseUnsealed(_) => Self::Release,
+            _ => Self::Store,
+        }
+    }
 }
 
 impl Driver {
@@ -143,6 +170,15 @@ impl Driver {
         )))
     }
 
+    /// A worker that computes commitments of pieces, with its name; the manager's own first.
+    pub(crate) fn hasher(&self) -> ApiResult<(String, Arc<dyn WorkerApi>)> {
+        self.offered(TaskType::DataCid, "task flags that have values, such as --unseal=true")?;
+        let offers = |worker: &&Worker| worker.enabled && worker.tasks.contains(&TaskType::DataCid);
+        let able = self.workers.values().filter(offers).min_by_key(|worker| worker.peer != Peer::Local);
+        // One was seen this moment.
+        able.map(|worker| (worker.name().to_owned(), worker.api.clone())).ok_or_else(crate::service::stopping)
+    }
+
     fn run_errand(&mut self, sector: SectorRef, work: TaskInput, ended: Option<Ended>) -> ApiResult<()> {
         let id = sector.id;
         if let Some(errand) = self.errands.get_mut(&id) {
@@ -162,11 +198,18 @@ impl Driver {
             return Ok(());
         }
         self.errand_failures.remove(&id);
-        if matches!(&work, TaskInput::ReleaseUnsealed(input) if input.keep.is_empty()) {
+        let keep = match &work {
+            TaskInput::ReleaseUnsealed(input) => Some(input.keep.clone()),
+            _ => None,
+        };
+        if keep.as_ref().is_some_and(Vec::is_empty) {
             self.permit_release(id);
         }
+        let kind = ErrandKind::of(&work);
         let task = self.new_task(sector, work)?;
-        self.errands.insert(id, Errand { task, waiting: ended.into_iter().collect() });
+        // All other inputs follow from the record.
+        self.events.extend(keep.map(|keep| StateEvent::ReleaseAsked { task, keep }));
+        self.errands.insert(id, Errand { task, kind, waiting: ended.into_iter().collect() });
         self.submit(task);
         Ok(())
     }
@@ -188,7 +231,12 @@ impl Driver {
         match &result {
             Ok(()) => {
                 tracing::info!(sector = %id, task = %errand.task, "done beside the pipeline");
-                self.errands_done.insert(id, errand.task);
+                if errand.kind != ErrandKind::Store {
+                    self.errands_done.insert(id, errand.task);
+                }
+                if errand.kind == ErrandKind::Unseal {
+                    self.store_unsealed(id);
+                }
             }
             Err(reason) => {
                 tracing::warn!(sector = %id, task = %errand.task, reason, "failed beside the pipeline");
@@ -202,6 +250,45 @@ impl Driver {
                 let _ = waiting.send(result.clone());
             }
         })));
+    }
+
+    /// Unsealed data that lies where sectors are sealed goes into long-term storage, as Lotus has it; whoever waited for it
+    /// need not wait for that. Without a path that could take it, it stays where it is.
+    fn store_unsealed(&mut self, id: SectorId) {
+        let files = self.shared.index.sector_files(id).into_iter();
+        let mut holders = files.filter(|held| held.types.contains(FileType::Unsealed)).peekable();
+        let stored = |path: &StorageId| {
+            self.shared.index.path_view(path).is_some_and(|view| view.info.stanza.can_store)
+        };
+        if holders.peek().is_none() || holders.any(|held| stored(&held.id)) {
+            return;
+        }
+        let Some((sector, work)) = self.storing_work(id) else { return };
+        let bytes = SpaceTable::Finalized.bytes(FileTypes::UNSEALED, sector.proof.sector_size());
+        let takes = |path: &stores::PathView| {
+            let stanza = &path.info.stanza;
+            let room = u64::try_from(path.stat.available).unwrap_or(0) >= bytes;
+            path.healthy && stanza.can_store && stanza.weight > 0 && room
+        };
+        if !self.shared.index.paths().iter().any(takes) {
+            return tracing::warn!(sector = %id, "unsealed data stays where it was made: no path for storing takes it");
+        }
+        match self.new_task(sector, work) {
+            Ok(task) => {
+                self.errands.insert(id, Errand { task, kind: ErrandKind::Store, waiting: Vec::new() });
+                self.submit(task);
+            }
+            Err(error) => tracing::error!(sector = %id, %error, "unsealed data is not moved into storage"),
+        }
+    }
+
+    /// What brings a sector's unsealed file into long-term storage; `None` while the pipeline has not done with the sector.
+    pub(super) fn storing_work(&self, id: SectorId) -> Option<(SectorRef, TaskInput)> {
+        let record = &self.sectors.get(&id)?.record;
+        if !matches!(record.next(), Step::Done | Step::Rest { why: Rest::StoppedAfterC1 }) {
+            return None;
+        }
+        Some((record.sector(), TaskInput::Move(MoveInput { types: FileTypes::UNSEALED })))
     }
 
     /// How it goes; whether the sector is unsealed is for whoever looks at the files to say.
@@ -248,14 +335,21 @@ impl Driver {
             open: None,
         };
         self.tasks.insert(id, task);
+        if let Some(known) = self.sectors.get_mut(&sector.id) {
+            known.steps = known.steps.saturating_add(1);
+        }
         Ok(id)
     }
 }
 
 impl Task {
     /// Whether it is no step of its sector's pipeline, which never asks for these.
-    pub(super) const fn is_errand(&self) -> bool {
-        matches!(self.work, TaskInput::Unseal(_) | TaskInput::ReleaseUnsealed(_))
+    pub(super) fn is_errand(&self) -> bool {
+        match &self.work {
+            TaskInput::Unseal(_) | TaskInput::ReleaseUnsealed(_) => true,
+            TaskInput::Move(input) => input.types == FileTypes::UNSEALED,
+            _ => false,
+        }
     }
 
     /// Whether this is what the errand was to give.
@@ -264,6 +358,7 @@ impl Task {
             (&self.work, output),
             (TaskInput::Unseal(_), TaskOutput::Unseal)
                 | (TaskInput::ReleaseUnsealed(_), TaskOutput::ReleaseUnsealed)
+                | (TaskInput::Move(_), TaskOutput::Move)
         )
     }
 }

@@ -129,8 +129,11 @@ impl Driver {
             let change = "it ends when that worker returns it, or registers again when it is quiet";
             return Reason::new(WaitsFor::Lock, summary, change);
         }
-        if let Some(reason) = self.in_line_reason(task) {
-            return Reason::new(WaitsFor::Lock, format!("{name} {reason}"), line::CHANGE);
+        if let Some(reason) = self.files_in_use(task) {
+            let in_use = Reason::new(WaitsFor::Lock, format!("{name} {reason}"), line::CHANGE);
+            // Not in line yet: what the scheduler says of it holds besides.
+            let besides = why.map(|why| without_session(&alone(why), why)).unwrap_or_default();
+            return Reason { prospects: besides, ..in_use };
         }
         let Some(why) = why else {
             return Reason::new(WaitsFor::SilentWorker, format!("{name} is not with the scheduler"), "");
@@ -150,7 +153,7 @@ impl Driver {
             Whereabouts::Delayed { until, .. } => until.get(),
             _ => 0,
         };
-        let alone = Why { workers: Vec::new(), ..why.clone() }.to_string();
+        let alone = alone(why);
         let (summary, prospects) = alone.split_once('\n').unwrap_or((&alone, ""));
         let prospects = prospects.to_owned();
         Reason { until_ms, prospects, ..Reason::new(waits_for, without_session(summary, why), change) }
@@ -201,7 +204,7 @@ impl Driver {
 
     /// In a few words why a task waits, for listings.
     pub(super) fn short_reason(&self, id: TaskId) -> String {
-        if let Some(reason) = self.tasks.get(&id).and_then(|task| self.in_line_reason(task)) {
+        if let Some(reason) = self.tasks.get(&id).and_then(|task| self.files_in_use(task)) {
             return reason;
         }
         let Some(whereabouts) = self.sched.whereabouts_of(id) else { return String::new() };
@@ -288,6 +291,11 @@ fn call_of(open: &Attempt) -> Option<String> {
         Phase::Held(_, call) => Some(call.to_string()),
         Phase::Calling(_) | Phase::Ready => None,
     }
+}
+
+/// What the scheduler says of the task, workers left aside.
+fn alone(why: &Why) -> String {
+    Why { workers: Vec::new(), ..why.clone() }.to_string()
 }
 
 /// The sentence without the workers' sessions, which stand beside their names; programs find them in the facts.

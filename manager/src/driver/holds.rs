@@ -9,6 +9,7 @@ use rpc::{ApiError, ApiResult, WorkerApi};
 use sealtasks::{SectorId, SectorRef, StorageId};
 
 use super::input::{Busy, Reply};
+use super::removed::REMOVED;
 use super::{Driver, Peer, Worker};
 use crate::state::{Hold, StateEvent};
 
@@ -69,6 +70,9 @@ impl Driver {
 
     /// The state of a sector in Lotus's words.
     pub(crate) fn state_name(&self, id: SectorId) -> Option<String> {
+        if self.is_removed(id) {
+            return Some(REMOVED.to_owned());
+        }
         Some(self.record(id)?.state().name().to_owned())
     }
 

@@ -11,14 +11,15 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, SealedCid, SectorId, SectorRef, TaskId, TaskInput, TaskType,
-    UnsealedRange, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, FileType, ScrubbedFile, SealedCid, SectorId, SectorRef, StorageId, TaskId,
+    TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::removed::RemovedFile;
 use super::{Driver, Ended, Peer};
 use crate::state::{CallRow, CallStage, Hold};
 use crate::workers::Introduction;
@@ -80,6 +81,12 @@ pub(crate) enum Input {
     Caps { target: CapsTarget, changes: Vec<CapSpec>, by: String, reply: Reply<CapsView> },
     /// An operator moves a sector: nothing else is begun with it.
     HoldSector { hold: Hold, reply: Reply<SectorRef> },
+    /// An operator removes a sector; its record stays.
+    RemoveSector { sector: SectorId, by: String, reply: Reply<()> },
+    /// A removed sector's file may be deleted.
+    PermitRemoval { file: RemovedFile, reply: Reply<()> },
+    /// What scrubbing found of a sector's files on a path, told by this worker.
+    Scrubbed { sector: SectorId, place: (StorageId, String), found: Vec<ScrubbedFile>, reply: Reply<()> },
     /// It goes on; why the files were not moved, or empty.
     LetGo { sector: SectorId, reason: String },
     /// A task that stood in line for its sector's files has them.
@@ -157,6 +164,8 @@ pub(crate) struct Sector {
     pub(crate) busy: Busy,
     /// The priority of its tasks.
     pub(crate) priority: i64,
+    /// Tasks that it has had since this manager started.
+    pub(crate) steps: u64,
     /// Unsealed data was looked for, and is gone, since this manager started.
     pub(crate) released: bool,
 }

@@ -5,7 +5,7 @@
 //! if no worker is free, others may have the files meanwhile. So neither starves the other, and no worker is ever
 //! called for a task whose files are in use. Never: takes a lock from anyone.
 
-use sched::{Event, Millis};
+use sched::{Event, Millis, Whereabouts};
 use sealtasks::{AttemptId, FileTypes, TaskId};
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio_util::sync::CancellationToken;
@@ -75,20 +75,24 @@ impl Driver {
         }
     }
 
-    /// Who has the files that a task in line waits for; `None`: it is not in line.
-    pub(super) fn in_line_reason(&self, task: &Task) -> Option<String> {
-        task.in_line.as_ref()?;
+    /// Who has the files that a task waits for; `None`: nobody, or the scheduler knows better. One that waits for a worker
+    /// would stand in line once it is bound, so the table is looked at for it, too.
+    pub(super) fn files_in_use(&self, task: &Task) -> Option<String> {
+        let in_line = task.in_line.is_some();
+        let locked = || matches!(self.sched.whereabouts_of(task.id), None | Some(Whereabouts::Locked { .. }));
+        if !in_line && (task.open.is_some() || locked()) {
+            return None;
+        }
         let own = format!("task {}", task.id);
         let others = self.shared.locks.in_the_way(self.want_of(task.id)?).into_iter();
         let names: Vec<_> = others
             .take_while(|holder| holder.owner != own)
             .map(|holder| format!("{} ({})", holder.owner, holder.reason))
             .collect();
-        Some(if names.is_empty() {
-            "has its files in a moment".to_owned()
-        } else {
-            format!("waits for files that are in use by {}", names.join(", "))
-        })
+        match names.as_slice() {
+            [] => in_line.then(|| "has its files in a moment".to_owned()),
+            names => Some(format!("waits for files that are in use by {}", names.join(", "))),
+        }
     }
 
     fn want_of(&self, id: TaskId) -> Option<LockWant> {

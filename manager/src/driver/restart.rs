@@ -7,12 +7,13 @@ use std::sync::Arc;
 use pipeline::{SectorRecord, Step};
 use rpc::{ReturnMethod, Returned};
 use sched::Sched;
-use sealtasks::{AttemptId, CallError, TaskOutput};
+use sealtasks::{AttemptId, CallError, ReleaseUnsealedInput, TaskInput, TaskOutput, UnsealedRange};
 use tokio_util::sync::CancellationToken;
 
-use super::errands::Errand;
+use super::errands::{Errand, ErrandKind, RELEASE};
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
+use super::removed::REMOVED;
 use super::sectors::short_code;
 use super::{Attempt, Detached, Driver, EARLY_MAX, Early, GivingUp, Phase, Task};
 use crate::request;
@@ -33,6 +34,7 @@ impl Driver {
             tasks: BTreeMap::new(),
             detached: BTreeMap::new(),
             moves: BTreeMap::new(),
+            removed: BTreeMap::new(),
             errands: BTreeMap::new(),
             errand_failures: BTreeMap::new(),
             errands_done: BTreeMap::new(),
@@ -61,11 +63,21 @@ impl Driver {
                 let detail = format!("{} {what}, and this manager's others are not", row.sector.id);
                 return Err(StateError::Corrupt { what: "sector record", detail });
             }
+            if row.state == REMOVED {
+                driver.removed.insert(row.sector.id, record);
+                continue;
+            }
             let (busy, priority) = (Busy::Free, row.priority);
-            driver.sectors.insert(row.sector.id, Sector { record, busy, priority, released: false });
+            driver
+                .sectors
+                .insert(row.sector.id, Sector { record, busy, priority, steps: 0, released: false });
         }
         for row in driver.shared.state.open_tasks().await? {
-            driver.load_task(row);
+            let keep = match row.step == RELEASE {
+                true => driver.shared.state.kept_by(row.task, row.sector.id).await?,
+                false => None,
+            };
+            driver.load_task(row, keep);
         }
         for row in driver.shared.state.detached_tasks().await? {
             driver.load_detached(row);
@@ -82,11 +94,15 @@ impl Driver {
         Ok(driver)
     }
 
-    fn load_task(&mut self, row: OpenTask) {
+    fn load_task(&mut self, row: OpenTask, keep: Option<Vec<UnsealedRange>>) {
         // The input is not stored twice: the sector's record says what it waits for.
         let wanted = self.sectors.get(&row.sector.id).map(|sector| sector.record.next());
-        let unseal = self.unseal_work(row.sector.id).map(|(_, work)| work);
-        let errand = unseal.filter(|work| short_code(work) == row.step);
+        let errands = [
+            self.unseal_work(row.sector.id).map(|(_, work)| work),
+            self.storing_work(row.sector.id).map(|(_, work)| work),
+            keep.map(|keep| TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep })),
+        ];
+        let errand = errands.into_iter().flatten().find(|work| short_code(work) == row.step);
         let is_errand = errand.is_some();
         let work = match errand.map(Step::Run).or(wanted) {
             Some(Step::Run(work)) if short_code(&work) == row.step => work,
@@ -105,7 +121,8 @@ impl Driver {
         let open = row.open.map(|open| self.load_attempt(open, first));
         if is_errand {
             // Whoever waited for it went with the manager's earlier life.
-            self.errands.insert(row.sector.id, Errand { task: row.task, waiting: Vec::new() });
+            let kind = ErrandKind::of(&work);
+            self.errands.insert(row.sector.id, Errand { task: row.task, kind, waiting: Vec::new() });
         } else {
             self.set_busy(row.sector.id, Busy::Task(row.task));
         }

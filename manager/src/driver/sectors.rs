@@ -32,7 +32,8 @@ impl Driver {
         };
         let state = record.state().name().to_owned();
         self.events.push(StateEvent::SectorPledged { sector, state, record: json });
-        self.sectors.insert(sector.id, Sector { record, busy: Busy::Free, priority: 0, released: false });
+        self.sectors
+            .insert(sector.id, Sector { record, busy: Busy::Free, priority: 0, steps: 0, released: false });
         self.answer(reply, Ok(sector.id));
         self.advance(sector.id);
     }
@@ -106,7 +107,8 @@ impl Driver {
             | TaskInput::ReleaseUnsealed(_)
             | TaskInput::Fetch(_)
             | TaskInput::Unseal(_)
-            | TaskInput::Verify(_) => {}
+            | TaskInput::Verify(_)
+            | TaskInput::Scrub(_) => {}
         }
         let Ok(id) = self.new_task(sector, work) else { return };
         self.set_busy(sector.id, Busy::Task(id));
@@ -182,6 +184,7 @@ pub(super) const fn short_code(work: &TaskInput) -> &'static str {
         TaskInput::Move(_) => "MOVE",
         TaskInput::Unseal(_) => "UNS",
         TaskInput::Verify(_) => "VERIFY",
+        TaskInput::Scrub(_) => "SCRUB",
     }
 }
 

@@ -2,8 +2,8 @@
 
 use rpc::operator::WorkerMode;
 use sealtasks::{
-    AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, SectorId, SectorRef, StorageId, TaskId,
-    TaskType, WorkerId,
+    AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, ScrubVerdict, SectorId, SectorRef,
+    StorageId, TaskId, TaskType, UnsealedRange, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -156,6 +156,35 @@ pub enum StateEvent {
         path: StorageId,
         /// Why it is no longer needed.
         reason: String,
+    },
+    /// An operator wants the space of unsealed data back, but for these ranges; the task is the one submitted for it.
+    ReleaseAsked {
+        /// The task.
+        task: TaskId,
+        /// What stays.
+        keep: Vec<UnsealedRange>,
+    },
+    /// An operator removed a sector: its record stays, and nothing is done with it any more.
+    SectorRemoved {
+        /// Which.
+        sector: SectorId,
+        /// Who said so.
+        by: String,
+    },
+    /// A stored file's commitment was computed again.
+    FileScrubbed {
+        /// Of which sector.
+        sector: SectorId,
+        /// Which file.
+        file: FileType,
+        /// On which path.
+        path: StorageId,
+        /// Who looked at it: a worker's name.
+        host: String,
+        /// What is to be thought of it.
+        verdict: ScrubVerdict,
+        /// What was found.
+        detail: String,
     },
     /// A task worked, and took this long on its worker.
     DurationMeasured {
@@ -353,6 +382,9 @@ impl StateEvent {
             Self::SectorHeld { .. } => "sector_held",
             Self::SectorLetGo { .. } => "sector_let_go",
             Self::DeletePermitted { .. } => "delete_permitted",
+            Self::ReleaseAsked { .. } => "release_asked",
+            Self::SectorRemoved { .. } => "sector_removed",
+            Self::FileScrubbed { .. } => "file_scrubbed",
             Self::DurationMeasured { .. } => "duration_measured",
             Self::ThroughputMeasured { .. } => "throughput_measured",
             Self::WorkerModeSet { .. } => "worker_mode_set",
@@ -380,9 +412,13 @@ impl StateEvent {
             | Self::DeletePermitted { sector, .. }
             | Self::SectorHeld { sector, .. }
             | Self::SectorLetGo { sector, .. }
+            | Self::SectorRemoved { sector, .. }
+            | Self::FileScrubbed { sector, .. }
             | Self::SectorPrioritySet { sector, .. } => (Some(*sector), None, None),
             Self::TaskSubmitted { task, sector, .. } => (Some(sector.id), Some(*task), None),
-            Self::TaskEnded { task, .. } | Self::TaskPrioritySet { task, .. } => (None, Some(*task), None),
+            Self::TaskEnded { task, .. }
+            | Self::ReleaseAsked { task, .. }
+            | Self::TaskPrioritySet { task, .. } => (None, Some(*task), None),
             Self::CallOrphaned { call, .. } => (Some(call.sector), None, None),
             Self::AttemptBound { attempt, .. }
             | Self::AttemptAdopted { attempt, .. }
@@ -393,74 +429,5 @@ impl StateEvent {
             | Self::AttemptEnded { attempt, .. } => (None, Some(attempt.task), Some(attempt.attempt)),
         };
         Subject { sector, task, attempt }
-    }
-}
-
-impl StateEvent {
-    /// The event in words.
-    pub fn text(&self) -> String {
-        let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
-        match self {
-            Self::ManagerStarted { software } => format!("{software} started"),
-            Self::SectorPledged { sector, state, .. } => format!("{} pledged, {state}", sector.id),
-            Self::SectorStepped { text, .. } => text.clone(),
-            Self::TaskSubmitted { task, step, .. } => format!("task {task} ({step}) queued"),
-            Self::TaskEnded { task, outcome, reason } => {
-                format!("task {task} {}{}", outcome.word(), because(reason))
-            }
-            Self::AttemptBound { attempt, name, .. } => format!("attempt {attempt} bound to {name}"),
-            Self::AttemptAdopted { attempt, name, .. } => format!("attempt {attempt} found again on {name}"),
-            Self::CallAccepted { attempt, call, stage } => {
-                format!("attempt {attempt}: call {call} ({}) accepted", stage.word())
-            }
-            Self::CallReturned { attempt, stage, error, .. } => {
-                let outcome =
-                    error.as_ref().map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"));
-                format!("attempt {attempt}: {} {outcome}", stage.word())
-            }
-            Self::CallOrphaned { call, method, .. } => format!("{method} for the unknown call {call} kept"),
-            Self::AttemptEnded { attempt, outcome, reason } => {
-                format!("attempt {attempt} {}{}", outcome.word(), because(reason))
-            }
-            Self::SectorHeld { sector, types, to } if types.is_empty() => {
-                format!("{sector} is held while it is moved to {to}")
-            }
-            Self::SectorHeld { sector, types, to } => {
-                format!("{sector} is held while its {types} is moved to {to}")
-            }
-            Self::SectorLetGo { sector, reason } if reason.is_empty() => format!("{sector} was moved"),
-            Self::SectorLetGo { sector, reason } => format!("{sector} was not moved: {reason}"),
-            Self::DeletePermitted { file, path, reason, .. } => {
-                format!("{file} on {path} may be deleted{}", because(reason))
-            }
-            Self::DurationMeasured { worker, task_type, millis, .. } => {
-                format!("{task_type} took {millis} ms on {worker}")
-            }
-            Self::ThroughputMeasured { worker, bytes, millis } => {
-                format!("{worker} fetched {bytes} bytes in {millis} ms")
-            }
-            Self::WorkerModeSet { worker, mode, by } => {
-                format!("{} is {}, says {by}", worker.name, mode.word())
-            }
-            Self::WorkerRecognised { worker, repo, before: None } => {
-                format!("{} at {} is known by its repo's id {repo}", worker.name, worker.url)
-            }
-            Self::WorkerRecognised { worker, repo, before: Some(before) } => format!(
-                "{} at {} has the repo's id {repo} and so the settings of {} at {}",
-                worker.name, worker.url, before.name, before.url
-            ),
-            Self::WorkerCapsSet { worker, by, .. } => format!("limits of {} set by {by}", worker.name),
-            Self::MachineCapsSet { machine, by, .. } => format!("limits of machine {machine} set by {by}"),
-            Self::SectorPrioritySet { sector, priority, by } => {
-                format!("{sector} has priority {priority}, says {by}")
-            }
-            Self::TaskPrioritySet { task, priority, by } => {
-                format!("task {task} has priority {priority}, says {by}")
-            }
-            Self::AbortAsked { attempt, by } => format!("attempt {attempt} is to end, says {by}"),
-            Self::AttemptDetached { attempt, reason } => {
-                format!("attempt {attempt} detached{}", because(reason))
-            }
-        }
     }
 }

@@ -1,10 +1,10 @@
 //! What each event does to the row tables. Never: reads for decisions; an event that finds no row to change is an error.
 
 use rusqlite::{Connection, Params};
-use sealtasks::{AttemptId, CallId, SectorRef, TaskId, TaskType};
+use sealtasks::{AttemptId, CallId, SectorId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
-use super::{Epoch, StateError, control, database, hold, measure, schema, stored};
+use super::{Epoch, StateError, control, database, hold, measure, schema, scrub, stored};
 
 /// Adds the event to the table of events.
 pub(super) fn append(
@@ -37,14 +37,12 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
     let now = stored("time", at_ms)?;
     let rows = Rows { db, kind: event.kind(), now };
     match event {
-        StateEvent::ManagerStarted { .. } | StateEvent::DeletePermitted { .. } => Ok(()),
-        StateEvent::AbortAsked { attempt, .. } => {
-            let (task, number) = rows.attempt(*attempt)?;
-            rows.one(
-                "UPDATE attempt SET abort_ms = ?3 WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
-                (task, number, now),
-            )
-        }
+        StateEvent::ManagerStarted { .. }
+        | StateEvent::DeletePermitted { .. }
+        | StateEvent::ReleaseAsked { .. } => Ok(()),
+        StateEvent::SectorRemoved { sector, .. } => rows.sector_removed(*sector),
+        StateEvent::FileScrubbed { .. } => scrub::store(db, now, event),
+        StateEvent::AbortAsked { attempt, .. } => rows.abort_asked(*attempt),
         StateEvent::SectorPledged { sector, state, record } => rows.sector_pledged(*sector, state, record),
         StateEvent::SectorStepped { sector, state, record, .. } => rows.one(
             "UPDATE sector SET state = ?3, record = ?4, changed_ms = ?5 WHERE miner = ?1 AND number = ?2",
@@ -122,6 +120,22 @@ impl Rows<'_> {
             "INSERT INTO sector (miner, number, proof, state, record, changed_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             (miner, number, i64::from(sector.proof), state, json(record)?, self.now),
+        )
+    }
+
+    /// Its record stays as it was.
+    fn sector_removed(&self, sector: SectorId) -> Result<(), StateError> {
+        self.one(
+            "UPDATE sector SET state = 'Removed', changed_ms = ?3 WHERE miner = ?1 AND number = ?2",
+            (self.number(sector.miner.get())?, self.number(sector.number.get())?, self.now),
+        )
+    }
+
+    fn abort_asked(&self, attempt: AttemptId) -> Result<(), StateError> {
+        let (task, number) = self.attempt(attempt)?;
+        self.one(
+            "UPDATE attempt SET abort_ms = ?3 WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
+            (task, number, self.now),
         )
     }
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Params, Row};
 use sealtasks::{
     ActorId, AttemptId, CallId, RegisteredSealProof, SectorId, SectorNumber, SectorRef, TaskId, TaskType,
-    WorkerId,
+    UnsealedRange, WorkerId,
 };
 
 use super::event::{CallStage, ReservedSpace, StateEvent};
@@ -149,6 +149,32 @@ impl State {
     /// SQLite's, or a damaged row.
     pub async fn open_tasks(&self) -> Result<Vec<OpenTask>, StateError> {
         self.read(|db| tasks_where(db, "ended_ms = 0")).await
+    }
+
+    /// What an open task that frees unsealed data is to keep; `None` = nobody said.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn kept_by(
+        &self,
+        task: TaskId,
+        sector: SectorId,
+    ) -> Result<Option<Vec<UnsealedRange>>, StateError> {
+        let sql = "SELECT body FROM event
+                   WHERE miner = ?1 AND number = ?2 AND task = ?3 AND kind = 'release_asked'";
+        self.read(move |db| {
+            let (miner, number) =
+                (stored("miner", sector.miner.get())?, stored("number", sector.number.get())?);
+            let key = (miner, number, stored("task", task.get())?);
+            let body = |row: &Row<'_>| row.get::<_, String>(0).map_err(column);
+            let Some(body) = all(db, sql, key, body)?.pop() else { return Ok(None) };
+            match serde_json::from_str(&body) {
+                Ok(StateEvent::ReleaseAsked { keep, .. }) => Ok(Some(keep)),
+                Ok(_) => Ok(None),
+                Err(error) => Err(StateError::Corrupt { what: "event", detail: error.to_string() }),
+            }
+        })
+        .await
     }
 
     /// Ended tasks with an attempt that was given up while a Lotus worker still has it.

@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 7] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS];
+const STEPS: [&str; 8] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -114,6 +114,14 @@ const PEAKS: &str = "
 -- 0: not measured.
 ALTER TABLE duration ADD COLUMN peak_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE duration ADD COLUMN cpu_ms INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Version 8: what scrubbing last found of each file; see `scrub`.
+const SCRUBS: &str = "
+CREATE TABLE scrub (
+    miner INTEGER NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, path TEXT NOT NULL, host TEXT NOT NULL,
+    at_ms INTEGER NOT NULL, verdict TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (miner, number, file, path)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Makes the file, its tables and the miner's row.

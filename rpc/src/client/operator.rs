@@ -1,7 +1,7 @@
 //! The operator's methods of a manager on another machine.
 
 use async_trait::async_trait;
-use sealtasks::CapSpec;
+use sealtasks::{CapSpec, SectorNumber};
 
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
@@ -29,6 +29,10 @@ impl OperatorApi for ManagerClient {
 
     async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView> {
         self.caller().call("Sealyard.SetPriority", &(what, priority, by)).await
+    }
+
+    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()> {
+        self.caller().tell("Sealyard.RemoveSector", &(number, by)).await
     }
 
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {

@@ -7,7 +7,8 @@ use super::NO_PARAMS;
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
 use crate::storage::{
-    HostTransfers, LockedSector, PathHost, SectorPlaces, StorageApi, StoragePathView, StoredSector,
+    HostTransfers, LockedSector, PathHost, ScrubResult, SectorPlaces, StorageApi, StoragePathView,
+    StoredSector,
 };
 
 #[async_trait]
@@ -43,6 +44,14 @@ impl StorageApi for ManagerClient {
         change: TransferChange,
     ) -> ApiResult<Vec<HostTransfers>> {
         self.caller().call("Sealyard.Transfers", &(worker, change)).await
+    }
+
+    async fn scrub_sector(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>> {
+        self.caller().call("Sealyard.ScrubSector", &(number,)).await
+    }
+
+    async fn scrub_results(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>> {
+        self.caller().call("Sealyard.ScrubResults", &(number,)).await
     }
 
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {

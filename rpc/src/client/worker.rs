@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sealtasks::{
-    AttemptId, CallId, PathOrder, PathReport, PieceSource, SectorId, StorageId, TaskInput, TaskType,
-    TransferChange, TransferReport, WorkerId,
+    AttemptId, CallId, PathOrder, PathReport, PieceSource, ScrubOrder, ScrubbedFile, SectorId, StorageId,
+    TaskInput, TaskType, TransferChange, TransferReport, WorkerId,
 };
 use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
@@ -268,6 +268,10 @@ impl WorkerApi for WorkerClient {
 
     async fn path_order(&self, order: PathOrder) -> ApiResult<PathReport> {
         self.caller().call("Sealyard.OrderPaths", &(order,)).await
+    }
+
+    async fn scrub(&self, order: ScrubOrder) -> ApiResult<Vec<ScrubbedFile>> {
+        self.caller().call("Sealyard.Scrub", &(order,)).await
     }
 
     async fn transfers(&self, change: TransferChange) -> ApiResult<TransferReport> {

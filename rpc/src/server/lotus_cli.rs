@@ -93,7 +93,7 @@ fn changes(methods: &mut Manager) {
         (
             "Filecoin.SectorRemove",
             Admin,
-            "sectors are never removed by a command; its files are found by `sealyard storage find`",
+            "Lotus deletes its files at once; here `sealyard sectors remove` gives it up, and `storage cleanup` offers them",
         ),
         ("Filecoin.SectorTerminate", Admin, "termination is a message, and this manager has no chain"),
     ];

@@ -4,6 +4,7 @@
 
 mod auth;
 mod caller;
+mod data;
 mod listen;
 mod lotus_cli;
 mod manager;
@@ -33,6 +34,7 @@ use tower::layer::util::{Identity, Stack};
 
 pub use auth::{AskManager, AuthError, Authenticate};
 pub use caller::{WORKER_METHODS, caller};
+pub use data::data_methods;
 pub use listen::{Bounds, HEAD_SIZE_MAX, serve};
 pub use manager::manager_methods;
 pub use operator::operator_methods;

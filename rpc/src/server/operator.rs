@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
+use sealtasks::SectorNumber;
 
 use super::registrar::Registrar;
 use crate::operator::{CapsTarget, NAME_MAX, OperatorApi, WorkerMode};
@@ -37,6 +38,10 @@ pub fn operator_methods(api: Arc<dyn OperatorApi>) -> Methods {
     methods.on_detached("Sealyard.AbortWork", Admin, 2, |api, mut args| async move {
         let what = args.next::<Subject>("what")?;
         Ok(api.abort(what, text(&mut args, "by")?).await?)
+    });
+    methods.on_detached("Sealyard.RemoveSector", Admin, 2, |api, mut args| async move {
+        let number = args.next::<SectorNumber>("sector")?;
+        Ok(api.remove_sector(number, text(&mut args, "by")?).await?)
     });
     methods.into_methods()
 }

@@ -38,6 +38,12 @@ pub fn storage_methods(api: Arc<dyn StorageApi>) -> Methods {
         let order = args.next::<PathOrder>("order")?;
         Ok(api.path_order(host, order).await?)
     });
+    methods.on_detached("Sealyard.ScrubSector", Admin, 1, |api, mut args| async move {
+        Ok(api.scrub_sector(args.next::<SectorNumber>("sector")?).await?)
+    });
+    methods.on("Sealyard.ScrubResults", Admin, 1, |api, mut args| async move {
+        Ok(api.scrub_results(args.next::<Option<SectorNumber>>("sector")?).await?)
+    });
     methods.on_detached("Sealyard.MoveSector", Admin, 3, |api, mut args| async move {
         let number = args.next::<SectorNumber>("sector")?;
         let types = args.next::<FileTypes>("types")?;

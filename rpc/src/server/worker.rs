@@ -69,7 +69,18 @@ async fn start(
     gpus: Vec<GpuShare>,
 ) -> Result<sector::CallId, Fault> {
     let started = task::decode(method, &mut args)?;
-    let data = match started.reader {
+    let data = piece_data(started.reader, streams).await?;
+    let job = Job { sector: started.sector, work: started.work, attempt, data, gpus };
+    let call: CallId = api.start(job).await?;
+    Ok(call.into())
+}
+
+/// What a reader parameter stands for.
+pub(super) async fn piece_data(
+    reader: Option<ReaderParam>,
+    streams: &PushStreams,
+) -> Result<Option<PieceData>, Fault> {
+    Ok(match reader {
         // The task's input says zeros already.
         None | Some(ReaderParam::Null(_)) => None,
         Some(ReaderParam::Http(url)) => Some(PieceData::Url(url)),
@@ -77,10 +88,7 @@ async fn start(
             let reader = streams.claim(id).await.map_err(|error| ApiError::refused(error.to_string()))?;
             Some(PieceData::Stream(Box::pin(reader)))
         }
-    };
-    let job = Job { sector: started.sector, work: started.work, attempt, data, gpus };
-    let call: CallId = api.start(job).await?;
-    Ok(call.into())
+    })
 }
 
 /// Tasks that no Sealyard offers. A Lotus miner never sends them to a worker that does not list them.
@@ -132,6 +140,9 @@ fn extension(methods: &mut Worker, streams: PushStreams) {
     methods.on("Sealyard.Settings", Admin, 0, |api, _| async move { Ok(api.settings().await?) });
     methods.on_detached("Sealyard.OrderPaths", Admin, 1, |api, mut args| async move {
         Ok(api.path_order(args.next("order")?).await?)
+    });
+    methods.on_detached("Sealyard.Scrub", Admin, 1, |api, mut args| async move {
+        Ok(api.scrub(args.next("order")?).await?)
     });
     methods.on("Sealyard.Transfers", Admin, 1, |api, mut args| async move {
         Ok(api.transfers(args.next("change")?).await?)

@@ -86,8 +86,8 @@ pub(crate) fn encode(
             let (ticket, comm_d) = (bytes(&input.ticket.0), Cid::of(input.unsealed));
             ("Filecoin.UnsealPiece", raw(&(sector, range.offset, range.size, ticket, comm_d))?)
         }
-        TaskInput::Verify(_) => {
-            return Err(WireError::new("task", "verification is no task that a worker takes over the wire"));
+        TaskInput::Verify(_) | TaskInput::Scrub(_) => {
+            return Err(WireError::new("task", "this is no task that a worker takes over the wire"));
         }
     })
 }

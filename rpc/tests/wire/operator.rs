@@ -90,6 +90,11 @@ impl OperatorApi for FakeOperator {
         Ok(priority())
     }
 
+    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()> {
+        self.note(format!("remove {number} {by}"));
+        Ok(())
+    }
+
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {
         self.note(format!("abort {what} {by}"));
         Ok(aborted())
@@ -117,12 +122,14 @@ async fn every_order_arrives_as_it_was_given_and_is_answered_in_full() {
     assert_eq!(client.change_caps(target, changes, by()).await.unwrap(), caps());
     assert_eq!(client.set_priority("s-t01000-42".parse().unwrap(), -5, by()).await.unwrap(), priority());
     assert_eq!(client.abort("7.2".parse().unwrap(), by()).await.unwrap(), aborted());
+    client.remove_sector(SectorNumber::new(42), by()).await.unwrap();
     let asked = [
         "draining w1 root@here",
         "rest of w1",
         "Machine(\"rack-7\") PC1=3 PC2+C2=none root@here",
         "s-t01000-42 -5 root@here",
         "abort 7.2 root@here",
+        "remove 42 root@here",
     ];
     assert_eq!(*fake.0.lock().unwrap(), asked);
 }

@@ -3,12 +3,13 @@
 //! Reads the disk and asks the index; changes neither, but for type directories that are missing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use sealtasks::{FileTypes, SectorDecl, SectorId, StorageId};
+use sealtasks::{FileType, FileTypes, SectorDecl, SectorId, StorageId};
 
-use super::{Contents, Local, LocalPath, OPEN_DEADLINE};
+use super::{Contents, Local, LocalPath, OPEN_DEADLINE, on_thread};
 use crate::error::StoreError;
+use crate::layout;
 
 /// The difference between a path's disk and what the index knows of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,9 @@ impl Local {
         let there: BTreeMap<SectorId, FileTypes> =
             scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
         let declared = missing_in(&known, &there);
-        let dropped = missing_in(&there, &known);
+        let (dir, missing) = (path.dir.clone(), missing_in(&there, &known));
+        let look = on_thread("looking for missing files", move || Ok(without_unsure(&dir, missing)));
+        let dropped = look.within(OPEN_DEADLINE, &path.dir).await?;
         let same = |(sector, types): &(&SectorId, &FileTypes)| known.get(sector) == Some(types);
         Ok(RedeclareDiff {
             unchanged: there.iter().filter(same).count(),
@@ -71,6 +74,18 @@ impl Local {
             dropped,
         })
     }
+}
+
+/// Those of which the disk says that they are not there; of the others nobody knows, and they are not dropped.
+fn without_unsure(dir: &Path, missing: Vec<SectorDecl>) -> Vec<SectorDecl> {
+    let gone = |sector: SectorId, kind: &FileType| {
+        layout::file(dir, sector, *kind).try_exists().is_ok_and(|there| !there)
+    };
+    let sure = |decl: SectorDecl| SectorDecl {
+        types: decl.types.iter().filter(|kind| gone(decl.sector, kind)).collect(),
+        ..decl
+    };
+    missing.into_iter().map(sure).filter(|decl| !decl.types.is_empty()).collect()
 }
 
 /// The files of `all` that are not in `known`.

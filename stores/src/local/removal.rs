@@ -83,9 +83,30 @@ impl Local {
         kind: FileType,
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
+        self.remove_by_permit(sector, kind, permit, |_| true).await
+    }
+
+    /// Deletes the copy in this path, the last one included. None there is no error.
+    pub(crate) async fn remove_permitted(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        path: &StorageId,
+        permit: &DeletePermit,
+    ) -> Result<(), StoreError> {
+        self.remove_by_permit(sector, kind, permit, |holder| holder.id == *path).await
+    }
+
+    async fn remove_by_permit(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        permit: &DeletePermit,
+        pick: impl Fn(&SectorStorageInfo) -> bool,
+    ) -> Result<(), StoreError> {
         let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
-        let doomed = self.open_among(&holders, |_| true);
+        let doomed = self.open_among(&holders, pick);
         let _leaving = self.leaving(sector, kind, &doomed);
         for one in &doomed {
             tracing::info!(%sector, %kind, path = %one.id, reason = permit.reason, "deleting by permit");

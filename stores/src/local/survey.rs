@@ -206,7 +206,11 @@ impl Local {
         let dead = |finding: &Finding| match finding.matter {
             Matter::PartialRemoval | Matter::Temporary => finding.offered,
             Matter::PartialFetch => finding.offered && finding.age_s >= day,
-            Matter::NotInIndex | Matter::Replaced | Matter::KeptFromDeletion | Matter::Foreign => false,
+            Matter::NotInIndex
+            | Matter::Replaced
+            | Matter::KeptFromDeletion
+            | Matter::RemovedSector
+            | Matter::Foreign => false,
         };
         let mut gone = 0;
         for finding in self.survey().await.into_iter().flat_map(|survey| survey.findings).filter(dead) {

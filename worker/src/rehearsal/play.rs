@@ -68,9 +68,11 @@ pub(super) fn perform(request: &ExecutorRequest, length: Duration) -> Played {
             Ok(TaskOutput::Unseal)
         }
         // A commitment is used outside of sealing, for deals: none is made up.
-        TaskInput::DataCid(_) | TaskInput::Verify(_) | TaskInput::Fetch(_) | TaskInput::Move(_) => {
-            Err(environment("a rehearsal does not play this task".into()))
-        }
+        TaskInput::DataCid(_)
+        | TaskInput::Verify(_)
+        | TaskInput::Scrub(_)
+        | TaskInput::Fetch(_)
+        | TaskInput::Move(_) => Err(environment("a rehearsal does not play this task".into())),
     }
 }
 

@@ -1,0 +1,81 @@
+//! Sectors that an operator removed: their records stay, nothing is done with them any more, and their files are what a
+//! clean-up offers. Never: deletes a file.
+
+use pipeline::SectorRecord;
+use rpc::{ApiError, ApiResult};
+use sealtasks::{FileType, SectorId, StorageId};
+
+use super::Driver;
+use super::input::{Busy, Reply};
+use crate::state::StateEvent;
+
+/// Lotus's name of the state.
+pub(crate) const REMOVED: &str = "Removed";
+
+/// Why their files may go, for the permit.
+pub(crate) const CLEANED_UP: &str = "its sector was removed, and an operator cleans up";
+
+impl Driver {
+    /// Takes a sector that nothing is being done with out of the pipeline, for good.
+    pub(super) fn remove_sector(&mut self, id: SectorId, by: String, reply: Reply<()>) {
+        let answer = self.removable(id).map(|()| {
+            if let Some(sector) = self.sectors.remove(&id) {
+                self.removed.insert(id, sector.record);
+            }
+            self.errand_failures.remove(&id);
+            self.errands_done.remove(&id);
+            tracing::info!(sector = %id, by, "removed; its record stays");
+            self.events.push(StateEvent::SectorRemoved { sector: id, by });
+        });
+        self.answer(reply, answer);
+    }
+
+    fn removable(&self, id: SectorId) -> ApiResult<()> {
+        let number = id.number;
+        let Some(sector) = self.sectors.get(&id) else {
+            return Err(ApiError::refused(match self.removed.contains_key(&id) {
+                true => format!("MGR120: sector {number} is removed already"),
+                false => format!("MGR053: no sector {number}; `sealyard sectors list` lists them"),
+            }));
+        };
+        let given_up = self.detached.values().any(|given_up| given_up.sector.id == id);
+        let worked_on = matches!(sector.busy, Busy::Task(_) | Busy::Asking);
+        if given_up || worked_on || self.errands.contains_key(&id) {
+            return Err(ApiError::refused(format!(
+                "MGR121: sector {number} is being worked on; end that first (`sealyard sealing abort`), `sealyard sectors \
+                 status {number}` shows what is under way"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The record of a removed sector.
+    pub(crate) fn removed(&self, id: SectorId) -> Option<&SectorRecord> {
+        self.removed.get(&id)
+    }
+
+    /// The records of all of them, lowest number first.
+    pub(crate) fn removed_records(&self) -> impl Iterator<Item = &SectorRecord> {
+        self.removed.values()
+    }
+
+    /// Whether an operator removed it.
+    pub(crate) fn is_removed(&self, id: SectorId) -> bool {
+        self.removed.contains_key(&id)
+    }
+
+    /// Makes the permit to delete a removed sector's file durable.
+    pub(super) fn permit_removal(&mut self, (sector, file, path): RemovedFile, reply: Reply<()>) {
+        let answer = if self.removed.contains_key(&sector) {
+            let reason = CLEANED_UP.to_owned();
+            self.events.push(StateEvent::DeletePermitted { sector, file, path, reason });
+            Ok(())
+        } else {
+            Err(ApiError::refused(format!("MGR122: sector {} is not removed", sector.number)))
+        };
+        self.answer(reply, answer);
+    }
+}
+
+/// A file of a removed sector.
+pub(crate) type RemovedFile = (SectorId, FileType, StorageId);
