@@ -180,18 +180,9 @@ impl Worker {
 
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
-        let (local, problems) = match options.local {
-            Some(local) => (local, Vec::new()),
-            None => {
-                let config = options.repo.storage_json();
-                let urls = options.urls.clone();
-                let local = LocalOptions { config, urls, index: Arc::clone(&as_index) };
-                match options.executor.rehearsal {
-                    None => Local::open(local).await?,
-                    Some(rehearsal) => Local::open_rehearsal(local, rehearsal).await?,
-                }
-            }
-        };
+        let config = options.repo.storage_json();
+        let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
+        let (local, problems) = open_paths(options.local, paths, options.executor.rehearsal).await?;
         let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token);
         let tickets = Arc::new(tickets);
         // Peers are shown what `Tickets` gives and no other token.
@@ -236,6 +227,19 @@ impl Worker {
         shared.begin().await?;
         Ok(WorkerHandle(shared))
     }
+}
+
+/// The worker's own paths, or those of the manager that it lives in.
+async fn open_paths(
+    managers: Option<Arc<Local>>,
+    own: LocalOptions,
+    rehearsal: Option<stores::Rehearsal>,
+) -> Result<(Arc<Local>, Vec<PathProblem>), WorkerError> {
+    Ok(match (managers, rehearsal) {
+        (Some(local), _) => (local, Vec::new()),
+        (None, None) => Local::open(own).await?,
+        (None, Some(rehearsal)) => Local::open_rehearsal(own, rehearsal).await?,
+    })
 }
 
 impl WorkerHandle {
