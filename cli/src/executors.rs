@@ -13,7 +13,9 @@ use rpc::extension::Hello;
 use sealtasks::{SectorSize, TaskType};
 use stores::Rehearsal;
 use toml::{Table, Value};
-use worker::Replacement;
+use worker::confine::Confiner;
+use worker::environment::Environment;
+use worker::{ExecutorOptions, Replacement};
 
 use crate::args::ExecutorArgs;
 use crate::commands::daemon::parse_duration;
@@ -120,6 +122,19 @@ impl Executors {
         match self.need_parameters() {
             true => Arc::new(MachineParams { obtain, program: program.to_owned() }),
             false => Arc::new(NoParams),
+        }
+    }
+
+    /// How a worker with this repo starts executors: this program, but for those that are replaced.
+    pub fn options(&self, program: &Path, environment: Environment, repo: &worker::Repo) -> ExecutorOptions {
+        ExecutorOptions {
+            program: program.to_owned(),
+            arguments: vec!["exec".into()],
+            environment,
+            task_environment: repo.config().executor_environment.clone(),
+            rehearsal: self.rehearsal,
+            confiner: Confiner::new(repo.config().confinement.clone()),
+            replacements: self.replacements.clone(),
         }
     }
 

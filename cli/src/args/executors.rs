@@ -18,7 +18,7 @@ pub struct ExecutorArgs {
     /// How many times faster than in life a rehearsal is (1000 where nothing is said).
     #[arg(long, value_name = "N", value_parser = speed)]
     pub rehearsal_speed: Option<f64>,
-    /// How long tasks take in life: a file of sections such as [32GiB] with lines such as pc1 = "3h30m". What it leaves
+    /// How long tasks take in life: a TOML file with a table per size (32GiB), of lines such as pc1 = "3h30m". What it leaves
     /// out is taken from published times.
     #[arg(long, value_name = "FILE")]
     pub rehearsal_profile: Option<PathBuf>,

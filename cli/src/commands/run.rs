@@ -8,9 +8,8 @@ use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDia
 use rpc::multiaddr::Multiaddr;
 use rpc::{Identity, Trust};
 use sealtasks::TaskCaps;
-use worker::confine::Confiner;
 use worker::resources::Swap;
-use worker::{ExecutorOptions, FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
+use worker::{FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
 
 use super::daemon;
 use crate::args::RunArgs;
@@ -190,15 +189,7 @@ async fn own_worker(
     }
     args.executors.machine()?.over(&mut resources);
     Worker::start(WorkerOptions {
-        executor: ExecutorOptions {
-            program: program.clone(),
-            arguments: vec!["exec".into()],
-            environment: settings.environment,
-            task_environment: repo.config().executor_environment.clone(),
-            rehearsal: executors.rehearsal,
-            confiner: Confiner::new(repo.config().confinement.clone()),
-            replacements: executors.replacements.clone(),
-        },
+        executor: executors.options(&program, settings.environment, &repo),
         settings: settings.in_force,
         repo,
         name,

@@ -14,11 +14,10 @@ use rpc::{Identity, ManagerApi, Trust};
 use sealtasks::{CapLimit, SectorSize, TaskCaps, TaskType};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
-use worker::confine::Confiner;
 use worker::resources::Swap;
 use worker::{
-    ExecutorOptions, FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError,
-    Status, StatusSink, Worker, WorkerError, WorkerHandle, WorkerOptions,
+    FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError, Status,
+    StatusSink, Worker, WorkerError, WorkerHandle, WorkerOptions,
 };
 
 use super::daemon;
@@ -83,15 +82,7 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     };
     let repo_dir = repo.dir().to_owned();
     let handle = Worker::start(WorkerOptions {
-        executor: ExecutorOptions {
-            program: program.clone(),
-            arguments: vec!["exec".into()],
-            environment: settings.environment,
-            task_environment: repo.config().executor_environment.clone(),
-            rehearsal: executors.rehearsal,
-            confiner: Confiner::new(repo.config().confinement.clone()),
-            replacements: executors.replacements.clone(),
-        },
+        executor: executors.options(&program, settings.environment, &repo),
         settings: settings.in_force,
         repo,
         name,
