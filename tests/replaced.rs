@@ -82,6 +82,19 @@ fn a_program_of_ones_own_does_pc2_and_its_crash_is_kept_with_the_sector() {
             sector["stopped"] == true
         },
     );
+    let told = ok(sealyard(home).args(["sealing", "durations", "--json"]));
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let measured: Vec<&Value> = told
+        .as_array()
+        .expect("workers")
+        .iter()
+        .flat_map(|worker| worker["durations"].as_array())
+        .flatten()
+        .collect();
+    let pc2 = measured.iter().find(|row| row["task"] == "seal/v0/precommit/2").expect("PC2 was measured");
+    assert!(pc2["peak_bytes"].as_u64() > Some(1 << 20) && pc2["cpu_ms"].as_u64() > Some(0), "{pc2:#}");
+    let said = ok(sealyard(home).args(["sealing", "durations"]));
+    assert!(said.contains("of memory"), "{said}");
     let asked = fs::read_to_string(home.join("asked")).expect("it was asked");
     assert_eq!(asked.lines().collect::<Vec<_>>(), ["pc2", "pc2"]);
 }

@@ -19,9 +19,11 @@ pub(crate) fn sector_info(detail: SectorDetail) -> Value {
         .iter()
         .map(|(at_ms, kind, text)| json!({"Kind": kind, "Timestamp": at_ms / 1000, "Trace": "", "Message": text}))
         .collect();
+    // Lotus's tools show the word as it is.
+    let state = if detail.rehearsal { format!("REHEARSAL {}", detail.state) } else { detail.state };
     json!({
         "SectorID": detail.sector.number.get(),
-        "State": detail.state,
+        "State": state,
         "CommD": cid(&detail.comm_d),
         "CommR": cid(&detail.comm_r),
         "Proof": bytes(&detail.proof),
