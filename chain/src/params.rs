@@ -3,7 +3,9 @@
 //! (`chain/tests/params.rs`). Sends nothing.
 
 use cid::Cid;
-use sealtasks::{ActorId, ChainEpoch, PieceInfo, Proof, SealedCid, SectorNumber, SectorRef, UnsealedCid};
+use sealtasks::{
+    ActorId, ChainEpoch, PieceInfo, Proof, SealedCid, SectorNumber, SectorRef, UnsealedCid, rehearsal,
+};
 
 use crate::cbor::{Value, Writer, read};
 
@@ -143,7 +145,7 @@ pub struct ProveCommit {
 /// The parameters of PreCommitSectorBatch2.
 ///
 /// # Errors
-/// None or more than 256 sectors, or too long for a message.
+/// None or more than 256 sectors, one of a rehearsal, or too long for a message.
 pub fn pre_commit(sectors: &[PreCommit]) -> Result<Vec<u8>, ParamsError> {
     if !(1..=PRE_COMMIT_MAX).contains(&sectors.len()) {
         return Err(ParamsError::Sectors { count: sectors.len(), max: PRE_COMMIT_MAX });
@@ -151,6 +153,7 @@ pub fn pre_commit(sectors: &[PreCommit]) -> Result<Vec<u8>, ParamsError> {
     let mut out = Writer::default();
     out.array(1).array(sectors.len());
     for sector in sectors {
+        real(sector.sealed.commitment().bytes())?;
         out.array(7)
             .signed(sector.sector.proof.number())
             .unsigned(sector.sector.id.number.get())
@@ -169,7 +172,8 @@ pub fn pre_commit(sectors: &[PreCommit]) -> Result<Vec<u8>, ParamsError> {
 /// The parameters of ProveCommitSectors3.
 ///
 /// # Errors
-/// No sector or more than 819, another number of proofs than of sectors, or too long for a message.
+/// No sector or more than 819, another number of proofs than of sectors, a rehearsal's proof, or too long for a
+/// message.
 pub fn prove_commit(prove: &ProveCommit) -> Result<Vec<u8>, ParamsError> {
     let count = prove.sectors.len();
     if !(1..=PROVE_COMMIT_MAX).contains(&count) {
@@ -187,6 +191,7 @@ pub fn prove_commit(prove: &ProveCommit) -> Result<Vec<u8>, ParamsError> {
         SectorProofs::Each(proofs) if proofs.len() == count => {
             out.array(count);
             for proof in proofs {
+                real(&proof.0)?;
                 out.bytes(&proof.0);
             }
             out.bytes(&[]).null();
@@ -195,6 +200,7 @@ pub fn prove_commit(prove: &ProveCommit) -> Result<Vec<u8>, ParamsError> {
             return Err(ParamsError::Proofs { proofs: proofs.len(), sectors: count });
         }
         SectorProofs::Aggregate(proof) => {
+            real(proof)?;
             out.array(0).bytes(proof).unsigned(SNARK_PACK_V2);
         }
     }
@@ -279,6 +285,11 @@ pub(crate) fn proven_pieces(params: &[u8], sector: SectorNumber) -> Option<Vec<P
     pieces.iter().map(piece).collect()
 }
 
+/// Refuses what a rehearsal made up.
+fn real(bytes: &[u8]) -> Result<(), ParamsError> {
+    if rehearsal::is_marked(bytes) { Err(ParamsError::Rehearsal) } else { Ok(()) }
+}
+
 fn cid(text: &impl ToString) -> Result<Vec<u8>, ParamsError> {
     let text = text.to_string();
     Cid::try_from(text.as_str()).map(|cid| cid.to_bytes()).map_err(|_| ParamsError::Cid { text })
@@ -319,6 +330,9 @@ pub enum ParamsError {
         /// So long.
         bytes: usize,
     },
+    /// A rehearsal's replica or proof.
+    #[error("a rehearsal's replica or proof is told to no chain; nothing of it is real")]
+    Rehearsal,
     /// A commitment that makes no CID.
     #[error("{text:?} is no CID")]
     Cid {
