@@ -19,7 +19,7 @@ fn a_rehearsed_replica_is_not_pre_committed() {
         unsealed: None,
     };
     let real = sector(SealedCid::new(Commitment::new([5; 32])));
-    pre_commit(&[real.clone()]).expect("a real one");
+    pre_commit(std::slice::from_ref(&real)).expect("a real one");
     let both = [real, sector(rehearsal::sealed(id))];
     assert_eq!(pre_commit(&both), Err(ParamsError::Rehearsal), "not even among real ones");
 }
