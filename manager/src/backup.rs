@@ -176,7 +176,11 @@ impl Backup {
             generation::copy(&self.repo.join(&name), &making.join(&name))?;
         }
         let copied = making.join(state::FILE_NAME);
-        let facts = self.source.copy_to(&copied)?;
+        let facts = self.source.copy_to(&copied).map_err(|error| match error {
+            // Its own words speak of the manager's disk.
+            StateError::DiskFull { .. } => io_error("write", &copied)(io::ErrorKind::StorageFull.into()),
+            other => other.into(),
+        })?;
         generation::make_private(&copied)?;
         Ok(facts)
     }
