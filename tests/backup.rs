@@ -3,11 +3,10 @@
 mod system;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, executors, ok, refused, sealyard};
+use system::{Daemon, ask_until, executors, json, kill, ok, refused, sealyard, signal};
 
 /// An 8 MiB sector is at Commit1 within half a minute; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(300);
@@ -29,21 +28,6 @@ fn manager(home: &Path, args: &[&str]) -> (Daemon, String) {
     let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
     let listen = listen.trim_end_matches(';').to_owned();
     (manager, listen)
-}
-
-fn signal(process: u32, signal: &str) {
-    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
-    assert!(sent.success(), "kill {signal} {process}: {sent}");
-}
-
-fn kill(daemon: &mut Daemon) {
-    signal(daemon.id(), "-9");
-    assert_eq!(daemon.end(), None, "killed, not exited");
-}
-
-fn json(home: &Path, args: &[&str]) -> Value {
-    let text = ok(sealyard(home).args(args).arg("--json"));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
 }
 
 /// The executor of PreCommit1, stopped in the middle.

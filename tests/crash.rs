@@ -4,11 +4,10 @@
 mod system;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, executors, ok, sealyard};
+use system::{Daemon, ask_until, executors, json, kill, ok, sealyard, signal};
 
 /// An 8 MiB sector is at Commit1 within half a minute. PreCommit2 cut off at a bad moment costs a back-off of a minute
 /// and PreCommit1 again; a loaded machine gets more.
@@ -35,17 +34,6 @@ fn worker(home: &Path, name: &str, address: &str, tasks: &[&str]) -> Daemon {
     let mut worker = Daemon::start(name, &mut command);
     worker.expect("registered");
     worker
-}
-
-/// Ends a process as a power cut does: nothing of it runs on to say goodbye.
-fn kill(daemon: &mut Daemon) {
-    signal(daemon.id(), "-9");
-    assert_eq!(daemon.end(), None, "killed, not exited");
-}
-
-fn json(home: &Path, args: &[&str]) -> Value {
-    let text = ok(sealyard(home).args(args).arg("--json"));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
 }
 
 fn status(home: &Path) -> Value {
@@ -81,11 +69,6 @@ fn stop_the_executor(home: &Path, task: &str) -> u32 {
         ask_until(&format!("an executor of {task}"), SEALING_MAX, running, |found| found.len() == 1)[0];
     signal(found, "-STOP");
     found
-}
-
-fn signal(process: u32, signal: &str) {
-    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
-    assert!(sent.success(), "kill {signal} {process}: {sent}");
 }
 
 #[test]

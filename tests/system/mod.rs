@@ -114,6 +114,24 @@ pub fn executors(home: &Path, task: &str) -> Vec<u32> {
     processes.filter(ours).filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
 }
 
+/// Sends a signal, such as `-STOP`, to a process.
+pub fn signal(process: u32, signal: &str) {
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "kill {signal} {process}: {sent}");
+}
+
+/// Ends a process as a power cut does: nothing of it runs on to say goodbye.
+pub fn kill(daemon: &mut Daemon) {
+    signal(daemon.id(), "-9");
+    assert_eq!(daemon.end(), None, "killed, not exited");
+}
+
+/// What a command prints as JSON.
+pub fn json(home: &Path, args: &[&str]) -> serde_json::Value {
+    let text = ok(sealyard(home).args(args).arg("--json"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
+}
+
 /// A process that runs until it is dropped, its output line by line.
 pub struct Daemon {
     child: Child,
