@@ -82,6 +82,12 @@ impl Far {
         Self { url: format!("http://127.0.0.1:{port}/"), client }
     }
 
+    /// The names of the storage paths that are declared to hold the directory.
+    pub async fn holders(&self) -> Vec<String> {
+        let found = self.find(sector(1).id, FileTypes::CACHE, None).await.unwrap_or_default();
+        found.into_iter().map(|one| one.id.as_str().to_owned()).collect()
+    }
+
     pub async fn session(&self) -> Option<String> {
         self.ask(json!({ "do": "session" })).await.ok()?.as_str().map(str::to_owned)
     }

@@ -1,7 +1,7 @@
 //! kill -9 of the sender, the receiver and the index at random points of resumed moves, with real processes.
 //!
 //! This program is its own three peers: with a role in its arguments it is one of them, else it kills them. At every
-//! kill, and at the end, some whole copy that the index can know of must lie on disk.
+//! kill some copy must be whole, byte for byte, and once the killed peer is back a whole copy must be declared.
 //!
 //! `cargo test -p stores --test kill` kills 20 times while a cache directory of 256 MiB moves to and fro;
 //! `cargo test --release -p stores --test kill -- --points 200 --mib 8192` is the long one.
@@ -23,6 +23,8 @@ use disk::Files;
 
 /// A move that takes longer is stuck.
 const MOVE_MAX: Duration = Duration::from_secs(600);
+/// A process that was killed is back, and what it has is declared, within this time.
+const DECLARED_MAX: Duration = Duration::from_secs(120);
 /// What is sent again at most per connection and kill (bytes).
 const BLOCK: u64 = 16 << 20;
 const STREAMS: u64 = 3;
@@ -94,6 +96,9 @@ struct Scene {
     /// What each node has received so far.
     sent: [node::Sent; 2],
     random: u64,
+    port_of_index: String,
+    /// How often the index, a receiver and a sender were killed.
+    killed: [u64; 3],
 }
 
 impl Scene {
@@ -113,7 +118,18 @@ impl Scene {
         };
         let nodes = [node("a", 0), node("b", 1)];
         let ports = [ports[0], ports[1]];
-        Self { _home: home, dirs, ports, index, nodes, files, sent: Default::default(), random: seed | 1 }
+        Self {
+            _home: home,
+            dirs,
+            ports,
+            index,
+            nodes,
+            files,
+            sent: Default::default(),
+            random: seed | 1,
+            port_of_index: index_port,
+            killed: [0; 3],
+        }
     }
 
     fn random(&mut self, below: u64) -> u64 {
@@ -135,7 +151,10 @@ impl Scene {
             worst = worst.max(again.checked_div(kills).unwrap_or(0));
             killed += kills;
             moves += 1;
+            println!("{killed} kills in {moves} moves so far");
         }
+        let [index, receiver, sender] = self.killed;
+        println!("killed: the index {index} times, the receiver {receiver}, the sender {sender}");
         println!(
             "{killed} kills in {moves} moves of {} MiB, {:.0} s; at most {} KiB sent again per kill: ok",
             self.files.total() >> 20,
@@ -170,19 +189,38 @@ impl Scene {
 
     fn kill_one(&mut self, to: usize) {
         let which = self.random(3);
+        self.killed[which as usize] += 1;
         let process = match which {
             0 => &mut self.index,
             1 => &mut self.nodes[to],
             _ => &mut self.nodes[1 - to],
         };
         process.kill();
-        self.files.expect_a_whole_copy(&self.dirs);
+        let whole = self.files.expect_a_whole_copy(&self.dirs);
         let process = match which {
             0 => &mut self.index,
             1 => &mut self.nodes[to],
             _ => &mut self.nodes[1 - to],
         };
         process.start_again();
+        self.expect_declared(whole);
+    }
+
+    /// Waits until the node `whole`, or another that is whole by then, is declared to hold the directory.
+    fn expect_declared(&self, whole: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let far = index::Far::new(&self.port_of_index);
+        let began = Instant::now();
+        loop {
+            let holders = runtime.block_on(far.holders());
+            let declared = |at: usize| holders.iter().any(|name| name == ["a", "b"][at]);
+            let other = 1 - whole;
+            if declared(whole) || declared(other) && self.files.is_whole(&self.dirs[other]) {
+                return;
+            }
+            assert!(began.elapsed() < DECLARED_MAX, "no whole copy is declared, but {holders:?}");
+            std::thread::yield_now();
+        }
     }
 
     /// Whether the only copy lies there, whole.
