@@ -11,7 +11,6 @@ use stores::LockWant;
 
 use crate::driver::{Input, Scrubbable};
 use crate::service::{Service, refusal};
-use crate::state::ScrubRow;
 
 /// The files that have a commitment.
 const SCRUBBED: FileTypes = FileTypes::UNSEALED.union(FileTypes::SEALED);
@@ -99,12 +98,7 @@ impl Service {
     /// What was last found.
     pub(crate) async fn scrubs(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>> {
         let sector = number.map(|number| SectorId { miner: self.0.miner.actor, number });
-        let rows = self.0.state.scrubs(sector).await.map_err(refusal)?;
-        let result = |row: ScrubRow| {
-            let ScrubRow { sector, file, path, host, at_ms, verdict, detail } = row;
-            ScrubResult { sector, file, path, host, at_ms, verdict, detail }
-        };
-        Ok(rows.into_iter().map(result).collect())
+        self.0.state.scrubs(sector).await.map_err(refusal)
     }
 }
 

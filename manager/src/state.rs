@@ -26,7 +26,6 @@ pub use hold::Hold;
 pub use identity::MinerIdentity;
 pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};
-pub use scrub::ScrubRow;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

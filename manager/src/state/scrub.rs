@@ -1,36 +1,18 @@
 //! What scrubbing last found of each file. Never: what follows from it.
 
+use rpc::storage::ScrubResult;
 use rusqlite::{Connection, Row};
-use sealtasks::{FileType, ScrubVerdict, SectorId, StorageId};
+use sealtasks::{ScrubVerdict, SectorId};
 
 use super::query::{all, column};
 use super::{State, StateError, StateEvent, database, loaded, stored};
-
-/// The last verdict on one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScrubRow {
-    /// Whose file.
-    pub sector: SectorId,
-    /// Which.
-    pub file: FileType,
-    /// On which path.
-    pub path: StorageId,
-    /// Who looked at it: a worker's name.
-    pub host: String,
-    /// When, in Unix milliseconds.
-    pub at_ms: u64,
-    /// What is to be thought of it.
-    pub verdict: ScrubVerdict,
-    /// What was found.
-    pub detail: String,
-}
 
 impl State {
     /// The last verdict on each file that was ever scrubbed, by sector; of one sector, or of all.
     ///
     /// # Errors
     /// SQLite's, or a damaged row.
-    pub async fn scrubs(&self, sector: Option<SectorId>) -> Result<Vec<ScrubRow>, StateError> {
+    pub async fn scrubs(&self, sector: Option<SectorId>) -> Result<Vec<ScrubResult>, StateError> {
         const COLUMNS: &str = "SELECT miner, number, file, path, host, at_ms, verdict, detail FROM scrub";
         self.read(move |db| match sector {
             None => all(db, &format!("{COLUMNS} ORDER BY miner, number, file, path"), [], row),
@@ -44,11 +26,11 @@ impl State {
     }
 }
 
-fn row(row: &Row<'_>) -> Result<ScrubRow, StateError> {
+fn row(row: &Row<'_>) -> Result<ScrubResult, StateError> {
     let bad = |what: &'static str, text: &str| StateError::Corrupt { what, detail: text.to_owned() };
     let text = |at: usize| row.get::<_, String>(at).map_err(column);
     let (file, path, verdict) = (text(2)?, text(3)?, text(6)?);
-    Ok(ScrubRow {
+    Ok(ScrubResult {
         sector: SectorId::new(
             loaded("miner", row.get(0).map_err(column)?)?,
             loaded("sector number", row.get(1).map_err(column)?)?,
