@@ -1,9 +1,7 @@
 //! Real piece data through a live system with real processes and real proofs: sealed, read while it is unsealed, released,
 //! unsealed again from the replica, read again.
 //!
-//! The manager pledges sectors of zeros only, so the sealing worker's executor for AddPiece is one of ours: it takes real
-//! data in place of the zeros, and hands all else on to the program. From there on nothing knows of the difference. Lotus's
-//! piece_provider_test, and what stands for it here; all pass:
+//! Lotus's piece_provider_test, and what stands for it here; all pass:
 //!
 //! | Lotus | here |
 //! |---|---|
@@ -16,7 +14,7 @@ mod system;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -32,7 +30,7 @@ const SEALING_MAX: Duration = Duration::from_secs(240);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
-    AllowCommit = false\nAllowUnseal = false\n";
+    AllowCommit = false\nAllowUnseal = false\n[sealing]\nstop_at = \"c1\"\n";
 
 /// The exit codes for what is not unsealed or not to be released, and for no such sector.
 const NOT_UNSEALED: i32 = 13;
@@ -57,17 +55,13 @@ impl Yard {
         fs::write(at.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
         let mut manager = Daemon::start("manager", sealyard(at).args(["run", "--listen", "127.0.0.1:0"]));
         manager.expect("listening on");
-        let program = at.join("sealyard");
-        fs::hard_link(SEALYARD, &program)
-            .or_else(|_| fs::copy(SEALYARD, &program).map(drop))
-            .expect("the program");
+        let program = Path::new(SEALYARD);
         let unseal = if unsealer { "--unseal=false" } else { "--unseal=true" };
         let tasks = ["--addpiece=true", "--precommit1=true", "--precommit2=true", "--commit=false", unseal];
-        let mut workers = vec![worker(&program, at, "seal", &tasks)];
-        replace_add_piece(&program, at);
+        let mut workers = vec![worker(program, at, "seal", &tasks)];
         if unsealer {
             let off = ["--addpiece=false", "--precommit1=false", "--precommit2=false", "--commit=false"];
-            workers.push(worker(Path::new(SEALYARD), at, "store", &[&off[..], &["--unseal=true"]].concat()));
+            workers.push(worker(program, at, "store", &[&off[..], &["--unseal=true"]].concat()));
         }
         let yard = Self { home, data, _workers: workers, _manager: manager };
         for (worker, name) in
@@ -175,20 +169,6 @@ fn worker(program: &Path, home: &Path, name: &str, tasks: &[&str]) -> Daemon {
     worker
 }
 
-/// Puts a script where the running worker finds the program for its executors.
-fn replace_add_piece(program: &Path, home: &Path) {
-    let real = home.join("real");
-    fs::rename(program, &real).expect("renamed");
-    let (real, piece) = (real.display(), home.join("piece"));
-    let script = format!(
-        "#!/bin/sh\nif [ \"$2\" = ap ]; then\n  sed 's/\"source\": *\"zeros\"/\"source\":\"stream\"/' \"$4\" > \"$4.data\"\n  \
-         exec '{real}' exec ap --input \"$4.data\" --output \"$6\" 3< '{}'\nfi\nexec '{real}' \"$@\"\n",
-        piece.display()
-    );
-    fs::write(program, script).expect("the script");
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("executable");
-}
-
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x5ea1_u64;
     let mut next = || {
@@ -200,7 +180,9 @@ fn noise(len: usize) -> Vec<u8> {
 
 fn sealed(size: &str, padded: usize, unsealer: bool) -> Yard {
     let yard = Yard::new(size, padded, unsealer);
-    yard.say(&["sectors", "pledge", "--until", "c1"]);
+    let piece = yard.home().join("piece");
+    let given = yard.json(&["sectors", "add-piece", piece.to_str().expect("UTF-8")]);
+    assert_eq!((&given["sector"], &given["padded_size"]), (&json!(1), &json!(padded)));
     let kept = yard.refused(&["sectors", "release-unsealed", "1", "--all"], NOT_UNSEALED);
     assert!(kept.contains("MGR110") && kept.contains("still being sealed"), "{kept}");
     let at_rest = |status: &Value| status["stopped"] == true && status["c1_sha256"].is_string();

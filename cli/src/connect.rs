@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
-use rpc::{ApiError, ManagerApi, OperatorApi, StorageApi, UnsealApi};
+use rpc::{ApiError, ManagerApi, OperatorApi, PipelineApi, StorageApi, UnsealApi};
 
 use crate::exit::{Code, Failure};
 use crate::tls;
@@ -23,6 +23,8 @@ pub struct Connection {
     pub storage: Arc<dyn StorageApi>,
     /// The same, for unsealed data.
     pub unseal: Arc<dyn UnsealApi>,
+    /// The same, for the pipeline.
+    pub pipeline: Arc<dyn PipelineApi>,
     /// Where it is, and the token used.
     pub info: ApiInfo,
 }
@@ -53,7 +55,8 @@ impl Connection {
             manager: client.clone(),
             operator: client.clone(),
             storage: client.clone(),
-            unseal: client,
+            unseal: client.clone(),
+            pipeline: client,
             info,
         })
     }

@@ -60,7 +60,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Dev(args) => dev::run(args).await,
         Command::Simulate(args) => commands::simulate::simulate(args),
         Command::Info(args) => commands::operate::info(&Connection::discover(&repo)?, *args).await,
-        Command::Pledge(args) => commands::operate::pledge(&Connection::discover(&repo)?, args).await,
+        Command::Pledge(args) => commands::pipelining::pledge(&Connection::discover(&repo)?, args).await,
         Command::Find(args) => commands::storage::find(&Connection::discover(&repo)?, args).await,
         Command::Repair(command) => commands::repair::repair(&repo, command).await,
         Command::Export(args) => commands::repair::run_export(&repo, args).await,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{RandomnessSource, Rest, SectorRecord, Step};
+use pipeline::{DataPiece, RandomnessSource, Rest, SectorRecord, Step};
 use rpc::api::PledgeOptions;
-use rpc::extension::{FileView, JobView, ManagerOverview, PathView, SectorDetail};
+use rpc::extension::{DataView, FileView, JobView, ManagerOverview, PathView, SectorDetail};
 use rpc::{ApiError, ApiResult};
-use sealtasks::{SectorId, SectorNumber, StorageId, TaskId};
+use sealtasks::{SectorId, SectorNumber, StorageId, TaskId, UnpaddedOffset};
 use sha2::{Digest as _, Sha256};
 use stores::OpenedPath;
 
@@ -90,7 +90,7 @@ pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> Ap
 fn detail_of(record: &SectorRecord) -> SectorDetail {
     let progress = record.progress();
     let sector = record.sector();
-    let stopped = matches!(record.next(), Step::Rest { why: Rest::StoppedAfterC1 });
+    let stopped = matches!(record.rest(), Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1));
     SectorDetail {
         sector: sector.id,
         proof_type: sector.proof.number(),
@@ -112,9 +112,19 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         rehearsal: record.is_rehearsal(),
         stopped,
         pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
+        data: record.data().iter().map(data_view).collect(),
         tasks: Vec::new(),
         log: Vec::new(),
         last_error: last_error(record),
+    }
+}
+
+fn data_view(data: &DataPiece) -> DataView {
+    DataView {
+        cid: data.piece.cid.to_string(),
+        bytes: data.bytes,
+        padded_size: data.piece.size.get(),
+        offset: data.offset.map(UnpaddedOffset::get),
     }
 }
 

@@ -2,6 +2,7 @@
 //! Unknown keys are refused with the nearest known one. Never: environment, flags; `cli` lays those over it.
 
 mod scheduling;
+mod sealing;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use sealtasks::TaskType;
 use toml::{Table, Value};
 
 pub use scheduling::{CapsByName, Scheduling};
+pub use sealing::Sealing;
 
 /// The file's name in the repo.
 pub const FILE_NAME: &str = "config.toml";
@@ -73,6 +75,24 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 
 # The same for all workers of one machine together, by the machine's name.
 [Scheduler.MachineCaps]
+
+[sealing]
+# Committed-capacity sectors that are kept in the pipeline: another is pledged when PC1 has room, space holds to
+# Finalize and few wait for an operator. 0: none but by hand. `sealyard sealing why pledge` tells what it waits for.
+#keep_in_pipeline = 0
+
+# Where sectors stop that the manager begins, these and those for data: "pc2", "c1", or "" for proving.
+#stop_at = ""
+
+# With more sectors than this that wait for an operator nothing is pledged by itself.
+#parked_max = 3
+
+# Data that waits to be written into sectors takes at most so much of the repo's disk.
+#staging_max_gib = 256
+
+# At most so many sectors in a state at once, by its name: AddPiece, Packing, PreCommit1, PreCommit2, Committing,
+# FinalizeSector. 0 or none: no limit.
+[sealing.in_flight]
 "#;
 
 /// What the file says, or the defaults.
@@ -96,6 +116,8 @@ pub struct Config {
     pub local_worker_name: Option<String>,
     /// How work is scheduled.
     pub scheduling: Scheduling,
+    /// How the pipeline is filled.
+    pub sealing: Sealing,
 }
 
 /// Tasks that no switch turns off.
@@ -144,6 +166,7 @@ impl Default for Config {
                 .collect(),
             local_worker_name: None,
             scheduling: Scheduling::default(),
+            sealing: Sealing::default(),
         }
     }
 }
@@ -227,15 +250,24 @@ impl Config {
             let known: &[&str] = match name.as_str() {
                 "API" => &API_KEYS,
                 "Storage" => &STORAGE_KEYS,
-                "Scheduler" => &[],
-                _ => return Err(unknown(name, &["API", "Storage", "Scheduler"])),
+                "Scheduler" | "sealing" => &[],
+                _ => return Err(unknown(name, &["API", "Storage", "Scheduler", "sealing"])),
             };
             let Value::Table(section) = section else {
-                return Err(wrong(path, name, section, "a section: [API], [Storage] or [Scheduler]"));
+                return Err(wrong(
+                    path,
+                    name,
+                    section,
+                    "a section: [API], [Storage], [Scheduler] or [sealing]",
+                ));
             };
             for (key, value) in section {
                 if name == "Scheduler" {
                     config.scheduling.set(path, key, value)?;
+                    continue;
+                }
+                if name == "sealing" {
+                    config.sealing.set(path, key, value)?;
                     continue;
                 }
                 if !known.contains(&key.as_str()) {

@@ -8,12 +8,14 @@
 
 mod advice;
 mod attempts;
+mod belief;
 mod caps;
 mod control;
 mod detached;
 mod diagnostics;
 mod errands;
 mod explain;
+mod filling;
 mod fleet;
 mod holds;
 mod input;
@@ -21,6 +23,7 @@ mod line;
 mod measuring;
 mod operator;
 mod places;
+mod pledging;
 mod removed;
 mod restart;
 mod returns;
@@ -46,6 +49,7 @@ use control::Machine;
 use detached::Detached;
 pub(crate) use errands::Ended;
 use errands::Errand;
+pub(crate) use filling::Order;
 pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
@@ -107,6 +111,10 @@ pub(crate) struct Driver {
     timers: BTreeSet<(u64, SectorId)>,
     next_sector: u64,
     next_task: u64,
+    /// An operator wants nothing pledged by the manager itself.
+    pledging_paused: bool,
+    /// Something has changed since it was last decided whether to pledge.
+    pledging_due: bool,
     /// When the scheduler wants a tick.
     wake_ms: Option<u64>,
     events: Vec<StateEvent>,
@@ -228,6 +236,7 @@ impl Driver {
     async fn finish_batch(&mut self) -> Result<(), StateError> {
         self.index_changed();
         self.timers_due();
+        self.keep_pipeline();
         self.drain_sched();
         let events = std::mem::take(&mut self.events);
         if !events.is_empty() {
@@ -242,13 +251,17 @@ impl Driver {
     /// What falls silent or runs out does so without any event.
     fn look_around(&mut self) {
         self.check_paths();
+        self.pledging_due = true;
         self.shared.locks.end_all_leases();
     }
 
     fn handle(&mut self, input: Input) {
         match input {
             Input::Pledge { options, reply } => self.pledge(options, reply),
-            Input::Registered { introduction, reply } => self.registered(*introduction, reply),
+            Input::Registered { introduction, reply } => {
+                self.pledging_due = true;
+                self.registered(*introduction, reply);
+            }
             Input::WorkerState { state, reply } => self.worker_state(*state, reply),
             Input::WorkerPolled { session, polled } => self.worker_polled(session, polled),
             Input::WorkerSeen { session } => self.worker_seen(session),
@@ -280,6 +293,7 @@ impl Driver {
             Input::Scrubbed { sector, place, found, reply } => self.scrubbed(sector, place, found, reply),
             Input::LetGo { sector, reason } => self.let_go(sector, reason),
             Input::TurnCame { task, lock } => self.turn_came(task, lock),
+            Input::Order(order) => self.order(order),
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.
                 self.tell_sched(Event::Tick);

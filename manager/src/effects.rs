@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::SectorEvent;
-use rpc::{ApiError, Job, WorkerApi};
+use rpc::{ApiError, Job, PieceData, WorkerApi};
 use sealtasks::{
     AttemptId, CallId, ChainEpoch, FailureClass, FileType, FileTypes, SealedCid, SectorId, SectorRef, Seed,
     TaskId, TaskOutput, Ticket, VerifyInput, rehearsal,
@@ -14,6 +14,7 @@ use stores::{DeletePermit, LockOwner, LockWant};
 
 use crate::driver::{Effect, Input, StartCall};
 use crate::shared::Shared;
+use crate::staging::Staged;
 use crate::workers::{chain_of, watch};
 
 /// A task that found the line for its sector's files full looks again after this.
@@ -30,6 +31,11 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
         Effect::Seed(sector, sealed) => spawn(shared, seed(own, sector, sealed)),
         Effect::Verify(sector, input) => spawn(shared, verify(own, sector, input)),
         Effect::Release { sector, file, reason } => spawn(shared, release(own, sector, file, reason)),
+        Effect::Unstage(staged) => spawn(shared, async move {
+            for id in staged {
+                own.staging.remove(id).await;
+            }
+        }),
         Effect::Watch { session, api, peer, stop } => spawn(shared, async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -73,11 +79,15 @@ async fn start(shared: Arc<Shared>, call: StartCall) {
     let (attempt, stage) = (call.attempt, call.stage);
     let mut failures = 0;
     let input = loop {
+        let data = match open_data(&shared, call.data).await {
+            Ok(data) => data,
+            Err(reason) => break Input::StartRefused { attempt, stage, reason },
+        };
         let job = Job {
             sector: call.sector,
             work: call.work.clone(),
             attempt: call.repeatable.then_some(attempt),
-            data: None,
+            data,
             gpus: call.gpus.clone(),
         };
         let error = match call.api.start(job).await {
@@ -111,6 +121,14 @@ async fn start(shared: Arc<Shared>, call: StartCall) {
         }
     };
     tell(&shared, input).await;
+}
+
+/// The bytes that a worker is to write, from their beginning: each call reads them anew.
+async fn open_data(shared: &Shared, data: Option<Staged>) -> Result<Option<PieceData>, String> {
+    let Some(staged) = data else { return Ok(None) };
+    let stream = shared.staging.read(staged).await;
+    let stream = stream.map_err(|error| format!("the data given for this sector cannot be read: {error}"))?;
+    Ok(Some(PieceData::Stream(stream)))
 }
 
 async fn stand_in_line(shared: Arc<Shared>, task: TaskId, want: LockWant, owner: LockOwner) {

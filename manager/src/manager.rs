@@ -1,17 +1,18 @@
 //! The manager as a whole: started from an open repo, handed to whoever serves its API, stopped in order. Never: binds a
 //! port, reads arguments, prints.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use chain::{BeaconSecret, Offline};
-use pipeline::RandomnessSource;
+use pipeline::{RandomnessSource, SectorRecord, SectorState};
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, PushStreams, StorageApi, Transport, Trust, UnsealApi,
-    WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods, rpc_router, storage_methods,
-    unseal_methods,
+    ApiError, ApiResult, ManagerApi, OperatorApi, PipelineApi, PushStreams, StorageApi, Transport, Trust,
+    UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods, pipeline_methods,
+    rpc_router, storage_methods, unseal_methods,
 };
 use stores::{
     FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
@@ -25,9 +26,11 @@ use url::Url;
 use crate::data_cid::DataCids;
 use crate::driver::{Driver, IndexChanges, Input};
 use crate::memory;
+use crate::pipelining::data_router;
 use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
 use crate::shared::{Shared, Timing, Verifier};
+use crate::staging::Staging;
 use crate::state::{State, StateError};
 use crate::tickets::{FileTokens, OwnTokens};
 use crate::unsealing::piece_router;
@@ -71,6 +74,9 @@ pub enum ManagerError {
     /// The repo.
     #[error(transparent)]
     Repo(#[from] RepoError),
+    /// Data that waits to be written into sectors.
+    #[error("MGR062: data that waits for sectors cannot be kept: {0}")]
+    Staging(String),
     /// No token for fetching from other machines.
     #[error("MGR061: no token can be made")]
     Token(#[from] rpc::token::TokenError),
@@ -134,6 +140,8 @@ impl Manager {
             trust: options.trust,
             timing: options.timing,
             scheduling: options.repo.config().scheduling.clone(),
+            sealing: options.repo.config().sealing.clone(),
+            staging: open_staging(&options.repo, &state).await?,
             locks: SectorLocks::new(clock),
             data_cids: DataCids::default(),
             tasks: TaskTracker::new(),
@@ -160,6 +168,23 @@ impl Manager {
             repo,
         })
     }
+}
+
+/// What sectors wait for is kept; the rest was given to none, or has done its service.
+async fn open_staging(repo: &Repo, state: &State) -> Result<Staging, ManagerError> {
+    let mut known = BTreeSet::new();
+    for row in state.sectors().await? {
+        // A record that is not understood stops the driver's start; until then nothing of it is deleted.
+        let record: SectorRecord = serde_json::from_value(row.record).map_err(|source| {
+            let detail = format!("{}: {source}", row.sector.id);
+            StateError::Corrupt { what: "sector record", detail }
+        })?;
+        if record.state() != SectorState::Proving {
+            known.extend(record.data().iter().map(|data| data.staged));
+        }
+    }
+    let opened = Staging::open(repo.staging(), repo.config().sealing.staging_max, &known);
+    opened.map_err(|error| ManagerError::Staging(chain_of(&error)))
 }
 
 type Ended = oneshot::Receiver<Result<(), StateError>>;
@@ -238,6 +263,11 @@ impl ManagerHandle {
         Arc::new(self.service.clone())
     }
 
+    /// The part about the pipeline.
+    pub fn pipeline_api(&self) -> Arc<dyn PipelineApi> {
+        Arc::new(self.service.clone())
+    }
+
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
@@ -250,10 +280,11 @@ impl ManagerHandle {
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");
         methods.merge(unseal_methods(self.unseal_api())).expect("each method is registered once");
+        methods.merge(pipeline_methods(self.pipeline_api())).expect("each method is registered once");
         let streams = PushStreams::new();
         let data = data_methods(self.unseal_api(), streams.clone());
         methods.merge(data).expect("each method is registered once");
-        let pieces = piece_router(self.service.clone());
+        let pieces = piece_router(self.service.clone()).merge(data_router(self.service.clone()));
         rpc_router(methods, Arc::new(secret), streams).merge(files).merge(pieces)
     }
 

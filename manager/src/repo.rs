@@ -22,6 +22,9 @@ const LOCK_NAME: &str = "repo.lock";
 /// What the index remembers between two runs.
 pub(crate) const INDEX_SNAPSHOT: &str = "index.snapshot";
 
+/// Data that waits to be written into sectors.
+const STAGING: &str = "staging";
+
 /// The list of storage paths, as Lotus names it.
 pub(crate) const STORAGE_CONFIG: &str = "storage.json";
 
@@ -183,6 +186,11 @@ impl Repo {
     /// What the index remembers between two runs.
     pub fn index_snapshot(&self) -> PathBuf {
         self.dir.join(INDEX_SNAPSHOT)
+    }
+
+    /// Where data waits to be written into sectors.
+    pub fn staging(&self) -> PathBuf {
+        self.dir.join(STAGING)
     }
 
     /// Its durable state's file.

@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::config::Scheduling;
+use crate::config::{Scheduling, Sealing};
 use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
+use crate::staging::Staging;
 use crate::state::{MinerIdentity, State};
 use crate::workers::Dialer;
 
@@ -100,6 +101,9 @@ pub(crate) struct Shared {
     pub(crate) trust: Trust,
     pub(crate) timing: Timing,
     pub(crate) scheduling: Scheduling,
+    pub(crate) sealing: Sealing,
+    /// Data that waits to be written into sectors.
+    pub(crate) staging: Staging,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Everything spawned; awaited at the end.
     pub(crate) tasks: TaskTracker,

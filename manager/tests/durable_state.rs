@@ -202,7 +202,8 @@ fn of_version_1(path: &std::path::Path) {
     db.execute_batch(
         "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP INDEX attempt_detached;
          ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
-         ALTER TABLE attempt DROP COLUMN abort_ms; PRAGMA user_version = 1;",
+         ALTER TABLE attempt DROP COLUMN abort_ms; DELETE FROM counter WHERE name = 'pledging_paused';
+         PRAGMA user_version = 1;",
     )
     .expect("version 1");
 }

@@ -1,17 +1,15 @@
 //! How events move a sector: each is measured against what the sector waits for, then goes through the table.
 
-use sealtasks::{FailureClass, TaskOutput, rehearsal};
+use sealtasks::{ChainEpoch, FailureClass, TaskOutput, rehearsal};
 
-use crate::record::Awaited;
+use crate::awaited::Awaited;
 use crate::{
-    Failure, Outcome, PendingRetry, Progress, RetryWhen, SealSeed, SealTicket, SectorCids, SectorEvent,
+    DataPiece, OnChain, Outcome, PendingRetry, RetryWhen, SealSeed, SealTicket, SectorCids, SectorEvent,
     SectorRecord, SectorState, TransitionError,
 };
 
 /// Bytes of one partition's SNARK; a proof is a whole number of them (Groth16 over BLS12-381).
 const SNARK_BYTES: usize = 192;
-/// So many invalid proofs of one replica prove the replica bad (Lotus: more than one).
-const INVALID_PROOFS_MAX: u32 = 2;
 
 impl SectorRecord {
     /// Takes the event, or refuses it and stays as it is.
@@ -25,6 +23,28 @@ impl SectorRecord {
                 self.require(Awaited::Start, name)?;
                 self.advance(Outcome::Start);
             }
+            SectorEvent::AddData { data } => self.add_data(data)?,
+            SectorEvent::StartPacking => {
+                let outcome = match self.fields.state {
+                    SectorState::WaitDeals if self.pending().is_some() => Outcome::AddPiece,
+                    SectorState::Empty | SectorState::WaitDeals => Outcome::StartPacking,
+                    SectorState::AddPiece if !self.fields.packing => Outcome::AddPiece,
+                    _ => return Err(self.unexpected(name)),
+                };
+                self.fields.packing = true;
+                self.advance(outcome);
+            }
+            SectorEvent::Proceed => {
+                self.require(Awaited::Proceed, name)?;
+                self.advance(match self.fields.state {
+                    SectorState::WaitDeals if self.pending().is_some() => Outcome::AddPiece,
+                    SectorState::WaitDeals => Outcome::StartPacking,
+                    _ => Outcome::Packed,
+                });
+            }
+            SectorEvent::MessageSent { message } => self.message_sent(message)?,
+            SectorEvent::Landed { epoch } => self.landed(epoch)?,
+            SectorEvent::Force { to } => self.force(to)?,
             SectorEvent::TaskDone { output, now_ms } => self.task_done(output, now_ms, name)?,
             SectorEvent::Failed { class, message, now_ms } => {
                 if !self.awaited().can_fail() {
@@ -43,16 +63,56 @@ impl SectorRecord {
                 self.advance(Outcome::SeedReady);
             }
             SectorEvent::RetryDue { now_ms } => {
-                let pending = self.pending(name)?;
+                let pending = self.pending_retry(name)?;
                 self.check_due(pending.when, now_ms)?;
                 self.redo(pending.retry);
             }
             SectorEvent::RetryNow => {
-                let pending = self.pending(name)?;
+                let pending = self.pending_retry(name)?;
                 self.fields.failures.forgive();
                 self.redo(pending.retry);
             }
         }
+        Ok(())
+    }
+
+    fn add_data(&mut self, data: DataPiece) -> Result<(), TransitionError> {
+        let open =
+            matches!(self.fields.state, SectorState::Empty | SectorState::WaitDeals | SectorState::AddPiece);
+        if !open || self.fields.packing {
+            return Err(TransitionError::Closed { state: self.fields.state });
+        }
+        self.check_room(data.piece.size).map_err(|reason| TransitionError::Filling { reason })?;
+        self.fields.data.push(DataPiece { offset: None, ..data });
+        self.go(Outcome::AddPiece);
+        Ok(())
+    }
+
+    fn message_sent(&mut self, message: String) -> Result<(), TransitionError> {
+        let sent = Some(OnChain { message: Some(message), landed: None });
+        let progress = &mut self.fields.progress;
+        match self.fields.state {
+            SectorState::PreCommitting => progress.pre_commit = sent,
+            SectorState::SubmitCommit => progress.commit = sent,
+            _ => return Err(self.unexpected("message")),
+        }
+        let pre_commit = self.fields.state == SectorState::PreCommitting;
+        self.advance(if pre_commit { Outcome::PreCommitSent } else { Outcome::CommitSent });
+        Ok(())
+    }
+
+    fn landed(&mut self, epoch: ChainEpoch) -> Result<(), TransitionError> {
+        let awaited = self.awaited();
+        let progress = &mut self.fields.progress;
+        let (on_chain, outcome) = match awaited {
+            Awaited::PreCommitMessage | Awaited::PreCommitLanding => {
+                (&mut progress.pre_commit, Outcome::PreCommitLanded)
+            }
+            Awaited::CommitMessage | Awaited::CommitLanding => (&mut progress.commit, Outcome::CommitLanded),
+            _ => return Err(self.unexpected("landing")),
+        };
+        on_chain.get_or_insert_default().landed = Some(epoch);
+        self.advance(outcome);
         Ok(())
     }
 
@@ -104,17 +164,19 @@ impl SectorRecord {
 
     /// Takes a result over if it can be one. A worker may be of another make: what it sends is looked at first.
     fn take(&mut self, output: TaskOutput) -> Result<Outcome, Wrong> {
-        let whole = self.fields.sector.proof.sector_size().bytes();
+        if let TaskOutput::AddPiece(piece) = output {
+            let wrong = |message| Wrong { class: FailureClass::Compute, message };
+            self.take_piece(piece).map_err(wrong)?;
+            return Ok(match self.fields.state {
+                SectorState::AddPiece if self.pending().is_some() => Outcome::PieceWritten,
+                SectorState::AddPiece => Outcome::PieceAdded,
+                _ if self.is_full() => Outcome::Packed,
+                _ => Outcome::PieceWritten,
+            });
+        }
         let progress = &mut self.fields.progress;
         Ok(match output {
-            TaskOutput::AddPiece(piece) => {
-                if piece.size.get() != whole {
-                    let message = format!("the piece has {} padded bytes; expected {whole}", piece.size);
-                    return Err(Wrong { class: FailureClass::Compute, message });
-                }
-                progress.pieces = vec![piece];
-                Outcome::Packed
-            }
+            TaskOutput::AddPiece(_) => unreachable!("taken above"),
             TaskOutput::PreCommit1(pc1) => {
                 not_empty("PC1 output", &pc1.0)?;
                 progress.pc1 = Some(pc1);
@@ -169,94 +231,12 @@ impl SectorRecord {
         })
     }
 
-    /// The step failed: into the failed state, with the retry decided.
-    fn fail(&mut self, class: FailureClass, message: String, now_ms: u64) {
-        let failed = self.awaited();
-        let failure = Failure { state: self.fields.state, class, message, at_ms: now_ms };
-        let mut when = self.fields.failures.add(failure);
-        let bad = class == FailureClass::BadData;
-        let retry = match failed {
-            Awaited::AddPiece => Outcome::RetryAddPiece,
-            Awaited::Ticket => Outcome::RetryGetTicket,
-            Awaited::PreCommit1 if bad => Outcome::RetryAddPiece,
-            Awaited::PreCommit1 => Outcome::RetrySealPreCommit1,
-            Awaited::PreCommit2 if bad => Outcome::RetrySealPreCommit1,
-            Awaited::PreCommit2 => Outcome::RetrySealPreCommit2,
-            Awaited::Seed => Outcome::RetryWaitSeed,
-            // PC2 encodes the replica in place, so a bad replica is made anew from its labels on.
-            Awaited::Commit1 if bad => Outcome::RetrySealPreCommit1,
-            Awaited::Commit1 => Outcome::RetryComputeProof,
-            Awaited::Commit2 | Awaited::Verification => self.proof_failed(failed, bad),
-            Awaited::Finalize | Awaited::Move => {
-                // Nothing to go back to: the proof is made, and what it proves must not be touched.
-                when = if bad { RetryWhen::Operator } else { when };
-                Outcome::RetryFinalize
-            }
-            Awaited::Start | Awaited::Retry | Awaited::Release | Awaited::Nothing => {
-                unreachable!("only a step can fail")
-            }
-        };
-        self.fields.retry = Some(PendingRetry { retry, when });
-        self.go(Outcome::Failed);
-    }
-
-    fn proof_failed(&mut self, failed: Awaited, bad: bool) -> Outcome {
-        if !bad {
-            return Outcome::RetryComputeProof;
-        }
-        if failed == Awaited::Commit2 {
-            self.fields.progress.c1 = None;
-            return Outcome::RetryComputeProof;
-        }
-        // Whoever said so, an invalid proof is not believed; it stays to be looked at until the retry.
-        self.fields.progress.verified = Some(false);
-        let invalid = &mut self.fields.failures.invalid_proofs;
-        *invalid = invalid.saturating_add(1);
-        if *invalid >= INVALID_PROOFS_MAX { Outcome::RetrySealPreCommit1 } else { Outcome::RetryComputeProof }
-    }
-
-    /// Leaves the failed state and forgets what is to be made again.
-    fn redo(&mut self, retry: Outcome) {
-        let progress = &mut self.fields.progress;
-        match retry {
-            Outcome::RetryAddPiece => *progress = Progress::default(),
-            Outcome::RetrySealPreCommit1 => {
-                let (pieces, ticket) = (std::mem::take(&mut progress.pieces), progress.ticket);
-                *progress = Progress { pieces, ticket, ..Progress::default() };
-                self.fields.failures.invalid_proofs = 0;
-            }
-            Outcome::RetryComputeProof => {
-                if progress.verified == Some(false) {
-                    (progress.c1, progress.proof, progress.verified) = (None, None, None);
-                }
-            }
-            Outcome::RetryGetTicket
-            | Outcome::RetrySealPreCommit2
-            | Outcome::RetryWaitSeed
-            | Outcome::RetryFinalize => {}
-            Outcome::Start
-            | Outcome::Packed
-            | Outcome::Ticket
-            | Outcome::PreCommit1
-            | Outcome::PreCommit2
-            | Outcome::SeedReady
-            | Outcome::Commit1
-            | Outcome::Commit2
-            | Outcome::Committed
-            | Outcome::CacheCleared
-            | Outcome::Finalized
-            | Outcome::Failed => unreachable!("no failed state waits for these"),
-        }
-        self.fields.retry = None;
-        self.go(retry);
-    }
-
     fn advance(&mut self, outcome: Outcome) {
         self.fields.failures.progress();
         self.go(outcome);
     }
 
-    fn go(&mut self, outcome: Outcome) {
+    pub(crate) fn go(&mut self, outcome: Outcome) {
         let state: SectorState = self.fields.state;
         // Our own invariant: events have been measured against what this state waits for.
         self.fields.state =
@@ -267,7 +247,7 @@ impl SectorRecord {
         if self.awaited() == awaited { Ok(()) } else { Err(self.unexpected(event)) }
     }
 
-    fn pending(&self, event: &'static str) -> Result<PendingRetry, TransitionError> {
+    fn pending_retry(&self, event: &'static str) -> Result<PendingRetry, TransitionError> {
         self.fields.retry.ok_or_else(|| self.unexpected(event))
     }
 
@@ -282,7 +262,7 @@ impl SectorRecord {
         }
     }
 
-    fn unexpected(&self, event: &'static str) -> TransitionError {
+    pub(crate) fn unexpected(&self, event: &'static str) -> TransitionError {
         TransitionError::Unexpected { state: self.fields.state, awaited: self.awaited().name(), event }
     }
 }

@@ -2,13 +2,37 @@
 
 use sealtasks::{ChainEpoch, FailureClass, Seed, TaskOutput, Ticket};
 
-use crate::SectorState;
+use crate::{DataPiece, FillingError, SectorState};
 
 /// Something that happened to a sector. Times are wall milliseconds that never go back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SectorEvent {
     /// Begin. A pledged sector has begun already.
     Start,
+    /// Data is given for the sector.
+    AddData {
+        /// Which; where it lies is found out when it is written.
+        data: DataPiece,
+    },
+    /// The sector takes no more data: what is left becomes zeros. It goes on when what it has is written.
+    StartPacking,
+    /// Go on, as asked for by `Step::Proceed`.
+    Proceed,
+    /// The message that was asked for has been sent; it is durable with whoever sent it.
+    MessageSent {
+        /// Its CID.
+        message: String,
+    },
+    /// What was to be on chain is there.
+    Landed {
+        /// Since this height; 0 without a chain.
+        epoch: ChainEpoch,
+    },
+    /// An operator puts the sector into a state, by hand.
+    Force {
+        /// Which.
+        to: SectorState,
+    },
     /// The task (or the verification) that was asked for gave this.
     TaskDone {
         /// Its result.
@@ -53,6 +77,12 @@ impl SectorEvent {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Start => "start",
+            Self::AddData { .. } => "data",
+            Self::StartPacking => "start of sealing",
+            Self::Proceed => "next state",
+            Self::MessageSent { .. } => "message",
+            Self::Landed { .. } => "landing",
+            Self::Force { .. } => "state by the operator",
             Self::TaskDone { output, .. } => match output {
                 TaskOutput::DataCid(_) => "result of DC",
                 TaskOutput::AddPiece(_) => "result of AP",
@@ -89,6 +119,28 @@ pub enum TransitionError {
         awaited: &'static str,
         /// What came instead.
         event: &'static str,
+    },
+    /// It takes no data, or no more.
+    #[error("a sector in {state} takes no more data; give it to another, or to a new one")]
+    Closed {
+        /// Where the sector stands.
+        state: SectorState,
+    },
+    /// The data does not fit.
+    #[error("{reason}")]
+    Filling {
+        /// Why.
+        reason: FillingError,
+    },
+    /// The sector has not what that state needs, or what it has must not be thrown away.
+    #[error("a sector in {state} cannot be put into {to}: {why}")]
+    Force {
+        /// Where the sector stands.
+        state: SectorState,
+        /// Where it was to be put.
+        to: SectorState,
+        /// What stands against it.
+        why: &'static str,
     },
     /// The back-off is not over.
     #[error(

@@ -3,7 +3,7 @@
 
 use sealtasks::{ChainEpoch, ProofVersion, RegisteredSealProof};
 
-use crate::record::Awaited;
+use crate::awaited::Awaited;
 use crate::{RandomnessSource, SectorRecord};
 
 /// Epochs of 30 s in a day: `EPOCHS_IN_DAY` of builtin-actors.
@@ -17,8 +17,8 @@ impl SectorRecord {
     /// The last height at which what the sector works on now can still be put on chain; `None`: it is bound to none, or
     /// no chain knows the sector.
     ///
-    /// - A sector that labels or builds trees: its ticket's height + 3780, when the pre-commitment must have landed.
-    /// - A sector that proves: its seed's height + 30 days (V1_1), when the proof must have landed. The actor counts
+    /// - A sector that labels, builds trees or pre-commits: its ticket's height + 3780, when the pre-commitment must have landed.
+    /// - A sector that proves, or puts its proof on chain: its seed's height + 30 days (V1_1), when the proof must have landed. The actor counts
     ///   from the pre-commitment, `max_prove_commit_duration` = 30 days + `pre_commit_challenge_delay`; the seed is drawn
     ///   that same delay after the pre-commitment, so the delay is on both sides.
     ///
@@ -30,11 +30,18 @@ impl SectorRecord {
         }
         let progress = self.progress();
         let (from, epochs) = match self.awaited() {
-            Awaited::PreCommit1 | Awaited::PreCommit2 => (progress.ticket?.epoch, TICKET_EPOCHS_MAX),
-            Awaited::Commit1 | Awaited::Commit2 | Awaited::Verification => {
-                (progress.seed?.epoch, seed_epochs_max(self.sector().proof)?)
-            }
+            Awaited::PreCommit1
+            | Awaited::PreCommit2
+            | Awaited::PreCommitMessage
+            | Awaited::PreCommitLanding => (progress.ticket?.epoch, TICKET_EPOCHS_MAX),
+            Awaited::Commit1
+            | Awaited::Commit2
+            | Awaited::Verification
+            | Awaited::CommitMessage
+            | Awaited::CommitLanding => (progress.seed?.epoch, seed_epochs_max(self.sector().proof)?),
             Awaited::Start
+            | Awaited::Data
+            | Awaited::Proceed
             | Awaited::AddPiece
             | Awaited::Ticket
             | Awaited::Seed

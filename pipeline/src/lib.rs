@@ -1,4 +1,4 @@
-//! The life of a committed-capacity sector, from the pledge to proving, as a pure state machine.
+//! The life of a sector, with data or of committed capacity, from its beginning to proving, as a pure state machine.
 //!
 //! [`SectorRecord::next`] says what the sector waits for; whoever drives it does that and tells
 //! [`SectorRecord::apply`] what came of it. The record is the durable form: the driver commits it after every event,
@@ -10,16 +10,27 @@
 //! refuse.
 
 mod apply;
+mod awaited;
+mod check;
 mod event;
 mod expiry;
+mod fail;
+mod filling;
+mod force;
+mod pledging;
 mod record;
 mod retry;
 mod state;
+mod table;
 
+pub use check::RecordError;
 pub use event::{SectorEvent, TransitionError};
+pub use filling::{DATA_PIECES_MAX, DataPiece, FillingError, fillers, required_padding};
+pub use pledging::{BEFORE_PC1_MAX, Hindrance, Pledging};
 pub use record::{
-    Progress, RandomnessSource, RecordError, Rest, SealSeed, SealTicket, SectorCids, SectorRecord, Step,
+    OnChain, Progress, RandomnessSource, Rest, SealSeed, SealTicket, SectorCids, SectorRecord, Step,
     StopAfter,
 };
 pub use retry::{BackOff, Failure, PendingRetry, RetryWhen, back_off};
-pub use state::{Outcome, SectorState, StateError, TRANSITIONS};
+pub use state::{Outcome, SectorState, StateError};
+pub use table::TRANSITIONS;

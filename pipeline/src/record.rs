@@ -1,12 +1,14 @@
 //! The durable record of a sector, and what it waits for.
 
 use sealtasks::{
-    AddPieceInput, C1Output, ChainEpoch, Commit1Input, Commit2Input, FileTypes, FinalizeInput, MoveInput,
-    Pc1Output, PieceInfo, PieceSource, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed,
-    TaskInput, Ticket, UnpaddedPieceSize, UnsealedCid, VerifyInput, rehearsal,
+    C1Output, ChainEpoch, Commit1Input, Commit2Input, FileTypes, FinalizeInput, MoveInput, Pc1Output,
+    PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, TaskInput, Ticket,
+    UnsealedCid, VerifyInput,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::awaited::Awaited;
+use crate::filling::DataPiece;
 use crate::retry::Failures;
 use crate::{Failure, PendingRetry, RetryWhen, SectorEvent, SectorState};
 
@@ -21,10 +23,19 @@ pub struct SectorRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fields {
+    /// Of this form; see `check`. Records of the first had no such field.
+    #[serde(default = "crate::check::first_format")]
+    pub(crate) format: u32,
     pub(crate) sector: SectorRef,
     pub(crate) source: RandomnessSource,
     pub(crate) stop_after: Option<StopAfter>,
     pub(crate) state: SectorState,
+    /// What was given to lie in it; none for a committed-capacity sector.
+    #[serde(default)]
+    pub(crate) data: Vec<DataPiece>,
+    /// It takes no more data.
+    #[serde(default)]
+    pub(crate) packing: bool,
     pub(crate) progress: Progress,
     pub(crate) retry: Option<PendingRetry>,
     pub(crate) failures: Failures,
@@ -45,6 +56,9 @@ pub enum RandomnessSource {
 /// A last task to do, for trials of the machinery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopAfter {
+    /// PreCommit2: nothing is told to any chain.
+    #[serde(rename = "PC2")]
+    Pc2,
     /// Commit1: everything but the SNARK, which needs the parameters.
     C1,
 }
@@ -53,7 +67,7 @@ pub enum StopAfter {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// What fills the sector.
+    /// What lies in the sector, data and zeros, in order.
     pub pieces: Vec<PieceInfo>,
     /// The sealing randomness.
     pub ticket: Option<SealTicket>,
@@ -61,6 +75,9 @@ pub struct Progress {
     pub pc1: Option<Pc1Output>,
     /// What PC2 gave.
     pub cids: Option<SectorCids>,
+    /// The pre-commitment on chain.
+    #[serde(default)]
+    pub pre_commit: Option<OnChain>,
     /// The interactive randomness.
     pub seed: Option<SealSeed>,
     /// What C1 gave.
@@ -69,8 +86,21 @@ pub struct Progress {
     pub proof: Option<Proof>,
     /// What the verification of the proof said; `None` as long as nothing.
     pub verified: Option<bool>,
+    /// The proof on chain.
+    #[serde(default)]
+    pub commit: Option<OnChain>,
     /// The cache has been cleared; the sector need only move.
     pub cache_cleared: bool,
+}
+
+/// What became of something that is put on chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnChain {
+    /// The message that carries it, by its CID; `None`: nothing was sent, for there is no chain or it was there already.
+    pub message: Option<String>,
+    /// The height it is there since; `None` = not yet. 0 without a chain.
+    pub landed: Option<ChainEpoch>,
 }
 
 /// The sealing randomness and when it was drawn.
@@ -112,6 +142,17 @@ pub enum Step {
     NeedTicket,
     /// The interactive randomness.
     NeedSeed,
+    /// The pre-commitment on chain: `MessageSent`, or `Landed` at once where there is no chain.
+    SubmitPreCommit,
+    /// The proof on chain, likewise.
+    SubmitCommit,
+    /// This message to land: `Landed`.
+    AwaitMessage {
+        /// Its CID.
+        message: String,
+    },
+    /// Nobody: tell it to `Proceed`.
+    Proceed,
     /// A word on whether this proof is valid; as a `TaskOutput::Verify`.
     NeedVerification(VerifyInput),
     /// The end of a back-off; then `RetryDue`.
@@ -134,6 +175,12 @@ pub enum Rest {
     /// It has not begun.
     #[error("not started")]
     NotStarted,
+    /// It has room for more data.
+    #[error("waits for more data, or for the word to start sealing")]
+    WaitsForData,
+    /// It was to stop here.
+    #[error("stopped after PC2, as asked for")]
+    StoppedAfterPc2,
     /// It was to stop here.
     #[error("stopped after C1, as asked for")]
     StoppedAfterC1,
@@ -142,67 +189,29 @@ pub enum Rest {
     NeedsOperator,
 }
 
-/// The one thing that a sector can take next, and by which an event is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Awaited {
-    Start,
-    AddPiece,
-    Ticket,
-    PreCommit1,
-    PreCommit2,
-    Seed,
-    Commit1,
-    Commit2,
-    Verification,
-    Finalize,
-    Move,
-    Retry,
-    /// Stopped after C1.
-    Release,
-    Nothing,
-}
-
-impl Awaited {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Start => "its start",
-            Self::AddPiece => "AP",
-            Self::Ticket => "a ticket",
-            Self::PreCommit1 => "PC1",
-            Self::PreCommit2 => "PC2",
-            Self::Seed => "a seed",
-            Self::Commit1 => "C1",
-            Self::Commit2 => "C2",
-            Self::Verification => "the proof's verification",
-            Self::Finalize => "FIN",
-            Self::Move => "MOVE",
-            Self::Retry => "a retry",
-            Self::Release | Self::Nothing => "nothing",
-        }
-    }
-
-    /// Whether it is something that can fail.
-    pub(crate) const fn can_fail(self) -> bool {
-        !matches!(self, Self::Start | Self::Retry | Self::Release | Self::Nothing)
-    }
-}
-
 impl SectorRecord {
     /// A new committed-capacity sector: one zero piece fills it. It waits for AddPiece.
     pub fn pledge(sector: SectorRef, stop_after: Option<StopAfter>, source: RandomnessSource) -> Self {
-        let mut record = Self {
-            fields: Fields {
-                sector,
-                source,
-                stop_after,
-                state: SectorState::Empty,
-                progress: Progress::default(),
-                retry: None,
-                failures: Failures::default(),
-            },
-        };
+        let mut record = Self::open(sector, stop_after, source);
         record.apply(SectorEvent::Start).expect("an empty sector takes its start");
         record
+    }
+
+    /// A new sector for data: it waits for the first.
+    pub fn open(sector: SectorRef, stop_after: Option<StopAfter>, source: RandomnessSource) -> Self {
+        let fields = Fields {
+            format: crate::check::FORMAT,
+            sector,
+            source,
+            stop_after,
+            state: SectorState::Empty,
+            data: Vec::new(),
+            packing: false,
+            progress: Progress::default(),
+            retry: None,
+            failures: Failures::default(),
+        };
+        Self { fields }
     }
 
     /// Which sector.
@@ -254,19 +263,41 @@ impl SectorRecord {
         &self.fields.failures.kept
     }
 
+    /// Whom it waits for, if it does nothing by itself. Cheaper than [`SectorRecord::next`].
+    pub fn rest(&self) -> Option<Rest> {
+        match self.awaited() {
+            Awaited::Start => Some(Rest::NotStarted),
+            Awaited::Data => Some(Rest::WaitsForData),
+            Awaited::Release => Some(match self.fields.stop_after {
+                Some(StopAfter::Pc2) => Rest::StoppedAfterPc2,
+                Some(StopAfter::C1) | None => Rest::StoppedAfterC1,
+            }),
+            Awaited::Retry if held(&self.fields.retry).when == RetryWhen::Operator => {
+                Some(Rest::NeedsOperator)
+            }
+            _ => None,
+        }
+    }
+
     /// What the sector waits for. Asking changes nothing; the driver remembers what it has already set going.
     pub fn next(&self) -> Step {
-        let rest = |why| Step::Rest { why };
+        if let Some(why) = self.rest() {
+            return Step::Rest { why };
+        }
+        let progress = &self.fields.progress;
         match self.awaited() {
-            Awaited::Start => rest(Rest::NotStarted),
             Awaited::Ticket => Step::NeedTicket,
             Awaited::Seed => Step::NeedSeed,
             Awaited::Verification => Step::NeedVerification(self.verification()),
-            Awaited::AddPiece => Step::Run(TaskInput::AddPiece(AddPieceInput {
-                existing: Vec::new(),
-                size: UnpaddedPieceSize::whole_sector(self.fields.sector.proof.sector_size()),
-                source: PieceSource::Zeros,
-            })),
+            Awaited::Proceed => Step::Proceed,
+            Awaited::AddPiece => {
+                let input = self.next_piece().expect("a sector that is being filled has room");
+                Step::Run(TaskInput::AddPiece(input))
+            }
+            Awaited::PreCommitMessage => Step::SubmitPreCommit,
+            Awaited::CommitMessage => Step::SubmitCommit,
+            Awaited::PreCommitLanding => Step::AwaitMessage { message: message(&progress.pre_commit) },
+            Awaited::CommitLanding => Step::AwaitMessage { message: message(&progress.commit) },
             Awaited::PreCommit1 => Step::Run(TaskInput::PreCommit1(PreCommit1Input {
                 ticket: self.ticket(),
                 pieces: self.fields.progress.pieces.clone(),
@@ -280,42 +311,15 @@ impl SectorRecord {
             }
             Awaited::Finalize => Step::Run(TaskInput::Finalize(FinalizeInput {})),
             Awaited::Move => {
-                Step::Run(TaskInput::Move(MoveInput { types: FileTypes::CACHE.union(FileTypes::SEALED) }))
+                let replica = FileTypes::CACHE.union(FileTypes::SEALED);
+                let types = if self.has_data() { replica.union(FileTypes::UNSEALED) } else { replica };
+                Step::Run(TaskInput::Move(MoveInput { types }))
             }
             Awaited::Retry => match held(&self.fields.retry).when {
                 RetryWhen::NotBeforeMs(not_before_ms) => Step::Retry { not_before_ms },
-                RetryWhen::Operator => rest(Rest::NeedsOperator),
+                RetryWhen::Operator => Step::Rest { why: Rest::NeedsOperator },
             },
-            Awaited::Release => rest(Rest::StoppedAfterC1),
-            Awaited::Nothing => Step::Done,
-        }
-    }
-
-    pub(crate) fn awaited(&self) -> Awaited {
-        let progress = &self.fields.progress;
-        match self.fields.state {
-            SectorState::Empty => Awaited::Start,
-            SectorState::Packing => Awaited::AddPiece,
-            SectorState::GetTicket => Awaited::Ticket,
-            SectorState::PreCommit1 => Awaited::PreCommit1,
-            SectorState::PreCommit2 => Awaited::PreCommit2,
-            SectorState::WaitSeed => Awaited::Seed,
-            SectorState::Committing if progress.c1.is_none() => Awaited::Commit1,
-            SectorState::Committing if progress.proof.is_some() => Awaited::Verification,
-            SectorState::Committing => match self.fields.stop_after {
-                Some(StopAfter::C1) => Awaited::Release,
-                None => Awaited::Commit2,
-            },
-            SectorState::FinalizeSector if progress.cache_cleared => Awaited::Move,
-            SectorState::FinalizeSector => Awaited::Finalize,
-            SectorState::Proving => Awaited::Nothing,
-            SectorState::AddPieceFailed
-            | SectorState::CommitFailed
-            | SectorState::SealPreCommit1Failed
-            | SectorState::SealPreCommit2Failed
-            | SectorState::PreCommitFailed
-            | SectorState::ComputeProofFailed
-            | SectorState::FinalizeFailed => Awaited::Retry,
+            Awaited::Start | Awaited::Data | Awaited::Release | Awaited::Nothing => Step::Done,
         }
     }
 
@@ -341,103 +345,16 @@ impl SectorRecord {
 }
 
 /// Our own invariant, kept by `apply` and checked by `TryFrom<Fields>`: a state has the data it needs.
-fn held<T>(value: &Option<T>) -> &T {
+pub(crate) fn held<T>(value: &Option<T>) -> &T {
     value.as_ref().expect("a sector's state has the data that it needs")
+}
+
+fn message(sent: &Option<OnChain>) -> String {
+    held(sent).message.clone().unwrap_or_default()
 }
 
 impl Serialize for SectorRecord {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.fields.serialize(serializer)
     }
-}
-
-impl TryFrom<Fields> for SectorRecord {
-    type Error = RecordError;
-
-    fn try_from(fields: Fields) -> Result<Self, RecordError> {
-        let state = fields.state;
-        let whole = fields.sector.proof.sector_size().bytes();
-        let filled = |pieces: &[PieceInfo]| {
-            pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.size.get())) == Some(whole)
-        };
-        let Progress { pieces, ticket, pc1, cids, seed, c1, proof, verified, cache_cleared } =
-            &fields.progress;
-        let stage = stage(state);
-        let wrong = |what| Err(RecordError { state, what });
-        let fits = |there: bool, since: u8| there == (stage >= since);
-        if !(if stage >= 1 { filled(pieces) } else { pieces.is_empty() }) {
-            return wrong("pieces that fill it, from GetTicket on, and none before");
-        }
-        if !fits(ticket.is_some(), 2) || !fits(pc1.is_some(), 3) {
-            return wrong("a ticket from PreCommit1 on and the PC1 output from PreCommit2 on");
-        }
-        if !fits(cids.is_some(), 4) || !fits(seed.is_some(), 5) {
-            return wrong("CommD and CommR from WaitSeed on and a seed from Committing on");
-        }
-        let rehearsed = fields.source == RandomnessSource::Rehearsal;
-        // A played proof is never verified, and never taken for a verified one.
-        let word = if rehearsed { None } else { Some(true) };
-        let proven = c1.is_some() && proof.is_some() && *verified == word;
-        let believed = match (stage, c1, proof, verified) {
-            (5, None, None, None) | (5, Some(_), None, None) => true,
-            (5, Some(_), Some(_), None) => !rehearsed,
-            (5, Some(_), Some(_), Some(false)) => state == SectorState::ComputeProofFailed && !rehearsed,
-            (0..5, None, None, None) => true,
-            _ => stage > 5 && proven,
-        };
-        if !believed {
-            return wrong(
-                "a C1 output and a verified proof from FinalizeSector on, and none before Committing",
-            );
-        }
-        if !marks_fit(&fields.progress, rehearsed) {
-            return wrong("the mark of a rehearsal on every result if it is one, and on none if it is not");
-        }
-        if *cache_cleared && stage < 6 || !*cache_cleared && state == SectorState::Proving {
-            return wrong("a cleared cache when it is proving, and not before FinalizeSector");
-        }
-        let retry_fits = match fields.retry {
-            Some(pending) => state.is_failed() && state.after(pending.retry).is_some(),
-            None => !state.is_failed(),
-        };
-        if !retry_fits {
-            return wrong("a retry from the transition table when it has failed, and none otherwise");
-        }
-        Ok(Self { fields })
-    }
-}
-
-/// Whether what can carry the mark of a rehearsal carries it in a rehearsal's sector, and in no other.
-fn marks_fit(progress: &Progress, rehearsed: bool) -> bool {
-    let Progress { pc1, cids, c1, proof, .. } = progress;
-    let marks = [
-        pc1.as_ref().map(|pc1| rehearsal::is_marked(&pc1.0)),
-        cids.as_ref().map(|cids| rehearsal::is_marked(cids.sealed.commitment().bytes())),
-        c1.as_ref().map(|c1| rehearsal::is_marked(&c1.0)),
-        proof.as_ref().map(|proof| rehearsal::is_marked(&proof.0)),
-    ];
-    marks.into_iter().flatten().all(|marked| marked == rehearsed)
-}
-
-/// How far a sector in this state has come, counted by the data it holds.
-const fn stage(state: SectorState) -> u8 {
-    match state {
-        SectorState::Empty | SectorState::Packing | SectorState::AddPieceFailed => 0,
-        SectorState::GetTicket | SectorState::CommitFailed => 1,
-        SectorState::PreCommit1 | SectorState::SealPreCommit1Failed => 2,
-        SectorState::PreCommit2 | SectorState::SealPreCommit2Failed => 3,
-        SectorState::WaitSeed | SectorState::PreCommitFailed => 4,
-        SectorState::Committing | SectorState::ComputeProofFailed => 5,
-        SectorState::FinalizeSector | SectorState::FinalizeFailed | SectorState::Proving => 6,
-    }
-}
-
-/// A stored record whose data do not fit its state.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a record of a sector in {state} whose data do not fit; it should have {what}")]
-pub struct RecordError {
-    /// The state it claims.
-    pub state: SectorState,
-    /// What would be right.
-    pub what: &'static str,
 }

@@ -1,4 +1,4 @@
-//! The states of a sector, by Lotus's names, and the table of every move between them.
+//! The states of a sector, by Lotus's names, and the outcomes that move it between them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,11 @@ macro_rules! states {
 states! {
     /// Known, not begun.
     Empty;
-    /// Being filled: AddPiece.
+    /// Has data and room for more; waits for it, or for the word to start.
+    WaitDeals;
+    /// Data is written into it.
+    AddPiece;
+    /// Zeros fill what is left.
     Packing;
     /// Waits for the sealing randomness.
     GetTicket;
@@ -34,23 +38,31 @@ states! {
     PreCommit1;
     /// Builds its trees and the replica.
     PreCommit2;
+    /// Its pre-commitment is to be put on chain; `SubmitPreCommitBatch` is the same.
+    PreCommitting;
+    /// The pre-commitment's message is on its way; `PreCommitBatchWait` is the same.
+    PreCommitWait;
     /// Waits for the interactive randomness.
     WaitSeed;
     /// Commit1, then Commit2, then the proof's verification.
     Committing;
+    /// Its proof is to be put on chain; `SubmitCommitAggregate` is the same.
+    SubmitCommit;
+    /// The proof's message is on its way; `CommitAggregateWait` is the same.
+    CommitWait;
     /// Clears the cache, then moves to long-term storage.
     FinalizeSector;
     /// Sealed and stored.
     Proving;
     /// AddPiece failed.
     AddPieceFailed;
-    /// No ticket could be had.
+    /// No ticket could be had, or the proof did not come on chain.
     CommitFailed;
     /// PreCommit1 failed.
     SealPreCommit1Failed;
     /// PreCommit2 failed.
     SealPreCommit2Failed;
-    /// No seed could be had.
+    /// The pre-commitment did not come on chain, or no seed could be had.
     PreCommitFailed;
     /// Commit1, Commit2 or the verification failed, or the proof is invalid.
     ComputeProofFailed;
@@ -70,20 +82,21 @@ impl SectorState {
             | Self::ComputeProofFailed
             | Self::FinalizeFailed => true,
             Self::Empty
+            | Self::WaitDeals
+            | Self::AddPiece
             | Self::Packing
             | Self::GetTicket
             | Self::PreCommit1
             | Self::PreCommit2
+            | Self::PreCommitting
+            | Self::PreCommitWait
             | Self::WaitSeed
             | Self::Committing
+            | Self::SubmitCommit
+            | Self::CommitWait
             | Self::FinalizeSector
             | Self::Proving => false,
         }
-    }
-
-    /// The state that `outcome` leads to; `None` where the table has no row.
-    pub fn after(self, outcome: Outcome) -> Option<Self> {
-        TRANSITIONS.iter().find(|(from, what, _)| (*from, *what) == (self, outcome)).map(|(_, _, to)| *to)
     }
 }
 
@@ -97,7 +110,15 @@ impl FromStr for SectorState {
     type Err = StateError;
 
     fn from_str(text: &str) -> Result<Self, StateError> {
-        let known = Self::ALL.iter().copied().find(|state| state.name() == text);
+        // What Lotus calls them since it sends messages in batches.
+        let name = match text {
+            "SubmitPreCommitBatch" => "PreCommitting",
+            "PreCommitBatchWait" => "PreCommitWait",
+            "SubmitCommitAggregate" => "SubmitCommit",
+            "CommitAggregateWait" => "CommitWait",
+            name => name,
+        };
+        let known = Self::ALL.iter().copied().find(|state| state.name() == name);
         known.ok_or_else(|| StateError { text: text.chars().take(64).collect() })
     }
 }
@@ -113,8 +134,16 @@ pub struct StateError {
 /// What came of a step, as far as it decides where the sector goes. The retries are named as Lotus's events are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The sector begins.
+    /// The sector begins, to be filled with zeros.
     Start,
+    /// Data is to be written into it.
+    AddPiece,
+    /// A piece or a filler was written, and there is more to write.
+    PieceWritten,
+    /// All data that was given is written.
+    PieceAdded,
+    /// It takes no more data.
+    StartPacking,
     /// Its pieces fill it.
     Packed,
     /// The ticket is there.
@@ -123,6 +152,10 @@ pub enum Outcome {
     PreCommit1,
     /// PreCommit2 is done.
     PreCommit2,
+    /// The pre-commitment's message was sent.
+    PreCommitSent,
+    /// The pre-commitment is on chain, or there is no chain to put it on.
+    PreCommitLanded,
     /// The seed is there.
     SeedReady,
     /// Commit1 is done.
@@ -131,82 +164,76 @@ pub enum Outcome {
     Commit2,
     /// The proof is valid.
     Committed,
+    /// The proof's message was sent.
+    CommitSent,
+    /// The proof is on chain, or there is no chain to put it on.
+    CommitLanded,
     /// The cache is cleared.
     CacheCleared,
     /// The files are in long-term storage.
     Finalized,
     /// The step gave nothing, or something that is proven wrong.
     Failed,
-    /// Fills the sector again.
+    /// Goes on to fill the sector with zeros, or begins anew.
     RetryAddPiece,
+    /// Goes on to write data, or begins anew.
+    RetryWaitDeals,
     /// Asks for a ticket again.
     RetryGetTicket,
     /// Labels again.
     RetrySealPreCommit1,
     /// Builds trees and replica again.
     RetrySealPreCommit2,
+    /// Puts the pre-commitment on chain again.
+    RetryPreCommit,
+    /// Waits for the pre-commitment's message again.
+    RetryPreCommitWait,
     /// Asks for a seed again.
     RetryWaitSeed,
     /// Proves again, from the first thing that is missing.
     RetryComputeProof,
+    /// Puts the proof on chain again.
+    RetrySubmitCommit,
+    /// Waits for the proof's message again.
+    RetryCommitWait,
     /// Finalizes again, from the first thing that is missing.
     RetryFinalize,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 32] = [
         Self::Start,
+        Self::AddPiece,
+        Self::PieceWritten,
+        Self::PieceAdded,
+        Self::StartPacking,
         Self::Packed,
         Self::Ticket,
         Self::PreCommit1,
         Self::PreCommit2,
+        Self::PreCommitSent,
+        Self::PreCommitLanded,
         Self::SeedReady,
         Self::Commit1,
         Self::Commit2,
         Self::Committed,
+        Self::CommitSent,
+        Self::CommitLanded,
         Self::CacheCleared,
         Self::Finalized,
         Self::Failed,
         Self::RetryAddPiece,
+        Self::RetryWaitDeals,
         Self::RetryGetTicket,
         Self::RetrySealPreCommit1,
         Self::RetrySealPreCommit2,
+        Self::RetryPreCommit,
+        Self::RetryPreCommitWait,
         Self::RetryWaitSeed,
         Self::RetryComputeProof,
+        Self::RetrySubmitCommit,
+        Self::RetryCommitWait,
         Self::RetryFinalize,
     ];
 }
-
-/// Every move a sector can make; whatever is not here does not happen.
-pub const TRANSITIONS: &[(SectorState, Outcome, SectorState)] = &[
-    (SectorState::Empty, Outcome::Start, SectorState::Packing),
-    (SectorState::Packing, Outcome::Packed, SectorState::GetTicket),
-    (SectorState::GetTicket, Outcome::Ticket, SectorState::PreCommit1),
-    (SectorState::PreCommit1, Outcome::PreCommit1, SectorState::PreCommit2),
-    (SectorState::PreCommit2, Outcome::PreCommit2, SectorState::WaitSeed),
-    (SectorState::WaitSeed, Outcome::SeedReady, SectorState::Committing),
-    (SectorState::Committing, Outcome::Commit1, SectorState::Committing),
-    (SectorState::Committing, Outcome::Commit2, SectorState::Committing),
-    (SectorState::Committing, Outcome::Committed, SectorState::FinalizeSector),
-    (SectorState::FinalizeSector, Outcome::CacheCleared, SectorState::FinalizeSector),
-    (SectorState::FinalizeSector, Outcome::Finalized, SectorState::Proving),
-    (SectorState::Packing, Outcome::Failed, SectorState::AddPieceFailed),
-    (SectorState::GetTicket, Outcome::Failed, SectorState::CommitFailed),
-    (SectorState::PreCommit1, Outcome::Failed, SectorState::SealPreCommit1Failed),
-    (SectorState::PreCommit2, Outcome::Failed, SectorState::SealPreCommit2Failed),
-    (SectorState::WaitSeed, Outcome::Failed, SectorState::PreCommitFailed),
-    (SectorState::Committing, Outcome::Failed, SectorState::ComputeProofFailed),
-    (SectorState::FinalizeSector, Outcome::Failed, SectorState::FinalizeFailed),
-    // Lotus goes to WaitDeals here; a sector without deals has nothing to wait for.
-    (SectorState::AddPieceFailed, Outcome::RetryAddPiece, SectorState::Packing),
-    (SectorState::CommitFailed, Outcome::RetryGetTicket, SectorState::GetTicket),
-    (SectorState::SealPreCommit1Failed, Outcome::RetrySealPreCommit1, SectorState::PreCommit1),
-    (SectorState::SealPreCommit1Failed, Outcome::RetryAddPiece, SectorState::Packing),
-    (SectorState::SealPreCommit2Failed, Outcome::RetrySealPreCommit2, SectorState::PreCommit2),
-    (SectorState::SealPreCommit2Failed, Outcome::RetrySealPreCommit1, SectorState::PreCommit1),
-    (SectorState::PreCommitFailed, Outcome::RetryWaitSeed, SectorState::WaitSeed),
-    (SectorState::ComputeProofFailed, Outcome::RetryComputeProof, SectorState::Committing),
-    (SectorState::ComputeProofFailed, Outcome::RetrySealPreCommit1, SectorState::PreCommit1),
-    (SectorState::FinalizeFailed, Outcome::RetryFinalize, SectorState::FinalizeSector),
-];

@@ -21,14 +21,14 @@ fn a_ticket_binds_until_the_pre_commitment_and_a_seed_until_the_proof() {
     assert_eq!(deadline(&world), None, "zeros never expire");
     world.run_to("ticket");
     world.apply(SectorEvent::TicketReady { ticket: Ticket([1; 32]), epoch: ChainEpoch::new(5_000_000) });
-    for step in ["run PC1", "run PC2"] {
+    for step in ["run PC1", "run PC2", "pre-commit"] {
         world.run_to(step);
         assert_eq!(deadline(&world), Some(5_000_000 + 2880 + 900), "{step}");
     }
     world.run_to("seed");
     assert_eq!(deadline(&world), None, "the pre-commitment has landed");
     world.apply(SectorEvent::SeedReady { seed: Seed([2; 32]), epoch: ChainEpoch::new(5_001_150) });
-    for step in ["run C1", "run C2", "verify"] {
+    for step in ["run C1", "run C2", "verify", "commit"] {
         world.run_to(step);
         assert_eq!(deadline(&world), Some(5_001_150 + 30 * 2880), "{step}");
     }

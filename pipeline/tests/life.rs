@@ -17,6 +17,8 @@ fn a_pledged_sector_goes_from_a_zero_piece_to_proving() {
     world.done(outputs::pc1());
     world.expect(SectorState::PreCommit2, "run PC2");
     world.done(outputs::pc2());
+    world.expect(SectorState::PreCommitting, "pre-commit");
+    world.landed();
     world.expect(SectorState::WaitSeed, "seed");
     world.seed();
     world.expect(SectorState::Committing, "run C1");
@@ -25,6 +27,8 @@ fn a_pledged_sector_goes_from_a_zero_piece_to_proving() {
     world.done(outputs::proof());
     world.expect(SectorState::Committing, "verify");
     world.done(TaskOutput::Verify(true));
+    world.expect(SectorState::SubmitCommit, "commit");
+    world.landed();
     world.expect(SectorState::FinalizeSector, "run FIN");
     world.done(TaskOutput::Finalize);
     world.expect(SectorState::FinalizeSector, "run MOVE");
@@ -74,6 +78,14 @@ fn a_sector_that_is_to_stop_after_c1_rests_there() {
     assert!(world.record.progress().c1.is_some());
     assert_eq!(world.record.progress().verified, None);
     world.refuse(SectorEvent::TaskDone { output: outputs::proof(), now_ms: 0 });
+}
+
+#[test]
+fn a_sector_that_is_to_stop_after_pc2_tells_no_chain() {
+    let mut world = World::pledge(Some(StopAfter::Pc2));
+    world.run_to("rest: stopped after PC2, as asked for");
+    assert_eq!(world.record.state(), SectorState::PreCommitting);
+    world.refuse(SectorEvent::Landed { epoch: ChainEpoch::default() });
 }
 
 #[test]

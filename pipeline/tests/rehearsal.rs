@@ -29,6 +29,7 @@ fn at_commit2(size: SectorSize) -> World {
     world.ticket();
     world.done(TaskOutput::PreCommit1(rehearsal::pc1(&[piece(size)])));
     world.done(TaskOutput::PreCommit2 { unsealed: piece(size).cid, sealed: rehearsal::sealed(id()) });
+    world.landed();
     world.seed();
     world.done(TaskOutput::Commit1(rehearsal::c1()));
     assert_eq!(world.step(), "run C2");
@@ -40,6 +41,8 @@ fn it_goes_to_its_end_without_a_verifier_and_is_marked_all_the_way() {
     let mut world = at_commit2(SectorSize::GiB32);
     assert_eq!(world.record.deadline(), None, "no chain waits for it");
     world.done(TaskOutput::Commit2(rehearsal::proof(10)));
+    assert_eq!(world.step(), "commit", "there is no chain to be told");
+    world.landed();
     assert_eq!(world.step(), "run FIN", "nobody is asked whether a played proof is valid");
     assert_eq!(world.record.progress().verified, None, "and nobody says so");
     world.done(TaskOutput::Finalize);

@@ -374,6 +374,9 @@ pub struct SectorDetail {
     pub stopped: bool,
     /// Pieces: padded size and CommP.
     pub pieces: Vec<(u64, String)>,
+    /// Data that was given for it, in the order it was given; the other pieces are zeros.
+    #[serde(default)]
+    pub data: Vec<DataView>,
     /// Every task so far, oldest first.
     pub tasks: Vec<JobView>,
     /// What happened: Unix milliseconds, kind, text.
@@ -381,4 +384,18 @@ pub struct SectorDetail {
     /// The last error.
     #[serde(default)]
     pub last_error: String,
+}
+
+/// Data in a sector.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataView {
+    /// CommP as a CID.
+    pub cid: String,
+    /// Raw bytes that were given.
+    pub bytes: u64,
+    /// The piece's padded size.
+    pub padded_size: u64,
+    /// Its first raw byte in the sector: `sectors read-piece --offset`. `None`: it waits to be written.
+    pub offset: Option<u64>,
 }

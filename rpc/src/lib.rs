@@ -13,6 +13,7 @@ pub mod keystore;
 pub mod multiaddr;
 pub mod operator;
 pub mod piece_url;
+pub mod pipelining;
 pub mod push;
 pub mod push_sender;
 pub mod reader;
@@ -32,11 +33,12 @@ pub use api_info::{ApiInfo, Transport};
 pub use client::{ManagerClient, NodeClient, WorkerClient};
 pub use error::ApiError;
 pub use operator::OperatorApi;
+pub use pipelining::PipelineApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
 pub use server::{
-    Authenticate, data_methods, manager_methods, operator_methods, rpc_router, storage_methods,
-    unseal_methods, worker_methods,
+    Authenticate, data_methods, manager_methods, operator_methods, pipeline_methods, rpc_router,
+    storage_methods, unseal_methods, worker_methods,
 };
 pub use storage::StorageApi;
 pub use tls::{Identity, Trust};

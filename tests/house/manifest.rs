@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "manager",
         ],
     ),
-    ("manager", &["rpc", "stores", "chain", "sched", "pipeline", "sealtasks"]),
+    ("manager", &["rpc", "stores", "chain", "pieces", "sched", "pipeline", "sealtasks"]),
     ("worker", &["rpc", "stores", "pieces", "sealtasks"]),
     ("rpc", &["sealtasks"]),
     ("stores", &["pieces", "sealtasks"]),

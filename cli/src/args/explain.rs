@@ -4,10 +4,13 @@ use clap::Args;
 
 /// `sealyard sealing why`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sealyard sealing why 7\n  sealyard sealing why 12.1 --json\n\
-    Ends with 14 when nothing is known of what was asked about.")]
+#[command(
+    after_help = "Examples:\n  sealyard sealing why 7\n  sealyard sealing why 12.1 --json\n  sealyard sealing why pledge\n\
+    Ends with 14 when nothing is known of what was asked about."
+)]
 pub struct WhyArgs {
-    /// A sector (7, f01000/7 or s-t01000-7), a task (task:5), an attempt (5.1) or a call's id.
+    /// A sector (7, f01000/7 or s-t01000-7), a task (task:5), an attempt (5.1) or a call's id; or `pledge`: what the
+    /// manager pledges by itself.
     pub what: String,
     /// Print JSON.
     #[arg(long)]

@@ -5,6 +5,7 @@ mod executors;
 mod explain;
 mod manager;
 mod operate;
+mod pipelining;
 mod repair;
 mod simulate;
 mod storage;
@@ -17,7 +18,8 @@ pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksA
 pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
-pub use operate::{ListArgs, ParamsCommand, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
+pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
+pub use pipelining::{AddPieceArgs, PledgeArgs, UpdateStateArgs};
 pub use repair::{ExportArgs, RepairCommand};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{
-    AbortArgs, CapsArgs, DataCidArgs, DrainArgs, ModeArgs, PriorityArgs, ReadPieceArgs, ReleaseUnsealedArgs,
-    SchedDiagArgs, UnsealArgs, WhyArgs,
+    AbortArgs, AddPieceArgs, CapsArgs, DataCidArgs, DrainArgs, ModeArgs, PledgeArgs, PriorityArgs,
+    ReadPieceArgs, ReleaseUnsealedArgs, SchedDiagArgs, UnsealArgs, UpdateStateArgs, WhyArgs,
 };
 
 /// Flags that every listing has.
@@ -61,7 +61,7 @@ pub enum SealingCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Why a sector or a piece of its work does not go on, and what would change it.
+    /// Why a sector or a piece of its work does not go on, or nothing is pledged; and what would change it.
     Why(WhyArgs),
     /// What the scheduler holds: the queue in its order, and what each worker has.
     SchedDiag(SchedDiagArgs),
@@ -81,6 +81,16 @@ pub enum SealingCommand {
 pub enum SectorsCommand {
     /// Start a committed-capacity sector.
     Pledge(PledgeArgs),
+    /// Give a file to a sector.
+    AddPiece(AddPieceArgs),
+    /// Seal a sector with the data that it has, without waiting for more.
+    #[command(after_help = "Example:\n  sealyard sectors start-seal 7", visible_alias = "seal")]
+    StartSeal {
+        /// The sector's number.
+        number: u64,
+    },
+    /// Put a sector into a state by hand.
+    UpdateState(UpdateStateArgs),
     /// All sectors and their states.
     #[command(after_help = "Example:\n  sealyard sectors list")]
     List(ListArgs),
@@ -117,21 +127,6 @@ pub enum SectorsCommand {
     ReadPiece(ReadPieceArgs),
     /// Give the disk space of unsealed data back.
     ReleaseUnsealed(ReleaseUnsealedArgs),
-}
-
-/// `sealyard sectors pledge`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard sectors pledge --count 2")]
-pub struct PledgeArgs {
-    /// How many.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub count: u32,
-    /// Rest after Commit1.
-    #[arg(long, value_name = "TASK", value_parser = ["c1"])]
-    pub until: Option<String>,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `sealyard params`.

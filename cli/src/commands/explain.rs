@@ -12,6 +12,9 @@ const UNKNOWN: &str = "MGR054";
 
 /// `sealing why`.
 pub async fn why(connection: &Connection, args: &WhyArgs) -> Outcome {
+    if args.what == "pledge" {
+        return super::pipelining::why_pledge(connection, args.json).await;
+    }
     let subject: Subject =
         args.what.parse().map_err(|error: SubjectError| Failure::new(Code::Usage, error.to_string()))?;
     let explanation = connection.manager.why(subject).await.map_err(|error| {

@@ -10,6 +10,7 @@ pub mod explain;
 pub mod init;
 pub mod operate;
 pub mod params;
+pub mod pipelining;
 pub mod repair;
 pub mod run;
 pub mod simulate;

@@ -1,13 +1,12 @@
 //! The daily questions: workers, jobs, sectors, and pledging.
 
-use rpc::api::PledgeOptions;
 use rpc::extension::SectorDetail;
 use rpc::operator::WorkerMode;
 use sealtasks::SectorNumber;
 use serde::Serialize;
 
-use super::{control, data_cid, unsealing};
-use crate::args::{ListArgs, PledgeArgs, SealingCommand, SectorsCommand, WorkersCommand};
+use super::{control, data_cid, pipelining, unsealing};
+use crate::args::{ListArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, print_workers, state_of};
@@ -44,7 +43,10 @@ pub async fn sealing(connection: &Connection, command: &SealingCommand) -> Outco
 /// `sectors …`.
 pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outcome {
     match command {
-        SectorsCommand::Pledge(args) => pledge(connection, args).await,
+        SectorsCommand::Pledge(args) => pipelining::pledge(connection, args).await,
+        SectorsCommand::AddPiece(args) => pipelining::add_piece(connection, args).await,
+        SectorsCommand::StartSeal { number } => pipelining::start_sealing(connection, *number).await,
+        SectorsCommand::UpdateState(args) => pipelining::update_state(connection, args).await,
         SectorsCommand::List(args) => {
             let details = all_sectors(connection).await?;
             if args.json { print_json(&details) } else { print_sectors(&details) }
@@ -99,20 +101,6 @@ pub async fn all_sectors(connection: &Connection) -> Result<Vec<SectorDetail>, c
         details.push(connection.manager.sector_detail(number).await.map_err(rpc_failure)?);
     }
     Ok(details)
-}
-
-/// `sectors pledge` and `pledge`.
-pub async fn pledge(connection: &Connection, args: &PledgeArgs) -> Outcome {
-    let options = PledgeOptions { stop_after_c1: args.until.is_some(), sector_size: None };
-    let mut pledged = Vec::new();
-    for _ in 0..args.count {
-        let sector = connection.manager.pledge(options).await.map_err(rpc_failure)?;
-        if !args.json {
-            line(&format!("Created CC sector: {}", sector.number))?;
-        }
-        pledged.push(sector);
-    }
-    if args.json { print_json(&pledged) } else { Ok(()) }
 }
 
 /// `info --json`.

@@ -256,7 +256,7 @@ fn loopback(mut address: SocketAddr) -> SocketAddr {
 
 fn start_failure(error: &ManagerError) -> Failure {
     let code = match error {
-        ManagerError::State(_) | ManagerError::Repo(_) => Code::Repo,
+        ManagerError::State(_) | ManagerError::Repo(_) | ManagerError::Staging(_) => Code::Repo,
         ManagerError::Storage(_) => Code::Storage,
         ManagerError::Token(_) => Code::Token,
     };

@@ -79,6 +79,13 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
     for (size, cid) in &sector.pieces {
         line(&format!("Piece:\t\t{size} {cid}"))?;
     }
+    for data in &sector.data {
+        let place = match data.offset {
+            Some(offset) => format!("at {offset}"),
+            None => "waits to be written".to_owned(),
+        };
+        line(&format!("Data:\t\t{} bytes {place}, {}", data.bytes, data.cid))?;
+    }
     if !sector.last_error.is_empty() {
         line(&format!("Last Error:\t{}", paint::red(&sector.last_error)))?;
     }

@@ -1,6 +1,7 @@
 //! Attempts: what the scheduler wants started, run, given up; what workers answer when called. Never: results (see
 //! `returns`), placement.
 
+use pipeline::{DataPiece, SectorRecord};
 use sched::{Action, Assignment, Event, GpuShare, Millis, Outcome};
 use sealtasks::{AttemptId, CallId, SectorId, TaskId, TaskInput};
 use tokio_util::sync::CancellationToken;
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::input::{Effect, StartCall};
 use super::{Attempt, Driver, GivingUp, Phase};
 use crate::request;
+use crate::staging::Staged;
 use crate::state::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
 
 impl Driver {
@@ -104,6 +106,7 @@ impl Driver {
             over: CancellationToken::new(),
             lock,
         };
+        self.pledging_due = true;
         self.events.push(StateEvent::AttemptBound {
             attempt,
             worker: open.worker,
@@ -136,6 +139,10 @@ impl Driver {
         open.accepted_ms = 0;
         open.unheard = false;
         let (attempt, sector) = (open.id, known.sector);
+        let data = match stage {
+            CallStage::Work => self.sectors.get(&sector.id).and_then(|of| staged_for(&of.record, &work)),
+            CallStage::Prepare => None,
+        };
         let Some(worker) = self.workers.get(&open.worker) else {
             return tracing::error!(%attempt, "its worker is not here; it is called again when it is back");
         };
@@ -152,6 +159,7 @@ impl Driver {
             work,
             repeatable: worker.peer.is_sealyard(),
             gpus,
+            data,
             over: open.over.clone(),
         };
         self.effects.push(Effect::Start(call));
@@ -334,6 +342,13 @@ impl Driver {
     pub(super) fn open_mut(&mut self, attempt: AttemptId) -> Option<&mut Attempt> {
         self.tasks.get_mut(&attempt.task)?.open.as_mut().filter(|open| open.id == attempt)
     }
+}
+
+/// The data that this work writes into its sector, if it writes any.
+fn staged_for(record: &SectorRecord, work: &TaskInput) -> Option<Staged> {
+    let TaskInput::AddPiece(_) = work else { return None };
+    let DataPiece { piece, bytes, staged, .. } = *record.data_to_write()?;
+    Some(Staged { id: staged, piece, bytes })
 }
 
 /// Shares of GPUs as a worker is told of them.

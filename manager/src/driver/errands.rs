@@ -118,7 +118,10 @@ impl Driver {
             }
         }
         // A step that fails may send it back to PreCommit1, which starts from this data.
-        if !matches!(record.next(), Step::Done | Step::Rest { why: Rest::StoppedAfterC1 }) {
+        if !matches!(
+            record.next(),
+            Step::Done | Step::Rest { why: Rest::StoppedAfterPc2 | Rest::StoppedAfterC1 }
+        ) {
             return Err(ApiError::refused(format!(
                 "MGR110: unsealed data of sector {number} is kept: it is still being sealed ({}), and a step that fails may \
                  need the data once more; release it when it is done",

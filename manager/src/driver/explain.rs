@@ -63,7 +63,7 @@ impl Driver {
     fn explain_sector(&self, sector: SectorId, known: &Sector) -> Explanation {
         let task = match known.busy {
             Busy::Task(task) => self.tasks.get(&task),
-            Busy::Free | Busy::Asking | Busy::Until(_) | Busy::File(_) => None,
+            Busy::Free | Busy::Asking | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
         };
         let (reason, task) = match task {
             Some(task) => {
@@ -103,6 +103,16 @@ impl Driver {
                 format!("sector {number} waits until its {file} file is known to be somewhere"),
                 format!("start the worker, or attach the storage path, that holds the {file} file"),
             ),
+            Busy::Stage => {
+                let (state, most) =
+                    (known.record.state(), self.stage_limit(known.record.state()).unwrap_or(0));
+                let summary = format!(
+                    "sector {number} waits: {most} sectors are in {state} already, and no more may be"
+                );
+                let change =
+                    format!("it goes on when one of them leaves; [sealing.in_flight] {state} sets the limit");
+                Reason::new(WaitsFor::Slot, summary, change)
+            }
             Busy::Asking | Busy::Task(_) => Reason::new(
                 WaitsFor::Answer,
                 format!("sector {number} waits for {}, which was asked for", asked_for(&known.record)),
@@ -262,6 +272,19 @@ fn resting(id: SectorId, record: &SectorRecord) -> Reason {
             format!("sector {number} failed in a way that it is not tried again by itself"),
             format!("remove the cause, then `sealyard sectors retry {number}`"),
         ),
+        Step::Rest { why: Rest::WaitsForData } => Reason::new(
+            WaitsFor::Operator,
+            format!("sector {number} has room for more data"),
+            format!(
+                "`sealyard sectors add-piece --sector {number} FILE` gives it some; `sealyard sectors start-seal {number}` \
+                     seals it as it is"
+            ),
+        ),
+        Step::Rest { why: Rest::StoppedAfterPc2 } => Reason::new(
+            WaitsFor::Stopped,
+            format!("sector {number} stopped after PC2, as it was pledged to"),
+            "",
+        ),
         Step::Rest { why: Rest::StoppedAfterC1 } => Reason::new(
             WaitsFor::Stopped,
             format!("sector {number} stopped after C1, as it was pledged to"),
@@ -270,7 +293,15 @@ fn resting(id: SectorId, record: &SectorRecord) -> Reason {
         Step::Rest { why: Rest::NotStarted } => {
             Reason::new(WaitsFor::Operator, format!("sector {number} has not been started"), "")
         }
-        Step::Run(_) | Step::NeedTicket | Step::NeedSeed | Step::NeedVerification(_) | Step::Retry { .. } => {
+        Step::Run(_)
+        | Step::NeedTicket
+        | Step::NeedSeed
+        | Step::NeedVerification(_)
+        | Step::SubmitPreCommit
+        | Step::SubmitCommit
+        | Step::AwaitMessage { .. }
+        | Step::Proceed
+        | Step::Retry { .. } => {
             Reason::new(WaitsFor::Answer, format!("sector {number} goes on this instant"), "")
         }
     }
@@ -281,6 +312,10 @@ fn asked_for(record: &SectorRecord) -> &'static str {
         Step::NeedTicket => "its ticket",
         Step::NeedSeed => "its seed",
         Step::NeedVerification(_) => "the verification of its proof",
+        Step::SubmitPreCommit => "its pre-commitment's message",
+        Step::SubmitCommit => "its proof's message",
+        Step::AwaitMessage { .. } => "its message on chain",
+        Step::Proceed => "its next state",
         Step::Run(_) => "the deletion of data that is no longer needed",
         Step::Retry { .. } | Step::Rest { .. } | Step::Done => "nothing",
     }

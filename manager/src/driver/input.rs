@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::removed::RemovedFile;
-use super::{Driver, Ended, Peer};
+use super::{Driver, Ended, Order, Peer};
+use crate::staging::Staged;
 use crate::state::{CallRow, CallStage, Hold};
 use crate::workers::Introduction;
 
@@ -91,6 +92,8 @@ pub(crate) enum Input {
     LetGo { sector: SectorId, reason: String },
     /// A task that stood in line for its sector's files has them.
     TurnCame { task: TaskId, lock: LockGuard },
+    /// An operator fills or steers the pipeline.
+    Order(Order),
     /// Someone wants to look.
     View(Box<dyn FnOnce(&Driver) + Send>),
 }
@@ -133,6 +136,8 @@ pub(crate) enum Effect {
     Verify(SectorRef, VerifyInput),
     /// Delete a file everywhere; the permits are durable.
     Release { sector: SectorId, file: FileType, reason: String },
+    /// Forget data that its sector no longer needs.
+    Unstage(Vec<Uuid>),
     /// Watch a new worker's heartbeat.
     Watch { session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer, stop: CancellationToken },
     /// Look a call up, then come back with [`Input::ReturnedOld`].
@@ -154,6 +159,8 @@ pub(crate) struct StartCall {
     pub(crate) repeatable: bool,
     /// The GPUs that are its own, for a Sealyard.
     pub(crate) gpus: Vec<GpuShare>,
+    /// The data that it is to write.
+    pub(crate) data: Option<Staged>,
     /// Cancelled when the attempt is over or the worker is gone: then nothing is repeated.
     pub(crate) over: CancellationToken,
 }
@@ -183,4 +190,6 @@ pub(crate) enum Busy {
     Until(u64),
     /// The index to know where this file is.
     File(FileType),
+    /// A place among the sectors in its state, of which there may be only so many.
+    Stage,
 }

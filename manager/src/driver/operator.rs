@@ -232,7 +232,7 @@ impl Driver {
         let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
         let task = match sector.busy {
             Busy::Task(task) => self.tasks.get(&task),
-            Busy::Free | Busy::Asking | Busy::Until(_) | Busy::File(_) => None,
+            Busy::Free | Busy::Asking | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
         };
         task.map(Task::present).ok_or_else(|| {
             let number = id.number;

@@ -75,6 +75,7 @@ impl Driver {
         if many {
             sectors = self.sectors.keys().copied().collect();
         }
+        self.pledging_due |= !paths.is_empty();
         for id in paths {
             match self.shared.index.path_view(&id) {
                 Some(view) => self.path_seen(&view),
@@ -167,7 +168,7 @@ impl Driver {
                 }
             }
             Busy::File(kind) if files.iter().any(|held| held.types.contains(kind)) => self.advance(id),
-            Busy::File(_) | Busy::Free | Busy::Asking | Busy::Until(_) => {}
+            Busy::File(_) | Busy::Free | Busy::Asking | Busy::Until(_) | Busy::Stage => {}
         }
     }
 }

@@ -49,6 +49,8 @@ impl Driver {
             timers: BTreeSet::new(),
             next_sector,
             next_task,
+            pledging_paused: shared.state.pledging_paused().await?,
+            pledging_due: true,
             wake_ms: None,
             events: vec![StateEvent::ManagerStarted { software: shared.software.clone() }],
             effects: Vec::new(),

@@ -183,6 +183,9 @@ impl Driver {
             self.task_ended(attempt, AttemptOutcome::Done, "");
             return self.errand_over(sector, Ok(()));
         }
+        if let Some(reason) = self.disbelieved(task, &output) {
+            return self.task_failed_as(attempt, AttemptOutcome::Failed, FailureClass::BadData, &reason);
+        }
         // First the task, then the sector: what the sector wants next must find the locks free.
         let kind = SectorEvent::TaskDone { output, now_ms };
         let awaited = self.fits(sector, &kind);

@@ -1,10 +1,13 @@
 //! Sectors: what the pipeline wants next becomes a task, a question or a wait, and what comes of it goes back to the
 //! pipeline. Never: decides what a sector's next state is.
 
-use pipeline::{SectorEvent, SectorRecord, Step, StopAfter};
-use rpc::ApiError;
+use pipeline::{RandomnessSource, SectorEvent, SectorRecord, SectorState, Step, StopAfter};
 use rpc::api::PledgeOptions;
-use sealtasks::{FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, TaskInput};
+use rpc::{ApiError, ApiResult};
+use sealtasks::{
+    ChainEpoch, FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize,
+    TaskInput,
+};
 
 use super::Driver;
 use super::input::{Busy, Effect, Reply, Sector};
@@ -12,30 +15,53 @@ use crate::state::StateEvent;
 
 /// Why unsealed data of a committed-capacity sector may go: it is zeros, and can be made again.
 const RELEASE_REASON: &str = "a committed-capacity sector needs no unsealed copy once its proof is verified";
+/// Why unsealed data of a sector that is filled anew may go.
+const ANEW_REASON: &str = "the sector is filled anew, from the data that was given for it or with zeros";
 
 impl Driver {
     pub(super) fn pledge(&mut self, options: PledgeOptions, reply: Reply<SectorId>) {
+        let stop_after = options.stop_after_c1.then_some(StopAfter::C1);
+        let made = self.new_sized_sector(options.sector_size, stop_after, SectorRecord::pledge);
+        let id = made.as_ref().ok().map(|sector| sector.id);
+        self.answer(reply, made.map(|sector| sector.id));
+        if let Some(id) = id {
+            self.advance(id);
+        }
+    }
+
+    /// Enters a new sector of the miner's size.
+    pub(super) fn new_sector(
+        &mut self,
+        stop_after: Option<StopAfter>,
+        record: impl FnOnce(SectorRef, Option<StopAfter>, RandomnessSource) -> SectorRecord,
+    ) -> ApiResult<SectorRef> {
+        self.new_sized_sector(None, stop_after, record)
+    }
+
+    fn new_sized_sector(
+        &mut self,
+        size: Option<SectorSize>,
+        stop_after: Option<StopAfter>,
+        record: impl FnOnce(SectorRef, Option<StopAfter>, RandomnessSource) -> SectorRecord,
+    ) -> ApiResult<SectorRef> {
         let miner = self.shared.miner.actor;
-        let size = options.sector_size.unwrap_or(self.shared.miner.sector_size);
+        let size = size.unwrap_or(self.shared.miner.sector_size);
         let number = SectorNumber::new(self.next_sector);
         let Some(next) = self.next_sector.checked_add(1).filter(|next| i64::try_from(*next).is_ok()) else {
-            return self.answer(reply, Err(ApiError::refused("MGR020: no sector number is left")));
+            return Err(ApiError::refused("MGR020: no sector number is left"));
         };
         self.next_sector = next;
         let sector =
             SectorRef { id: SectorId { miner, number }, proof: RegisteredSealProof::for_new_sector(size) };
-        let stop_after = options.stop_after_c1.then_some(StopAfter::C1);
-        let record = SectorRecord::pledge(sector, stop_after, self.shared.randomness);
+        let record = record(sector, stop_after, self.shared.randomness);
         let Some(json) = json_of(&record) else {
-            return self
-                .answer(reply, Err(ApiError::refused("MGR021: the sector's record cannot be written")));
+            return Err(ApiError::refused("MGR021: the sector's record cannot be written"));
         };
         let state = record.state().name().to_owned();
         self.events.push(StateEvent::SectorPledged { sector, state, record: json });
-        self.sectors
-            .insert(sector.id, Sector { record, busy: Busy::Free, priority: 0, steps: 0, released: false });
-        self.answer(reply, Ok(sector.id));
-        self.advance(sector.id);
+        self.insert_sector(record);
+        self.pledging_due = true;
+        Ok(sector)
     }
 
     /// Tells the pipeline what happened and goes on from there. An event that the sector does not take changes nothing.
@@ -47,33 +73,85 @@ impl Driver {
 
     /// The same; the error says why the sector does not take it.
     pub(super) fn try_sector_event(&mut self, id: SectorId, event: SectorEvent) -> Result<(), String> {
+        self.apply_event(id, event)?;
+        self.advance(id);
+        Ok(())
+    }
+
+    /// Tells the pipeline what happened. The caller sets going what follows.
+    pub(super) fn apply_event(&mut self, id: SectorId, event: SectorEvent) -> Result<(), String> {
         let Some(sector) = self.sectors.get_mut(&id) else {
             return Err(format!("sector {id} is not here; its {} came too late", event.name()));
         };
-        let text = describe(&event);
+        let offline = sector.record.source() != RandomnessSource::Lotus;
+        let text = match &event {
+            SectorEvent::Landed { .. } if offline => "nothing to put on chain (offline)".to_owned(),
+            event => describe(event),
+        };
         let body = event_json(&event);
+        let before = sector.record.state();
         sector.record.apply(event).map_err(|refusal| refusal.to_string())?;
-        let state = sector.record.state().name().to_owned();
+        let (after, state) = (sector.record.state(), sector.record.state().name().to_owned());
         sector.busy = Busy::Free;
         let record = json_of(&sector.record).unwrap_or_default();
         tracing::info!(sector = %id, state, "{text}");
         let text = format!("{text}, now {state}");
         self.events.push(StateEvent::SectorStepped { sector: id, state, text, event: body, record });
-        self.advance(id);
+        self.pledging_due = true;
+        if before != after {
+            self.unstage(id);
+            self.next_into(before);
+        }
         Ok(())
+    }
+
+    /// How many sectors may be in this state at once.
+    pub(super) fn stage_limit(&self, state: SectorState) -> Option<u32> {
+        self.shared.sealing.in_flight.get(&state).copied()
+    }
+
+    /// Whether as many other sectors are in this one's state as may be.
+    fn stage_is_full(&self, id: SectorId) -> bool {
+        let Some(state) = self.sectors.get(&id).map(|sector| sector.record.state()) else { return false };
+        let Some(most) = self.stage_limit(state) else { return false };
+        let there = |(other, sector): &(&SectorId, &Sector)| {
+            **other != id && sector.record.state() == state && matches!(sector.busy, Busy::Task(_))
+        };
+        self.sectors.iter().filter(there).count() >= usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// A sector has left this state: the first of those that wait for a place there goes on.
+    fn next_into(&mut self, state: SectorState) {
+        if self.stage_limit(state).is_none() {
+            return;
+        }
+        let waiting = self
+            .sectors
+            .iter()
+            .filter(|(_, sector)| sector.busy == Busy::Stage && sector.record.state() == state);
+        let first = waiting.max_by_key(|(id, sector)| (sector.priority, std::cmp::Reverse(**id)));
+        if let Some(id) = first.map(|(id, _)| *id) {
+            self.advance(id);
+        }
     }
 
     /// Sets going what the sector waits for, unless it is under way.
     pub(super) fn advance(&mut self, id: SectorId) {
         let Some(sector) = self.sectors.get_mut(&id) else { return };
         match sector.busy {
-            Busy::Free | Busy::File(_) => {}
+            Busy::Free | Busy::File(_) | Busy::Stage => {}
             Busy::Task(_) | Busy::Asking | Busy::Until(_) => return,
         }
         sector.busy = Busy::Asking;
         let about = sector.record.sector();
         match sector.record.next() {
-            Step::Run(work) => self.want_task(about, work),
+            Step::Run(work) => {
+                if self.stage_is_full(id) {
+                    self.set_busy(id, Busy::Stage);
+                } else {
+                    self.want_task(about, work);
+                }
+            }
             Step::NeedTicket => self.effects.push(Effect::Ticket(about)),
             Step::NeedSeed => match sector.record.progress().cids {
                 Some(cids) => self.effects.push(Effect::Seed(about, cids.sealed)),
@@ -83,6 +161,8 @@ impl Driver {
                 }
             },
             Step::NeedVerification(input) => self.effects.push(Effect::Verify(about, input)),
+            Step::SubmitPreCommit | Step::SubmitCommit | Step::AwaitMessage { .. } => self.put_on_chain(id),
+            Step::Proceed => self.sector_event(id, SectorEvent::Proceed),
             Step::Retry { not_before_ms } => {
                 sector.busy = Busy::Until(not_before_ms);
                 self.timers.insert((not_before_ms, id));
@@ -91,10 +171,34 @@ impl Driver {
         }
     }
 
+    /// What no chain will ever see lands at once, and nothing is sent. There is no other source yet that this manager
+    /// starts with; a record of one waits for a manager that sends messages.
+    fn put_on_chain(&mut self, id: SectorId) {
+        let source = self.sectors.get(&id).map(|sector| sector.record.source());
+        let event = match source {
+            Some(RandomnessSource::Offline | RandomnessSource::Rehearsal) => {
+                SectorEvent::Landed { epoch: ChainEpoch::default() }
+            }
+            Some(RandomnessSource::Lotus) | None => SectorEvent::Failed {
+                class: FailureClass::Environment,
+                message: "this manager sends no messages; start it with the node of the sector's chain"
+                    .to_owned(),
+                now_ms: self.now_ms(),
+            },
+        };
+        self.sector_event(id, event);
+    }
+
     fn want_task(&mut self, sector: SectorRef, work: TaskInput) {
         match &work {
             TaskInput::Finalize(_) | TaskInput::Move(_) => {
-                if !self.unsealed_is_gone(sector.id) {
+                let kept = self.sectors.get(&sector.id).is_some_and(|known| known.record.has_data());
+                if !kept && !self.unsealed_is_gone(sector.id) {
+                    return;
+                }
+            }
+            TaskInput::AddPiece(input) if input.existing.is_empty() => {
+                if !self.leftover_is_gone(sector.id) {
                     return;
                 }
             }
@@ -127,20 +231,33 @@ impl Driver {
             self.set_busy(id, Busy::File(FileType::Cache));
             return false;
         }
+        let gone = self.is_deleted(id, RELEASE_REASON);
+        if gone && let Some(sector) = self.sectors.get_mut(&id) {
+            sector.released = true;
+        }
+        gone
+    }
+
+    /// What an earlier filling left would mix with the new one: its bytes behind the first piece stay allocated. A sector
+    /// that never failed has not been filled before.
+    fn leftover_is_gone(&mut self, id: SectorId) -> bool {
+        let failed = self.sectors.get(&id).is_some_and(|sector| !sector.record.failures().is_empty());
+        !failed || self.is_deleted(id, ANEW_REASON)
+    }
+
+    /// Whether no path holds the unsealed file; else it is deleted, by a permit that is durable first.
+    fn is_deleted(&mut self, id: SectorId, reason: &str) -> bool {
         let file = FileType::Unsealed;
-        let holders: Vec<_> =
-            files.into_iter().filter(|held| held.types.contains(file)).map(|held| held.id).collect();
+        let files = self.shared.index.sector_files(id).into_iter();
+        let holders: Vec<_> = files.filter(|held| held.types.contains(file)).map(|held| held.id).collect();
         if holders.is_empty() {
-            if let Some(sector) = self.sectors.get_mut(&id) {
-                sector.released = true;
-            }
             return true;
         }
         for path in holders {
-            let reason = RELEASE_REASON.to_owned();
+            let reason = reason.to_owned();
             self.events.push(StateEvent::DeletePermitted { sector: id, file, path, reason });
         }
-        self.effects.push(Effect::Release { sector: id, file, reason: RELEASE_REASON.to_owned() });
+        self.effects.push(Effect::Release { sector: id, file, reason: reason.to_owned() });
         false
     }
 
@@ -149,7 +266,8 @@ impl Driver {
         match result {
             Ok(()) => {
                 if let Some(sector) = self.sectors.get_mut(&id) {
-                    sector.released = true;
+                    // Only before Finalize it is gone for good.
+                    sector.released = sector.record.state() == SectorState::FinalizeSector;
                     sector.busy = Busy::Free;
                 }
                 self.advance(id);
@@ -191,7 +309,15 @@ pub(super) const fn short_code(work: &TaskInput) -> &'static str {
 fn describe(event: &SectorEvent) -> String {
     match event {
         SectorEvent::Failed { message, .. } => format!("failure: {message}"),
+        SectorEvent::Force { to } => format!("put into {to} by the operator"),
+        SectorEvent::AddData { data } => {
+            format!("{} bytes of data given, CommP {}", data.bytes, data.piece.cid)
+        }
+        SectorEvent::MessageSent { message } => format!("message {message} sent"),
+        SectorEvent::Landed { epoch } => format!("on chain at {}", epoch.get()),
         SectorEvent::Start
+        | SectorEvent::StartPacking
+        | SectorEvent::Proceed
         | SectorEvent::TaskDone { .. }
         | SectorEvent::TicketReady { .. }
         | SectorEvent::SeedReady { .. }
@@ -205,6 +331,12 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
     use serde_json::json;
     match event {
         SectorEvent::Start => json!({ "event": "start" }),
+        SectorEvent::AddData { data } => json!({ "event": "add_data", "data": data }),
+        SectorEvent::StartPacking => json!({ "event": "start_packing" }),
+        SectorEvent::Proceed => json!({ "event": "proceed" }),
+        SectorEvent::MessageSent { message } => json!({ "event": "message_sent", "message": message }),
+        SectorEvent::Landed { epoch } => json!({ "event": "landed", "epoch": epoch }),
+        SectorEvent::Force { to } => json!({ "event": "force", "to": to }),
         SectorEvent::TaskDone { output, now_ms } => {
             json!({ "event": "task_done", "output": output, "now_ms": now_ms })
         }

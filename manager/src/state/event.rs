@@ -266,6 +266,13 @@ pub enum StateEvent {
         /// Who said so.
         by: String,
     },
+    /// An operator wants sectors pledged by the manager itself no longer, or again.
+    PledgingPaused {
+        /// No longer.
+        paused: bool,
+        /// Who said so.
+        by: String,
+    },
     /// An operator wants an attempt to end.
     AbortAsked {
         /// Which.
@@ -393,6 +400,7 @@ impl StateEvent {
             Self::MachineCapsSet { .. } => "machine_caps_set",
             Self::SectorPrioritySet { .. } => "sector_priority_set",
             Self::TaskPrioritySet { .. } => "task_priority_set",
+            Self::PledgingPaused { .. } => "pledging_paused",
             Self::AbortAsked { .. } => "abort_asked",
             Self::AttemptDetached { .. } => "attempt_detached",
         }
@@ -406,7 +414,8 @@ impl StateEvent {
             | Self::WorkerModeSet { .. }
             | Self::WorkerRecognised { .. }
             | Self::WorkerCapsSet { .. }
-            | Self::MachineCapsSet { .. } => (None, None, None),
+            | Self::MachineCapsSet { .. }
+            | Self::PledgingPaused { .. } => (None, None, None),
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
             Self::SectorStepped { sector, .. }
             | Self::DeletePermitted { sector, .. }

@@ -91,6 +91,10 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         | StateEvent::MachineCapsSet { .. }
         | StateEvent::SectorPrioritySet { .. }
         | StateEvent::TaskPrioritySet { .. } => control::store(db, now, event),
+        StateEvent::PledgingPaused { paused, .. } => rows.one(
+            "UPDATE counter SET value = ?1 WHERE name = 'pledging_paused'",
+            [i64::from(*paused)],
+        ),
         StateEvent::SectorHeld { .. } | StateEvent::SectorLetGo { .. } => hold::store(db, now, event),
         StateEvent::DurationMeasured { worker, task_type, proof, .. } => {
             measure::store_duration(db, now, worker, (*task_type, *proof), event)

@@ -193,6 +193,14 @@ impl State {
         self.read(|db| Ok((schema::counter(db, "next_sector")?, schema::counter(db, "next_task")?))).await
     }
 
+    /// Whether an operator has paused what the manager pledges by itself.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn pledging_paused(&self) -> Result<bool, StateError> {
+        self.read(|db| Ok(schema::counter(db, "pledging_paused")? != 0)).await
+    }
+
     /// One call, if it was ever heard of.
     ///
     /// # Errors

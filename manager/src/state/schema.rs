@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 8] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS];
+const STEPS: [&str; 9] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -123,6 +123,9 @@ CREATE TABLE scrub (
     at_ms INTEGER NOT NULL, verdict TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (miner, number, file, path)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// Version 9: whether an operator has paused what the manager pledges by itself.
+const PLEDGING: &str = "INSERT INTO counter VALUES ('pledging_paused', 0);";
 
 /// Makes the file, its tables and the miner's row.
 pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {

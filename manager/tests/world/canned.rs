@@ -1,11 +1,8 @@
-//! What a fake worker says and gives: canned, since nothing is proven here.
+//! What a fake worker says; what it gives is in `made`.
 
 use manager::{Dialer as _, RpcDialer};
 use rpc::{ApiResult, Job, Transport, Trust};
-use sealtasks::{
-    C1Output, CallId, Commitment, Pc1Output, PieceInfo, Proof, SealedCid, TaskInput, TaskOutput,
-    UnpaddedPieceSize, UnsealedCid,
-};
+use sealtasks::{CallId, TaskInput};
 
 /// What our client says of a port that nobody listens on.
 pub async fn call_nobody(job: Job) -> ApiResult<CallId> {
@@ -21,27 +18,5 @@ pub fn code_of(work: &TaskInput) -> &'static str {
     match work {
         TaskInput::Move(_) => "MOVE",
         other => other.task_type().expect("scheduled work").short(),
-    }
-}
-
-/// What it gives.
-pub fn output_of(work: &TaskInput) -> TaskOutput {
-    let comm_d = UnsealedCid::new(Commitment::new([1; 32]));
-    match work {
-        TaskInput::AddPiece(input) => {
-            TaskOutput::AddPiece(PieceInfo { size: UnpaddedPieceSize::padded(input.size), cid: comm_d })
-        }
-        TaskInput::PreCommit1(_) => TaskOutput::PreCommit1(Pc1Output(b"{\"labels\":[]}".to_vec())),
-        TaskInput::PreCommit2(_) => {
-            TaskOutput::PreCommit2 { unsealed: comm_d, sealed: SealedCid::new(Commitment::new([2; 32])) }
-        }
-        TaskInput::Commit1(_) => TaskOutput::Commit1(C1Output(b"{\"vanilla\":[]}".to_vec())),
-        TaskInput::Commit2(_) => TaskOutput::Commit2(Proof(vec![3; 192])),
-        TaskInput::Finalize(_) => TaskOutput::Finalize,
-        TaskInput::Fetch(_) => TaskOutput::Fetch,
-        TaskInput::Move(_) => TaskOutput::Move,
-        TaskInput::Unseal(_) => TaskOutput::Unseal,
-        TaskInput::ReleaseUnsealed(_) => TaskOutput::ReleaseUnsealed,
-        other => panic!("no canned output for {other:?}"),
     }
 }

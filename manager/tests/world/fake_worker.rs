@@ -18,7 +18,8 @@ use sealtasks::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::canned::{call_nobody, code_of, output_of};
+use super::canned::{call_nobody, code_of};
+use super::made::{output_of, read};
 
 /// Bytes that a fake fetch claims to have received.
 pub const FETCHED: u64 = 4096;
@@ -52,6 +53,8 @@ pub struct Taken {
     pub call: CallId,
     pub attempt: Option<AttemptId>,
     pub work: TaskInput,
+    /// The bytes that came with it.
+    pub data: Option<Vec<u8>>,
 }
 
 pub struct FakeWorker {
@@ -216,7 +219,7 @@ impl FakeWorker {
     pub async fn finish(&self, taken: &Taken) {
         let manager = self.manager();
         self.move_files(&manager, taken.call.sector, &taken.work).await;
-        self.give_back(&manager, taken, Ok(output_of(&taken.work))).await;
+        self.give_back(&manager, taken, Ok(output_of(&taken.work, taken.data.as_deref()))).await;
     }
 
     /// Returns a held call as failed with this code.
@@ -292,7 +295,7 @@ impl FakeWorker {
             }
             _ => {
                 self.move_files(&manager, taken.call.sector, &taken.work).await;
-                Ok(output_of(&taken.work))
+                Ok(output_of(&taken.work, taken.data.as_deref()))
             }
         };
         if behaviour == Behaviour::ReturnTwice {
@@ -364,10 +367,11 @@ impl WorkerApi for FakeWorker {
         if behaviour == Behaviour::Gone {
             return call_nobody(job).await;
         }
+        let data = read(job.data).await;
         let number = self.next_call.fetch_add(1, Ordering::Relaxed);
         let id = Uuid::from_u64_pair(self.session.0.as_u64_pair().0, number);
         let taken =
-            Taken { call: CallId { sector: job.sector.id, id }, attempt: job.attempt, work: job.work };
+            Taken { call: CallId { sector: job.sector.id, id }, attempt: job.attempt, work: job.work, data };
         self.held.lock().expect("no panic elsewhere").push(taken.clone());
         let own = self.me.upgrade().expect("a worker that is called lives");
         let call = taken.call;

@@ -5,6 +5,7 @@
 
 pub mod canned;
 pub mod fake_worker;
+pub mod made;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -75,6 +76,11 @@ fn timing() -> Timing {
 
 /// Makes a repo without storage of its own and starts a manager on it.
 pub async fn world() -> World {
+    world_with("").await
+}
+
+/// The same, with this `config.toml`.
+pub async fn world_with(config: &str) -> World {
     let dir = TempDir::new().expect("a temporary directory");
     let options = InitOptions {
         actor: ActorId::new(1000),
@@ -83,6 +89,9 @@ pub async fn world() -> World {
         rehearsal: false,
     };
     Repo::init(&dir.path().join("repo"), options).expect("a new repo");
+    if !config.is_empty() {
+        std::fs::write(dir.path().join("repo/config.toml"), config).expect("config.toml");
+    }
     let dialer = Arc::new(FakeDialer::default());
     let handle = start(&dir.path().join("repo"), &dialer).await;
     World { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer }

@@ -17,6 +17,12 @@ pub mod outputs {
         PieceInfo::new(2048.try_into().unwrap(), Commitment::new([4; 32]))
     }
 
+    pub fn data(padded: u64, seed: u8) -> DataPiece {
+        let piece = PieceInfo::new(padded.try_into().unwrap(), Commitment::new([seed; 32]));
+        let staged = uuid::Uuid::from_u64_pair(1, seed.into());
+        DataPiece { piece, bytes: piece.size.unpadded().get() - 1, staged, offset: None }
+    }
+
     pub fn piece() -> TaskOutput {
         TaskOutput::AddPiece(zero_piece())
     }
@@ -51,6 +57,18 @@ impl World {
         }
     }
 
+    /// A sector that waits for data.
+    pub fn open() -> Self {
+        let pledged = Self::pledge(None);
+        let record = SectorRecord::open(pledged.record.sector(), None, RandomnessSource::Offline);
+        Self { record, ..pledged }
+    }
+
+    /// Data of so many padded bytes; `seed` tells it from others.
+    pub fn give(&mut self, padded: u64, seed: u8) {
+        self.apply(SectorEvent::AddData { data: outputs::data(padded, seed) });
+    }
+
     /// A good sector that has come to this step.
     pub fn at(step: &str) -> Self {
         let mut world = Self::pledge(None);
@@ -68,6 +86,10 @@ impl World {
             Step::NeedTicket => "ticket".to_owned(),
             Step::NeedSeed => "seed".to_owned(),
             Step::NeedVerification(_) => "verify".to_owned(),
+            Step::SubmitPreCommit => "pre-commit".to_owned(),
+            Step::SubmitCommit => "commit".to_owned(),
+            Step::AwaitMessage { message } => format!("await {message}"),
+            Step::Proceed => "proceed".to_owned(),
             Step::Retry { .. } => "retry".to_owned(),
             Step::Rest { why: Rest::NeedsOperator } => "rest: needs the operator".to_owned(),
             Step::Rest { why } => format!("rest: {why}"),
@@ -77,12 +99,20 @@ impl World {
 
     /// Everything goes well up to this step.
     pub fn run_to(&mut self, step: &str) {
-        for _ in 0..20 {
+        for _ in 0..40 {
             if self.step() == step {
                 return;
             }
             match self.record.next() {
-                Step::Run(TaskInput::AddPiece(_)) => self.done(outputs::piece()),
+                Step::Run(TaskInput::AddPiece(input)) => {
+                    let cid = self.record.data_to_write().map(|data| data.piece.cid);
+                    let cid = cid.unwrap_or(outputs::zero_piece().cid);
+                    self.done(TaskOutput::AddPiece(PieceInfo { size: input.size.padded(), cid }));
+                }
+                Step::SubmitPreCommit | Step::SubmitCommit | Step::AwaitMessage { .. } => {
+                    self.apply(SectorEvent::Landed { epoch: ChainEpoch::default() })
+                }
+                Step::Proceed => self.apply(SectorEvent::Proceed),
                 Step::Run(TaskInput::PreCommit1(_)) => self.done(outputs::pc1()),
                 Step::Run(TaskInput::PreCommit2(_)) => self.done(outputs::pc2()),
                 Step::Run(TaskInput::Commit1(_)) => self.done(outputs::c1()),
@@ -128,6 +158,11 @@ impl World {
     #[track_caller]
     pub fn ticket(&mut self) {
         self.apply(SectorEvent::TicketReady { ticket: Ticket([1; 32]), epoch: ChainEpoch::default() });
+    }
+
+    #[track_caller]
+    pub fn landed(&mut self) {
+        self.apply(SectorEvent::Landed { epoch: ChainEpoch::default() });
     }
 
     #[track_caller]

@@ -7,6 +7,7 @@ mod manager;
 mod node;
 mod operator;
 mod peer;
+mod pipelining;
 mod storage;
 mod unsealing;
 mod worker;

@@ -12,6 +12,7 @@ mod keystore;
 mod lotus_api;
 mod operator;
 mod piece_url;
+mod pipelining;
 mod push;
 mod returns;
 mod round_trip;

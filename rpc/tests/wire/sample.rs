@@ -6,8 +6,8 @@ use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
 use rpc::extension::{
-    CallPhase, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello, JobView, MachineIdentity,
-    ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
+    CallPhase, DataView, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello, JobView,
+    MachineIdentity, ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
 };
 use rpc::operator::WorkerMode;
 use sealtasks::{
@@ -281,6 +281,7 @@ pub fn sector_detail() -> SectorDetail {
         verified: Some(true),
         rehearsal: false,
         pieces: vec![(2048, comm_d().to_string())],
+        data: vec![DataView { cid: comm_d().to_string(), bytes: 200, padded_size: 256, offset: Some(0) }],
         tasks: vec![job_view()],
         log: vec![(1500, "event".into(), "text".into())],
         stopped: true,

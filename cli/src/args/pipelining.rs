@@ -1,0 +1,62 @@
+//! Arguments of the commands that fill and steer the pipeline.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// `sealyard sectors pledge`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealyard sectors pledge --count 2\n  sealyard sectors pledge --pause\n\
+    --pause and --resume are about the sectors that the manager pledges by itself: [sealing] keep_in_pipeline in its\n\
+    config.toml. `sealyard sealing why pledge` tells what the next one waits for.")]
+pub struct PledgeArgs {
+    /// How many.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub count: u32,
+    /// Rest after Commit1.
+    #[arg(long, value_name = "TASK", value_parser = ["c1"])]
+    pub until: Option<String>,
+    /// The manager pledges no more by itself; also over restarts.
+    #[arg(long, conflicts_with_all = ["count", "until", "resume"])]
+    pub pause: bool,
+    /// It does again.
+    #[arg(long, conflicts_with_all = ["count", "until"])]
+    pub resume: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors add-piece`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard sectors add-piece deal.car\n  sealyard sectors add-piece --sector 7 deal.car --json\n\
+    The piece is as large as the next power of two holds; its rest is zeros. Without --sector it goes\n\
+    to a sector that waits for data and has room, or to a new one. A full sector starts by itself,\n\
+    `sealyard sectors start-seal` starts one that is not full."
+)]
+pub struct AddPieceArgs {
+    /// The file.
+    pub file: PathBuf,
+    /// The sector that it goes to.
+    #[arg(long, value_name = "NUMBER")]
+    pub sector: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors update-state`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard sectors update-state --really-do-it 7 PreCommit1\n\
+    A sector is put back, never forward: it does again what comes behind. What would lose a proof that is on chain, or needs\n\
+    what is not there any more, is refused.")]
+pub struct UpdateStateArgs {
+    /// The sector's number.
+    pub number: u64,
+    /// The state, as `sealyard sectors list` names it.
+    pub state: String,
+    /// Without it nothing is done.
+    #[arg(long)]
+    pub really_do_it: bool,
+}

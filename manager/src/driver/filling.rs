@@ -1,0 +1,136 @@
+//! What an operator gives or orders of a sector's pipeline: data, the start of sealing, a state by hand, the end of
+//! pledging. Never: keeps data; it is on stable storage before it comes here.
+
+use pipeline::{DataPiece, SectorEvent, SectorRecord, SectorState};
+use rpc::pipelining::PledgingView;
+use rpc::{ApiError, ApiResult};
+use sealtasks::{FileType, SectorId};
+
+use super::input::{Busy, Reply, Sector};
+use super::{Driver, Effect};
+use crate::state::StateEvent;
+
+/// One order.
+pub(crate) enum Order {
+    /// Data for this sector, or for any.
+    AddData { sector: Option<SectorId>, data: DataPiece, reply: Reply<SectorId> },
+    /// No more data comes.
+    StartSealing { sector: SectorId, reply: Reply<()> },
+    /// A state by hand.
+    UpdateState { sector: SectorId, to: SectorState, reply: Reply<()> },
+    /// Pledging by itself stops, or goes on.
+    PausePledging { paused: bool, by: String, reply: Reply<PledgingView> },
+}
+
+impl Driver {
+    pub(super) fn order(&mut self, order: Order) {
+        match order {
+            Order::AddData { sector, data, reply } => {
+                let answer = self.add_data(sector, data);
+                self.answer(reply, answer);
+            }
+            Order::StartSealing { sector, reply } => {
+                let answer = self.ordered(sector, SectorEvent::StartPacking, "MGR121");
+                self.answer(reply, answer);
+            }
+            Order::UpdateState { sector, to, reply } => {
+                let answer = self.update_state(sector, to);
+                self.answer(reply, answer);
+            }
+            Order::PausePledging { paused, by, reply } => {
+                if paused != self.pledging_paused {
+                    self.pledging_paused = paused;
+                    self.events.push(StateEvent::PledgingPaused { paused, by });
+                }
+                let view = self.pledging_view();
+                self.answer(reply, Ok(view));
+            }
+        }
+    }
+
+    /// Without a sector: the first that waits for data and has room, or a new one.
+    fn add_data(&mut self, sector: Option<SectorId>, data: DataPiece) -> ApiResult<SectorId> {
+        let fits = |record: &SectorRecord| {
+            record.clone().apply(SectorEvent::AddData { data }).is_ok()
+                && record.state() != SectorState::Empty
+        };
+        let open =
+            || self.sectors.values().find(|sector| fits(&sector.record)).map(|one| one.record.sector().id);
+        let id = match sector.or_else(open) {
+            Some(id) => id,
+            None => self.new_sector(self.shared.sealing.stop_at, SectorRecord::open)?.id,
+        };
+        self.ordered(id, SectorEvent::AddData { data }, "MGR120")?;
+        Ok(id)
+    }
+
+    /// An event by an operator's order: it may come while the sector does something.
+    fn ordered(&mut self, id: SectorId, event: SectorEvent, code: &str) -> ApiResult<()> {
+        let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
+        let busy = sector.busy.clone();
+        self.apply_event(id, event).map_err(|refusal| ApiError::refused(format!("{code}: {refusal}")))?;
+        // What is under way goes on: the event has added to what comes behind it.
+        self.set_busy(id, busy);
+        self.advance(id);
+        Ok(())
+    }
+
+    fn update_state(&mut self, id: SectorId, to: SectorState) -> ApiResult<()> {
+        let number = id.number;
+        let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
+        let under_way = match &sector.busy {
+            Busy::Task(task) => {
+                Some(format!("task {task} of it waits or runs; `sealing abort {number}` ends it"))
+            }
+            Busy::Asking => Some("it waits for an answer, which comes soon; try again".to_owned()),
+            Busy::Free | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
+        };
+        if let Some(what) = under_way.or_else(|| self.moved_or_used(id)) {
+            return Err(ApiError::refused(format!("MGR122: sector {number} stays as it is: {what}")));
+        }
+        let labels = matches!(to, SectorState::GetTicket | SectorState::PreCommit1);
+        let files = self.shared.index.sector_files(id);
+        if labels && !files.iter().any(|held| held.types.contains(FileType::Unsealed)) {
+            return Err(ApiError::refused(format!(
+                "MGR123: sector {number} cannot be put into {to}: no path that is known now holds its unsealed file; Packing \
+                 makes it anew"
+            )));
+        }
+        self.apply_event(id, SectorEvent::Force { to })
+            .map_err(|refusal| ApiError::refused(format!("MGR124: {refusal}")))?;
+        if let Some(sector) = self.sectors.get_mut(&id) {
+            (sector.busy, sector.released) = (Busy::Free, false);
+        }
+        self.advance(id);
+        Ok(())
+    }
+
+    /// Whether an operator moves the sector, or somebody has it unsealed.
+    fn moved_or_used(&self, id: SectorId) -> Option<String> {
+        if self.moves.contains_key(&id) {
+            return Some("its files are being moved".to_owned());
+        }
+        let errand = self.errands.get(&id)?;
+        Some(format!("task {} of it waits or runs", errand.task))
+    }
+
+    /// Data that a sector no longer needs goes when what made it so is durable.
+    pub(super) fn unstage(&mut self, id: SectorId) {
+        let Some(sector) = self.sectors.get(&id) else { return };
+        if sector.record.state() == SectorState::Proving && sector.record.has_data() {
+            let staged = sector.record.data().iter().map(|data| data.staged).collect();
+            self.effects.push(Effect::Unstage(staged));
+        }
+    }
+
+    /// Enters a new sector.
+    pub(super) fn insert_sector(&mut self, record: SectorRecord) {
+        let sector = record.sector();
+        self.sectors
+            .insert(sector.id, Sector { record, busy: Busy::Free, priority: 0, steps: 0, released: false });
+    }
+}
+
+fn no_sector(sector: SectorId) -> ApiError {
+    ApiError::refused(format!("MGR053: no sector {}; `sealyard sectors list` lists them", sector.number))
+}

@@ -1,0 +1,117 @@
+//! The pipeline's part of the API: data is taken and kept before the driver hears of it. Never: decides which sector it
+//! goes to.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use futures_util::TryStreamExt as _;
+use pipeline::{DataPiece, SectorState, StateError};
+use rpc::pipelining::{ADD_PIECE_ROUTE, PieceAdded, PieceParts, PipelineApi, PledgingView};
+use rpc::{ApiError, ApiResult, Permission};
+use sealtasks::{SectorId, SectorNumber, UnpaddedPieceSize};
+use serde::Deserialize;
+
+use crate::answers::check_pledge;
+use crate::driver::{Driver, Input, Order};
+use crate::service::{Service, refusal};
+
+#[async_trait]
+impl PipelineApi for Service {
+    async fn add_piece(&self, sector: Option<SectorNumber>, data: PieceParts) -> ApiResult<PieceAdded> {
+        check_pledge(&self.0, Default::default())?;
+        if self.0.rehearses() {
+            return Err(ApiError::refused("MGR126: a REHEARSAL takes no data: its executors write none"));
+        }
+        let miner = self.0.miner.actor;
+        let sector = sector.map(|number| SectorId { miner, number });
+        if let Some(id) = sector {
+            // Before hours of copying, not behind them.
+            let known = self.view(move |driver| driver.sector_ref(id)).await?;
+            known.ok_or_else(|| {
+                ApiError::refused(format!(
+                    "MGR053: no sector {}; `sealyard sectors list` lists them",
+                    id.number
+                ))
+            })?;
+        }
+        let whole = UnpaddedPieceSize::whole_sector(self.0.miner.sector_size).get();
+        let staged = self.0.staging.take(data, whole).await.map_err(refusal)?;
+        let data = DataPiece { piece: staged.piece, bytes: staged.bytes, staged: staged.id, offset: None };
+        let given = self.ask(|reply| Input::Order(Order::AddData { sector, data, reply })).await;
+        match given {
+            Ok(id) => Ok(PieceAdded {
+                sector: id.number.get(),
+                cid: staged.piece.cid.to_string(),
+                bytes: staged.bytes,
+                padded_size: staged.piece.size.get(),
+            }),
+            Err(error) => {
+                // A driver that has ended may have committed it: then the next start finds it, or removes it.
+                if matches!(error, ApiError::Refused { .. }) && !self.0.cancelled.is_cancelled() {
+                    self.0.staging.remove(staged.id).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_sealing(&self, number: SectorNumber) -> ApiResult<()> {
+        let sector = SectorId { miner: self.0.miner.actor, number };
+        self.ask(|reply| Input::Order(Order::StartSealing { sector, reply })).await
+    }
+
+    async fn update_state(&self, number: SectorNumber, state: String) -> ApiResult<()> {
+        let to: SectorState = state.parse().map_err(|error: StateError| {
+            let names: Vec<_> = SectorState::ALL.iter().map(|state| state.name()).collect();
+            ApiError::refused(format!("MGR125: {error}; there are {}", names.join(", ")))
+        })?;
+        let sector = SectorId { miner: self.0.miner.actor, number };
+        self.ask(|reply| Input::Order(Order::UpdateState { sector, to, reply })).await
+    }
+
+    async fn pledging(&self) -> ApiResult<PledgingView> {
+        self.view(Driver::pledging_view).await
+    }
+
+    async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView> {
+        self.ask(|reply| Input::Order(Order::PausePledging { paused, by, reply })).await
+    }
+}
+
+/// The route that takes data for sectors.
+pub(crate) fn data_router(service: Service) -> Router {
+    Router::new().route(ADD_PIECE_ROUTE, post(take)).with_state(Arc::new(service))
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    sector: Option<u64>,
+}
+
+async fn take(
+    State(service): State<Arc<Service>>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(token) = token.and_then(|value| value.strip_prefix("Bearer ")) else {
+        return StatusCode::UNAUTHORIZED.into_response();
+    };
+    match service.0.secret.verify(token.trim()) {
+        Ok(permissions) if permissions.contains(&Permission::Admin) => {}
+        Ok(_) => return StatusCode::FORBIDDEN.into_response(),
+        Err(_) => return StatusCode::UNAUTHORIZED.into_response(),
+    }
+    let data = body.into_data_stream().map_err(std::io::Error::other);
+    match service.add_piece(asked.sector.map(SectorNumber::new), Box::pin(data)).await {
+        Ok(added) => Json(added).into_response(),
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
+    }
+}

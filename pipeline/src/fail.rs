@@ -1,0 +1,137 @@
+//! Failed steps: which retry each gets, and what is forgotten when it is made.
+
+use sealtasks::FailureClass;
+
+use crate::awaited::Awaited;
+use crate::{Failure, Outcome, PendingRetry, Progress, RetryWhen, SectorRecord, SectorState};
+
+/// So many invalid proofs of one replica prove the replica bad (Lotus: more than one).
+const INVALID_PROOFS_MAX: u32 = 2;
+
+impl SectorRecord {
+    /// The step failed: into the failed state, with the retry decided.
+    pub(crate) fn fail(&mut self, class: FailureClass, message: String, now_ms: u64) {
+        let failed = self.awaited();
+        let failure = Failure { state: self.fields.state, class, message, at_ms: now_ms };
+        let mut when = self.fields.failures.add(failure);
+        let bad = class == FailureClass::BadData;
+        let retry = match failed {
+            Awaited::AddPiece if self.pending().is_some() => Outcome::RetryWaitDeals,
+            Awaited::AddPiece => Outcome::RetryAddPiece,
+            Awaited::Ticket => Outcome::RetryGetTicket,
+            Awaited::PreCommit1 if bad && self.has_data() => Outcome::RetryWaitDeals,
+            Awaited::PreCommit1 if bad => Outcome::RetryAddPiece,
+            Awaited::PreCommit1 => Outcome::RetrySealPreCommit1,
+            Awaited::PreCommit2 if bad => Outcome::RetrySealPreCommit1,
+            Awaited::PreCommit2 => Outcome::RetrySealPreCommit2,
+            // What a chain has refused once it refuses again; somebody has to look.
+            Awaited::PreCommitMessage
+            | Awaited::PreCommitLanding
+            | Awaited::CommitMessage
+            | Awaited::CommitLanding => {
+                when = if class == FailureClass::Network { when } else { RetryWhen::Operator };
+                message_retry(failed, class)
+            }
+            Awaited::Seed => Outcome::RetryWaitSeed,
+            // PC2 encodes the replica in place, so a bad replica is made anew from its labels on.
+            Awaited::Commit1 if bad => Outcome::RetrySealPreCommit1,
+            Awaited::Commit1 => Outcome::RetryComputeProof,
+            Awaited::Commit2 | Awaited::Verification => self.proof_failed(failed, bad),
+            Awaited::Finalize | Awaited::Move => {
+                // Nothing to go back to: the proof is made, and what it proves must not be touched.
+                when = if bad { RetryWhen::Operator } else { when };
+                Outcome::RetryFinalize
+            }
+            Awaited::Start
+            | Awaited::Data
+            | Awaited::Proceed
+            | Awaited::Retry
+            | Awaited::Release
+            | Awaited::Nothing => unreachable!("only a step can fail"),
+        };
+        self.fields.retry = Some(PendingRetry { retry, when });
+        self.go(Outcome::Failed);
+    }
+
+    fn proof_failed(&mut self, failed: Awaited, bad: bool) -> Outcome {
+        if !bad {
+            return Outcome::RetryComputeProof;
+        }
+        if failed == Awaited::Commit2 {
+            self.fields.progress.c1 = None;
+            return Outcome::RetryComputeProof;
+        }
+        // Whoever said so, an invalid proof is not believed; it stays to be looked at until the retry.
+        self.fields.progress.verified = Some(false);
+        let invalid = &mut self.fields.failures.invalid_proofs;
+        *invalid = invalid.saturating_add(1);
+        if *invalid >= INVALID_PROOFS_MAX { Outcome::RetrySealPreCommit1 } else { Outcome::RetryComputeProof }
+    }
+
+    /// Leaves the failed state and forgets what is to be made again.
+    pub(crate) fn redo(&mut self, retry: Outcome) {
+        let anew = self.fields.state == SectorState::SealPreCommit1Failed;
+        let progress = &mut self.fields.progress;
+        match retry {
+            Outcome::RetryAddPiece | Outcome::RetryWaitDeals if anew => {
+                *progress = Progress::default();
+                self.fields.data.iter_mut().for_each(|data| data.offset = None);
+                self.fields.packing = true;
+            }
+            Outcome::RetryPreCommit => progress.pre_commit = None,
+            Outcome::RetrySubmitCommit => progress.commit = None,
+            Outcome::RetrySealPreCommit1 => {
+                let (pieces, ticket) = (std::mem::take(&mut progress.pieces), progress.ticket);
+                *progress = Progress { pieces, ticket, ..Progress::default() };
+                self.fields.failures.invalid_proofs = 0;
+            }
+            Outcome::RetryComputeProof => {
+                if progress.verified == Some(false) {
+                    (progress.c1, progress.proof, progress.verified) = (None, None, None);
+                }
+            }
+            // What is written stays: the next attempt goes on behind it.
+            Outcome::RetryAddPiece
+            | Outcome::RetryWaitDeals
+            | Outcome::RetryGetTicket
+            | Outcome::RetryPreCommitWait
+            | Outcome::RetryCommitWait
+            | Outcome::RetrySealPreCommit2
+            | Outcome::RetryWaitSeed
+            | Outcome::RetryFinalize => {}
+            Outcome::Start
+            | Outcome::AddPiece
+            | Outcome::PieceWritten
+            | Outcome::PieceAdded
+            | Outcome::StartPacking
+            | Outcome::PreCommitSent
+            | Outcome::PreCommitLanded
+            | Outcome::CommitSent
+            | Outcome::CommitLanded
+            | Outcome::Packed
+            | Outcome::Ticket
+            | Outcome::PreCommit1
+            | Outcome::PreCommit2
+            | Outcome::SeedReady
+            | Outcome::Commit1
+            | Outcome::Commit2
+            | Outcome::Committed
+            | Outcome::CacheCleared
+            | Outcome::Finalized
+            | Outcome::Failed => unreachable!("no failed state waits for these"),
+        }
+        self.fields.retry = None;
+        self.go(retry);
+    }
+}
+
+/// A message that was not sent is sent; one that may have been is waited for, unless it is known to have failed.
+const fn message_retry(failed: Awaited, class: FailureClass) -> Outcome {
+    let lost = matches!(class, FailureClass::Compute | FailureClass::BadData);
+    match failed {
+        Awaited::PreCommitLanding if !lost => Outcome::RetryPreCommitWait,
+        Awaited::CommitLanding if !lost => Outcome::RetryCommitWait,
+        Awaited::CommitMessage | Awaited::CommitLanding => Outcome::RetrySubmitCommit,
+        _ => Outcome::RetryPreCommit,
+    }
+}

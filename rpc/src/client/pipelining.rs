@@ -1,0 +1,58 @@
+//! The pipeline of a manager on another machine.
+
+use async_trait::async_trait;
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
+use sealtasks::SectorNumber;
+
+use super::manager::ManagerClient;
+use super::{NO_PARAMS, unreachable_peer};
+use crate::api::ApiResult;
+use crate::error::ApiError;
+use crate::pipelining::{ADD_PIECE_ROUTE, PieceAdded, PieceParts, PipelineApi, PledgingView};
+
+/// Error texts are read up to this many bytes.
+const TEXT_MAX: usize = 4096;
+
+#[async_trait]
+impl PipelineApi for ManagerClient {
+    async fn add_piece(&self, sector: Option<SectorNumber>, data: PieceParts) -> ApiResult<PieceAdded> {
+        let (mut url, http) = self.http()?;
+        url.set_path(ADD_PIECE_ROUTE);
+        if let Some(sector) = sector {
+            url.query_pairs_mut().append_pair("sector", &sector.to_string());
+        }
+        let body = reqwest::Body::wrap_stream(data);
+        let request = http.post(url.clone()).header(CONTENT_TYPE, "application/octet-stream").body(body);
+        // No limit: data is copied and hashed first, and a dead connection is noticed by its keep-alives.
+        let answer = request.send().await.map_err(|source| unreachable_peer(&url, source))?;
+        match answer.status() {
+            StatusCode::OK => answer.json().await.map_err(|source| unreachable_peer(&url, source)),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(ApiError::Unauthorized { url: url.to_string(), status: status.as_u16() })
+            }
+            status => {
+                let text = answer.text().await.unwrap_or_default();
+                let text: String = text.trim().chars().take(TEXT_MAX).collect();
+                let text = if text.is_empty() { format!("HTTP status {status}") } else { text };
+                Err(ApiError::refused(text))
+            }
+        }
+    }
+
+    async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()> {
+        self.caller().call("Sealyard.StartSealing", &(sector,)).await
+    }
+
+    async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()> {
+        self.caller().call("Sealyard.UpdateState", &(sector, state)).await
+    }
+
+    async fn pledging(&self) -> ApiResult<PledgingView> {
+        self.caller().call("Sealyard.Pledging", &NO_PARAMS).await
+    }
+
+    async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView> {
+        self.caller().call("Sealyard.PausePledging", &(paused, by)).await
+    }
+}

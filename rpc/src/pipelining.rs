@@ -1,0 +1,71 @@
+//! Filling and steering the pipeline: data for sectors, their start, states by hand, and what the manager pledges by
+//! itself. Methods are named `Sealyard.*`; data is sent over HTTP to
+//! [`ADD_PIECE_ROUTE`]. Never: where data lies.
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use axum::body::Bytes;
+use futures_util::Stream;
+use sealtasks::SectorNumber;
+use serde::{Deserialize, Serialize};
+
+use crate::api::ApiResult;
+
+/// Where a manager takes data: `POST <route>?sector=<number>`, the bytes as body, permission `admin`. Without `sector` a
+/// sector that has room, or a new one. Answers with a [`PieceAdded`].
+pub const ADD_PIECE_ROUTE: &str = "/sealyard/add-piece";
+
+/// Bytes on their way; one that breaks off ends with an error.
+pub type PieceParts = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// Asked of a manager about its pipeline.
+#[async_trait]
+pub trait PipelineApi: Send + Sync + 'static {
+    /// Takes data for a sector, or for one that has room: on stable storage, with its commitment known, when this returns.
+    /// Permission `admin`. The error says why no sector takes it.
+    async fn add_piece(&self, sector: Option<SectorNumber>, data: PieceParts) -> ApiResult<PieceAdded>;
+    /// Has a sector sealed that waits for data: what is left of it becomes zeros. Permission `admin`.
+    async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()>;
+    /// Puts a sector into a state by hand. Permission `admin`. The error says what the sector lacks for that, or what would
+    /// be lost.
+    async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()>;
+    /// Whether a sector is pledged next by the manager itself, and if not, why. Permission `read`.
+    async fn pledging(&self) -> ApiResult<PledgingView>;
+    /// Stops or resumes what the manager pledges by itself; lasts over restarts. Permission `admin`.
+    async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView>;
+}
+
+/// Data that a manager has taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceAdded {
+    /// The sector it goes to.
+    pub sector: u64,
+    /// CommP as a CID.
+    pub cid: String,
+    /// Raw bytes that were given.
+    pub bytes: u64,
+    /// The piece's padded size in bytes.
+    pub padded_size: u64,
+}
+
+/// What the manager pledges by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PledgingView {
+    /// `[sealing] keep_in_pipeline`; 0: nothing.
+    pub keep: u32,
+    /// Sectors in the pipeline.
+    pub in_pipeline: u32,
+    /// Sectors that wait for an operator.
+    pub parked: u32,
+    /// An operator has paused it.
+    pub paused: bool,
+    /// A stable word: `off`, `paused`, `full`, `parked`, `no-worker`, `pc1-busy`, `no-sealing-space`, `no-storage-space`,
+    /// `chain`; empty when the next one is pledged at once.
+    pub waits_for: String,
+    /// The same in a sentence, with numbers.
+    pub summary: String,
+    /// What would change it, where somebody can; else empty.
+    pub change: String,
+}

@@ -1,0 +1,39 @@
+//! The methods by which the pipeline is steered. Data itself is taken by the manager's HTTP route.
+
+use std::sync::Arc;
+
+use jsonrpsee::Methods;
+use sealtasks::SectorNumber;
+
+use super::registrar::Registrar;
+use crate::operator::NAME_MAX;
+use crate::pipelining::PipelineApi;
+use crate::token::Permission::{Admin, Read};
+use crate::wire::WireError;
+use crate::wire::args::Args;
+
+/// The methods by which `api` is reached. Detached where something changes: it is committed whoever hangs up.
+pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
+    let mut methods = Registrar::new(api);
+    methods.on_detached("Sealyard.StartSealing", Admin, 1, |api, mut args| async move {
+        Ok(api.start_sealing(args.next::<SectorNumber>("number")?).await?)
+    });
+    methods.on_detached("Sealyard.UpdateState", Admin, 2, |api, mut args| async move {
+        let sector = args.next::<SectorNumber>("number")?;
+        Ok(api.update_state(sector, word(&mut args, "state")?).await?)
+    });
+    methods.on("Sealyard.Pledging", Read, 0, |api, _| async move { Ok(api.pledging().await?) });
+    methods.on_detached("Sealyard.PausePledging", Admin, 2, |api, mut args| async move {
+        let paused = args.next::<bool>("paused")?;
+        Ok(api.pause_pledging(paused, word(&mut args, "by")?).await?)
+    });
+    methods.into_methods()
+}
+
+fn word(args: &mut Args, field: &'static str) -> Result<String, WireError> {
+    let text = args.next::<String>(field)?;
+    match text.len() {
+        0..=NAME_MAX => Ok(text),
+        length => Err(WireError::new(field, format!("{length} bytes long; at most {NAME_MAX} are read"))),
+    }
+}

@@ -1,0 +1,85 @@
+//! Orders to a pipeline, over the wire and back, for admins only. Data goes another way: the manager's HTTP route.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use rpc::operator::NAME_MAX;
+use rpc::pipelining::{PieceAdded, PieceParts, PledgingView};
+use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, Transport};
+use sealtasks::SectorNumber;
+
+use crate::fakes;
+
+/// Notes what it is asked.
+#[derive(Default)]
+struct FakePipeline(Mutex<Vec<String>>);
+
+fn view() -> PledgingView {
+    PledgingView {
+        keep: 10,
+        in_pipeline: 9,
+        parked: 1,
+        paused: true,
+        waits_for: "paused".to_owned(),
+        summary: "pledging is paused".to_owned(),
+        change: "resume it".to_owned(),
+    }
+}
+
+#[async_trait]
+impl PipelineApi for FakePipeline {
+    async fn add_piece(&self, _sector: Option<SectorNumber>, _data: PieceParts) -> ApiResult<PieceAdded> {
+        Err(ApiError::refused("no method takes data"))
+    }
+
+    async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()> {
+        self.0.lock().unwrap().push(format!("start {sector}"));
+        Ok(())
+    }
+
+    async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()> {
+        self.0.lock().unwrap().push(format!("{sector} into {state}"));
+        Ok(())
+    }
+
+    async fn pledging(&self) -> ApiResult<PledgingView> {
+        Ok(view())
+    }
+
+    async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView> {
+        self.0.lock().unwrap().push(format!("paused {paused} {by}"));
+        Ok(view())
+    }
+}
+
+async fn client(fake: &Arc<FakePipeline>, permission: Permission) -> ManagerClient {
+    let secret = Secret::generate().unwrap();
+    let token = secret.mint(&[permission, Permission::Read]).unwrap();
+    let methods = rpc::pipeline_methods(fake.clone());
+    let address = fakes::serve(rpc::rpc_router(methods, Arc::new(secret), rpc::PushStreams::new())).await;
+    let info = rpc::ApiInfo { token: Some(token), address: format!("http://{address}").parse().unwrap() };
+    ManagerClient::new(&info, Transport::Http).unwrap()
+}
+
+#[tokio::test]
+async fn every_order_arrives_as_it_was_given() {
+    let fake = Arc::new(FakePipeline::default());
+    let client = client(&fake, Permission::Admin).await;
+    client.start_sealing(SectorNumber::new(7)).await.unwrap();
+    client.update_state(SectorNumber::new(7), "PreCommit1".to_owned()).await.unwrap();
+    assert_eq!(client.pause_pledging(true, "root@here".to_owned()).await.unwrap(), view());
+    assert_eq!(client.pledging().await.unwrap(), view());
+    assert_eq!(*fake.0.lock().unwrap(), ["start 7", "7 into PreCommit1", "paused true root@here"]);
+}
+
+#[tokio::test]
+async fn without_admin_or_with_endless_words_nothing_is_changed() {
+    let fake = Arc::new(FakePipeline::default());
+    let error = client(&fake, Permission::Sign).await.start_sealing(SectorNumber::new(7)).await.unwrap_err();
+    assert!(error.to_string().contains("missing permission"), "{error}");
+    let long = "x".repeat(NAME_MAX + 1);
+    let client = client(&fake, Permission::Admin).await;
+    let error = client.update_state(SectorNumber::new(7), long).await.unwrap_err();
+    assert!(error.to_string().contains("at most 1024"), "{error}");
+    assert!(fake.0.lock().unwrap().is_empty());
+}
