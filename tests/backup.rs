@@ -133,3 +133,49 @@ fn a_backup_follows_what_is_committed_and_a_damaged_one_is_passed_over() {
     let none = refused(sealyard(home).args(["--repo", "third", "run", "--from-backup", "empty"]), 3);
     assert!(none.contains("MGR092") && !home.join("third").exists(), "{none}");
 }
+
+/// Data that was taken and is written into no sector yet is in the backup, once however many generations have it, and the
+/// manager that takes over writes it.
+#[test]
+fn data_that_waits_for_a_sector_is_in_the_backup() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    init(home);
+    let (mut first, listen) = manager(home, &["--listen", "127.0.0.1:0"]);
+    let given: Vec<u8> = (0..5000_u32).map(|at| (at % 251) as u8).collect();
+    std::fs::write(home.join("piece.car"), &given).expect("a file");
+    let taken = json(home, &["sectors", "add-piece", "piece.car"]);
+    let staged = || std::fs::read_dir(home.join(".sealyard/staging")).expect("staging").count();
+    assert_eq!((&taken["sector"], staged()), (&Value::from(1), 1), "no worker writes it");
+    json(home, &["backup", "saved"]);
+    json(home, &["backup", "saved"]);
+    let listed = json(home, &["backup", "saved", "--list"]);
+    let inodes: Vec<u64> = listed.as_array().expect("backups").iter().map(|row| inode(home, row)).collect();
+    assert!(matches!(inodes[..], [newest, older] if newest == older), "it is copied once: {listed:#}");
+    kill(&mut first);
+    std::fs::rename(home.join(".sealyard"), home.join("lost")).expect("the repo is gone");
+
+    let (_second, _) = manager(home, &["--listen", &listen, "--from-backup", "saved"]);
+    assert_eq!(staged(), 1);
+    let mut worker = Daemon::start(
+        "A",
+        sealyard(home)
+            .args(["worker", "run", "--name", "A", "--address", "127.0.0.1:0", "--worker-repo", "A"])
+            .arg("--addpiece"),
+    );
+    worker.expect("registered");
+    let status = || json(home, &["sectors", "status", "1"]);
+    let written =
+        |status: &Value| status["state"] == "WaitDeals" && status["data"][0]["offset"] == Value::from(0);
+    let status = ask_until("the data in the sector", SEALING_MAX, status, written);
+    assert_eq!(status["data"][0]["cid"], taken["cid"], "{status:#}");
+}
+
+/// The one staged file of a listed generation.
+fn inode(home: &Path, listed: &Value) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = home.join("saved").join(listed["name"].as_str().expect("a name")).join("staging");
+    let files: Vec<_> = std::fs::read_dir(dir).expect("staged data").collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].as_ref().expect("an entry").metadata().expect("a file").ino()
+}

@@ -83,6 +83,7 @@ fn every_event_is_shown(home: &Path) {
     let mut rest = log.as_str();
     for event in [
         "sector_pledged",
+        "entered in Empty",
         "200 bytes of data given",
         "now AddPiece",
         "now WaitDeals",

@@ -1,8 +1,9 @@
 //! Backups of a manager's repo: made while it runs, kept as a few whole generations, and turned into the repo of a
 //! manager that takes over. A backup holds what a manager cannot find out again: the durable state, the token secret,
-//! the configuration. Never: sector files, or anything of the repo that it copies from.
+//! the configuration, data that waits for sectors. Never: sector files, or anything of the repo that it copies from.
 
 mod generation;
+mod staged;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -154,7 +155,8 @@ impl Backup {
         // Of one that was cut off.
         remove_tree(&making)?;
         let made = self.fill(&making).and_then(|facts| {
-            let generation = Generation::seal(&making, &self.repo, facts)?;
+            let known = staged::save(&self.repo, &self.target, &making)?;
+            let generation = Generation::seal(&making, &self.repo, facts, &known)?;
             let place = self.target.join(generation.directory_name());
             fs::rename(&making, &place).map_err(io_error("move the new backup to", &place))?;
             sync_dir(&self.target)?;

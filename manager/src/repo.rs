@@ -23,7 +23,7 @@ const LOCK_NAME: &str = "repo.lock";
 pub(crate) const INDEX_SNAPSHOT: &str = "index.snapshot";
 
 /// Data that waits to be written into sectors.
-const STAGING: &str = "staging";
+pub(crate) const STAGING: &str = "staging";
 
 /// The list of storage paths, as Lotus names it.
 pub(crate) const STORAGE_CONFIG: &str = "storage.json";

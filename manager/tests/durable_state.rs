@@ -97,6 +97,7 @@ async fn what_was_committed_is_there_after_a_restart() {
         .expect("a count");
     assert_eq!(reserved, 0);
     let log = state.log_of(sector(4).id).await.expect("a log");
+    assert_eq!((log[0].kind.as_str(), log[0].text.as_str()), ("sector_pledged", "entered in Packing"));
     assert_eq!(log.last().expect("events").text, "attempt 1.1 requeued: lost");
 }
 

@@ -82,8 +82,8 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  sealyard backup /mnt/backup --follow\n  sealyard backup /mnt/backup --list\n\n\
-    A backup holds the durable state, the token secret and the configuration; never sector files. It is made while the \
-    manager runs. Take over from it with `sealyard run --from-backup /mnt/backup`."
+    A backup holds the durable state, the token secret, the configuration and data that waits for sectors; never sector \
+    files. It is made while the manager runs. Take over from it with `sealyard run --from-backup /mnt/backup`."
 )]
 pub struct BackupArgs {
     /// Where backups are kept: another disk, or a directory of another host that is mounted here.

@@ -84,14 +84,20 @@ impl Generation {
         Ok(names)
     }
 
-    /// Writes the manifest of what lies in `making`; everything is on stable storage then.
-    pub(super) fn seal(making: &Path, repo: &Path, facts: CopyFacts) -> Result<Self, BackupError> {
+    /// Writes the manifest of what lies in `making`; everything is on stable storage then. What is `known` is not read
+    /// once more.
+    pub(super) fn seal(
+        making: &Path,
+        repo: &Path,
+        facts: CopyFacts,
+        known: &[SavedFile],
+    ) -> Result<Self, BackupError> {
         let target = making.parent().unwrap_or(making);
         let newest = Self::names(target)?.first().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let mut files = Vec::new();
-        gather(making, Path::new(""), &mut files)?;
+        gather(making, Path::new(""), known, &mut files)?;
         let generation = Self {
             version: VERSION,
             // A clock that went back must not make the newest look old.
@@ -115,8 +121,20 @@ impl Generation {
 
     /// Reads a manifest and holds every file against it.
     pub(super) fn check(dir: &Path) -> Result<Self, BackupError> {
+        let generation = Self::read(dir)?;
+        for file in &generation.files {
+            let at = dir.join(&file.name);
+            let (bytes, blake3) = digest(&at)?;
+            if (bytes, &blake3) != (file.bytes, &file.blake3) {
+                return Err(damaged(&at, format!("{bytes} bytes with BLAKE3 {blake3}, not {}", file.blake3)));
+            }
+        }
+        Ok(generation)
+    }
+
+    /// Reads a manifest; its files are not looked at.
+    pub(super) fn read(dir: &Path) -> Result<Self, BackupError> {
         let path = dir.join(MANIFEST);
-        let damaged = |path: &Path, detail: String| BackupError::Damaged { path: path.to_owned(), detail };
         let mut text = String::new();
         let read = File::open(&path).and_then(|file| file.take(MANIFEST_MAX).read_to_string(&mut text));
         read.map_err(io_error("read", &path))?;
@@ -126,18 +144,15 @@ impl Generation {
             let detail = format!("it has format {}, this program reads {VERSION}", generation.version);
             return Err(damaged(&path, detail));
         }
-        for file in &generation.files {
-            let at = dir.join(&file.name);
-            if !is_plain(&file.name) {
-                return Err(damaged(&path, format!("{} is no name below a repo", file.name.display())));
-            }
-            let (bytes, blake3) = digest(&at)?;
-            if (bytes, &blake3) != (file.bytes, &file.blake3) {
-                return Err(damaged(&at, format!("{bytes} bytes with BLAKE3 {blake3}, not {}", file.blake3)));
-            }
+        if let Some(file) = generation.files.iter().find(|file| !is_plain(&file.name)) {
+            return Err(damaged(&path, format!("{} is no name below a repo", file.name.display())));
         }
         Ok(generation)
     }
+}
+
+fn damaged(path: &Path, detail: String) -> BackupError {
+    BackupError::Damaged { path: path.to_owned(), detail }
 }
 
 /// Whether a path stays below the directory that it is joined to.
@@ -169,7 +184,12 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// All files below `root`/`below`, by name.
-fn gather(root: &Path, below: &Path, files: &mut Vec<SavedFile>) -> Result<(), BackupError> {
+fn gather(
+    root: &Path,
+    below: &Path,
+    known: &[SavedFile],
+    files: &mut Vec<SavedFile>,
+) -> Result<(), BackupError> {
     let dir = root.join(below);
     let entries = fs::read_dir(&dir).map_err(io_error("list", &dir))?;
     let mut names = Vec::new();
@@ -181,7 +201,9 @@ fn gather(root: &Path, below: &Path, files: &mut Vec<SavedFile>) -> Result<(), B
     for (name, is_dir) in names {
         let name = below.join(name);
         if is_dir {
-            gather(root, &name, files)?;
+            gather(root, &name, known, files)?;
+        } else if let Some(known) = known.iter().find(|known| known.name == name) {
+            files.push(known.clone());
         } else {
             let (bytes, blake3) = digest(&root.join(&name))?;
             files.push(SavedFile { name, bytes, blake3 });

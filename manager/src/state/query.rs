@@ -277,7 +277,8 @@ impl State {
             // A step's body holds whole task outputs, megabytes each: only its text is taken out.
             let sql =
                 "SELECT at_ms, kind, CASE WHEN kind = 'sector_stepped' THEN json_extract(body, '$.text')
-                       WHEN kind IN ('sector_pledged', 'call_orphaned') THEN '' ELSE body END
+                       WHEN kind = 'sector_pledged' THEN 'entered in ' || json_extract(body, '$.state')
+                       WHEN kind = 'call_orphaned' THEN '' ELSE body END
                        FROM event WHERE miner = ?1 AND number = ?2 ORDER BY seq DESC LIMIT ?3";
             let mut rows = all(db, sql, (miner, number, LOG_ROWS_MAX), log_row)?;
             rows.reverse();

@@ -11,6 +11,7 @@ use sealtasks::SectorNumber;
 use serde_json::{Value, json};
 
 use super::manager::Manager;
+use super::pipelining;
 use super::registrar::Fault;
 use crate::api::ManagerApi;
 use crate::error::ApiError;
@@ -83,12 +84,7 @@ fn batches(methods: &mut Manager) {
 
 /// Each needs a state that no sector of this manager is ever in; the refusal says where the sector is.
 fn changes(methods: &mut Manager) {
-    let one_number: [(&'static str, _, &'static str); 4] = [
-        (
-            "Filecoin.SectorStartSealing",
-            Write,
-            "only one that waits for deals is started, and no deals are taken",
-        ),
+    let one_number: [(&'static str, _, &'static str); 3] = [
         ("Filecoin.SectorAbortUpgrade", Admin, "no upgrade of it is under way"),
         (
             "Filecoin.SectorRemove",
@@ -107,10 +103,6 @@ fn changes(methods: &mut Manager) {
     }
     methods.on("Filecoin.SectorMarkForUpgrade", Admin, 2, |api, mut args| async move {
         stays(&*api, &mut args, "only a proven sector is upgraded, with deals, and no deals are taken").await
-    });
-    methods.on("Filecoin.SectorsUpdate", Admin, 2, |api, mut args| async move {
-        let why = "states are not set by hand; a failed sector goes on by `sealyard sectors retry`";
-        stays(&*api, &mut args, why).await
     });
 }
 
@@ -142,6 +134,7 @@ fn discover(methods: &mut Manager) {
     const NAME: &str = "Filecoin.Discover";
     let mut names = methods.names();
     names.push(NAME);
+    names.extend(pipelining::LOTUS_METHODS);
     names.sort_unstable();
     let listed: Vec<Value> = names
         .into_iter()

@@ -8,20 +8,28 @@ use sealtasks::SectorNumber;
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
 use crate::pipelining::PipelineApi;
-use crate::token::Permission::{Admin, Read};
+use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::WireError;
 use crate::wire::args::Args;
+
+/// Lotus's names for two of them.
+pub(super) const LOTUS_METHODS: [&str; 2] = ["Filecoin.SectorStartSealing", "Filecoin.SectorsUpdate"];
 
 /// The methods by which `api` is reached. Detached where something changes: it is committed whoever hangs up.
 pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
     let mut methods = Registrar::new(api);
-    methods.on_detached("Sealyard.StartSealing", Admin, 1, |api, mut args| async move {
-        Ok(api.start_sealing(args.next::<SectorNumber>("number")?).await?)
-    });
-    methods.on_detached("Sealyard.UpdateState", Admin, 2, |api, mut args| async move {
-        let sector = args.next::<SectorNumber>("number")?;
-        Ok(api.update_state(sector, word(&mut args, "state")?).await?)
-    });
+    let [lotus_start, lotus_update] = LOTUS_METHODS;
+    for (name, permission) in [("Sealyard.StartSealing", Admin), (lotus_start, Write)] {
+        methods.on_detached(name, permission, 1, |api, mut args| async move {
+            Ok(api.start_sealing(args.next::<SectorNumber>("number")?).await?)
+        });
+    }
+    for name in ["Sealyard.UpdateState", lotus_update] {
+        methods.on_detached(name, Admin, 2, |api, mut args| async move {
+            let sector = args.next::<SectorNumber>("number")?;
+            Ok(api.update_state(sector, word(&mut args, "state")?).await?)
+        });
+    }
     methods.on("Sealyard.Pledging", Read, 0, |api, _| async move { Ok(api.pledging().await?) });
     methods.on_detached("Sealyard.PausePledging", Admin, 2, |api, mut args| async move {
         let paused = args.next::<bool>("paused")?;

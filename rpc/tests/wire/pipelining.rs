@@ -1,5 +1,6 @@
 //! Orders to a pipeline, over the wire and back, for admins only. Data goes another way: the manager's HTTP route.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -7,8 +8,10 @@ use rpc::operator::NAME_MAX;
 use rpc::pipelining::{PieceAdded, PieceParts, PledgingView};
 use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, Transport};
 use sealtasks::SectorNumber;
+use serde_json::{Value, json};
 
 use crate::fakes;
+use crate::framing::post;
 
 /// Notes what it is asked.
 #[derive(Default)]
@@ -52,11 +55,17 @@ impl PipelineApi for FakePipeline {
     }
 }
 
-async fn client(fake: &Arc<FakePipeline>, permission: Permission) -> ManagerClient {
+/// Where it is served, and a token for it.
+async fn host(fake: &Arc<FakePipeline>, permission: Permission) -> (SocketAddr, String) {
     let secret = Secret::generate().unwrap();
     let token = secret.mint(&[permission, Permission::Read]).unwrap();
     let methods = rpc::pipeline_methods(fake.clone());
-    let address = fakes::serve(rpc::rpc_router(methods, Arc::new(secret), rpc::PushStreams::new())).await;
+    let router = rpc::rpc_router(methods, Arc::new(secret), rpc::PushStreams::new());
+    (fakes::serve(router).await, token)
+}
+
+async fn client(fake: &Arc<FakePipeline>, permission: Permission) -> ManagerClient {
+    let (address, token) = host(fake, permission).await;
     let info = rpc::ApiInfo { token: Some(token), address: format!("http://{address}").parse().unwrap() };
     ManagerClient::new(&info, Transport::Http).unwrap()
 }
@@ -70,6 +79,27 @@ async fn every_order_arrives_as_it_was_given() {
     assert_eq!(client.pause_pledging(true, "root@here".to_owned()).await.unwrap(), view());
     assert_eq!(client.pledging().await.unwrap(), view());
     assert_eq!(*fake.0.lock().unwrap(), ["start 7", "7 into PreCommit1", "paused true root@here"]);
+}
+
+/// `lotus-miner sectors seal` and `sectors update-state` call these.
+#[tokio::test]
+async fn lotus_s_names_for_start_and_state_do_the_same() {
+    let fake = Arc::new(FakePipeline::default());
+    let (address, token) = host(&fake, Permission::Write).await;
+    let header = format!("Authorization: Bearer {token}");
+    let call = |method: &str, params: Value| {
+        json!({"jsonrpc": "2.0", "id": 1, "method": format!("Filecoin.{method}"), "params": params})
+            .to_string()
+    };
+    let start = call("SectorStartSealing", json!([7]));
+    assert_eq!(post(address, "/rpc/v0", &[&header], &start).await.result(), Value::Null);
+    let update = call("SectorsUpdate", json!([7, "Packing"]));
+    let refused = post(address, "/rpc/v0", &[&header], &update).await;
+    assert!(refused.error().1.contains("missing permission"), "{}", refused.body);
+    let (address, token) = host(&fake, Permission::Admin).await;
+    let header = format!("Authorization: Bearer {token}");
+    assert_eq!(post(address, "/rpc/v0", &[&header], &update).await.result(), Value::Null);
+    assert_eq!(*fake.0.lock().unwrap(), ["start 7", "7 into Packing"]);
 }
 
 #[tokio::test]

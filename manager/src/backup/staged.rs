@@ -1,0 +1,77 @@
+//! Data that waits for sectors, in a backup. A piece is written once and never changed, so it is copied for the first
+//! generation that has it and linked from there into the next ones. Never: decides which data is still needed; a manager
+//! that takes over removes what no sector waits for.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::generation::{self, Generation, SavedFile};
+use super::{BackupError, io_error, make_dir, sync_dir};
+use crate::repo;
+
+/// Brings what waits in `repo` into `making`; gives the files whose digests an earlier generation in `target` has.
+///
+/// To be called when the durable state has been copied: data that came later is more than that state needs, and data that
+/// went since belongs to a sector that is proven.
+pub(super) fn save(repo: &Path, target: &Path, making: &Path) -> Result<Vec<SavedFile>, BackupError> {
+    let names = names(&repo.join(repo::STAGING))?;
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dir = making.join(repo::STAGING);
+    make_dir(&dir)?;
+    let earlier = earlier(target);
+    let mut known = Vec::new();
+    for name in names {
+        let (from, to) = (repo.join(&name), making.join(&name));
+        let saved = earlier.as_ref().and_then(|(dir, generation)| {
+            let saved = generation.files().iter().find(|file| file.name == name)?;
+            let whole = fs::metadata(&from).is_ok_and(|found| found.len() == saved.bytes);
+            (whole && fs::hard_link(dir.join(&name), &to).is_ok()).then(|| saved.clone())
+        });
+        match saved {
+            Some(saved) => known.push(saved),
+            None => copy(&from, &to)?,
+        }
+    }
+    sync_dir(&dir)?;
+    Ok(known)
+}
+
+/// Data that is gone by now is needed by nobody.
+fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
+    match generation::copy(from, to) {
+        Err(BackupError::Io { path, source, .. })
+            if path == from && source.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Relative names of whole files; those on their way have another form.
+fn names(dir: &Path) -> Result<Vec<PathBuf>, BackupError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(io_error("list", dir))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(io_error("list", dir))?.file_name();
+        if name.to_str().is_some_and(|name| name.parse::<Uuid>().is_ok()) {
+            names.push(Path::new(repo::STAGING).join(name));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The newest generation whose manifest can be read.
+fn earlier(target: &Path) -> Option<(PathBuf, Generation)> {
+    let names = Generation::names(target).unwrap_or_default().into_iter();
+    names.map(|name| target.join(name)).find_map(|dir| Some((dir.clone(), Generation::read(&dir).ok()?)))
+}
