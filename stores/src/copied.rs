@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use blake3::Hash;
 
-use crate::direct::{self, hash_on_disk};
+use crate::direct;
 use crate::disk::{flat_listing, shape, sync_dir};
 use crate::error::StoreError;
 use crate::identity::look;
@@ -52,7 +52,7 @@ impl Copied {
         for (name, read) in &self.hashes {
             let file = if name.is_empty() { to.clone() } else { to.join(name) };
             if let Some(read) = read
-                && hash_on_disk(&file)? != *read
+                && direct::on_disk(&file)?.hash != *read
             {
                 return Err(StoreError::Miscopied { from: from.clone(), to: file });
             }

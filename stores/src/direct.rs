@@ -5,16 +5,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use blake3::Hash;
 use memmap2::{Advice, MmapMut};
 use nix::fcntl::OFlag;
-use rustix::fs::fadvise;
+use rustix::fs::{SeekFrom, fadvise};
+use rustix::io::Errno;
 
 use crate::error::StoreError;
 
@@ -146,6 +147,19 @@ impl Source {
         buffer.cut(got);
         Ok(got)
     }
+
+    /// Where the file has data at `offset` or behind it: from where to where. `None`: nothing but a hole follows. A file
+    /// system that knows no holes has data everywhere.
+    fn data(&self, offset: u64, length: u64) -> io::Result<Option<Range<u64>>> {
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..length)),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start))?;
+        Ok(Some(start..end))
+    }
 }
 
 /// A file of known length that is written in large pieces, in any order, by several threads.
@@ -233,8 +247,9 @@ fn lay_out(file: &File, length: u64) -> io::Result<()> {
 }
 
 /// Copies a file to `to`, which must not exist; durable on return. Where the file system can, the copy shares the blocks
-/// of the original until one of them is written; else both are read and written at the same time, and holes of the size of
-/// a buffer stay holes. Returns the hash of what was read, `None` where blocks are shared and nothing was.
+/// of the original until one of them is written; else both are read and written at the same time. Holes are not read, and
+/// zeros that fill a buffer become holes. Returns what was read as [`on_disk`] gives it, `None` where blocks are shared and
+/// nothing was.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<Option<Hash>, StoreError> {
     let length = std::fs::metadata(from).map_err(StoreError::io("look at", from))?.len();
     let source = Source::open(from, length).map_err(StoreError::io("open", from))?;
@@ -248,67 +263,84 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Option<Hash>, StoreError> {
     drop((target, original));
     let sink = Sink::open(to, length, false).map_err(StoreError::io("write", to))?;
     let (send, receive) = sync_channel(COPY_AHEAD);
-    let hash = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read_all(&source, from, length, send));
+    let read = std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            // A writer that has gone says why itself.
+            read_data(&source, from, length, |at, part| send.send((at, part)).is_ok())
+        });
         let written = write_all(&sink, to, receive);
         let read = reader.join().unwrap_or(Err(StoreError::Lost { what: "reading a file to copy" }));
         written.and(read)
     })?;
-    sink.finish().map(|()| Some(hash)).map_err(StoreError::io("sync", to))
+    tracing::debug!(?to, length, read = read.bytes, "copied");
+    sink.finish().map(|()| Some(read.hash)).map_err(StoreError::io("sync", to))
 }
 
-/// The hash of a file as its disk has it: what the page cache keeps of it is not asked, where the file system lets us.
-pub(crate) fn hash_on_disk(path: &Path) -> Result<Hash, StoreError> {
+/// A file as its disk has it: what the page cache keeps of it is not asked, where the file system lets us. The hash is of
+/// every [`BUFFER`] bytes that are not all zero, each behind its offset: that of two files of one length is the same exactly
+/// when their bytes are, wherever their holes lie.
+pub(crate) fn on_disk(path: &Path) -> Result<ReadBack, StoreError> {
     let length = std::fs::metadata(path).map_err(StoreError::io("look at", path))?.len();
     let source = Source::open(path, length).map_err(StoreError::io("open", path))?;
     // Direct I/O has no cache; for the ordinary kind this is advice, which tmpfs cannot take.
     if let Err(error) = fadvise(&source.file, 0, None, rustix::fs::Advice::DontNeed) {
         tracing::debug!(?path, %error, "the page cache is not told to forget a copy");
     }
-    read_through(&source, path, length, |_, _| true)
+    read_data(&source, path, length, |_, _| true)
 }
 
-fn read_all(
-    source: &Source,
-    from: &Path,
-    length: u64,
-    send: SyncSender<(u64, Lent)>,
-) -> Result<Hash, StoreError> {
-    // A writer that has gone says why itself.
-    read_through(source, from, length, |offset, buffer| send.send((offset, buffer)).is_ok())
+/// What was read of a file.
+pub(crate) struct ReadBack {
+    pub(crate) hash: Hash,
+    /// Bytes that were truly read: holes are not.
+    pub(crate) bytes: u64,
 }
 
-/// Reads a file from its beginning to its end, or until `take` wants no more of it. Returns the hash of what was read.
-fn read_through(
+/// Reads what data a file has, from its beginning to its end, or until `take` wants no more of it.
+fn read_data(
     source: &Source,
     from: &Path,
     length: u64,
     mut take: impl FnMut(u64, Lent) -> bool,
-) -> Result<Hash, StoreError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut offset = 0;
+) -> Result<ReadBack, StoreError> {
+    let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+    let (mut offset, mut data_end) = (0, 0);
     while offset < length {
+        if offset >= data_end {
+            let Some(data) = source.data(offset, length).map_err(StoreError::io("look for data in", from))?
+            else {
+                break;
+            };
+            offset = data.start - data.start % BUFFER as u64;
+            data_end = data.end;
+        }
         let mut buffer = Lent::take();
         let wanted = usize::try_from(length - offset).unwrap_or(BUFFER).min(BUFFER);
         let got = source.read(&mut buffer, offset, wanted).map_err(StoreError::io("read", from))?;
         if got < wanted {
             return Err(StoreError::io("read", from)(io::ErrorKind::UnexpectedEof.into()));
         }
-        hasher.update(buffer.as_ref());
-        if !take(offset, buffer) {
-            break;
+        bytes += got as u64;
+        if !is_zero(buffer.as_ref()) {
+            hasher.update(&offset.to_le_bytes()).update(buffer.as_ref());
+            if !take(offset, buffer) {
+                break;
+            }
         }
         offset += got as u64;
     }
-    Ok(hasher.finalize())
+    // One that has become shorter has no data where it had some, like one with a hole there.
+    let now = source.file.metadata().map_err(StoreError::io("look at", from))?.len();
+    if now < length {
+        return Err(StoreError::io("read", from)(io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(ReadBack { hash: hasher.finalize(), bytes })
 }
 
 fn write_all(sink: &Sink, to: &Path, receive: Receiver<(u64, Lent)>) -> Result<(), StoreError> {
     for (offset, mut buffer) in receive {
-        if !is_zero(buffer.as_ref()) {
-            let count = buffer.as_ref().len();
-            sink.write(&mut buffer, offset, count).map_err(StoreError::io("write", to))?;
-        }
+        let count = buffer.as_ref().len();
+        sink.write(&mut buffer, offset, count).map_err(StoreError::io("write", to))?;
     }
     Ok(())
 }
@@ -319,42 +351,4 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|at| (at / 7 % 251) as u8).collect()
-    }
-
-    #[test]
-    fn copies_of_every_length_are_exact() {
-        let dir = tempfile::tempdir().expect("a directory");
-        for length in [0, 1, 4095, 4096, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 4097] {
-            let (from, to) = (dir.path().join(format!("a{length}")), dir.path().join(format!("b{length}")));
-            std::fs::write(&from, pattern(length)).expect("written");
-            let hash = copy(&from, &to).expect("copied");
-            assert_eq!(std::fs::read(&to).expect("read"), pattern(length), "{length}");
-            assert_eq!(hash_on_disk(&to).expect("read"), blake3::hash(&pattern(length)), "{length}");
-            assert!(hash.is_none_or(|hash| hash == blake3::hash(&pattern(length))), "{length}");
-            assert!(copy(&from, &to).is_err(), "what is there is not replaced");
-        }
-    }
-
-    #[test]
-    fn a_part_written_later_leaves_the_others_as_they_are() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("file");
-        let length = (2 * BUFFER + 100) as u64;
-        let mut buffer = Lent::take();
-        for offset in [(2 * BUFFER) as u64, 0, BUFFER as u64] {
-            let sink = Sink::open(&path, length, true).expect("opened again");
-            buffer.whole().fill(1 + (offset / BUFFER as u64) as u8);
-            let count = usize::try_from(length - offset).expect("small").min(BUFFER);
-            sink.write(&mut buffer, offset, count).expect("written");
-            sink.finish().expect("durable");
-        }
-        let bytes = std::fs::read(&path).expect("read");
-        assert_eq!(bytes.len() as u64, length);
-        assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == 1 + (at / BUFFER) as u8));
-    }
-}
+mod tests;

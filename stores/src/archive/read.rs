@@ -227,6 +227,14 @@ mod tests {
         header.as_bytes().to_vec()
     }
 
+    /// A PAX header of this kind with its record, in two blocks.
+    fn said_before(kind: EntryType, record: &[u8]) -> Vec<u8> {
+        let mut stream = header("x", record.len() as u64, kind);
+        stream.extend(record);
+        stream.resize(2 * BLOCK, 0);
+        stream
+    }
+
     fn check(stream: Vec<u8>) -> Result<Manifest, StoreError> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         extract(&mut Cursor::new(stream), dir.path())
@@ -251,20 +259,14 @@ mod tests {
 
     #[test]
     fn a_stream_of_headers_without_end_is_refused() {
-        let record = b"11 size=64\n";
-        let mut one = header("x", record.len() as u64, EntryType::XGlobalHeader);
-        one.extend(record);
-        one.resize(2 * BLOCK, 0);
+        let one = said_before(EntryType::XGlobalHeader, b"11 size=64\n");
         let error = check(one.repeat(HEADERS_MAX + 1)).expect_err("never a file").to_string();
         assert!(error.contains("headers"), "{error}");
     }
 
     #[test]
     fn pax_size_overrides_the_header() {
-        let record = b"11 size=64\n";
-        let mut stream = header("x", record.len() as u64, EntryType::XHeader);
-        stream.extend(record);
-        stream.resize(2 * BLOCK, 0);
+        let mut stream = said_before(EntryType::XHeader, b"11 size=64\n");
         stream.extend(header("p_aux", 0, EntryType::Regular));
         stream.extend([1; 64]);
         assert_eq!(check(stream).expect("a PAX size").0, [("p_aux".to_owned(), 64)].into());
@@ -273,10 +275,7 @@ mod tests {
     #[test]
     fn sizes_of_8_gib_and_more_are_read_from_pax() {
         // The stream ends at once: the message shows that the size was understood and accepted.
-        let record = b"20 size=34359738368\n";
-        let mut stream = header("x", record.len() as u64, EntryType::XHeader);
-        stream.extend(record);
-        stream.resize(2 * BLOCK, 0);
+        let mut stream = said_before(EntryType::XHeader, b"20 size=34359738368\n");
         stream.extend(header("sc-02-data-layer-1.dat", 0, EntryType::Regular));
         let error = check(stream).expect_err("the layer is missing").to_string();
         assert!(error.contains("34359738368 bytes before the end"), "{error}");

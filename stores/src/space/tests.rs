@@ -9,23 +9,44 @@ use super::*;
 /// A file system that answers as long as it is let.
 #[derive(Default)]
 struct Mount {
-    stuck: Mutex<bool>,
+    door: Mutex<Door>,
     moved: Condvar,
+}
+
+#[derive(Default)]
+struct Door {
+    stuck: bool,
+    /// How many wait for an answer.
+    waiting: usize,
 }
 
 impl Mount {
     fn probe(self: &Arc<Self>, capacity: u64, free: u64) -> Probe {
         let mount = Arc::clone(self);
         Arc::new(move |_| {
-            let stuck = mount.stuck.lock().expect("the mount");
-            drop(mount.moved.wait_while(stuck, |stuck| *stuck).expect("the mount"));
+            let mut door = mount.door.lock().expect("the mount");
+            door.waiting += 1;
+            mount.moved.notify_all();
+            let mut door = mount.moved.wait_while(door, |door| door.stuck).expect("the mount");
+            door.waiting -= 1;
             Ok((capacity, free))
         })
     }
 
     fn set(&self, stuck: bool) {
-        *self.stuck.lock().expect("the mount") = stuck;
+        self.door.lock().expect("the mount").stuck = stuck;
         self.moved.notify_all();
+    }
+
+    /// Waits until somebody waits for an answer.
+    async fn is_asked(self: &Arc<Self>) {
+        let mount = Arc::clone(self);
+        let asked = tokio::task::spawn_blocking(move || {
+            let door = mount.door.lock().expect("the mount");
+            let waited = mount.moved.wait_timeout_while(door, EVENT_MAX, |door| door.waiting == 0);
+            waited.expect("the mount").0.waiting > 0
+        });
+        assert!(asked.await.expect("the wait"), "nobody asks the file system");
     }
 }
 
@@ -41,7 +62,7 @@ async fn ended(space: &Space) {
     drop(tokio::time::timeout(EVENT_MAX, turn).await.expect("the measurement ends"));
 }
 
-/// A wait that a test is sure to run into.
+/// A wait that a test is sure to run into, once the measurement hangs.
 const SHORT: Duration = Duration::from_millis(20);
 /// A wait that it must not run into.
 const EVENT_MAX: Duration = Duration::from_secs(60);
@@ -56,6 +77,10 @@ async fn a_mount_that_hangs_gives_old_figures_and_is_waited_for_once() {
 
     mount.set(true);
     space.touched();
+    // Somebody's measurement is under way and hangs before anybody runs out of patience, however late its thread begins.
+    let patient = space.clone();
+    let patient = tokio::spawn(async move { patient.measured().await });
+    mount.is_asked().await;
     space.deadline = SHORT;
     let old = space.measured().await.expect("the last figures");
     assert_eq!(old.stat, fresh.stat);
@@ -77,6 +102,7 @@ async fn a_mount_that_hangs_gives_old_figures_and_is_waited_for_once() {
 
     mount.set(false);
     ended(&space).await;
+    patient.await.expect("the task").expect("it was waited for");
     let back = space.measured().await.expect("it answers again");
     assert_eq!((back.old, back.hangs), (None, false));
 }
