@@ -171,33 +171,35 @@ mod tests {
     const SOURCES: usize = 40;
 
     fn scheduler(trades: &[usize], is_one_by_one: bool) -> Sched {
-        let mut sched = Sched::new(Options::default());
+        let mut sched = Sched::new(Options { staged_per_running: 0, ..Options::default() });
         sched.queue.passing.is_one_by_one = is_one_by_one;
         let stanza = StorageStanza { can_seal: true, can_store: true, weight: 1, ..StorageStanza::default() };
-        for path in 0..SOURCES + trades.len() {
+        for path in 0..=SOURCES + trades.len() {
             let facts = PathFacts::new(format!("p{path}").parse().unwrap(), &stanza, 1 << 50);
             sched.handle(Millis::ZERO, Event::PathSeen { path: facts });
         }
-        for (number, trade) in trades.iter().enumerate() {
-            // The first serves all files that are fetched.
-            let served = if number == 0 { 0..SOURCES } else { 0..0 };
+        for number in 0..=trades.len() {
+            // The first does nothing but serve the files that are fetched.
+            let (tasks, paths) = match number {
+                0 => (&[][..], 0..SOURCES),
+                _ => (TRADES[trades[number - 1]], SOURCES + number..SOURCES + number + 1),
+            };
             let profile = WorkerProfile {
                 host: format!("w{number}"),
-                tasks: TRADES[*trade].iter().map(|task| HEAVY[*task]).collect(),
-                mem_physical: [130, 80, 260][number % 3] * GIB,
-                cpus: [16, 8, 32][number % 3],
-                gpus: vec!["a gpu".to_owned()],
-                paths: served
-                    .chain([SOURCES + number])
-                    .map(|path| format!("p{path}").parse().unwrap())
-                    .collect(),
+                tasks: tasks.iter().map(|task| HEAVY[*task]).collect(),
+                mem_physical: [260, 130, 80, 520][number % 4] * GIB,
+                cpus: [32, 16, 8, 64][number % 4],
+                gpus: vec!["a gpu".to_owned(); 1 + number % 3],
+                paths: paths.map(|path| format!("p{path}").parse().unwrap()).collect(),
                 ..WorkerProfile::default()
             };
-            let session = WorkerId(uuid::Uuid::from_u128(number as u128));
-            let worker = WorkerKey { session, generation: 0 };
-            sched.handle(Millis::ZERO, Event::WorkerUp { worker, profile });
+            sched.handle(Millis::ZERO, Event::WorkerUp { worker: key(number), profile });
         }
         sched
+    }
+
+    fn key(number: usize) -> WorkerKey {
+        WorkerKey { session: WorkerId(uuid::Uuid::from_u128(number as u128)), generation: 0 }
     }
 
     /// A task by its number: type, size, source, priority, and how long it has waited.
@@ -205,8 +207,9 @@ mod tests {
         let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
         let of = |most: u64, shift: u32| (mixed >> shift) % most;
         let size = [SectorSize::GiB32, SectorSize::GiB64][of(2, 0) as usize];
-        let is_tied = of(9, 3) == 0;
-        let place = if is_tied { SOURCES as u64 + of(trades as u64, 7) } else { of(SOURCES as u64, 7) };
+        let task = HEAVY[of(4, 12) as usize];
+        let is_tied = of(if task == TaskType::PreCommit1 { 2 } else { 9 }, 3) == 0;
+        let place = if is_tied { SOURCES as u64 + 1 + of(trades as u64, 7) } else { of(SOURCES as u64, 7) };
         let file = HeldFile {
             kind: FileType::Unsealed,
             bytes: size.bytes(),
@@ -219,7 +222,7 @@ mod tests {
                 id: SectorId::new(1000, number),
                 proof: RegisteredSealProof::for_new_sector(size),
             },
-            task: HEAVY[of(4, 12) as usize],
+            task,
             priority: [0, 0, 0, 1024][of(4, 16) as usize],
             needs: Needs { existing: Some(existing), allocate: None },
             locks: Locks::default(),
@@ -249,8 +252,8 @@ mod tests {
         #[test]
         fn what_is_set_aside_together_is_what_would_be_one_by_one(
             trades in prop::collection::vec(0..TRADES.len(), 2..9),
-            tasks in 10..200_u64,
-            steps in prop::collection::vec((0..12_u8, 0..50_u64), 1..200),
+            tasks in 10..150_u64,
+            steps in prop::collection::vec((0..16_u8, 0..50_u64), 1..200),
         ) {
             let mut pair = [scheduler(&trades, false), scheduler(&trades, true)];
             let mut running = [VecDeque::new(), VecDeque::new()];
@@ -264,16 +267,20 @@ mod tests {
             for (step, number) in steps {
                 let mut events = Vec::new();
                 match step {
-                    0 | 1 => {
-                        let more = if submitted == 0 { tasks } else { number % 8 };
+                    _ if submitted < tasks || step < 6 => {
+                        let more = if submitted == 0 { tasks } else { number % 4 };
                         events.extend((submitted..submitted + more).map(|task| Event::Submit {
                             task: TaskId::new(task),
                             request: request(task, trades.len(), now),
                         }));
                         submitted += more;
                     }
-                    2 => events.push(Event::Cancel { task: TaskId::new(number) }),
-                    3 => now += number * 50_000,
+                    6 => events.push(Event::Cancel { task: TaskId::new(number) }),
+                    7 => now += number * 50_000,
+                    8 | 9 => {
+                        let worker = key(1 + number as usize % trades.len());
+                        events.push(Event::WorkerEnabled { worker, enabled: step == 9 });
+                    }
                     _ => {}
                 }
                 if events.is_empty() && let Some(attempt) = running[0].pop_front() {
