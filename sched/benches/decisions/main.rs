@@ -1,7 +1,7 @@
 //! What the scheduler costs with T tasks waiting and W workers, beside the goals, in one table.
 //!
-//! `cargo bench -p sched --bench decisions [-- --quick | -- --cell T W]`. A decision is one placement: an attempt ends, and the core
-//! decides what takes its slot (`Start` with its whole plan). `--quick` runs a corner of the table in seconds. Figures are
+//! `cargo bench -p sched --bench decisions [-- --quick | -- --cell T W | -- --coming T]`. A decision is one placement: an
+//! attempt ends, and the core decides what takes its slot (`Start` with its whole plan). `--quick` runs a corner of the table in seconds. Figures are
 //! of one thread; where the system tells how long that thread was on a CPU, throughput is per second of that, so that
 //! other programs cost only what they do to the caches. Quantiles are by the clock, with a reading of it in each sample.
 
@@ -45,6 +45,10 @@ fn main() -> ExitCode {
         ["--memory", tasks] => {
             let tasks = tasks.parse().unwrap_or(0);
             println!("{}", measure::bytes_per_task(tasks, 100));
+        }
+        ["--coming", tasks] => {
+            println!("{}", machine());
+            coming_and_going(&[tasks.parse().unwrap_or(1_000)], SAMPLES);
         }
         ["--cell", tasks, workers] => {
             let (tasks, workers) = (tasks.parse().unwrap_or(1_000), workers.parse().unwrap_or(100));

@@ -45,6 +45,24 @@ const KINDS: [TaskType; 8] = [
     TaskType::Unseal,
 ];
 
+/// Answers by number.
+#[derive(Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn has(&self, at: usize) -> bool {
+        self.0[at / 64] >> (at % 64) & 1 == 1
+    }
+
+    fn set(&mut self, at: usize, is: bool) {
+        if self.0.len() <= at / 64 {
+            self.0.resize(at / 64 + 1, 0);
+        }
+        let (word, bit) = (&mut self.0[at / 64], 1 << (at % 64));
+        *word = if is { *word | bit } else { *word & !bit };
+    }
+}
+
 /// A cluster in which everything that can run does.
 pub struct Cluster<S = Sched> {
     pub sched: S,
@@ -52,12 +70,12 @@ pub struct Cluster<S = Sched> {
     running: VecDeque<AttemptId>,
     /// The first of them.
     ahead: Vec<AttemptId>,
-    /// By task: whether it waits.
-    waits: Vec<bool>,
+    /// By task: whether it waits. Bits, so that these books are in the caches and their cost is not taken for the scheduler's.
+    waits: Bits,
     /// By task: what it is.
     kinds: Vec<Kind>,
-    /// What started since the queue was last filled.
-    started: Vec<Kind>,
+    /// What started, or was cancelled, since the queue was last filled.
+    started: Vec<TaskId>,
     waiting: u64,
     workers: u64,
     random: u64,
@@ -88,7 +106,7 @@ impl<S: Scheduler> Cluster<S> {
             sched,
             running: VecDeque::new(),
             ahead: Vec::new(),
-            waits: Vec::new(),
+            waits: Bits::default(),
             kinds: Vec::new(),
             started: Vec::new(),
             waiting: 0,
@@ -116,10 +134,9 @@ impl<S: Scheduler> Cluster<S> {
     /// Makes room in this cluster's own books, so that they take no more memory when tasks come.
     pub fn make_room(&mut self, tasks: usize) {
         let kind = self.any_kind();
-        let (waits, kinds) = (self.waits.len(), self.kinds.len());
-        self.waits.resize(waits + tasks, true);
+        let kinds = self.kinds.len();
         self.kinds.resize(kinds + tasks, kind);
-        self.waits.truncate(waits);
+        self.waits.set(kinds + tasks, false);
         self.kinds.truncate(kinds);
     }
 
@@ -134,8 +151,8 @@ impl<S: Scheduler> Cluster<S> {
 
     /// Submits one task like each that started or was cancelled, so that the queue stays as it is.
     pub fn refill(&mut self) {
-        for kind in std::mem::take(&mut self.started) {
-            self.submit(kind);
+        for task in std::mem::take(&mut self.started) {
+            self.submit(self.kinds[task.get() as usize]);
         }
         self.started.clear();
     }
@@ -149,8 +166,8 @@ impl<S: Scheduler> Cluster<S> {
 
     /// The event that submits one more task, which counts as waiting from now on.
     pub fn submission(&mut self, kind: Kind) -> (TaskId, Event) {
-        let task = TaskId::new(self.waits.len() as u64);
-        self.waits.push(true);
+        let task = TaskId::new(self.kinds.len() as u64);
+        self.waits.set(self.kinds.len(), true);
         self.kinds.push(kind);
         self.waiting += 1;
         (task, Event::Submit { task, request: self.request(task, kind) })
@@ -173,8 +190,8 @@ impl<S: Scheduler> Cluster<S> {
     /// Some waiting task, chosen at random.
     pub fn some_waiting(&mut self) -> TaskId {
         loop {
-            let task = self.draw(self.waits.len() as u64);
-            if self.waits[task as usize] {
+            let task = self.draw(self.kinds.len() as u64);
+            if self.waits.has(task as usize) {
                 return TaskId::new(task);
             }
         }
@@ -251,9 +268,10 @@ impl<S: Scheduler> Cluster<S> {
     }
 
     fn forget(&mut self, task: TaskId) {
-        if std::mem::take(&mut self.waits[task.get() as usize]) {
+        if self.waits.has(task.get() as usize) {
+            self.waits.set(task.get() as usize, false);
             self.waiting -= 1;
-            self.started.push(self.kinds[task.get() as usize]);
+            self.started.push(task);
         }
     }
 
