@@ -21,6 +21,9 @@ impl Sched {
     /// Reads what will be needed when these attempts end, as it is about to be told: of the first
     /// [`Sched::LOOK_AHEAD_MOST`]. A hint: it changes nothing, and attempts that are not here do no harm.
     pub fn look_ahead(&self, ending: &[AttemptId]) {
+        if !self.is_far_away() {
+            return;
+        }
         let ending = &ending[..ending.len().min(Self::LOOK_AHEAD_MOST)];
         ending.iter().for_each(|attempt| self.tasks.touch_index(attempt.task));
         let places: Vec<TaskIdx> =

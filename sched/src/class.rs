@@ -23,6 +23,8 @@ pub(crate) struct Class {
     pub(crate) is_tied: bool,
     /// Whether its group's list of all heads is to be told of its head.
     pub(crate) is_late: bool,
+    /// Whether its group is to look at how long its head has waited.
+    pub(crate) is_unread: bool,
     /// Tasks of the class, ready or not.
     pub(crate) members: u32,
     pub(crate) group: GroupIdx,
@@ -42,6 +44,7 @@ impl Class {
             stuck: false,
             is_tied,
             is_late: false,
+            is_unread: false,
             members: 0,
             group,
             first: None,

@@ -9,11 +9,12 @@ pub(crate) struct Flat<K, V>(Vec<(K, V)>);
 
 impl<K: Ord + Copy, V> Flat<K, V> {
     pub(crate) fn get(&self, key: K) -> Option<&V> {
-        self.find(key).ok().map(|at| &self.0[at].1)
+        // One after another: with so few that costs less than to be wrong about every other comparison.
+        self.0.iter().find(|(other, _)| *other == key).map(|(_, value)| value)
     }
 
     pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut V> {
-        self.find(key).ok().map(|at| &mut self.0[at].1)
+        self.0.iter_mut().find(|(other, _)| *other == key).map(|(_, value)| value)
     }
 
     /// The value, which is made first where there is none.

@@ -19,6 +19,16 @@ impl Heads {
         self.first
     }
 
+    pub(crate) fn last(&self) -> Option<(Seat, ClassIdx)> {
+        self.others.last_key_value().map(|(seat, class)| (*seat, *class)).or(self.first)
+    }
+
+    /// The first one within these bounds: most often the first of all, for which nothing is searched.
+    pub(crate) fn first_within<R: RangeBounds<Seat>>(&self, bounds: R) -> Option<(Seat, ClassIdx)> {
+        let first = self.first.filter(|(seat, _)| bounds.contains(seat));
+        first.or_else(|| self.others.range(bounds).next().map(|(seat, class)| (*seat, *class)))
+    }
+
     /// The heads within these bounds, in order.
     pub(crate) fn within<R: RangeBounds<Seat>>(&self, bounds: R) -> impl Iterator<Item = (Seat, ClassIdx)> {
         let first = self.first.filter(|(seat, _)| bounds.contains(seat));
@@ -82,8 +92,10 @@ mod tests {
                 before.and_then(|before| map.remove(&before));
                 map.extend(after.map(|after| (after, at)));
                 prop_assert_eq!(heads.first(), map.first_key_value().map(|(seat, class)| (*seat, *class)));
+                prop_assert_eq!(heads.last(), map.last_key_value().map(|(seat, class)| (*seat, *class)));
                 prop_assert!(heads.classes().eq(map.values().copied()));
                 let behind = map.range(seat..).map(|(seat, class)| (*seat, *class));
+                prop_assert_eq!(heads.first_within(seat..), behind.clone().next());
                 prop_assert!(heads.within(seat..).eq(behind));
             }
         }

@@ -297,8 +297,13 @@ impl Tally {
         if !capacity.ignore && without_base.short_of_threads(ask, capacity).is_some() {
             return false;
         }
-        self.short_of_tasks(ask).is_none()
-            && Held { base: self.base_needed(ask), ..without_base }.fits(ask, capacity)
+        if self.short_of_tasks(ask).is_some() {
+            return false;
+        }
+        // Whether its base memory is there already is looked up only where that decides.
+        let with_base = Held { base: ask.base.into(), ..without_base };
+        with_base.fits(ask, capacity)
+            || ask.base > 0 && without_base.fits(ask, capacity) && self.base_needed(ask) == 0
     }
 
     /// Whether one more such task would fit if one of another kind, which holds threads or devices, were charged first. As if

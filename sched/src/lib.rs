@@ -56,6 +56,7 @@ mod stagger;
 mod staging;
 mod task;
 mod timers;
+mod waits;
 mod warm;
 mod why;
 mod why_text;

@@ -92,8 +92,9 @@ impl Sched {
             let try_on = |slot: usize| Some((slot, self.passing_plan(key, group, slot)?));
             // Most often the first one will do.
             let first = self.first_fitting(group).map(|rank| rank.worker).filter(allowed).and_then(try_on);
-            let mut all = self.all_fitting(group).map(|rank| rank.worker).filter(allowed);
-            return first.or_else(|| all.find_map(try_on));
+            return first.or_else(|| {
+                self.all_fitting(group).map(|rank| rank.worker).filter(allowed).find_map(try_on)
+            });
         };
         let is_tied = key.ties().is_some();
         let holders = self.holders(existing);

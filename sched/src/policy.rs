@@ -48,7 +48,9 @@ impl Speed {
 
     /// How long it takes to move this many bytes at a rate in the middle of the step, rounded up.
     pub(crate) fn time(self, bytes: u64) -> Millis {
-        let millis = (u128::from(bytes) * 1000).div_ceil(2 << self.0);
+        // Divided, rounded up, by a power of two.
+        let exponent = u32::from(self.0) + 1;
+        let millis = (u128::from(bytes) * 1000 + ((1 << exponent) - 1)) >> exponent;
         Millis::new(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 }

@@ -22,6 +22,7 @@ use crate::policy::{Fitting, Rank};
 use crate::reservation::Unreservable;
 use crate::slab::TaskIdx;
 use crate::space::PathIdx;
+use crate::waits::Waits;
 use crate::yielding::Places;
 
 /// A class's place. Used again after its last member has left.
@@ -79,6 +80,8 @@ pub(crate) struct Group {
     /// Tasks that wait in its classes.
     pub(crate) ready: u64,
     pub(crate) places: Places,
+    /// How long its open classes have waited.
+    pub(crate) waits: Waits,
     /// Worker slots whose place in `fitting` is out of date. Some stand here twice, or for a worker that has gone.
     pub(crate) behind: Vec<usize>,
 }
@@ -107,6 +110,7 @@ impl Group {
             staged: BTreeSet::new(),
             ready: 0,
             places: Places::default(),
+            waits: Waits::default(),
             behind: Vec::new(),
         }
     }
@@ -303,6 +307,13 @@ impl Queue {
         }
     }
 
+    /// The first task of a class of this group whose wait is to be looked at, which it is now.
+    pub(crate) fn read(&mut self, class: ClassIdx, group: GroupIdx) -> Option<TaskIdx> {
+        let it = self.classes[class.0 as usize].as_mut().filter(|it| it.group == group && it.is_unread)?;
+        it.is_unread = false;
+        it.head().map(|(_, task)| task)
+    }
+
     /// Sees to it that the group's `fitting` is brought up to date before it is used next.
     pub(crate) fn wake(&mut self, group: GroupIdx) {
         if !self.groups[group].behind.is_empty() {
@@ -375,10 +386,17 @@ impl Queue {
 
     /// Lists a class among those that are open, stuck or tied under its new head instead of the old one.
     fn list(&mut self, class: ClassIdx, before: Option<Seat>, after: Option<Seat>) {
-        let Some(state) = &self.classes[class.0 as usize] else { return };
+        let Some(state) = &mut self.classes[class.0 as usize] else { return };
         let group = &mut self.groups[state.group];
         match (state.stuck, state.is_tied) {
-            (false, _) => group.open.relist(class, before, after),
+            (false, is_tied) => {
+                group.open.relist(class, before, after);
+                if is_tied {
+                    group.waits.note_tied(before, after);
+                } else if after.is_some() && !std::mem::replace(&mut state.is_unread, true) {
+                    group.waits.note(class);
+                }
+            }
             _ if before.is_some() == after.is_some() => {}
             (true, false) if after.is_some() => {
                 group.stuck.insert(class);

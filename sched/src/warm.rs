@@ -18,9 +18,23 @@ use crate::space::{Path, PathIdx};
 use crate::task::{Binding, Task};
 use crate::worker::Worker;
 
+/// What a task and all that belongs to it take, and a worker and its lists, in bytes, and what of that a processor core has
+/// at hand anyway: there the reading would cost more than it saves.
+const TASK_BYTES: usize = 512;
+const WORKER_BYTES: usize = 4096;
+const AT_HAND_BYTES: usize = 16 << 20;
+
 impl Sched {
+    /// Whether there is more than the processor's caches hold.
+    pub(crate) fn is_far_away(&self) -> bool {
+        self.tasks.len() * TASK_BYTES + self.workers.len() * WORKER_BYTES > AT_HAND_BYTES
+    }
+
     /// For the end of this task's attempt, and for the start of what takes its slot.
     pub(crate) fn warm_for_end(&self, at: TaskIdx) {
+        if !self.is_far_away() {
+            return;
+        }
         let task = &self.tasks[at];
         task.touch();
         let Some(binding) = task.binding() else { return };
@@ -48,6 +62,9 @@ impl Sched {
 
     /// For a waiting task that leaves.
     pub(crate) fn warm_for_cancel(&self, at: TaskIdx) {
+        if !self.is_far_away() {
+            return;
+        }
         let task = &self.tasks[at];
         task.touch();
         self.warm_for_leaving(task);

@@ -214,6 +214,10 @@ impl Workers {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     pub(crate) fn slot(&self, key: WorkerKey) -> Option<usize> {
         self.by_key.get(&key).copied()
     }

@@ -78,6 +78,17 @@ impl Places {
         self.by_trade.len() > 1
     }
 
+    /// Whether some worker that has places offers this type, too.
+    pub(crate) fn are_beside(&self, task: TaskType) -> bool {
+        self.by_trade.iter().any(|(types, _)| types.contains(task))
+    }
+
+    /// Those of workers that do not offer this type, and how many tasks may wait for them and let it pass.
+    pub(crate) fn elsewhere(&self, task: TaskType) -> (u64, u64) {
+        let places = self.without(task);
+        (places, places.saturating_mul(ROUNDS))
+    }
+
     /// Those of workers that do not offer this type.
     fn without(&self, task: TaskType) -> u64 {
         self.by_trade.iter().filter(|(types, _)| !types.contains(task)).map(|(_, places)| places).sum()
@@ -146,12 +157,12 @@ impl Sched {
     }
 
     /// For how many milliseconds such tasks let others pass.
-    fn patience(&self, kind: SealTaskType) -> u64 {
+    pub(crate) fn patience(&self, kind: SealTaskType) -> u64 {
         self.estimate_anywhere(kind).millis.get().saturating_mul(ROUNDS)
     }
 
     /// Whether the task has waited for no longer than this and has no other reason to let nobody pass.
-    fn is_patient(&self, class: ClassIdx, task: &Task, patience: u64) -> bool {
+    pub(crate) fn is_patient(&self, class: ClassIdx, task: &Task, patience: u64) -> bool {
         // Where its files must be at hand, no other worker will do.
         !task.is_due && !self.queue.class(class).is_tied && self.now.since(task.since).get() <= patience
     }
@@ -175,19 +186,7 @@ impl Sched {
             return;
         }
         let patience = self.patience(self.tasks[head].seal_task());
-        let is_patient = |class: ClassIdx| {
-            let head = self.queue.class(class).head();
-            head.is_some_and(|(_, head)| self.is_patient(class, &self.tasks[head], patience))
-        };
-        let mut last = None;
-        let mut stops = Vec::new();
-        for (seat, class) in state.rest() {
-            last = Some((seat, class));
-            stops.extend(last.filter(|_| !is_patient(class)));
-        }
-        if stops.last() != last.as_ref() {
-            stops.extend(last);
-        }
+        let stops = self.stops(group, patience);
         self.queue.pass_all_but(group, stops);
     }
 
@@ -196,10 +195,7 @@ impl Sched {
         let state = &self.queue.groups[group];
         let worker = self.workers.get(slot);
         let Some(ask) = worker.offer(group).filter(|ask| !ask.is_light()) else { return false };
-        let finds_a_place = |other: &Ask| {
-            let places = state.places.without(other.task());
-            state.ready <= places.saturating_mul(ROUNDS)
-        };
+        let finds_a_place = |other: &Ask| state.ready <= state.places.elsewhere(other.task()).1;
         let excludes = |other: &Ask| !worker.running.fits_beside(ask, other, &worker.capacity);
         worker.offered.iter().any(|(other, other_ask)| {
             *other != group
