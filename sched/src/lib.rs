@@ -59,6 +59,7 @@ mod timers;
 mod waits;
 mod warm;
 mod why;
+mod why_passed;
 mod why_text;
 mod worker;
 mod yielding;
@@ -83,6 +84,7 @@ pub use snapshot::{
 };
 pub use span::Span;
 pub use why::{LockHolder, Place, StartForecast, Whereabouts, Why, WhyWorker};
+pub use why_passed::{LetPass, LetsPass};
 
 /// The scheduler. See the crate's documentation.
 ///

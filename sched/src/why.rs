@@ -10,7 +10,8 @@ use crate::ledger::{Ask, Tally};
 use crate::task::{Phase, State, Task};
 use crate::worker::Worker;
 use crate::{
-    Estimate, Eta, Finding, Millis, Obstacle, Relief, Sched, Shortage, TaskName, WorkerKey, WorkerMode,
+    Estimate, Eta, Finding, LetsPass, Millis, Obstacle, Relief, Sched, Shortage, TaskName, WorkerKey,
+    WorkerMode,
 };
 
 /// Where a task is and what is in its way on each worker.
@@ -38,6 +39,8 @@ pub struct Why {
     pub takes: Estimate,
     /// Its place in the queue; `None`: it waits in no queue.
     pub place: Option<Place>,
+    /// Whom it lets go first; `None`: nobody.
+    pub lets_pass: Option<LetsPass>,
     /// When it may start; `None`: it has started, or nobody can tell.
     pub start: Option<StartForecast>,
     /// Every worker, in the order of their keys; of a staged task its own; empty once the task has a slot.
@@ -178,6 +181,7 @@ impl Sched {
             deadline: task.deadline,
             takes,
             place,
+            lets_pass: self.lets_pass(task),
             start: self.start_forecast(task, place, &workers),
             workers,
         })

@@ -90,9 +90,10 @@ impl Why {
             write_place(f, place, self.kind)?;
         }
         match &self.start {
-            Some(start) => write!(f, "; {start}"),
-            None => f.write_str("; when it can start nobody can tell"),
+            Some(start) => write!(f, "; {start}")?,
+            None => f.write_str("; when it can start nobody can tell")?,
         }
+        self.lets_pass.iter().try_for_each(|lets_pass| lets_pass.write(f, self.now))
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who goes first on a worker of all trades, where workers of one trade could do one of the two.
 
-use sched::{Event, ExistingRule, GroupCap, KindDuration, Millis, Options, WorkerMode, WorkerProfile};
+use sched::{
+    Event, ExistingRule, GroupCap, KindDuration, LetPass, LetsPass, Millis, Options, WorkerMode,
+    WorkerProfile,
+};
 use sealtasks::TaskType::{self, PreCommit1, PreCommit2};
 use sealtasks::{FileType, PathType, TaskId};
 
@@ -107,6 +110,34 @@ fn a_task_is_passed_for_twice_its_own_time_at_most() {
             "after {wait}"
         );
     }
+}
+
+#[test]
+fn the_explanation_says_whom_it_lets_pass_and_until_when() {
+    let (mut world, _) = busy();
+    let lets_pass = |world: &World, task| world.sched.why(task).expect("it waits").lets_pass;
+    let trees = wanted_now(&mut world, PreCommit2, 3);
+    assert_eq!(lets_pass(&world, trees), None, "nobody else waits");
+    let labels = wanted_now(&mut world, PreCommit1, 4);
+    let whom = vec![LetPass { task: PreCommit1, places: 1, waiting_most: 2 }];
+    let until = world.now.after(Millis::new(2 * TAKES + 1));
+    assert_eq!(lets_pass(&world, trees), Some(LetsPass { until, waiting: 1, whom }));
+    assert_eq!(lets_pass(&world, labels), None, "no other worker does PreCommit1");
+    let line = "; lets PC1 pass for another 1h where there is room for one of both: 1 such task waits, and workers \
+                without PC1 run 1 of it at once (none lets pass where more than 2 wait)";
+    assert!(world.why(trees).contains(line), "{}", world.why(trees));
+
+    let more = [wanted_now(&mut world, PreCommit2, 5), wanted_now(&mut world, PreCommit2, 6)];
+    assert_eq!(lets_pass(&world, trees), None, "three wait for one place");
+    for task in more {
+        world.send(Event::Cancel { task });
+    }
+    world.now = until.before(Millis::new(1));
+    world.send(Event::Tick);
+    assert!(lets_pass(&world, trees).is_some());
+    world.now = until;
+    world.send(Event::Tick);
+    assert_eq!(lets_pass(&world, trees), None, "it has waited long enough");
 }
 
 #[test]
