@@ -83,6 +83,7 @@ async fn start(repo: &std::path::Path) -> ManagerHandle {
         dialer: Arc::new(RpcDialer { trust: Trust::system() }),
         trust: Trust::system(),
         timing: Timing::default(),
+        begun: Vec::new(),
     };
     Manager::start(options).await.expect("the manager starts")
 }

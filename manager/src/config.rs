@@ -64,6 +64,11 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 # Workers that run on one machine share its memory, CPU threads and GPUs.
 #ShareMachines = true
 
+# A Sealyard worker that was lost (it has missed six heartbeats, about a minute) for this long is forgotten, and its tasks are
+# queued anew; a result that it brings later is not taken. The same for tasks whose worker has not come back since the
+# manager started. "0s": never.
+#ForgetLostAfter = "1h"
+
 # The least time between two starts of a task type on one worker, so that their peaks do not meet.
 [Scheduler.Stagger]
 #PC1 = "0s"

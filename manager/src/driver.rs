@@ -20,6 +20,7 @@ mod fleet;
 mod holds;
 mod input;
 mod line;
+mod liveness;
 mod measuring;
 mod operator;
 mod places;
@@ -53,6 +54,7 @@ pub(crate) use filling::Order;
 pub(crate) use fleet::{Peer, Worker};
 use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
+use liveness::Silence;
 pub(crate) use places::IndexChanges;
 pub(crate) use removed::{CLEANED_UP, REMOVED};
 pub(crate) use scrubbing::Scrubbable;
@@ -70,9 +72,6 @@ const _: () =
 
 /// Results kept that came before their call was known; the oldest goes first (it stays in the durable state).
 const EARLY_MAX: usize = 1024;
-
-/// How often the health of storage paths is looked at: a path dies after 50 s of silence, without any event.
-const HEALTH_TICK: Duration = Duration::from_secs(5);
 
 /// Everything the manager knows, in memory. The durable state holds what a restart needs of it.
 pub(crate) struct Driver {
@@ -98,6 +97,7 @@ pub(crate) struct Driver {
     /// Results whose call nobody knew when they came.
     early: VecDeque<Early>,
     workers: BTreeMap<WorkerId, Worker>,
+    silence: Silence,
     generations: BTreeMap<WorkerId, u32>,
     /// Machines that workers told of, by id.
     machines: BTreeMap<String, Machine>,
@@ -203,7 +203,7 @@ impl Driver {
     /// # Errors
     /// A commit failed.
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), StateError> {
-        let mut health = tokio::time::interval(HEALTH_TICK);
+        let mut health = tokio::time::interval(self.shared.timing.look_around);
         let shared = self.shared.clone();
         self.finish_batch().await?;
         loop {
@@ -240,7 +240,10 @@ impl Driver {
         self.drain_sched();
         let events = std::mem::take(&mut self.events);
         if !events.is_empty() {
+            let kinds: Vec<_> = events.iter().map(StateEvent::kind).collect();
+            crash_points("before", &kinds);
             self.shared.state.commit(events).await?;
+            crash_points("after", &kinds);
         }
         for effect in std::mem::take(&mut self.effects) {
             effects::perform(&self.shared, effect);
@@ -251,6 +254,7 @@ impl Driver {
     /// What falls silent or runs out does so without any event.
     fn look_around(&mut self) {
         self.check_paths();
+        self.forget_lost();
         self.pledging_due = true;
         self.shared.locks.end_all_leases();
     }
@@ -336,6 +340,13 @@ impl Driver {
     fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, answer: rpc::ApiResult<T>) {
         // Whoever asked may have gone; what was decided stands all the same.
         self.effects.push(Effect::Answer(Box::new(move || drop(reply.send(answer)))));
+    }
+}
+
+/// Around the commit of events; see `sealtasks::recovery`.
+fn crash_points(when: &str, kinds: &[&str]) {
+    if cfg!(debug_assertions) {
+        kinds.iter().for_each(|kind| rpc::crash_point(&format!("manager.{when}.{kind}")));
     }
 }
 

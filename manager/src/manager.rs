@@ -2,6 +2,7 @@
 //! port, reads arguments, prints.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,9 @@ pub struct ManagerOptions {
     pub trust: Trust,
     /// Periods.
     pub timing: Timing,
+    /// Files in the manager's own paths that its own worker had begun in an earlier life: perhaps half-written, and not to
+    /// be declared before that worker has said what becomes of them.
+    pub begun: Vec<PathBuf>,
 }
 
 /// Why a manager does not start, or has ended.
@@ -113,10 +117,8 @@ impl Manager {
             index: index.clone(),
         };
         let rehearses = sealtasks::rehearsal::is_marked(&miner.beacon);
-        let (local, problems) = match rehearses {
-            false => Local::open(local_options).await?,
-            true => Local::open_rehearsal(local_options, stores::Rehearsal::default()).await?,
-        };
+        let rehearsal = rehearses.then(stores::Rehearsal::default);
+        let (local, problems) = Local::open_beside(local_options, rehearsal, options.begun).await?;
         // Peers are shown the tokens of `OwnTokens` and no other.
         let fetch =
             FetchOptions { token: String::new(), parallel: options.repo.config().parallel_fetch_limit };

@@ -338,6 +338,10 @@ impl ManagerApi for Service {
         self.ask(|reply| Input::WorkerState { state, reply: Some(reply) }).await
     }
 
+    async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
+        self.view(move |driver| driver.is_open(attempt)).await
+    }
+
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         answers::overview(self).await
     }

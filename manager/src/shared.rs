@@ -42,6 +42,8 @@ pub struct Timing {
     pub start_back_off: BackOff,
     /// Between two tries of a call that a Sealyard worker did not answer.
     pub call_again: BackOff,
+    /// Between two looks at what falls silent without any event: storage paths (50 s), workers.
+    pub look_around: Duration,
     /// Between two health reports of the manager's own paths.
     pub health_report: Duration,
     /// A reader of a piece that takes nothing for this long is given up, so that it cannot keep its sector locked.
@@ -55,6 +57,7 @@ impl Default for Timing {
             heartbeat_timeout: Duration::from_secs(5),
             start_back_off: BackOff { first_ms: 5_000, most_ms: 300_000 },
             call_again: BackOff { first_ms: 1_000, most_ms: 30_000 },
+            look_around: Duration::from_secs(5),
             health_report: Duration::from_secs(10),
             reader_stall: Duration::from_secs(600),
         }

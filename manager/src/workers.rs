@@ -164,6 +164,8 @@ impl Introduction {
             paths: self.paths.into_iter().map(|path| path.id).collect(),
             enabled: true,
             misses: 0,
+            silent_since_ms: 0,
+            lost_since_ms: 0,
             durations: Vec::new(),
             bandwidth: 0,
             mode: WorkerMode::Open,

@@ -27,4 +27,4 @@ mod verify;
 pub use execute::execute;
 pub use failure::TaskError;
 pub use proof_kind::{from_library, to_library};
-pub use seam::{Outcome, PIECE_DESCRIPTOR, REQUEST_BYTES_MAX, SeamError, exec_files};
+pub use seam::{Outcome, PIECE_DESCRIPTOR, REQUEST_BYTES_MAX, SeamError, exec_files, exec_files_and};

@@ -76,6 +76,14 @@ impl SeamError {
 ///
 /// Must run before the process opens descriptors of its own, so that descriptor 3 is the one it was started with.
 pub fn exec_files(input: &Path, output: &Path) -> Result<Outcome, SeamError> {
+    exec_files_and(input, output, || {})
+}
+
+/// The same, with `worked` called when the work is done and its report not written yet.
+///
+/// # Errors
+/// As there.
+pub fn exec_files_and(input: &Path, output: &Path, worked: impl FnOnce()) -> Result<Outcome, SeamError> {
     let offered = stream_offered();
     let (report, outcome) = match read_request(input) {
         Err(error) => (
@@ -93,6 +101,7 @@ pub fn exec_files(input: &Path, output: &Path) -> Result<Outcome, SeamError> {
             }
         }
     };
+    worked();
     write_report(output, &report)?;
     Ok(outcome)
 }

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sealtasks::{
-    ActorId, AttemptId, CallError, CallId, FileTypes, FsStat, HealthReport, PathOrder, PathReport, PathType,
-    ResourceTable, ScrubOrder, ScrubbedFile, SectorDecl, SectorId, SectorNumber, SectorRef, SectorSize,
-    SectorStorageInfo, StorageId, StorageInfo, TaskInput, TaskOutput, TaskType, TransferChange,
-    TransferReport, WorkerId,
+    ActorId, AttemptId, CallError, CallId, FailureClass, FileTypes, FsStat, HealthReport, PathOrder,
+    PathReport, PathType, ResourceTable, ScrubOrder, ScrubbedFile, SectorDecl, SectorId, SectorNumber,
+    SectorRef, SectorSize, SectorStorageInfo, StorageId, StorageInfo, TaskInput, TaskOutput, TaskType,
+    TransferChange, TransferReport, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -225,6 +225,9 @@ pub trait ManagerApi: Send + Sync + 'static {
     async fn can_reach(&self, url: String) -> ApiResult<()>;
     /// A Sealyard worker's push of its state. Refused when the session is not registered: the worker connects again.
     async fn worker_state(&self, state: WorkerState) -> ApiResult<()>;
+    /// Whether an attempt is awaited still. A Sealyard worker asks before it declares what the attempt made: one that was
+    /// not heard of for long may have been given up, and its files must not be found beside those of the next attempt.
+    async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool>;
     /// Workers, paths and sectors in one answer, for the command line.
     async fn overview(&self) -> ApiResult<ManagerOverview>;
     /// Tasks that wait, run, or ended lately.
@@ -271,7 +274,7 @@ pub struct Returned {
     pub account: Option<AttemptAccount>,
 }
 
-/// What an attempt cost, measured on the worker.
+/// What an attempt cost, measured on the worker, and the class of its failure, which Lotus's codes cannot say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptAccount {
     /// When the inputs were there and the executor started, in Unix milliseconds.
@@ -286,6 +289,9 @@ pub struct AttemptAccount {
     /// Its executor's processor time (milliseconds); 0 = not measured.
     #[serde(default)]
     pub cpu_ms: u64,
+    /// Of what class its failure was; `None` = it did not fail, or its worker's version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<FailureClass>,
 }
 
 /// The eighteen `Return…` methods of Lotus.

@@ -175,8 +175,14 @@ pub struct WorkerView {
     pub kind: String,
     /// Whether it takes tasks.
     pub enabled: bool,
-    /// `live`, `suspect` or `lost`.
+    /// `live`, `suspect`, `lost` or `forgotten`.
     pub state: String,
+    /// For how long nothing was heard of it, in milliseconds; 0 = it answers.
+    #[serde(default)]
+    pub silent_ms: u64,
+    /// What it becomes if that goes on, and in how many milliseconds.
+    #[serde(default)]
+    pub next_state: Option<(String, u64)>,
     /// Tasks it takes.
     pub tasks: BTreeSet<TaskType>,
     /// Tasks it will take later, and why not yet.

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod api_info;
 pub mod client;
+pub mod crash;
 pub mod error;
 pub mod explain;
 pub mod extension;
@@ -31,6 +32,7 @@ mod wire;
 pub use api::{ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 pub use api_info::{ApiInfo, Transport};
 pub use client::{ManagerClient, NodeClient, WorkerClient};
+pub use crash::crash_point;
 pub use error::ApiError;
 pub use operator::OperatorApi;
 pub use pipelining::PipelineApi;

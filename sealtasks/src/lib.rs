@@ -17,6 +17,7 @@ mod path_order;
 mod payload;
 mod piece;
 mod proof;
+pub mod recovery;
 pub mod rehearsal;
 mod resource_table;
 mod resources;

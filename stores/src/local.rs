@@ -34,10 +34,10 @@ pub(crate) use exact::Found;
 pub use redeclare::RedeclareDiff;
 pub use removal::DeletePermit;
 pub use reserve::Reservation;
-pub use start::START_DEADLINE;
+pub use start::{PathProblem, START_DEADLINE};
 pub use survey::FINDINGS_MAX;
 
-use self::departures::{Departures, Scanning};
+use self::departures::{Begun, Departures, Scanning};
 use crate::config::StorageConfig;
 use crate::disk;
 use crate::error::StoreError;
@@ -83,6 +83,7 @@ pub struct Local {
     kept: Kept,
     sent: Sent,
     departures: Departures,
+    begun: Mutex<Begun>,
 }
 
 #[derive(Clone)]
@@ -90,15 +91,6 @@ struct OpenPath {
     dir: PathBuf,
     stanza: StorageStanza,
     space: Space,
-}
-
-/// A storage path that could not be opened.
-#[derive(Debug)]
-pub struct PathProblem {
-    /// The directory.
-    pub path: PathBuf,
-    /// Why.
-    pub error: StoreError,
 }
 
 /// A storage path that was just opened.
@@ -279,6 +271,7 @@ impl Local {
         if let Some(open) = self.table().get(&id) {
             return Err(StoreError::DuplicateId { id, open: open.dir.clone(), path: dir });
         }
+        self.hold_begun(&id, &dir);
         let space = Space::new(&dir, stanza.max_storage, keep_free, self.rehearsal);
         let stat = space.stat().await?;
         self.attach(&id, &stanza, stat).await?;

@@ -1,17 +1,18 @@
 //! The life of one call: accepted into the journal, its files acquired, its executor run, what it made declared, its
 //! result journalled and handed to the returns.
 
+mod inputs;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use rpc::api::{AttemptAccount, Job, ReturnMethod};
 use rpc::extension::{CallPhase, GpuShare};
-use rpc::piece_url::PieceUrlError;
 use rpc::reader::{PieceData, PieceStream};
-use rpc::{ApiError, ApiResult};
+use rpc::{ApiError, ApiResult, crash_point};
 use sealtasks::{
-    AcquireMode, CallError, CallErrorCode, CallId, ExecutorFailure, ExecutorRequest, FailureClass, FileType,
-    FileTypes, PathType, PieceSource, SectorRef, TaskInput, TaskOutput, TaskType,
+    CallError, CallErrorCode, CallId, ExecutorFailure, ExecutorRequest, FailureClass, FileType, FileTypes,
+    TaskInput, TaskOutput, TaskType,
 };
 use stores::{Acquired, CopyKind, DeletePermit, Index as _, Making, Reservation, StoreError, TransferMeter};
 use tokio_util::sync::CancellationToken;
@@ -19,12 +20,12 @@ use uuid::Uuid;
 
 use crate::calls::CALLS_MAX;
 use crate::error::chain;
-use crate::executor::Run;
-use crate::files::{Needs, needs_of};
-use crate::journal::{Acceptance, Accepted, Ended};
+use crate::executor::{Executor, Run};
+use crate::journal::{Acceptance, Accepted, Ended, Journal, ProcessMark, Running};
+use crate::legacy::{Survivor, remove_created};
 use crate::returns;
 use crate::usage::Usage;
-use crate::worker::{Shared, now_ms, remove_created};
+use crate::worker::{Shared, now_ms};
 
 /// Accepts a job, or finds that it is accepted already, and runs it in the background.
 pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> {
@@ -70,6 +71,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
             return Err(ApiError::refused(format!("worker {} holds {CALLS_MAX} calls already", shared.name)));
         }
     };
+    crash_point("worker.accepted");
     let stop = shared.closed.child_token();
     shared.calls.hold(call, attempt, CallPhase::Acquiring, stop.clone());
     shared.changed();
@@ -100,17 +102,100 @@ async fn run(shared: &Arc<Shared>, accepted: Accepted, given: Given, stop: Cance
         Call { shared, accepted: &accepted, meter: &meter, stop: &stop, gpus, started_ms: None, usage: None };
     let result = call.perform(work, data).await;
     let started_ms = call.started_ms.unwrap_or(began);
+    let usage = call.usage.and_then(|usage| usage.get().copied()).unwrap_or_default();
+    finish(shared, accepted, result, Cost { started_ms, bytes_fetched: meter.bytes(), usage }).await;
+}
+
+/// What a call cost until its result was there.
+struct Cost {
+    started_ms: u64,
+    bytes_fetched: u64,
+    /// Of an executor that an earlier life started the kernel does not tell.
+    usage: Usage,
+}
+
+/// Goes on with a call that an earlier life of the worker began: its executor is waited for, and what it makes is declared.
+/// The call counts as running from now on, and its files as being made.
+pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
+    let Survivor { accepted, input, created, running, orphan } = survivor;
+    let stop = shared.closed.child_token();
+    shared.calls.hold(accepted.call, accepted.attempt, CallPhase::Running, stop.clone());
+    let pid = orphan.as_ref().map(|orphan| orphan.mark().pid);
+    shared.calls.proceed(accepted.call, CallPhase::Running, pid);
+    let made = running
+        .ids
+        .iter()
+        .filter(|(kind, _)| running.files.0.get(kind).is_some_and(|file| created.contains(file)));
+    let made: Vec<_> = made.map(|(kind, id)| (*kind, id.clone())).collect();
+    let making = shared.local.making(accepted.sector.id, &made);
+    let sector = accepted.sector;
+    let request = ExecutorRequest {
+        version: ExecutorRequest::VERSION,
+        sector,
+        work: input,
+        files: running.files.clone(),
+    };
+    let own = Arc::clone(shared);
+    shared.tasks.spawn(async move {
+        let meter = TransferMeter::default();
+        let (started_ms, bytes) = (running.started_ms, running.bytes_fetched);
+        let gpus = Vec::new();
+        let call = Call {
+            shared: &own,
+            accepted: &accepted,
+            meter: &meter,
+            stop: &stop,
+            gpus,
+            started_ms: Some(started_ms),
+            usage: None,
+        };
+        let held = call.held_again(running, created, making, &request.work).await;
+        let after = Afterwards::of(&request.work);
+        let executor =
+            Executor::taken_over(accepted.call.id, orphan, request, own.call_dir(accepted.call.id));
+        let ran = executor.finish(&stop).await;
+        let result = call.conclude(ran, &held, after).await;
+        let bytes_fetched = bytes.saturating_add(meter.bytes());
+        finish(&own, accepted, result, Cost { started_ms, bytes_fetched, usage: Usage::default() }).await;
+    });
+}
+
+/// What becomes of copies of the sector's files when the executor is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    Nothing,
+    /// Those that were fetched for this work alone go.
+    DropCopies,
+    /// All but the one that was worked on go.
+    KeepOneCopy,
+}
+
+impl Afterwards {
+    const fn of(work: &TaskInput) -> Self {
+        match work {
+            TaskInput::Unseal(_) => Self::DropCopies,
+            TaskInput::ReleaseUnsealed(_) => Self::KeepOneCopy,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// Journals how a call ended and hands its result to the returns.
+async fn finish(shared: &Arc<Shared>, accepted: Accepted, result: Outcome<TaskOutput>, cost: Cost) {
     if shared.closed.is_cancelled() && result.is_err() {
         // Ended because the worker ends: it stays unfinished in the journal and is returned as restarted next time.
         return;
     }
-    let usage = call.usage.and_then(|usage| usage.get().copied()).unwrap_or_default();
+    crash_point("worker.declared");
+    let class = result.as_ref().err().map(|failure| failure.class);
+    let Cost { started_ms, bytes_fetched, usage } = cost;
     let account = AttemptAccount {
         started_ms,
         ended_ms: now_ms().max(started_ms),
-        bytes_fetched: meter.bytes(),
+        bytes_fetched,
         peak_bytes: usage.peak_bytes,
         cpu_ms: usage.cpu_ms,
+        class,
     };
     let result = result.map_err(|failure| CallError {
         code: code_of(failure.class),
@@ -123,6 +208,7 @@ async fn run(shared: &Arc<Shared>, accepted: Accepted, given: Given, stop: Cance
         // It is still returned; only a crash before that would lose it, and then the call counts as restarted.
         tracing::error!(call = %accepted.call, error = %chain(&error), "a result could not be journalled");
     }
+    crash_point("worker.journalled");
     returns::spawn(shared, accepted, ended);
 }
 
@@ -203,25 +289,37 @@ impl Call<'_> {
 
     /// Acquires the files, runs the executor, and declares what it made. On failure nothing that it began stays.
     async fn execute(&mut self, work: TaskInput, data: Option<PieceData>) -> Outcome<TaskOutput> {
-        let sector = self.accepted.sector;
         let data = self.piece_stream(&work, data).await?;
         let held = self.acquire(&work).await?;
-        let (unseals, releases) =
-            (matches!(work, TaskInput::Unseal(_)), matches!(work, TaskInput::ReleaseUnsealed(_)));
+        crash_point("worker.acquired");
+        let after = Afterwards::of(&work);
         let ran = self.run_executor(work, data, &held).await;
-        let ended = match ran.and_then(|output| made(&held).map(|()| output)) {
-            Ok(output) => self.declare(&held).await.map(|()| output),
-            Err(failure) => {
-                let created = held.created.clone();
-                // Nothing to add if this is interrupted: the worker is ending and removes them when it next starts.
-                let _ = tokio::task::spawn_blocking(move || remove_created(&created)).await;
-                Err(failure)
-            }
+        self.conclude(ran, &held, after).await
+    }
+
+    /// Declares what the executor made, or removes what it began.
+    async fn conclude(
+        &self,
+        ran: Outcome<TaskOutput>,
+        held: &Held,
+        after: Afterwards,
+    ) -> Outcome<TaskOutput> {
+        let sector = self.accepted.sector;
+        crash_point("worker.ended");
+        let (is_made, ended) = match ran.and_then(|output| made(held).map(|()| output)) {
+            Ok(output) => (true, self.declare(held).await.map(|()| output)),
+            Err(failure) => (false, Err(failure)),
         };
-        if ended.is_ok() && releases {
-            self.keep_one_copy(&held).await?;
+        if ended.is_ok() && after == Afterwards::KeepOneCopy {
+            self.keep_one_copy(held).await?;
         }
-        if unseals && !self.shared.closed.is_cancelled() {
+        // What is made stays when the worker ends: its next life finds the report, and declares it.
+        if ended.is_err() && !(is_made && self.shared.closed.is_cancelled()) {
+            let created = held.created.clone();
+            // Nothing to add if this is interrupted: the worker is ending and removes them when it next starts.
+            let _ = tokio::task::spawn_blocking(move || remove_created(&created)).await;
+        }
+        if after == Afterwards::DropCopies && !self.shared.closed.is_cancelled() {
             // Copies that were fetched for unsealing alone; they go when it failed, too.
             let replica = FileTypes::SEALED | FileTypes::CACHE;
             if let Err(error) = self.shared.remote.remove_copies(sector.id, replica).await {
@@ -236,123 +334,6 @@ impl Call<'_> {
         let (sector, kind) = (self.accepted.sector.id, FileType::Unsealed);
         let Some(kept) = held.acquired.ids.get(&kind) else { return Ok(()) };
         self.store(self.shared.remote.keep_only(sector, kind, kept)).await
-    }
-
-    /// The bytes for the executor's descriptor 3.
-    async fn piece_stream(&self, work: &TaskInput, data: Option<PieceData>) -> Outcome<Option<PieceStream>> {
-        let (source, size) = match work {
-            TaskInput::AddPiece(piece) => (piece.source, piece.size),
-            TaskInput::DataCid(piece) => (piece.source, piece.size),
-            _ => return Ok(None),
-        };
-        if source != PieceSource::Stream {
-            return Ok(None);
-        }
-        let data =
-            data.ok_or_else(|| environment("the piece's bytes were to come as a stream, but none came"))?;
-        let opened = self.stoppable(data.open(size.get(), &self.shared.trust)).await?;
-        let network = |error: PieceUrlError| {
-            let message = format!("{}: {}", error.code(), chain(&error));
-            ExecutorFailure { class: FailureClass::Network, message }
-        };
-        match opened.map_err(network)? {
-            Some(stream) => Ok(Some(stream)),
-            None => Err(environment("the piece's bytes were to come as a stream, but zeros were named")),
-        }
-    }
-
-    /// Brings the files to this worker and reserves space for what the executor makes.
-    async fn acquire(&self, work: &TaskInput) -> Outcome<Held> {
-        let sector = self.accepted.sector;
-        let shared = self.shared;
-        if let TaskInput::PreCommit1(_) = work {
-            self.discard_earlier_replica().await?;
-        }
-        let Needs { existing, allocate, path_type, mode } = match work {
-            TaskInput::Unseal(_) => self.unseal_needs(sector).await?,
-            other => needs_of(other),
-        };
-        let acquiring = shared.remote.acquire(sector, existing, allocate, path_type, mode, self.meter);
-        let acquired = self.store(acquiring).await?;
-        if let Some(kind) = existing.union(allocate).iter().find(|kind| !acquired.files.0.contains_key(kind))
-        {
-            return Err(store_failure(&StoreError::NotFound { sector: sector.id, kind }));
-        }
-        let created: Vec<PathBuf> = allocate
-            .iter()
-            .filter_map(|kind| acquired.files.0.get(&kind))
-            .filter(|path| path.symlink_metadata().is_err())
-            .cloned()
-            .collect();
-        let reservation = self.reserve(work, allocate, path_type, &acquired).await?;
-        let new = |kind: &FileType| acquired.files.0.get(kind).is_some_and(|path| created.contains(path));
-        let made =
-            allocate.iter().filter(new).filter_map(|kind| Some((kind, acquired.ids.get(&kind)?.clone())));
-        let made: Vec<_> = made.collect();
-        let making = shared.local.making(sector.id, &made);
-        Ok(Held { acquired, _reservation: reservation, allocated: allocate, created, _making: making })
-    }
-
-    /// Room for what the executor makes; `None`: it makes nothing.
-    async fn reserve(
-        &self,
-        work: &TaskInput,
-        allocate: FileTypes,
-        path_type: PathType,
-        acquired: &Acquired,
-    ) -> Outcome<Option<Reservation>> {
-        let (sector, local) = (self.accepted.sector, &self.shared.local);
-        if let TaskInput::Unseal(_) = work {
-            let kind = FileType::Unsealed;
-            let lost = || store_failure(&StoreError::NotFound { sector: sector.id, kind });
-            let id = acquired.ids.get(&kind).ok_or_else(lost)?;
-            let multicore = self.shared.executor.uses_multicore_sdr(TaskType::Unseal);
-            return self.store(local.reserve_unsealing(sector, id, multicore)).await.map(Some);
-        }
-        if allocate.is_empty() {
-            return Ok(None);
-        }
-        let table = path_type.space_table();
-        self.store(local.reserve(sector, allocate, &acquired.ids, table)).await.map(Some)
-    }
-
-    /// Deletes, everywhere, what an earlier PreCommit1 of the sector made: it must neither be sealed into nor be found by
-    /// PreCommit2 in place of the new files. It is worthless once PreCommit1 runs again, but not before: the data that the
-    /// new files are made from is brought here first.
-    async fn discard_earlier_replica(&self) -> Outcome<()> {
-        let sector = self.accepted.sector;
-        let remote = &self.shared.remote;
-        let (unsealed, none) = (FileTypes::UNSEALED, FileTypes::NONE);
-        let (path, mode) = (PathType::Sealing, AcquireMode::Copy);
-        let acquired = self.store(remote.acquire(sector, unsealed, none, path, mode, self.meter)).await?;
-        if let Some(data) = acquired.files.0.values().find(|data| !data.exists()) {
-            return Err(environment(&format!(
-                "the unsealed file of {} is not at {}; nothing was deleted",
-                sector.id,
-                data.display()
-            )));
-        }
-        let permit =
-            DeletePermit { reason: format!("PreCommit1 makes it anew, call {}", self.accepted.call) };
-        for kind in [FileType::Sealed, FileType::Cache] {
-            self.store(remote.discard_all(sector.id, kind, &permit)).await?;
-        }
-        Ok(())
-    }
-
-    /// Unsealing writes into the unsealed file where there is one, and else makes one.
-    async fn unseal_needs(&self, sector: SectorRef) -> Outcome<Needs> {
-        let finding = async {
-            self.shared.index.find(sector.id, FileTypes::UNSEALED, None).await.map_err(StoreError::from)
-        };
-        let there = !self.store(finding).await?.is_empty();
-        let replica = FileTypes::SEALED | FileTypes::CACHE;
-        let (existing, allocate) = if there {
-            (replica | FileTypes::UNSEALED, FileTypes::NONE)
-        } else {
-            (replica, FileTypes::UNSEALED)
-        };
-        Ok(Needs { existing, allocate, path_type: PathType::Sealing, mode: AcquireMode::Copy })
     }
 
     async fn run_executor(
@@ -371,19 +352,22 @@ impl Call<'_> {
             tokio::task::spawn_blocking(move || params.environment(size)).await.unwrap_or_default();
         let files = held.acquired.files.clone();
         let request = ExecutorRequest { version: ExecutorRequest::VERSION, sector, work, files };
-        let run = Run { dir, task: Some(task), request, parameters, data, gpus: self.gpus.clone() };
+        let (call_id, task, gpus) = (call.id, Some(task), self.gpus.clone());
+        let run = Run { call: call_id, dir, task, request, parameters, data, gpus };
 
         // What it creates is journalled before it can create anything.
-        self.journal_running(&held.created, None).await?;
+        self.journal_running(held, None).await?;
         if self.stop.is_cancelled() {
             return Err(aborted());
         }
-        let executor = shared.executor.spawn(run).await?;
         self.started_ms = Some(now_ms());
-        self.usage = Some(executor.usage());
+        crash_point("worker.starting");
+        let executor = shared.executor.spawn(run).await?;
+        crash_point("worker.started");
+        self.usage = executor.usage();
         let mark = executor.mark().clone();
         let pid = mark.pid;
-        if let Err(failure) = self.journal_running(&held.created, Some(mark)).await {
+        if let Err(failure) = self.journal_running(held, Some(mark)).await {
             // An executor that could not be found again after a crash must not run.
             let stop = CancellationToken::new();
             stop.cancel();
@@ -392,16 +376,20 @@ impl Call<'_> {
         }
         shared.calls.proceed(call, CallPhase::Running, Some(pid));
         shared.changed();
+        crash_point("worker.running");
         executor.finish(self.stop).await
     }
 
-    async fn journal_running(
-        &self,
-        created: &[PathBuf],
-        mark: Option<crate::journal::ProcessMark>,
-    ) -> Outcome<()> {
-        let (id, created) = (self.accepted.call.id, created.to_vec());
-        let write = move |journal: &crate::journal::Journal| journal.running(id, &created, mark.as_ref());
+    async fn journal_running(&self, held: &Held, mark: Option<ProcessMark>) -> Outcome<()> {
+        let (id, created) = (self.accepted.call.id, held.created.clone());
+        let running = Running {
+            files: held.acquired.files.clone(),
+            ids: held.acquired.ids.clone(),
+            allocated: held.allocated,
+            started_ms: self.started_ms.unwrap_or_else(now_ms),
+            bytes_fetched: self.meter.bytes(),
+        };
+        let write = move |journal: &Journal| journal.running(id, &created, &running, mark.as_ref());
         self.shared.journal.run(write).await.map_err(|error| environment(&chain(&error)))
     }
 
@@ -409,6 +397,9 @@ impl Call<'_> {
     /// answer is asked until it does or the call is stopped.
     async fn declare(&self, held: &Held) -> Outcome<()> {
         let sector = self.accepted.sector.id;
+        if !held.allocated.is_empty() {
+            self.still_wanted().await?;
+        }
         for kind in held.allocated.iter() {
             let Some(id) = held.acquired.ids.get(&kind) else { continue };
             while let Err(error) = self.shared.index.declare(id, sector, kind.into(), CopyKind::Primary).await
@@ -418,6 +409,28 @@ impl Call<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the manager awaits the attempt still: one that could not be heard of for long was given up, and what it made
+    /// is in the way of the next one.
+    async fn still_wanted(&self) -> Outcome<()> {
+        let Some(attempt) = self.accepted.attempt else { return Ok(()) };
+        loop {
+            match self.shared.manager.attempt_open(attempt).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    let message =
+                        format!("attempt {attempt} was given up while nothing was heard of this worker");
+                    return Err(ExecutorFailure { class: FailureClass::Aborted, message });
+                }
+                // A Sealyard of the version before.
+                Err(error) if error.is_method_not_found() => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%attempt, error = %chain(&error), "what was made could not be declared; trying again");
+                    self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
+                }
+            }
+        }
     }
 
     /// Work of the stores, unless the call is stopped first.

@@ -2,14 +2,14 @@
 //! reads its report. Never: where the files come from or what becomes of the result.
 //!
 //! The program is called as `<program> <arguments…> <task> --input <request.json> --output <report.json>` in the call's
-//! directory, as the leader of its own process group, with the filtered environment. Killing the group is how a call
-//! is stopped.
+//! directory, as the leader of its own session and process group, with the filtered environment. Killing the group is how
+//! a call is stopped. It outlives its worker; a worker that starts anew waits for it as this one did, and reads the same
+//! report, only that nobody tells it the exit status of a process that is not its child.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -27,18 +27,23 @@ use stores::Rehearsal;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::Variables;
 use crate::confine::{Confiner, Place};
 use crate::environment::Environment;
 use crate::executor_log;
 use crate::feed::{self, FeedError};
+use crate::fork::{hand_over, set_apart};
 use crate::journal::ProcessMark;
+use crate::process::Orphan;
 use crate::usage::{Usage, Watch};
 use crate::{gpus, process};
 
 /// Longest report read, in bytes: C1's output of a 64 GiB sector is below 100 MiB, in base64 below 134 MiB.
 const REPORT_MAX: u64 = 256 << 20;
+/// Stands for the exit status of an executor that was not this process's child.
+const UNTOLD: &str = "how is not known: an earlier life of the worker started it";
 /// How often a running executor's log is cut.
 const LOG_CHECK: Duration = Duration::from_secs(1);
 
@@ -72,6 +77,8 @@ pub struct Replacement {
 
 /// One run to be started.
 pub(crate) struct Run {
+    /// The call.
+    pub call: Uuid,
     /// The call's directory; made if need be.
     pub dir: PathBuf,
     /// The task it is scheduled as; `None` = scrubbing, which runs at low priority beside the tasks.
@@ -88,14 +95,50 @@ pub(crate) struct Run {
 
 /// A running executor.
 pub(crate) struct Executor {
-    child: Child,
+    call: Uuid,
+    process: Process,
     mark: ProcessMark,
     feed: Option<JoinHandle<Result<u64, FeedError>>>,
-    usage: Watch,
-    /// Given back when it has ended.
-    _place: Place,
     request: ExecutorRequest,
     dir: PathBuf,
+}
+
+/// How an executor's end is learnt.
+enum Process {
+    Child {
+        child: Child,
+        watch: Watch,
+        /// Given back when it has ended.
+        _place: Place,
+    },
+    /// An earlier life of the worker started it.
+    Orphan(Orphan),
+    /// The same, and it has ended since.
+    Over,
+}
+
+impl Process {
+    /// Returns when it has ended; once only.
+    async fn ended(&mut self) {
+        match self {
+            // What it took is told before it is reaped.
+            Self::Child { watch, .. } => watch.ended().await,
+            Self::Orphan(orphan) => orphan.wait().await,
+            Self::Over => {}
+        }
+    }
+
+    /// Waits until nothing of it is left; `None` = how it ended is not known.
+    async fn reap(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        match self {
+            Self::Child { child, .. } => child.wait().await.map(Some),
+            Self::Orphan(orphan) => {
+                orphan.wait().await;
+                Ok(None)
+            }
+            Self::Over => Ok(None),
+        }
+    }
 }
 
 impl ExecutorOptions {
@@ -115,7 +158,7 @@ impl ExecutorOptions {
     /// # Errors
     /// Class `Environment`: the program cannot be started or its directory cannot be written.
     pub(crate) async fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
-        let Run { dir, task, request, parameters, data, gpus } = run;
+        let Run { call, dir, task, request, parameters, data, gpus } = run;
         let replacement = task.and_then(|task| self.replacements.get(&task));
         let (path, arguments) =
             replacement.map_or((&self.program, &self.arguments), |other| (&other.program, &other.arguments));
@@ -147,13 +190,14 @@ impl ExecutorOptions {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
-            .process_group(0)
             .env_clear()
             .envs(&self.environment)
             .envs(parameters)
             // Before those of the operator's `config.toml`, which have the last word.
             .envs(gpus::variables(&gpus, &self.environment))
-            .envs(task.and_then(|task| self.task_environment.get(&task)).into_iter().flatten());
+            .envs(task.and_then(|task| self.task_environment.get(&task)).into_iter().flatten())
+            .env(process::CALL_VARIABLE, call.to_string());
+        set_apart(&mut command);
         let feeding = match data {
             None => None,
             Some(data) => {
@@ -175,35 +219,62 @@ impl ExecutorOptions {
         // A process that is gone already has no start time; nothing can be found again then, nor needs to be.
         let starttime = process::start_time(pid).unwrap_or_default();
         place.hold(pid);
-        let usage = Watch::start(pid);
         let mark = ProcessMark { pid, starttime };
-        Ok(Executor { child, mark, feed, usage, _place: place, request, dir })
+        let process = Process::Child { child, watch: Watch::start(pid), _place: place };
+        Ok(Executor { call, process, mark, feed, request, dir })
     }
 }
 
 impl Executor {
+    /// One that an earlier life of the worker started for `request` in `dir`; `None` = it has ended since.
+    pub(crate) fn taken_over(
+        call: Uuid,
+        orphan: Option<Orphan>,
+        request: ExecutorRequest,
+        dir: PathBuf,
+    ) -> Self {
+        let gone = || ProcessMark { pid: 0, starttime: String::new() };
+        let mark = orphan.as_ref().map_or_else(gone, |orphan| orphan.mark().clone());
+        let process = orphan.map_or(Process::Over, Process::Orphan);
+        Self { call, process, mark, feed: None, request, dir }
+    }
+
     /// How to find the process again.
     pub(crate) fn mark(&self) -> &ProcessMark {
         &self.mark
     }
 
-    /// Where what it took of the machine will be when it has ended.
-    pub(crate) fn usage(&self) -> Arc<OnceLock<Usage>> {
-        self.usage.found()
+    /// Where what it took of the machine will be when it has ended; `None` = it is no child of this process.
+    pub(crate) fn usage(&self) -> Option<Arc<OnceLock<Usage>>> {
+        match &self.process {
+            Process::Child { watch, .. } => Some(watch.found()),
+            Process::Orphan(_) | Process::Over => None,
+        }
     }
 
-    /// Waits for the end. When `stop` comes first, the process group is killed and the class is `Aborted`.
+    /// Waits for the end. When `stop` comes first, the process group is killed and the class is `Aborted`. Of an executor
+    /// that gives no result nothing runs on: what it made is about to be removed.
     ///
     /// # Errors
     /// Why there is no result: the executor's own words, or how it ended with the end of its log.
-    pub(crate) async fn finish(mut self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
+    pub(crate) async fn finish(self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
+        let (call, dir) = (self.call, self.dir.clone());
+        let result = self.wait_for_result(stop).await;
+        if result.is_err()
+            && let Err(error) = process::end_leftovers(None, call, &dir).await
+        {
+            tracing::error!(%call, error, "helpers of an executor run on");
+        }
+        result
+    }
+
+    async fn wait_for_result(mut self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
         let log = self.dir.join("log");
         let mut checks = tokio::time::interval(LOG_CHECK);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
             tokio::select! {
-                // Before it is reaped.
-                () = self.usage.ended() => break Some(self.child.wait().await),
+                () = self.process.ended() => break Some(self.process.reap().await),
                 () = stop.cancelled() => break None,
                 _ = checks.tick() => {
                     let log = log.clone();
@@ -213,9 +284,12 @@ impl Executor {
             }
         };
         let Some(ended) = ended else {
-            process::kill_group(self.mark.pid);
+            // The process is there still: nobody has waited for a child yet, and an orphan was not seen to end.
+            if !matches!(self.process, Process::Over) {
+                process::kill_group(self.mark.pid);
+            }
             // Waited for, so that nothing of it is left when its files are removed.
-            let _ = self.child.wait().await;
+            let _ = self.process.reap().await;
             self.end_feed().await.ok();
             return Err(ExecutorFailure { class: FailureClass::Aborted, message: "task aborted".into() });
         };
@@ -257,32 +331,10 @@ fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File>
     executor_log::create(&dir.join("log"))
 }
 
-/// Gives the child `reader` as descriptor 3.
-#[expect(unsafe_code, reason = "the standard library has no safe way to hand over a further descriptor")]
-fn hand_over(command: &mut Command, reader: OwnedFd) -> std::io::Result<()> {
-    use std::mem::ManuallyDrop;
-    use std::os::fd::FromRawFd as _;
-
-    use nix::fcntl::{FcntlArg, fcntl};
-
-    // Above 3, because duplicating a descriptor onto itself would leave it to be closed on exec.
-    let high = fcntl(&reader, FcntlArg::F_DUPFD_CLOEXEC(10))?;
-    // SAFETY: `fcntl` has just made this descriptor and nothing else owns it.
-    let reader = unsafe { OwnedFd::from_raw_fd(high) };
-    let in_child = move || {
-        // SAFETY: descriptor 3 need not be open; `dup2` replaces it, and it is never closed through this value.
-        let mut third = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(3) });
-        nix::unistd::dup2(&reader, &mut third).map_err(Into::into)
-    };
-    // SAFETY: between fork and exec only `dup2` is called, which is async-signal-safe; nothing is allocated.
-    unsafe { command.pre_exec(in_child) };
-    Ok(())
-}
-
 /// `silent` makes the failure of an executor that ended without a report, given what is known of it.
 fn read_report(
     dir: &Path,
-    status: ExitStatus,
+    status: Option<ExitStatus>,
     silent: impl FnOnce(String) -> ExecutorFailure,
 ) -> Result<ExecutorReport, ExecutorFailure> {
     let path = dir.join("report.json");
@@ -290,8 +342,9 @@ fn read_report(
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let log = executor_log::tail(&dir.join("log"));
+            let how = status.map_or_else(|| UNTOLD.to_owned(), |status| status.to_string());
             return Err(silent(format!(
-                "the executor ended without a report ({status}); its last words:\n{log}"
+                "the executor ended without a report ({how}); its last words:\n{log}"
             )));
         }
         Err(error) => return Err(compute(format!("the executor's report cannot be read: {error}"))),
@@ -308,8 +361,13 @@ fn read_report(
 }
 
 /// The proofs libraries write through mappings, where a full disk is no error but the signal SIGBUS; so is a broken one.
-fn killed(status: ExitStatus, message: String, files: &SectorFiles, sector_bytes: u64) -> ExecutorFailure {
-    if status.signal() != Some(Signal::SIGBUS as i32) {
+fn killed(
+    status: Option<ExitStatus>,
+    message: String,
+    files: &SectorFiles,
+    sector_bytes: u64,
+) -> ExecutorFailure {
+    if status.and_then(|status| status.signal()) != Some(Signal::SIGBUS as i32) {
         return compute(message);
     }
     // Everything large in sealing comes in units of the sector's size.
@@ -379,10 +437,9 @@ mod tests {
             files: SectorFiles([(FileType::Sealed, dir.join("sealed"))].into()),
         };
         let (dir, task) = (dir.join("call"), TaskType::PreCommit1);
-        options
-            .spawn(Run { dir, task: Some(task), request, parameters: vec![], data: None, gpus: vec![] })
-            .await
-            .unwrap()
+        let (call, task) = (Uuid::new_v4(), Some(task));
+        let run = Run { call, dir, task, request, parameters: vec![], data: None, gpus: vec![] };
+        options.spawn(run).await.unwrap()
     }
 
     #[tokio::test]
@@ -424,7 +481,7 @@ mod tests {
         assert!(failure.message.contains("see the kernel's log"), "{failure}");
         // No disk has room for a sector of this size.
         let files = SectorFiles([(FileType::Sealed, dir.path().join("sealed"))].into());
-        let failure = killed(ExitStatus::from_raw(7), "ended".into(), &files, u64::MAX);
+        let failure = killed(Some(ExitStatus::from_raw(7)), "ended".into(), &files, u64::MAX);
         assert_eq!(failure.class, FailureClass::Space);
         assert!(failure.message.ends_with("is full; free space there: ended"), "{failure}");
     }

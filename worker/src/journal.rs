@@ -4,41 +4,26 @@
 //! stays, so that a repeated `start` of the same attempt is still the same call. A crash loses nothing that was
 //! answered. Never: files of sectors, processes, the network.
 
+mod schema;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rpc::api::{AttemptAccount, ReturnMethod};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use sealtasks::{AttemptId, CallError, CallId, SectorRef, TaskInput, TaskOutput, WorkerId};
-use serde::Serialize;
+use sealtasks::{
+    AttemptId, CallError, CallId, FileType, FileTypes, SectorFiles, SectorRef, StorageId, TaskInput,
+    TaskOutput, WorkerId,
+};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The version of the tables, in SQLite's `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+use self::schema::{FROM_VERSION_1, SCHEMA, SCHEMA_VERSION};
+
 /// Acknowledged calls remembered so that a repeated start is recognised; beyond, the oldest are forgotten.
 const ACKNOWLEDGED_MAX: i64 = 10_000;
-
-const SCHEMA: &str = "
-CREATE TABLE call (
-    id        TEXT PRIMARY KEY,           -- the uuid of the call id
-    sector    TEXT NOT NULL,              -- SectorRef as JSON
-    attempt   TEXT,                       -- task.attempt, from a Sealyard manager
-    method    TEXT NOT NULL,              -- the Return method as JSON
-    digest    BLOB UNIQUE,                -- of attempt and input; null without an attempt
-    input     TEXT,                       -- TaskInput as JSON; null once acknowledged
-    phase     TEXT NOT NULL CHECK (phase IN ('accepted', 'running', 'returning', 'refused', 'acknowledged')),
-    created   TEXT NOT NULL DEFAULT '[]', -- paths that did not exist before this call, as JSON
-    pid       INTEGER,                    -- the executor, while it runs
-    starttime TEXT,                       -- when that process began: boot id and ticks
-    result    TEXT,                       -- Result<TaskOutput, CallError> as JSON
-    account   TEXT                        -- AttemptAccount as JSON
-) STRICT;
-CREATE INDEX call_phase ON call (phase);
-CREATE TABLE life (
-    session TEXT NOT NULL                 -- one row per start of the worker
-) STRICT;
-";
 
 /// The journal. Clones share it.
 #[derive(Clone)]
@@ -86,15 +71,45 @@ pub struct ProcessMark {
     pub starttime: String,
 }
 
-/// A call that an earlier life of the worker left unfinished.
+/// What is known of a call whose executor runs: enough to declare what it makes, whoever waits for it then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The place of each file.
+    pub files: SectorFiles,
+    /// The storage path that each lies in.
+    pub ids: BTreeMap<FileType, StorageId>,
+    /// Those that the executor makes.
+    pub allocated: FileTypes,
+    /// When the executor was started, in Unix milliseconds.
+    pub started_ms: u64,
+    /// Bytes received from other machines for this call.
+    pub bytes_fetched: u64,
+}
+
+/// One life of the worker: from its start to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its session.
+    pub session: WorkerId,
+    /// Where it serves its files; empty when an earlier version did not write it down.
+    pub url: String,
+    /// The session of the manager process that took it last.
+    pub joined: Option<Uuid>,
+}
+
+/// A call that an earlier life of the worker left unfinished.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Unfinished {
     /// The call.
     pub accepted: Accepted,
+    /// Its input.
+    pub input: TaskInput,
     /// Its executor, if one was started.
     pub process: Option<ProcessMark>,
     /// Files and directories that it created.
     pub created: Vec<PathBuf>,
+    /// What its executor runs with; `None` = none was to be started yet.
+    pub running: Option<Running>,
 }
 
 impl Journal {
@@ -113,6 +128,12 @@ impl Journal {
             0 => {
                 let transaction = connection.transaction()?;
                 transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                transaction.commit()?;
+            }
+            1 => {
+                let transaction = connection.transaction()?;
+                transaction.execute_batch(FROM_VERSION_1)?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()?;
             }
@@ -180,21 +201,42 @@ impl Journal {
         })
     }
 
-    /// Remembers that this session began.
-    pub fn begin_life(&self, session: WorkerId) -> Result<(), JournalError> {
+    /// Remembers that this life began.
+    pub fn begin_life(&self, life: &Life) -> Result<(), JournalError> {
         self.with(|db| {
-            db.execute("DELETE FROM life", [])?;
-            db.execute("INSERT INTO life (session) VALUES (?1)", [session.to_string()])?;
+            let transaction = db.transaction()?;
+            transaction.execute("DELETE FROM life", [])?;
+            transaction.execute(
+                "INSERT INTO life (session, url, joined) VALUES (?1, ?2, ?3)",
+                params![life.session.to_string(), life.url, life.joined.map(|manager| manager.to_string())],
+            )?;
+            transaction.commit()?;
             Ok(())
         })
     }
 
-    /// The last session that began.
-    pub fn last_session(&self) -> Result<Option<WorkerId>, JournalError> {
+    /// The manager process with this session has taken the worker.
+    pub fn joined(&self, manager: Uuid) -> Result<(), JournalError> {
         self.with(|db| {
-            let found =
-                db.query_row("SELECT session FROM life", [], |row| row.get::<_, String>(0)).optional()?;
-            found.map(|text| uuid("session", &text).map(WorkerId)).transpose()
+            db.execute("UPDATE life SET joined = ?1", [manager.to_string()])?;
+            Ok(())
+        })
+    }
+
+    /// The last life that began.
+    pub fn last_life(&self) -> Result<Option<Life>, JournalError> {
+        type Columns = (String, Option<String>, Option<String>);
+        self.with(|db| {
+            let columns =
+                |row: &Row<'_>| -> rusqlite::Result<Columns> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+            let found = db.query_row("SELECT session, url, joined FROM life", [], columns).optional()?;
+            let Some((session, url, joined)) = found else { return Ok(None) };
+            let joined = joined.map(|text| uuid("joined", &text)).transpose()?;
+            Ok(Some(Life {
+                session: WorkerId(uuid("session", &session)?),
+                url: url.unwrap_or_default(),
+                joined,
+            }))
         })
     }
 
@@ -247,16 +289,18 @@ impl Journal {
         &self,
         call: Uuid,
         created: &[PathBuf],
+        running: &Running,
         process: Option<&ProcessMark>,
     ) -> Result<(), JournalError> {
         self.with(|db| {
             db.execute(
-                "UPDATE call SET phase = 'running', created = ?2, pid = ?3, starttime = ?4 WHERE id = ?1",
+                "UPDATE call SET phase = 'running', created = ?2, pid = ?3, starttime = ?4, running = ?5 WHERE id = ?1",
                 params![
                     call.to_string(),
                     to_json(&created),
                     process.map(|process| process.pid),
-                    process.map(|process| &process.starttime)
+                    process.map(|process| &process.starttime),
+                    to_json(running)
                 ],
             )?;
             Ok(())
@@ -267,7 +311,7 @@ impl Journal {
     pub fn ended(&self, call: Uuid, ended: &Ended) -> Result<(), JournalError> {
         self.with(|db| {
             db.execute(
-                "UPDATE call SET phase = 'returning', created = '[]', pid = NULL, starttime = NULL,
+                "UPDATE call SET phase = 'returning', created = '[]', pid = NULL, starttime = NULL, running = NULL,
                  result = ?2, account = ?3 WHERE id = ?1",
                 params![call.to_string(), to_json(&ended.result), to_json(&ended.account)],
             )?;
@@ -306,7 +350,7 @@ impl Journal {
     pub fn unfinished(&self) -> Result<Vec<Unfinished>, JournalError> {
         self.with(|db| {
             let mut statement = db.prepare(
-                "SELECT id, sector, attempt, method, pid, starttime, created FROM call
+                "SELECT id, sector, attempt, method, pid, starttime, created, running, input FROM call
                  WHERE phase IN ('accepted', 'running') ORDER BY rowid",
             )?;
             let mut rows = statement.query([])?;
@@ -317,7 +361,10 @@ impl Journal {
                     _ => None,
                 };
                 let created = from_json("created", &row.get::<_, String>(6)?)?;
-                found.push(Unfinished { accepted: accepted(row)?, process, created });
+                let running = row.get::<_, Option<String>>(7)?;
+                let running = running.map(|text| from_json("running", &text)).transpose()?;
+                let input = from_json("input", &row.get::<_, String>(8)?)?;
+                found.push(Unfinished { accepted: accepted(row)?, input, process, created, running });
             }
             Ok(found)
         })
@@ -397,7 +444,7 @@ pub enum JournalError {
     #[error("journal.db: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// Written by another version of this program.
-    #[error("{} has version {found}; this program reads version 1", .path.display())]
+    #[error("{} has version {found}; this program reads versions up to 2", .path.display())]
     Version {
         /// The file.
         path: PathBuf,

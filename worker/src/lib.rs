@@ -3,8 +3,9 @@
 //!
 //! The life of a call: [`journal`] writes it down before it is answered; its files are acquired and space is reserved;
 //! [`executor`] runs the task as a program of its own; what it made is declared; the result is journalled and offered
-//! until it is acknowledged. A crash at any point loses nothing that was answered: when the worker starts again,
-//! unfinished calls are returned as restarted and finished ones as they ended.
+//! until it is acknowledged. A crash at any point loses nothing that was answered: when the worker starts again, executors
+//! that live on are taken over, finished calls are returned as they ended and lost ones as restarted; `legacy` has the
+//! table.
 //!
 //! A worker never decides what runs where, never prints, and never knows the proofs library: `cli` names the executor
 //! program and the proof parameters.
@@ -21,8 +22,10 @@ pub mod executor;
 mod executor_log;
 mod feed;
 mod files;
+mod fork;
 mod gpus;
 pub mod journal;
+mod legacy;
 pub mod machine;
 mod manager_index;
 pub mod offer;
@@ -41,6 +44,7 @@ pub use auth::ManagerTokens;
 pub use config::{Config, ConfigError};
 pub use error::WorkerError;
 pub use executor::{ExecutorOptions, Replacement};
+pub use legacy::begun_files;
 pub use manager_index::ManagerIndex;
 pub use offer::{BUILT, ProofParams};
 pub use registration::{ManagerFacts, RegistrationOptions, Status, StatusSink, check_manager};

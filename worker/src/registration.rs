@@ -72,8 +72,8 @@ pub struct ManagerFacts {
     pub worker_token: Option<Uuid>,
 }
 
-/// Asks a manager for version, miner and sector size, waiting as long as it does not answer, and checks that `token`
-/// allows everything, or is a worker's own. Nothing is changed anywhere.
+/// Asks a manager for version, miner and sector size, waiting as long as it does not answer, be it yet or in between, and
+/// checks that `token` allows everything, or is a worker's own. Nothing is changed anywhere.
 ///
 /// # Errors
 /// Another version, a token that is refused or allows too little, a sector size that does not exist.
@@ -83,17 +83,20 @@ pub async fn check_manager(
     token: &str,
     status: &(dyn Fn(Status) + Send + Sync),
 ) -> Result<ManagerFacts, WorkerError> {
-    let failed = |method| move |error| refused(url, method, error);
-    let version = loop {
-        match manager.version().await {
-            Ok(version) => break version,
-            Err(error @ ApiError::Unreachable { .. }) => {
+    loop {
+        match facts_of(manager, url, token).await {
+            Err(WorkerError::Handshake { source: error @ ApiError::Unreachable { .. }, .. }) => {
                 status(Status::Waiting { url: url.to_owned(), reason: chain(&error) });
                 tokio::time::sleep(MANAGER_RETRY).await;
             }
-            Err(error) => return Err(refused(url, "Version", error)),
+            known => return known,
         }
-    };
+    }
+}
+
+async fn facts_of(manager: &dyn ManagerApi, url: &str, token: &str) -> Result<ManagerFacts, WorkerError> {
+    let failed = |method| move |error| refused(url, method, error);
+    let version = manager.version().await.map_err(failed("Version"))?;
     check_version(version.api_version)?;
     let allowed = manager.verify_token(token.to_owned()).await.map_err(|error| match error {
         ApiError::Remote { message, .. } => {
@@ -215,7 +218,8 @@ impl Membership {
             answer => answer.map_err(|error| ("Sealyard.Hello", error))?,
         };
         self.pushes = peer.is_some_and(|peer| peer.features.contains("push-state"));
-        if !self.pushes {
+        // To one that took this very session before, the worker never went away and its calls are known.
+        if !self.pushes && self.shared.joined_before != Some(session) {
             // A Lotus manager believes a newly connected worker to be idle and would overload a busy one.
             let calls = self.shared.calls.busy();
             if calls > 0 {
@@ -230,6 +234,11 @@ impl Membership {
         self.joined = Some(session);
         (self.options.status)(Status::Registered);
         self.shared.manager_is_back();
+        let journalled = self.shared.journal.run(move |journal| journal.joined(session)).await;
+        if let Err(error) = journalled {
+            // A restarted worker then waits until it is idle before it joins a Lotus.
+            tracing::warn!(error = %chain(&error), "the journal could not be written");
+        }
         Ok(())
     }
 

@@ -32,7 +32,8 @@ pub(crate) async fn scrub(shared: &Arc<Shared>, order: ScrubOrder) -> ApiResult<
     let root = directory(shared, &order.path)?;
     let file = |kind: FileType| (kind, root.join(kind.name()).join(order.sector.id.to_string()));
     let files = SectorFiles(FILES.into_iter().map(file).collect());
-    let dir = shared.call_dir(Uuid::new_v4());
+    let call = Uuid::new_v4();
+    let dir = shared.call_dir(call);
     let request = ExecutorRequest {
         version: ExecutorRequest::VERSION,
         sector: order.sector,
@@ -40,7 +41,8 @@ pub(crate) async fn scrub(shared: &Arc<Shared>, order: ScrubOrder) -> ApiResult<
         files,
     };
     let parameters = NO_GPU.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let run = Run { dir: dir.clone(), task: None, request, parameters, data: None, gpus: Vec::new() };
+    let (place, data, gpus) = (dir.clone(), None, Vec::new());
+    let run = Run { call, dir: place, task: None, request, parameters, data, gpus };
     let done = match shared.executor.spawn(run).await {
         Ok(executor) => executor.finish(&shared.closed).await,
         Err(failure) => Err(failure),

@@ -1,17 +1,17 @@
 //! A worker: what it is made of, how it starts and how it ends.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rpc::api::{AttemptAccount, WorkerResources};
+use rpc::api::WorkerResources;
 use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
 use rpc::{ManagerApi, Trust};
-use sealtasks::{CallError, CallErrorCode, FileType, SectorId, SectorSize, TaskCaps, TaskType, WorkerId};
+use sealtasks::{SectorSize, TaskCaps, TaskType, WorkerId};
 use stores::{
-    FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Remote, StorageMeta, StoreError,
+    FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Rehearsal, Remote, StoreError,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,14 +21,15 @@ use uuid::Uuid;
 use crate::calls::Calls;
 use crate::error::{WorkerError, chain};
 use crate::executor::ExecutorOptions;
-use crate::journal::{Ended, Journal, Unfinished};
+use crate::journal::{Journal, Life};
+use crate::legacy::{self, Survivor};
 use crate::manager_index::ManagerIndex;
 use crate::offer::{self, BUILT, Offer, ProofParams};
 use crate::registration::report_health_for_ever;
 use crate::repo::Repo;
 use crate::resources::{self, Swap};
 use crate::tickets::Tickets;
-use crate::{process, returns};
+use crate::{call, returns};
 
 /// Starts workers.
 pub struct Worker;
@@ -113,6 +114,8 @@ pub struct WorkerHandle(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) session: WorkerId,
+    /// The manager process that has known this session since an earlier life.
+    pub(crate) joined_before: Option<Uuid>,
     /// Tells it from all others, whatever its session, name and address.
     repo_id: Uuid,
     pub(crate) manager: Arc<dyn ManagerApi>,
@@ -153,8 +156,8 @@ pub(crate) struct Shared {
 }
 
 impl Worker {
-    /// Starts a worker: ends what an earlier life left, opens the storage paths, and offers the results that were
-    /// never taken. It does not join the manager yet; see [`WorkerHandle::register`].
+    /// Starts a worker: takes over or ends what an earlier life left, opens the storage paths, and offers the results that
+    /// were never taken. It does not join the manager yet; see [`WorkerHandle::register`].
     ///
     /// # Errors
     /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
@@ -163,26 +166,22 @@ impl Worker {
             let known = BUILT.map(TaskType::short).join(", ");
             return Err(WorkerError::NotBuilt { task, known });
         }
-        let session = WorkerId(Uuid::new_v4());
-        let journal_file = options.repo.dir().join("journal.db");
-        let journal = tokio::task::spawn_blocking(move || Journal::open(&journal_file))
-            .await
-            .map_err(|_| WorkerError::Closed)??;
-        let token = options.token.clone();
-        journal.run(move |journal| journal.serves(&token)).await?;
+        let journal = open_journal(&options.repo, options.token.clone()).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
-        end_earlier_life(&journal, &options.name, &calls, &index).await?;
-        sweep_call_dirs(&calls)?;
-        journal.run(move |journal| journal.begin_life(session)).await?;
+        let survivors = legacy::sort_out(&journal, &options.name, &calls, &index).await?;
+        legacy::sweep_call_dirs(&calls, &survivors)?;
+        let life = begin_life(&journal, &options.urls, &survivors).await?;
+        let session = life.session;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
 
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
+        let begun = survivors.iter().flat_map(|survivor| survivor.created.clone()).collect();
         let config = options.repo.storage_json();
         let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
-        let (local, problems) = open_paths(options.local, paths, options.executor.rehearsal).await?;
+        let (local, problems) = open_paths(options.local, paths, options.executor.rehearsal, begun).await?;
         let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token);
         let tickets = Arc::new(tickets);
         // Peers are shown what `Tickets` gives and no other token.
@@ -193,6 +192,7 @@ impl Worker {
         let shared = Arc::new(Shared {
             name: options.name,
             session,
+            joined_before: life.joined,
             repo_id,
             manager: options.manager,
             sector_size: options.sector_size,
@@ -224,22 +224,61 @@ impl Worker {
             problems,
             repo: options.repo,
         });
+        for survivor in survivors {
+            call::resume(&shared, survivor);
+        }
+        shared.local.begun_settled();
         shared.begin().await?;
         Ok(WorkerHandle(shared))
     }
 }
 
-/// The worker's own paths, or those of the manager that it lives in.
+/// The repo's journal, for the calls of the manager that takes this token.
+async fn open_journal(repo: &Repo, token: String) -> Result<Journal, WorkerError> {
+    let file = repo.dir().join("journal.db");
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&file));
+    let journal = opened.await.map_err(|_| WorkerError::Closed)??;
+    journal.run(move |journal| journal.serves(&token)).await?;
+    Ok(journal)
+}
+
+/// Begins a life in the journal. It has the session of the one before while calls of that one go on and files are served at
+/// the same place: to any manager the worker then never went away, what it runs stays charged there, and no call is failed
+/// for a restart that it survived. With nothing taken over a new session is the better news, since a Lotus manager asks a
+/// worker for its name, memory and GPUs only once per session; and at another address it must be, since a Lotus manager
+/// takes a known session for a repetition and goes on dialling the old one.
+async fn begin_life(journal: &Journal, urls: &[String], survivors: &[Survivor]) -> Result<Life, WorkerError> {
+    let url = urls.join(" ");
+    let last = journal.run(|journal| journal.last_life()).await?;
+    let life = match last.filter(|last| !survivors.is_empty() && last.url == url) {
+        Some(last) => last,
+        None => Life { session: WorkerId(Uuid::new_v4()), url, joined: None },
+    };
+    let begun = life.clone();
+    journal.run(move |journal| journal.begin_life(&begun)).await?;
+    Ok(life)
+}
+
+/// The worker's own paths, for which a manager that does not answer is waited for, or those of the manager that it lives in.
 async fn open_paths(
     managers: Option<Arc<Local>>,
     own: LocalOptions,
-    rehearsal: Option<stores::Rehearsal>,
+    rehearsal: Option<Rehearsal>,
+    begun: Vec<PathBuf>,
 ) -> Result<(Arc<Local>, Vec<PathProblem>), WorkerError> {
-    Ok(match (managers, rehearsal) {
-        (Some(local), _) => (local, Vec::new()),
-        (None, None) => Local::open(own).await?,
-        (None, Some(rehearsal)) => Local::open_rehearsal(own, rehearsal).await?,
-    })
+    if let Some(local) = managers {
+        return Ok((local, Vec::new()));
+    }
+    loop {
+        let (config, urls, index) = (own.config.clone(), own.urls.clone(), Arc::clone(&own.index));
+        match Local::open_beside(LocalOptions { config, urls, index }, rehearsal, begun.clone()).await {
+            Err(StoreError::Index(error)) if legacy::is_unreachable(&error) => {
+                tracing::warn!(error = %chain(&error), "the manager does not answer; asking it again");
+                tokio::time::sleep(legacy::MANAGER_RETRY).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 impl WorkerHandle {
@@ -365,96 +404,6 @@ impl Shared {
             repo: Some(self.repo_id),
         }
     }
-}
-
-/// Ends what an earlier life left unfinished: kills its executors, removes the files that they had begun, and journals
-/// each call as restarted.
-async fn end_earlier_life(
-    journal: &Journal,
-    name: &str,
-    calls: &Path,
-    index: &ManagerIndex,
-) -> Result<(), WorkerError> {
-    for Unfinished { accepted, process, created } in journal.run(|journal| journal.unfinished()).await? {
-        // A worker that died between starting an executor and journalling it left one that only its directory tells.
-        let marks = process.into_iter().chain(process::working_in(&calls.join(accepted.call.id.to_string())));
-        for mark in marks {
-            process::end_leftover(&mark).await.map_err(WorkerError::Leftover)?;
-        }
-        let call = accepted.call;
-        tracing::warn!(%call, "a call of an earlier life is given up");
-        let message = format!("worker [name: {name}] restarted");
-        let error = CallError { code: CallErrorCode::TempWorkerRestart, message };
-        let ended = Ended { result: Err(error), account: AttemptAccount::default() };
-        let created = undeclared(index, accepted.sector.id, created).await?;
-        let give_up = move |journal: &Journal| {
-            remove_created(&created);
-            journal.ended(call.id, &ended)
-        };
-        journal.run(give_up).await?;
-    }
-    Ok(())
-}
-
-/// Those of a call's files that the index does not list where they lie. One that it lists was finished: by this call, before
-/// it could say so, or by a later attempt of another worker on a mount that both have.
-async fn undeclared(
-    index: &ManagerIndex,
-    sector: SectorId,
-    created: Vec<PathBuf>,
-) -> Result<Vec<PathBuf>, WorkerError> {
-    let mut begun = Vec::new();
-    for file in created {
-        let kind =
-            file.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<FileType>().ok());
-        let holders = match kind {
-            Some(kind) => index.find(sector, kind.into(), None).await.map_err(StoreError::from)?,
-            None => Vec::new(),
-        };
-        let path = file.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
-        let id = tokio::task::spawn_blocking(move || StorageMeta::read(&path)?.validate(&path))
-            .await
-            .map_err(|_| WorkerError::Closed)?;
-        match id {
-            Ok((id, _)) if holders.iter().any(|holder| holder.id == id) => {
-                tracing::warn!(?file, "a file of a call that is given up is declared, so it stays");
-            }
-            _ => begun.push(file),
-        }
-    }
-    Ok(begun)
-}
-
-/// Removes files and directories that a failed call had created. One that cannot be removed is left for the operator:
-/// it is not declared, and the next attempt writes over it.
-pub(crate) fn remove_created(created: &[PathBuf]) {
-    for path in created {
-        let removed = match path.symlink_metadata() {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-            Ok(_) => std::fs::remove_file(path),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::error!(path = %path.display(), error = %chain(&error), "a half-written file could not be removed");
-        }
-    }
-}
-
-/// Makes the directory of call directories and removes those that are left: all earlier calls have ended.
-fn sweep_call_dirs(calls: &Path) -> Result<(), WorkerError> {
-    let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
-    std::fs::create_dir_all(calls).map_err(io)?;
-    for entry in std::fs::read_dir(calls).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        // Only what we made: a directory named by a uuid.
-        let ours = entry.file_name().to_str().is_some_and(|name| Uuid::try_parse(name).is_ok());
-        if ours && entry.file_type().map_err(io)?.is_dir() {
-            std::fs::remove_dir_all(entry.path()).map_err(io)?;
-        }
-    }
-    Ok(())
 }
 
 /// Now, in Unix milliseconds.

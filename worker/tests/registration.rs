@@ -269,3 +269,19 @@ async fn a_manager_that_does_not_answer_is_waited_for_and_that_is_said() {
     };
     assert_eq!(*said.lock().unwrap(), vec![expected; 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_falls_between_two_questions_is_waited_for_too() {
+    for answers in 0..4 {
+        let manager = ScriptedManager::new();
+        *manager.falls_after.lock().unwrap() = Some(answers);
+        let waits = Mutex::new(0);
+        let status = |status| {
+            assert!(matches!(status, Status::Waiting { .. }), "{status:?}");
+            *waits.lock().unwrap() += 1;
+            *manager.falls_after.lock().unwrap() = None;
+        };
+        check_manager(&manager, "http://manager", "token", &status).await.unwrap();
+        assert_eq!(*waits.lock().unwrap(), 1, "after {answers} answers");
+    }
+}

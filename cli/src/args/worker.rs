@@ -126,8 +126,8 @@ pub struct WorkerRunArgs {
     #[arg(long, default_value_t = 5, value_name = "N", env = "LOTUS_WORKER_PARALLEL_FETCH_LIMIT",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub parallel_fetch_limit: u16,
-    /// How long to wait for a manager that does not answer, for example 30m.
-    #[arg(long, default_value = "30m", value_name = "TIME", env = "LOTUS_WORKER_TIMEOUT")]
+    /// Give up on a manager that has not answered for so long, for example 30m; 0s: wait for ever.
+    #[arg(long, default_value = "0s", value_name = "TIME", env = "LOTUS_WORKER_TIMEOUT")]
     pub timeout: String,
     /// Let executors use a GPU where one is compiled in.
     #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,

@@ -32,10 +32,13 @@ pub fn run(args: &ExecArgs) -> ExitCode {
     if let Some(failure) = wrong_task(args) {
         return report(Err(failure));
     }
+    rpc::crash_point("executor.begun");
     if let Some(speed) = args.rehearsal_speed {
         return rehearse(args, speed);
     }
-    match proofs::exec_files(&args.input, &args.output) {
+    let executed = proofs::exec_files_and(&args.input, &args.output, || rpc::crash_point("executor.worked"));
+    rpc::crash_point("executor.reported");
+    match executed {
         Ok(outcome) => {
             if outcome != proofs::Outcome::Done {
                 say_failure(args);

@@ -22,5 +22,6 @@ mod storage_transfers;
 pub mod unsealing;
 pub mod version;
 pub mod worker;
+mod worker_failure;
 pub mod worker_run;
 pub mod worker_tasks;

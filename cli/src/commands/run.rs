@@ -1,7 +1,7 @@
 //! `run`: the manager, with a worker of its own in the same process.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
@@ -43,6 +43,8 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     let files = tls::Files::of_manager(&args.tls, repo.config(), repo.dir())?;
     let (identity, trust) = (files.identity(&remote)?, files.trust()?);
     let place = Place { listener, address, remote, identity, trust };
+    let dir = worker_dir(&repo);
+    let begun = worker::begun_files(&dir).await.map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let handle = Manager::start(ManagerOptions {
         repo,
         remote_urls: vec![place.url("remote")],
@@ -52,6 +54,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
         dialer: Arc::new(RpcDialer { trust: place.trust.clone() }),
         trust: place.trust.clone(),
         timing: Timing::default(),
+        begun,
     })
     .await
     .map_err(|error| start_failure(&error))?;
@@ -138,6 +141,11 @@ async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome 
     ended
 }
 
+/// The repo of the worker in this process.
+fn worker_dir(repo: &Repo) -> PathBuf {
+    repo.dir().join("worker")
+}
+
 /// The worker in this process: it shares the manager's storage paths and takes what `config.toml` allows.
 async fn own_worker(
     args: &RunArgs,
@@ -146,7 +154,7 @@ async fn own_worker(
     trust: Trust,
 ) -> Result<WorkerHandle, Failure> {
     let config = handle.repo().config();
-    let dir = handle.repo().dir().join("worker");
+    let dir = worker_dir(handle.repo());
     let repo = worker::Repo::open_or_create(&dir, FirstPath::None)
         .map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let mut resources = worker::resources::detect(Swap::Counted)

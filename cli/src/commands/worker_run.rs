@@ -17,10 +17,11 @@ use uuid::Uuid;
 use worker::resources::Swap;
 use worker::{
     FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError, Status,
-    StatusSink, Worker, WorkerError, WorkerHandle, WorkerOptions,
+    StatusSink, Worker, WorkerHandle, WorkerOptions,
 };
 
 use super::daemon;
+use super::worker_failure::worker_failure;
 use crate::args::WorkerRunArgs;
 use crate::connect::{api_info, expand};
 use crate::executor_settings::{ExecutorSettings, Sources};
@@ -43,7 +44,7 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let name = worker_name(args)?;
     let (caps, machine) = (own_caps(args)?, machine(args)?);
-    let timeout = daemon::parse_duration(&args.timeout)?;
+    let timeout = patience(args)?;
     let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
     let program = std::env::current_exe()?;
     let executors = Executors::choose(&args.executors, &program)?;
@@ -105,6 +106,12 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     .await
     .map_err(worker_failure)?;
     serve(args, &door, &handle, place, &repo_dir, &selection).await
+}
+
+/// How long a manager that does not answer is waited for.
+fn patience(args: &WorkerRunArgs) -> Result<Duration, Failure> {
+    let given = daemon::parse_duration(&args.timeout)?;
+    Ok(if given.is_zero() { Duration::MAX } else { given })
 }
 
 /// Serves, joins, and waits for the end.
@@ -227,6 +234,9 @@ async fn wait_for_start(manager_repo: &Path, timeout: Duration) -> Outcome {
     Ok(())
 }
 
+/// Between two questions to a manager that does not answer.
+const MANAGER_RETRY: Duration = Duration::from_secs(1);
+
 /// How often a manager that is not there yet is looked for.
 const START_POLL: Duration = Duration::from_millis(100);
 
@@ -345,23 +355,32 @@ async fn route_address(info: &ApiInfo) -> Result<IpAddr, Failure> {
     Ok(stream.local_addr()?.ip())
 }
 
-/// Asks a Sealyard manager to try the address before anything is written here. The listener takes the connection.
+/// Asks a Sealyard manager to try the address before anything is written here, and again while it does not answer. The
+/// listener takes the connection.
 async fn reachable(door: &Door, place: &Place) -> Outcome {
-    let asked = door.manager.can_reach(place.url("rpc/v0"));
-    tokio::pin!(asked);
+    let status = status_sink(door.url.clone());
     loop {
-        tokio::select! {
-            answer = &mut asked => {
-                return match answer {
-                    Ok(()) => Ok(()),
-                    Err(error) if error.is_method_not_found() => Ok(()), // a Lotus manager tries at WorkerConnect
-                    Err(error @ (rpc::ApiError::Remote { .. } | rpc::ApiError::Refused { .. })) => {
-                        Err(Failure::from_error(Code::DialBack, &error))
-                    }
-                    Err(error) => Err(crate::connect::rpc_failure(error)),
-                };
+        let answer = {
+            let asked = door.manager.can_reach(place.url("rpc/v0"));
+            tokio::pin!(asked);
+            loop {
+                tokio::select! {
+                    answer = &mut asked => break answer,
+                    accepted = place.listener.accept() => drop(accepted),
+                }
             }
-            accepted = place.listener.accept() => drop(accepted),
+        };
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_method_not_found() => return Ok(()), // a Lotus manager tries at WorkerConnect
+            Err(error @ (rpc::ApiError::Remote { .. } | rpc::ApiError::Refused { .. })) => {
+                return Err(Failure::from_error(Code::DialBack, &error));
+            }
+            Err(error @ rpc::ApiError::Unreachable { .. }) => {
+                status(Status::Waiting { url: door.url.clone(), reason: sealtasks::chain(&error) });
+                tokio::time::sleep(MANAGER_RETRY).await;
+            }
+            Err(error) => return Err(crate::connect::rpc_failure(error)),
         }
     }
 }
@@ -446,43 +465,5 @@ async fn say_offer(handle: &WorkerHandle, selection: &Selection) {
     talk!("worker {} offers {} ({})", state.name, names.join(" "), selection.rule);
     for (task, reason) in &state.pending {
         talk!("worker {} will offer {task} later: {reason}", state.name);
-    }
-}
-
-/// A worker that does not run, with its exit code.
-fn worker_failure(error: WorkerError) -> Failure {
-    let code = match &error {
-        WorkerError::Repo(_)
-        | WorkerError::Journal(_)
-        | WorkerError::Io { .. }
-        | WorkerError::Leftover(_) => Code::Repo,
-        WorkerError::Stores(_) => Code::Storage,
-        WorkerError::NotBuilt { .. } => Code::NotBuilt,
-        WorkerError::Version(_) => Code::Version,
-        WorkerError::Token { .. } => Code::Token,
-        WorkerError::Handshake { source, .. } => match source {
-            rpc::ApiError::Unauthorized { .. } => Code::Token,
-            rpc::ApiError::Unreachable { .. } => Code::Unreachable,
-            _ => Code::Failed,
-        },
-        WorkerError::NotTaken { .. } => Code::DialBack,
-        WorkerError::Closed => Code::Failed,
-    };
-    let not_a_manager =
-        matches!(&error, WorkerError::Handshake { source: rpc::ApiError::Malformed { .. }, .. });
-    let advice = match code {
-        _ if not_a_manager => Some(
-            "what answers there is no manager; is it a worker? `sealyard workers join-command` prints the right line",
-        ),
-        Code::Version => Some("run the same version on both machines"),
-        Code::DialBack => {
-            Some("open that port, or name an address that the manager can reach with --address HOST:PORT")
-        }
-        _ => None,
-    };
-    let failure = Failure::from_error(code, &error);
-    match advice {
-        Some(advice) => failure.advise(advice),
-        None => failure,
     }
 }

@@ -4,7 +4,7 @@ use rpc::extension::WorkerView;
 use rpc::operator::WorkerMode;
 
 use super::caps::caps_line;
-use super::{bar, bytes, line, paint, plain};
+use super::{age, bar, bytes, line, paint, plain};
 use crate::exit::Outcome;
 
 const WIDTH: usize = 64;
@@ -22,6 +22,15 @@ pub fn print_workers(workers: &[WorkerView]) -> Outcome {
     Ok(())
 }
 
+/// Since when a worker has not answered, and what comes of it.
+fn silence(worker: &WorkerView) -> String {
+    let since = format!("{} for {}", worker.state, age(worker.silent_ms));
+    match &worker.next_state {
+        Some((next, left_ms)) => format!("{since}, {next} in {}", age(*left_ms)),
+        None => since,
+    }
+}
+
 fn print_worker(worker: &WorkerView) -> Outcome {
     let mut marks = Vec::new();
     if !worker.enabled {
@@ -34,7 +43,7 @@ fn print_worker(worker: &WorkerView) -> Outcome {
         }));
     }
     if worker.state != "live" {
-        marks.push(paint::red(&worker.state));
+        marks.push(paint::red(&silence(worker)));
     }
     let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
     let place = if worker.url.is_empty() {

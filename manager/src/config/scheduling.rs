@@ -22,6 +22,8 @@ pub struct Scheduling {
     pub staged_per_running: usize,
     /// Whether workers of one machine share its memory, CPU threads and GPUs in the accounts.
     pub share_machines: bool,
+    /// A worker that was lost for so long is forgotten and what it had is queued anew; 0 = never.
+    pub forget_lost_after: Millis,
     /// The least time between two starts of a task type on one worker.
     pub stagger: BTreeMap<TaskType, Millis>,
     /// Limits per worker name.
@@ -60,8 +62,18 @@ const ASSIGNERS: [(&str, Policy); 11] = [
     ("experiment-random", Policy::Random),
 ];
 
-const KEYS: [&str; 6] =
-    ["WaitLimit", "StagedPerRunning", "ShareMachines", "Stagger", "WorkerCaps", "MachineCaps"];
+const KEYS: [&str; 7] = [
+    "WaitLimit",
+    "StagedPerRunning",
+    "ShareMachines",
+    "ForgetLostAfter",
+    "Stagger",
+    "WorkerCaps",
+    "MachineCaps",
+];
+
+/// Longer than a machine needs to start anew, shorter than what it would take to do most work again elsewhere.
+const FORGET_LOST_AFTER: Millis = Millis::new(3_600_000);
 
 /// More than this only fills disks.
 const STAGED_MAX: i64 = 16;
@@ -74,6 +86,7 @@ impl Default for Scheduling {
             wait_limit: core.wait_limit,
             staged_per_running: core.staged_per_running,
             share_machines: true,
+            forget_lost_after: FORGET_LOST_AFTER,
             stagger: BTreeMap::new(),
             worker_caps: CapsByName::default(),
             machine_caps: CapsByName::default(),
@@ -118,6 +131,9 @@ impl Scheduling {
             "ShareMachines" => {
                 self.share_machines =
                     value.as_bool().ok_or_else(|| wrong(path, key, value, "true or false"))?;
+            }
+            "ForgetLostAfter" => {
+                self.forget_lost_after = span(value).ok_or_else(|| wrong(path, key, value, SPAN))?;
             }
             "Stagger" => self.stagger = stagger(path, table(path, key, value)?)?,
             "WorkerCaps" => self.worker_caps = caps_by_name(path, key, table(path, key, value)?)?,

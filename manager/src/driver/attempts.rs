@@ -294,6 +294,7 @@ impl Driver {
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         let Some(ended) = task.open.take_if(|open| open.id == attempt) else { return };
         ended.over.cancel();
+        self.silence.away.remove(&attempt);
         self.calls.retain(|_, (of, _)| *of != attempt);
         self.events.push(StateEvent::AttemptEnded { attempt, outcome, reason: reason.to_owned() });
     }

@@ -20,9 +20,6 @@ use super::{Driver, GivingUp, Phase};
 use crate::state::{CallStage, StateEvent};
 use crate::workers::{Introduction, running_calls};
 
-/// Missed heartbeats after which a worker counts as lost. Nothing of it is given up: that takes its return or successor.
-const MISSES_UNTIL_LOST: u32 = 6;
-
 /// What kind of worker it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -74,6 +71,9 @@ pub(crate) struct Worker {
     pub(crate) enabled: bool,
     /// Heartbeats missed in a row.
     pub(crate) misses: u32,
+    /// When it missed the first of them, and when it became lost, in Unix milliseconds; of no meaning without.
+    pub(crate) silent_since_ms: u64,
+    pub(crate) lost_since_ms: u64,
     /// What an operator allows it.
     pub(crate) mode: WorkerMode,
     /// Limits that it was started with.
@@ -101,19 +101,6 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn name(&self) -> &str {
         &self.info.hostname
-    }
-
-    /// `live`, `suspect` or `lost`.
-    pub(crate) const fn liveness(&self) -> &'static str {
-        match self.misses {
-            0 => "live",
-            1..MISSES_UNTIL_LOST => "suspect",
-            _ => "lost",
-        }
-    }
-
-    pub(crate) const fn is_lost(&self) -> bool {
-        self.misses >= MISSES_UNTIL_LOST
     }
 
     fn profile(&self) -> WorkerProfile {
@@ -179,6 +166,7 @@ impl Driver {
             known.watching.cancel();
             worker.gone = known.gone.clone();
         }
+        self.is_here_again(&worker.info.hostname);
         let was_known = self.workers.contains_key(&session);
         self.tell_registered(&worker, was_known);
         self.workers.insert(session, worker);
@@ -253,7 +241,9 @@ impl Driver {
             return match attempt.phase {
                 // It has the call, and we do not know which: the same call again tells.
                 Phase::Calling(_) if attempt.unheard && attempt.peer.is_sealyard() => Fate::CallAgain,
-                _ if same_session && attempt.scheduled => Fate::Leave,
+                _ if same_session && attempt.scheduled && self.workers.contains_key(&attempt.worker) => {
+                    Fate::Leave
+                }
                 _ => Fate::Adopt,
             };
         }
@@ -312,6 +302,7 @@ impl Driver {
             .map(|space| PathBytes { path: space.path.clone(), bytes: space.bytes })
             .collect();
         let (ready, aborted) = (open.phase == Phase::Ready, open.giving_up.is_some());
+        self.silence.away.remove(&attempt);
         tracing::info!(%attempt, worker = name, "found again");
         self.events.push(StateEvent::AttemptAdopted { attempt, worker: session, name, url });
         // An attempt that is bound already moves to its worker's successor by the same event.
@@ -375,30 +366,6 @@ impl Driver {
         self.tell_changes(session, &before);
     }
 
-    pub(super) fn worker_seen(&mut self, session: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&session) else { return };
-        if worker.misses == 0 {
-            return;
-        }
-        let before = (worker.profile(), worker.enabled, worker.misses);
-        worker.misses = 0;
-        tracing::info!(worker = worker.name(), "back");
-        self.tell_changes(session, &before);
-    }
-
-    pub(super) fn worker_missed(&mut self, session: WorkerId, reason: &str) {
-        let Some(worker) = self.workers.get_mut(&session) else { return };
-        let before = (worker.profile(), worker.enabled, worker.misses);
-        worker.misses = worker.misses.saturating_add(1);
-        tracing::warn!(
-            worker = worker.name(),
-            misses = worker.misses,
-            reason,
-            "a heartbeat was not answered"
-        );
-        self.tell_changes(session, &before);
-    }
-
     /// Changes a worker, and tells the scheduler what is other than it was.
     pub(super) fn change(&mut self, session: WorkerId, change: impl FnOnce(&mut Worker)) {
         let Some(worker) = self.workers.get_mut(&session) else { return };
@@ -428,20 +395,6 @@ impl Driver {
         }
         if was_suspect && !suspect {
             self.tell_sched(Event::WorkerSuspect { worker: key, suspect });
-        }
-    }
-
-    /// The worker closes, or its place is taken. Its attempts stay until they return or a successor tells.
-    pub(super) fn worker_gone(&mut self, session: WorkerId, reason: &str) {
-        let Some(worker) = self.workers.remove(&session) else { return };
-        worker.gone.cancel();
-        worker.watching.cancel();
-        tracing::info!(worker = worker.name(), %session, reason, "gone");
-        self.tell_sched(Event::WorkerLost { worker: worker.key });
-        for open in self.tasks.values_mut().filter_map(|task| task.open.as_mut()) {
-            if open.worker == session && matches!(open.phase, Phase::Calling(_)) {
-                open.unheard = true;
-            }
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::errands::{Errand, ErrandKind, RELEASE};
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
+use super::liveness::Silence;
 use super::removed::REMOVED;
 use super::sectors::short_code;
 use super::{Attempt, Detached, Driver, EARLY_MAX, Early, GivingUp, Phase, Task};
@@ -41,6 +42,7 @@ impl Driver {
             calls: BTreeMap::new(),
             early: VecDeque::new(),
             workers: BTreeMap::new(),
+            silence: Silence::default(),
             generations: BTreeMap::new(),
             machines: BTreeMap::new(),
             controls: shared.state.controls().await?,
@@ -192,7 +194,9 @@ impl Driver {
         }
         let open: Vec<_> =
             self.tasks.values().filter_map(|task| task.open.as_ref()).map(|open| open.id).collect();
+        let now_ms = self.now_ms();
         for attempt in open {
+            self.silence.away.insert(attempt, now_ms);
             self.lock_found(attempt);
             self.adopt_early(attempt);
         }

@@ -27,7 +27,7 @@ impl Driver {
         let unheard = || self.unheard(call.sector, returned.method);
         let given_up = || self.detached_unheard(call.sector, returned.method);
         if let Some((attempt, stage)) = named.or_else(unheard) {
-            self.accepted(attempt, stage, call);
+            self.accepted_unheard(attempt, stage, call);
             self.finish_call(attempt, stage, call, returned);
             return self.answer(reply, Ok(()));
         }
@@ -88,7 +88,7 @@ impl Driver {
         });
         let Some(early) = found.and_then(|at| self.early.remove(at)) else { return };
         if let Some((attempt, stage)) = self.calling(attempt, early.returned.method) {
-            self.accepted(attempt, stage, early.call);
+            self.accepted_unheard(attempt, stage, early.call);
             self.finish_call(attempt, stage, early.call, early.returned);
         }
     }
@@ -103,7 +103,18 @@ impl Driver {
         let task = self.tasks.get(&attempt.task)?;
         let open = task.open.as_ref().filter(|open| open.id == attempt)?;
         let Phase::Calling(stage) = open.phase else { return None };
-        (returned_by(&task.work, stage) == Some(method)).then_some((attempt, stage))
+        // After a restart nobody knows whether the files were to be fetched first; a return of the work says that it ran.
+        let or_later = (open.unheard && stage == CallStage::Prepare).then_some(CallStage::Work);
+        let mut stages = std::iter::once(stage).chain(or_later);
+        stages.find(|stage| returned_by(&task.work, *stage) == Some(method)).map(|stage| (attempt, stage))
+    }
+
+    /// The call that was answered to nobody is this one: it has been accepted, and now it returns.
+    fn accepted_unheard(&mut self, attempt: AttemptId, stage: CallStage, call: CallId) {
+        if let Some(open) = self.open_mut(attempt) {
+            open.phase = Phase::Calling(stage);
+        }
+        self.accepted(attempt, stage, call);
     }
 
     /// An attempt of this sector on a Lotus worker that nobody calls any more and nobody heard of.
@@ -154,7 +165,7 @@ impl Driver {
             (Err(error), CallStage::Work) if giving_up == Some(GivingUp::Abort) => {
                 self.task_failed(attempt, AttemptOutcome::Aborted, &error.message);
             }
-            (Err(error), stage) => self.call_failed(attempt, stage, &error),
+            (Err(error), stage) => self.call_failed(attempt, stage, &error, account.class),
         }
     }
 
@@ -202,15 +213,25 @@ impl Driver {
         self.sectors.get(&sector).is_some_and(|known| known.record.clone().apply(event.clone()).is_ok())
     }
 
-    fn call_failed(&mut self, attempt: AttemptId, stage: CallStage, error: &CallError) {
-        let class = match error.code {
-            CallErrorCode::TempWorkerRestart => return self.requeue(attempt, &error.message),
-            CallErrorCode::TempAllocateSpace => FailureClass::Space,
-            CallErrorCode::Unknown | CallErrorCode::TempUnknown | CallErrorCode::Other(_) => match stage {
-                CallStage::Prepare => FailureClass::Network,
-                CallStage::Work if error.message.contains(ABORTED) => FailureClass::Aborted,
-                CallStage::Work => FailureClass::Compute,
-            },
+    /// `told` is what a Sealyard worker says of the failure; a Lotus worker's is guessed from its code and the stage.
+    fn call_failed(
+        &mut self,
+        attempt: AttemptId,
+        stage: CallStage,
+        error: &CallError,
+        told: Option<FailureClass>,
+    ) {
+        let class = match (error.code, told) {
+            (CallErrorCode::TempWorkerRestart, _) => return self.requeue(attempt, &error.message),
+            (_, Some(told)) => told,
+            (CallErrorCode::TempAllocateSpace, None) => FailureClass::Space,
+            (CallErrorCode::Unknown | CallErrorCode::TempUnknown | CallErrorCode::Other(_), None) => {
+                match stage {
+                    CallStage::Prepare => FailureClass::Network,
+                    CallStage::Work if error.message.contains(ABORTED) => FailureClass::Aborted,
+                    CallStage::Work => FailureClass::Compute,
+                }
+            }
         };
         let outcome = match class {
             FailureClass::Aborted => AttemptOutcome::Aborted,

@@ -89,6 +89,7 @@ impl Driver {
         let machines = self.machine_caps_views(&uses);
         let mut views: Vec<_> =
             self.workers.values().map(|worker| self.view(worker, &uses, &machines)).collect();
+        views.extend(self.forgotten_views());
         views.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
         views
     }
@@ -103,6 +104,7 @@ impl Driver {
                 *sum = sum.saturating_add(*count);
             }
         }
+        let (silent_ms, next_state) = self.silence_of(worker);
         let vmem = has.mem_physical.saturating_add(has.mem_swap);
         let vmem_used = has.mem_used.saturating_add(has.mem_swap_used);
         WorkerView {
@@ -112,6 +114,8 @@ impl Driver {
             kind: worker.peer.word().to_owned(),
             enabled: worker.enabled,
             state: worker.liveness().to_owned(),
+            silent_ms,
+            next_state,
             tasks: worker.tasks.clone(),
             pending: worker.pending.clone(),
             running,
@@ -206,9 +210,9 @@ impl Driver {
             (0, Phase::Calling(_) | Phase::Held(..) | Phase::Ready) => return None,
             (misses, _) => format!("{whom} does not answer (heartbeats missed: {misses})"),
         };
-        let id = open.id;
+        let (id, anew) = (open.id, self.queued_anew_in(open));
         Some(format!(
-            "{what}; it goes on when that worker is back, `sealyard sealing abort {id}` gives it up"
+            "{what}; it goes on when that worker is back{anew}, `sealyard sealing abort {id}` gives it up"
         ))
     }
 }

@@ -12,8 +12,8 @@ use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallError, CallErrorCode, CallId, FileTypes, FsStat, PathType, SectorId, StorageId,
-    StorageInfo, StorageStanza, TaskCaps, TaskInput, TaskOutput, TaskType, WorkerId,
+    AttemptId, CallError, CallErrorCode, CallId, FailureClass, FileTypes, FsStat, PathType, SectorId,
+    StorageId, StorageInfo, StorageStanza, TaskCaps, TaskInput, TaskOutput, TaskType, WorkerId,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -53,7 +53,6 @@ pub struct Taken {
     pub call: CallId,
     pub attempt: Option<AttemptId>,
     pub work: TaskInput,
-    /// The bytes that came with it.
     pub data: Option<Vec<u8>>,
 }
 
@@ -227,6 +226,16 @@ impl FakeWorker {
         let message = format!("it failed [name: {}]", self.name);
         let error = CallError { code: CallErrorCode::from(code), message };
         self.give_back(&self.manager(), taken, Err(error)).await;
+    }
+
+    /// Returns a held call as failed, with a class of failure, as a Sealyard worker does.
+    pub async fn fail_as(&self, taken: &Taken, class: FailureClass) {
+        let (method, attempt) = (ReturnMethod::of(&taken.work).expect("work that is called"), taken.attempt);
+        let account = Some(AttemptAccount { class: Some(class), ..AttemptAccount::default() });
+        let result = Err(CallError { code: CallErrorCode::Unknown, message: format!("{class:?}") });
+        let returned = Returned { method, result, attempt, account };
+        self.manager().return_result(taken.call, returned).await.expect("every return is acknowledged");
+        self.held.lock().expect("no panic elsewhere").retain(|held| held.call != taken.call);
     }
 
     /// Declares files as if they had lain here before.

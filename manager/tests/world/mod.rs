@@ -69,6 +69,7 @@ fn timing() -> Timing {
         start_back_off: quick,
         call_again: quick,
         heartbeat: Duration::from_millis(200),
+        look_around: Duration::from_millis(100),
         reader_stall: Duration::from_millis(200),
         ..Timing::default()
     }
@@ -107,6 +108,7 @@ async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
         dialer: dialer.clone(),
         trust: Trust::system(),
         timing: timing(),
+        begun: Vec::new(),
     };
     Manager::start(options).await.expect("the manager starts")
 }

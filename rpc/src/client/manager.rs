@@ -366,6 +366,10 @@ impl ManagerApi for ManagerClient {
         self.caller().tell("Sealyard.WorkerState", &(state,)).await
     }
 
+    async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
+        self.caller().call("Sealyard.AttemptOpen", &(attempt.to_string(),)).await
+    }
+
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         self.caller().call("Sealyard.Overview", &NO_PARAMS).await
     }

@@ -260,6 +260,10 @@ fn extension(methods: &mut Manager) {
     methods.on("Sealyard.WorkerState", Admin, 1, |api, mut args| async move {
         Ok(api.worker_state(args.next("state")?).await?)
     });
+    methods.on("Sealyard.AttemptOpen", Admin, 1, |api, mut args| async move {
+        let attempt = args.next::<String>("attempt")?.parse::<AttemptId>().map_err(of("attempt"))?;
+        Ok(api.attempt_open(attempt).await?)
+    });
     methods.on("Sealyard.Overview", Admin, 0, |api, _| async move { Ok(api.overview().await?) });
     methods.on("Sealyard.Jobs", Read, 0, |api, _| async move { Ok(api.jobs().await?) });
     methods.on("Sealyard.SectorDetail", Read, 1, |api, mut args| async move {

@@ -258,6 +258,10 @@ impl ManagerApi for FakeManager {
         self.calls.add("worker_state", state);
         Ok(())
     }
+    async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
+        self.calls.add("attempt_open", attempt);
+        Ok(attempt == sample::attempt())
+    }
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         Ok(sample::overview())
     }

@@ -23,8 +23,9 @@ async fn every_result_and_every_failure_arrives_as_it_was_returned() {
         let client = host.client(transport);
         let failures = ReturnMethod::ALL.map(|method| (method, Err(failure())));
         let results = sample::outputs().into_iter().map(|(method, output)| (method, Ok(output)));
+        let class = Some(sealtasks::FailureClass::Network);
         let account =
-            AttemptAccount { started_ms: 1, ended_ms: 2, bytes_fetched: 3, peak_bytes: 4, cpu_ms: 5 };
+            AttemptAccount { started_ms: 1, ended_ms: 2, bytes_fetched: 3, peak_bytes: 4, cpu_ms: 5, class };
         for (method, result) in results.chain(failures) {
             for (attempt, account) in
                 [(None, None), (Some(sample::attempt()), Some(account)), (None, Some(account))]

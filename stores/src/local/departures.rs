@@ -5,6 +5,7 @@
 //! half-written one as if it were whole. Never touches the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sealtasks::{FileType, FileTypes, SectorId, StorageId};
@@ -99,7 +100,39 @@ impl Drop for Making {
     }
 }
 
+/// What tasks of an earlier life of this process began.
+#[derive(Default)]
+pub(super) struct Begun {
+    files: Vec<PathBuf>,
+    held: Vec<Making>,
+}
+
+impl Begun {
+    pub(super) fn of(files: Vec<PathBuf>) -> Self {
+        Self { files, held: Vec::new() }
+    }
+}
+
 impl Local {
+    /// Everything that an earlier life began is gone or held by [`Local::making`] now.
+    pub fn begun_settled(&self) {
+        let settled = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(settled);
+    }
+
+    /// The path is about to be declared: what was begun in it is not whole.
+    pub(super) fn hold_begun(&self, id: &StorageId, dir: &Path) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = |file: &PathBuf| {
+            let place = file.parent()?;
+            let kind: FileType = place.file_name()?.to_str()?.parse().ok()?;
+            let sector: SectorId = file.file_name()?.to_str()?.parse().ok()?;
+            (place.parent()? == dir).then_some((sector, kind))
+        };
+        let made: Vec<_> = begun.files.iter().filter_map(here).collect();
+        begun.held.extend(made.into_iter().map(|(sector, kind)| self.making(sector, &[(kind, id.clone())])));
+    }
+
     /// Says that a task is making these files in these paths. To be held until they are declared, or removed again.
     pub fn making(&self, sector: SectorId, files: &[(FileType, StorageId)]) -> Making {
         let keys: Vec<Key> = files.iter().map(|(kind, id)| (id.clone(), sector, *kind)).collect();

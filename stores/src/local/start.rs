@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
-use super::departures::Departures;
-use super::{Local, LocalOptions, PathProblem, chain};
+use super::departures::{Begun, Departures};
+use super::{Local, LocalOptions, chain};
 use crate::config::StorageConfig;
 use crate::error::StoreError;
 use crate::index::IndexError;
@@ -19,6 +19,15 @@ use crate::sent::Sent;
 
 /// A path that has not answered within this time does not keep the others from starting.
 pub const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A storage path that could not be opened.
+#[derive(Debug)]
+pub struct PathProblem {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why.
+    pub error: StoreError,
+}
 
 /// A path waits for the ones listed before it for at most this part of the deadline: one of them may hang.
 const TURN_PART: u32 = 8;
@@ -61,7 +70,7 @@ impl Local {
         options: LocalOptions,
         rehearsal: Rehearsal,
     ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
-        Self::open_as(options, START_DEADLINE, Some(rehearsal)).await
+        Self::open_as(options, START_DEADLINE, Some(rehearsal), Vec::new()).await
     }
 
     /// [`Local::open`] with another deadline.
@@ -72,13 +81,27 @@ impl Local {
         options: LocalOptions,
         deadline: Duration,
     ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
-        Self::open_as(options, deadline, None).await
+        Self::open_as(options, deadline, None, Vec::new()).await
+    }
+
+    /// [`Local::open`], or [`Local::open_rehearsal`], while tasks of an earlier life may still be writing `begun`: no scan
+    /// takes those files and directories for whole until [`Local::begun_settled`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_beside(
+        options: LocalOptions,
+        rehearsal: Option<Rehearsal>,
+        begun: Vec<PathBuf>,
+    ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
+        Self::open_as(options, START_DEADLINE, rehearsal, begun).await
     }
 
     async fn open_as(
         options: LocalOptions,
         deadline: Duration,
         rehearsal: Option<Rehearsal>,
+        begun: Vec<PathBuf>,
     ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
         let config = StorageConfig::read(&options.config)?;
         let (kept, sent) = (Kept::open(&options.config), Sent::open(&options.config));
@@ -94,6 +117,7 @@ impl Local {
             kept,
             sent,
             departures: Departures::default(),
+            begun: Mutex::new(Begun::of(begun)),
         });
         let dirs: Vec<&Path> = config.paths().collect();
         let mut before = None;

@@ -11,7 +11,14 @@ fn failed() -> Ended {
     let error = CallError { code: CallErrorCode::Unknown, message: "no".into() };
     Ended {
         result: Err(error),
-        account: AttemptAccount { started_ms: 1, ended_ms: 2, bytes_fetched: 3, peak_bytes: 4, cpu_ms: 5 },
+        account: AttemptAccount {
+            started_ms: 1,
+            ended_ms: 2,
+            bytes_fetched: 3,
+            peak_bytes: 4,
+            cpu_ms: 5,
+            class: None,
+        },
     }
 }
 
@@ -78,7 +85,8 @@ fn what_a_crash_left_is_found_with_its_process_and_files() {
     let journal = Journal::open(&path).unwrap();
     let Acceptance::New(call) = accept(&journal, Some(ATTEMPT), &INPUT) else { panic!("not new") };
     let mark = ProcessMark { pid: 7, starttime: "boot:1".into() };
-    journal.running(call.id, &["/x/sealed".into()], Some(&mark)).unwrap();
+    let running = Running { started_ms: 5, ..Running::default() };
+    journal.running(call.id, &["/x/sealed".into()], &running, Some(&mark)).unwrap();
     let Acceptance::New(done) = accept(&journal, None, &INPUT) else { panic!("not new") };
     journal.ended(done.id, &failed()).unwrap();
     journal.refused(done.id).unwrap();
@@ -102,15 +110,45 @@ fn another_version_is_refused() {
     let path = dir.path().join("journal.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = Journal::open(&path).err().unwrap();
-    assert!(error.to_string().ends_with("has version 9; this program reads version 1"), "{error}");
+    assert!(error.to_string().ends_with("has version 9; this program reads versions up to 2"), "{error}");
 }
 
 #[test]
-fn the_last_session_is_remembered() {
+fn the_last_life_is_remembered_with_the_manager_that_it_joined() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(&dir.path().join("journal.db")).unwrap();
-    assert_eq!(journal.last_session().unwrap(), None);
-    let session = WorkerId(Uuid::new_v4());
-    journal.begin_life(session).unwrap();
-    assert_eq!(journal.last_session().unwrap(), Some(session));
+    assert_eq!(journal.last_life().unwrap(), None);
+    let life = Life { session: WorkerId(Uuid::new_v4()), url: "http://a/remote".into(), joined: None };
+    journal.begin_life(&life).unwrap();
+    assert_eq!(journal.last_life().unwrap(), Some(life.clone()));
+    let manager = Uuid::new_v4();
+    journal.joined(manager).unwrap();
+    assert_eq!(journal.last_life().unwrap(), Some(Life { joined: Some(manager), ..life }));
+}
+
+/// The tables as the first version made them, with a call in them.
+const VERSION_1: &str = "
+CREATE TABLE call (
+    id TEXT PRIMARY KEY, sector TEXT NOT NULL, attempt TEXT, method TEXT NOT NULL, digest BLOB UNIQUE, input TEXT,
+    phase TEXT NOT NULL CHECK (phase IN ('accepted', 'running', 'returning', 'refused', 'acknowledged')),
+    created TEXT NOT NULL DEFAULT '[]', pid INTEGER, starttime TEXT, result TEXT, account TEXT
+) STRICT;
+CREATE INDEX call_phase ON call (phase);
+CREATE TABLE life (session TEXT NOT NULL) STRICT;
+INSERT INTO life (session) VALUES ('53c1dd9a-0d36-4b8e-9f1c-000000000001');
+PRAGMA user_version = 1;";
+
+#[test]
+fn a_journal_of_the_version_before_is_read_and_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    Connection::open(&path).unwrap().execute_batch(VERSION_1).unwrap();
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(journal.last_life().unwrap().unwrap().url, "");
+    let Acceptance::New(call) = accept(&journal, Some(ATTEMPT), &INPUT) else { panic!("not new") };
+    let running = Running { started_ms: 5, ..Running::default() };
+    journal.running(call.id, &[], &running, None).unwrap();
+    drop(journal);
+    let unfinished = Journal::open(&path).unwrap().unfinished().unwrap();
+    assert_eq!((unfinished[0].running.clone(), unfinished[0].input.clone()), (Some(running), INPUT));
 }

@@ -35,12 +35,16 @@ pub struct ScriptedManager {
     pub lotus: bool,
     /// Nobody answers.
     pub down: AtomicBool,
+    /// Nobody answers after so many more answers.
+    pub falls_after: Mutex<Option<u32>>,
     /// Answers to the next returns; then all is well.
     pub return_answers: Mutex<VecDeque<Spoilt>>,
     /// Nobody answers returns.
     pub returns_unreachable: AtomicBool,
     /// Every return is refused.
     pub refuses_returns: AtomicBool,
+    /// It has given every attempt up.
+    pub fences: AtomicBool,
     /// The answer to `WorkerConnect`.
     pub connect_answer: Mutex<Option<&'static str>>,
     pub returns: watch::Sender<Vec<(CallId, Returned)>>,
@@ -60,9 +64,11 @@ impl ScriptedManager {
             permissions: vec![Permission::Read, Permission::Write, Permission::Sign, Permission::Admin],
             lotus: false,
             down: AtomicBool::new(false),
+            falls_after: Mutex::default(),
             return_answers: Mutex::default(),
             returns_unreachable: AtomicBool::new(false),
             refuses_returns: AtomicBool::new(false),
+            fences: AtomicBool::new(false),
             connect_answer: Mutex::default(),
             returns: watch::Sender::new(Vec::new()),
             return_tries: watch::Sender::new(0),
@@ -83,6 +89,12 @@ impl ScriptedManager {
     }
 
     fn up(&self) -> ApiResult<()> {
+        if let Some(left) = &mut *self.falls_after.lock().unwrap() {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => return spoil(Spoilt::Unreachable),
+            }
+        }
         if self.down.load(Ordering::SeqCst) { spoil(Spoilt::Unreachable) } else { Ok(()) }
     }
 
@@ -313,6 +325,10 @@ impl ManagerApi for ScriptedManager {
         self.sealyard()?;
         self.states.send_modify(|states| states.push(state));
         Ok(())
+    }
+    async fn attempt_open(&self, _: AttemptId) -> ApiResult<bool> {
+        self.sealyard()?;
+        Ok(!self.fences.load(Ordering::SeqCst))
     }
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         unscripted()

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use rpc::api::{Job, Returned};
 use rpc::extension::CallPhase;
 use rpc::{PieceData, WorkerApi as _};
@@ -84,6 +86,19 @@ pub struct World {
     pub params: Arc<ScriptedParams>,
     pub environment: Mutex<BTreeMap<&'static str, String>>,
     pub periods: Periods,
+}
+
+/// Executors outlive whoever started them; a test that fails leaves none behind all the same.
+impl Drop for World {
+    fn drop(&mut self) {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let here = entries.filter(|entry| {
+            fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.dir.path()))
+        });
+        for pid in here.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 impl World {

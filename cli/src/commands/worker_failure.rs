@@ -1,0 +1,43 @@
+//! Why a worker does not run, as an exit code and with advice.
+
+use worker::WorkerError;
+
+use crate::exit::{Code, Failure};
+
+/// A worker that does not run, with its exit code.
+pub fn worker_failure(error: WorkerError) -> Failure {
+    let code = match &error {
+        WorkerError::Repo(_)
+        | WorkerError::Journal(_)
+        | WorkerError::Io { .. }
+        | WorkerError::Leftover(_) => Code::Repo,
+        WorkerError::Stores(_) => Code::Storage,
+        WorkerError::NotBuilt { .. } => Code::NotBuilt,
+        WorkerError::Version(_) => Code::Version,
+        WorkerError::Token { .. } => Code::Token,
+        WorkerError::Handshake { source, .. } => match source {
+            rpc::ApiError::Unauthorized { .. } => Code::Token,
+            rpc::ApiError::Unreachable { .. } => Code::Unreachable,
+            _ => Code::Failed,
+        },
+        WorkerError::NotTaken { .. } => Code::DialBack,
+        WorkerError::Closed => Code::Failed,
+    };
+    let not_a_manager =
+        matches!(&error, WorkerError::Handshake { source: rpc::ApiError::Malformed { .. }, .. });
+    let advice = match code {
+        _ if not_a_manager => Some(
+            "what answers there is no manager; is it a worker? `sealyard workers join-command` prints the right line",
+        ),
+        Code::Version => Some("run the same version on both machines"),
+        Code::DialBack => {
+            Some("open that port, or name an address that the manager can reach with --address HOST:PORT")
+        }
+        _ => None,
+    };
+    let failure = Failure::from_error(code, &error);
+    match advice {
+        Some(advice) => failure.advise(advice),
+        None => failure,
+    }
+}

@@ -1,0 +1,196 @@
+//! Whether workers answer, and what becomes of what a silent one holds. Never: asks them (see `workers`).
+//!
+//! | a worker is | when | and then |
+//! |---|---|---|
+//! | live | it answered its last heartbeat | it gets tasks |
+//! | suspect | it missed one | it gets none; everything that it has stays its own and stays charged |
+//! | lost | it missed [`MISSES_UNTIL_LOST`] in a row | the same, and the time runs |
+//! | forgotten | it is a Sealyard and was lost for `ForgetLostAfter` | it is no worker any more; what it had is queued anew |
+//!
+//! An answer makes it live again from any of these but the last; then it registers anew. The time runs as well for attempts
+//! whose worker is not there: since it closed, or since this manager started. A Lotus worker does not register anew when it
+//! is back, nor can it be told to stop then, so it stays lost and keeps its attempts until it registers, returns them, or an
+//! operator gives them up.
+
+use std::collections::BTreeMap;
+
+use rpc::extension::WorkerView;
+use sealtasks::{AttemptId, WorkerId};
+
+use super::{Attempt, Driver, Phase, Worker};
+
+/// Missed heartbeats in a row after which a worker counts as lost.
+pub(super) const MISSES_UNTIL_LOST: u32 = 6;
+
+/// Forgotten workers that are still listed; beyond, those forgotten first go.
+const FORGOTTEN_MAX: usize = 256;
+
+/// What is remembered of silence.
+#[derive(Default)]
+pub(crate) struct Silence {
+    /// Attempts whose worker is not there, and since when, in Unix milliseconds.
+    pub(super) away: BTreeMap<AttemptId, u64>,
+    /// What was forgotten, by name, with the time.
+    forgotten: BTreeMap<String, (u64, WorkerView)>,
+}
+
+impl Worker {
+    /// `live`, `suspect` or `lost`.
+    pub(crate) const fn liveness(&self) -> &'static str {
+        match self.misses {
+            0 => "live",
+            1..MISSES_UNTIL_LOST => "suspect",
+            _ => "lost",
+        }
+    }
+
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.misses >= MISSES_UNTIL_LOST
+    }
+}
+
+impl Driver {
+    pub(super) fn worker_seen(&mut self, session: WorkerId) {
+        let Some(worker) = self.workers.get(&session).filter(|worker| worker.misses > 0) else { return };
+        tracing::info!(worker = worker.name(), was = worker.liveness(), "back");
+        self.change(session, |worker| worker.misses = 0);
+    }
+
+    pub(super) fn worker_missed(&mut self, session: WorkerId, reason: &str) {
+        let now_ms = self.now_ms();
+        let Some(worker) = self.workers.get_mut(&session) else { return };
+        if worker.misses == 0 {
+            worker.silent_since_ms = now_ms;
+        }
+        if worker.misses.saturating_add(1) == MISSES_UNTIL_LOST {
+            worker.lost_since_ms = now_ms;
+            tracing::warn!(worker = worker.name(), reason, "lost");
+        }
+        let misses = worker.misses.saturating_add(1);
+        tracing::warn!(worker = worker.name(), misses, reason, "a heartbeat was not answered");
+        self.change(session, |worker| worker.misses = misses);
+    }
+
+    /// The worker closes, or its place is taken. Its attempts stay until they return or a successor tells, but not for ever.
+    pub(super) fn worker_gone(&mut self, session: WorkerId, reason: &str) {
+        let now_ms = self.now_ms();
+        self.worker_away(session, now_ms, reason);
+    }
+
+    fn worker_away(&mut self, session: WorkerId, since_ms: u64, reason: &str) {
+        let Some(worker) = self.workers.remove(&session) else { return };
+        worker.gone.cancel();
+        worker.watching.cancel();
+        tracing::info!(worker = worker.name(), %session, reason, "gone");
+        self.tell_sched(sched::Event::WorkerLost { worker: worker.key });
+        for open in self.tasks.values_mut().filter_map(|task| task.open.as_mut()) {
+            if open.worker != session {
+                continue;
+            }
+            self.silence.away.entry(open.id).or_insert(since_ms);
+            if matches!(open.phase, Phase::Calling(_)) {
+                open.unheard = true;
+            }
+        }
+    }
+
+    /// Forgets the workers that have been lost for long enough, and queues anew what their attempts, and those of workers
+    /// that are not there, were to do.
+    pub(super) fn forget_lost(&mut self) {
+        let after_ms = self.shared.scheduling.forget_lost_after.get();
+        if after_ms == 0 {
+            return;
+        }
+        let now_ms = self.now_ms();
+        let due = |since_ms: u64| now_ms.saturating_sub(since_ms) >= after_ms;
+        let is_over =
+            |worker: &Worker| worker.is_lost() && worker.peer.is_sealyard() && due(worker.lost_since_ms);
+        let lost = self.workers.iter().filter(|(_, worker)| is_over(worker));
+        let lost: Vec<_> = lost.map(|(session, worker)| (*session, worker.lost_since_ms)).collect();
+        for (session, since_ms) in lost {
+            self.remember_forgotten(session, now_ms);
+            self.worker_away(session, since_ms, "it was lost for too long and is forgotten");
+        }
+        let away = self.silence.away.iter().filter(|(_, since_ms)| due(**since_ms));
+        let away: Vec<_> = away.map(|(attempt, _)| *attempt).collect();
+        for attempt in away {
+            let Some(open) = self.open_mut(attempt) else {
+                self.silence.away.remove(&attempt);
+                continue;
+            };
+            if open.peer.is_sealyard() {
+                let reason = format!("its worker {} was not heard of for {} s", open.name, after_ms / 1000);
+                self.requeue(attempt, &reason);
+            }
+        }
+    }
+
+    fn remember_forgotten(&mut self, session: WorkerId, now_ms: u64) {
+        let view = self.worker_views().into_iter().find(|view| view.session == session);
+        let Some(mut view) = view else { return };
+        view.state = "forgotten".to_owned();
+        view.next_state = None;
+        view.running.clear();
+        tracing::warn!(worker = view.name, "forgotten");
+        let forgotten = &mut self.silence.forgotten;
+        forgotten.insert(view.name.clone(), (now_ms, view));
+        if forgotten.len() > FORGOTTEN_MAX {
+            let oldest = forgotten.iter().min_by_key(|(_, (at_ms, _))| *at_ms).map(|(name, _)| name.clone());
+            oldest.map(|name| forgotten.remove(&name));
+        }
+    }
+
+    /// A worker of this name has registered.
+    pub(super) fn is_here_again(&mut self, name: &str) {
+        self.silence.forgotten.remove(name);
+    }
+
+    /// Forgotten workers, with the time since when nothing was heard of them.
+    pub(super) fn forgotten_views(&self) -> impl Iterator<Item = WorkerView> {
+        let now_ms = self.now_ms();
+        self.silence.forgotten.values().map(move |(at_ms, view)| WorkerView {
+            silent_ms: view.silent_ms.saturating_add(now_ms.saturating_sub(*at_ms)),
+            ..view.clone()
+        })
+    }
+
+    /// When an attempt whose worker does not answer is queued anew, for people; empty when it is not.
+    pub(super) fn queued_anew_in(&self, open: &Attempt) -> String {
+        let after_ms = self.shared.scheduling.forget_lost_after.get();
+        let lost = self.workers.get(&open.worker).filter(|worker| worker.is_lost());
+        let since_ms = lost.map(|worker| worker.lost_since_ms);
+        let Some(since_ms) = since_ms.or_else(|| self.silence.away.get(&open.id).copied()) else {
+            return String::new();
+        };
+        if after_ms == 0 || !open.peer.is_sealyard() {
+            return String::new();
+        }
+        let left_ms = since_ms.saturating_add(after_ms).saturating_sub(self.now_ms());
+        format!(", is queued anew in {} s", left_ms.div_ceil(1000))
+    }
+
+    /// Whether the attempt is awaited still.
+    pub(crate) fn is_open(&self, attempt: AttemptId) -> bool {
+        let task = self.tasks.get(&attempt.task);
+        task.and_then(|task| task.open.as_ref()).is_some_and(|open| open.id == attempt)
+    }
+
+    /// For how long nothing was heard of a worker, and what it becomes when that goes on, and in how many milliseconds.
+    pub(super) fn silence_of(&self, worker: &Worker) -> (u64, Option<(String, u64)>) {
+        let now_ms = self.now_ms();
+        if worker.misses == 0 {
+            return (0, None);
+        }
+        let silent_ms = now_ms.saturating_sub(worker.silent_since_ms);
+        let beat_ms = u64::try_from(self.shared.timing.heartbeat.as_millis()).unwrap_or(u64::MAX);
+        let next = if worker.is_lost() {
+            let after_ms = self.shared.scheduling.forget_lost_after.get();
+            let left_ms = worker.lost_since_ms.saturating_add(after_ms).saturating_sub(now_ms);
+            (after_ms > 0 && worker.peer.is_sealyard()).then(|| ("forgotten".to_owned(), left_ms))
+        } else {
+            let left = MISSES_UNTIL_LOST.saturating_sub(worker.misses);
+            Some(("lost".to_owned(), beat_ms.saturating_mul(left.into())))
+        };
+        (silent_ms, next)
+    }
+}

@@ -1,0 +1,186 @@
+//! Workers that fall silent: live, suspect, lost, forgotten, each with its time; and what becomes of what they had.
+
+mod world;
+
+use std::sync::Arc;
+
+use rpc::extension::WorkerView;
+use sealtasks::{FailureClass, FileTypes, SectorNumber, TaskType};
+use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
+use world::{LIMIT, World, attempts, world, world_with};
+
+const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
+const REST: &[TaskType] =
+    &[TaskType::PreCommit2, TaskType::Commit1, TaskType::Commit2, TaskType::Finalize, TaskType::Fetch];
+const ALL: &[TaskType] = &[
+    TaskType::AddPiece,
+    TaskType::PreCommit1,
+    TaskType::PreCommit2,
+    TaskType::Commit1,
+    TaskType::Commit2,
+    TaskType::Finalize,
+    TaskType::Fetch,
+];
+
+fn worker(name: &'static str, seed: u64, tasks: &'static [TaskType], sealyard: bool) -> Arc<FakeWorker> {
+    FakeWorker::new(Plan { name, seed, tasks, stores: true, sealyard })
+}
+
+/// A worker A with PreCommit1 of sector 1 under way.
+async fn running(world: &World, sealyard: bool) -> (Arc<FakeWorker>, Taken) {
+    let a = worker("A", 1, FIRST_HALF, sealyard);
+    a.script("PC1", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = a.call_of("PC1").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+    (a, taken)
+}
+
+/// Waits until the list of workers shows A so.
+async fn shown(world: &World, holds: impl Fn(&WorkerView) -> bool) -> WorkerView {
+    let ask = async {
+        loop {
+            let workers = world.api.overview().await.expect("an overview").workers;
+            if let Some(found) = workers.into_iter().find(|view| view.name == "A" && holds(view)) {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ask).await.expect("the list shows it in time")
+}
+
+fn next(view: &WorkerView) -> Option<&str> {
+    view.next_state.as_ref().map(|(state, _)| state.as_str())
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_suspect_then_lost_and_keeps_what_it_has() {
+    let world = world().await;
+    let (a, taken) = running(&world, true).await;
+    assert_eq!(shown(&world, |view| view.state == "live").await.next_state, None);
+    a.set_silent(true);
+    let suspect = shown(&world, |view| view.state == "suspect").await;
+    assert_eq!(next(&suspect), Some("lost"));
+    let lost = shown(&world, |view| view.state == "lost").await;
+    assert_eq!(next(&lost), Some("forgotten"));
+    assert!(lost.silent_ms > 0 && lost.next_state.is_some_and(|(_, left_ms)| left_ms <= 3_600_000));
+    assert_eq!(lost.running.get("PC1"), Some(&1), "it stays charged");
+    a.set_silent(false);
+    let live = shown(&world, |view| view.state == "live").await;
+    assert_eq!((live.silent_ms, live.next_state), (0, None));
+    a.finish(&taken).await;
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "A".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_a_forgotten_worker_had_is_done_elsewhere_and_its_own_result_comes_too_late() {
+    let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
+    let (a, taken) = running(&world, true).await;
+    let first = taken.attempt.expect("a Sealyard worker is told");
+    let b = worker("B", 2, ALL, true);
+    b.script("PC1", Behaviour::Hold);
+    world.join(&b).await;
+    // Where A's files are nobody reaches now.
+    b.declare(taken.call.sector, FileTypes::UNSEALED).await;
+    a.set_silent(true);
+    let forgotten = shown(&world, |view| view.state == "forgotten").await;
+    assert!(forgotten.silent_ms > 0 && forgotten.next_state.is_none());
+    let again = b.call_of("PC1").await;
+    let second = again.attempt.expect("a Sealyard worker is told");
+    assert_eq!((second.task, second.attempt), (first.task, first.attempt + 1));
+    assert!(!world.api.attempt_open(first).await.expect("an answer"));
+    assert!(world.api.attempt_open(second).await.expect("an answer"));
+
+    a.set_silent(false);
+    world.join(&a).await;
+    shown(&world, |view| view.state == "live").await;
+    let told = async {
+        while a.holds(&taken) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, told).await.expect("it is told to stop");
+    a.finish(&taken).await;
+    b.finish(&again).await;
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    let by = [("failed".to_owned(), "A".to_owned()), ("done".to_owned(), "B".to_owned())];
+    assert_eq!(attempts(&detail, "PC1"), by);
+    assert!(world.api.storage_get_locks().await.expect("locks").is_empty());
+}
+
+#[tokio::test]
+async fn what_a_worker_had_that_never_came_back_to_a_restarted_manager_is_done_elsewhere() {
+    let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
+    let (_a, taken) = running(&world, true).await;
+    let world = world.restart().await;
+    let b = worker("B", 2, ALL, true);
+    world.join(&b).await;
+    b.declare(taken.call.sector, FileTypes::UNSEALED).await;
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    let by = [("failed".to_owned(), "A".to_owned()), ("done".to_owned(), "B".to_owned())];
+    assert_eq!(attempts(&detail, "PC1"), by);
+}
+
+/// A restarted manager does not know any more whether the call was the fetch before the work, or the work.
+#[tokio::test]
+async fn a_result_of_a_call_that_was_never_answered_is_taken_after_a_restart() {
+    for sealyard in [false, true] {
+        let world = world().await;
+        let a = worker("A", 1, FIRST_HALF, sealyard);
+        a.script("PC1", Behaviour::LoseBoth);
+        world.join(&a).await;
+        world.api.pledge_sector().await.expect("a pledge");
+        let taken = a.call_of("PC1").await;
+        a.set_silent(true);
+        let world = world.restart().await;
+        world.know(&a).await;
+        a.finish(&taken).await;
+        let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+        assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "A".to_owned())]);
+    }
+}
+
+/// It does not register anew when it is back, and cannot be told to stop.
+#[tokio::test]
+async fn a_lotus_worker_is_never_forgotten() {
+    let world = world_with("[Scheduler]\nForgetLostAfter = \"1ms\"\n").await;
+    let (a, taken) = running(&world, false).await;
+    a.set_silent(true);
+    let lost = shown(&world, |view| view.state == "lost").await;
+    assert_eq!(lost.next_state, None);
+    a.set_silent(false);
+    shown(&world, |view| view.state == "live").await;
+    a.finish(&taken).await;
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "A".to_owned())]);
+}
+
+/// Only proof that an input is bad sends a sector back; whatever else fails is done again where the sector stands.
+#[tokio::test]
+async fn a_worker_s_class_of_failure_decides_what_is_tried_again() {
+    for (class, again) in [
+        (FailureClass::Network, "PC2"),
+        (FailureClass::Environment, "PC2"),
+        (FailureClass::Space, "PC2"),
+        (FailureClass::Compute, "PC2"),
+        (FailureClass::BadData, "PC1"),
+    ] {
+        let world = world().await;
+        let (a, b) = (worker("A", 1, FIRST_HALF, true), worker("B", 2, REST, true));
+        b.script("PC2", Behaviour::Hold);
+        world.join(&a).await;
+        world.join(&b).await;
+        world.api.pledge_sector().await.expect("a pledge");
+        let taken = b.call_of("PC2").await;
+        b.fail_as(&taken, class).await;
+        world.sector(1, |sector| sector.state.ends_with("Failed")).await;
+        world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
+        let detail = world.sector(1, |sector| sector.state == "Proving").await;
+        let times = |task: &str| attempts(&detail, task).len();
+        let expected = if again == "PC1" { (2, 2) } else { (1, 2) };
+        assert_eq!((times("PC1"), times("PC2")), expected, "{class:?}: {:#?}", detail.tasks);
+    }
+}

@@ -1,0 +1,149 @@
+//! What becomes of an attempt after a crash, whatever crashed and whenever: the table that manager, worker and executors
+//! keep to. Never: does any of it.
+//!
+//! A crash is a process's end without warning (`kill -9`), or its machine's. Each row is a state of an attempt, in the
+//! order in which an attempt goes through them. Its crash points are places in the code within that state; a test kills the
+//! process at each of them (`tests/crash_points.rs`), and the sector gets where it would have got.
+
+/// One state of an attempt, and how it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The state.
+    pub state: &'static str,
+    /// How it is recognised: the durable state's rows, the worker's journal.
+    pub durable: &'static str,
+    /// After a crash of the manager.
+    pub manager: &'static str,
+    /// After a crash of the worker alone; its executor runs on.
+    pub worker: &'static str,
+    /// After a crash of the executor alone.
+    pub executor: &'static str,
+    /// After a crash of the worker's machine.
+    pub machine: &'static str,
+    /// Places in the code within this state. The first word is the process.
+    pub points: &'static [&'static str],
+}
+
+/// The table.
+pub const RECOVERY: [Recovery; 10] = [
+    Recovery {
+        state: "waiting",
+        durable: "a task row, no open attempt",
+        manager: "submitted to the scheduler again, with its age",
+        worker: "nothing is lost",
+        executor: "there is none",
+        machine: "nothing is lost",
+        points: &["manager.before.task_submitted", "manager.after.task_submitted"],
+    },
+    Recovery {
+        state: "dispatching",
+        durable: "an open attempt without a call",
+        manager: "a Sealyard worker is called again when it registers: for the same attempt it is the same call; a Lotus \
+                  worker's return is taken by sector and method, and its registration proves that there is none",
+        worker: "the call is repeated until its next life answers; not journalled, it is a new call, else the same",
+        executor: "there is none",
+        machine: "as the worker's; after `ForgetLostAfter` the task is queued anew",
+        points: &["manager.before.attempt_bound", "manager.after.attempt_bound", "worker.accepted"],
+    },
+    Recovery {
+        state: "acquiring",
+        durable: "a held call; the journal says `accepted`",
+        manager: "adopted when the worker registers with it; its locks and resources are charged again",
+        worker: "returned with code 101; the task is queued anew, and what came of the files is not fetched twice",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["manager.before.call_accepted", "manager.after.call_accepted", "worker.acquired"],
+    },
+    Recovery {
+        state: "starting",
+        durable: "the journal says `running` without a process",
+        manager: "as acquiring",
+        worker: "the executor is found by its call's directory and taken over; when there is none, as acquiring",
+        executor: "as running",
+        machine: "as acquiring; what the executor had begun is removed",
+        points: &["worker.starting", "worker.started"],
+    },
+    Recovery {
+        state: "running",
+        durable: "the journal names the process by id, start time and boot",
+        manager: "as acquiring; nothing is asked of the executor",
+        worker: "taken over under the same session; one that reads its piece from the worker is ended, its call returned \
+                 with code 101",
+        executor: "its call fails with class `compute` and the end of its log; what it had begun is removed",
+        machine: "no such process in this boot and no report: returned with code 101, what it had begun is removed",
+        points: &["worker.running", "executor.begun", "executor.worked"],
+    },
+    Recovery {
+        state: "ended",
+        durable: "a report in the call's directory",
+        manager: "as running",
+        worker: "its next life reads the report, declares what was made and returns it",
+        executor: "nothing: its work is done",
+        machine: "as the worker's: what a report speaks of was on stable storage before it was written",
+        points: &["executor.reported", "worker.ended"],
+    },
+    Recovery {
+        state: "declared",
+        durable: "the index has the new files",
+        manager: "the worker declares all its files to the manager's next life",
+        worker: "as ended: declared once more, which changes nothing",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["worker.declared"],
+    },
+    Recovery {
+        state: "returning",
+        durable: "the journal holds the result",
+        manager: "the worker offers it until the next life takes it, also before that asks for anything",
+        worker: "offered again by its next life",
+        executor: "there is none",
+        machine: "as the worker's; after `ForgetLostAfter` the task is queued anew and the result not taken",
+        points: &["worker.journalled", "manager.before.call_returned"],
+    },
+    Recovery {
+        state: "taken",
+        durable: "the call is returned and the attempt ended, in one commit",
+        manager: "the worker was not answered, offers it again, and gets the same acknowledgement",
+        worker: "offered again by its next life; the manager knows it and acknowledges it",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["manager.after.call_returned", "manager.after.attempt_ended", "worker.acknowledged"],
+    },
+    Recovery {
+        state: "over",
+        durable: "the task is ended and the sector has stepped, in one commit; the journal says `acknowledged`",
+        manager: "the sector's record says what comes next, and that is begun",
+        worker: "nothing; a repeated start is the same call",
+        executor: "there is none",
+        machine: "nothing",
+        points: &[
+            "manager.before.sector_stepped",
+            "manager.after.sector_stepped",
+            "manager.after.task_ended",
+        ],
+    },
+];
+
+/// Every crash point, in the table's order.
+pub fn crash_points() -> impl Iterator<Item = &'static str> {
+    RECOVERY.iter().flat_map(|row| row.points.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_state_has_a_continuation_after_every_crash_and_a_point_of_its_own() {
+        for row in RECOVERY {
+            let said = [row.state, row.durable, row.manager, row.worker, row.executor, row.machine];
+            assert!(said.iter().all(|text| !text.is_empty()) && !row.points.is_empty(), "{row:?}");
+        }
+        let points: Vec<_> = crash_points().collect();
+        assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len(), "named once");
+        let processes: BTreeSet<_> = points.iter().filter_map(|point| point.split('.').next()).collect();
+        assert_eq!(processes, BTreeSet::from(["executor", "manager", "worker"]));
+    }
+}

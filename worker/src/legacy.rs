@@ -1,0 +1,223 @@
+//! What an earlier life of the worker left: its unfinished calls are sorted into those that go on and those that are given
+//! up. Never: runs anything, or asks the manager about a call.
+//!
+//! | a crash of the worker | finds | and then |
+//! |---|---|---|
+//! | before the call was journalled | nothing; it was not answered either | the manager calls again |
+//! | while files were acquired | `accepted` | given up: returned with code 101, the manager makes a new attempt |
+//! | before the executor's process was journalled | `running` without a process | as the next two, by the call's directory |
+//! | while the executor runs | `running`, the process is there | taken over: waited for, its result is returned |
+//! | after the executor ended | `running`, a report in the call's directory | taken over: declared and returned as it ended |
+//! | and the executor died too, or the machine | `running`, neither process nor report | given up, its files removed |
+//! | while a piece was fed to the executor | `running`, and the feed broke with the worker | given up; the executor is killed first |
+//! | after the result was journalled | `returning` | returned as it ended |
+//! | after it was acknowledged | `acknowledged` | nothing; a repeated start is the same call |
+//!
+//! An executor of a call that is given up is dead before a file of it is removed and before the return is journalled, so
+//! there are never two for one sector. The report decides after a crash of the machine too: what it speaks of is on stable
+//! storage before it is written (see `proofs/EXECUTORS.md`).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rpc::ApiError;
+use rpc::api::AttemptAccount;
+use sealtasks::{CallError, CallErrorCode, FileType, PieceSource, SectorId, SectorStorageInfo, TaskInput};
+use stores::{Index as _, IndexError, StorageMeta, StoreError};
+use uuid::Uuid;
+
+use crate::error::{WorkerError, chain};
+use crate::journal::{Accepted, Ended, Journal, Running, Unfinished};
+use crate::manager_index::ManagerIndex;
+use crate::process::{self, Orphan};
+
+/// Between two questions to a manager that does not answer while the worker starts.
+pub(crate) const MANAGER_RETRY: Duration = Duration::from_secs(1);
+
+/// A call of an earlier life that goes on.
+pub(crate) struct Survivor {
+    pub(crate) accepted: Accepted,
+    pub(crate) input: TaskInput,
+    /// What its executor made or makes and was not there before.
+    pub(crate) created: Vec<PathBuf>,
+    pub(crate) running: Running,
+    /// `None` = the executor has ended; its report is there.
+    pub(crate) orphan: Option<Orphan>,
+}
+
+/// Sorts the calls that an earlier life left unfinished. Those that are given up have ended in the journal when this
+/// returns, their executors are dead and their files gone.
+pub(crate) async fn sort_out(
+    journal: &Journal,
+    name: &str,
+    calls: &Path,
+    index: &ManagerIndex,
+) -> Result<Vec<Survivor>, WorkerError> {
+    let mut survivors = Vec::new();
+    for unfinished in journal.run(|journal| journal.unfinished()).await? {
+        let dir = calls.join(unfinished.accepted.call.id.to_string());
+        match surviving(unfinished, &dir) {
+            Ok(survivor) => {
+                let pid = survivor.orphan.as_ref().map(|orphan| orphan.mark().pid);
+                tracing::info!(call = %survivor.accepted.call, pid, "a call of an earlier life goes on");
+                survivors.push(survivor);
+            }
+            Err(lost) => give_up(*lost, journal, name, &dir, index).await?,
+        }
+    }
+    Ok(survivors)
+}
+
+/// Whether the call has a result, or can still get one.
+fn surviving(unfinished: Unfinished, dir: &Path) -> Result<Survivor, Box<Unfinished>> {
+    let Some(running) = unfinished.running.clone().filter(|_| !is_fed(&unfinished.input)) else {
+        return Err(Box::new(unfinished));
+    };
+    let found = process::working_in(dir);
+    let mark = unfinished.process.as_ref().or_else(|| process::leader_of(&found));
+    let orphan = mark.and_then(Orphan::find);
+    // Looked for after the process: one that ends in between has written its report by then.
+    if orphan.is_none() && !dir.join("report.json").exists() {
+        return Err(Box::new(unfinished));
+    }
+    let Unfinished { accepted, input, created, .. } = unfinished;
+    Ok(Survivor { accepted, input, created, running, orphan })
+}
+
+/// Whether the executor reads bytes from its worker. They end when the worker dies, which to DataCid looks like the end of
+/// the piece.
+const fn is_fed(input: &TaskInput) -> bool {
+    let source = match input {
+        TaskInput::AddPiece(piece) => piece.source,
+        TaskInput::DataCid(piece) => piece.source,
+        _ => return false,
+    };
+    matches!(source, PieceSource::Stream)
+}
+
+async fn give_up(
+    lost: Unfinished,
+    journal: &Journal,
+    name: &str,
+    dir: &Path,
+    index: &ManagerIndex,
+) -> Result<(), WorkerError> {
+    let Unfinished { accepted, process, created, .. } = lost;
+    let call = accepted.call;
+    process::end_leftovers(process.as_ref(), call.id, dir).await.map_err(WorkerError::Leftover)?;
+    tracing::warn!(%call, "a call of an earlier life is given up");
+    let message = format!("worker [name: {name}] restarted");
+    let error = CallError { code: CallErrorCode::TempWorkerRestart, message };
+    let ended = Ended { result: Err(error), account: AttemptAccount::default() };
+    let created = undeclared(index, accepted.sector.id, created).await?;
+    let write = move |journal: &Journal| {
+        remove_created(&created);
+        journal.ended(call.id, &ended)
+    };
+    Ok(journal.run(write).await?)
+}
+
+/// Those of a call's files that the index does not list where they lie. One that it lists was finished: by this call, before
+/// it could say so, or by a later attempt of another worker on a mount that both have.
+async fn undeclared(
+    index: &ManagerIndex,
+    sector: SectorId,
+    created: Vec<PathBuf>,
+) -> Result<Vec<PathBuf>, WorkerError> {
+    let mut begun = Vec::new();
+    for file in created {
+        let kind =
+            file.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<FileType>().ok());
+        let holders = match kind {
+            Some(kind) => holders(index, sector, kind).await?,
+            None => Vec::new(),
+        };
+        let path = file.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+        let id = tokio::task::spawn_blocking(move || StorageMeta::read(&path)?.validate(&path))
+            .await
+            .map_err(|_| WorkerError::Closed)?;
+        match id {
+            Ok((id, _)) if holders.iter().any(|holder| holder.id == id) => {
+                tracing::warn!(?file, "a file of a call that is given up is declared, so it stays");
+            }
+            _ => begun.push(file),
+        }
+    }
+    Ok(begun)
+}
+
+async fn holders(
+    index: &ManagerIndex,
+    sector: SectorId,
+    kind: FileType,
+) -> Result<Vec<SectorStorageInfo>, WorkerError> {
+    loop {
+        let error = match index.find(sector, kind.into(), None).await {
+            Ok(holders) => return Ok(holders),
+            Err(error) => error,
+        };
+        if !is_unreachable(&error) {
+            return Err(StoreError::from(error).into());
+        }
+        tracing::warn!(%sector, error = %chain(&error), "the manager does not answer; asking it again");
+        tokio::time::sleep(MANAGER_RETRY).await;
+    }
+}
+
+/// Whether nobody answered. Such a question is asked again.
+pub(crate) fn is_unreachable(error: &IndexError) -> bool {
+    let IndexError::Remote(source) = error else { return false };
+    matches!(source.downcast_ref::<ApiError>(), Some(ApiError::Unreachable { .. }))
+}
+
+/// Removes files and directories that a failed call had created. One that cannot be removed is left for the operator:
+/// it is not declared, and the next attempt writes over it.
+pub(crate) fn remove_created(created: &[PathBuf]) {
+    for path in created {
+        let removed = match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(path = %path.display(), error = %chain(&error), "a half-written file could not be removed");
+        }
+    }
+}
+
+/// Makes the directory of call directories and removes those that are left of calls that have ended.
+pub(crate) fn sweep_call_dirs(calls: &Path, survivors: &[Survivor]) -> Result<(), WorkerError> {
+    let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
+    let kept: BTreeSet<Uuid> = survivors.iter().map(|survivor| survivor.accepted.call.id).collect();
+    std::fs::create_dir_all(calls).map_err(io)?;
+    for entry in std::fs::read_dir(calls).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        // Only what we made: a directory named by a uuid.
+        let call = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
+        let ours = call.is_some_and(|call| !kept.contains(&call));
+        if ours && entry.file_type().map_err(io)?.is_dir() {
+            std::fs::remove_dir_all(entry.path()).map_err(io)?;
+        }
+    }
+    Ok(())
+}
+
+/// Files that calls of an earlier life on this repo had begun, as far as the journal tells: they may be half-written, and
+/// somebody may be writing them. For a process that opens storage paths before it starts its worker.
+///
+/// # Errors
+/// The journal cannot be used.
+pub async fn begun_files(repo: &Path) -> Result<Vec<PathBuf>, WorkerError> {
+    let file = repo.join("journal.db");
+    let read = move || {
+        if !file.exists() {
+            return Ok(Vec::new());
+        }
+        let unfinished = Journal::open(&file)?.unfinished()?;
+        Ok(unfinished.into_iter().flat_map(|unfinished| unfinished.created).collect())
+    };
+    tokio::task::spawn_blocking(read).await.map_err(|_| WorkerError::Closed)?.map_err(WorkerError::Journal)
+}
