@@ -86,6 +86,10 @@ impl Yard {
         self.target.remote.set_limits(TransferLimits { streams, ..self.target.remote.limits() });
     }
 
+    pub fn streams(&self) -> usize {
+        self.target.remote.limits().streams
+    }
+
     pub fn fetch_large(&self, runtime: &Runtime, verify: bool) -> Cost {
         let limits = TransferLimits { verify, ..self.target.remote.limits() };
         self.target.remote.set_limits(limits);

@@ -5,16 +5,19 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 
+use memmap2::{Advice, MmapMut};
 use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
 
 use super::ours::{FILES, SMALL};
 use super::{Cost, cost_of};
 
-/// Bytes per read and write of the local copy.
-const CHUNK: usize = 4 << 20;
-const ALIGN: usize = 4096;
+/// Bytes per read and write of the local copy: a large page, as in our transfers.
+const CHUNK: usize = 2 << 20;
+/// Buffers of one reader and its writer.
+const BUFFERS: usize = 3;
 /// Directories that are made or fetched at once.
 pub const AT_ONCE: usize = 8;
 
@@ -30,37 +33,62 @@ fn open_direct(options: &mut OpenOptions, path: &Path) -> File {
     direct.or_else(|_| options.open(path)).expect("opened")
 }
 
-fn aligned() -> (Vec<u8>, usize) {
-    let bytes = vec![1; CHUNK + ALIGN];
-    let start = bytes.as_ptr().align_offset(ALIGN);
-    (bytes, start)
+/// A buffer as our transfers have them: one large page, where the kernel gives it.
+struct Page {
+    bytes: MmapMut,
+    start: usize,
 }
 
-/// Reads and writes past the page cache at the same time, with two buffers that are used again.
-pub fn copy_direct(from: &Path, to: &Path) {
+impl Page {
+    fn new() -> Self {
+        let bytes = MmapMut::map_anon(2 * CHUNK).expect("memory");
+        // Refused by kernels without large pages.
+        let _ = bytes.advise(Advice::HugePage);
+        let start = bytes.as_ptr().align_offset(CHUNK).min(CHUNK);
+        Self { bytes, start }
+    }
+
+    fn get(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + CHUNK]
+    }
+}
+
+/// Reads and writes past the page cache at the same time, with buffers that are used again: so many reads and as many writes
+/// in flight as a transfer over so many connections has.
+pub fn copy_direct(from: &Path, to: &Path, streams: usize) {
     let length = fs::metadata(from).expect("there").len();
     let source = open_direct(OpenOptions::new().read(true), from);
     let target = open_direct(OpenOptions::new().write(true).create_new(true), to);
     nix::fcntl::fallocate(&target, nix::fcntl::FallocateFlags::empty(), 0, length as i64).expect("room");
-    let (send, receive) = sync_channel::<((Vec<u8>, usize), u64, usize)>(2);
-    let (give_back, free) = sync_channel(4);
-    for _ in 0..3 {
-        give_back.send(aligned()).expect("a free place");
-    }
+    let next = AtomicU64::new(0);
+    let (source, target, next) = (&source, &target, &next);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut offset = 0;
-            while offset < length {
-                let (mut bytes, start) = free.recv().expect("a buffer");
-                let got = source.read_at(&mut bytes[start..start + CHUNK], offset).expect("read");
-                send.send(((bytes, start), offset, got)).expect("the writer listens");
-                offset += got as u64;
+        for _ in 0..streams {
+            let (send, receive) = sync_channel::<(Page, u64, usize)>(BUFFERS);
+            let (give_back, free) = sync_channel(BUFFERS);
+            for _ in 0..BUFFERS {
+                give_back.send(Page::new()).expect("a free place");
             }
-        });
-        for ((bytes, start), offset, got) in receive {
-            target.write_all_at(&bytes[start..start + got], offset).expect("written");
-            // The reader may be done.
-            let _ = give_back.send((bytes, start));
+            scope.spawn(move || {
+                loop {
+                    let offset = next.fetch_add(CHUNK as u64, Ordering::Relaxed);
+                    if offset >= length {
+                        break;
+                    }
+                    let mut page: Page = free.recv().expect("a buffer");
+                    let got = source.read_at(page.get(), offset).expect("read");
+                    let whole = CHUNK.min(usize::try_from(length - offset).unwrap_or(CHUNK));
+                    assert_eq!(got, whole, "a read that ends early");
+                    send.send((page, offset, got)).expect("the writer listens");
+                }
+            });
+            scope.spawn(move || {
+                for (mut page, offset, got) in receive {
+                    target.write_all_at(&page.get()[..got], offset).expect("written");
+                    // The reader may be done.
+                    let _ = give_back.send(page);
+                }
+            });
         }
     });
     target.sync_all().expect("synced");

@@ -47,6 +47,6 @@ pub fn print(rows: &[Row], quick: bool) {
             Some(false) => "NOT reached",
             None => "",
         };
-        println!("{what:<52} {figure:>10.2} {unit:<8} {bound:<14} {verdict}");
+        println!("{what:<58} {figure:>10.2} {unit:<8} {bound:<14} {verdict}");
     }
 }
