@@ -8,6 +8,7 @@ mod dev;
 mod executor_settings;
 mod executors;
 mod exit;
+mod full_node;
 mod proof_params;
 mod show;
 mod simulate;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Outcome {
     let repo = expand(&cli.repo)?;
     match &cli.command {
-        Command::Init(args) => commands::init::init(&repo, args),
+        Command::Init(args) => commands::init::init(&repo, args).await,
         Command::Run(args) => commands::run::run(&repo, args).await,
         Command::Backup(args) => commands::backup::backup(&repo, args).await,
         Command::Worker(WorkerCommand::Run(args)) => commands::worker_run::run(&repo, args).await,

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use manager::{
-    InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing, Verifier,
+    ChainChoice, InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing,
+    Verifier,
 };
 use rpc::{ApiInfo, ManagerApi, ManagerClient, Permission, Transport, Trust};
 use sealtasks::{
@@ -72,10 +73,12 @@ async fn start(repo: &std::path::Path) -> ManagerHandle {
         sector_size: SectorSize::GiB32,
         local_storage: LocalStorage::None,
         rehearsal: false,
+        chain: None,
     };
     Repo::init(repo, options).expect("a new repo");
     let options = ManagerOptions {
         repo: Repo::open(repo).expect("it opens"),
+        chain: ChainChoice::Offline,
         remote_urls: vec!["http://127.0.0.1:9/remote".to_owned()],
         advertised: None,
         software: "sealyard benchmark".to_owned(),

@@ -1,6 +1,7 @@
 //! `config.toml` of the manager's repo: the commented defaults written by `init`, and reading it back. Keys are Lotus's.
 //! Unknown keys are refused with the nearest known one. Never: environment, flags; `cli` lays those over it.
 
+mod chain;
 mod scheduling;
 mod sealing;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sealtasks::TaskType;
 use toml::{Table, Value};
 
+pub use chain::ChainSettings;
 pub use scheduling::{CapsByName, Scheduling};
 pub use sealing::Sealing;
 
@@ -98,6 +100,31 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 # At most so many sectors in a state at once, by its name: AddPiece, Packing, PreCommit1, PreCommit2, Committing,
 # FinalizeSector. 0 or none: no limit.
 [sealing.in_flight]
+
+[chain]
+# The full node of the chain that `sealyard init` has bound this repo to, as `lotus auth api-info --perm sign` prints it;
+# --full-node and FULLNODE_API_INFO go before it.
+#full_node = ""
+
+# Whether messages are sent: they move real money. --send-messages does the same.
+#send_messages = false
+
+# Sectors in one message, at most, and how long the first of them waits for others; one whose ticket or seed is about to
+# expire goes before.
+#pre_commit_batch = 256
+#pre_commit_wait = "24h"
+#prove_commit_batch = 32
+#prove_commit_wait = "24h"
+
+# Above this base fee (in FIL for a unit of gas) only sectors go that are about to expire. Empty: at any.
+#base_fee_max = ""
+
+# The most that a message's gas may cost for each sector in it, in FIL.
+#pre_commit_fee = "0.02"
+#prove_commit_fee = "0.03"
+
+# How long sectors are to live.
+#sector_lifetime_days = 540
 "#;
 
 /// What the file says, or the defaults.
@@ -123,6 +150,8 @@ pub struct Config {
     pub scheduling: Scheduling,
     /// How the pipeline is filled.
     pub sealing: Sealing,
+    /// What is sent to the chain, when, for how much.
+    pub chain: ChainSettings,
 }
 
 /// Tasks that no switch turns off.
@@ -172,6 +201,7 @@ impl Default for Config {
             local_worker_name: None,
             scheduling: Scheduling::default(),
             sealing: Sealing::default(),
+            chain: ChainSettings::default(),
         }
     }
 }
@@ -255,15 +285,15 @@ impl Config {
             let known: &[&str] = match name.as_str() {
                 "API" => &API_KEYS,
                 "Storage" => &STORAGE_KEYS,
-                "Scheduler" | "sealing" => &[],
-                _ => return Err(unknown(name, &["API", "Storage", "Scheduler", "sealing"])),
+                "Scheduler" | "sealing" | "chain" => &[],
+                _ => return Err(unknown(name, &["API", "Storage", "Scheduler", "sealing", "chain"])),
             };
             let Value::Table(section) = section else {
                 return Err(wrong(
                     path,
                     name,
                     section,
-                    "a section: [API], [Storage], [Scheduler] or [sealing]",
+                    "a section: [API], [Storage], [Scheduler], [sealing] or [chain]",
                 ));
             };
             for (key, value) in section {
@@ -273,6 +303,10 @@ impl Config {
                 }
                 if name == "sealing" {
                     config.sealing.set(path, key, value)?;
+                    continue;
+                }
+                if name == "chain" {
+                    config.chain.set(path, key, value)?;
                     continue;
                 }
                 if !known.contains(&key.as_str()) {

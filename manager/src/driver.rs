@@ -10,6 +10,7 @@ mod advice;
 mod attempts;
 mod belief;
 mod caps;
+mod chaining;
 mod control;
 mod detached;
 mod diagnostics;

@@ -30,6 +30,11 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
         Effect::Ticket(sector) => spawn(shared, ticket(own, sector)),
         Effect::Seed(sector, sealed) => spawn(shared, seed(own, sector, sealed)),
         Effect::Verify(sector, input) => spawn(shared, verify(own, sector, input)),
+        Effect::Wish(wish) => spawn(shared, async move {
+            if let Some(messages) = &own.messages {
+                messages.wish(wish).await;
+            }
+        }),
         Effect::Release { sector, file, reason } => spawn(shared, release(own, sector, file, reason)),
         Effect::Unstage(staged) => spawn(shared, async move {
             for id in staged {

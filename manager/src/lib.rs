@@ -7,6 +7,7 @@
 
 mod answers;
 pub mod backup;
+mod binding;
 pub mod config;
 mod data_cid;
 mod driver;
@@ -15,6 +16,7 @@ mod explain;
 mod foreign;
 mod manager;
 mod memory;
+mod messages;
 mod orders;
 mod pipelining;
 mod removal;
@@ -31,6 +33,7 @@ mod transfers;
 mod unsealing;
 mod workers;
 
+pub use binding::ChainChoice;
 pub use config::{Config, ConfigError};
 pub use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, RpcDialer};
 pub use repo::{InitOptions, LocalStorage, Repo, RepoError};

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use chain::{BeaconSecret, Offline};
+use chain::ChainError;
+use chain::sending::OutboxError;
 use pipeline::{RandomnessSource, SectorRecord, SectorState};
 use rpc::{
     ApiError, ApiResult, ManagerApi, OperatorApi, PipelineApi, PushStreams, StorageApi, Transport, Trust,
     UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods, pipeline_methods,
     rpc_router, storage_methods, unseal_methods,
 };
+use sealtasks::ActorId;
 use stores::{
     FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
     fetch_router,
@@ -24,9 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::binding::{Bound, ChainChoice, bind};
 use crate::data_cid::DataCids;
 use crate::driver::{Driver, IndexChanges, Input};
 use crate::memory;
+use crate::messages::Post;
 use crate::pipelining::data_router;
 use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
@@ -47,6 +51,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub struct ManagerOptions {
     /// Its repo, open and locked.
     pub repo: Repo,
+    /// The chain that the repo is bound to.
+    pub chain: ChainChoice,
     /// Base URLs under which this process serves `/remote`, for example `http://10.0.0.5:2345/remote`.
     pub remote_urls: Vec<String>,
     /// The API's multiaddr as other machines reach it, if they do.
@@ -81,6 +87,39 @@ pub enum ManagerError {
     /// Data that waits to be written into sectors.
     #[error("MGR062: data that waits for sectors cannot be kept: {0}")]
     Staging(String),
+    /// The repo is for a chain, and none was given.
+    #[error(
+        "MGR063: this repo's sectors are for {ours}; set FULLNODE_API_INFO to the API info of a full node of that network"
+    )]
+    NoNode {
+        /// The repo's chain.
+        ours: String,
+    },
+    /// The repo is for another chain.
+    #[error(
+        "MGR064: this repo's sectors are for {ours}, and the full node's network is {theirs}; a repo never changes its chain: \
+         choose the right node (FULLNODE_API_INFO), or none with --offline"
+    )]
+    OtherChain {
+        /// The repo's chain.
+        ours: String,
+        /// The node's.
+        theirs: String,
+    },
+    /// The chain knows the miner otherwise.
+    #[error("MGR065: the chain and this repo do not agree about miner f0{}: {detail}", .miner.get())]
+    Miner {
+        /// The miner.
+        miner: ActorId,
+        /// What each says.
+        detail: String,
+    },
+    /// The full node does not answer.
+    #[error("MGR066: the full node cannot be used")]
+    Chain(#[from] ChainError),
+    /// Messages cannot be kept, so none can be sent.
+    #[error("MGR067: messages to the chain cannot be kept")]
+    Outbox(#[from] OutboxError),
     /// No token for fetching from other machines.
     #[error("MGR061: no token can be made")]
     Token(#[from] rpc::token::TokenError),
@@ -108,6 +147,8 @@ impl Manager {
     pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, ManagerError> {
         let state = State::open(&options.repo.state_file())?;
         let miner = state.miner().await?;
+        let Bound { chain, randomness, messages } = bind(&options.repo, &miner, options.chain).await?;
+        let (messages, post) = messages.unzip();
         let index_changes = Arc::new(IndexChanges::default());
         let index = Arc::new(observed_index(&state, &index_changes));
         memory::recall(&index, options.repo.index_snapshot()).await;
@@ -116,8 +157,7 @@ impl Manager {
             urls: options.remote_urls,
             index: index.clone(),
         };
-        let rehearses = sealtasks::rehearsal::is_marked(&miner.beacon);
-        let rehearsal = rehearses.then(stores::Rehearsal::default);
+        let rehearsal = (randomness == RandomnessSource::Rehearsal).then(stores::Rehearsal::default);
         let (local, problems) = Local::open_beside(local_options, rehearsal, options.begun).await?;
         // Peers are shown the tokens of `OwnTokens` and no other.
         let fetch =
@@ -131,8 +171,10 @@ impl Manager {
         let remote = Arc::new(remote);
         let clock = clock_of(&state);
         let shared = Arc::new(Shared {
-            chain: Arc::new(Offline::new(BeaconSecret::new(miner.beacon))),
-            randomness: if rehearses { RandomnessSource::Rehearsal } else { RandomnessSource::Offline },
+            chain,
+            randomness,
+            messages,
+            chain_settings: options.repo.config().chain.clone(),
             secret: options.repo.secret().clone(),
             session: random_uuid()?,
             software: options.software,
@@ -158,10 +200,7 @@ impl Manager {
             inputs,
         });
         let ended = run(&shared, waiting).await?;
-        shared.tasks.spawn(memory::keep(shared.clone(), options.repo.index_snapshot()));
-        shared.tasks.spawn(memory::watch_urls(shared.clone()));
-        let holds = shared.state.holds().await?;
-        shared.tasks.spawn(Service(shared.clone()).resume_moves(holds));
+        attend(&shared, &options.repo, post).await?;
         let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
         Ok(ManagerHandle {
             service: Service(shared),
@@ -170,6 +209,18 @@ impl Manager {
             repo,
         })
     }
+}
+
+/// Starts what goes on beside the driver.
+async fn attend(shared: &Arc<Shared>, repo: &Repo, post: Option<Post>) -> Result<(), StateError> {
+    if let Some(post) = post {
+        shared.tasks.spawn(post.run(shared.clone()));
+    }
+    shared.tasks.spawn(memory::keep(shared.clone(), repo.index_snapshot()));
+    shared.tasks.spawn(memory::watch_urls(shared.clone()));
+    let holds = shared.state.holds().await?;
+    shared.tasks.spawn(Service(shared.clone()).resume_moves(holds));
+    Ok(())
 }
 
 /// What sectors wait for is kept; the rest was given to none, or has done its service.

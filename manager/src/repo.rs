@@ -14,13 +14,16 @@ use stores::{StorageConfig, StorageMeta, StoreError, init_path};
 use uuid::Uuid;
 
 use crate::config::{self, Config, ConfigError};
-use crate::state::{self, MinerIdentity, State, StateError};
+use crate::state::{self, ChainIdentity, MinerIdentity, State, StateError};
 
 /// The lock file's name; it holds the owner's process id.
 const LOCK_NAME: &str = "repo.lock";
 
 /// What the index remembers between two runs.
 pub(crate) const INDEX_SNAPSHOT: &str = "index.snapshot";
+
+/// Messages to the chain, one file each.
+pub(crate) const MESSAGES: &str = "messages";
 
 /// Data that waits to be written into sectors.
 pub(crate) const STAGING: &str = "staging";
@@ -32,7 +35,7 @@ pub(crate) const STORAGE_CONFIG: &str = "storage.json";
 const LOCAL_WEIGHT: u64 = 10;
 
 /// How a repo is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitOptions {
     /// The miner actor.
     pub actor: ActorId,
@@ -42,6 +45,8 @@ pub struct InitOptions {
     pub local_storage: LocalStorage,
     /// Whether its sectors are only rehearsed, for ever.
     pub rehearsal: bool,
+    /// The chain that its sectors are for, for ever; `None`: no chain.
+    pub chain: Option<ChainIdentity>,
 }
 
 /// Whether the repo itself is a storage path.
@@ -193,6 +198,11 @@ impl Repo {
         self.dir.join(STAGING)
     }
 
+    /// Where messages to the chain are kept.
+    pub fn messages(&self) -> PathBuf {
+        self.dir.join(MESSAGES)
+    }
+
     /// Its durable state's file.
     pub fn state_file(&self) -> PathBuf {
         self.dir.join(state::FILE_NAME)
@@ -232,7 +242,8 @@ fn fill(fresh: &Path, dir: &Path, options: InitOptions) -> Result<(), RepoError>
     storage.write(&fresh.join(STORAGE_CONFIG))?;
     // Durable like nothing else: who is the miner, and whether all of it is a rehearsal, is written once.
     let beacon = if options.rehearsal { sealtasks::rehearsal::beacon() } else { random_bytes()? };
-    let miner = MinerIdentity { actor: options.actor, sector_size: options.sector_size, beacon };
+    let InitOptions { actor, sector_size, chain, .. } = options;
+    let miner = MinerIdentity { actor, sector_size, beacon, chain };
     State::create(&fresh.join(state::FILE_NAME), &miner)?;
     sync_dir(fresh)
 }

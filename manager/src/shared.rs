@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::config::{Scheduling, Sealing};
+use crate::config::{ChainSettings, Scheduling, Sealing};
 use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
+use crate::messages::Messages;
 use crate::staging::Staging;
 use crate::state::{MinerIdentity, State};
 use crate::workers::Dialer;
@@ -105,6 +106,9 @@ pub(crate) struct Shared {
     pub(crate) timing: Timing,
     pub(crate) scheduling: Scheduling,
     pub(crate) sealing: Sealing,
+    pub(crate) chain_settings: ChainSettings,
+    /// Where messages to the chain are handed in; `None`: there is no chain.
+    pub(crate) messages: Option<Messages>,
     /// Data that waits to be written into sectors.
     pub(crate) staging: Staging,
     pub(crate) inputs: mpsc::Sender<Input>,

@@ -23,7 +23,7 @@ pub use clock::Clock;
 pub use control::{CAPS_MAX, CONTROLS_MAX, CapChanges, Controls, WorkerControl, WorkerIdentity};
 pub use event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
 pub use hold::Hold;
-pub use identity::MinerIdentity;
+pub use identity::{ChainIdentity, MinerIdentity};
 pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};
 

@@ -14,7 +14,8 @@ use uuid::Uuid;
 use world::world;
 
 fn init_options(local_storage: LocalStorage) -> InitOptions {
-    InitOptions { actor: ActorId::new(1000), sector_size: SectorSize::KiB2, local_storage, rehearsal: false }
+    let (actor, sector_size) = (ActorId::new(1000), SectorSize::KiB2);
+    InitOptions { actor, sector_size, local_storage, rehearsal: false, chain: None }
 }
 
 #[test]

@@ -16,7 +16,12 @@ use uuid::Uuid;
 fn new_database() -> (TempDir, std::path::PathBuf) {
     let dir = TempDir::new().expect("a temporary directory");
     let path = dir.path().join("state.db");
-    let miner = MinerIdentity { actor: ActorId::new(1000), sector_size: SectorSize::KiB2, beacon: [7; 32] };
+    let miner = MinerIdentity {
+        actor: ActorId::new(1000),
+        sector_size: SectorSize::KiB2,
+        beacon: [7; 32],
+        chain: None,
+    };
     State::create(&path, &miner).expect("a new database");
     (dir, path)
 }
@@ -201,7 +206,7 @@ async fn time_never_goes_back_behind_what_is_stored() {
 fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
     db.execute_batch(
-        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP INDEX attempt_detached;
+        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE chain; DROP INDEX attempt_detached;
          ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
          ALTER TABLE attempt DROP COLUMN abort_ms; DELETE FROM counter WHERE name = 'pledging_paused';
          PRAGMA user_version = 1;",

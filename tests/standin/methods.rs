@@ -70,6 +70,9 @@ impl World {
             }
             "GasEstimateMessageGas" => match &self.estimate_fails {
                 Some(error) => Err(error.clone()),
+                None if param(0)["Params"].as_str().is_some_and(|params| params.len() > self.gas_for) => {
+                    Err((2, "message execution failed: exit SysErrOutOfGas(7)".to_owned()))
+                }
                 None => Ok(with_gas(param(0), 0)),
             },
             "MpoolPushMessage" => self.push(param(0), param(1)),

@@ -37,6 +37,8 @@ const LOOK_MIN: Duration = Duration::from_millis(20);
 pub struct Lotus {
     pub(crate) node: Node,
     network: String,
+    /// The CID of the first block of the genesis tipset.
+    genesis: String,
     software: String,
     clock: EpochClock,
     /// Between a pre-commitment and its seed, in heights.
@@ -97,7 +99,8 @@ impl Lotus {
         let params = node.network_params().await?;
         let genesis = node.genesis().await?;
         let started = genesis.blocks.first().map(|block| block.timestamp);
-        let (Some(started), 1..) = (started, params.block_delay_secs) else {
+        let named = genesis.cids.into_iter().next();
+        let (Some(started), Some(named), 1..) = (started, named, params.block_delay_secs) else {
             let detail = "a genesis without blocks, or blocks without a delay".to_owned();
             return Err(ChainError::Answer { method: "ChainGetGenesis", detail });
         };
@@ -114,6 +117,7 @@ impl Lotus {
         Ok(Self {
             node,
             network: params.network_name,
+            genesis: named.cid,
             software: version.version,
             clock,
             challenge_delay: params.pre_commit_challenge_delay.max(0),
@@ -123,6 +127,11 @@ impl Lotus {
     /// The network's name, for example `mainnet`.
     pub fn network(&self) -> &str {
         &self.network
+    }
+
+    /// The CID of the network's genesis block: what no other network has, whatever its name.
+    pub fn genesis(&self) -> &str {
+        &self.genesis
     }
 
     /// The node's name for itself.
@@ -194,7 +203,7 @@ impl Lotus {
     }
 
     /// How long to wait before the head is looked at again: a tenth of the time between blocks.
-    pub(crate) fn pause(&self) -> Duration {
+    pub fn pause(&self) -> Duration {
         Duration::from_millis(self.clock.period_ms / 10).clamp(LOOK_MIN, LOOK_MAX)
     }
 

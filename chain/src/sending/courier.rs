@@ -41,11 +41,30 @@ pub enum Submitted {
 pub enum Outcome {
     /// It did what it said, but for these sectors.
     Done {
+        /// Where it landed.
+        height: ChainEpoch,
         /// Sectors that were not activated, and why.
         failed: Vec<(SectorNumber, ExitCode)>,
     },
     /// It did nothing; its sectors are to be parked with the code's meaning.
-    Refused(ExitCode),
+    Refused {
+        /// Where it landed.
+        height: ChainEpoch,
+        /// Why.
+        code: ExitCode,
+    },
+}
+
+impl Outcome {
+    /// How a message ended that has landed; `None`: it has not.
+    pub fn of(stage: &Stage) -> Option<Self> {
+        let Stage::Landed { height, exit_code, failed, .. } = stage else { return None };
+        let (height, code) = (*height, *exit_code);
+        Some(match code {
+            ExitCode::OK => Self::Done { height, failed: failed.clone() },
+            code => Self::Refused { height, code },
+        })
+    }
 }
 
 /// Hands messages to a full node.
@@ -192,14 +211,13 @@ impl<'a, O: Outbox> Courier<'a, O> {
         })?;
         let failed: Vec<_> =
             failures.into_iter().filter_map(|(at, code)| Some((*sectors.get(at)?, ExitCode(code)))).collect();
-        let stage = Stage::Landed {
-            cid: lookup.message.cid,
-            height: ChainEpoch::new(lookup.height),
-            exit_code,
-            failed: failed.clone(),
-        };
+        let height = ChainEpoch::new(lookup.height);
+        let stage = Stage::Landed { cid: lookup.message.cid, height, exit_code, failed: failed.clone() };
         self.outbox.put(&Record { intent: record.intent.clone(), stage })?;
         tracing::info!(id = %record.intent.id, %exit_code, gas = lookup.receipt.gas_used, "message landed");
-        Ok(if exit_code == ExitCode::OK { Outcome::Done { failed } } else { Outcome::Refused(exit_code) })
+        Ok(match exit_code {
+            ExitCode::OK => Outcome::Done { height, failed },
+            code => Outcome::Refused { height, code },
+        })
     }
 }

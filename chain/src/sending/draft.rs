@@ -261,6 +261,23 @@ impl SendError {
         ) || matches!(self, Self::Params(ParamsError::Length { .. }))
     }
 
+    /// Whether the message itself is what fails, and not the node or the purse: with other sectors in it, or fewer, it may
+    /// not.
+    pub const fn is_of_the_message(&self) -> bool {
+        match self {
+            Self::Params(_) | Self::Chain(ChainError::NoPreCommit { .. }) => true,
+            Self::Estimate { source } => {
+                matches!(source, ChainError::Node { source: rpc::ApiError::Remote { .. }, .. })
+            }
+            Self::Chain(_)
+            | Self::Funds { .. }
+            | Self::Overflow
+            | Self::Outbox(_)
+            | Self::Unknown { .. }
+            | Self::Lost { .. } => false,
+        }
+    }
+
     /// Stable code for scripts and logs.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -12,9 +12,11 @@ pub struct InitArgs {
     /// The miner actor, for example f01000.
     #[arg(long, short, value_name = "ADDRESS")]
     pub actor: String,
-    /// 2KiB, 8MiB or 512MiB without a chain; 32GiB and 64GiB need one.
-    #[arg(long, default_value = "2KiB", value_name = "SIZE")]
-    pub sector_size: String,
+    /// Default: what the chain says, without one 2KiB. Without a chain 2KiB, 8MiB or 512MiB; 32GiB and 64GiB need one.
+    #[arg(long, value_name = "SIZE")]
+    pub sector_size: Option<String>,
+    #[command(flatten)]
+    pub node: NodeArgs,
     /// Make no storage path in the repo.
     #[arg(long)]
     pub no_local_storage: bool,
@@ -37,8 +39,20 @@ pub struct InitArgs {
     /// Lotus: sectors sealed before the network started.
     #[arg(long, hide = true)]
     pub pre_sealed_sectors: Vec<String>,
-    /// Lotus: do not wait for the chain.
-    #[arg(long, hide = true)]
+}
+
+/// The chain of `init` and `run`.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// The full node of the chain, as `lotus auth api-info --perm sign` prints it. `init` binds the repo to its network, for
+    /// ever; without one the repo is for no chain.
+    #[arg(long, value_name = "TOKEN:ADDRESS", env = "FULLNODE_API_INFO", hide_env_values = true)]
+    pub full_node: Option<String>,
+    /// No chain, whatever FULLNODE_API_INFO says.
+    #[arg(long)]
+    pub offline: bool,
+    /// Do not wait until the full node is synced.
+    #[arg(long)]
     pub nosync: bool,
 }
 
@@ -70,9 +84,11 @@ pub struct RunArgs {
     pub from_backup: Option<std::path::PathBuf>,
     #[command(flatten)]
     pub executors: ExecutorArgs,
-    /// Lotus: do not wait for the chain. Accepted; without a chain there is nothing to wait for.
-    #[arg(long, hide = true)]
-    pub nosync: bool,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Send messages to the chain; without it what would be sent is shown. Messages move real money.
+    #[arg(long)]
+    pub send_messages: bool,
     /// End when standard input ends: for programs that start this one and must not leave it behind.
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,

@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
-pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
+pub use manager::{AuthCommand, BackupArgs, InitArgs, NodeArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
 pub use pipelining::{AddPieceArgs, PledgeArgs, UpdateStateArgs};
 pub use repair::{ExportArgs, RepairCommand};

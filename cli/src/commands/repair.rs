@@ -4,23 +4,18 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use chain::Lotus;
 use chain::recovery::{Export, FailedSector, SECTORS_MAX, export, file_name, sector_numbers, write};
-use chain::{ChainError, Lotus, SyncProgress};
-use rpc::{ApiError, ApiInfo};
 use sealtasks::ActorId;
 use serde::Serialize;
 
 use crate::args::{ExportArgs, RepairCommand};
 use crate::exit::{Code, Failure, Outcome};
+use crate::full_node::{ADVICE, FULL_NODE, connect, failure, synced};
 use crate::show::{line, print_json, talk};
-use crate::tls;
 
-/// The variable that names the full node.
-const FULL_NODE: &str = "FULLNODE_API_INFO";
 /// While many sectors are read, every so many are reported.
 const REPORT_EVERY: usize = 100;
-/// While the node is behind, every so many looks are reported.
-const LOOKS_PER_REPORT: usize = 10;
 /// So many failed sectors are named in the last line; each has a line of its own before it.
 const NAMED_MAX: usize = 20;
 
@@ -55,7 +50,7 @@ pub async fn run_export(repo: &Path, args: &ExportArgs) -> Outcome {
     let miner: ActorId = args.miner.parse().map_err(|error| usage(&error))?;
     let numbers = sector_numbers(&args.numbers).map_err(|error| usage(&error))?;
     debug_assert!(numbers.len() <= SECTORS_MAX);
-    let lotus = full_node(repo).await?;
+    let lotus = of_environment(repo).await?;
     if !args.nosync {
         synced(&lotus).await?;
     }
@@ -115,40 +110,13 @@ fn view(result: &Export, file: Option<PathBuf>) -> ExportView {
 }
 
 /// The full node of the environment.
-async fn full_node(repo: &Path) -> Result<Lotus, Failure> {
-    let advice = "set it to <token>:<address>, as `lotus auth api-info --perm read` prints it";
+async fn of_environment(repo: &Path) -> Result<Lotus, Failure> {
     let text = std::env::var(FULL_NODE).ok().filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| {
         Failure::new(Code::Setting, format!("{FULL_NODE} is not set, and this asks a full node"))
-            .advise(advice)
+            .advise(ADVICE)
     })?;
-    let info: ApiInfo = text
-        .parse()
-        .map_err(|error| Failure::new(Code::Setting, format!("{FULL_NODE}: {error}")).advise(advice))?;
-    let trust = tls::trust(|| tls::managers_authorities(repo))?;
-    Lotus::connect(&info, &trust).await.map_err(|error| failure(&error))
-}
-
-async fn synced(lotus: &Lotus) -> Outcome {
-    let mut looks = 0;
-    let report = |progress: &SyncProgress| {
-        if looks % LOOKS_PER_REPORT == 0 && progress.behind_s > 90 {
-            talk!("the full node is at height {}, {} s behind its network", progress.head, progress.behind_s);
-        }
-        looks += 1;
-    };
-    lotus.synced(report).await.map_err(|error| failure(&error))
-}
-
-fn failure(error: &ChainError) -> Failure {
-    let code = match error {
-        ChainError::Client { .. } => Code::Setting,
-        ChainError::ApiVersion { .. } => Code::Version,
-        ChainError::Node { source: ApiError::Unauthorized { .. }, .. } => Code::Token,
-        ChainError::Node { source: ApiError::Unreachable { .. }, .. } => Code::Unreachable,
-        _ => Code::Failed,
-    };
-    Failure::from_error(code, error)
+    connect(repo, &text).await
 }
 
 /// The file is the old one or the new one, whatever happens in between.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
+use chain::sending::Sending;
+use manager::{ChainChoice, Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
 use rpc::multiaddr::Multiaddr;
 use rpc::{Identity, Trust};
 use sealtasks::TaskCaps;
@@ -16,6 +17,7 @@ use crate::args::RunArgs;
 use crate::executor_settings::{ExecutorSettings, Sources};
 use crate::executors::Executors;
 use crate::exit::{Code, Failure, Outcome};
+use crate::full_node;
 use crate::proof_params::Obtain;
 use crate::show::talk;
 use crate::tls;
@@ -34,10 +36,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     let listener = daemon::bind(&listen_address(args, &repo)).await?;
     let address = listener.local_addr()?;
     let advertised = advertised(args, &repo, address)?;
-    if args.nosync {
-        talk!("note: --nosync changes nothing: there is no chain to wait for");
-    }
-
+    let chain = chain(args, &repo).await?;
     let program = std::env::current_exe()?;
     let remote = advertised.clone().unwrap_or_else(|| address.to_string());
     let files = tls::Files::of_manager(&args.tls, repo.config(), repo.dir())?;
@@ -47,6 +46,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     let begun = worker::begun_files(&dir).await.map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let handle = Manager::start(ManagerOptions {
         repo,
+        chain,
         remote_urls: vec![place.url("remote")],
         advertised: advertised.as_deref().map(|authority| place.api(authority)),
         software: concat!("sealyard ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -69,6 +69,29 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
         // A manager that ended by itself says why better than whoever asked it something then.
         Err(failure) => Err(handle.ended().await.err().map_or(failure, |error| start_failure(&error))),
     }
+}
+
+/// The chain behind the full node that was given, else none; whether it is the repo's is the manager's to say.
+async fn chain(args: &RunArgs, repo: &Repo) -> Result<ChainChoice, Failure> {
+    let settings = &repo.config().chain;
+    let given = args.node.full_node.as_ref().filter(|info| !info.is_empty()).or(settings.full_node.as_ref());
+    let Some(info) = given.filter(|_| !args.node.offline) else {
+        if args.node.nosync {
+            talk!("note: --nosync changes nothing: there is no chain to wait for");
+        }
+        return Ok(ChainChoice::Offline);
+    };
+    let lotus = full_node::connect(repo.dir(), info).await?;
+    if !args.node.nosync {
+        full_node::synced(&lotus).await?;
+    }
+    let sends = args.send_messages || settings.send_messages;
+    talk!("chain {} by {}", lotus.network(), lotus.software());
+    if !sends {
+        talk!("no messages are sent: what would be is shown; --send-messages sends them");
+    }
+    let sending = if sends { Sending::On } else { Sending::Off };
+    Ok(ChainChoice::Lotus { lotus: Arc::new(lotus), sending })
 }
 
 /// Where it is reached.
@@ -265,6 +288,11 @@ fn loopback(mut address: SocketAddr) -> SocketAddr {
 fn start_failure(error: &ManagerError) -> Failure {
     let code = match error {
         ManagerError::State(_) | ManagerError::Repo(_) | ManagerError::Staging(_) => Code::Repo,
+        ManagerError::NoNode { .. } | ManagerError::OtherChain { .. } | ManagerError::Miner { .. } => {
+            Code::Setting
+        }
+        ManagerError::Chain(error) => full_node::code(error),
+        ManagerError::Outbox(_) => Code::Repo,
         ManagerError::Storage(_) => Code::Storage,
         ManagerError::Token(_) => Code::Token,
     };

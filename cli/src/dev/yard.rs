@@ -186,6 +186,7 @@ impl Processes {
             .args(args)
             .env_remove("MINER_API_INFO") // an operator's own yard must not be touched from here
             .env_remove("STORAGE_API_INFO")
+            .env_remove("FULLNODE_API_INFO") // its sectors are for no chain
             .current_dir(&self.dir)
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -1,4 +1,4 @@
-//! Data that waits for sectors, in a backup. A piece is written once and never changed, so it is copied for the first
+//! Data that waits for sectors, and messages to the chain, in a backup. A piece is written once and never changed, so it is copied for the first
 //! generation that has it and linked from there into the next ones. Never: decides which data is still needed; a manager
 //! that takes over removes what no sector waits for.
 
@@ -16,8 +16,12 @@ use crate::repo;
 ///
 /// To be called when the durable state has been copied: data that came later is more than that state needs, and data that
 /// went since belongs to a sector that is proven.
+/// The same with messages: one that was meant to be sent later than that is found on chain by whoever takes over.
 pub(super) fn save(repo: &Path, target: &Path, making: &Path) -> Result<Vec<SavedFile>, BackupError> {
-    let names = names(&repo.join(repo::STAGING))?;
+    for name in names(repo, repo::MESSAGES, |name| name.ends_with(".json"))? {
+        copy(&repo.join(&name), &making.join(&name))?;
+    }
+    let names = names(repo, repo::STAGING, |name| name.parse::<Uuid>().is_ok())?;
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -53,17 +57,18 @@ fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Relative names of whole files; those on their way have another form.
-fn names(dir: &Path) -> Result<Vec<PathBuf>, BackupError> {
-    let entries = match fs::read_dir(dir) {
+/// Relative names of whole files below the repo; those on their way have another form.
+fn names(repo: &Path, below: &str, is_whole: fn(&str) -> bool) -> Result<Vec<PathBuf>, BackupError> {
+    let dir = repo.join(below);
+    let entries = match fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(io_error("list", dir))?,
+        entries => entries.map_err(io_error("list", &dir))?,
     };
     let mut names = Vec::new();
     for entry in entries {
-        let name = entry.map_err(io_error("list", dir))?.file_name();
-        if name.to_str().is_some_and(|name| name.parse::<Uuid>().is_ok()) {
-            names.push(Path::new(repo::STAGING).join(name));
+        let name = entry.map_err(io_error("list", &dir))?.file_name();
+        if name.to_str().is_some_and(is_whole) {
+            names.push(Path::new(below).join(name));
         }
     }
     names.sort();

@@ -197,10 +197,10 @@ fn unknown_key(path: &Path, key: &str, known: &[&str]) -> ConfigError {
     ConfigError::UnknownKey { path: path.to_owned(), key: key.to_owned(), nearest: nearest(key, known) }
 }
 
-const SPAN: &str = "a time such as \"250ms\", \"90s\", \"30m\" or \"6h\"";
+pub(super) const SPAN: &str = "a time such as \"250ms\", \"90s\", \"30m\" or \"6h\"";
 
 /// A whole number and its unit.
-fn span(value: &Value) -> Option<Millis> {
+pub(super) fn span(value: &Value) -> Option<Millis> {
     let text = value.as_str()?.trim();
     let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
     let unit = match &text[digits..] {

@@ -103,7 +103,7 @@ fn count(path: &Path, key: &str, value: &Value) -> Result<u32, ConfigError> {
         .ok_or_else(|| wrong(path, key, value, "a number from 0 to 100000"))
 }
 
-fn unknown_key(path: &Path, key: &str, known: &[&str]) -> ConfigError {
+pub(super) fn unknown_key(path: &Path, key: &str, known: &[&str]) -> ConfigError {
     ConfigError::UnknownKey { path: path.to_owned(), key: key.to_owned(), nearest: nearest(key, known) }
 }
 

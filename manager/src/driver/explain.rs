@@ -113,6 +113,18 @@ impl Driver {
                     format!("it goes on when one of them leaves; [sealing.in_flight] {state} sets the limit");
                 Reason::new(WaitsFor::Slot, summary, change)
             }
+            Busy::Asking if self.message_of(&known.record).is_some() => {
+                let (note, unsent) = self.message_of(&known.record).unwrap_or_default();
+                let summary = format!("sector {number} waits for {}: {note}", asked_for(&known.record));
+                match unsent {
+                    true => Reason::new(
+                        WaitsFor::Operator,
+                        summary,
+                        "start the manager with --send-messages; messages move real money",
+                    ),
+                    false => Reason::new(WaitsFor::Answer, summary, ""),
+                }
+            }
             Busy::Asking | Busy::Task(_) => Reason::new(
                 WaitsFor::Answer,
                 format!("sector {number} waits for {}, which was asked for", asked_for(&known.record)),

@@ -82,6 +82,8 @@ impl Driver {
             Busy::Task(task) => {
                 Some(format!("task {task} of it waits or runs; `sealing abort {number}` ends it"))
             }
+            // What is only shown is sent by nobody.
+            Busy::Asking if self.message_of(&sector.record).is_some_and(|(_, unsent)| unsent) => None,
             Busy::Asking => Some("it waits for an answer, which comes soon; try again".to_owned()),
             Busy::Free | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
         };

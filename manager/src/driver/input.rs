@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::removed::RemovedFile;
 use super::{Driver, Ended, Order, Peer};
+use crate::messages::Wish;
 use crate::staging::Staged;
 use crate::state::{CallRow, CallStage, Hold};
 use crate::workers::Introduction;
@@ -134,6 +135,8 @@ pub(crate) enum Effect {
     Seed(SectorRef, SealedCid),
     /// Have a proof verified by another process.
     Verify(SectorRef, VerifyInput),
+    /// Send a message to the chain, or wait for one.
+    Wish(Wish),
     /// Delete a file everywhere; the permits are durable.
     Release { sector: SectorId, file: FileType, reason: String },
     /// Forget data that its sector no longer needs.

@@ -5,8 +5,7 @@ use pipeline::{RandomnessSource, SectorEvent, SectorRecord, SectorState, Step, S
 use rpc::api::PledgeOptions;
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
-    ChainEpoch, FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize,
-    TaskInput,
+    FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize, TaskInput,
 };
 
 use super::Driver;
@@ -169,24 +168,6 @@ impl Driver {
             }
             Step::Rest { .. } | Step::Done => sector.busy = Busy::Free,
         }
-    }
-
-    /// What no chain will ever see lands at once, and nothing is sent. There is no other source yet that this manager
-    /// starts with; a record of one waits for a manager that sends messages.
-    fn put_on_chain(&mut self, id: SectorId) {
-        let source = self.sectors.get(&id).map(|sector| sector.record.source());
-        let event = match source {
-            Some(RandomnessSource::Offline | RandomnessSource::Rehearsal) => {
-                SectorEvent::Landed { epoch: ChainEpoch::default() }
-            }
-            Some(RandomnessSource::Lotus) | None => SectorEvent::Failed {
-                class: FailureClass::Environment,
-                message: "this manager sends no messages; start it with the node of the sector's chain"
-                    .to_owned(),
-                now_ms: self.now_ms(),
-            },
-        };
-        self.sector_event(id, event);
     }
 
     fn want_task(&mut self, sector: SectorRef, work: TaskInput) {

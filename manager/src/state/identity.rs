@@ -14,6 +14,23 @@ pub struct MinerIdentity {
     pub sector_size: SectorSize,
     /// The secret from which the offline source of tickets and seeds derives them.
     pub beacon: [u8; 32],
+    /// The chain that its sectors are for; `None`: no chain.
+    pub chain: Option<ChainIdentity>,
+}
+
+/// Which chain: two networks may have one name, but not one genesis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainIdentity {
+    /// The network's name, for example `mainnet`.
+    pub network: String,
+    /// The CID of its genesis block.
+    pub genesis: String,
+}
+
+impl std::fmt::Display for ChainIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (genesis {})", self.network, self.genesis)
+    }
 }
 
 impl std::fmt::Debug for MinerIdentity {
@@ -43,6 +60,11 @@ pub(super) fn store(connection: &Connection, miner: &MinerIdentity) -> Result<()
             (actor, size, miner.beacon.as_slice()),
         )
         .map_err(database("store the miner"))?;
+    if let Some(ChainIdentity { network, genesis }) = &miner.chain {
+        connection
+            .execute("INSERT INTO chain (only_row, network, genesis) VALUES (0, ?1, ?2)", (network, genesis))
+            .map_err(database("store the chain"))?;
+    }
     Ok(())
 }
 
@@ -53,6 +75,12 @@ fn load(connection: &Connection) -> Result<MinerIdentity, StateError> {
         })
         .optional()
         .map_err(database("read the miner"))?;
+    let chain = connection
+        .query_row("SELECT network, genesis FROM chain", [], |row| {
+            Ok(ChainIdentity { network: row.get(0)?, genesis: row.get(1)? })
+        })
+        .optional()
+        .map_err(database("read the chain"))?;
     let bad = |detail: &str| StateError::Corrupt { what: "miner", detail: detail.to_owned() };
     let (actor, size, beacon) = row.ok_or_else(|| bad("the row is missing"))?;
     let size = loaded("sector size", size)?;
@@ -61,5 +89,6 @@ fn load(connection: &Connection) -> Result<MinerIdentity, StateError> {
         sector_size: SectorSize::from_bytes(size)
             .ok_or_else(|| bad("its sector size is none of the five"))?,
         beacon: beacon.try_into().map_err(|_| bad("its beacon secret is not 32 bytes long"))?,
+        chain,
     })
 }

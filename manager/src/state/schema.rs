@@ -10,7 +10,7 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 9] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING];
+const STEPS: [&str; 10] = [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING, CHAIN];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -126,6 +126,13 @@ CREATE TABLE scrub (
 
 /// Version 9: whether an operator has paused what the manager pledges by itself.
 const PLEDGING: &str = "INSERT INTO counter VALUES ('pledging_paused', 0);";
+
+/// Version 10: the chain that the sectors are for; no row: none.
+const CHAIN: &str = "
+CREATE TABLE chain (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 0), network TEXT NOT NULL, genesis TEXT NOT NULL
+) STRICT;
+";
 
 /// Makes the file, its tables and the miner's row.
 pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {

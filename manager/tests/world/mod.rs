@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use manager::state::{State, StateEvent};
+use manager::state::{ChainIdentity, State, StateEvent};
 use manager::{
-    BackOff, Dialer, InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer,
-    Timing, Verifier,
+    BackOff, ChainChoice, Dialer, InitOptions, LocalStorage, Manager, ManagerError, ManagerHandle,
+    ManagerOptions, Repo, RpcDialer, Timing, Verifier,
 };
 use rpc::extension::SectorDetail;
 use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, Trust, WorkerApi};
@@ -35,6 +35,7 @@ pub struct World {
     pub api: Arc<dyn ManagerApi>,
     pub operator: Arc<dyn OperatorApi>,
     pub dialer: Arc<FakeDialer>,
+    pub chain: ChainChoice,
 }
 
 /// Finds fake workers by URL; everything else is dialled for real.
@@ -82,25 +83,40 @@ pub async fn world() -> World {
 
 /// The same, with this `config.toml`.
 pub async fn world_with(config: &str) -> World {
+    world_on(ChainChoice::Offline, config).await
+}
+
+/// The same, for this chain.
+pub async fn world_on(chain: ChainChoice, config: &str) -> World {
     let dir = TempDir::new().expect("a temporary directory");
     let options = InitOptions {
         actor: ActorId::new(1000),
         sector_size: SectorSize::KiB2,
         local_storage: LocalStorage::None,
         rehearsal: false,
+        chain: match &chain {
+            ChainChoice::Offline => None,
+            ChainChoice::Lotus { lotus, .. } => Some(ChainIdentity::of(lotus)),
+        },
     };
     Repo::init(&dir.path().join("repo"), options).expect("a new repo");
     if !config.is_empty() {
         std::fs::write(dir.path().join("repo/config.toml"), config).expect("config.toml");
     }
     let dialer = Arc::new(FakeDialer::default());
-    let handle = start(&dir.path().join("repo"), &dialer).await;
-    World { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer }
+    let handle = start(&dir.path().join("repo"), &dialer, chain.clone()).await.expect("the manager starts");
+    World { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer, chain }
 }
 
-async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
+/// Starts a manager on a repo.
+pub async fn start(
+    repo: &Path,
+    dialer: &Arc<FakeDialer>,
+    chain: ChainChoice,
+) -> Result<ManagerHandle, ManagerError> {
     let options = ManagerOptions {
         repo: Repo::open(repo).expect("the repo is free"),
+        chain,
         remote_urls: vec!["http://127.0.0.1:9/remote".to_owned()],
         advertised: None,
         software: "sealyard test".to_owned(),
@@ -110,7 +126,7 @@ async fn start(repo: &Path, dialer: &Arc<FakeDialer>) -> ManagerHandle {
         timing: timing(),
         begun: Vec::new(),
     };
-    Manager::start(options).await.expect("the manager starts")
+    Manager::start(options).await
 }
 
 impl World {
@@ -133,15 +149,16 @@ impl World {
 
     /// The same, with these events as the last that the first manager committed.
     pub async fn restart_after(self, events: Vec<StateEvent>) -> Self {
-        let Self { dir, handle, api, operator, dialer } = self;
+        let Self { dir, handle, api, operator, dialer, chain } = self;
         handle.stop().await;
         drop((handle, api, operator));
         if !events.is_empty() {
             let state = State::open(&dir.path().join("repo/state.db")).expect("the state");
             state.commit(events).await.expect("committed");
         }
-        let handle = start(&dir.path().join("repo"), &dialer).await;
-        Self { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer }
+        let started = start(&dir.path().join("repo"), &dialer, chain.clone()).await;
+        let handle = started.expect("the manager starts again");
+        Self { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer, chain }
     }
 
     /// The sector, once `holds` is true of it. Asks again and again: every answer goes through the driver.

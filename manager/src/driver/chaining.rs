@@ -1,0 +1,70 @@
+//! What goes on chain for a sector: handed to the post office, which sends it. Never: sends, or waits.
+
+use chain::params::Method;
+use chain::sending::Sending;
+use pipeline::{RandomnessSource, SectorEvent, SectorRecord, Step};
+use sealtasks::{ChainEpoch, FailureClass, SectorId};
+
+use super::Driver;
+use super::input::Effect;
+use crate::messages::{Wanted, What, Wish};
+
+impl Driver {
+    /// What no chain will ever see lands at once, and nothing is sent.
+    pub(super) fn put_on_chain(&mut self, id: SectorId) {
+        let Some(sector) = self.sectors.get(&id) else { return };
+        let now_ms = self.now_ms();
+        let failed =
+            |class, message: &str| SectorEvent::Failed { class, message: message.to_owned(), now_ms };
+        let event = match sector.record.source() {
+            RandomnessSource::Offline | RandomnessSource::Rehearsal => {
+                SectorEvent::Landed { epoch: ChainEpoch::default() }
+            }
+            RandomnessSource::Lotus if self.shared.messages.is_none() => failed(
+                FailureClass::Environment,
+                "this manager runs without a chain; start it with the full node of the sector's chain",
+            ),
+            RandomnessSource::Lotus => match wish_of(&sector.record) {
+                Some(wish) => return self.effects.push(Effect::Wish(wish)),
+                None => failed(FailureClass::Environment, "the sector's record lacks what its message says"),
+            },
+        };
+        self.sector_event(id, event);
+    }
+
+    /// What is known of the message that a sector waits for, and whether only the operator's leave is missing.
+    pub(super) fn message_of(&self, record: &SectorRecord) -> Option<(String, bool)> {
+        let unsent = match record.next() {
+            Step::SubmitPreCommit | Step::SubmitCommit => true,
+            Step::AwaitMessage { .. } => false,
+            _ => return None,
+        };
+        let messages = self.shared.messages.as_ref()?;
+        Some((messages.note(record.sector().id), unsent && messages.sending == Sending::Off))
+    }
+}
+
+/// What the sector wants of the chain.
+fn wish_of(record: &SectorRecord) -> Option<Wish> {
+    let (sector, progress) = (record.sector(), record.progress());
+    let what = match record.next() {
+        Step::AwaitMessage { message } => {
+            let method = match progress.proof {
+                Some(_) => Method::ProveCommitSectors3,
+                None => Method::PreCommitSectorBatch2,
+            };
+            return Some(Wish::Await { sector: sector.id, method, message });
+        }
+        Step::SubmitPreCommit => {
+            let unsealed = progress.cids.filter(|_| record.has_data()).map(|cids| cids.unsealed);
+            What::PreCommit { ticket_epoch: progress.ticket.as_ref()?.epoch, unsealed }
+        }
+        Step::SubmitCommit => {
+            let pieces = if record.has_data() { progress.pieces.clone() } else { Vec::new() };
+            What::Prove { pieces, proof: progress.proof.clone()? }
+        }
+        _ => return None,
+    };
+    let sealed = progress.cids?.sealed;
+    Some(Wish::Send(Box::new(Wanted { sector, sealed, cutoff: record.deadline()?, what })))
+}

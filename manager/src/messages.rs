@@ -1,0 +1,108 @@
+//! Messages to the chain for the sectors that want one: gathered into batches, sent once, waited for through
+//! reorganisations. What a sector hears is an event of its pipeline. Never: decides a sector's next state, or sends
+//! anything that the operator has not allowed.
+
+mod gathered;
+mod post;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chain::Lotus;
+use chain::params::Method;
+use chain::sending::{FileOutbox, Sending};
+use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, UnsealedCid};
+use tokio::sync::mpsc;
+
+pub(crate) use post::Post;
+
+/// Wishes that wait to be looked at; beyond, whoever has one waits.
+const WISHES_MAX: usize = 4096;
+
+/// What a sector wants of the chain.
+pub(crate) enum Wish {
+    /// A message.
+    Send(Box<Wanted>),
+    /// To hear how a message ends that was sent.
+    Await {
+        /// Which sector.
+        sector: SectorId,
+        /// What the message calls.
+        method: Method,
+        /// The message's CID.
+        message: String,
+    },
+}
+
+/// A message that a sector wants on chain.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) sector: SectorRef,
+    /// CommR.
+    pub(crate) sealed: SealedCid,
+    /// The last height at which it can land.
+    pub(crate) cutoff: ChainEpoch,
+    pub(crate) what: What,
+}
+
+/// What it says.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    /// That the replica exists.
+    PreCommit {
+        ticket_epoch: ChainEpoch,
+        /// CommD; `None` for zeros.
+        unsealed: Option<UnsealedCid>,
+    },
+    /// Its proof.
+    Prove {
+        /// All of the sector's pieces in order; none for zeros.
+        pieces: Vec<PieceInfo>,
+        proof: Proof,
+    },
+}
+
+/// The post office, as the driver sees it.
+pub(crate) struct Messages {
+    wishes: mpsc::Sender<Wish>,
+    pub(crate) sending: Sending,
+    /// What each sector's message waits for, in words.
+    notes: Arc<Notes>,
+}
+
+#[derive(Default)]
+pub(crate) struct Notes(Mutex<BTreeMap<SectorId, String>>);
+
+impl Notes {
+    /// Whether it is news.
+    fn set(&self, sector: SectorId, text: &str) -> bool {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.insert(sector, text.to_owned()).as_deref() != Some(text)
+    }
+
+    fn clear(&self, sector: SectorId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&sector);
+    }
+}
+
+impl Messages {
+    /// The office and its clerk, who begins when he is run.
+    pub(crate) fn open(lotus: Arc<Lotus>, outbox: FileOutbox, sending: Sending) -> (Self, Post) {
+        let (wishes, waiting) = mpsc::channel(WISHES_MAX);
+        let notes = Arc::new(Notes::default());
+        let post = Post::new(lotus, outbox, sending, notes.clone(), waiting);
+        (Self { wishes, sending, notes }, post)
+    }
+
+    /// Hands a wish over.
+    pub(crate) async fn wish(&self, wish: Wish) {
+        // Nobody takes it when the manager stops.
+        drop(self.wishes.send(wish).await);
+    }
+
+    /// What this sector's message waits for; empty: nothing is known.
+    pub(crate) fn note(&self, sector: SectorId) -> String {
+        let notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.get(&sector).cloned().unwrap_or_default()
+    }
+}

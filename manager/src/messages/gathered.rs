@@ -1,0 +1,95 @@
+//! Sectors that wait for a message of one kind, and how a batch of them becomes a draft. Sends nothing.
+
+use chain::Lotus;
+use chain::params::{Activation, Method, PieceActivation, PreCommit, ProveCommit, SectorProofs};
+use chain::sending::batch::{BatchPolicy, Decision, Now, Waiting, decide};
+use chain::sending::{Draft, Fees, SendError, draft_pre_commit, draft_prove_commit};
+use sealtasks::{ActorId, ChainEpoch};
+
+use super::{Wanted, What};
+use crate::config::ChainSettings;
+
+/// One that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Gathered {
+    pub(super) wanted: Wanted,
+    /// Since when, in Unix milliseconds.
+    pub(super) since_ms: u64,
+    /// The chain and the outbox were asked: no message for it is on its way or has landed.
+    pub(super) is_new: bool,
+}
+
+/// The kind of a wanted message.
+pub(super) const fn method_of(wanted: &Wanted) -> Method {
+    match wanted.what {
+        What::PreCommit { .. } => Method::PreCommitSectorBatch2,
+        What::Prove { .. } => Method::ProveCommitSectors3,
+    }
+}
+
+/// When messages of this kind go, and for how much.
+pub(super) const fn terms(settings: &ChainSettings, method: Method) -> (BatchPolicy, Fees) {
+    match method {
+        Method::PreCommitSectorBatch2 => (settings.pre_commit, settings.pre_commit_fees),
+        Method::ProveCommitSectors3 => (settings.prove_commit, settings.prove_commit_fees),
+    }
+}
+
+/// Takes out those of this kind that are to go now, the most urgent first.
+pub(super) fn take_due(
+    gathered: &mut Vec<Gathered>,
+    method: Method,
+    policy: &BatchPolicy,
+    now: Now,
+) -> Vec<Gathered> {
+    let places: Vec<usize> = (0..gathered.len())
+        .filter(|at| gathered[*at].is_new && method_of(&gathered[*at].wanted) == method)
+        .collect();
+    let waiting: Vec<Waiting> = places
+        .iter()
+        .map(|at| Waiting { since_ms: gathered[*at].since_ms, cutoff: gathered[*at].wanted.cutoff })
+        .collect();
+    let Decision::Send { which, .. } = decide(&waiting, policy, now) else { return Vec::new() };
+    let batch: Vec<Gathered> =
+        which.iter().filter_map(|at| gathered.get(*places.get(*at)?).cloned()).collect();
+    let taken = |one: &Gathered| batch.iter().any(|other| other.wanted.sector == one.wanted.sector);
+    gathered.retain(|one| method_of(&one.wanted) != method || !taken(one));
+    batch
+}
+
+/// The message for these sectors, all of one kind.
+pub(super) async fn draft(
+    lotus: &Lotus,
+    settings: &ChainSettings,
+    miner: ActorId,
+    batch: &[Gathered],
+) -> Result<Draft, SendError> {
+    let mut pre_commits = Vec::new();
+    let (mut sectors, mut proofs) = (Vec::new(), Vec::new());
+    let (head, _) = lotus.head().await?;
+    let expiration = ChainEpoch::new(head.get().saturating_add(settings.lifetime));
+    for Wanted { sector, sealed, what, .. } in batch.iter().map(|one| one.wanted.clone()) {
+        match what {
+            What::PreCommit { ticket_epoch, unsealed } => {
+                pre_commits.push(PreCommit { sector, sealed, ticket_epoch, expiration, unsealed });
+            }
+            What::Prove { pieces, proof } => {
+                let activation = |piece| PieceActivation { piece, allocation: None, notify: Vec::new() };
+                let pieces = pieces.into_iter().map(activation).collect();
+                sectors.push(Activation { number: sector.id.number, pieces });
+                proofs.push(proof);
+            }
+        }
+    }
+    if sectors.is_empty() {
+        return draft_pre_commit(lotus, miner, &pre_commits, settings.pre_commit_fees).await;
+    }
+    let prove = ProveCommit {
+        sectors,
+        proofs: SectorProofs::Each(proofs),
+        // One that cannot be activated does not take the others with it; each is told what came of it.
+        require_activation: false,
+        require_notification: false,
+    };
+    draft_prove_commit(lotus, miner, &prove, settings.prove_commit_fees).await
+}

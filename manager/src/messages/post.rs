@@ -1,0 +1,385 @@
+//! The clerk: one at a time looks at wishes, sends what is due, and tells sectors what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chain::params::Method;
+use chain::sending::batch::{Now, halves};
+use chain::sending::{
+    Courier, ExitCode, FileOutbox, Outbox as _, Outcome, Record, SendError, Sending, Stage, Submitted,
+};
+use chain::{ChainError, Lotus, SectorStanding};
+use pipeline::SectorEvent;
+use sealtasks::{ChainEpoch, FailureClass, SectorId};
+use tokio::sync::mpsc;
+
+use super::gathered::{Gathered, draft, method_of, take_due, terms};
+use super::{Notes, Wanted, Wish};
+use crate::driver::Input;
+use crate::shared::Shared;
+use crate::workers::chain_of;
+
+/// What is on chain counts when so many heights lie above it (Lotus's MessageConfidence).
+const CONFIDENCE: i64 = 5;
+/// Ends of messages that wait to be told.
+const ENDS_MAX: usize = 64;
+
+/// The end of a message.
+type End = (String, Result<Outcome, SendError>);
+
+/// The clerk and his desk.
+pub(crate) struct Post {
+    lotus: Arc<Lotus>,
+    outbox: Arc<FileOutbox>,
+    sending: Sending,
+    notes: Arc<Notes>,
+    wishes: mpsc::Receiver<Wish>,
+    /// Sectors whose message has not been sent.
+    gathered: Vec<Gathered>,
+    /// Messages that were sent and have not ended, by what they are for.
+    sent: BTreeMap<(u64, SectorId), String>,
+    /// Sectors that want to hear how a message ends, by its CID.
+    awaited: BTreeMap<String, BTreeSet<SectorId>>,
+    ends: (mpsc::Sender<End>, mpsc::Receiver<End>),
+    /// A message may have been sent or not: that is found out before another one goes.
+    unsure: bool,
+}
+
+impl Post {
+    pub(super) fn new(
+        lotus: Arc<Lotus>,
+        outbox: FileOutbox,
+        sending: Sending,
+        notes: Arc<Notes>,
+        wishes: mpsc::Receiver<Wish>,
+    ) -> Self {
+        let outbox = Arc::new(outbox);
+        let (gathered, sent, awaited) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let ends = mpsc::channel(ENDS_MAX);
+        // What an earlier life has meant to send comes first.
+        Self { lotus, outbox, sending, notes, wishes, gathered, sent, awaited, ends, unsure: true }
+    }
+
+    /// Works until the manager stops; what is not done then is found in the outbox and on chain at the next start.
+    pub(crate) async fn run(mut self, shared: Arc<Shared>) {
+        let cancelled = shared.cancelled.clone();
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            () = self.work(&shared) => {}
+        }
+    }
+
+    async fn work(&mut self, shared: &Arc<Shared>) {
+        let mut look = tokio::time::interval(self.lotus.pause());
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                wish = self.wishes.recv() => match wish {
+                    None => return,
+                    Some(Wish::Send(wanted)) => self.gather(*wanted, shared.state.now_ms()),
+                    Some(Wish::Await { sector, method, message }) => {
+                        self.wait_for(shared, sector, method, message).await;
+                    }
+                },
+                end = self.ends.1.recv() => if let Some((cid, end)) = end {
+                    self.ended(shared, cid, end).await;
+                },
+                _ = look.tick() => self.look(shared).await,
+            }
+        }
+    }
+
+    fn gather(&mut self, wanted: Wanted, since_ms: u64) {
+        self.notes.set(wanted.sector.id, "its message waits for its batch");
+        // Asked for again, for example after `update-state`: the later wish counts.
+        let method = method_of(&wanted);
+        self.gathered.retain(|one| one.wanted.sector != wanted.sector || method_of(&one.wanted) != method);
+        self.gathered.push(Gathered { wanted, since_ms, is_new: false });
+    }
+
+    /// Sends what is due. What the node does not say now is asked for at the next look.
+    async fn look(&mut self, shared: &Arc<Shared>) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        if let Err(error) = self.try_look(shared).await {
+            let text = format!("its message waits: {}", chain_of(&error));
+            let mut news = false;
+            for one in &self.gathered {
+                news |= self.notes.set(one.wanted.sector.id, &text);
+            }
+            if news {
+                tracing::warn!(code = error.code(), error = chain_of(&error), "no message is sent now");
+            }
+        }
+    }
+
+    async fn try_look(&mut self, shared: &Arc<Shared>) -> Result<(), SendError> {
+        if self.unsure {
+            self.find_out().await?;
+        }
+        let (head, base_fee) = self.lotus.head().await?;
+        self.sort_out(shared, head).await?;
+        let now = Now { ms: shared.state.now_ms(), head, base_fee };
+        for method in [Method::PreCommitSectorBatch2, Method::ProveCommitSectors3] {
+            loop {
+                let (mut policy, _) = terms(&shared.chain_settings, method);
+                if self.sending == Sending::Off {
+                    // Nothing is gained by waiting: it is shown.
+                    policy.wait_ms = 0;
+                    policy.base_fee_max = None;
+                }
+                let batch = take_due(&mut self.gathered, method, &policy, now);
+                if batch.is_empty() {
+                    break;
+                }
+                self.send(shared, batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of messages that were intended; nothing else is sent until it is known.
+    async fn find_out(&mut self) -> Result<(), SendError> {
+        let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
+        for record in courier.resume().await? {
+            self.note_sent(&record);
+        }
+        self.unsure = false;
+        Ok(())
+    }
+
+    fn note_sent(&mut self, record: &Record) {
+        let Stage::Pushed { cid, .. } = &record.stage else { return };
+        let intent = &record.intent;
+        for number in &intent.sectors {
+            let sector = SectorId { miner: intent.miner, number: *number };
+            self.sent.insert((intent.method.number(), sector), cid.clone());
+        }
+    }
+
+    /// Whose message is on its way, or has landed, needs none.
+    async fn sort_out(&mut self, shared: &Arc<Shared>, head: ChainEpoch) -> Result<(), SendError> {
+        for at in (0..self.gathered.len()).rev() {
+            let one = &self.gathered[at];
+            if one.is_new {
+                continue;
+            }
+            let (id, method) = (one.wanted.sector.id, method_of(&one.wanted));
+            let event = match self.sent.get(&(method.number(), id)) {
+                Some(cid) => Some(SectorEvent::MessageSent { message: cid.clone() }),
+                None => match stands(self.lotus.standing(id).await?, &one.wanted, head) {
+                    Stands::Nowhere => None,
+                    Stands::NotDeep => continue,
+                    Stands::There(epoch) => Some(SectorEvent::Landed { epoch }),
+                    Stands::Wrong(message) => Some(failed(shared, FailureClass::Environment, message)),
+                },
+            };
+            match event {
+                None => self.gathered[at].is_new = true,
+                Some(event) => {
+                    self.gathered.swap_remove(at);
+                    self.tell(shared, id, event).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a batch, in halves where the whole cannot go: in the end only the sector that is to blame is left behind.
+    async fn send(&mut self, shared: &Arc<Shared>, batch: Vec<Gathered>) -> Result<(), SendError> {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let error = match self.send_part(shared, &part).await {
+                Ok(()) => continue,
+                Err(error) => error,
+            };
+            if error.is_of_the_message() {
+                match (halves(&part), part.first()) {
+                    (Some((first, second)), _) => {
+                        tracing::info!(sectors = part.len(), error = chain_of(&error), "the batch is halved");
+                        parts.push(second.to_vec());
+                        parts.push(first.to_vec());
+                    }
+                    (None, Some(alone)) => {
+                        let message = format!("{}: {}", error.code(), chain_of(&error));
+                        let event = failed(shared, FailureClass::Environment, message);
+                        self.tell(shared, alone.wanted.sector.id, event).await;
+                    }
+                    (None, None) => {}
+                }
+                continue;
+            }
+            // All that have not gone wait on; of those whose message may have gone, it is found out.
+            self.unsure |= matches!(error, SendError::Unknown { .. } | SendError::Outbox(_));
+            let is_new = !self.unsure;
+            let rest = parts.into_iter().chain([part]).flatten();
+            self.gathered.extend(rest.map(|one| Gathered { is_new, ..one }));
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn send_part(&mut self, shared: &Arc<Shared>, part: &[Gathered]) -> Result<(), SendError> {
+        let draft = draft(&self.lotus, &shared.chain_settings, shared.miner.actor, part).await?;
+        let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
+        match courier.submit(draft).await? {
+            Submitted::Sent(record) => {
+                self.note_sent(&record);
+                let Stage::Pushed { cid, .. } = &record.stage else { return Ok(()) };
+                for one in part {
+                    let event = SectorEvent::MessageSent { message: cid.clone() };
+                    self.tell(shared, one.wanted.sector.id, event).await;
+                }
+            }
+            Submitted::Shown(draft) => {
+                let text = format!("nothing is sent without --send-messages; this would be: {draft}");
+                for one in part {
+                    self.notes.set(one.wanted.sector.id, &text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a message followed to its end, once however many sectors are in it.
+    async fn wait_for(&mut self, shared: &Arc<Shared>, sector: SectorId, method: Method, message: String) {
+        self.notes.set(sector, &format!("message {message} is on its way"));
+        let is_followed = self.awaited.contains_key(&message);
+        self.awaited.entry(message.clone()).or_default().insert(sector);
+        if is_followed {
+            return;
+        }
+        let record = match self.outbox.all().map(|all| found(all, (method, sector), &message)) {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                let since = ChainEpoch::default();
+                let lost = SendError::Lost { cid: message.clone(), since };
+                return self.ended(shared, message, Err(lost)).await;
+            }
+            Err(error) => return self.ended(shared, message, Err(error.into())).await,
+        };
+        if let Some(outcome) = Outcome::of(&record.stage) {
+            return self.ended(shared, message, Ok(outcome)).await;
+        }
+        let (lotus, outbox, tell) = (self.lotus.clone(), self.outbox.clone(), self.ends.0.clone());
+        let (sending, cancelled) = (self.sending, shared.cancelled.clone());
+        shared.tasks.spawn(async move {
+            let end = tokio::select! {
+                () = cancelled.cancelled() => return,
+                end = followed(&lotus, &outbox, sending, &record) => end,
+            };
+            drop(tell.send((message, end)).await);
+        });
+    }
+
+    async fn ended(&mut self, shared: &Arc<Shared>, cid: String, end: Result<Outcome, SendError>) {
+        self.sent.retain(|_, sent| *sent != cid);
+        for sector in self.awaited.remove(&cid).unwrap_or_default() {
+            let event = match &end {
+                Ok(Outcome::Done { height, failed: which }) => {
+                    match which.iter().find(|(number, _)| *number == sector.number) {
+                        None => SectorEvent::Landed { epoch: *height },
+                        Some((_, code)) => refused(shared, &cid, *height, *code),
+                    }
+                }
+                Ok(Outcome::Refused { height, code }) => refused(shared, &cid, *height, *code),
+                Err(error) => {
+                    // A message that is nowhere is lost; whatever else is wrong leaves it where it is.
+                    let lost = matches!(error, SendError::Lost { .. });
+                    let class = if lost { FailureClass::Compute } else { FailureClass::Environment };
+                    failed(shared, class, format!("{}: {}", error.code(), chain_of(error)))
+                }
+            };
+            self.tell(shared, sector, event).await;
+        }
+    }
+
+    async fn tell(&self, shared: &Arc<Shared>, sector: SectorId, event: SectorEvent) {
+        self.notes.clear(sector);
+        // Nobody listens when the driver has ended.
+        drop(shared.inputs.send(Input::Sector { sector, event }).await);
+    }
+}
+
+/// To the end, through all that the node does not say.
+async fn followed(
+    lotus: &Lotus,
+    outbox: &FileOutbox,
+    sending: Sending,
+    record: &Record,
+) -> Result<Outcome, SendError> {
+    let courier = Courier::new(lotus, outbox, sending);
+    let mut told = false;
+    loop {
+        match courier.settle(record).await {
+            Err(SendError::Chain(error)) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(id = %record.intent.id, error = chain_of(&error), "a message cannot be followed now");
+                }
+            }
+            end => return end,
+        }
+        tokio::time::sleep(lotus.pause()).await;
+    }
+}
+
+/// The record of a message. One that was replaced by another with a higher fee landed under that one's CID: then it is the
+/// sector's last that landed.
+fn found(all: Vec<Record>, about: (Method, SectorId), message: &str) -> Option<Record> {
+    let is_of = |record: &Record| match &record.stage {
+        Stage::Intended => false,
+        Stage::Pushed { cid, .. } | Stage::Landed { cid, .. } => cid == message,
+    };
+    let landed = |record: &Record| {
+        let (intent, (method, sector)) = (&record.intent, about);
+        let same = intent.method == method && intent.miner == sector.miner;
+        same && intent.sectors.contains(&sector.number) && Outcome::of(&record.stage).is_some()
+    };
+    let at = all.iter().position(is_of).or_else(|| all.iter().rposition(landed))?;
+    all.into_iter().nth(at)
+}
+
+/// Where a sector stands whose message is wanted.
+enum Stands {
+    Nowhere,
+    /// What the message says is there, but may be reorganised away.
+    NotDeep,
+    There(ChainEpoch),
+    /// No message can help.
+    Wrong(String),
+}
+
+fn stands(standing: SectorStanding, wanted: &Wanted, head: ChainEpoch) -> Stands {
+    let deep = |epoch: ChainEpoch| match head.get().saturating_sub(epoch.get()) >= CONFIDENCE {
+        true => Stands::There(epoch),
+        false => Stands::NotDeep,
+    };
+    let (ours, id) = (wanted.sealed, wanted.sector.id);
+    let is_proof = method_of(wanted) == Method::ProveCommitSectors3;
+    let other = |chain| Stands::Wrong(chain_of(&ChainError::OtherReplica { sector: id, chain, ours }));
+    match standing {
+        SectorStanding::Unknown if is_proof => {
+            Stands::Wrong(format!("the chain has no pre-commitment of {id}; it has expired or never landed"))
+        }
+        SectorStanding::Unknown => Stands::Nowhere,
+        SectorStanding::PreCommitted { sealed, .. } | SectorStanding::Proven { sealed, .. }
+            if sealed != ours =>
+        {
+            other(sealed)
+        }
+        SectorStanding::PreCommitted { .. } if is_proof => Stands::Nowhere,
+        SectorStanding::PreCommitted { epoch, .. } => deep(epoch),
+        SectorStanding::Proven { activation, .. } if is_proof => deep(activation),
+        SectorStanding::Proven { .. } => Stands::Wrong(format!("{id} is proven on chain already")),
+    }
+}
+
+fn refused(shared: &Shared, cid: &str, height: ChainEpoch, code: ExitCode) -> SectorEvent {
+    let message = format!("message {cid} failed on chain at height {}: {code}", height.get());
+    failed(shared, FailureClass::Compute, message)
+}
+
+fn failed(shared: &Shared, class: FailureClass, message: String) -> SectorEvent {
+    SectorEvent::Failed { class, message, now_ms: shared.state.now_ms() }
+}

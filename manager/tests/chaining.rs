@@ -1,0 +1,277 @@
+//! Sectors whose chain is a full node's, here a stand-in over real HTTP: messages are sent with leave alone, once, in
+//! batches, and what the chain says of them decides where the sector goes.
+
+#[path = "../../tests/standin/mod.rs"]
+mod standin;
+mod world;
+
+use std::sync::Arc;
+
+use chain::Lotus;
+use chain::sending::Sending;
+use manager::{ChainChoice, InitOptions, LocalStorage, Repo};
+use rpc::ApiInfo;
+use rpc::Trust;
+use rpc::extension::SectorDetail;
+use rpc::subject::Subject;
+use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize, TaskType};
+use standin::{Effect, PreCommitted, Proven, StandInNode};
+use world::fake_worker::{FakeWorker, Plan};
+use world::{World, start, world_on};
+
+const ALL: &[TaskType] = &[
+    TaskType::AddPiece,
+    TaskType::PreCommit1,
+    TaskType::PreCommit2,
+    TaskType::Commit1,
+    TaskType::Commit2,
+    TaskType::Finalize,
+    TaskType::Fetch,
+];
+
+/// Each message goes at once, alone.
+const AT_ONCE: &str = "[chain]\npre_commit_wait = \"0s\"\nprove_commit_wait = \"0s\"\n\
+    pre_commit_batch = 1\nprove_commit_batch = 1\n";
+
+async fn lotus(node: &StandInNode) -> Arc<Lotus> {
+    let info: ApiInfo = node.api_info().parse().expect("an API info");
+    Arc::new(Lotus::connect(&info, &Trust::system()).await.expect("connected"))
+}
+
+async fn chain(node: &StandInNode, sending: Sending) -> ChainChoice {
+    ChainChoice::Lotus { lotus: lotus(node).await, sending }
+}
+
+/// A manager with one worker that does everything.
+async fn yard(node: &StandInNode, sending: Sending, config: &str) -> (World, Arc<FakeWorker>) {
+    let world = world_on(chain(node, sending).await, config).await;
+    let worker = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
+    world.join(&worker).await;
+    (world, worker)
+}
+
+async fn pledge(world: &World, count: usize) {
+    for _ in 0..count {
+        world.api.pledge(Default::default()).await.expect("pledged");
+    }
+}
+
+async fn state(world: &World, number: u64, state: &str) -> SectorDetail {
+    world.sector(number, |detail| detail.state == state).await
+}
+
+/// What fake workers make of every sector.
+fn sealed() -> String {
+    SealedCid::new(Commitment::new([2; 32])).to_string()
+}
+
+fn pre_committed(number: u64) -> Effect {
+    let (sealed, ticket_epoch) = (sealed(), 100);
+    Effect::PreCommit(PreCommitted {
+        number,
+        proof: 5,
+        sealed,
+        ticket_epoch,
+        deals: Vec::new(),
+        unsealed: None,
+    })
+}
+
+fn proven(number: u64) -> Effect {
+    Effect::Prove(Proven { number, proof: 5, sealed: sealed(), key: None })
+}
+
+/// How often a method of the node was called.
+fn calls(node: &StandInNode, method: &str) -> usize {
+    node.world().calls.iter().filter(|call| call.strip_prefix("Filecoin.") == Some(method)).count()
+}
+
+/// The block with all messages that wait and what they do; from then on each look at the head makes another.
+fn land(node: &StandInNode, effects: Vec<Effect>) {
+    let mut world = node.world();
+    world.mine_with(effects);
+    world.mines_when_looked_at = true;
+}
+
+/// What the sector waits for, in the manager's words, once they say this.
+async fn why(world: &World, words: &str) -> rpc::explain::Explanation {
+    let wait = async {
+        loop {
+            let why = world.api.why(Subject::Number(SectorNumber::new(1))).await.expect("told");
+            if why.summary.contains(words) {
+                return why;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(world::LIMIT, wait).await.expect("never said")
+}
+
+#[tokio::test]
+async fn a_sector_goes_from_pledge_to_proving_with_two_messages() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    let waits = state(&world, 1, "PreCommitWait").await;
+    assert_eq!((waits.ticket_epoch, waits.chain.as_str()), (100, "lotus"), "the head's height less 900");
+    land(&node, vec![pre_committed(1)]);
+    state(&world, 1, "CommitWait").await;
+    land(&node, vec![proven(1)]);
+    let done = state(&world, 1, "Proving").await;
+    assert_eq!(done.last_error, "");
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+    let log: String = done.log.iter().map(|(_, _, text)| format!("{text}\n")).collect();
+    let mut rest = log.as_str();
+    for text in [
+        "message bafy2bzacestandinmessage41 sent, now PreCommitWait",
+        "on chain at 1002, now WaitSeed",
+        "message bafy2bzacestandinmessage42 sent, now CommitWait",
+        "now FinalizeSector",
+        "now Proving",
+    ] {
+        let found = rest.split_once(text);
+        rest = found.unwrap_or_else(|| panic!("{text} is missing or out of order:\n{log}")).1;
+    }
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn without_leave_the_message_is_shown_and_goes_when_leave_is_given() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (mut world, worker) = yard(&node, Sending::Off, "").await;
+    pledge(&world, 1).await;
+    let why = why(&world, "PreCommitSectorBatch2 to f01000 for sectors 1").await;
+    assert!(why.change.contains("--send-messages"), "{why:?}");
+    assert_eq!(state(&world, 1, "PreCommitting").await.last_error, "");
+    assert_eq!(calls(&node, "MpoolPushMessage"), 0);
+
+    std::fs::write(world.dir.path().join("repo/config.toml"), AT_ONCE).expect("config.toml");
+    world.chain = chain(&node, Sending::On).await;
+    let world = world.restart().await;
+    world.join(&worker).await;
+    state(&world, 1, "PreCommitWait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 1);
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn an_exit_code_parks_the_sector_with_its_meaning_until_the_operator_tries_again() {
+    let node = StandInNode::start(standin::World::new()).await;
+    node.world().exit_codes.insert(28, 16);
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+    land(&node, Vec::new());
+    let parked = state(&world, 1, "PreCommitFailed").await;
+    let words = "message bafy2bzacestandinmessage41 failed on chain at height 1002: exit code 16 (ErrIllegalArgument)";
+    assert!(parked.last_error.contains(words), "{}", parked.last_error);
+    let why = why(&world, "not tried again by itself").await;
+    assert!(why.change.contains("sectors retry 1"), "{why:?}");
+
+    // The proof's message does the same to the proof's state.
+    {
+        let mut chain = node.world();
+        chain.exit_codes = [(34, 19)].into();
+        chain.mines_when_looked_at = false;
+    }
+    world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
+    state(&world, 1, "PreCommitWait").await;
+    land(&node, vec![pre_committed(1)]);
+    state(&world, 1, "CommitWait").await;
+    let parked = state(&world, 1, "CommitFailed").await;
+    assert!(parked.last_error.contains("exit code 19 (ErrInsufficientFunds)"), "{}", parked.last_error);
+    assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_dear_goes_in_halves_and_what_fails_alone_is_parked() {
+    let node = StandInNode::start(standin::World::new()).await;
+    // Room for the parameters of one sector, not of two.
+    node.world().gas_for = 120;
+    let config = "[chain]\npre_commit_batch = 3\n";
+    let (world, _worker) = yard(&node, Sending::On, config).await;
+    pledge(&world, 3).await;
+    for number in 1..=3 {
+        state(&world, number, "PreCommitWait").await;
+    }
+    assert_eq!(calls(&node, "MpoolPushMessage"), 3, "a message for each");
+    assert!(calls(&node, "GasEstimateMessageGas") >= 5, "three, two and one, one and one");
+
+    node.world().estimate_fails = Some((1, "message execution failed: exit 16".to_owned()));
+    pledge(&world, 3).await;
+    for number in 4..=6 {
+        let parked = state(&world, number, "PreCommitFailed").await;
+        assert!(parked.last_error.contains("the message would fail"), "{}", parked.last_error);
+    }
+    assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_whose_sending_nobody_heard_of_is_found_and_not_sent_again() {
+    let node = StandInNode::start(standin::World::new()).await;
+    node.world().swallow_pushes = true;
+    let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    node.swallowed.notified().await;
+    let world = world.restart().await;
+    node.world().swallow_pushes = false;
+    world.join(&worker).await;
+    state(&world, 1, "PreCommitWait").await;
+    assert_eq!((calls(&node, "MpoolPushMessage"), node.world().mempool.len()), (1, 1));
+
+    // Once more, with the message on chain when it is looked for.
+    let world = world.restart().await;
+    world.join(&worker).await;
+    worker.declare(SectorId::new(1000, 1), FileTypes::SEALED | FileTypes::CACHE).await;
+    land(&node, vec![pre_committed(1)]);
+    state(&world, 1, "CommitWait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2, "the proof's is the second");
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_repo_is_for_one_chain_and_the_chain_must_know_its_miner() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, _worker) = yard(&node, Sending::Off, "").await;
+    let World { dir, handle, dialer, api, operator, .. } = world;
+    handle.stop().await;
+    drop((handle, api, operator));
+    let repo = dir.path().join("repo");
+    let refusal = |chain: ChainChoice| {
+        let (repo, dialer) = (repo.clone(), dialer.clone());
+        async move { start(&repo, &dialer, chain).await.err().expect("refused").to_string() }
+    };
+    let none = refusal(ChainChoice::Offline).await;
+    assert!(none.contains("MGR063") && none.contains("standin"), "{none}");
+
+    // A network of the same name with another genesis.
+    let mut other = standin::World::new();
+    other.chain[0].branch = 7;
+    let other = StandInNode::start(other).await;
+    let text = refusal(chain(&other, Sending::Off).await).await;
+    assert!(text.contains("MGR064") && text.contains("bafy2bzacestandintipset0x7"), "{text}");
+
+    let says = |size, proof| {
+        let mut chain = node.world();
+        (chain.sector_size, chain.window_post_proof) = (size, proof);
+    };
+    says(8 << 20, 11);
+    let text = refusal(chain(&node, Sending::Off).await).await;
+    assert!(text.contains("MGR065") && text.contains("8MiB on chain"), "{text}");
+    says(2 << 10, 10);
+    start(&repo, &dialer, chain(&node, Sending::Off).await).await.expect("its own chain").stop().await;
+
+    let offline = dir.path().join("offline");
+    let options = InitOptions {
+        actor: ActorId::new(1000),
+        sector_size: SectorSize::KiB2,
+        local_storage: LocalStorage::None,
+        rehearsal: false,
+        chain: None,
+    };
+    Repo::init(&offline, options).expect("a repo");
+    let text = start(&offline, &dialer, chain(&node, Sending::On).await).await.err().expect("refused");
+    assert!(text.to_string().contains("no chain (offline)"), "{text}");
+}
