@@ -26,6 +26,7 @@ mod measuring;
 mod operator;
 mod places;
 mod pledging;
+mod rebuilding;
 mod removed;
 mod restart;
 mod returns;

@@ -12,7 +12,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
-use rpc::pipelining::{ADD_PIECE_ROUTE, PieceAdded, PieceParts, PipelineApi, PledgingView};
+use rpc::pipelining::{ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView};
 use rpc::{ApiError, ApiResult, Permission};
 use sealtasks::{SectorId, SectorNumber, UnpaddedPieceSize};
 use serde::Deserialize;
@@ -73,6 +73,11 @@ impl PipelineApi for Service {
         })?;
         let sector = SectorId { miner: self.0.miner.actor, number };
         self.ask(|reply| Input::Order(Order::UpdateState { sector, to, reply })).await
+    }
+
+    async fn rebuild(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
+        let sector = SectorId { miner: self.0.miner.actor, number };
+        self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
     }
 
     async fn pledging(&self) -> ApiResult<PledgingView> {

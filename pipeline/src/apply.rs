@@ -36,14 +36,20 @@ impl SectorRecord {
             }
             SectorEvent::Proceed => {
                 self.require(Awaited::Proceed, name)?;
-                self.advance(match self.fields.state {
+                let outcome = match self.fields.state {
                     SectorState::WaitDeals if self.pending().is_some() => Outcome::AddPiece,
                     SectorState::WaitDeals => Outcome::StartPacking,
+                    SectorState::GetTicket => {
+                        self.fields.progress.ticket = self.old_ticket();
+                        Outcome::Ticket
+                    }
                     _ => Outcome::Packed,
-                });
+                };
+                self.advance(outcome);
             }
             SectorEvent::MessageSent { message } => self.message_sent(message)?,
             SectorEvent::Landed { epoch } => self.landed(epoch)?,
+            SectorEvent::Rebuild => self.rebuild()?,
             SectorEvent::Force { to } => self.force(to)?,
             SectorEvent::TaskDone { output, now_ms } => self.task_done(output, now_ms, name)?,
             SectorEvent::Failed { class, message, now_ms } => {
@@ -190,8 +196,12 @@ impl SectorRecord {
                     let message = format!("PC2 found CommD {unsealed}, but the piece has {}", piece.cid);
                     return Err(Wrong { class: FailureClass::BadData, message });
                 }
-                progress.cids = Some(SectorCids { unsealed, sealed });
-                Outcome::PreCommit2
+                let cids = SectorCids { unsealed, sealed };
+                progress.cids = Some(cids);
+                self.take_replica(cids).map_err(|message| {
+                    self.fields.progress.cids = None;
+                    Wrong { class: FailureClass::BadData, message }
+                })?
             }
             TaskOutput::Commit1(c1) => {
                 not_empty("C1 output", &c1.0)?;

@@ -75,6 +75,7 @@ impl SectorRecord {
             SectorState::AddPiece => Awaited::AddPiece,
             SectorState::Packing if self.is_full() => Awaited::Proceed,
             SectorState::Packing => Awaited::AddPiece,
+            SectorState::GetTicket if self.old_ticket().is_some() => Awaited::Proceed,
             SectorState::GetTicket => Awaited::Ticket,
             SectorState::PreCommit1 => Awaited::PreCommit1,
             SectorState::PreCommit2 => Awaited::PreCommit2,

@@ -2,6 +2,7 @@
 
 use sealtasks::{ChainEpoch, PieceInfo, rehearsal};
 
+use crate::rebuild::check_rebuild;
 use crate::record::Fields;
 use crate::{OnChain, Progress, RandomnessSource, SectorRecord, SectorState};
 
@@ -121,7 +122,10 @@ pub(crate) fn landed(on_chain: &Option<OnChain>) -> bool {
 
 /// What is wrong, by what would be right.
 pub(crate) fn check(fields: &Fields) -> Result<(), &'static str> {
-    let (state, stage) = (fields.state, Stage::of(fields));
+    if let Some(rebuild) = &fields.rebuild {
+        return check_rebuild(fields, rebuild).and_then(|()| check_retry(fields));
+    }
+    let stage = Stage::of(fields);
     let Progress { pieces, ticket, pc1, cids, seed, .. } = &fields.progress;
     let has = |there: bool, since: Stage| there == (stage >= since);
     check_filling(fields, stage, pieces)?;
@@ -136,6 +140,11 @@ pub(crate) fn check(fields: &Fields) -> Result<(), &'static str> {
     if !marks_fit(&fields.progress, fields.source == RandomnessSource::Rehearsal) {
         return Err("the mark of a rehearsal on every result if it is one, and on none if it is not");
     }
+    check_retry(fields)
+}
+
+fn check_retry(fields: &Fields) -> Result<(), &'static str> {
+    let state = fields.state;
     let retry_fits = match fields.retry {
         Some(pending) => state.is_failed() && state.after(pending.retry).is_some(),
         None => !state.is_failed(),
@@ -147,7 +156,7 @@ pub(crate) fn check(fields: &Fields) -> Result<(), &'static str> {
     }
 }
 
-fn check_filling(fields: &Fields, stage: Stage, pieces: &[PieceInfo]) -> Result<(), &'static str> {
+pub(crate) fn check_filling(fields: &Fields, stage: Stage, pieces: &[PieceInfo]) -> Result<(), &'static str> {
     let whole = fields.sector.proof.sector_size().bytes();
     let sum = pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.size.get()));
     let fits = match sum {

@@ -28,6 +28,8 @@ pub enum SectorEvent {
         /// Since this height; 0 without a chain.
         epoch: ChainEpoch,
     },
+    /// Its files are lost: it is sealed again, with the ticket that it had.
+    Rebuild,
     /// An operator puts the sector into a state, by hand.
     Force {
         /// Which.
@@ -82,6 +84,7 @@ impl SectorEvent {
             Self::Proceed => "next state",
             Self::MessageSent { .. } => "message",
             Self::Landed { .. } => "landing",
+            Self::Rebuild => "rebuild",
             Self::Force { .. } => "state by the operator",
             Self::TaskDone { output, .. } => match output {
                 TaskOutput::DataCid(_) => "result of DC",
@@ -140,6 +143,14 @@ pub enum TransitionError {
         /// Where it was to be put.
         to: SectorState,
         /// What stands against it.
+        why: &'static str,
+    },
+    /// It is not sealed again.
+    #[error("a sector in {state} is not sealed again: {why}")]
+    Rebuild {
+        /// Where the sector stands.
+        state: SectorState,
+        /// Why not.
         why: &'static str,
     },
     /// The back-off is not over.

@@ -24,6 +24,10 @@ impl SectorRecord {
     ///
     /// The time that the message itself takes is not subtracted; the scheduler keeps a slack of its own.
     pub fn deadline(&self) -> Option<ChainEpoch> {
+        // What was proven once is not told to the chain again.
+        if self.rebuilt_to().is_some() {
+            return None;
+        }
         match self.source() {
             RandomnessSource::Offline | RandomnessSource::Rehearsal => return None,
             RandomnessSource::Lotus => {}

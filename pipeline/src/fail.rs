@@ -22,6 +22,11 @@ impl SectorRecord {
             Awaited::PreCommit1 if bad && self.has_data() => Outcome::RetryWaitDeals,
             Awaited::PreCommit1 if bad => Outcome::RetryAddPiece,
             Awaited::PreCommit1 => Outcome::RetrySealPreCommit1,
+            // It would become the same once more.
+            Awaited::PreCommit2 if bad && self.rebuilt_to().is_some() => {
+                when = RetryWhen::Operator;
+                Outcome::RetrySealPreCommit1
+            }
             Awaited::PreCommit2 if bad => Outcome::RetrySealPreCommit1,
             Awaited::PreCommit2 => Outcome::RetrySealPreCommit2,
             // What a chain has refused once it refuses again; somebody has to look.
@@ -112,6 +117,8 @@ impl SectorRecord {
             | Outcome::Ticket
             | Outcome::PreCommit1
             | Outcome::PreCommit2
+            | Outcome::Rebuild
+            | Outcome::Rebuilt
             | Outcome::SeedReady
             | Outcome::Commit1
             | Outcome::Commit2

@@ -16,6 +16,9 @@ impl SectorRecord {
         if state == to {
             return refuse("it is there already; `sectors retry` tries a failed one again");
         }
+        if self.rebuilt_to().is_some() {
+            return refuse("it is sealed again from an old ticket, and goes that way alone");
+        }
         let (from, least) = (Stage::of(&self.fields), Stage::least(to));
         // A failed state of several steps is entered as what the sector has.
         let target = if to.is_failed() && Stage::of(&Fields { state: to, ..self.fields.clone() }) <= from {

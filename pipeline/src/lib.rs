@@ -18,6 +18,7 @@ mod fail;
 mod filling;
 mod force;
 mod pledging;
+mod rebuild;
 mod record;
 mod retry;
 mod state;

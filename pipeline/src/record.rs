@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::awaited::Awaited;
 use crate::filling::DataPiece;
+use crate::rebuild::Rebuild;
 use crate::retry::Failures;
 use crate::{Failure, PendingRetry, RetryWhen, SectorEvent, SectorState};
 
@@ -39,6 +40,9 @@ pub(crate) struct Fields {
     pub(crate) progress: Progress,
     pub(crate) retry: Option<PendingRetry>,
     pub(crate) failures: Failures,
+    /// It is sealed again, or was without having been sealed here before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rebuild: Option<Box<Rebuild>>,
 }
 
 /// Where a sector's ticket and seed come from; recorded, since a sector sealed offline can never be proven on chain.
@@ -210,6 +214,7 @@ impl SectorRecord {
             progress: Progress::default(),
             retry: None,
             failures: Failures::default(),
+            rebuild: None,
         };
         Self { fields }
     }

@@ -152,6 +152,10 @@ pub enum Outcome {
     PreCommit1,
     /// PreCommit2 is done.
     PreCommit2,
+    /// The files are lost; the sector is sealed again.
+    Rebuild,
+    /// PreCommit2 has made the replica again that was proven.
+    Rebuilt,
     /// The pre-commitment's message was sent.
     PreCommitSent,
     /// The pre-commitment is on chain, or there is no chain to put it on.
@@ -202,7 +206,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Start,
         Self::AddPiece,
         Self::PieceWritten,
@@ -212,6 +216,8 @@ impl Outcome {
         Self::Ticket,
         Self::PreCommit1,
         Self::PreCommit2,
+        Self::Rebuild,
+        Self::Rebuilt,
         Self::PreCommitSent,
         Self::PreCommitLanded,
         Self::SeedReady,

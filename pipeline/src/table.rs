@@ -37,6 +37,8 @@ pub const TRANSITIONS: &[(SectorState, Outcome, SectorState)] = &[
     (SectorState::CommitWait, Outcome::CommitLanded, SectorState::FinalizeSector),
     (SectorState::FinalizeSector, Outcome::CacheCleared, SectorState::FinalizeSector),
     (SectorState::FinalizeSector, Outcome::Finalized, SectorState::Proving),
+    (SectorState::Proving, Outcome::Rebuild, SectorState::Packing),
+    (SectorState::PreCommit2, Outcome::Rebuilt, SectorState::FinalizeSector),
     (SectorState::AddPiece, Outcome::Failed, SectorState::AddPieceFailed),
     (SectorState::Packing, Outcome::Failed, SectorState::AddPieceFailed),
     (SectorState::GetTicket, Outcome::Failed, SectorState::CommitFailed),

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::SectorNumber;
+use sealtasks::{SealedCid, SectorNumber, SectorRef, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -30,6 +30,10 @@ pub trait PipelineApi: Send + Sync + 'static {
     /// Puts a sector into a state by hand. Permission `admin`. The error says what the sector lacks for that, or what would
     /// be lost.
     async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()>;
+    /// Has a sector sealed again whose files are lost: up to PreCommit2, whose CommR must be the old one, then finalized.
+    /// Without `lost` from the manager's own record. A rebuild that is under way goes on. Permission `admin`. The error says
+    /// why nothing is changed.
+    async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()>;
     /// Whether a sector is pledged next by the manager itself, and if not, why. Permission `read`.
     async fn pledging(&self) -> ApiResult<PledgingView>;
     /// Stops or resumes what the manager pledges by itself; lasts over restarts. Permission `admin`.
@@ -47,6 +51,18 @@ pub struct PieceAdded {
     pub bytes: u64,
     /// The piece's padded size in bytes.
     pub padded_size: u64,
+}
+
+/// What a lost sector of zeros is sealed from again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    /// Which, and with which proof.
+    pub sector: SectorRef,
+    /// The randomness that it was sealed with.
+    pub ticket: Ticket,
+    /// The CommR that was proven.
+    pub sealed: SealedCid,
 }
 
 /// What the manager pledges by itself.

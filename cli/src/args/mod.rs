@@ -17,10 +17,10 @@ use clap::{Parser, Subcommand};
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
-pub use manager::{AuthCommand, BackupArgs, InitArgs, NodeArgs, Perm, RunArgs, TlsArgs};
+pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
-pub use pipelining::{AddPieceArgs, PledgeArgs, UpdateStateArgs};
-pub use repair::{ExportArgs, RepairCommand};
+pub use pipelining::{AddPieceArgs, PledgeArgs, RebuildArgs, UpdateStateArgs};
+pub use repair::{ExportArgs, RepairCommand, RepairRunArgs};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{
     BalanceArgs, CleanupArgs, DetachArgs, FindArgs, ListWhat, MoveArgs, RedeclareArgs, ScrubArgs,

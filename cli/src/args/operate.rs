@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     AbortArgs, AddPieceArgs, CapsArgs, DataCidArgs, DrainArgs, ModeArgs, PledgeArgs, PriorityArgs,
-    ReadPieceArgs, ReleaseUnsealedArgs, SchedDiagArgs, UnsealArgs, UpdateStateArgs, WhyArgs,
+    ReadPieceArgs, RebuildArgs, ReleaseUnsealedArgs, SchedDiagArgs, UnsealArgs, UpdateStateArgs, WhyArgs,
 };
 
 /// Flags that every listing has.
@@ -106,6 +106,8 @@ pub enum SectorsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Seal sectors again whose files are lost.
+    Rebuild(RebuildArgs),
     /// Try a failed sector again now.
     #[command(after_help = "Example:\n  sealyard sectors retry 1")]
     Retry {

@@ -60,3 +60,19 @@ pub struct UpdateStateArgs {
     #[arg(long)]
     pub really_do_it: bool,
 }
+
+/// `sealyard sectors rebuild`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard sectors rebuild --parallel 4 1-100\n\
+    From the manager's own record: the old ticket, and the old CommR or nothing. `sealyard repair run` does it from a file.")]
+pub struct RebuildArgs {
+    /// Sector numbers and ranges.
+    #[arg(required = true, value_name = "NUMBERS")]
+    pub numbers: Vec<String>,
+    /// Sectors under way at once.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub parallel: u32,
+    /// Print what came of each sector as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}

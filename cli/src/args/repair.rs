@@ -9,6 +9,30 @@ use clap::Subcommand;
 pub enum RepairCommand {
     /// Read from the chain what lost sectors are sealed from again.
     Export(ExportArgs),
+    /// Seal lost sectors again, spread over the workers of the running manager.
+    #[command(visible_alias = "recover")]
+    Run(RepairRunArgs),
+}
+
+/// `sealyard repair run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sealyard repair run --metadata sectors-recovery-f01000.json --parallel 4 1-100
+
+    The manager seals each sector again from its old ticket and believes it only with the old CommR; then it is finalized     and stored like any other. Started again after a crash it goes on. Sectors with pieces are not rebuilt yet. Exit code 1     if one of the sectors is not back; each is named with the reason.")]
+pub struct RepairRunArgs {
+    /// What `repair export` or filecoin-sealer-recover wrote.
+    #[arg(long, visible_aliases = ["metadata", "recovery"], value_name = "FILE")]
+    pub sectors_recovery_metadata: PathBuf,
+    /// Sectors under way at once.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub parallel: u32,
+    /// Sector numbers and ranges; default: all that the file has.
+    #[arg(value_name = "NUMBERS")]
+    pub numbers: Vec<String>,
+    /// Print what came of each sector as one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `sealyard repair export`.

@@ -5,7 +5,7 @@ use rpc::operator::WorkerMode;
 use sealtasks::SectorNumber;
 use serde::Serialize;
 
-use super::{control, data_cid, pipelining, unsealing};
+use super::{control, data_cid, pipelining, rebuild, unsealing};
 use crate::args::{ListArgs, SealingCommand, SectorsCommand, WorkersCommand};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
@@ -60,6 +60,9 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         SectorsCommand::ReadPiece(args) => unsealing::read_piece(connection, args).await,
         SectorsCommand::ReleaseUnsealed(args) => unsealing::release(connection, args).await,
         SectorsCommand::Remove { number, really_do_it } => remove(connection, *number, *really_do_it).await,
+        SectorsCommand::Rebuild(args) => {
+            rebuild::run_numbers(connection, &args.numbers, args.parallel, args.json).await
+        }
         SectorsCommand::Retry { number } => {
             connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             line(&format!(

@@ -2,7 +2,7 @@
 //! pledging. Never: keeps data; it is on stable storage before it comes here.
 
 use pipeline::{DataPiece, SectorEvent, SectorRecord, SectorState};
-use rpc::pipelining::PledgingView;
+use rpc::pipelining::{Lost, PledgingView};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{FileType, SectorId};
 
@@ -18,6 +18,8 @@ pub(crate) enum Order {
     StartSealing { sector: SectorId, reply: Reply<()> },
     /// A state by hand.
     UpdateState { sector: SectorId, to: SectorState, reply: Reply<()> },
+    /// A sector whose files are lost is sealed again, from its record or from what was lost.
+    Rebuild { sector: SectorId, lost: Option<Lost>, reply: Reply<()> },
     /// Pledging by itself stops, or goes on.
     PausePledging { paused: bool, by: String, reply: Reply<PledgingView> },
 }
@@ -35,6 +37,10 @@ impl Driver {
             }
             Order::UpdateState { sector, to, reply } => {
                 let answer = self.update_state(sector, to);
+                self.answer(reply, answer);
+            }
+            Order::Rebuild { sector, lost, reply } => {
+                let answer = self.rebuild(sector, lost);
                 self.answer(reply, answer);
             }
             Order::PausePledging { paused, by, reply } => {
@@ -65,7 +71,7 @@ impl Driver {
     }
 
     /// An event by an operator's order: it may come while the sector does something.
-    fn ordered(&mut self, id: SectorId, event: SectorEvent, code: &str) -> ApiResult<()> {
+    pub(super) fn ordered(&mut self, id: SectorId, event: SectorEvent, code: &str) -> ApiResult<()> {
         let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
         let busy = sector.busy.clone();
         self.apply_event(id, event).map_err(|refusal| ApiError::refused(format!("{code}: {refusal}")))?;
@@ -133,6 +139,6 @@ impl Driver {
     }
 }
 
-fn no_sector(sector: SectorId) -> ApiError {
+pub(super) fn no_sector(sector: SectorId) -> ApiError {
     ApiError::refused(format!("MGR053: no sector {}; `sealyard sectors list` lists them", sector.number))
 }

@@ -296,6 +296,7 @@ fn describe(event: &SectorEvent) -> String {
         }
         SectorEvent::MessageSent { message } => format!("message {message} sent"),
         SectorEvent::Landed { epoch } => format!("on chain at {}", epoch.get()),
+        SectorEvent::Rebuild => "its files are lost; it is sealed again".to_owned(),
         SectorEvent::Start
         | SectorEvent::StartPacking
         | SectorEvent::Proceed
@@ -317,6 +318,7 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
         SectorEvent::Proceed => json!({ "event": "proceed" }),
         SectorEvent::MessageSent { message } => json!({ "event": "message_sent", "message": message }),
         SectorEvent::Landed { epoch } => json!({ "event": "landed", "epoch": epoch }),
+        SectorEvent::Rebuild => json!({ "event": "rebuild" }),
         SectorEvent::Force { to } => json!({ "event": "force", "to": to }),
         SectorEvent::TaskDone { output, now_ms } => {
             json!({ "event": "task_done", "output": output, "now_ms": now_ms })

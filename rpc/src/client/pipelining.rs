@@ -9,7 +9,7 @@ use super::manager::ManagerClient;
 use super::{NO_PARAMS, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
-use crate::pipelining::{ADD_PIECE_ROUTE, PieceAdded, PieceParts, PipelineApi, PledgingView};
+use crate::pipelining::{ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView};
 
 /// Error texts are read up to this many bytes.
 const TEXT_MAX: usize = 4096;
@@ -46,6 +46,10 @@ impl PipelineApi for ManagerClient {
 
     async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()> {
         self.caller().call("Sealyard.UpdateState", &(sector, state)).await
+    }
+
+    async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
+        self.caller().call("Sealyard.Rebuild", &(sector, lost)).await
     }
 
     async fn pledging(&self) -> ApiResult<PledgingView> {

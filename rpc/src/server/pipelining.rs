@@ -7,7 +7,7 @@ use sealtasks::SectorNumber;
 
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
-use crate::pipelining::PipelineApi;
+use crate::pipelining::{Lost, PipelineApi};
 use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::WireError;
 use crate::wire::args::Args;
@@ -30,6 +30,10 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
             Ok(api.update_state(sector, word(&mut args, "state")?).await?)
         });
     }
+    methods.on_detached("Sealyard.Rebuild", Admin, 2, |api, mut args| async move {
+        let sector = args.next::<SectorNumber>("number")?;
+        Ok(api.rebuild(sector, args.next::<Option<Lost>>("lost")?).await?)
+    });
     methods.on("Sealyard.Pledging", Read, 0, |api, _| async move { Ok(api.pledging().await?) });
     methods.on_detached("Sealyard.PausePledging", Admin, 2, |api, mut args| async move {
         let paused = args.next::<bool>("paused")?;

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::operator::NAME_MAX;
-use rpc::pipelining::{PieceAdded, PieceParts, PledgingView};
+use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView};
 use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, Transport};
-use sealtasks::SectorNumber;
+use sealtasks::{
+    Commitment, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize, Ticket,
+};
 use serde_json::{Value, json};
 
 use crate::fakes;
@@ -45,6 +47,11 @@ impl PipelineApi for FakePipeline {
         Ok(())
     }
 
+    async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
+        self.0.lock().unwrap().push(format!("rebuild {sector} from {lost:?}"));
+        Ok(())
+    }
+
     async fn pledging(&self) -> ApiResult<PledgingView> {
         Ok(view())
     }
@@ -78,7 +85,20 @@ async fn every_order_arrives_as_it_was_given() {
     client.update_state(SectorNumber::new(7), "PreCommit1".to_owned()).await.unwrap();
     assert_eq!(client.pause_pledging(true, "root@here".to_owned()).await.unwrap(), view());
     assert_eq!(client.pledging().await.unwrap(), view());
-    assert_eq!(*fake.0.lock().unwrap(), ["start 7", "7 into PreCommit1", "paused true root@here"]);
+    let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
+    let sector = SectorRef { id: SectorId::new(1000, 7), proof };
+    let lost =
+        Some(Lost { sector, ticket: Ticket([3; 32]), sealed: SealedCid::new(Commitment::new([4; 32])) });
+    client.rebuild(SectorNumber::new(7), lost.clone()).await.unwrap();
+    client.rebuild(SectorNumber::new(8), None).await.unwrap();
+    let orders = [
+        "start 7".to_owned(),
+        "7 into PreCommit1".to_owned(),
+        "paused true root@here".to_owned(),
+        format!("rebuild 7 from {lost:?}"),
+        "rebuild 8 from None".to_owned(),
+    ];
+    assert_eq!(*fake.0.lock().unwrap(), orders);
 }
 
 /// `lotus-miner sectors seal` and `sectors update-state` call these.
