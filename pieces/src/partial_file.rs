@@ -84,7 +84,8 @@ impl PartialFile {
             let needed = self.sector.bytes() + TRAILER_RESERVE;
             space::reserve(&self.file, 0..needed).map_err(|error| self.failed("reserve space in", error))?;
         }
-        self.write_trailer(&Ranges::default())?;
+        // Durable with all the rest, by one wait for the disk.
+        self.put_trailer(&Ranges::default()).map_err(|error| self.failed("write the trailer of", error))?;
         self.file.sync_all().map_err(|error| self.failed("sync", error))?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = File::open(parent.unwrap_or(Path::new(".")));
@@ -229,7 +230,7 @@ impl PartialFile {
         if next != self.allocated {
             self.write_trailer(&next).inspect_err(|_| {
                 // Nothing more can be done if this fails too: then the file is refused when it is opened next.
-                let _ = self.put_trailer(&self.allocated);
+                let _ = self.put_trailer(&self.allocated).and_then(|()| self.file.sync_data());
             })?;
             self.allocated = next;
         }
@@ -241,7 +242,8 @@ impl PartialFile {
         if bytes > TRAILER_BYTES_MAX {
             return Err(PartialFileError::TrailerTooLong { path: self.path.clone(), bytes });
         }
-        self.put_trailer(allocated).map_err(|error| self.failed("write the trailer of", error))
+        let put = self.put_trailer(allocated).and_then(|()| self.file.sync_data());
+        put.map_err(|error| self.failed("write the trailer of", error))
     }
 
     fn put_trailer(&self, allocated: &Ranges) -> io::Result<()> {
@@ -250,8 +252,7 @@ impl PartialFile {
         // One write, within one disk block for any usual file. Cut only afterwards: a file cut to the sector's size
         // would be read as full.
         self.file.write_all_at(&trailer, self.sector.bytes())?;
-        self.file.set_len(self.sector.bytes() + trailer.len() as u64)?;
-        self.file.sync_data()
+        self.file.set_len(self.sector.bytes() + trailer.len() as u64)
     }
 
     fn reload(&mut self) -> Result<(), PartialFileError> {
