@@ -155,13 +155,13 @@ mod tests {
 
     use proptest::prelude::*;
     use sealtasks::{
-        AcquireMode, AttemptId, FileType, PathType, RegisteredSealProof, SectorId, SectorRef, SectorSize,
-        StorageStanza, TaskId, TaskType, WorkerId,
+        AcquireMode, AttemptId, FileType, PathType, RegisteredSealProof, Resources, SectorId, SectorRef,
+        SectorSize, StorageStanza, TaskId, TaskType, WorkerId,
     };
 
     use crate::{
-        Action, Event, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, Options, Outcome, PathFacts,
-        Request, Sched, WorkerKey, WorkerProfile,
+        Action, Allocate, Event, Existing, ExistingRule, HeldFile, Locks, Millis, Needs, NewFile, Options,
+        Outcome, PathFacts, Request, ResourceRow, Sched, WorkerKey, WorkerProfile,
     };
 
     const GIB: u64 = 1 << 30;
@@ -258,6 +258,86 @@ mod tests {
             all.push(action);
         }
         all
+    }
+
+    const FIRST: u64 = 100;
+
+    /// Which of these that wait get the one worker that becomes free. It does PreCommit1, PreCommit2 and Commit2; three others do
+    /// PreCommit2 alone and three the other two, and all have work. Each worker has memory for one task.
+    fn taker(waiting: &[Request], is_one_by_one: bool) -> Vec<u64> {
+        let mut sched = scheduler(&[], is_one_by_one);
+        let (labels, trees, snark) = (TASKS[1], TASKS[2], TASKS[3]);
+        let others = [vec![trees], vec![snark, labels]].map(|tasks| vec![tasks; 3]).concat();
+        let mut running = VecDeque::new();
+        for (number, tasks) in [vec![labels, trees, snark]].into_iter().chain(others).enumerate() {
+            let proof = RegisteredSealProof::for_new_sector(SectorSize::GiB32);
+            let memory = 40 * GIB;
+            let resources = Resources {
+                min_memory: memory,
+                max_memory: memory,
+                max_parallelism: 1,
+                ..Resources::default()
+            };
+            let first = tasks[0];
+            let profile = WorkerProfile {
+                resources: tasks.iter().map(|task| ResourceRow { task: *task, proof, resources }).collect(),
+                tasks,
+                mem_physical: 64 * GIB,
+                cpus: 16,
+                ..WorkerProfile::default()
+            };
+            told(&mut sched, 1, Event::WorkerUp { worker: key(1 + number), profile }, &mut running);
+            let (task, request) = (TaskId::new(number as u64), plain(first, 0, 0));
+            told(&mut sched, 1, Event::Submit { task, request }, &mut running);
+            assert_eq!(running.len(), number + 1);
+        }
+        for (number, request) in (FIRST..).zip(waiting) {
+            let (task, request) = (TaskId::new(number), request.clone());
+            told(&mut sched, 1, Event::Submit { task, request }, &mut running);
+        }
+        let attempt = running.pop_front().expect("the first worker runs something");
+        running.clear();
+        told(&mut sched, 1, Event::Ended { attempt, outcome: Outcome::Finished }, &mut running);
+        running.iter().map(|attempt| attempt.task.get() - FIRST).collect()
+    }
+
+    /// A task without files; those of different miners are of different classes.
+    fn plain(task: TaskType, miner: u64, priority: i64) -> Request {
+        let proof = RegisteredSealProof::for_new_sector(SectorSize::GiB32);
+        Request {
+            sector: SectorRef { id: SectorId::new(miner, task as u64), proof },
+            task,
+            priority,
+            needs: Needs::default(),
+            locks: Locks::default(),
+            since: Millis::new(1),
+            wait_limit: None,
+            deadline: None,
+            attempts: 0,
+        }
+    }
+
+    /// PreCommit2 lets PreCommit1 pass, for which there is no path. Those behind it, of which all but the last were set
+    /// aside together with the first, have their turn from where that is found out.
+    #[test]
+    fn those_set_aside_for_somebody_who_cannot_start_go_on_behind_him() {
+        let file = NewFile { kind: FileType::Sealed, bytes: GIB };
+        let allocate = Some(Allocate { path_type: PathType::Sealing, files: vec![file] });
+        let needs = Needs { existing: None, allocate };
+        let labels = Request { needs, ..plain(TASKS[1], 9, 1024) };
+        let mut waiting = vec![plain(TASKS[2], 1, 1024), labels];
+        waiting.extend((2..5).map(|miner| plain(TASKS[2], miner, 0)));
+        assert_eq!([false, true].map(|is_one_by_one| taker(&waiting, is_one_by_one)), [[2], [2]]);
+    }
+
+    /// Commit2 lets PreCommit2 pass, which lets PreCommit1 pass: when all of PreCommit2 are set aside, Commit2 goes on.
+    #[test]
+    fn those_set_aside_for_others_that_are_set_aside_go_on_behind_the_last_of_them() {
+        let mut waiting = vec![plain(TASKS[3], 1, 1024)];
+        waiting.extend((1..4).map(|miner| plain(TASKS[2], 10 + miner, 1024)));
+        waiting.extend((2..5).map(|miner| plain(TASKS[3], miner, 0)));
+        waiting.push(plain(TASKS[1], 20, 0));
+        assert_eq!([false, true].map(|is_one_by_one| taker(&waiting, is_one_by_one)), [[4], [4]]);
     }
 
     proptest! {
