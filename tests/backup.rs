@@ -3,7 +3,7 @@
 mod system;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use system::{Daemon, ask_until, executors, json, kill, ok, refused, sealyard, signal};
@@ -13,6 +13,9 @@ const SEALING_MAX: Duration = Duration::from_secs(300);
 
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
     AllowCommit = false\nAllowUnseal = false\n";
+
+/// From the manager's death until another one has its worker and holds what runs there.
+const TAKEOVER_MAX: Duration = Duration::from_secs(60);
 
 const PC1: &str = "seal/v0/precommit/1";
 
@@ -75,10 +78,17 @@ fn a_manager_that_takes_over_goes_on_with_what_runs_and_takes_nothing_that_it_do
     let unknown = both.into_iter().find(|pid| *pid != known).expect("just seen");
     signal(unknown, "-STOP");
     kill(&mut first);
+    let lost = Instant::now();
     std::fs::rename(home.join(".sealyard"), home.join("lost")).expect("the repo is gone");
 
     let (mut second, _) = manager(home, &["--listen", &listen, "--from-backup", "saved"]);
     let gone = |found: &Vec<u32>| *found == [known];
+    let charged = || {
+        let workers = json(home, &["workers", "list"]);
+        let a = workers.as_array().expect("a list").iter().find(|worker| worker["name"] == "A");
+        a.is_some_and(|a| a["state"] == "live" && a["running"]["PC1"] == 1) && runs(&status("1"))
+    };
+    ask_until("the takeover", TAKEOVER_MAX.saturating_sub(lost.elapsed()), charged, |charged| *charged);
     ask_until("the end of what nobody knows", SEALING_MAX, || executors(home, "pc1"), gone);
     signal(known, "-CONT");
     let past = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "done");
@@ -165,8 +175,7 @@ fn data_that_waits_for_a_sector_is_in_the_backup() {
     );
     worker.expect("registered");
     let status = || json(home, &["sectors", "status", "1"]);
-    let written =
-        |status: &Value| status["state"] == "WaitDeals" && status["data"][0]["offset"] == Value::from(0);
+    let written = |status: &Value| status["state"] == "WaitDeals" && status["data"][0]["offset"] == 0;
     let status = ask_until("the data in the sector", SEALING_MAX, status, written);
     assert_eq!(status["data"][0]["cid"], taken["cid"], "{status:#}");
 }

@@ -1,5 +1,6 @@
 //! A process killed at every crash point of the recovery table (`sealtasks::recovery`), with real processes and real proofs
 //! of 2 KiB: each sector gets where it would have got, every task has one accepted result, and nothing is left behind.
+#![expect(clippy::print_stdout, reason = "whoever reads the output sees what each crash cost")]
 
 mod system;
 

@@ -66,6 +66,10 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 # Workers that run on one machine share its memory, CPU threads and GPUs.
 #ShareMachines = true
 
+# How often each worker is asked whether it is there; an answer must come within this, or 5 s. A worker that has missed one
+# is suspect and gets no tasks, one that has missed six in a row is lost.
+#Heartbeat = "10s"
+
 # A Sealyard worker that was lost (it has missed six heartbeats, about a minute) for this long is forgotten, and its tasks are
 # queued anew; a result that it brings later is not taken. The same for tasks whose worker has not come back since the
 # manager started. "0s": never.

@@ -1,6 +1,7 @@
 //! What the whole-system tests share: the program just built, run as an operator would, with a bound on everything.
 #![allow(dead_code, reason = "each test target uses its part of this")]
 
+pub mod dice;
 pub mod go;
 
 use std::io::{BufRead, BufReader, Read};
@@ -138,11 +139,13 @@ pub struct Daemon {
     lines: Receiver<String>,
     seen: Vec<String>,
     name: String,
+    home: Option<PathBuf>,
 }
 
 impl Daemon {
     /// Starts it.
     pub fn start(name: &str, command: &mut Command) -> Self {
+        let home = command.get_current_dir().map(Path::to_owned);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -164,7 +167,7 @@ impl Daemon {
                 }
             });
         }
-        Self { child, lines, seen: Vec::new(), name: name.to_owned() }
+        Self { child, lines, seen: Vec::new(), name: name.to_owned(), home }
     }
 
     /// Waits until a line contains `needle`, and gives that line.
@@ -231,7 +234,27 @@ impl Drop for Daemon {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = Command::new("kill").arg(self.child.id().to_string()).status();
             let _ = self.child.wait();
+            // It leaves its executors to a next life, which there will not be.
+            self.home.iter().for_each(|home| end_orphans(home));
         }
+    }
+}
+
+/// Kills executors below `home` whose worker has ended. Workers run in `home` itself.
+fn end_orphans(home: &Path) {
+    let Ok(home) = home.canonicalize() else { return };
+    let cwd = |pid: &str| std::fs::read_link(Path::new("/proc").join(pid).join("cwd")).ok();
+    let orphan = |pid: &String| {
+        let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(1));
+        cwd(pid).is_some_and(|dir| dir.starts_with(&home) && dir.iter().any(|part| part == "calls"))
+            && parent.is_some_and(|parent| cwd(parent).is_none_or(|dir| !dir.starts_with(&home)))
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let orphans = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(orphan);
+    for pid in orphans {
+        // It may have ended meanwhile.
+        let _ = Command::new("kill").args(["-9", &pid]).output();
     }
 }
 

@@ -179,7 +179,7 @@ impl WorkerApi for WorkerHandle {
     async fn shutdown(&self) -> ApiResult<()> {
         // In a task of its own, so that the answer does not wait for executors to die.
         let own = self.clone();
-        tokio::spawn(async move { own.close().await });
+        tokio::spawn(async move { own.stop_now().await });
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 mod inputs;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rpc::api::{AttemptAccount, Job, ReturnMethod};
 use rpc::extension::{CallPhase, GpuShare};
@@ -19,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::calls::CALLS_MAX;
+use crate::confine::Place;
 use crate::error::chain;
 use crate::executor::{Executor, Run};
 use crate::journal::{Acceptance, Accepted, Ended, Journal, ProcessMark, Running};
-use crate::legacy::{Survivor, remove_created};
+use crate::legacy::{Survivor, remove_created, restarted};
 use crate::returns;
-use crate::usage::Usage;
+use crate::usage::{self, Usage};
 use crate::worker::{Shared, now_ms};
 
 /// Accepts a job, or finds that it is accepted already, and runs it in the background.
@@ -35,7 +37,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
             "verification is no task of a worker; it runs where the sector is looked after",
         ));
     };
-    if shared.closed.is_cancelled() {
+    if shared.stopping.is_cancelled() {
         return Err(ApiError::refused(format!("worker {} is closing", shared.name)));
     }
     let there = shared.resources.gpus.len();
@@ -72,7 +74,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
         }
     };
     crash_point("worker.accepted");
-    let stop = shared.closed.child_token();
+    let stop = shared.stopping.child_token();
     shared.calls.hold(call, attempt, CallPhase::Acquiring, stop.clone());
     shared.changed();
     let own = Arc::clone(shared);
@@ -100,7 +102,10 @@ async fn run(shared: &Arc<Shared>, accepted: Accepted, given: Given, stop: Cance
     let began = now_ms();
     let mut call =
         Call { shared, accepted: &accepted, meter: &meter, stop: &stop, gpus, started_ms: None, usage: None };
-    let result = call.perform(work, data).await;
+    let result = match call.succeed_earlier().await {
+        Ok(()) => call.perform(work, data).await,
+        Err(failure) => Err(failure),
+    };
     let started_ms = call.started_ms.unwrap_or(began);
     let usage = call.usage.and_then(|usage| usage.get().copied()).unwrap_or_default();
     finish(shared, accepted, result, Cost { started_ms, bytes_fetched: meter.bytes(), usage }).await;
@@ -110,7 +115,7 @@ async fn run(shared: &Arc<Shared>, accepted: Accepted, given: Given, stop: Cance
 struct Cost {
     started_ms: u64,
     bytes_fetched: u64,
-    /// Of an executor that an earlier life started the kernel does not tell.
+    /// Of an executor that an earlier life started: as it was last seen, at most a second before its end.
     usage: Usage,
 }
 
@@ -118,7 +123,7 @@ struct Cost {
 /// The call counts as running from now on, and its files as being made.
 pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
     let Survivor { accepted, input, created, running, orphan } = survivor;
-    let stop = shared.closed.child_token();
+    let stop = shared.stopping.child_token();
     shared.calls.hold(accepted.call, accepted.attempt, CallPhase::Running, stop.clone());
     let pid = orphan.as_ref().map(|orphan| orphan.mark().pid);
     shared.calls.proceed(accepted.call, CallPhase::Running, pid);
@@ -135,6 +140,8 @@ pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
         work: input,
         files: running.files.clone(),
     };
+    // It may end before it is looked at again.
+    let seen = Arc::new(Mutex::new(pid.and_then(usage::so_far).unwrap_or_default()));
     let own = Arc::clone(shared);
     shared.tasks.spawn(async move {
         let meter = TransferMeter::default();
@@ -151,13 +158,22 @@ pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
         };
         let held = call.held_again(running, created, making, &request.work).await;
         let after = Afterwards::of(&request.work);
-        let executor =
-            Executor::taken_over(accepted.call.id, orphan, request, own.call_dir(accepted.call.id));
-        let ran = executor.finish(&stop).await;
+        let id = accepted.call.id;
+        let place = place_again(&own, &request.work, id, pid);
+        let place_of_call = (id, own.call_dir(id));
+        let executor = Executor::taken_over(place_of_call, orphan, request, place, Arc::clone(&seen));
+        let ran = executor.finish(&stop, &own.leaving).await;
         let result = call.conclude(ran, &held, after).await;
         let bytes_fetched = bytes.saturating_add(meter.bytes());
-        finish(&own, accepted, result, Cost { started_ms, bytes_fetched, usage: Usage::default() }).await;
+        let usage = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+        finish(&own, accepted, result, Cost { started_ms, bytes_fetched, usage }).await;
     });
+}
+
+/// What the executor of an earlier life was confined to.
+fn place_again(shared: &Shared, work: &TaskInput, call: Uuid, pid: Option<u32>) -> Place {
+    let place = |task| shared.executor.confiner.place_again(task, &call.to_string(), pid);
+    work.task_type().map_or_else(Place::anywhere, place)
 }
 
 /// What becomes of copies of the sector's files when the executor is done.
@@ -186,6 +202,13 @@ async fn finish(shared: &Arc<Shared>, accepted: Accepted, result: Outcome<TaskOu
         // Ended because the worker ends: it stays unfinished in the journal and is returned as restarted next time.
         return;
     }
+    if shared.stopping.is_cancelled()
+        && let Err(failure) = &result
+    {
+        tracing::warn!(call = %accepted.call, failure.message, "given up: the worker stops");
+        let ended = Ended { result: Err(restarted(&shared.name)), account: AttemptAccount::default() };
+        return end(shared, accepted, ended).await;
+    }
     crash_point("worker.declared");
     let class = result.as_ref().err().map(|failure| failure.class);
     let Cost { started_ms, bytes_fetched, usage } = cost;
@@ -201,7 +224,11 @@ async fn finish(shared: &Arc<Shared>, accepted: Accepted, result: Outcome<TaskOu
         code: code_of(failure.class),
         message: format!("{} [name: {}]", failure.message, shared.name),
     });
-    let ended = Ended { result, account };
+    end(shared, accepted, Ended { result, account }).await;
+}
+
+/// Journals a result and offers it.
+async fn end(shared: &Arc<Shared>, accepted: Accepted, ended: Ended) {
     let journalled = ended.clone();
     let id = accepted.call.id;
     if let Err(error) = shared.journal.run(move |journal| journal.ended(id, &journalled)).await {
@@ -313,8 +340,10 @@ impl Call<'_> {
         if ended.is_ok() && after == Afterwards::KeepOneCopy {
             self.keep_one_copy(held).await?;
         }
-        // What is made stays when the worker ends: its next life finds the report, and declares it.
-        if ended.is_err() && !(is_made && self.shared.closed.is_cancelled()) {
+        // What is made stays when the worker ends: its next life finds the report, and declares it. So does what an
+        // executor makes that is left running.
+        let goes_on = self.shared.closed.is_cancelled() && (is_made || self.shared.leaves());
+        if ended.is_err() && !goes_on {
             let created = held.created.clone();
             // Nothing to add if this is interrupted: the worker is ending and removes them when it next starts.
             let _ = tokio::task::spawn_blocking(move || remove_created(&created)).await;
@@ -371,13 +400,13 @@ impl Call<'_> {
             // An executor that could not be found again after a crash must not run.
             let stop = CancellationToken::new();
             stop.cancel();
-            let _ = executor.finish(&stop).await;
+            let _ = executor.finish(&stop, &AtomicBool::new(false)).await;
             return Err(failure);
         }
         shared.calls.proceed(call, CallPhase::Running, Some(pid));
         shared.changed();
         crash_point("worker.running");
-        executor.finish(self.stop).await
+        executor.finish(self.stop, &shared.leaving).await
     }
 
     async fn journal_running(&self, held: &Held, mark: Option<ProcessMark>) -> Outcome<()> {

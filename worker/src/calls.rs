@@ -61,6 +61,16 @@ impl Calls {
         }
     }
 
+    /// Stops those that acquire or run for an earlier attempt at the same task. How many there are.
+    pub(crate) fn stop_before(&self, attempt: AttemptId) -> usize {
+        let held = self.held();
+        let earlier = |of: &AttemptId| of.task == attempt.task && of.attempt < attempt.attempt;
+        let earlier = held
+            .values()
+            .filter(|held| held.phase != CallPhase::Returning && held.attempt.as_ref().is_some_and(earlier));
+        earlier.inspect(|held| held.stop.cancel()).count()
+    }
+
     /// All of them, oldest id first.
     pub(crate) fn list(&self) -> Vec<HeldCall> {
         let held = self.held();

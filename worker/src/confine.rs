@@ -90,6 +90,31 @@ impl Confiner {
         self.place_in(Path::new("/"), task, name)
     }
 
+    /// The place of an executor that an earlier life of the worker started; `pid` unless it has ended.
+    pub(crate) fn place_again(&self, task: TaskType, name: &str, pid: Option<u32>) -> Place {
+        self.place_again_in(Path::new("/"), task, name, pid)
+    }
+
+    fn place_again_in(&self, root: &Path, task: TaskType, name: &str, pid: Option<u32>) -> Place {
+        let mut place = Place::anywhere();
+        place.group = Group::find(root, name, pid);
+        let wanted = self.tasks.get(&task).and_then(|wanted| wanted.cpus.as_ref());
+        let held = pid.filter(|_| wanted == Some(&CpuChoice::L3)).map(allowed_to).unwrap_or_default();
+        let groups = cpus::l3_groups(root, &allowed());
+        if let Some(first) =
+            groups.into_iter().find(|group| *group == held).and_then(|group| group.first().copied())
+        {
+            *self.shared().taken.entry(first).or_default() += 1;
+            (place.cpus, place.l3) = (held, Some((first, Arc::clone(&self.shared))));
+        }
+        place
+    }
+
+    /// Removes what was made for an executor that nobody goes on with and that has ended.
+    pub(crate) fn forget(&self, name: &str) {
+        drop(Group::find(Path::new("/"), name, None));
+    }
+
     fn place_in(&self, root: &Path, task: TaskType, name: &str) -> Place {
         let nowhere = Confinement::default();
         let wanted = self.tasks.get(&task).unwrap_or(&nowhere);
@@ -194,7 +219,13 @@ impl Place {
 
 /// The CPUs that this process may use.
 fn allowed() -> BTreeSet<usize> {
-    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    allowed_to(0)
+}
+
+/// The CPUs that a process may use; 0 = this one.
+fn allowed_to(pid: u32) -> BTreeSet<usize> {
+    let pid = i32::try_from(pid).unwrap_or(i32::MAX);
+    let set = sched_getaffinity(Pid::from_raw(pid)).unwrap_or_else(|_| CpuSet::new());
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 

@@ -9,20 +9,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use nix::sys::statvfs::statvfs;
 use rpc::extension::GpuShare;
 use rpc::reader::PieceStream;
-use sealtasks::{
-    ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, SectorFiles, TaskOutput, TaskType,
-};
+use sealtasks::{ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, TaskOutput, TaskType};
 use stores::Rehearsal;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -37,13 +32,10 @@ use crate::feed::{self, FeedError};
 use crate::fork::{hand_over, set_apart};
 use crate::journal::ProcessMark;
 use crate::process::Orphan;
+use crate::report::{answers, compute, killed, read_report};
 use crate::usage::{Usage, Watch};
-use crate::{gpus, process};
+use crate::{gpus, process, usage};
 
-/// Longest report read, in bytes: C1's output of a 64 GiB sector is below 100 MiB, in base64 below 134 MiB.
-const REPORT_MAX: u64 = 256 << 20;
-/// Stands for the exit status of an executor that was not this process's child.
-const UNTOLD: &str = "how is not known: an earlier life of the worker started it";
 /// How often a running executor's log is cut.
 const LOG_CHECK: Duration = Duration::from_secs(1);
 
@@ -112,7 +104,12 @@ enum Process {
         _place: Place,
     },
     /// An earlier life of the worker started it.
-    Orphan(Orphan),
+    Orphan {
+        orphan: Orphan,
+        /// What it took when it was last looked at.
+        seen: Arc<Mutex<Usage>>,
+        _place: Place,
+    },
     /// The same, and it has ended since.
     Over,
 }
@@ -123,8 +120,17 @@ impl Process {
         match self {
             // What it took is told before it is reaped.
             Self::Child { watch, .. } => watch.ended().await,
-            Self::Orphan(orphan) => orphan.wait().await,
+            Self::Orphan { orphan, .. } => orphan.wait().await,
             Self::Over => {}
+        }
+    }
+
+    /// Looks at what it takes where nobody will tell at its end.
+    fn look(&self, pid: u32) {
+        if let Self::Orphan { seen, .. } = self
+            && let Some(usage) = usage::so_far(pid)
+        {
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = usage;
         }
     }
 
@@ -132,7 +138,7 @@ impl Process {
     async fn reap(&mut self) -> std::io::Result<Option<ExitStatus>> {
         match self {
             Self::Child { child, .. } => child.wait().await.map(Some),
-            Self::Orphan(orphan) => {
+            Self::Orphan { orphan, .. } => {
                 orphan.wait().await;
                 Ok(None)
             }
@@ -226,16 +232,18 @@ impl ExecutorOptions {
 }
 
 impl Executor {
-    /// One that an earlier life of the worker started for `request` in `dir`; `None` = it has ended since.
+    /// One that an earlier life of the worker started for `request` in `dir`; no orphan = it has ended since. What it takes
+    /// is seen in `seen`.
     pub(crate) fn taken_over(
-        call: Uuid,
+        (call, dir): (Uuid, PathBuf),
         orphan: Option<Orphan>,
         request: ExecutorRequest,
-        dir: PathBuf,
+        place: Place,
+        seen: Arc<Mutex<Usage>>,
     ) -> Self {
         let gone = || ProcessMark { pid: 0, starttime: String::new() };
         let mark = orphan.as_ref().map_or_else(gone, |orphan| orphan.mark().clone());
-        let process = orphan.map_or(Process::Over, Process::Orphan);
+        let process = orphan.map_or(Process::Over, |orphan| Process::Orphan { orphan, seen, _place: place });
         Self { call, process, mark, feed: None, request, dir }
     }
 
@@ -248,19 +256,26 @@ impl Executor {
     pub(crate) fn usage(&self) -> Option<Arc<OnceLock<Usage>>> {
         match &self.process {
             Process::Child { watch, .. } => Some(watch.found()),
-            Process::Orphan(_) | Process::Over => None,
+            Process::Orphan { .. } | Process::Over => None,
         }
     }
 
     /// Waits for the end. When `stop` comes first, the process group is killed and the class is `Aborted`. Of an executor
-    /// that gives no result nothing runs on: what it made is about to be removed.
+    /// that gives no result nothing runs on: what it made is about to be removed. With `leaving` it is left to the worker's
+    /// next life instead, unless it is fed.
     ///
     /// # Errors
     /// Why there is no result: the executor's own words, or how it ended with the end of its log.
-    pub(crate) async fn finish(self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
-        let (call, dir) = (self.call, self.dir.clone());
-        let result = self.wait_for_result(stop).await;
+    pub(crate) async fn finish(
+        self,
+        stop: &CancellationToken,
+        leaving: &AtomicBool,
+    ) -> Result<TaskOutput, ExecutorFailure> {
+        let (call, dir, is_fed) = (self.call, self.dir.clone(), self.feed.is_some());
+        let leaves = || !is_fed && leaving.load(Ordering::Relaxed);
+        let result = self.wait_for_result(stop, &leaves).await;
         if result.is_err()
+            && !leaves()
             && let Err(error) = process::end_leftovers(None, call, &dir).await
         {
             tracing::error!(%call, error, "helpers of an executor run on");
@@ -268,7 +283,11 @@ impl Executor {
         result
     }
 
-    async fn wait_for_result(mut self, stop: &CancellationToken) -> Result<TaskOutput, ExecutorFailure> {
+    async fn wait_for_result(
+        mut self,
+        stop: &CancellationToken,
+        leaves: &impl Fn() -> bool,
+    ) -> Result<TaskOutput, ExecutorFailure> {
         let log = self.dir.join("log");
         let mut checks = tokio::time::interval(LOG_CHECK);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -277,6 +296,7 @@ impl Executor {
                 () = self.process.ended() => break Some(self.process.reap().await),
                 () = stop.cancelled() => break None,
                 _ = checks.tick() => {
+                    self.process.look(self.mark.pid);
                     let log = log.clone();
                     // A log that could not be cut this time is tried again.
                     let _ = tokio::task::spawn_blocking(move || executor_log::cut(&log)).await;
@@ -284,6 +304,10 @@ impl Executor {
             }
         };
         let Some(ended) = ended else {
+            if leaves() {
+                let message = "the worker ends and leaves its executor running".into();
+                return Err(ExecutorFailure { class: FailureClass::Aborted, message });
+            }
             // The process is there still: nobody has waited for a child yet, and an orphan was not seen to end.
             if !matches!(self.process, Process::Over) {
                 process::kill_group(self.mark.pid);
@@ -331,90 +355,15 @@ fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File>
     executor_log::create(&dir.join("log"))
 }
 
-/// `silent` makes the failure of an executor that ended without a report, given what is known of it.
-fn read_report(
-    dir: &Path,
-    status: Option<ExitStatus>,
-    silent: impl FnOnce(String) -> ExecutorFailure,
-) -> Result<ExecutorReport, ExecutorFailure> {
-    let path = dir.join("report.json");
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let log = executor_log::tail(&dir.join("log"));
-            let how = status.map_or_else(|| UNTOLD.to_owned(), |status| status.to_string());
-            return Err(silent(format!(
-                "the executor ended without a report ({how}); its last words:\n{log}"
-            )));
-        }
-        Err(error) => return Err(compute(format!("the executor's report cannot be read: {error}"))),
-    };
-    let mut bytes = Vec::new();
-    file.take(REPORT_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| compute(format!("the executor's report cannot be read: {error}")))?;
-    if bytes.len() as u64 > REPORT_MAX {
-        return Err(compute("the executor's report is longer than 256 MiB".into()));
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| compute(format!("the executor's report is no ExecutorReport: {error}")))
-}
-
-/// The proofs libraries write through mappings, where a full disk is no error but the signal SIGBUS; so is a broken one.
-fn killed(
-    status: Option<ExitStatus>,
-    message: String,
-    files: &SectorFiles,
-    sector_bytes: u64,
-) -> ExecutorFailure {
-    if status.and_then(|status| status.signal()) != Some(Signal::SIGBUS as i32) {
-        return compute(message);
-    }
-    // Everything large in sealing comes in units of the sector's size.
-    let full = files.0.values().filter_map(|file| file.parent()).find(|dir| {
-        let room = statvfs(*dir).map(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
-        room.is_ok_and(|room| room < sector_bytes)
-    });
-    let (class, why) = match full {
-        Some(dir) => {
-            (FailureClass::Space, format!("the disk of {} is full; free space there", dir.display()))
-        }
-        None => {
-            (FailureClass::Environment, "a disk failed under a mapped file; see the kernel's log".to_owned())
-        }
-    };
-    ExecutorFailure { class, message: format!("{why}: {message}") }
-}
-
-/// Whether an output is of the kind the request asks for.
-fn answers(request: &ExecutorRequest, output: &TaskOutput) -> bool {
-    use sealtasks::TaskInput as In;
-    use sealtasks::TaskOutput as Out;
-    matches!(
-        (&request.work, output),
-        (In::DataCid(_), Out::DataCid(_))
-            | (In::AddPiece(_), Out::AddPiece(_))
-            | (In::PreCommit1(_), Out::PreCommit1(_))
-            | (In::PreCommit2(_), Out::PreCommit2 { .. })
-            | (In::Commit1(_), Out::Commit1(_))
-            | (In::Commit2(_), Out::Commit2(_))
-            | (In::Finalize(_), Out::Finalize)
-            | (In::ReleaseUnsealed(_), Out::ReleaseUnsealed)
-            | (In::Unseal(_), Out::Unseal)
-            | (In::Verify(_), Out::Verify(_))
-            | (In::Scrub(_), Out::Scrub(_))
-    )
-}
-
-fn compute(message: String) -> ExecutorFailure {
-    ExecutorFailure { class: FailureClass::Compute, message }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
-    use sealtasks::{FileType, PreCommit1Input, RegisteredSealProof, SectorId, SectorRef, TaskInput, Ticket};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use sealtasks::{
+        FileType, PreCommit1Input, RegisteredSealProof, SectorFiles, SectorId, SectorRef, TaskInput, Ticket,
+    };
 
     use super::*;
 
@@ -464,7 +413,8 @@ mod tests {
             tokio::task::spawn_blocking(move || std::fs::write(gate, "go")).await.unwrap().unwrap();
         };
         let patience = Duration::from_secs(60);
-        let both = async { tokio::join!(executor.finish(&stop), cut) };
+        let leaving = AtomicBool::new(false);
+        let both = async { tokio::join!(executor.finish(&stop, &leaving), cut) };
         let (ended, ()) = tokio::time::timeout(patience, both).await.expect("the log was never cut");
         let failure = ended.unwrap_err();
         assert_eq!(failure.class, FailureClass::Compute);
@@ -475,7 +425,7 @@ mod tests {
     async fn a_bus_error_is_a_lack_of_space_where_there_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
-        let ended = shell(dir.path(), 5, "kill -7 $$").await.finish(&stop).await;
+        let ended = shell(dir.path(), 5, "kill -7 $$").await.finish(&stop, &AtomicBool::new(false)).await;
         let failure = ended.unwrap_err();
         assert_eq!(failure.class, FailureClass::Environment, "{failure}");
         assert!(failure.message.contains("see the kernel's log"), "{failure}");

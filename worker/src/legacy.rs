@@ -27,6 +27,7 @@ use sealtasks::{CallError, CallErrorCode, FileType, PieceSource, SectorId, Secto
 use stores::{Index as _, IndexError, StorageMeta, StoreError};
 use uuid::Uuid;
 
+use crate::confine::Confiner;
 use crate::error::{WorkerError, chain};
 use crate::journal::{Accepted, Ended, Journal, Running, Unfinished};
 use crate::manager_index::ManagerIndex;
@@ -107,15 +108,19 @@ async fn give_up(
     let call = accepted.call;
     process::end_leftovers(process.as_ref(), call.id, dir).await.map_err(WorkerError::Leftover)?;
     tracing::warn!(%call, "a call of an earlier life is given up");
-    let message = format!("worker [name: {name}] restarted");
-    let error = CallError { code: CallErrorCode::TempWorkerRestart, message };
-    let ended = Ended { result: Err(error), account: AttemptAccount::default() };
+    let ended = Ended { result: Err(restarted(name)), account: AttemptAccount::default() };
     let created = undeclared(index, accepted.sector.id, created).await?;
     let write = move |journal: &Journal| {
         remove_created(&created);
         journal.ended(call.id, &ended)
     };
     Ok(journal.run(write).await?)
+}
+
+/// What a call is returned with that this worker gives up: Lotus's words and code.
+pub(crate) fn restarted(name: &str) -> CallError {
+    let message = format!("worker [name: {name}] restarted");
+    CallError { code: CallErrorCode::TempWorkerRestart, message }
 }
 
 /// Those of a call's files that the index does not list where they lie. One that it lists was finished: by this call, before
@@ -188,8 +193,13 @@ pub(crate) fn remove_created(created: &[PathBuf]) {
     }
 }
 
-/// Makes the directory of call directories and removes those that are left of calls that have ended.
-pub(crate) fn sweep_call_dirs(calls: &Path, survivors: &[Survivor]) -> Result<(), WorkerError> {
+/// Makes the directory of call directories and removes those that are left of calls that have ended, and of scrubbing,
+/// which nobody goes on with.
+pub(crate) async fn sweep_call_dirs(
+    calls: &Path,
+    survivors: &[Survivor],
+    confiner: &Confiner,
+) -> Result<(), WorkerError> {
     let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
     let kept: BTreeSet<Uuid> = survivors.iter().map(|survivor| survivor.accepted.call.id).collect();
     std::fs::create_dir_all(calls).map_err(io)?;
@@ -197,9 +207,11 @@ pub(crate) fn sweep_call_dirs(calls: &Path, survivors: &[Survivor]) -> Result<()
         let entry = entry.map_err(io)?;
         // Only what we made: a directory named by a uuid.
         let call = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
-        let ours = call.is_some_and(|call| !kept.contains(&call));
-        if ours && entry.file_type().map_err(io)?.is_dir() {
+        let Some(call) = call.filter(|call| !kept.contains(call)) else { continue };
+        if entry.file_type().map_err(io)?.is_dir() {
+            process::end_leftovers(None, call, &entry.path()).await.map_err(WorkerError::Leftover)?;
             std::fs::remove_dir_all(entry.path()).map_err(io)?;
+            confiner.forget(&call.to_string());
         }
     }
     Ok(())

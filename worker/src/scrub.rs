@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
@@ -44,7 +45,7 @@ pub(crate) async fn scrub(shared: &Arc<Shared>, order: ScrubOrder) -> ApiResult<
     let (place, data, gpus) = (dir.clone(), None, Vec::new());
     let run = Run { call, dir: place, task: None, request, parameters, data, gpus };
     let done = match shared.executor.spawn(run).await {
-        Ok(executor) => executor.finish(&shared.closed).await,
+        Ok(executor) => executor.finish(&shared.closed, &AtomicBool::new(false)).await,
         Err(failure) => Err(failure),
     };
     // What stays is removed when the worker next starts.

@@ -15,6 +15,25 @@ pub(crate) struct Usage {
     pub cpu_ms: u64,
 }
 
+/// What a running process took so far: its own peak of memory, and its processor time with that of the children that it
+/// waited for. `None`: it has ended, or the kernel does not tell.
+pub(crate) fn so_far(pid: u32) -> Option<Usage> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let peak_kib: u64 = peak.split_ascii_whitespace().next()?.parse().ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Fields 14 to 17; the program's name stands in parentheses before the third.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let times = fields.split_ascii_whitespace().skip(11).take(4);
+    let ticks = times.filter_map(|field| field.parse::<u64>().ok()).fold(0_u64, u64::saturating_add);
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let per_second = u64::try_from(per_second).ok().filter(|ticks| *ticks > 0)?;
+    Some(Usage {
+        peak_bytes: peak_kib.saturating_mul(1 << 10),
+        cpu_ms: ticks.saturating_mul(1000).checked_div(per_second)?,
+    })
+}
+
 /// A process that is watched until it ends.
 pub(crate) struct Watch {
     ended: oneshot::Receiver<()>,
@@ -111,6 +130,15 @@ mod tests {
         assert!((100 << 20) * 9 / 10 < usage.peak_bytes && usage.peak_bytes < 2 << 30, "{usage:?}");
         assert!(usage.cpu_ms > 0, "{usage:?}");
         assert_eq!(child.wait().await.unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn what_a_process_took_so_far_is_seen_from_outside() {
+        let usage = so_far(std::process::id()).unwrap();
+        assert!((1 << 20..1 << 40).contains(&usage.peak_bytes), "{usage:?}");
+        let more = || so_far(std::process::id()).unwrap().cpu_ms;
+        while more() <= usage.cpu_ms {}
+        assert_eq!(so_far(u32::MAX), None);
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ use crate::journal::{Journal, Life};
 use crate::legacy::{self, Survivor};
 use crate::manager_index::ManagerIndex;
 use crate::offer::{self, BUILT, Offer, ProofParams};
+use crate::process::Orphan;
 use crate::registration::report_health_for_ever;
 use crate::repo::Repo;
 use crate::resources::{self, Swap};
@@ -106,6 +107,9 @@ impl Default for Periods {
     }
 }
 
+/// How long a worker that stops at once waits until the manager has taken its last results.
+pub const LAST_RETURNS: Duration = Duration::from_secs(5);
+
 /// A running worker. Clones are the same worker.
 #[derive(Clone)]
 pub struct WorkerHandle(Arc<Shared>);
@@ -147,6 +151,10 @@ pub(crate) struct Shared {
     pub(crate) manager_back: watch::Sender<u64>,
     /// Cancelled when the worker closes; every background task ends on it.
     pub(crate) closed: CancellationToken,
+    /// Cancelled earlier when calls are given up but their results are still returned; with `closed` at the latest.
+    pub(crate) stopping: CancellationToken,
+    /// Set before `closed` when executors are left running.
+    pub(crate) leaving: AtomicBool,
     pub(crate) tasks: TaskTracker,
     /// One sector is scrubbed at a time.
     pub(crate) scrubbing: Semaphore,
@@ -171,7 +179,7 @@ impl Worker {
         let calls = options.repo.dir().join("calls");
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
         let survivors = legacy::sort_out(&journal, &options.name, &calls, &index).await?;
-        legacy::sweep_call_dirs(&calls, &survivors)?;
+        legacy::sweep_call_dirs(&calls, &survivors, &options.executor.confiner).await?;
         let life = begin_life(&journal, &options.urls, &survivors).await?;
         let session = life.session;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
@@ -189,6 +197,7 @@ impl Worker {
         let remote = Remote::new(Arc::clone(&local), as_index, fetch)
             .with_tokens(Arc::clone(&tickets) as Arc<dyn PeerTokens>)
             .with_tls(options.trust.config());
+        let closed = CancellationToken::new();
         let shared = Arc::new(Shared {
             name: options.name,
             session,
@@ -218,7 +227,9 @@ impl Worker {
             periods: options.periods,
             change: watch::Sender::new(0),
             manager_back: watch::Sender::new(0),
-            closed: CancellationToken::new(),
+            stopping: closed.child_token(),
+            closed,
+            leaving: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             scrubbing: Semaphore::new(1),
             problems,
@@ -302,6 +313,31 @@ impl WorkerHandle {
         self.0.state().await
     }
 
+    /// Ends the worker and leaves its executors running: a worker that starts on this repo takes them over. What only
+    /// waits for files, or reads its piece from this process, is given up then. Returns how many are left running, when
+    /// everything in the background has stopped.
+    pub async fn leave(&self) -> usize {
+        self.0.leaving.store(true, Ordering::Relaxed);
+        self.close().await;
+        // As its next life will find them.
+        let unfinished = self.0.journal.run(|journal| journal.unfinished()).await.unwrap_or_default();
+        let marks = unfinished.iter().filter_map(|call| call.process.as_ref());
+        marks.filter(|mark| Orphan::find(mark).is_some()).count()
+    }
+
+    /// Ends the worker at once: executors are killed, and what they did is returned as restarted, which puts it into
+    /// another's hands. Returns the number of results that the manager has not taken within [`LAST_RETURNS`]; the next life
+    /// offers them.
+    pub async fn stop_now(&self) -> usize {
+        self.0.enabled.store(false, Ordering::Relaxed);
+        self.0.stopping.cancel();
+        self.0.changed();
+        let quiet = tokio::time::timeout(LAST_RETURNS, self.0.wait_empty()).await;
+        let left = if quiet.is_ok() { 0 } else { self.0.calls.len() };
+        self.close().await;
+        left
+    }
+
     /// Ends the worker: no new calls, executors are killed, and everything in the background stops. Calls that ran are
     /// returned as restarted when a worker next starts on this repo. Returns when all of it is done.
     pub async fn close(&self) {
@@ -364,6 +400,19 @@ impl Shared {
             // The sender lives as long as `self`.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Returns when no call is held: every result is with the manager.
+    async fn wait_empty(&self) {
+        let mut changes = self.changes();
+        while self.calls.len() > 0 {
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Whether executors are left running while this life ends.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Declares all paths and their files again.

@@ -179,6 +179,56 @@ fn a_lotus_manager_gets_its_worker_back_at_once_when_an_executor_was_taken_over(
     });
 }
 
+/// Ended to be started again: by an operator who updates it, say.
+#[test]
+fn a_worker_that_leaves_leaves_its_executors_to_its_next_life() {
+    let world = World::new();
+    world.mode("hang");
+    let life = async {
+        let worker = world.start().await;
+        let call = start_ok(&worker, pc1(Some(attempt(1)))).await;
+        appears(&world.evidence("hangs")).await;
+        held(&worker, call, Some(CallPhase::Running)).await;
+        assert_eq!(worker.leave().await, 1);
+        (call, worker.id())
+    };
+    let (call, session) = Runtime::new().unwrap().block_on(life);
+    assert!(alive(&world.told("pid")) && world.file(FileType::Sealed).exists());
+    assert!(world.manager.returns.borrow().is_empty(), "nothing is given up");
+    Runtime::new().unwrap().block_on(async {
+        let worker = world.start().await;
+        assert_eq!(worker.id(), session);
+        held(&worker, call, Some(CallPhase::Running)).await;
+        std::fs::write(world.evidence("gate"), "go").unwrap();
+        let returned = world.returned(call).await;
+        assert_eq!(returned.result, Ok(pc1_output()));
+        let account = returned.account.unwrap();
+        assert!(account.peak_bytes > 0, "seen while it ran: {account:?}");
+        worker.close().await;
+    });
+    assert_eq!(world.told("runs"), "pc1\n", "it is not run again");
+}
+
+#[test]
+fn a_worker_that_stops_at_once_gives_its_calls_back_before_it_ends() {
+    let world = World::new();
+    world.mode("hang");
+    Runtime::new().unwrap().block_on(async {
+        let worker = world.start().await;
+        let call = start_ok(&worker, pc1(Some(attempt(1)))).await;
+        appears(&world.evidence("hangs")).await;
+        held(&worker, call, Some(CallPhase::Running)).await;
+        assert_eq!(worker.stop_now().await, 0, "the manager has it all");
+        let error = world.returned(call).await.result.unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (CallErrorCode::TempWorkerRestart, "worker [name: w1] restarted")
+        );
+        assert!(!alive(&world.told("pid")));
+        assert!(!world.file(FileType::Sealed).exists() && world.file(FileType::Unsealed).exists());
+    });
+}
+
 /// The process at the gate, which the executor has started.
 fn helper_of(world: &World) -> String {
     let evidence = world.evidence("").to_string_lossy().into_owned();

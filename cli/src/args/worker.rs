@@ -44,9 +44,15 @@ pub enum WorkerCommand {
     /// Switch tasks of the worker on this machine on or off, until it ends.
     #[command(subcommand, after_help = "Example:\n  sealyard worker tasks disable PC1")]
     Tasks(TasksCommand),
-    /// Detach the worker's paths and end it.
-    #[command(after_help = "Example:\n  sealyard worker stop")]
+    /// Let the worker finish what it has, detach its paths and end it.
+    ///
+    /// It takes nothing new meanwhile, and its files are served until then. SIGTERM and Ctrl-C are for restarts: they leave
+    /// executors running for the worker that is started next on the same repo, and detach nothing.
+    #[command(after_help = "Examples:\n  sealyard worker stop\n  sealyard worker stop --now")]
     Stop {
+        /// Do not wait: executors are killed and their tasks given back to the manager, which queues them anew.
+        #[arg(long)]
+        now: bool,
         /// The worker's repo.
         #[arg(
             long,

@@ -7,8 +7,10 @@ use rpc::server::Bounds;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use worker::WorkerHandle;
 
 use crate::exit::{Code, Failure};
+use crate::show::talk;
 
 /// Binds, or says what to do.
 pub async fn bind(address: &str) -> Result<TcpListener, Failure> {
@@ -45,8 +47,26 @@ fn open_more_files() {
     }
 }
 
-/// Waits for Ctrl-C, SIGTERM, or, if asked, the end of standard input. Says which it was.
-pub async fn stop_requested(until_stdin_closes: bool) -> &'static str {
+/// What asked this process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Ctrl-C or SIGTERM: most often it is started anew, so executors are left running.
+    Signal(&'static str),
+    /// Whoever started it has ended and must leave nothing behind.
+    StdinClosed,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Signal(name) => name,
+            Self::StdinClosed => "the program that started this one ended",
+        })
+    }
+}
+
+/// Waits for Ctrl-C, SIGTERM, or, if asked, the end of standard input.
+pub async fn stop_requested(until_stdin_closes: bool) -> Why {
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signals) => {
@@ -56,9 +76,27 @@ pub async fn stop_requested(until_stdin_closes: bool) -> &'static str {
         }
     };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => "interrupted",
-        () = terminated => "terminated",
-        () = stdin_closed(), if until_stdin_closes => "the program that started this one ended",
+        _ = tokio::signal::ctrl_c() => Why::Signal("interrupted"),
+        () = terminated => Why::Signal("terminated"),
+        () = stdin_closed(), if until_stdin_closes => Why::StdinClosed,
+    }
+}
+
+/// Ends the worker of this process as the reason asks for.
+pub async fn end_worker(worker: &WorkerHandle, why: Why) {
+    match why {
+        Why::Signal(_) => match worker.leave().await {
+            0 => {}
+            1 => talk!("1 executor runs on; the worker that is started next on this repo takes it over"),
+            more => {
+                talk!(
+                    "{more} executors run on; the worker that is started next on this repo takes them over"
+                );
+            }
+        },
+        Why::StdinClosed => {
+            worker.stop_now().await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chain::sending::Sending;
-use manager::{ChainChoice, Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing};
+use manager::{ChainChoice, Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer};
 use rpc::multiaddr::Multiaddr;
 use rpc::{Identity, Trust};
 use sealtasks::TaskCaps;
@@ -42,7 +42,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
     let files = tls::Files::of_manager(&args.tls, repo.config(), repo.dir())?;
     let (identity, trust) = (files.identity(&remote)?, files.trust()?);
     let place = Place { listener, address, remote, identity, trust };
-    let dir = worker_dir(&repo);
+    let (dir, timing) = (worker_dir(&repo), repo.config().scheduling.timing());
     let begun = worker::begun_files(&dir).await.map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let handle = Manager::start(ManagerOptions {
         repo,
@@ -53,7 +53,7 @@ pub async fn run(dir: &Path, args: &RunArgs) -> Outcome {
         verifier: Arc::new(ChildVerifier { program }),
         dialer: Arc::new(RpcDialer { trust: place.trust.clone() }),
         trust: place.trust.clone(),
-        timing: Timing::default(),
+        timing,
         begun,
     })
     .await
@@ -156,9 +156,14 @@ async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome 
     let ended = tokio::select! {
         ended = handle.ended() => ended.map_err(|error| start_failure(&error)),
         () = handle.shutdown_asked() => { talk!("stopping: asked to over the API"); Ok(()) }
-        why = daemon::stop_requested(args.until_stdin_closes) => { talk!("stopping: {why}"); Ok(()) }
+        why = daemon::stop_requested(args.until_stdin_closes) => {
+            talk!("stopping: {why}");
+            daemon::end_worker(&own, why).await;
+            Ok(())
+        }
     };
-    own.close().await;
+    // However it ended, its next life goes on with what runs.
+    own.leave().await;
     server.abort();
     rpc::repo_files::remove_api(&repo).map_err(unwritable)?;
     ended

@@ -1,6 +1,7 @@
 //! `worker info|resources|stop`: asking the worker on this machine.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rpc::WorkerApi;
 use rpc::extension::ExecutorSetting;
@@ -11,7 +12,7 @@ use super::storage::worker_client;
 use crate::args::WorkerCommand;
 use crate::connect::{expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{bytes, line, print_json};
+use crate::show::{bytes, line, print_json, talk};
 
 /// All of `worker` but `run`.
 pub async fn worker(command: &WorkerCommand) -> Outcome {
@@ -20,16 +21,60 @@ pub async fn worker(command: &WorkerCommand) -> Outcome {
         WorkerCommand::Info { worker_repo, json } => info(&expand(worker_repo)?, *json).await,
         WorkerCommand::Resources { all, default, json } => resources(*all, *default, *json),
         WorkerCommand::Tasks(command) => super::worker_tasks::tasks(command).await,
-        WorkerCommand::Stop { worker_repo, json } => stop(&expand(worker_repo)?, *json).await,
+        WorkerCommand::Stop { now, worker_repo, json } => stop(&expand(worker_repo)?, *now, *json).await,
     }
 }
 
-async fn stop(repo: &Path, json: bool) -> Outcome {
+/// Between two looks at a worker that is to stop.
+const STOP_POLL: Duration = Duration::from_millis(250);
+
+/// A worker that was told to end has done so within this time: its executors have died and its last results were taken.
+const STOP_MAX: Duration = Duration::from_secs(90);
+
+async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     let worker = worker_client(repo)?;
     let session = worker.process_session().await.map_err(rpc_failure)?;
+    let given_back = if now { worker.state().await.map_err(rpc_failure)?.calls.len() } else { 0 };
+    if !now {
+        finish_calls(&worker).await?;
+    }
     worker.storage_detach_all().await.map_err(rpc_failure)?;
     worker.shutdown().await.map_err(rpc_failure)?;
-    if json { print_json(&json!({ "stopped": session })) } else { line(&format!("worker {session} stops")) }
+    let ended = async {
+        while worker.process_session().await.is_ok_and(|now| now == session) {
+            tokio::time::sleep(STOP_POLL).await;
+        }
+    };
+    tokio::time::timeout(STOP_MAX, ended).await.map_err(|_late| {
+        let text = format!("worker {session} has not ended within {} s", STOP_MAX.as_secs());
+        Failure::new(Code::Failed, text).advise("its log says what it waits for, most often a disk")
+    })?;
+    if json {
+        return print_json(&json!({ "stopped": session, "given_back": given_back }));
+    }
+    match given_back {
+        0 => line(&format!("worker {session} has stopped")),
+        calls => line(&format!("worker {session} has stopped; {calls} of its calls were given back")),
+    }
+}
+
+/// Waits until the worker, which takes nothing new from now on, holds no call any more.
+async fn finish_calls(worker: &impl WorkerApi) -> Outcome {
+    worker.set_enabled(false).await.map_err(rpc_failure)?;
+    let mut said = 0;
+    loop {
+        let calls = worker.state().await.map_err(rpc_failure)?.calls.len();
+        if calls == 0 {
+            return Ok(());
+        }
+        if calls != said {
+            talk!(
+                "waiting for {calls} calls to end (Ctrl-C ends the waiting; `sealyard worker stop --now` gives them back)"
+            );
+            said = calls;
+        }
+        tokio::time::sleep(STOP_POLL).await;
+    }
 }
 
 async fn info(repo: &Path, json: bool) -> Outcome {

@@ -143,7 +143,7 @@ async fn serve(
         registered = handle.register(registration) => registered.map_err(worker_failure),
         why = &mut stop => {
             talk!("stopping: {why}");
-            handle.close().await;
+            daemon::end_worker(handle, why).await;
             let _ = rpc::repo_files::remove_api(repo);
             return Ok(());
         }
@@ -151,10 +151,14 @@ async fn serve(
     if outcome.is_ok() {
         tokio::select! {
             () = handle.wait_closed() => talk!("stopping: asked to over the API"),
-            why = &mut stop => talk!("stopping: {why}"),
+            why = &mut stop => {
+                talk!("stopping: {why}");
+                daemon::end_worker(handle, why).await;
+            }
         }
     }
-    handle.close().await;
+    // A worker that was refused, too, may have taken executors over.
+    handle.leave().await;
     server.abort();
     rpc::repo_files::remove_api(repo).map_err(unwritable)?;
     outcome

@@ -2,13 +2,16 @@
 //! `[Scheduler]`. Never: what is changed while the manager runs; that is durable state.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use sched::{Millis, Policy};
 use sealtasks::{TaskCaps, TaskGroup, TaskType};
 use toml::{Table, Value};
 
 use super::{ConfigError, nearest, wrong};
+use crate::shared::Timing;
 use crate::state::CAPS_MAX;
 
 /// How work is scheduled.
@@ -22,6 +25,8 @@ pub struct Scheduling {
     pub staged_per_running: usize,
     /// Whether workers of one machine share its memory, CPU threads and GPUs in the accounts.
     pub share_machines: bool,
+    /// Between two heartbeats of a worker; `None` = Lotus's 10 s.
+    pub heartbeat: Option<Millis>,
     /// A worker that was lost for so long is forgotten and what it had is queued anew; 0 = never.
     pub forget_lost_after: Millis,
     /// The least time between two starts of a task type on one worker.
@@ -62,10 +67,11 @@ const ASSIGNERS: [(&str, Policy); 11] = [
     ("experiment-random", Policy::Random),
 ];
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "WaitLimit",
     "StagedPerRunning",
     "ShareMachines",
+    "Heartbeat",
     "ForgetLostAfter",
     "Stagger",
     "WorkerCaps",
@@ -74,6 +80,9 @@ const KEYS: [&str; 7] = [
 
 /// Longer than a machine needs to start anew, shorter than what it would take to do most work again elsewhere.
 const FORGET_LOST_AFTER: Millis = Millis::new(3_600_000);
+
+/// Shorter ones only cost, and a worker that is dead must not be taken for a live one for long (milliseconds).
+const HEARTBEATS: RangeInclusive<u64> = 100..=600_000;
 
 /// More than this only fills disks.
 const STAGED_MAX: i64 = 16;
@@ -86,6 +95,7 @@ impl Default for Scheduling {
             wait_limit: core.wait_limit,
             staged_per_running: core.staged_per_running,
             share_machines: true,
+            heartbeat: None,
             forget_lost_after: FORGET_LOST_AFTER,
             stagger: BTreeMap::new(),
             worker_caps: CapsByName::default(),
@@ -95,6 +105,17 @@ impl Default for Scheduling {
 }
 
 impl Scheduling {
+    /// The periods that follow from it.
+    pub fn timing(&self) -> Timing {
+        let usual = Timing::default();
+        let Some(heartbeat) = self.heartbeat.map(|period| Duration::from_millis(period.get())) else {
+            return usual;
+        };
+        let (heartbeat_timeout, look_around) =
+            (usual.heartbeat_timeout.min(heartbeat), usual.look_around.min(heartbeat));
+        Timing { heartbeat, heartbeat_timeout, look_around, ..usual }
+    }
+
     /// What the scheduler is made with; `seed` is where the policy `random` begins.
     pub(crate) fn options(&self, seed: u64) -> sched::Options {
         sched::Options {
@@ -131,6 +152,10 @@ impl Scheduling {
             "ShareMachines" => {
                 self.share_machines =
                     value.as_bool().ok_or_else(|| wrong(path, key, value, "true or false"))?;
+            }
+            "Heartbeat" => {
+                let period = span(value).filter(|period| HEARTBEATS.contains(&period.get()));
+                self.heartbeat = Some(period.ok_or_else(|| wrong(path, key, value, "100ms to 10m"))?);
             }
             "ForgetLostAfter" => {
                 self.forget_lost_after = span(value).ok_or_else(|| wrong(path, key, value, SPAN))?;

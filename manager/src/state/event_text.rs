@@ -28,11 +28,9 @@ impl StateEvent {
             Self::AttemptEnded { attempt, outcome, reason } => {
                 format!("attempt {attempt} {}{}", outcome.word(), because(reason))
             }
-            Self::SectorHeld { sector, types, to } if types.is_empty() => {
-                format!("{sector} is held while it is moved to {to}")
-            }
             Self::SectorHeld { sector, types, to } => {
-                format!("{sector} is held while its {types} is moved to {to}")
+                let what = if types.is_empty() { "it".to_owned() } else { format!("its {types}") };
+                format!("{sector} is held while {what} is moved to {to}")
             }
             Self::SectorLetGo { sector, reason } if reason.is_empty() => format!("{sector} was moved"),
             Self::SectorLetGo { sector, reason } => format!("{sector} was not moved: {reason}"),

@@ -16,6 +16,17 @@ use crate::files::{Needs, needs_of};
 use crate::journal::Running;
 
 impl Call<'_> {
+    /// A later attempt at a task says that the manager has given up the earlier ones. What runs of them is ended first, and
+    /// what they made is gone: they write where this one is going to.
+    pub(super) async fn succeed_earlier(&self) -> Outcome<()> {
+        let Some(attempt) = self.accepted.attempt else { return Ok(()) };
+        let mut changes = self.shared.changes();
+        while self.shared.calls.stop_before(attempt) > 0 {
+            let _ = self.stoppable(changes.changed()).await?;
+        }
+        Ok(())
+    }
+
     /// The bytes for the executor's descriptor 3.
     pub(super) async fn piece_stream(
         &self,

@@ -46,6 +46,31 @@ impl Group {
         Err(format!("no limit on memory: {why}"))
     }
 
+    /// The group that was made under this name for an executor that runs still (`pid`), or for one that has ended, which then
+    /// is below our own.
+    pub(super) fn find(root: &Path, name: &str, pid: Option<u32>) -> Option<Self> {
+        let of = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+        let groups = read(&root.join("proc").join(of).join("cgroup"))?;
+        let wanted = format!("{PREFIX}{name}");
+        groups.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?);
+            let (mount, peak) = match controllers {
+                "" => ("sys/fs/cgroup", "memory.peak"),
+                some if some.split(',').any(|controller| controller == "memory") => {
+                    ("sys/fs/cgroup/memory", "memory.max_usage_in_bytes")
+                }
+                _ => return None,
+            };
+            let mount = root.join(mount);
+            let own = below(&mount, path);
+            // Inside a container the path is the host's and the group's files stand at the mount's root.
+            let mut places = [own.clone(), own.join(&wanted), mount.join(&wanted)].into_iter();
+            let dir = places.find(|dir| dir.file_name().is_some_and(|last| *last == *wanted) && dir.is_dir());
+            dir.map(|dir| Self { dir, peak })
+        })
+    }
+
     /// Puts a process in; what it starts is in, too.
     pub(crate) fn take_in(&self, pid: u32) -> io::Result<()> {
         fs::write(self.dir.join("cgroup.procs"), pid.to_string())

@@ -120,3 +120,31 @@ fn a_process_is_kept_to_its_cpus() {
     drop(child.stdin.take());
     child.wait().unwrap();
 }
+
+#[test]
+fn what_an_executor_had_is_found_again_after_its_worker_died() {
+    for (line, at) in [
+        ("0::/worker", "sys/fs/cgroup/worker"),
+        ("4:cpu,memory:/worker", "sys/fs/cgroup/memory/worker"),
+        // The path is the host's.
+        ("4:cpu,memory:/docker/abc", "sys/fs/cgroup/memory"),
+    ] {
+        let root = tree(&[
+            ("proc/self/cgroup", &format!("{line}\n")),
+            ("proc/77/cgroup", &format!("{line}/sealyard-a-call\n")),
+            ("proc/78/cgroup", &format!("{line}/sealyard-another\n")),
+        ]);
+        let dir = root.path().join(at).join("sealyard-a-call");
+        let confiner = confiner(None, None);
+        let found = |pid| confiner.place_again_in(root.path(), TaskType::PreCommit1, "a-call", pid);
+        assert!(found(Some(77)).group.is_none(), "it was never made");
+        for pid in [Some(77), None] {
+            fs::create_dir_all(&dir).unwrap();
+            let place = found(pid);
+            assert!(place.group.is_some(), "{line} {pid:?}");
+            drop(place);
+            assert!(!dir.exists(), "it is removed with the executor's end");
+        }
+        assert!(found(Some(79)).group.is_none(), "no such process");
+    }
+}
