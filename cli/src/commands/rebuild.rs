@@ -150,7 +150,7 @@ async fn look(connection: &Connection, number: SectorNumber) -> Result<Option<St
     }
     let why = connection.manager.why(Subject::Number(number)).await.map_err(rpc_failure)?;
     let given_up = why.waits_for == WaitsFor::Operator;
-    Ok(given_up.then(|| if sector.last_error.is_empty() { why.summary } else { sector.last_error }))
+    Ok(given_up.then_some(if sector.last_error.is_empty() { why.summary } else { sector.last_error }))
 }
 
 fn end(ended: &mut BTreeMap<SectorNumber, String>, number: SectorNumber, why: String) {
