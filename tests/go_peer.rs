@@ -224,7 +224,9 @@ fn lotus_s_manager_seals_with_our_worker() {
 
     let told = events(&mut miner);
     let of = |name: &str| told.iter().filter(|event| event["event"] == name).cloned().collect::<Vec<_>>();
-    for step in ["AddPiece", "SealPreCommit2", "SealCommit1", "FinalizeSector", "SectorsUnsealPiece"] {
+    for step in
+        ["AddPiece", "SealPreCommit2", "SealCommit1", "VanillaProofs", "FinalizeSector", "SectorsUnsealPiece"]
+    {
         assert_eq!(of(step).len(), 1, "{step}: {told:#?}");
     }
     let read: Vec<Value> = of("read").into_iter().map(|event| event["where"].clone()).collect();

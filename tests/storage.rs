@@ -111,6 +111,7 @@ fn a_sectors_files_are_found_while_it_is_sealed_when_it_is_finalized_and_while_i
     a_copy_is_no_primary(&yard, &seal);
     moving_to_a_path_of_the_manager(&yard, &store);
     listings_tell_it(&yard, &seal, &store);
+    whether_it_can_be_proven_is_told(&yard);
     scrubbing_tells_a_changed_byte(&yard);
     a_removed_sector_is_cleaned_up(&yard);
 }
@@ -216,6 +217,9 @@ fn moving_to_a_path_of_the_manager(yard: &Yard, store: &str) {
     assert!(locks.contains("sealed(W)") && locks.contains("operator for move to"), "{locks}");
     let second = refused(sealyard(yard.home()).args(["storage", "move", "1", &goal]), 10);
     assert!(second.contains("sector 1 is being worked on"), "{second}");
+    // That somebody is at work on it is no fault.
+    let proving = yard.say(&["proving", "check", "1"]);
+    assert!(proving.starts_with("sector 1: locked: operator has its files (move to "), "{proving}");
     signal(yard.store.id(), "-CONT");
     let output = moving.join().expect("the thread");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -232,6 +236,47 @@ fn moving_to_a_path_of_the_manager(yard: &Yard, store: &str) {
     assert!(said.contains(&format!("        Local ({})\n", shelf.display())), "{said}");
     assert!(shelf.join("sealed/s-t01000-1").is_file());
     assert!(!yard.home().join("disks/sealed/s-t01000-1").exists());
+}
+
+/// The host that holds the files proves them; a flipped byte is told with its file, wherever it is.
+fn whether_it_can_be_proven_is_told(yard: &Yard) {
+    let (shelf, id) = (yard.home().join("shelf"), yard.id("shelf"));
+    let check = |args: &[&str], code: i32| -> (String, Value) {
+        let mut command = sealyard(yard.home());
+        let output = run_within(command.args(["proving", "check"]).args(args), SEALING_MAX);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        let said = text(&output.stdout);
+        let json = serde_json::from_str(&said).unwrap_or_default();
+        (said, json)
+    };
+    let (said, _) = check(&[], 0);
+    assert_eq!(said, "sector 1: good\n1 sectors checked: 1 good\n");
+    let (said, _) = check(&["--only-bad", "--storage-id", &id], 0);
+    assert_eq!(said, "1 sectors checked: 1 good\n");
+    let (said, _) = check(&["--storage-id", "another"], 0);
+    assert_eq!(said, "0 sectors checked: nothing to check\n");
+    check(&["99"], 14);
+    let cache = shelf.join("cache/s-t01000-1");
+    let files = [
+        (shelf.join("sealed/s-t01000-1"), "sealed: "),
+        (cache.join("p_aux"), "p_aux: "),
+        (cache.join("sc-02-data-tree-r-last.dat"), "sc-02-data-tree-r-last.dat: "),
+    ];
+    for (file, told) in &files {
+        let before = fs::read(file).expect("the file");
+        let mut bytes = before.clone();
+        *bytes.last_mut().expect("a byte") ^= 1;
+        fs::write(file, bytes).expect("written");
+        let (_, found) = check(&["--only-bad", "--json"], 13);
+        assert_eq!((&found["bad"], &found["sectors"][0]["state"]), (&Value::from(1), &Value::from("bad")));
+        let copy = &found["sectors"][0]["copies"][0];
+        assert!(copy["detail"].as_str().is_some_and(|detail| detail.starts_with(told)), "{told}: {found:#}");
+        assert_eq!((&copy["sealed"], &copy["cache"]), (&Value::from(id.clone()), &Value::from(id.clone())));
+        fs::write(file, before).expect("written");
+    }
+    // Not needed to prove anything.
+    fs::remove_file(cache.join("t_aux")).expect("t_aux");
+    check(&["1"], 0);
 }
 
 /// The worker that holds the files computes them, and what it finds is kept.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
-use rpc::{ApiError, ManagerApi, OperatorApi, PipelineApi, StorageApi, UnsealApi};
+use rpc::{ApiError, ManagerApi, OperatorApi, PipelineApi, ProvingApi, StorageApi, UnsealApi};
 
 use crate::exit::{Code, Failure};
 use crate::tls;
@@ -21,6 +21,8 @@ pub struct Connection {
     pub operator: Arc<dyn OperatorApi>,
     /// The same, for storage.
     pub storage: Arc<dyn StorageApi>,
+    /// The same, for proving.
+    pub proving: Arc<dyn ProvingApi>,
     /// The same, for unsealed data.
     pub unseal: Arc<dyn UnsealApi>,
     /// The same, for the pipeline.
@@ -56,6 +58,7 @@ impl Connection {
             operator: client.clone(),
             storage: client.clone(),
             unseal: client.clone(),
+            proving: client.clone(),
             pipeline: client,
             info,
         })

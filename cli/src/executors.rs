@@ -30,18 +30,10 @@ const ALL: &str = "all";
 /// Largest profile that is read (bytes).
 const PROFILE_MAX: u64 = 1 << 20;
 
-/// Tasks that have an executor.
-pub const TASKS: [TaskType; 9] = [
-    TaskType::AddPiece,
-    TaskType::DataCid,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::FinalizeUnsealed,
-    TaskType::Unseal,
-];
+/// Tasks that have an executor: all that a worker can do but fetching, which its storage does.
+pub fn tasks() -> impl Iterator<Item = TaskType> {
+    worker::BUILT.into_iter().filter(|task| *task != TaskType::Fetch)
+}
 
 /// What takes this program's place.
 #[derive(Debug, Default)]
@@ -206,7 +198,7 @@ impl ExecutorArgs {
 }
 
 fn unclear(choice: &str) -> Failure {
-    let names: Vec<String> = TASKS.iter().map(|task| task.short().to_lowercase()).collect();
+    let names: Vec<String> = tasks().map(|task| task.short().to_lowercase()).collect();
     Failure::new(Code::Usage, format!("--executor {choice:?} is not understood")).advise(format!(
         "write TASK=rehearsal or TASK=/path/to/program, with a task of all, {}",
         names.join(", ")
@@ -215,10 +207,10 @@ fn unclear(choice: &str) -> Failure {
 
 fn tasks_of(name: &str) -> Option<Vec<TaskType>> {
     if name == ALL {
-        return Some(TASKS.to_vec());
+        return Some(tasks().collect());
     }
-    let task = TASKS.iter().find(|task| task.short().eq_ignore_ascii_case(name))?;
-    Some(vec![*task])
+    let task = tasks().find(|task| task.short().eq_ignore_ascii_case(name))?;
+    Some(vec![task])
 }
 
 fn runnable(path: &str) -> Result<PathBuf, Failure> {
@@ -272,12 +264,12 @@ impl Profile {
             let of: SectorSize = size.parse().map_err(|_| bad(format!("[{size}] is no sector size")))?;
             let section = section.as_table().ok_or_else(|| bad(format!("{size} is no section")))?;
             for (name, value) in section {
-                let task = TASKS.iter().find(|task| task.short().to_lowercase() == *name);
+                let task = tasks().find(|task| task.short().to_lowercase() == *name);
                 let task = task.ok_or_else(|| bad(format!("[{size}] {name} is no task")))?;
                 let Value::String(text) = value else {
                     return Err(bad(format!("[{size}] {name} is no duration in quotes")));
                 };
-                profile.0.insert((of, *task), parse_duration(text)?);
+                profile.0.insert((of, task), parse_duration(text)?);
             }
         }
         Ok(profile)

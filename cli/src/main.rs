@@ -63,6 +63,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Info(args) => commands::operate::info(&Connection::discover(&repo)?, *args).await,
         Command::Pledge(args) => commands::pipelining::pledge(&Connection::discover(&repo)?, args).await,
         Command::Find(args) => commands::storage::find(&Connection::discover(&repo)?, args).await,
+        Command::Proving(command) => commands::proving::proving(&Connection::discover(&repo)?, command).await,
         Command::Repair(command) => commands::repair::repair(&repo, command).await,
         Command::Export(args) => commands::repair::run_export(&repo, args).await,
         Command::Completions { shell } => {

@@ -19,6 +19,7 @@ mod memory;
 mod messages;
 mod orders;
 mod pipelining;
+mod proving;
 mod removal;
 mod repo;
 mod request;

@@ -12,14 +12,14 @@ use chain::ChainError;
 use chain::sending::OutboxError;
 use pipeline::{RandomnessSource, SectorRecord, SectorState};
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, PipelineApi, PushStreams, StorageApi, Transport, Trust,
-    UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods, pipeline_methods,
-    rpc_router, storage_methods, unseal_methods,
+    ApiError, ApiResult, ManagerApi, OperatorApi, PipelineApi, ProvingApi, PushStreams, StorageApi,
+    Transport, Trust, UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods,
+    pipeline_methods, proving_methods, rpc_router, storage_methods, unseal_methods,
 };
 use sealtasks::ActorId;
 use stores::{
-    FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Remote, SectorLocks, StoreError,
-    fetch_router,
+    FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Prover, Remote, SectorLocks,
+    StoreError, fetch_router,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -180,6 +180,7 @@ impl Manager {
             software: options.software,
             advertised: options.advertised,
             verifier: options.verifier,
+            prover: Arc::default(),
             dialer: options.dialer,
             trust: options.trust,
             timing: options.timing,
@@ -321,6 +322,16 @@ impl ManagerHandle {
         Arc::new(self.service.clone())
     }
 
+    /// The part about proving.
+    pub fn proving_api(&self) -> Arc<dyn ProvingApi> {
+        Arc::new(self.service.clone())
+    }
+
+    /// Says who proves what lies in the manager's own paths. Only the first one said counts.
+    pub fn prove_with(&self, prover: Arc<dyn Prover>) {
+        self.service.0.prover.say(prover);
+    }
+
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
         let secret = self.service.0.secret.clone();
@@ -328,12 +339,18 @@ impl ManagerHandle {
         let tokens =
             OwnTokens { secret: secret.clone(), state: shared.state.clone(), inputs: shared.inputs.clone() };
         let looking = Looking { tokens: Arc::new(tokens), tls: shared.trust.config() };
-        let files = fetch_router(self.local(), Arc::new(FileTokens(self.service.clone())), looking);
+        let files = fetch_router(
+            self.local(),
+            Arc::new(FileTokens(self.service.clone())),
+            looking,
+            Some(shared.prover.clone()),
+        );
         let mut methods = manager_methods(self.api());
         methods.merge(operator_methods(self.operator_api())).expect("each method is registered once");
         methods.merge(storage_methods(self.storage_api())).expect("each method is registered once");
         methods.merge(unseal_methods(self.unseal_api())).expect("each method is registered once");
         methods.merge(pipeline_methods(self.pipeline_api())).expect("each method is registered once");
+        methods.merge(proving_methods(self.proving_api())).expect("each method is registered once");
         let streams = PushStreams::new();
         let data = data_methods(self.unseal_api(), streams.clone());
         methods.merge(data).expect("each method is registered once");

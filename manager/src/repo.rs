@@ -294,7 +294,7 @@ fn remove_tree(dir: &Path) -> Result<(), RepoError> {
 }
 
 /// Bytes that nobody can guess, from the operating system.
-fn random_bytes<const N: usize>() -> Result<[u8; N], RepoError> {
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RepoError> {
     let source = Path::new("/dev/urandom");
     let mut bytes = [0; N];
     let read = File::open(source).and_then(|mut file| file.read_exact(&mut bytes));

@@ -34,9 +34,11 @@ const NO_FILES: Row = Row {
 fn row(work: &TaskInput) -> Row {
     let fetched = ExistingRule::Fetch(PathType::Sealing);
     match work {
-        TaskInput::DataCid(_) | TaskInput::Commit2(_) | TaskInput::Verify(_) | TaskInput::Scrub(_) => {
-            NO_FILES
-        }
+        TaskInput::DataCid(_)
+        | TaskInput::Commit2(_)
+        | TaskInput::Verify(_)
+        | TaskInput::Scrub(_)
+        | TaskInput::Vanilla(_) => NO_FILES,
         TaskInput::AddPiece(input) if input.existing.is_empty() => {
             Row { allocate: UNSEALED, write: UNSEALED, ..NO_FILES }
         }

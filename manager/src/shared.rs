@@ -1,7 +1,7 @@
 //! What the driver, its effects and the API share: handles to the durable state, the index, the stores, the chain and
 //! the secret. Never: state of its own beyond these.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,8 +10,8 @@ use pipeline::RandomnessSource;
 use rpc::extension::Hello;
 use rpc::token::TokenError;
 use rpc::{Permission, Secret, Trust};
-use sealtasks::{SectorRef, VerifyInput};
-use stores::{Local, MemIndex, Remote, SectorLocks};
+use sealtasks::{ExecutorFailure, ExecutorRequest, FailureClass, SectorRef, TaskOutput, VerifyInput};
+use stores::{Local, MemIndex, Prover, Remote, SectorLocks};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
     pub(crate) verifier: Arc<dyn Verifier>,
+    /// The manager's own worker, once it is there.
+    pub(crate) prover: Arc<LateProver>,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) trust: Trust,
     pub(crate) timing: Timing,
@@ -134,5 +136,29 @@ impl Shared {
     /// A fresh token for calling a worker, as Lotus mints one per worker.
     pub(crate) fn mint_admin(&self) -> Result<String, TokenError> {
         self.secret.mint(&[Permission::Admin])
+    }
+}
+
+/// Who makes proofs of what lies in the manager's own paths: known a moment after the port is open.
+#[derive(Default)]
+pub(crate) struct LateProver(OnceLock<Arc<dyn Prover>>);
+
+impl LateProver {
+    /// It is this one. Only the first one said counts.
+    pub(crate) fn say(&self, prover: Arc<dyn Prover>) {
+        let _ = self.0.set(prover);
+    }
+}
+
+#[async_trait]
+impl Prover for LateProver {
+    async fn prove(&self, request: ExecutorRequest) -> Result<TaskOutput, ExecutorFailure> {
+        match self.0.get() {
+            Some(prover) => prover.prove(request).await,
+            None => Err(ExecutorFailure {
+                class: FailureClass::Environment,
+                message: "the manager's own worker is not there yet".to_owned(),
+            }),
+        }
     }
 }

@@ -141,7 +141,8 @@ impl SectorRecord {
             | TaskOutput::ReleaseUnsealed
             | TaskOutput::Fetch
             | TaskOutput::Unseal
-            | TaskOutput::Scrub(_) => {
+            | TaskOutput::Scrub(_)
+            | TaskOutput::Vanilla(_) => {
                 return Err(self.unexpected(name));
             }
         };
@@ -235,7 +236,8 @@ impl SectorRecord {
             | TaskOutput::ReleaseUnsealed
             | TaskOutput::Fetch
             | TaskOutput::Unseal
-            | TaskOutput::Scrub(_) => {
+            | TaskOutput::Scrub(_)
+            | TaskOutput::Vanilla(_) => {
                 unreachable!("no sector waits for these")
             }
         })

@@ -100,6 +100,7 @@ impl SectorEvent {
                 TaskOutput::Unseal => "result of UNS",
                 TaskOutput::Verify(_) => "result of VERIFY",
                 TaskOutput::Scrub(_) => "result of SCRUB",
+                TaskOutput::Vanilla(_) => "result of VANILLA",
             },
             Self::Failed { .. } => "failure",
             Self::TicketReady { .. } => "ticket",

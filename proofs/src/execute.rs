@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use sealtasks::{ExecutorFailure, ExecutorRequest, TaskInput, TaskOutput};
 
 use crate::files::Files;
-use crate::{TaskError, data, pre_commit2, scrub, seal, settings, unseal, verify};
+use crate::{TaskError, data, pre_commit2, scrub, seal, settings, unseal, vanilla, verify};
 
 /// Does what `request` says. `piece_stream` carries the piece bytes when the input's source is a stream.
 ///
@@ -37,6 +37,7 @@ pub(crate) fn short_code(work: &TaskInput) -> &'static str {
         TaskInput::Move(_) => "MOVE",
         TaskInput::Verify(_) => "VERIFY",
         TaskInput::Scrub(_) => "SCRUB",
+        TaskInput::Vanilla(_) => "VANILLA",
         scheduled => scheduled.task_type().map_or("VERIFY", |task| task.short()),
     }
 }
@@ -56,6 +57,7 @@ fn run(task: &'static str, request: ExecutorRequest, stream: Option<File>) -> Re
         TaskInput::Unseal(input) => unseal::unseal(&sector, &files, &input),
         TaskInput::Verify(input) => verify::verify(&sector, &input),
         TaskInput::Scrub(input) => scrub::scrub(&sector, &files, &input),
+        TaskInput::Vanilla(input) => vanilla::vanilla(&sector, &files, &input),
         TaskInput::Fetch(_) | TaskInput::Move(_) => Err(TaskError::NoExecutor { task }),
     }
 }

@@ -83,6 +83,12 @@ pub enum TaskError {
         /// Where it was looked for.
         directory: PathBuf,
     },
+    /// Files of a stored sector that are not what they should be.
+    #[error("{faults}")]
+    Faulty {
+        /// Which, and what is wrong with each, with semicolons between them.
+        faults: String,
+    },
     /// The settings in force cannot be served by this program.
     #[error(transparent)]
     Settings(#[from] crate::settings::SettingError),
@@ -138,7 +144,7 @@ impl TaskError {
             | Self::NoStream { .. }
             | Self::Parameters { .. }
             | Self::Settings(_) => FailureClass::Environment,
-            Self::PieceSum { .. } | Self::Input { .. } => FailureClass::BadData,
+            Self::PieceSum { .. } | Self::Input { .. } | Self::Faulty { .. } => FailureClass::BadData,
             Self::Io { source, .. } => class_of_io(source),
             Self::Pieces { class, .. } | Self::Library { class, .. } => *class,
             Self::Panic { .. } => FailureClass::Compute,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use blstrs::Scalar;
 use filecoin_hashers::{Domain, HashFunction, Hasher};
 use filecoin_proofs::constants::DefaultTreeHasher;
 
@@ -35,6 +36,12 @@ impl PAux {
 
     /// CommR: the hash of both.
     pub(crate) fn comm_r(&self) -> Result<[u8; 32], TaskError> {
+        // The library panics over these.
+        let is_element = |root: &[u8; 32]| bool::from(Scalar::from_bytes_le(root).is_some());
+        if !is_element(&self.comm_c) || !is_element(&self.comm_r_last) {
+            let problem = "has a p_aux with bytes that are no commitment".to_owned();
+            return Err(TaskError::Input { field: "files.cache", problem });
+        }
         let hash = || -> anyhow::Result<[u8; 32]> {
             let one = Node::try_from_bytes(&self.comm_c)?;
             let other = Node::try_from_bytes(&self.comm_r_last)?;

@@ -1,7 +1,7 @@
 //! Our registered seal proofs and the library's, one to one.
 
-use filecoin_proofs_api::RegisteredSealProof as Library;
-use sealtasks::RegisteredSealProof;
+use filecoin_proofs_api::{RegisteredPoStProof, RegisteredSealProof as Library};
+use sealtasks::{RegisteredSealProof, SectorSize};
 
 /// The library's proofs in the order of their numbers on chain (0 to 19).
 const BY_NUMBER: [Library; 20] = [
@@ -31,6 +31,17 @@ const BY_NUMBER: [Library; 20] = [
 pub fn to_library(proof: RegisteredSealProof) -> Library {
     // The number is 0 to 19 by construction of the type.
     BY_NUMBER[proof.number() as usize]
+}
+
+/// The window PoSt of sectors with this proof; version 1.2, which new networks have.
+pub fn window_post(proof: RegisteredSealProof) -> RegisteredPoStProof {
+    match proof.sector_size() {
+        SectorSize::KiB2 => RegisteredPoStProof::StackedDrgWindow2KiBV1_2,
+        SectorSize::MiB8 => RegisteredPoStProof::StackedDrgWindow8MiBV1_2,
+        SectorSize::MiB512 => RegisteredPoStProof::StackedDrgWindow512MiBV1_2,
+        SectorSize::GiB32 => RegisteredPoStProof::StackedDrgWindow32GiBV1_2,
+        SectorSize::GiB64 => RegisteredPoStProof::StackedDrgWindow64GiBV1_2,
+    }
 }
 
 /// Our name for a library proof.

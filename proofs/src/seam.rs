@@ -158,7 +158,8 @@ fn wants_stream(work: &TaskInput) -> bool {
         | TaskInput::Move(_)
         | TaskInput::Unseal(_)
         | TaskInput::Verify(_)
-        | TaskInput::Scrub(_) => false,
+        | TaskInput::Scrub(_)
+        | TaskInput::Vanilla(_) => false,
     }
 }
 

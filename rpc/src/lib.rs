@@ -15,6 +15,7 @@ pub mod multiaddr;
 pub mod operator;
 pub mod piece_url;
 pub mod pipelining;
+pub mod proving;
 pub mod push;
 pub mod push_sender;
 pub mod reader;
@@ -36,11 +37,12 @@ pub use crash::crash_point;
 pub use error::ApiError;
 pub use operator::OperatorApi;
 pub use pipelining::PipelineApi;
+pub use proving::ProvingApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
 pub use server::{
-    Authenticate, data_methods, manager_methods, operator_methods, pipeline_methods, rpc_router,
-    storage_methods, unseal_methods, worker_methods,
+    Authenticate, data_methods, manager_methods, operator_methods, pipeline_methods, proving_methods,
+    rpc_router, storage_methods, unseal_methods, worker_methods,
 };
 pub use storage::StorageApi;
 pub use tls::{Identity, Trust};

@@ -41,7 +41,7 @@ impl ReturnMethod {
             TaskInput::Fetch(_) => Self::Fetch,
             TaskInput::Move(_) => Self::MoveStorage,
             TaskInput::Unseal(_) => Self::UnsealPiece,
-            TaskInput::Verify(_) | TaskInput::Scrub(_) => return None,
+            TaskInput::Verify(_) | TaskInput::Scrub(_) | TaskInput::Vanilla(_) => return None,
         })
     }
 

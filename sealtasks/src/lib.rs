@@ -26,6 +26,7 @@ mod sector;
 mod storage;
 mod task_type;
 mod transfer;
+mod vanilla;
 
 pub use capability::{FetchScope, FetchVerb};
 pub use caps::{CapError, CapLimit, CapSpec, TaskCaps, TaskGroup};
@@ -43,7 +44,7 @@ pub use payload::{
     AddPieceInput, C1Output, Commit1Input, Commit2Input, DataCidInput, ExecutorFailure, ExecutorReport,
     ExecutorRequest, FetchInput, FinalizeInput, MoveInput, Pc1Output, PieceSource, PreCommit1Input,
     PreCommit2Input, Proof, ReleaseUnsealedInput, SectorFiles, Seed, TaskInput, TaskOutput, Ticket,
-    UnsealInput, UnsealedRange, VerifyInput,
+    UnsealInput, UnsealedRange, VanillaProof, VerifyInput,
 };
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedOffset, UnpaddedPieceSize};
 pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SealProofError, SectorSize};
@@ -58,3 +59,4 @@ pub use transfer::{
     BANDWIDTH_MIN, PARALLEL_MAX, STREAMS, STREAMS_MAX, TransferChange, TransferChangeError, TransferLimits,
     TransferPhase, TransferReport, TransferView, eta_seconds,
 };
+pub use vanilla::{CHALLENGES, CHALLENGES_MAX, VanillaInput, challenges, post_proof_size};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AcquireMode, FailureClass, FileType, FileTypes, PathType, PieceInfo, ScrubInput, ScrubbedFile, SealedCid,
-    SectorRef, TaskType, UnpaddedOffset, UnpaddedPieceSize, UnsealedCid,
+    SectorRef, TaskType, UnpaddedOffset, UnpaddedPieceSize, UnsealedCid, VanillaInput,
 };
 
 macro_rules! bytes_32 {
@@ -97,6 +97,11 @@ byte_string! {
 byte_string! {
     /// C2's output: the SNARK, 192 bytes per partition.
     Proof
+}
+
+byte_string! {
+    /// A vanilla proof of a replica for PoSt, in the proofs library's own form.
+    VanillaProof
 }
 
 /// Where an AddPiece or DataCid takes its bytes from.
@@ -265,10 +270,13 @@ pub enum TaskInput {
     /// Comparing stored files with their commitments; no task type of its own.
     #[serde(rename = "SCRUB")]
     Scrub(ScrubInput),
+    /// Proving that a replica is there, without a SNARK; no task type of its own.
+    #[serde(rename = "VANILLA")]
+    Vanilla(VanillaInput),
 }
 
 impl TaskInput {
-    /// The task type it is scheduled as; `None` for verification and scrubbing, which are not scheduled.
+    /// The task type it is scheduled as; `None` for verification, scrubbing and vanilla proofs, which are not scheduled.
     pub const fn task_type(&self) -> Option<TaskType> {
         Some(match self {
             Self::DataCid(_) => TaskType::DataCid,
@@ -281,7 +289,7 @@ impl TaskInput {
             Self::ReleaseUnsealed(_) => TaskType::FinalizeUnsealed,
             Self::Fetch(_) | Self::Move(_) => TaskType::Fetch,
             Self::Unseal(_) => TaskType::Unseal,
-            Self::Verify(_) | Self::Scrub(_) => return None,
+            Self::Verify(_) | Self::Scrub(_) | Self::Vanilla(_) => return None,
         })
     }
 }
@@ -334,6 +342,9 @@ pub enum TaskOutput {
     /// What was found, file by file.
     #[serde(rename = "SCRUB")]
     Scrub(Vec<ScrubbedFile>),
+    /// The proof, checked against the commitment.
+    #[serde(rename = "VANILLA")]
+    Vanilla(VanillaProof),
 }
 
 /// Where an executor finds, or makes, its sector's files. Absolute paths.

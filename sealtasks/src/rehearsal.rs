@@ -102,7 +102,8 @@ pub fn mark_of(output: &TaskOutput) -> Option<bool> {
         | TaskOutput::Move
         | TaskOutput::Unseal
         | TaskOutput::Verify(_)
-        | TaskOutput::Scrub(_) => None,
+        | TaskOutput::Scrub(_)
+        | TaskOutput::Vanilla(_) => None,
     }
 }
 

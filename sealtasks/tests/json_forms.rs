@@ -90,6 +90,16 @@ fn scrubbing() {
 }
 
 #[test]
+fn vanilla_proofs() {
+    let (sealed, _) = cids();
+    check(
+        TaskInput::Vanilla(VanillaInput { sealed, challenges: vec![1, 63] }),
+        r#"{"task":"VANILLA","input":{"sealed":"$R","challenges":[1,63]}}"#,
+    );
+    check(TaskOutput::Vanilla(VanillaProof(vec![1, 2, 3])), r#"{"task":"VANILLA","output":"AQID"}"#);
+}
+
+#[test]
 fn inputs_that_move_and_drop_files() {
     check(TaskInput::Finalize(FinalizeInput {}), r#"{"task":"FIN","input":{}}"#);
     check(

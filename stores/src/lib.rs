@@ -60,7 +60,7 @@ pub use mem_index::{
 pub use meta::{META_FILE, StorageMeta, init_path};
 pub use peer_tokens::{PeerTokens, TokenUse};
 pub use rehearsal::{MARK_FILE as REHEARSAL_FILE, Rehearsal};
-pub use remote::{FetchOptions, Remote, UnsealedPiece};
+pub use remote::{CopyOutcome, FetchOptions, ProvenCopy, Remote, UnsealedPiece};
 pub use sealtasks::{TransferLimits, TransferPhase, TransferView};
-pub use serve::{Looking, PERMIT_HEADER, TokenAccess, VerifyToken, fetch_router};
+pub use serve::{Looking, PERMIT_HEADER, Prover, TokenAccess, VerifyToken, fetch_router};
 pub use snapshot::{SnapshotRead, read_snapshot, write_snapshot};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -35,7 +35,7 @@ const SHOWN_MAX: usize = 300;
 /// A client for `/remote` of any peer. Clones share its connections.
 #[derive(Clone)]
 pub(crate) struct Peer {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     tls: Arc<ClientConfig>,
 }
 
@@ -77,18 +77,33 @@ impl Peer {
         token: &str,
         header: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Response<Incoming>, StoreError> {
+        self.ask_with((method, url), token, header, Bytes::new(), ANSWER_MAX).await
+    }
+
+    /// The same with a body, and as much patience as the work takes.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn ask_with(
+        &self,
+        (method, url): (Method, &str),
+        token: &str,
+        header: Option<(HeaderName, HeaderValue)>,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, StoreError> {
         let bad_url = || StoreError::Url { url: url.to_owned() };
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| bad_url())?;
         let mut request = Request::builder().method(method).uri(url).header(AUTHORIZATION, bearer);
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let request = request.body(Empty::new()).map_err(|_| bad_url())?;
+        let request = request.body(Full::new(body)).map_err(|_| bad_url())?;
         let known = matches!(request.uri().scheme_str(), Some("http" | "https"));
         if !known || request.uri().host().is_none() {
             return Err(bad_url());
         }
-        match timeout(ANSWER_MAX, self.client.request(request)).await {
+        match timeout(patience, self.client.request(request)).await {
             Ok(answer) => answer.map_err(|error| broken(url, error)),
             Err(late) => Err(broken(url, late)),
         }

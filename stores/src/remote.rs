@@ -8,6 +8,7 @@ mod bring;
 mod debts;
 mod into_path;
 mod unsealed;
+mod vanilla;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,7 @@ use crate::traffic::Traffic;
 use crate::wire::FsStatJson;
 
 pub use unsealed::UnsealedPiece;
+pub use vanilla::{CopyOutcome, ProvenCopy};
 
 /// A permit's reason travels in a header, cut to this many characters.
 const REASON_MAX: usize = 200;

@@ -10,12 +10,12 @@ mod files;
 mod listing;
 mod range;
 pub(crate) mod survivor;
+pub(crate) mod vanilla;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::access::Deed;
 use self::blocks::{Announced, Hashing};
+pub use self::vanilla::Prover;
 use crate::content::{self, ACCEPT_HEADER, EXACTLY_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
 use crate::local::{DeletePermit, Found, Local, chain};
@@ -91,12 +92,17 @@ impl Looking {
 }
 
 /// The routes under `/remote`. Every request needs a token with permission `admin`, or a fetch token that names what is
-/// done, in `Authorization: Bearer` or `?token=`.
-pub fn fetch_router(local: Arc<Local>, verify: Arc<dyn VerifyToken>, looking: Looking) -> Router {
+/// done, in `Authorization: Bearer` or `?token=`. Without a prover nothing is proven here.
+pub fn fetch_router(
+    local: Arc<Local>,
+    verify: Arc<dyn VerifyToken>,
+    looking: Looking,
+    prover: Option<Arc<dyn Prover>>,
+) -> Router {
     let senders = Arc::new(Semaphore::new(SENDERS_MAX));
     let Looking { tokens, tls } = looking;
     let peer = Peer::new(tls);
-    let server = Server { local, verify, tokens, peer, senders, announced: Announced::default() };
+    let server = Server { local, verify, tokens, peer, senders, announced: Announced::default(), prover };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
@@ -107,12 +113,13 @@ pub(crate) struct Server {
     peer: Peer,
     senders: Arc<Semaphore>,
     announced: Announced,
+    prover: Option<Arc<dyn Prover>>,
 }
 
 /// A request's path, as far as it is one of ours.
 enum Route<'a> {
     Stat(&'a str),
-    Vanilla,
+    Vanilla(vanilla::Kind),
     File(&'a str, &'a str),
     Allocated { kind: &'a str, sector: &'a str, proof: &'a str, offset: &'a str, size: &'a str },
 }
@@ -125,13 +132,15 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     let path = request.uri().path().to_owned();
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let Some(route) = Route::parse(&path, &method) else { return StatusCode::NOT_FOUND.into_response() };
+    if let Route::Vanilla(kind) = route {
+        return vanilla::answer(&server, &access, kind, request.into_body()).await;
+    }
     if let Some(refusal) = access.refusal(&route.deed(&method, &headers), &server.local) {
         return refusal;
     }
     let query = request.uri().query().unwrap_or_default();
     let result = match (route, &method) {
         (Route::Stat(id), &Method::GET | &Method::HEAD) => server.stat(id).await,
-        (Route::Vanilla, &Method::POST) => Ok(vanilla()),
         (Route::File(kind, sector), &Method::GET | &Method::HEAD) => {
             server.file(kind, sector, &headers, &method).await
         }
@@ -156,7 +165,8 @@ impl<'a> Route<'a> {
         let parts: Vec<&str> = path.strip_prefix("/remote/")?.split('/').collect();
         match parts[..] {
             ["stat", id] if *method != Method::DELETE && !id.is_empty() => Some(Self::Stat(id)),
-            ["vanilla", "single" | "porep"] if *method == Method::POST => Some(Self::Vanilla),
+            ["vanilla", "single"] if *method == Method::POST => Some(Self::Vanilla(vanilla::Kind::Single)),
+            ["vanilla", "porep"] if *method == Method::POST => Some(Self::Vanilla(vanilla::Kind::PoRep)),
             [kind, sector] if !kind.is_empty() && !sector.is_empty() => Some(Self::File(kind, sector)),
             [kind, sector, proof, "allocated", offset, size] => {
                 Some(Self::Allocated { kind, sector, proof, offset, size })
@@ -176,7 +186,7 @@ impl<'a> Route<'a> {
         };
         match *self {
             Self::Stat(id) => Deed::Stat(id),
-            Self::Vanilla => Deed::Other,
+            Self::Vanilla(_) => Deed::Other,
             Self::File(kind, sector) | Self::Allocated { kind, sector, .. } => {
                 Deed::File { verb, kind, sector }
             }
@@ -309,12 +319,6 @@ impl Server {
         };
         Ok(status.into_response())
     }
-}
-
-/// Vanilla proofs for PoSt are made by the proving side, which this process does not have.
-fn vanilla() -> Response {
-    let text = "vanilla proofs are not made by this worker\n";
-    (StatusCode::INTERNAL_SERVER_ERROR, Body::from(text)).into_response()
 }
 
 fn names(kind: &str, sector: &str) -> Result<(FileType, SectorId), Failure> {

@@ -13,7 +13,7 @@ use stores::{
     CopyKind, FetchOptions, Index, Looking, PERMIT_HEADER, PeerTokens, Remote, TokenAccess, TokenUse,
     TransferMeter, VerifyToken, fetch_router,
 };
-use support::{Node, World, ask, both, sector};
+use support::{Node, World, ask, ask_with, both, sector};
 use tokio::net::TcpListener;
 
 /// Tokens are written out: `fetch:<verbs>:<types>:<sector>@<path>`; everything else as the other tests have it.
@@ -54,7 +54,7 @@ async fn door(node: &Node) -> String {
 async fn door_looking(node: &Node, looking: Looking) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}/remote", listener.local_addr().expect("an address"));
-    let router = fetch_router(node.local.clone(), Arc::new(WrittenOut), looking);
+    let router = fetch_router(node.local.clone(), Arc::new(WrittenOut), looking, None);
     tokio::spawn(async move { axum::serve(listener, router).await });
     base
 }
@@ -95,6 +95,23 @@ async fn a_fetch_token_opens_the_files_and_deeds_it_names_and_nothing_else() {
     for (method, url, token) in &refused {
         assert_eq!(status(method, url, token).await, StatusCode::FORBIDDEN, "{method} {url} {token}");
     }
+    // Who may take the cache may have it proven; that of another sector not.
+    let body = |number: u64| {
+        let cid = "bagboea4b5abcaaabaibqibiga4eascqlbqgq4dyqcejbgfavcylrqgi2dmob2hq7";
+        format!(
+            r#"{{"Miner":1000,"Sector":{{"SealProof":5,"SectorNumber":{number},"SealedCID":{{"/":"{cid}"}},"Challenge":[3]}},"ProofType":10}}"#
+        )
+    };
+    let vanilla = format!("{base}/vanilla/single");
+    let cache = [("authorization", "Bearer fetch:get:cache:s-t01000-1@a")];
+    assert_eq!(
+        ask_with("POST", &vanilla, &cache, &body(1)).await.0,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "no prover"
+    );
+    assert_eq!(ask_with("POST", &vanilla, &cache, &body(2)).await.0, StatusCode::FORBIDDEN);
+    let sealed = [("authorization", "Bearer fetch:get:sealed:s-t01000-1@a")];
+    assert_eq!(ask_with("POST", &vanilla, &sealed, &body(1)).await.0, StatusCode::FORBIDDEN);
     let look = "fetch:look:sealed:s-t01000-1@a";
     assert_eq!(status("HEAD", &file("sealed", 1), look).await, StatusCode::OK);
     let bearer = format!("Bearer {look}");

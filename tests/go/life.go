@@ -66,6 +66,9 @@ func (m *miner) seal(ctx context.Context) error {
 		return fmt.Errorf("SealCommit1: %w", err)
 	}
 	say("SealCommit1", "bytes", len(commit1))
+	if err := m.prove(ctx, cids, commit1); err != nil {
+		return err
+	}
 	if err := m.read(ctx, piece, "remote"); err != nil {
 		return err
 	}
@@ -73,6 +76,40 @@ func (m *miner) seal(ctx context.Context) error {
 		return err
 	}
 	return m.fails(ctx)
+}
+
+// prove has the worker, which holds the files, make both vanilla proofs; the one for Commit1 is what its task gave.
+func (m *miner) prove(ctx context.Context, cids storiface.SectorCids, commit1 storiface.Commit1Out) error {
+	challenge := storiface.PostSectorChallenge{
+		SealProof:    sector.ProofType,
+		SectorNumber: sector.ID.Number,
+		SealedCID:    cids.Sealed,
+		Challenge:    []uint64{0, 17, 63},
+	}
+	single, err := m.remote.GenerateSingleVanillaProof(
+		ctx, minerID, challenge, abi.RegisteredPoStProof_StackedDrgWindow2KiBV1_1,
+	)
+	if err != nil {
+		return fmt.Errorf("GenerateSingleVanillaProof: %w", err)
+	}
+	if len(single) == 0 {
+		return errors.New("GenerateSingleVanillaProof: no bytes")
+	}
+	porep, err := m.remote.GeneratePoRepVanillaProof(ctx, sector, cids.Sealed, cids.Unsealed, ticket, seed)
+	if err != nil {
+		return fmt.Errorf("GeneratePoRepVanillaProof: %w", err)
+	}
+	if !bytes.Equal(porep, commit1) {
+		return fmt.Errorf("GeneratePoRepVanillaProof gave %d bytes that are not the %d of Commit1", len(porep), len(commit1))
+	}
+	challenge.Challenge = []uint64{64}
+	if _, err := m.remote.GenerateSingleVanillaProof(
+		ctx, minerID, challenge, abi.RegisteredPoStProof_StackedDrgWindow2KiBV1_1,
+	); err == nil || !strings.Contains(err.Error(), "each below 64") {
+		return fmt.Errorf("a challenge outside the sector: %w", err)
+	}
+	say("VanillaProofs", "single", len(single))
+	return nil
 }
 
 // read gets the piece as a retrieval does: from wherever the unsealed file is, in whole and from the middle.

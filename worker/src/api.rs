@@ -34,7 +34,7 @@ impl WorkerHandle {
         let shared = self.shared();
         let tokens_for_peers = Arc::clone(&shared.tickets) as Arc<dyn PeerTokens>;
         let looking = Looking { tokens: tokens_for_peers, tls: shared.trust.config() };
-        let files = fetch_router(Arc::clone(&shared.local), verify, looking);
+        let files = fetch_router(Arc::clone(&shared.local), verify, looking, Some(Arc::new(self.clone())));
         rpc_router(methods, tokens, streams).merge(files)
     }
 }

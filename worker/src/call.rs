@@ -301,7 +301,9 @@ impl Call<'_> {
                 self.store(remote.remove_all(sector.id, FileType::Unsealed, &permit)).await?;
                 Ok(TaskOutput::ReleaseUnsealed)
             }
-            TaskInput::Verify(_) | TaskInput::Scrub(_) => Err(environment("this is no task of a worker")),
+            TaskInput::Verify(_) | TaskInput::Scrub(_) | TaskInput::Vanilla(_) => {
+                Err(environment("this is no task of a worker"))
+            }
             TaskInput::DataCid(_)
             | TaskInput::AddPiece(_)
             | TaskInput::PreCommit1(_)

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use rpc::extension::GpuShare;
 use rpc::reader::PieceStream;
-use sealtasks::{ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, TaskOutput, TaskType};
+use sealtasks::{
+    ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass, TaskInput, TaskOutput, TaskType,
+};
 use stores::Rehearsal;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -187,7 +189,7 @@ impl ExecutorOptions {
         let mut command = Command::new(path);
         command
             .args(arguments)
-            .arg(task.map_or("scrub".to_owned(), |task| task.short().to_lowercase()))
+            .arg(word(&request.work))
             .arg("--input")
             .arg(dir.join("request.json"))
             .arg("--output")
@@ -348,6 +350,14 @@ impl Executor {
     }
 }
 
+/// The word that an executor is called with: the task's short code in lower case.
+fn word(work: &TaskInput) -> String {
+    match work {
+        TaskInput::Vanilla(_) => "vanilla".to_owned(),
+        work => work.task_type().map_or("scrub".to_owned(), |task| task.short().to_lowercase()),
+    }
+}
+
 /// Makes the call's directory with the request in it and gives the log to be written.
 fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File> {
     std::fs::create_dir_all(dir)?;
@@ -362,7 +372,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
 
     use sealtasks::{
-        FileType, PreCommit1Input, RegisteredSealProof, SectorFiles, SectorId, SectorRef, TaskInput, Ticket,
+        FileType, PreCommit1Input, RegisteredSealProof, SectorFiles, SectorId, SectorRef, Ticket,
     };
 
     use super::*;

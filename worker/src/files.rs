@@ -50,7 +50,8 @@ pub(crate) fn needs_of(work: &TaskInput) -> Needs {
         | TaskInput::Fetch(_)
         | TaskInput::Move(_)
         | TaskInput::Verify(_)
-        | TaskInput::Scrub(_) => Needs::NOTHING,
+        | TaskInput::Scrub(_)
+        | TaskInput::Vanilla(_) => Needs::NOTHING,
     }
 }
 

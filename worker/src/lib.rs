@@ -30,6 +30,7 @@ pub mod machine;
 mod manager_index;
 pub mod offer;
 mod process;
+mod proving;
 pub mod registration;
 pub mod rehearsal;
 pub mod repo;

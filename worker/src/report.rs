@@ -89,6 +89,7 @@ pub(crate) fn answers(request: &ExecutorRequest, output: &TaskOutput) -> bool {
             | (In::Unseal(_), Out::Unseal)
             | (In::Verify(_), Out::Verify(_))
             | (In::Scrub(_), Out::Scrub(_))
+            | (In::Vanilla(_), Out::Vanilla(_))
     )
 }
 

@@ -30,7 +30,7 @@ use crate::registration::report_health_for_ever;
 use crate::repo::Repo;
 use crate::resources::{self, Swap};
 use crate::tickets::Tickets;
-use crate::{call, returns};
+use crate::{call, proving, returns};
 
 /// Starts workers.
 pub struct Worker;
@@ -158,6 +158,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// One sector is scrubbed at a time.
     pub(crate) scrubbing: Semaphore,
+    /// Proofs that may still be begun; see [`crate::proving`].
+    pub(crate) proving: Semaphore,
     problems: Vec<PathProblem>,
     /// Held to the end: the lock on the repo.
     repo: Repo,
@@ -170,10 +172,7 @@ impl Worker {
     /// # Errors
     /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
-        if let Some(task) = options.tasks.iter().copied().find(|task| !BUILT.contains(task)) {
-            let known = BUILT.map(TaskType::short).join(", ");
-            return Err(WorkerError::NotBuilt { task, known });
-        }
+        check_tasks(&options.tasks)?;
         let journal = open_journal(&options.repo, options.token.clone()).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
@@ -232,6 +231,7 @@ impl Worker {
             leaving: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             scrubbing: Semaphore::new(1),
+            proving: proving::turns(),
             problems,
             repo: options.repo,
         });
@@ -242,6 +242,12 @@ impl Worker {
         shared.begin().await?;
         Ok(WorkerHandle(shared))
     }
+}
+
+fn check_tasks(tasks: &BTreeSet<TaskType>) -> Result<(), WorkerError> {
+    let Some(task) = tasks.iter().copied().find(|task| !BUILT.contains(task)) else { return Ok(()) };
+    let known = BUILT.map(TaskType::short).join(", ");
+    Err(WorkerError::NotBuilt { task, known })
 }
 
 /// The repo's journal, for the calls of the manager that takes this token.

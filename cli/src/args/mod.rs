@@ -6,6 +6,7 @@ mod explain;
 mod manager;
 mod operate;
 mod pipelining;
+mod proving;
 mod repair;
 mod simulate;
 mod storage;
@@ -20,6 +21,7 @@ pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
 pub use pipelining::{AddPieceArgs, PledgeArgs, RebuildArgs, UpdateStateArgs};
+pub use proving::{ProvingCheckArgs, ProvingCommand};
 pub use repair::{ExportArgs, RepairCommand, RepairRunArgs};
 pub use simulate::{SchedulerKind, SimulateArgs};
 pub use storage::{
@@ -95,6 +97,9 @@ pub enum Command {
     Pledge(PledgeArgs),
     /// Same as `storage find`.
     Find(FindArgs),
+    /// Whether stored sectors can still be proven.
+    #[command(subcommand, after_help = "Example:\n  sealyard proving check --only-bad")]
+    Proving(ProvingCommand),
     /// Lost sectors: read from the chain what they are sealed from again.
     #[command(subcommand, after_help = "Example:\n  sealyard repair export --miner f01000 1-100,205")]
     Repair(RepairCommand),
@@ -117,7 +122,7 @@ pub enum Command {
     The files are described in proofs/EXECUTORS.md. Piece bytes, where a task takes them, come on descriptor 3.\n\
     Exit codes of its own: 0 done, 1 failed, 2 request refused, 3 no report written.")]
 pub struct ExecArgs {
-    /// The task: dc, ap, pc1, pc2, c1, c2, fin, fus, uns, verify or scrub. Must be what the request says.
+    /// The task: dc, ap, pc1, pc2, c1, c2, fin, fus, uns, verify, scrub or vanilla. Must be what the request says.
     pub task: String,
     /// The request file (JSON).
     #[arg(long, value_name = "FILE")]

@@ -11,6 +11,7 @@ pub mod init;
 pub mod operate;
 pub mod params;
 pub mod pipelining;
+pub mod proving;
 pub mod rebuild;
 pub mod repair;
 pub mod run;

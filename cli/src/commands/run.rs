@@ -126,6 +126,7 @@ async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome 
     let is_tls = identity.is_some();
     let server = daemon::serve(listener, handle.router(), identity);
     let own = own_worker(args, handle, urls, trust).await?;
+    handle.prove_with(Arc::new(own.clone()));
     handle.add_local_worker(Arc::new(own.clone())).await.map_err(crate::connect::rpc_failure)?;
     own.push_states();
 

@@ -193,7 +193,8 @@ impl Driver {
             | TaskInput::Fetch(_)
             | TaskInput::Unseal(_)
             | TaskInput::Verify(_)
-            | TaskInput::Scrub(_) => {}
+            | TaskInput::Scrub(_)
+            | TaskInput::Vanilla(_) => {}
         }
         let Ok(id) = self.new_task(sector, work) else { return };
         self.set_busy(sector.id, Busy::Task(id));
@@ -284,6 +285,7 @@ pub(super) const fn short_code(work: &TaskInput) -> &'static str {
         TaskInput::Unseal(_) => "UNS",
         TaskInput::Verify(_) => "VERIFY",
         TaskInput::Scrub(_) => "SCRUB",
+        TaskInput::Vanilla(_) => "VANILLA",
     }
 }
 

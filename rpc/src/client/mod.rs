@@ -8,6 +8,7 @@ mod node;
 mod operator;
 mod peer;
 mod pipelining;
+mod proving;
 mod storage;
 mod unsealing;
 mod worker;
@@ -43,6 +44,8 @@ fn timeout_of(method: &str) -> Option<Duration> {
         "Filecoin.WaitQuiet" | "Filecoin.StorageLock" => None,
         // A path's files are moved, scanned or deleted before they answer.
         "Sealyard.OrderPaths" | "Sealyard.MoveSector" => None,
+        // Disks are read, with a bound of their own.
+        "Sealyard.CheckProvable" | "Filecoin.CheckProvable" => None,
         // WorkerConnect too: the manager dials back before it answers.
         _ => Some(Duration::from_secs(60)),
     }

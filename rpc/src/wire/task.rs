@@ -86,7 +86,7 @@ pub(crate) fn encode(
             let (ticket, comm_d) = (bytes(&input.ticket.0), Cid::of(input.unsealed));
             ("Filecoin.UnsealPiece", raw(&(sector, range.offset, range.size, ticket, comm_d))?)
         }
-        TaskInput::Verify(_) | TaskInput::Scrub(_) => {
+        TaskInput::Verify(_) | TaskInput::Scrub(_) | TaskInput::Vanilla(_) => {
             return Err(WireError::new("task", "this is no task that a worker takes over the wire"));
         }
     })

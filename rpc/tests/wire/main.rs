@@ -13,6 +13,7 @@ mod lotus_api;
 mod operator;
 mod piece_url;
 mod pipelining;
+mod proving;
 mod push;
 mod returns;
 mod round_trip;

@@ -31,6 +31,11 @@ pub(super) enum Deed<'a> {
 }
 
 impl Access {
+    /// Whether it may do everything.
+    pub(super) const fn is_admin(&self) -> bool {
+        self.scope.is_none()
+    }
+
     /// Refuses, with status 403 and the reason, what the token does not name. Names that are none are refused as well.
     /// So is a token for a path that is not served here: it was shown to someone else, who must not be able to use it.
     pub(super) fn refusal(&self, deed: &Deed<'_>, local: &Local) -> Option<Response> {
@@ -93,6 +98,6 @@ fn forbidden() -> Response {
     (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, plain)], FORBIDDEN).into_response()
 }
 
-fn refused(why: &str) -> Response {
+pub(super) fn refused(why: &str) -> Response {
     (StatusCode::FORBIDDEN, format!("{why}\n")).into_response()
 }

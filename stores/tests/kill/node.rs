@@ -48,7 +48,7 @@ async fn run(dir: &Path, port: &str, index: &str) {
     let state: Wish = (remote, Arc::default(), TransferMeter::default());
     let moves = Router::new().route("/move", get(wish)).with_state(state);
     let looking = Looking::with_one_token("admin-token".to_owned());
-    let router = moves.merge(fetch_router(local.clone(), Arc::new(Tokens), looking));
+    let router = moves.merge(fetch_router(local.clone(), Arc::new(Tokens), looking, None));
     let listener = tokio::net::TcpListener::bind(&address).await.expect("the port");
     tokio::spawn(async move { axum::serve(listener, router).await });
     loop {

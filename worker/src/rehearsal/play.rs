@@ -71,6 +71,7 @@ pub(super) fn perform(request: &ExecutorRequest, length: Duration) -> Played {
         TaskInput::DataCid(_)
         | TaskInput::Verify(_)
         | TaskInput::Scrub(_)
+        | TaskInput::Vanilla(_)
         | TaskInput::Fetch(_)
         | TaskInput::Move(_) => Err(environment("a rehearsal does not play this task".into())),
     }

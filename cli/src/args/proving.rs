@@ -1,0 +1,38 @@
+//! Arguments of the commands about proving.
+
+use clap::{Args, Subcommand};
+use sealtasks::CHALLENGES;
+
+/// `sealyard proving`.
+#[derive(Debug, Subcommand)]
+pub enum ProvingCommand {
+    /// Have the hosts that hold sectors prove them, at random challenges.
+    Check(ProvingCheckArgs),
+}
+
+/// `sealyard proving check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard proving check\n  sealyard proving check --only-bad --json 7 8\n\
+    Looked at are the lengths of the sealed file, p_aux and every file of tree-r-last, whether p_aux belongs to CommR, and a real\n\
+    vanilla proof, made where the files lie, of challenges that nobody knew before. Sectors of 2 KiB and 8 MiB are challenged\n\
+    everywhere, larger ones at --challenges leaves: `sealyard storage scrub` reads every byte. Nothing is fetched, changed or\n\
+    sent to a chain. A sector that is being worked on is locked, one whose host is not reached is away; neither is a fault.\n\
+    Exit codes: 13 a sector cannot be proven, 14 no such sector."
+)]
+pub struct ProvingCheckArgs {
+    /// The sectors; default: all that have a replica.
+    pub sectors: Vec<u64>,
+    /// Show only what cannot be proven.
+    #[arg(long)]
+    pub only_bad: bool,
+    /// Only sectors with a sealed file or a cache in this storage path.
+    #[arg(long, value_name = "ID")]
+    pub storage_id: Option<sealtasks::StorageId>,
+    /// Leaves that are challenged in each large sector, up to 4096.
+    #[arg(long, default_value_t = CHALLENGES, value_name = "N")]
+    pub challenges: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,122 @@
+//! `proving check`: which stored sectors can be proven, and which file is at fault where one cannot. Never: changes a file,
+//! or calls a sector bad because somebody is at work on it or a host is not reached.
+
+use futures_util::{StreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use rpc::ApiError;
+use rpc::proving::{ProvingState, ProvingView, ProvingWish};
+use sealtasks::{CHALLENGES_MAX, SectorNumber, StorageId};
+use serde_json::json;
+
+use crate::args::{ProvingCheckArgs, ProvingCommand};
+use crate::connect::{Connection, rpc_failure};
+use crate::exit::{Code, Failure, Outcome};
+use crate::show::{line, paint, plain, print_json};
+
+/// Sectors checked at once.
+const AT_ONCE: usize = 8;
+
+/// `proving …`.
+pub async fn proving(connection: &Connection, command: &ProvingCommand) -> Outcome {
+    let ProvingCommand::Check(args) = command;
+    check(connection, args).await
+}
+
+async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
+    if args.challenges == 0 || args.challenges > CHALLENGES_MAX {
+        let text = format!("--challenges {} is not from 1 to {CHALLENGES_MAX}", args.challenges);
+        return Err(Failure::new(Code::Usage, text));
+    }
+    let all = args.sectors.is_empty();
+    let numbers = match all {
+        true => connection.manager.sectors_list().await.map_err(rpc_failure)?,
+        false => args.sectors.iter().copied().map(SectorNumber::new).collect(),
+    };
+    let bar = bar(numbers.len());
+    let asked = numbers.into_iter().map(|sector| {
+        let wish = ProvingWish { sector, challenges: args.challenges };
+        async move { connection.proving.check_provable(wish).await }
+    });
+    let mut answers = stream::iter(asked).buffered(AT_ONCE);
+    let mut views = Vec::new();
+    while let Some(view) = answers.next().await {
+        bar.inc(1);
+        let view = view.map_err(failure)?;
+        if wanted(&view, all, args.storage_id.as_ref()) {
+            if !args.json && shown(&view, args) {
+                bar.suspend(|| line(&sentence(&view)))?;
+            }
+            views.push(view);
+        }
+    }
+    bar.finish_and_clear();
+    tell(&views, args)
+}
+
+fn failure(error: ApiError) -> Failure {
+    if error.to_string().contains("MGR053") {
+        return Failure::new(Code::Unknown, error.to_string());
+    }
+    rpc_failure(error)
+}
+
+/// Lists and sums up; the exit code says whether all can be proven.
+fn tell(views: &[ProvingView], args: &ProvingCheckArgs) -> Outcome {
+    let count = |state| views.iter().filter(|view| view.state == state).count();
+    let bad = count(ProvingState::Bad);
+    if args.json {
+        let shown: Vec<&ProvingView> = views.iter().filter(|view| shown(view, args)).collect();
+        print_json(&json!({ "checked": views.len(), "bad": bad, "sectors": shown }))?;
+    } else {
+        let states = [
+            ProvingState::Good,
+            ProvingState::Bad,
+            ProvingState::Locked,
+            ProvingState::Away,
+            ProvingState::Unknown,
+            ProvingState::NotSealed,
+        ];
+        let told = states.into_iter().map(|state| (count(state), state)).filter(|(count, _)| *count > 0);
+        let told: Vec<String> = told.map(|(count, state)| format!("{count} {}", state.words())).collect();
+        let told = if told.is_empty() { "nothing to check".to_owned() } else { told.join(", ") };
+        line(&format!("{} sectors checked: {told}", views.len()))?;
+    }
+    match bad {
+        0 => Ok(()),
+        bad => Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
+            .advise("fetch good copies of the files that are named, or seal those sectors again")),
+    }
+}
+
+/// Sectors without a replica are told only to who asks for them by number.
+fn wanted(view: &ProvingView, all: bool, storage: Option<&StorageId>) -> bool {
+    let sealed = !all || view.state != ProvingState::NotSealed;
+    sealed && storage.is_none_or(|storage| view.paths.contains(storage))
+}
+
+/// A bad copy counts even where another one is good.
+fn shown(view: &ProvingView, args: &ProvingCheckArgs) -> bool {
+    !args.only_bad || view.state == ProvingState::Bad
+}
+
+fn sentence(view: &ProvingView) -> String {
+    let words = view.state.words();
+    let state = match view.state {
+        ProvingState::Good => paint::green(words),
+        ProvingState::Bad => paint::red(words),
+        _ => paint::yellow(words),
+    };
+    let detail = match view.detail.is_empty() {
+        true => String::new(),
+        false => format!(": {}", plain(&view.detail)),
+    };
+    format!("sector {}: {state}{detail}", view.sector.number)
+}
+
+fn bar(sectors: usize) -> ProgressBar {
+    let bar = ProgressBar::new(sectors as u64);
+    if let Ok(style) = ProgressStyle::with_template("proving [{bar:40}] {pos}/{len} sectors, eta {eta}") {
+        bar.set_style(style.progress_chars("##-"));
+    }
+    bar
+}

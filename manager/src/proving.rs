@@ -1,0 +1,144 @@
+//! Whether stored sectors can still be proven: the hosts that hold their files prove them. It holds no lock, so that nothing
+//! ever waits for it: a sector that is being worked on is told as such, and a fault that was found while its files changed
+//! is not believed. Never: judges a file by anything but a proof of it; sends anything to a chain.
+
+use async_trait::async_trait;
+use rpc::proving::{ProvingApi, ProvingCopy, ProvingState, ProvingView, ProvingWish};
+use rpc::{ApiError, ApiResult};
+use sealtasks::{
+    CHALLENGES, FileType, FileTypes, SectorId, SectorNumber, SectorRef, SectorSize, StorageId, VanillaInput,
+    challenges,
+};
+use stores::{CopyOutcome, LockWant, ProvenCopy};
+
+use crate::repo::random_bytes;
+use crate::service::{Service, refusal};
+
+/// What is read to prove a sector.
+const PROVEN: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
+
+const CHANGED: &str = "its files changed meanwhile; check it again";
+
+#[async_trait]
+impl ProvingApi for Service {
+    async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView> {
+        let ProvingWish { sector, challenges } = wish;
+        self.prove(SectorId { miner: self.0.miner.actor, number: sector }, challenges).await
+    }
+
+    async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>> {
+        let mut told = Vec::new();
+        for SectorRef { id, .. } in sectors {
+            match self.prove(id, CHALLENGES).await {
+                Ok(view) if view.state == ProvingState::Good => {}
+                Ok(view) => told.push((id.number, format!("{}: {}", view.state.words(), view.detail))),
+                Err(error) => told.push((id.number, error.to_string())),
+            }
+        }
+        Ok(told)
+    }
+}
+
+impl Service {
+    async fn prove(&self, id: SectorId, count: usize) -> ApiResult<ProvingView> {
+        if self.0.rehearses() {
+            return Err(ApiError::refused("MGR131: a rehearsal's files hold nothing that could be proven"));
+        }
+        let before = self.view(move |driver| driver.scrubbable(id)).await?;
+        let Some(known) = before.clone() else {
+            let number = id.number;
+            return Err(ApiError::refused(format!(
+                "MGR053: no sector {number}; `sealyard sectors list` lists them"
+            )));
+        };
+        let held = self.0.index.sector_files(id).into_iter();
+        let held: Vec<(StorageId, FileTypes)> = held
+            .map(|held| (held.id, held.types.intersection(PROVEN)))
+            .filter(|(_, types)| !types.is_empty())
+            .collect();
+        let paths = held.iter().map(|(path, _)| path.clone()).collect();
+        let view =
+            |state, detail: String| ProvingView { sector: id, state, detail, paths, copies: Vec::new() };
+        let Some(sealed) = known.input.sealed else {
+            return Ok(view(ProvingState::NotSealed, "it has no CommR yet".to_owned()));
+        };
+        if let Some(why) = self.worked_on(id, known.busy) {
+            return Ok(view(ProvingState::Locked, why));
+        }
+        if let Some(why) = missing(&held) {
+            return Ok(view(ProvingState::Bad, why));
+        }
+        let input = VanillaInput { sealed, challenges: unforeseen(known.sector.proof.sector_size(), count)? };
+        let copies = self.0.remote.prove_copies(known.sector, &input).await.map_err(refusal)?;
+        let mut view = judged(view(ProvingState::Good, String::new()), copies);
+        let same = before == self.view(move |driver| driver.scrubbable(id)).await?;
+        if view.state == ProvingState::Bad && (!same || self.worked_on(id, false).is_some()) {
+            (view.state, view.detail) = (ProvingState::Locked, CHANGED.to_owned());
+        }
+        Ok(view)
+    }
+
+    /// Who does something with the files, if anybody does.
+    fn worked_on(&self, sector: SectorId, busy: bool) -> Option<String> {
+        let want = LockWant { sector, read: PROVEN, write: FileTypes::NONE };
+        let owner = self.0.locks.in_the_way(want).into_iter().next();
+        owner
+            .map(|owner| format!("{} has its files ({})", owner.owner, owner.reason))
+            .or_else(|| busy.then(|| "it is being worked on".to_owned()))
+    }
+}
+
+/// Why nobody can have both files, as far as the index knows.
+fn missing(held: &[(StorageId, FileTypes)]) -> Option<String> {
+    let has = |kind| held.iter().any(|(_, types)| types.contains(kind));
+    let absent = |kind: FileType| format!("no storage path has its {kind} {}", noun(kind));
+    [FileType::Sealed, FileType::Cache].into_iter().find(|kind| !has(*kind)).map(absent)
+}
+
+const fn noun(kind: FileType) -> &'static str {
+    if kind.is_directory() { "directory" } else { "file" }
+}
+
+/// What follows from what came of each copy: a bad one is told even where another one is good.
+fn judged(mut view: ProvingView, copies: Vec<ProvenCopy>) -> ProvingView {
+    if copies.is_empty() {
+        let apart = "its sealed file and its cache lie on different hosts; bring them together with \
+            `sealyard storage move`";
+        (view.state, view.detail) = (ProvingState::Bad, apart.to_owned());
+        return view;
+    }
+    view.copies = copies.into_iter().map(copy).collect();
+    let of = |state| view.copies.iter().find(|copy| copy.state == state);
+    let first = [ProvingState::Bad, ProvingState::Good, ProvingState::Unknown, ProvingState::Away];
+    if let Some(told) = first.into_iter().find_map(of) {
+        let detail = match told.state {
+            ProvingState::Good => String::new(),
+            _ => format!("{} [in {}]", told.detail, told.sealed),
+        };
+        (view.state, view.detail) = (told.state, detail);
+    }
+    view
+}
+
+fn copy(copy: ProvenCopy) -> ProvingCopy {
+    let ProvenCopy { sealed, cache, url, outcome } = copy;
+    let (state, detail) = match outcome {
+        CopyOutcome::Proven => (ProvingState::Good, String::new()),
+        CopyOutcome::Faulty(why) => (ProvingState::Bad, why),
+        CopyOutcome::Away(why) => (ProvingState::Away, why),
+        CopyOutcome::Untold(why) => (ProvingState::Unknown, why),
+    };
+    ProvingCopy { sealed, cache, url, state, detail }
+}
+
+/// Challenges that nobody could prepare for.
+fn unforeseen(size: SectorSize, count: usize) -> ApiResult<Vec<u64>> {
+    let mut state = u64::from_le_bytes(random_bytes().map_err(refusal)?);
+    // SplitMix64.
+    Ok(challenges(size, count, || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }))
+}
