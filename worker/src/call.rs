@@ -1,6 +1,7 @@
 //! The life of one call: accepted into the journal, its files acquired, its executor run, what it made declared, its
 //! result journalled and handed to the returns.
 
+mod ending;
 mod inputs;
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use sealtasks::{
     CallError, CallErrorCode, CallId, ExecutorFailure, ExecutorRequest, FailureClass, FileType, FileTypes,
     TaskInput, TaskOutput, TaskType,
 };
-use stores::{Acquired, CopyKind, DeletePermit, Index as _, Making, Reservation, StoreError, TransferMeter};
+use stores::{Acquired, DeletePermit, Making, Reservation, StoreError, TransferMeter};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,7 +25,7 @@ use crate::confine::Place;
 use crate::error::chain;
 use crate::executor::{Executor, Run};
 use crate::journal::{Acceptance, Accepted, Ended, Journal, ProcessMark, Running};
-use crate::legacy::{Survivor, remove_created, restarted};
+use crate::legacy::{Survivor, restarted};
 use crate::returns;
 use crate::usage::{self, Usage};
 use crate::worker::{Shared, now_ms};
@@ -326,47 +327,6 @@ impl Call<'_> {
         self.conclude(ran, &held, after).await
     }
 
-    /// Declares what the executor made, or removes what it began.
-    async fn conclude(
-        &self,
-        ran: Outcome<TaskOutput>,
-        held: &Held,
-        after: Afterwards,
-    ) -> Outcome<TaskOutput> {
-        let sector = self.accepted.sector;
-        crash_point("worker.ended");
-        let (is_made, ended) = match ran.and_then(|output| made(held).map(|()| output)) {
-            Ok(output) => (true, self.declare(held).await.map(|()| output)),
-            Err(failure) => (false, Err(failure)),
-        };
-        if ended.is_ok() && after == Afterwards::KeepOneCopy {
-            self.keep_one_copy(held).await?;
-        }
-        // What is made stays when the worker ends: its next life finds the report, and declares it. So does what an
-        // executor makes that is left running.
-        let goes_on = self.shared.closed.is_cancelled() && (is_made || self.shared.leaves());
-        if ended.is_err() && !goes_on {
-            let created = held.created.clone();
-            // Nothing to add if this is interrupted: the worker is ending and removes them when it next starts.
-            let _ = tokio::task::spawn_blocking(move || remove_created(&created)).await;
-        }
-        if after == Afterwards::DropCopies && !self.shared.closed.is_cancelled() {
-            // Copies that were fetched for unsealing alone; they go when it failed, too.
-            let replica = FileTypes::SEALED | FileTypes::CACHE;
-            if let Err(error) = self.shared.remote.remove_copies(sector.id, replica).await {
-                tracing::warn!(sector = %sector.id, error = %chain(&error), "copies could not be removed");
-            }
-        }
-        ended
-    }
-
-    /// The ranges to keep are kept once: whatever other copies take up is to be freed as well.
-    async fn keep_one_copy(&self, held: &Held) -> Outcome<()> {
-        let (sector, kind) = (self.accepted.sector.id, FileType::Unsealed);
-        let Some(kept) = held.acquired.ids.get(&kind) else { return Ok(()) };
-        self.store(self.shared.remote.keep_only(sector, kind, kept)).await
-    }
-
     async fn run_executor(
         &mut self,
         work: TaskInput,
@@ -424,46 +384,6 @@ impl Call<'_> {
         self.shared.journal.run(write).await.map_err(|error| environment(&chain(&error)))
     }
 
-    /// Declares what the executor made as the primary copies. Hours of work hang on it, so a manager that does not
-    /// answer is asked until it does or the call is stopped.
-    async fn declare(&self, held: &Held) -> Outcome<()> {
-        let sector = self.accepted.sector.id;
-        if !held.allocated.is_empty() {
-            self.still_wanted().await?;
-        }
-        for kind in held.allocated.iter() {
-            let Some(id) = held.acquired.ids.get(&kind) else { continue };
-            while let Err(error) = self.shared.index.declare(id, sector, kind.into(), CopyKind::Primary).await
-            {
-                tracing::warn!(%sector, %kind, error = %chain(&error), "a new file could not be declared; trying again");
-                self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the manager awaits the attempt still: one that could not be heard of for long was given up, and what it made
-    /// is in the way of the next one.
-    async fn still_wanted(&self) -> Outcome<()> {
-        let Some(attempt) = self.accepted.attempt else { return Ok(()) };
-        loop {
-            match self.shared.manager.attempt_open(attempt).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    let message =
-                        format!("attempt {attempt} was given up while nothing was heard of this worker");
-                    return Err(ExecutorFailure { class: FailureClass::Aborted, message });
-                }
-                // A Sealyard of the version before.
-                Err(error) if error.is_method_not_found() => return Ok(()),
-                Err(error) => {
-                    tracing::warn!(%attempt, error = %chain(&error), "what was made could not be declared; trying again");
-                    self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
-                }
-            }
-        }
-    }
-
     /// Work of the stores, unless the call is stopped first.
     async fn store<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Outcome<T> {
         self.stoppable(work).await?.map_err(|error| store_failure(&error))
@@ -475,17 +395,6 @@ impl Call<'_> {
             done = work => Ok(done),
         }
     }
-}
-
-/// Checks that an executor that reports success made its files: what is declared must be there.
-fn made(held: &Held) -> Outcome<()> {
-    for kind in held.allocated.iter() {
-        if let Some(path) = held.acquired.files.0.get(&kind).filter(|path| path.symlink_metadata().is_err()) {
-            let message = format!("the executor reports success but made no {kind} at {}", path.display());
-            return Err(ExecutorFailure { class: FailureClass::Compute, message });
-        }
-    }
-    Ok(())
 }
 
 fn store_failure(error: &StoreError) -> ExecutorFailure {

@@ -124,8 +124,9 @@ pub(crate) fn restarted(name: &str) -> CallError {
 }
 
 /// Those of a call's files that the index does not list where they lie. One that it lists was finished: by this call, before
-/// it could say so, or by a later attempt of another worker on a mount that both have.
-async fn undeclared(
+/// it could say so, or by a later attempt of another worker on a mount that both have. A manager
+/// that does not answer is asked until it does.
+pub(crate) async fn undeclared(
     index: &ManagerIndex,
     sector: SectorId,
     created: Vec<PathBuf>,

@@ -14,7 +14,7 @@ use sealtasks::{
     CallErrorCode, Commitment, DataCidInput, ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass,
     FileType, FileTypes, PaddedPieceSize, PieceInfo, PieceSource, TaskInput, TaskOutput, UnpaddedPieceSize,
 };
-use stores::Index as _;
+use stores::{CopyKind, Index as _};
 use worker::Worker;
 
 #[tokio::test]
@@ -185,6 +185,25 @@ async fn an_aborted_call_is_killed_and_says_so() {
     assert!(!world.file(FileType::Sealed).exists());
     held(&worker, call, None).await;
     assert!(worker.abort(call).await.is_err(), "it is no longer held");
+    worker.close().await;
+}
+
+/// On a mount that two workers have open a later attempt's files lie where this one's would.
+#[tokio::test]
+async fn a_failed_call_leaves_what_another_attempt_has_declared() {
+    let world = World::new();
+    world.mode("hang");
+    let worker = world.start().await;
+    let call = start_ok(&worker, pc1(None)).await;
+    appears(&world.evidence("hangs")).await;
+    held(&worker, call, Some(CallPhase::Running)).await;
+    let index = &world.manager.index;
+    let path = index.paths()[0].info.id.clone();
+    index.declare(&path, call.sector, FileTypes::SEALED, CopyKind::Primary).await.unwrap();
+    worker.abort(call).await.unwrap();
+    world.returned(call).await.result.unwrap_err();
+    assert!(world.file(FileType::Sealed).exists(), "it is another's now");
+    assert!(!world.file(FileType::Cache).exists());
     worker.close().await;
 }
 
