@@ -216,14 +216,19 @@ impl ExecutorOptions {
         };
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let place = task.map_or_else(Place::anywhere, |task| self.confiner.place(task, &name));
-        let child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
+        let mut child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
         // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
         drop(command);
-        let feed = match feeding {
-            None => None,
-            Some((data, writer)) => Some(feed::start(data, writer.into()).map_err(|e| broken("pipe", &e))?),
-        };
         let pid = child.id().ok_or_else(|| broken("start", &"it has no process id"))?;
+        let feed = match feeding.map(|(data, writer)| feed::start(data, writer.into())).transpose() {
+            Ok(feed) => feed,
+            Err(error) => {
+                process::kill_group(pid);
+                // Nothing of it may be left when its files are removed.
+                let _ = child.wait().await;
+                return Err(broken("pipe", &error));
+            }
+        };
         // A process that is gone already has no start time; nothing can be found again then, nor needs to be.
         let starttime = process::start_time(pid).unwrap_or_default();
         place.hold(pid);
