@@ -5,10 +5,13 @@ mod world;
 use std::sync::Arc;
 
 use rpc::extension::WorkerView;
-use sealtasks::{FailureClass, FileTypes, SectorNumber, TaskType};
+use rpc::operator::CapsTarget;
+use sealtasks::{FailureClass, FileTypes, SectorNumber, TaskType, WorkerId};
 use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::{LIMIT, World, attempts, world, world_with};
 
+/// Lotus's word for a job whose files are there and that waits for its slot.
+const PREPARED: i64 = 1;
 const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
 const REST: &[TaskType] =
     &[TaskType::PreCommit2, TaskType::Commit1, TaskType::Commit2, TaskType::Finalize, TaskType::Fetch];
@@ -49,6 +52,15 @@ async fn shown(world: &World, holds: impl Fn(&WorkerView) -> bool) -> WorkerView
         }
     };
     tokio::time::timeout(LIMIT, ask).await.expect("the list shows it in time")
+}
+
+async fn until(world: &World, holds: impl AsyncFn(&World) -> bool) {
+    let ask = async {
+        while !holds(world).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ask).await.expect("it comes in time");
 }
 
 fn next(view: &WorkerView) -> Option<&str> {
@@ -140,6 +152,44 @@ async fn a_result_of_a_call_that_was_never_answered_is_taken_after_a_restart() {
         a.finish(&taken).await;
         let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
         assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "A".to_owned())]);
+    }
+}
+
+/// One that is about to leave may be asked once more, says that it is nobody, and is back under its session.
+#[tokio::test]
+async fn what_was_staged_at_a_worker_that_was_gone_is_bound_anew_when_the_same_session_is_back() {
+    let world = world().await;
+    let (a, b) = (worker("A", 1, FIRST_HALF, true), worker("B", 2, REST, true));
+    b.script("PC2", Behaviour::Hold);
+    world.join(&a).await;
+    world.join(&b).await;
+    let one = vec!["PC2=1".parse().expect("a limit")];
+    world
+        .operator
+        .change_caps(CapsTarget::Worker("B".into()), one, "root@here".to_owned())
+        .await
+        .expect("set");
+    world.api.pledge_sector().await.expect("a pledge");
+    let first = b.call_of("PC2").await;
+    world.api.pledge_sector().await.expect("a pledge");
+    b.call_of("GET").await;
+    until(&world, async |world| {
+        let jobs = world.api.worker_jobs().await.expect("jobs");
+        jobs.values().flatten().any(|job| job.task == TaskType::PreCommit2 && job.run_wait == PREPARED)
+    })
+    .await;
+    let mine = WorkerId(uuid::Uuid::from_u64_pair(2, 0));
+    b.tell_session(WorkerId::CLOSED);
+    until(&world, async |world| {
+        let workers = world.api.overview().await.expect("an overview").workers;
+        !workers.iter().any(|view| view.name == "B" && view.state == "live")
+    })
+    .await;
+    b.tell_session(mine);
+    world.join(&b).await;
+    b.finish(&first).await;
+    for number in [1, 2] {
+        world.sector(number, |sector| sector.state == "Proving").await;
     }
 }
 

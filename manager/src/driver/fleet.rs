@@ -237,13 +237,13 @@ impl Driver {
             },
         );
         let same_session = attempt.worker == introduction.session;
+        // One that was gone has lost its slots with the scheduler, although its session is the same.
+        let stays_bound = same_session && attempt.scheduled && self.workers.contains_key(&attempt.worker);
         if held {
             return match attempt.phase {
                 // It has the call, and we do not know which: the same call again tells.
                 Phase::Calling(_) if attempt.unheard && attempt.peer.is_sealyard() => Fate::CallAgain,
-                _ if same_session && attempt.scheduled && self.workers.contains_key(&attempt.worker) => {
-                    Fate::Leave
-                }
+                _ if stays_bound => Fate::Leave,
                 _ => Fate::Adopt,
             };
         }
@@ -262,7 +262,7 @@ impl Driver {
             Phase::Calling(_) if same_session && attempt.scheduled && !attempt.unheard => Fate::Leave,
             Phase::Calling(_) if same_session && attempt.peer.is_sealyard() => Fate::CallAgain,
             Phase::Calling(_) => Fate::Requeue("its worker came back and does not have it"),
-            Phase::Ready if same_session && attempt.scheduled => Fate::Leave,
+            Phase::Ready if stays_bound => Fate::Leave,
             Phase::Ready => Fate::Requeue("its worker came back before it could run"),
         }
     }

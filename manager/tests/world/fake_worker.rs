@@ -326,8 +326,7 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn process_session(&self) -> ApiResult<WorkerId> {
-        self.answers()?;
-        Ok(self.session)
+        self.session().await
     }
 
     async fn info(&self) -> ApiResult<WorkerInfo> {
