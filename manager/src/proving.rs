@@ -2,7 +2,10 @@
 //! ever waits for it: a sector that is being worked on is told as such, and a fault that was found while its files changed
 //! is not believed. Never: judges a file by anything but a proof of it; sends anything to a chain.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt as _};
 use rpc::proving::{ProvingApi, ProvingCopy, ProvingState, ProvingView, ProvingWish};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
@@ -10,12 +13,18 @@ use sealtasks::{
     challenges,
 };
 use stores::{CopyOutcome, LockWant, ProvenCopy};
+use tokio::time::{Instant, timeout_at};
 
 use crate::repo::random_bytes;
 use crate::service::{Service, refusal};
 
 /// What is read to prove a sector.
 const PROVEN: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
+
+/// Sectors of one `CheckProvable` that are proven at once, and how long all of them may take: Lotus's `ParallelCheckLimit` and
+/// `PartitionCheckTimeout`.
+const AT_ONCE: usize = 32;
+const PARTITION_MAX: Duration = Duration::from_secs(20 * 60);
 
 const CHANGED: &str = "its files changed meanwhile; check it again";
 
@@ -27,15 +36,17 @@ impl ProvingApi for Service {
     }
 
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>> {
-        let mut told = Vec::new();
-        for SectorRef { id, .. } in sectors {
-            match self.prove(id, CHALLENGES).await {
-                Ok(view) if view.state == ProvingState::Good => {}
-                Ok(view) => told.push((id.number, format!("{}: {}", view.state.words(), view.detail))),
-                Err(error) => told.push((id.number, error.to_string())),
-            }
-        }
-        Ok(told)
+        let until = Instant::now() + PARTITION_MAX;
+        let asked = sectors.into_iter().map(|SectorRef { id, .. }| async move {
+            let why = match timeout_at(until, self.prove(id, CHALLENGES)).await {
+                Ok(Ok(view)) if view.state == ProvingState::Good => return None,
+                Ok(Ok(view)) => format!("{}: {}", view.state.words(), view.detail),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not proven within {} minutes", PARTITION_MAX.as_secs() / 60),
+            };
+            Some((id.number, why))
+        });
+        Ok(stream::iter(asked).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await)
     }
 }
 
@@ -51,11 +62,7 @@ impl Service {
                 "MGR053: no sector {number}; `sealyard sectors list` lists them"
             )));
         };
-        let held = self.0.index.sector_files(id).into_iter();
-        let held: Vec<(StorageId, FileTypes)> = held
-            .map(|held| (held.id, held.types.intersection(PROVEN)))
-            .filter(|(_, types)| !types.is_empty())
-            .collect();
+        let held = self.held(id);
         let paths = held.iter().map(|(path, _)| path.clone()).collect();
         let view =
             |state, detail: String| ProvingView { sector: id, state, detail, paths, copies: Vec::new() };
@@ -65,17 +72,28 @@ impl Service {
         if let Some(why) = self.worked_on(id, known.busy) {
             return Ok(view(ProvingState::Locked, why));
         }
-        if let Some(why) = missing(&held) {
-            return Ok(view(ProvingState::Bad, why));
-        }
-        let input = VanillaInput { sealed, challenges: unforeseen(known.sector.proof.sector_size(), count)? };
-        let copies = self.0.remote.prove_copies(known.sector, &input).await.map_err(refusal)?;
-        let mut view = judged(view(ProvingState::Good, String::new()), copies);
-        let same = before == self.view(move |driver| driver.scrubbable(id)).await?;
+        let mut view = match missing(&held) {
+            Some(why) => view(ProvingState::Bad, why),
+            None => {
+                let size = known.sector.proof.sector_size();
+                let input = VanillaInput { sealed, challenges: unforeseen(size, count)? };
+                let copies = self.0.remote.prove_copies(known.sector, &input).await.map_err(refusal)?;
+                judged(view(ProvingState::Good, String::new()), copies)
+            }
+        };
+        let same = before == self.view(move |driver| driver.scrubbable(id)).await? && held == self.held(id);
         if view.state == ProvingState::Bad && (!same || self.worked_on(id, false).is_some()) {
             (view.state, view.detail) = (ProvingState::Locked, CHANGED.to_owned());
         }
         Ok(view)
+    }
+
+    /// Which path has which of its files; those that are only remembered from before a restart count.
+    fn held(&self, sector: SectorId) -> Vec<(StorageId, FileTypes)> {
+        let held = self.0.index.sector_files(sector).into_iter();
+        held.map(|held| (held.id, held.types.union(held.unconfirmed).intersection(PROVEN)))
+            .filter(|(_, types)| !types.is_empty())
+            .collect()
     }
 
     /// Who does something with the files, if anybody does.

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::anyhow;
 use blstrs::Scalar;
@@ -15,6 +15,7 @@ use sealtasks::{CHALLENGES_MAX, FileType, SectorRef, SectorSize, TaskOutput, Van
 use storage_proofs_core::util::default_rows_to_discard;
 
 use crate::TaskError;
+use crate::execute::panic_text;
 use crate::files::Files;
 use crate::p_aux::PAux;
 use crate::proof_kind::window_post;
@@ -22,6 +23,10 @@ use crate::seal::number;
 
 type Node = <DefaultTreeHasher as Hasher>::Domain;
 type NodeFunction = <DefaultTreeHasher as Hasher>::Function;
+
+/// What the library says when it panics over bytes: they are no field element, or, in debug builds, a proof of them does not
+/// hold.
+const OVER_BYTES: [&str; 2] = ["from_repr failure", "proof.validate"];
 
 /// Bytes of a node.
 const NODE: usize = 32;
@@ -46,8 +51,8 @@ pub(crate) fn vanilla(
         let problem = format!("must be 1 to {CHALLENGES_MAX} leaves, each below {leaves}; there are {count}");
         return Err(TaskError::Input { field: "challenges", problem });
     }
-    faulty(stored.lengths())?;
-    faulty(stored.p_aux())?;
+    faulty(stored.lengths()?)?;
+    faulty(stored.p_aux()?)?;
     let proof = window_post(sector.proof);
     let replica = PrivateReplicaInfo::new(proof, stored.comm_r, stored.cache.into(), stored.sealed.into());
     // Bytes that are no field element make the library panic.
@@ -57,12 +62,18 @@ pub(crate) fn vanilla(
     let error = match made {
         Ok(Ok(bytes)) => return Ok(TaskOutput::Vanilla(VanillaProof(bytes))),
         Ok(Err(error)) => error,
-        Err(_) => anyhow!("bytes that are no field element"),
+        Err(panic) => {
+            let message = panic_text(panic.as_ref());
+            if !OVER_BYTES.iter().any(|words| message.contains(words)) {
+                return Err(TaskError::Panic { doing: "proving the replica", message });
+            }
+            anyhow!("the proof does not hold")
+        }
     };
     if error.chain().any(|cause| cause.is::<io::Error>()) {
         return Err(TaskError::library("proving the replica", &error));
     }
-    faulty(stored.trees())?;
+    faulty(stored.trees()?)?;
     Err(TaskError::Faulty {
         faults: format!(
             "sealed: {} is not the replica that tree-r-last was built from: {error:#}",
@@ -83,62 +94,75 @@ struct Stored<'a> {
     comm_r: [u8; 32],
 }
 
+/// A file that cannot be read is this machine's trouble, not the sector's: none of these tells it as a fault.
 impl Stored<'_> {
     /// Files that are missing, or have another length than files of this size.
-    fn lengths(&self) -> Vec<String> {
+    fn lengths(&self) -> Result<Vec<String>, TaskError> {
         let sealed = ("sealed".to_owned(), self.sealed.to_owned(), self.size.bytes());
         let in_cache = |name: String, length| (name.clone(), self.cache.join(name), length);
         let cached = [in_cache("p_aux".to_owned(), 2 * NODE as u64)].into_iter();
         let length = nodes_in(self.size).iter().sum::<usize>() * NODE;
         let trees = tree_names(self.size).into_iter().map(|name| in_cache(name, length as u64));
         let all = std::iter::once(sealed).chain(cached).chain(trees);
-        all.filter_map(|(name, path, expected)| match std::fs::metadata(&path) {
-            Ok(found) if found.len() == expected => None,
-            Ok(found) => {
-                Some(format!("{name}: {} has {} bytes instead of {expected}", path.display(), found.len()))
+        let mut faults = Vec::new();
+        for (name, path, expected) in all {
+            match std::fs::metadata(&path) {
+                Ok(found) if found.len() == expected => {}
+                Ok(found) => {
+                    let length = found.len();
+                    faults
+                        .push(format!("{name}: {} has {length} bytes instead of {expected}", path.display()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    faults.push(format!("{name}: {} is not there", path.display()));
+                }
+                Err(source) => return Err(TaskError::Io { doing: "looking at", path, source }),
             }
-            Err(error) => Some(format!("{name}: {}: {error}", path.display())),
-        })
-        .collect()
+        }
+        Ok(faults)
     }
 
     /// A `p_aux` that does not belong to this CommR.
-    fn p_aux(&self) -> Vec<String> {
-        let found = PAux::read(self.cache).and_then(|aux| aux.comm_r());
-        match found {
-            Ok(found) if found == self.comm_r => Vec::new(),
-            Ok(_) => vec![format!(
+    fn p_aux(&self) -> Result<Vec<String>, TaskError> {
+        match PAux::read(self.cache)?.comm_r() {
+            Ok(found) if found == self.comm_r => Ok(Vec::new()),
+            Ok(_) => Ok(vec![format!(
                 "p_aux: {} is not that of the replica with this CommR",
                 self.cache.join("p_aux").display()
-            )],
-            Err(error) => vec![format!("p_aux: {error}")],
+            )]),
+            Err(error) => Ok(vec![format!("p_aux: {error}")]),
         }
     }
 
     /// Files of tree-r-last whose nodes are not the hashes of those below them, or that do not end in the root that
     /// `p_aux` has.
-    fn trees(&self) -> Vec<String> {
+    fn trees(&self) -> Result<Vec<String>, TaskError> {
         let mut roots = Vec::new();
         let mut faults = Vec::new();
         for name in tree_names(self.size) {
             let path = self.cache.join(&name);
-            match root_of::<NodeFunction, Node>(&path, &nodes_in(self.size)) {
+            let bytes = std::fs::read(&path).map_err(|source| TaskError::Io {
+                doing: "reading",
+                path: path.clone(),
+                source,
+            })?;
+            match root_of::<NodeFunction, Node>(&bytes, &nodes_in(self.size)) {
                 Ok(root) => roots.push(root),
                 Err(what) => faults.push(format!("{name}: {} {what}", path.display())),
             }
         }
         if !faults.is_empty() {
-            return faults;
+            return Ok(faults);
         }
         let joined = roots.chunks(ARITY).map(join::<NodeFunction, Node>).collect::<Option<Vec<_>>>();
         let root = joined.and_then(|some| join::<NodeFunction, Node>(&some));
-        let expected = PAux::read(self.cache).ok().map(|aux| aux.comm_r_last);
-        if root.map(|root| bytes_of(&root)) == expected {
-            return Vec::new();
+        let expected = PAux::read(self.cache)?.comm_r_last;
+        if root.map(|root| bytes_of(&root)) == Some(expected) {
+            return Ok(Vec::new());
         }
         let names = tree_names(self.size);
         let name = if names.len() == 1 { &names[0] } else { "tree-r-last" };
-        vec![format!("{name}: it ends in another root than p_aux has, in {}", self.cache.display())]
+        Ok(vec![format!("{name}: it ends in another root than p_aux has, in {}", self.cache.display())])
     }
 }
 
@@ -165,8 +189,7 @@ fn nodes_in(size: SectorSize) -> Vec<usize> {
 }
 
 /// The root of a file of tree-r-last, when every node in it is the hash of its children. Else what is wrong with it.
-fn root_of<F: HashFunction<D>, D: Domain>(path: &PathBuf, rows: &[usize]) -> Result<D, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+fn root_of<F: HashFunction<D>, D: Domain>(bytes: &[u8], rows: &[usize]) -> Result<D, String> {
     let nodes: Vec<Option<D>> = bytes.chunks(NODE).map(node).collect();
     let mut from = 0;
     for row in rows.windows(2) {

@@ -93,7 +93,7 @@ fn missing_and_cut_files_are_all_named() {
     fs::remove_file(cache.join("p_aux")).expect("gone");
     fs::write(cache.join(TREE), [7; 10]).expect("cut");
     let failure = prove(&world, everywhere(&sealed)).expect_err("three faults");
-    for told in ["sealed: ", "100 bytes instead of 2048", "p_aux: ", "No such file", "10 bytes instead of 32"]
+    for told in ["sealed: ", "100 bytes instead of 2048", "p_aux: ", "is not there", "10 bytes instead of 32"]
     {
         assert!(failure.message.contains(told), "{told}: {}", failure.message);
     }

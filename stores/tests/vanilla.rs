@@ -102,6 +102,11 @@ async fn what_cannot_be_proven_is_said_as_lotus_says_it() {
     let (status, head, body) = post(&node, "single", &single(("", ""))).await;
     assert_eq!((status, body.as_str()), (StatusCode::INTERNAL_SERVER_ERROR, "sealed: it is bad\n"));
     assert_eq!(head, "text/plain; charset=utf-8 bad_data");
+    // A disk that is not there has no bad files.
+    fs::remove_file(node.dir.path().join("a/sectorstore.json")).expect("removed");
+    let (_, head, body) = post(&node, "single", &single(("", ""))).await;
+    assert_eq!(head, "text/plain; charset=utf-8 environment");
+    assert!(body.contains("is not mounted"), "{body}");
 }
 
 /// A manager's side: each host is asked for the copy that it has, and what is wrong with one is not said of another.

@@ -159,7 +159,7 @@ pub(crate) struct Shared {
     /// One sector is scrubbed at a time.
     pub(crate) scrubbing: Semaphore,
     /// Proofs that may still be begun; see [`crate::proving`].
-    pub(crate) proving: Semaphore,
+    pub(crate) proving: Arc<Semaphore>,
     problems: Vec<PathProblem>,
     /// Held to the end: the lock on the repo.
     repo: Repo,

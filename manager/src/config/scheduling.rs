@@ -25,8 +25,8 @@ pub struct Scheduling {
     pub staged_per_running: usize,
     /// Whether workers of one machine share its memory, CPU threads and GPUs in the accounts.
     pub share_machines: bool,
-    /// Between two heartbeats of a worker; `None` = Lotus's 10 s.
-    pub heartbeat: Option<Millis>,
+    /// Between two heartbeats of a worker.
+    pub heartbeat: Millis,
     /// A worker that was lost for so long is forgotten and what it had is queued anew; 0 = never.
     pub forget_lost_after: Millis,
     /// The least time between two starts of a task type on one worker.
@@ -95,7 +95,8 @@ impl Default for Scheduling {
             wait_limit: core.wait_limit,
             staged_per_running: core.staged_per_running,
             share_machines: true,
-            heartbeat: None,
+            // Lotus's.
+            heartbeat: Millis::new(10_000),
             forget_lost_after: FORGET_LOST_AFTER,
             stagger: BTreeMap::new(),
             worker_caps: CapsByName::default(),
@@ -108,9 +109,7 @@ impl Scheduling {
     /// The periods that follow from it.
     pub fn timing(&self) -> Timing {
         let usual = Timing::default();
-        let Some(heartbeat) = self.heartbeat.map(|period| Duration::from_millis(period.get())) else {
-            return usual;
-        };
+        let heartbeat = Duration::from_millis(self.heartbeat.get());
         let (heartbeat_timeout, look_around) =
             (usual.heartbeat_timeout.min(heartbeat), usual.look_around.min(heartbeat));
         Timing { heartbeat, heartbeat_timeout, look_around, ..usual }
@@ -155,7 +154,7 @@ impl Scheduling {
             }
             "Heartbeat" => {
                 let period = span(value).filter(|period| HEARTBEATS.contains(&period.get()));
-                self.heartbeat = Some(period.ok_or_else(|| wrong(path, key, value, "100ms to 10m"))?);
+                self.heartbeat = period.ok_or_else(|| wrong(path, key, value, "100ms to 10m"))?;
             }
             "ForgetLostAfter" => {
                 self.forget_lost_after = span(value).ok_or_else(|| wrong(path, key, value, SPAN))?;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
-use sealtasks::{FailureClass, FetchVerb, FileType, SectorRef, StorageId, VanillaInput};
+use sealtasks::{FailureClass, FetchVerb, FileType, SectorRef, SectorStorageInfo, StorageId, VanillaInput};
 
 use super::Remote;
 use crate::error::StoreError;
 use crate::local::chain;
 use crate::peer::Peer;
-use crate::serve::vanilla::FAILURE_HEADER;
+use crate::serve::vanilla::{FAILURE_HEADER, NO_PROVER};
 use crate::wire::{ChallengeJson, CidJson, SingleJson};
 
 /// How long one proof may take: Lotus's `SingleCheckTimeout`.
@@ -81,6 +81,18 @@ impl Remote {
                 }
             }
         }
+        // Its URLs were set aside, since none of them has answered for long.
+        let silent = |holder: &&SectorStorageInfo| holder.base_urls.is_empty();
+        if replicas.iter().any(|holder| silent(&holder)) || caches.iter().any(|holder| silent(&holder)) {
+            let replica = replicas.iter().find(silent).or(replicas.first());
+            let cache = caches.iter().find(silent).or(caches.first());
+            copies.extend(replica.zip(cache).map(|(replica, cache)| ProvenCopy {
+                sealed: replica.id.clone(),
+                cache: cache.id.clone(),
+                url: String::new(),
+                outcome: CopyOutcome::Away("its host has not answered for long".to_owned()),
+            }));
+        }
         Ok(copies)
     }
 
@@ -126,7 +138,8 @@ impl Remote {
         let said = Peer::small_body(&url, answer).await.unwrap_or_default();
         let text: String = String::from_utf8_lossy(&said).trim().chars().take(SHOWN_MAX).collect();
         // A Lotus peer does not say whose fault it is; its miner takes every failure for a bad sector.
-        let files = class.as_deref().is_none_or(|class| class == name(FailureClass::BadData).as_bytes());
+        let files = class.as_deref().is_none_or(|class| class == name(FailureClass::BadData).as_bytes())
+            && text != NO_PROVER;
         match status {
             StatusCode::INTERNAL_SERVER_ERROR if files => CopyOutcome::Faulty(text),
             StatusCode::INTERNAL_SERVER_ERROR => CopyOutcome::Untold(text),

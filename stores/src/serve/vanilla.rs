@@ -2,6 +2,7 @@
 //! its sectors from afar. Requests, statuses and bodies are Lotus's; the work is done by a [`Prover`]. Never: holds a lock,
 //! or writes a file.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use sealtasks::{
 use super::access::{Access, Deed};
 use super::{Failure, Server};
 use crate::error::StoreError;
+use crate::meta::META_FILE;
 use crate::wire::{PoRepJson, SingleJson};
 
 /// The largest request (bytes): [`sealtasks::CHALLENGES_MAX`] numbers fit many times.
@@ -26,6 +28,9 @@ const REQUEST_MAX: usize = 1 << 20;
 /// Says which [`FailureClass`] stands behind a status 500, by its name in JSON: what is said of bad files, and what of this
 /// host, reads the same otherwise. A Lotus peer does not look at it.
 pub(crate) const FAILURE_HEADER: HeaderName = HeaderName::from_static("x-sealyard-failure");
+
+/// What a Sealyard says that makes no proofs; earlier ones said it without a class.
+pub(crate) const NO_PROVER: &str = "vanilla proofs are not made by this worker";
 
 /// Makes proofs of replicas that lie here: [`TaskInput::Vanilla`] and [`TaskInput::Commit1`], of files that nobody may be
 /// writing meanwhile. Bounds how many are made at once.
@@ -87,7 +92,7 @@ pub(super) async fn answer(server: &Server, access: &Access, kind: Kind, body: B
 async fn prove(server: &Server, asked: Asked) -> Result<Vec<u8>, ExecutorFailure> {
     let broken = |message: String| ExecutorFailure { class: FailureClass::Environment, message };
     let Some(prover) = &server.prover else {
-        return Err(broken("vanilla proofs are not made by this process".to_owned()));
+        return Err(broken(NO_PROVER.to_owned()));
     };
     let mut files = std::collections::BTreeMap::new();
     for (kind, role) in [(asked.replica, FileType::Sealed), (asked.cache, FileType::Cache)] {
@@ -102,11 +107,24 @@ async fn prove(server: &Server, asked: Asked) -> Result<Vec<u8>, ExecutorFailure
         work: asked.work,
         files: SectorFiles(files),
     };
-    match Arc::clone(prover).prove(request).await? {
+    let paths: Vec<PathBuf> = request.files.0.values().filter_map(|file| path_of(file)).collect();
+    let made = Arc::clone(prover).prove(request).await;
+    if let Err(failure) = &made
+        && failure.class == FailureClass::BadData
+        && let Some(away) = paths.iter().find(|path| !path.join(META_FILE).exists())
+    {
+        return Err(broken(format!("storage path {} is not mounted: {}", away.display(), failure.message)));
+    }
+    match made? {
         TaskOutput::Vanilla(proof) => Ok(proof.0),
         TaskOutput::Commit1(output) => Ok(output.0),
         _ => Err(broken("the executor did another task".to_owned())),
     }
+}
+
+/// The storage path that a sector's file lies in.
+fn path_of(file: &Path) -> Option<PathBuf> {
+    file.ancestors().nth(2).map(Path::to_owned)
 }
 
 fn read(kind: Kind, body: &[u8]) -> Result<Asked, Failure> {
