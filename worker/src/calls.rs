@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rpc::extension::{CallPhase, HeldCall};
-use sealtasks::{AttemptId, CallId};
+use sealtasks::{AttemptId, CallId, SectorId};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -69,6 +69,15 @@ impl Calls {
             .values()
             .filter(|held| held.phase != CallPhase::Returning && held.attempt.as_ref().is_some_and(earlier));
         earlier.inspect(|held| held.stop.cancel()).count()
+    }
+
+    /// Other attempts that acquire or run for the same sector, each with its call.
+    pub(crate) fn beside(&self, attempt: AttemptId, sector: SectorId) -> Vec<(AttemptId, CallId)> {
+        let held = self.held();
+        let busy =
+            held.values().filter(|held| held.phase != CallPhase::Returning && held.call.sector == sector);
+        let named = busy.filter_map(|held| Some((held.attempt?, held.call)));
+        named.filter(|(of, _)| *of != attempt).collect()
     }
 
     /// All of them, oldest id first.

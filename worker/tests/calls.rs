@@ -11,8 +11,9 @@ use rpc::{PieceData, WorkerApi as _};
 use scripted::manager::Spoilt;
 use scripted::{SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data};
 use sealtasks::{
-    CallErrorCode, Commitment, DataCidInput, ExecutorFailure, ExecutorReport, ExecutorRequest, FailureClass,
-    FileType, FileTypes, PaddedPieceSize, PieceInfo, PieceSource, TaskInput, TaskOutput, UnpaddedPieceSize,
+    AttemptId, CallErrorCode, Commitment, DataCidInput, ExecutorFailure, ExecutorReport, ExecutorRequest,
+    FailureClass, FileType, FileTypes, PaddedPieceSize, PieceInfo, PieceSource, TaskId, TaskInput,
+    TaskOutput, UnpaddedPieceSize,
 };
 use stores::{CopyKind, Index as _};
 use worker::Worker;
@@ -204,6 +205,29 @@ async fn a_failed_call_leaves_what_another_attempt_has_declared() {
     world.returned(call).await.result.unwrap_err();
     assert!(world.file(FileType::Sealed).exists(), "it is another's now");
     assert!(!world.file(FileType::Cache).exists());
+    worker.close().await;
+}
+
+/// What failed or was aborted is tried again as another task.
+#[tokio::test]
+async fn what_runs_for_a_task_that_is_over_ends_before_the_next_one_touches_the_sector() {
+    let world = World::new();
+    world.mode("hang");
+    let worker = world.start().await;
+    let old = start_ok(&worker, pc1(Some(attempt(1)))).await;
+    appears(&world.evidence("hangs")).await;
+    held(&worker, old, Some(CallPhase::Running)).await;
+    let pid = world.told("pid");
+    world.manager.over.lock().unwrap().insert(attempt(1));
+    fs::remove_file(world.evidence("hangs")).unwrap();
+    let next = AttemptId { task: TaskId::new(2), attempt: 1 };
+    let new = start_ok(&worker, pc1(Some(next))).await;
+    world.returned(old).await.result.unwrap_err();
+    appears(&world.evidence("hangs")).await;
+    assert!(!alive(&pid));
+    fs::write(world.evidence("gate"), "go").unwrap();
+    assert_eq!(world.returned(new).await.result, Ok(pc1_output()));
+    assert!(world.file(FileType::Sealed).exists());
     worker.close().await;
 }
 

@@ -2,7 +2,7 @@
 //! attempt has declared.
 
 use rpc::crash_point;
-use sealtasks::{ExecutorFailure, FailureClass, FileType, FileTypes, TaskOutput};
+use sealtasks::{AttemptId, ExecutorFailure, FailureClass, FileType, FileTypes, TaskOutput};
 use stores::{CopyKind, Index as _};
 
 use super::{Afterwards, Call, Held, Outcome};
@@ -90,20 +90,24 @@ impl Call<'_> {
 
     /// Whether the manager awaits the attempt still: one that could not be heard of for long was given up, and what it made
     /// is in the way of the next one.
-    async fn still_wanted(&self) -> Outcome<()> {
+    pub(super) async fn still_wanted(&self) -> Outcome<()> {
         let Some(attempt) = self.accepted.attempt else { return Ok(()) };
+        if self.is_open(attempt).await? {
+            return Ok(());
+        }
+        let message = format!("attempt {attempt} was given up while nothing was heard of this worker");
+        Err(ExecutorFailure { class: FailureClass::Aborted, message })
+    }
+
+    /// Whether the manager awaits an attempt still. One that does not answer is asked until it does.
+    pub(super) async fn is_open(&self, attempt: AttemptId) -> Outcome<bool> {
         loop {
             match self.shared.manager.attempt_open(attempt).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    let message =
-                        format!("attempt {attempt} was given up while nothing was heard of this worker");
-                    return Err(ExecutorFailure { class: FailureClass::Aborted, message });
-                }
+                Ok(open) => return Ok(open),
                 // A Sealyard of the version before.
-                Err(error) if error.is_method_not_found() => return Ok(()),
+                Err(error) if error.is_method_not_found() => return Ok(true),
                 Err(error) => {
-                    tracing::warn!(%attempt, error = %chain(&error), "what was made could not be declared; trying again");
+                    tracing::warn!(%attempt, error = %chain(&error), "whether an attempt is over cannot be told; asking again");
                     self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
                 }
             }

@@ -17,12 +17,28 @@ use crate::journal::Running;
 
 impl Call<'_> {
     /// A later attempt at a task says that the manager has given up the earlier ones. What runs of them is ended first, and
-    /// what they made is gone: they write where this one is going to.
+    /// what they made is gone: they write where this one is going to. So is what runs for the sector of any other task that
+    /// the manager has given up: a failed or aborted task is tried again as another one.
     pub(super) async fn succeed_earlier(&self) -> Outcome<()> {
         let Some(attempt) = self.accepted.attempt else { return Ok(()) };
+        let sector = self.accepted.sector.id;
         let mut changes = self.shared.changes();
+        if !self.shared.calls.beside(attempt, sector).is_empty() {
+            // A start that comes late stops nothing.
+            self.still_wanted().await?;
+        }
         while self.shared.calls.stop_before(attempt) > 0 {
             let _ = self.stoppable(changes.changed()).await?;
+        }
+        for (other, call) in self.shared.calls.beside(attempt, sector) {
+            if self.is_open(other).await? {
+                continue;
+            }
+            tracing::warn!(%other, %call, "it runs for an attempt that is over and is stopped");
+            self.shared.calls.stop(call);
+            while self.shared.calls.beside(attempt, sector).iter().any(|(_, busy)| *busy == call) {
+                let _ = self.stoppable(changes.changed()).await?;
+            }
         }
         Ok(())
     }

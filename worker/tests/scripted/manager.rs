@@ -1,6 +1,6 @@
 //! The scripted manager itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -45,6 +45,8 @@ pub struct ScriptedManager {
     pub refuses_returns: AtomicBool,
     /// It has given every attempt up.
     pub fences: AtomicBool,
+    /// Attempts that were given up.
+    pub over: Mutex<BTreeSet<AttemptId>>,
     /// The answer to `WorkerConnect`.
     pub connect_answer: Mutex<Option<&'static str>>,
     pub returns: watch::Sender<Vec<(CallId, Returned)>>,
@@ -69,6 +71,7 @@ impl ScriptedManager {
             returns_unreachable: AtomicBool::new(false),
             refuses_returns: AtomicBool::new(false),
             fences: AtomicBool::new(false),
+            over: Mutex::default(),
             connect_answer: Mutex::default(),
             returns: watch::Sender::new(Vec::new()),
             return_tries: watch::Sender::new(0),
@@ -326,9 +329,9 @@ impl ManagerApi for ScriptedManager {
         self.states.send_modify(|states| states.push(state));
         Ok(())
     }
-    async fn attempt_open(&self, _: AttemptId) -> ApiResult<bool> {
+    async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
         self.sealyard()?;
-        Ok(!self.fences.load(Ordering::SeqCst))
+        Ok(!self.fences.load(Ordering::SeqCst) && !self.over.lock().unwrap().contains(&attempt))
     }
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         unscripted()
