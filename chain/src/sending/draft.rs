@@ -263,12 +263,15 @@ impl SendError {
 
     /// Whether the message itself is what fails, and not the node or the purse: with other sectors in it, or fewer, it may
     /// not.
-    pub const fn is_of_the_message(&self) -> bool {
+    pub fn is_of_the_message(&self) -> bool {
+        /// What Lotus writes where it has executed a message and the actor has refused it.
+        const EXECUTED: &str = "message execution failed";
         match self {
             Self::Params(_) | Self::Chain(ChainError::NoPreCommit { .. }) => true,
-            Self::Estimate { source } => {
-                matches!(source, ChainError::Node { source: rpc::ApiError::Remote { .. }, .. })
-            }
+            Self::Estimate {
+                source: ChainError::Node { source: rpc::ApiError::Remote { message, .. }, .. },
+            } => self.is_out_of_gas() || message.contains(EXECUTED),
+            Self::Estimate { .. } => false,
             Self::Chain(_)
             | Self::Funds { .. }
             | Self::Overflow
