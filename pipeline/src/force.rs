@@ -6,7 +6,9 @@ use crate::check::{Stage, check};
 use crate::record::Fields;
 use crate::retry::Failures;
 use crate::table::TRANSITIONS;
-use crate::{OnChain, Outcome, PendingRetry, RetryWhen, SectorRecord, SectorState, TransitionError};
+use crate::{
+    OnChain, Outcome, PendingRetry, RandomnessSource, RetryWhen, SectorRecord, SectorState, TransitionError,
+};
 
 impl SectorRecord {
     /// Puts the sector into `to`, as an operator asks.
@@ -33,6 +35,7 @@ impl SectorRecord {
         if progress.cache_cleared && target < Stage::Committed {
             return refuse("its cache is cleared, so nothing can be proven from it any more");
         }
+        let on_chain = |known: &Option<OnChain>| on_chain(known, self.source());
         if on_chain(&progress.commit) && target < Stage::Committed {
             return refuse("its proof was put on chain");
         }
@@ -61,9 +64,10 @@ impl SectorRecord {
     }
 }
 
-/// Whether a message was sent, or something has landed by one.
-fn on_chain(known: &Option<OnChain>) -> bool {
-    known.as_ref().is_some_and(|known| known.message.is_some())
+/// Whether a message was sent, or something has landed: on a chain also by a message that is not ours.
+fn on_chain(known: &Option<OnChain>, source: RandomnessSource) -> bool {
+    let landed = |known: &OnChain| source == RandomnessSource::Lotus && known.landed.is_some();
+    known.as_ref().is_some_and(|known| known.message.is_some() || landed(known))
 }
 
 /// Drops what was made behind this stage.
