@@ -80,6 +80,15 @@ pub enum ChainError {
         /// Our CommR.
         ours: SealedCid,
     },
+    /// The number is taken by a sector that lives.
+    #[error(
+        "{sector} is proven on chain already; sealed anew it would be another replica, and the files of the good one would \
+         go. Nothing was deleted; a lost one comes back by `sealyard sectors rebuild`"
+    )]
+    AlreadyProven {
+        /// The sector.
+        sector: SectorId,
+    },
 }
 
 impl ChainError {
@@ -90,7 +99,8 @@ impl ChainError {
             | Self::Client { .. }
             | Self::ApiVersion { .. }
             | Self::SectorSize { .. }
-            | Self::OtherReplica { .. } => true,
+            | Self::OtherReplica { .. }
+            | Self::AlreadyProven { .. } => true,
             Self::Node { source, .. } => {
                 matches!(source, ApiError::Unauthorized { .. }) || source.is_method_not_found()
             }
@@ -109,6 +119,7 @@ impl ChainError {
             Self::SectorSize { .. } => "CHN06",
             Self::NoPreCommit { .. } => "CHN07",
             Self::OtherReplica { .. } => "CHN08",
+            Self::AlreadyProven { .. } => "CHN09",
         }
     }
 }

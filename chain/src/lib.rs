@@ -16,7 +16,7 @@ pub mod sending;
 mod token_amount;
 
 use async_trait::async_trait;
-use sealtasks::{ChainEpoch, SealedCid, SectorRef, Seed, Ticket};
+use sealtasks::{ChainEpoch, SealedCid, SectorId, SectorRef, Seed, Ticket};
 
 pub use epochs::EpochClock;
 pub use error::ChainError;
@@ -39,6 +39,15 @@ pub trait Chain: Send + Sync {
     /// # Errors
     /// The source does not serve this sector, or cannot be had now; [`ChainError::is_permanent`] tells which.
     async fn ticket(&self, sector: SectorRef) -> Result<(Ticket, ChainEpoch), ChainError>;
+
+    /// Nothing stands against sealing this sector anew: asked before every PreCommit1 but a rebuild's, which deletes each
+    /// earlier replica. Without a chain nothing does.
+    ///
+    /// # Errors
+    /// The sector is proven, [`ChainError::AlreadyProven`], or nobody can tell now.
+    async fn may_seal(&self, _sector: SectorId) -> Result<(), ChainError> {
+        Ok(())
+    }
 
     /// The interactive randomness for this sector and the height it was drawn at. A chain gives it for the
     /// pre-commitment that it has seen, which is why `sealed` (CommR) must be told; it waits until the height has come

@@ -80,6 +80,12 @@ async fn a_pre_committed_sector_keeps_its_ticket() {
     node.world().mine();
     let standing = lotus.standing(SectorId::new(1000, 7)).await.expect("an answer");
     assert!(matches!(standing, SectorStanding::Proven { snapped: false, .. }), "{standing:?}");
+    // Sealed anew its good replica would go.
+    let error = lotus.ticket(sector(7)).await.expect_err("a living sector");
+    assert_eq!((error.code(), error.is_permanent()), ("CHN09", true), "{error}");
+    assert_eq!(lotus.may_seal(sector(7).id).await.expect_err("a living sector").code(), "CHN09");
+    lotus.may_seal(sector(8).id).await.expect("no such sector");
+    assert_eq!(lotus.first_free(MINER).await.expect("told"), 8);
 }
 
 #[tokio::test]

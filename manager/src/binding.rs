@@ -39,6 +39,8 @@ pub(crate) struct Bound {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
     pub(crate) messages: Option<(Messages, Post)>,
+    /// No new sector has a lower number: the chain knows of others.
+    pub(crate) first_sector: u64,
 }
 
 /// The chain of this repo, if it is the one that was chosen and knows the miner as the repo does.
@@ -56,6 +58,7 @@ pub(crate) async fn bind(
             chain: Arc::new(Offline::new(BeaconSecret::new(miner.beacon))),
             randomness: if rehearses { RandomnessSource::Rehearsal } else { RandomnessSource::Offline },
             messages: None,
+            first_sector: 0,
         }),
         (ChainChoice::Offline, Some(_)) => Err(ManagerError::NoNode { ours }),
         (ChainChoice::Lotus { lotus, .. }, bound) if bound.as_ref() != Some(&ChainIdentity::of(&lotus)) => {
@@ -63,11 +66,13 @@ pub(crate) async fn bind(
         }
         (ChainChoice::Lotus { lotus, sending }, _) => {
             check_miner(&lotus, miner).await?;
+            let first_sector = lotus.first_free(miner.actor).await?;
             let outbox = FileOutbox::open(&repo.messages())?;
             Ok(Bound {
                 chain: lotus.clone(),
                 randomness: RandomnessSource::Lotus,
                 messages: Some(Messages::open(lotus, outbox, sending)),
+                first_sector,
             })
         }
     }

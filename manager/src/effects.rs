@@ -28,6 +28,7 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
         Effect::Start(call) => spawn(shared, start(own, call)),
         Effect::Abort { api, attempt, call } => spawn(shared, abort(own, api, attempt, call)),
         Effect::Ticket(sector) => spawn(shared, ticket(own, sector)),
+        Effect::AskProven(sector) => spawn(shared, ask_proven(own, sector)),
         Effect::Seed(sector, sealed) => spawn(shared, seed(own, sector, sealed)),
         Effect::Verify(sector, input) => spawn(shared, verify(own, sector, input)),
         Effect::Wish(wish) => spawn(shared, async move {
@@ -167,6 +168,14 @@ async fn ticket(shared: Arc<Shared>, sector: SectorRef) {
         Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
     };
     tell(&shared, Input::Sector { sector: sector.id, event }).await;
+}
+
+async fn ask_proven(shared: Arc<Shared>, sector: SectorId) {
+    let input = match shared.chain.may_seal(sector).await {
+        Ok(()) => Input::NotProven { sector },
+        Err(error) => Input::Sector { sector, event: failed(&shared, class_of(&error), chain_of(&error)) },
+    };
+    tell(&shared, input).await;
 }
 
 async fn seed(shared: Arc<Shared>, sector: SectorRef, sealed: SealedCid) {

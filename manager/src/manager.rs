@@ -147,7 +147,8 @@ impl Manager {
     pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, ManagerError> {
         let state = State::open(&options.repo.state_file())?;
         let miner = state.miner().await?;
-        let Bound { chain, randomness, messages } = bind(&options.repo, &miner, options.chain).await?;
+        let Bound { chain, randomness, messages, first_sector } =
+            bind(&options.repo, &miner, options.chain).await?;
         let (messages, post) = messages.unzip();
         let index_changes = Arc::new(IndexChanges::default());
         let index = Arc::new(observed_index(&state, &index_changes));
@@ -177,6 +178,7 @@ impl Manager {
             chain_settings: options.repo.config().chain.clone(),
             secret: options.repo.secret().clone(),
             session: random_uuid()?,
+            first_sector,
             software: options.software,
             advertised: options.advertised,
             verifier: options.verifier,

@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) data_cids: DataCids,
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
+    /// No new sector has a lower number.
+    pub(crate) first_sector: u64,
     pub(crate) verifier: Arc<dyn Verifier>,
     /// The manager's own worker, once it is there.
     pub(crate) prover: Arc<LateProver>,

@@ -275,3 +275,39 @@ async fn a_repo_is_for_one_chain_and_the_chain_must_know_its_miner() {
     let text = start(&offline, &dialer, chain(&node, Sending::On).await).await.err().expect("refused");
     assert!(text.to_string().contains("no chain (offline)"), "{text}");
 }
+
+/// PreCommit1 deletes every earlier replica, so no number is taken that is in use anywhere, and nothing is sealed that is
+/// proven.
+#[tokio::test]
+async fn numbers_in_use_are_not_taken_and_what_is_proven_is_not_sealed_anew() {
+    let node = StandInNode::start(standin::World::new()).await;
+    {
+        let mut chain = node.world();
+        chain.mine_with(vec![pre_committed(4)]);
+        chain.mine();
+        chain.mine_with(vec![proven(4)]);
+        chain.mine();
+    }
+    let (world, worker) = yard(&node, Sending::Off, AT_ONCE).await;
+    worker.declare(SectorId::new(1000, 5), FileTypes::SEALED | FileTypes::CACHE).await;
+    let id = world.api.pledge(Default::default()).await.expect("pledged");
+    assert_eq!(id.number, SectorNumber::new(6), "4 is on chain, of 5 there are files");
+    state(&world, 6, "PreCommitting").await;
+
+    // Another manager has proven it since.
+    {
+        let mut chain = node.world();
+        chain.mine_with(vec![pre_committed(6)]);
+        chain.mine();
+        chain.mine_with(vec![proven(6)]);
+        chain.mine();
+    }
+    let number = SectorNumber::new(6);
+    let to = "PreCommit1".to_owned();
+    world.handle.pipeline_api().update_state(number, to).await.expect("put there");
+    let parked = state(&world, 6, "SealPreCommit1Failed").await;
+    assert!(parked.last_error.contains("proven on chain already"), "{}", parked.last_error);
+    let first = parked.log.iter().filter(|(_, _, text)| text.contains("result of PC1")).count();
+    assert_eq!(first, 1, "{:#?}", parked.log);
+    world.handle.stop().await;
+}

@@ -36,6 +36,7 @@ impl World {
             }], "VMApplied": 7})),
             "StateMinerInfo" => self.miner_info(param(0)),
             "StateSectorGetInfo" => self.sector(param(0), param(1), param(2)),
+            "StateMinerAllocated" => self.allocated(param(0), param(1)),
             "StateSectorPreCommitInfo" => self.pre_commit(param(0), param(1), param(2)),
             "StateGetRandomnessFromTickets" | "StateGetRandomnessFromBeacon" => self.randomness(params),
             "StateMarketStorageDeal" => self.deal(param(0)),
@@ -129,6 +130,29 @@ impl World {
             "InitialPledge": "0", "ExpectedDayReward": "0", "ExpectedStoragePledge": "0", "PowerBaseEpoch": activation,
             "ReplacedDayReward": "0", "SectorKeyCID": info.key.as_ref().map(|key| json!({"/": key})), "Flags": 1,
         }))
+    }
+
+    /// Lengths of runs of numbers, free and taken in turn; nobody has taken any: [0].
+    fn allocated(&self, miner: &Value, key: &Value) -> Answer {
+        self.own(miner)?;
+        let state = self.state(self.at(key)?)?;
+        let taken: std::collections::BTreeSet<u64> =
+            state.sectors.keys().chain(state.pre_commits.keys()).copied().collect();
+        let (mut runs, mut next) = (vec![0], 0);
+        for number in taken {
+            if number > next || next == 0 {
+                runs.extend((next > 0).then_some(0));
+                if let Some(last) = runs.last_mut() {
+                    *last = number - next;
+                }
+                runs.push(0);
+            }
+            if let Some(last) = runs.last_mut() {
+                *last += 1;
+            }
+            next = number + 1;
+        }
+        Ok(json!(runs))
     }
 
     fn pre_commit(&self, miner: &Value, number: &Value, key: &Value) -> Answer {

@@ -192,6 +192,18 @@ impl Lotus {
         })
     }
 
+    /// The number above all that the miner has ever pre-committed, those of sectors that are gone included.
+    ///
+    /// # Errors
+    /// The node does not say, or the numbers add up to more than there are.
+    pub async fn first_free(&self, miner: ActorId) -> Result<u64, ChainError> {
+        let runs = self.node.allocated(miner).await?;
+        first_free(&runs).ok_or_else(|| {
+            let detail = "more sector numbers than there are".to_owned();
+            ChainError::Answer { method: "StateMinerAllocated", detail }
+        })
+    }
+
     /// The head and its base fee, for [`crate::sending::batch`].
     ///
     /// # Errors
@@ -219,6 +231,19 @@ impl Lotus {
     }
 }
 
+/// Behind the last number that is set. The lengths of runs, as Go's bitfields are written in JSON: not set and set in
+/// turn, from 0 on.
+fn first_free(runs: &[u64]) -> Option<u64> {
+    let (mut at, mut free) = (0_u64, 0);
+    for (place, length) in runs.iter().enumerate() {
+        at = at.checked_add(*length)?;
+        if place % 2 == 1 {
+            free = at;
+        }
+    }
+    Some(free)
+}
+
 /// CommR, from a node.
 pub(crate) fn sealed(link: Option<&Link>, method: &'static str) -> Result<SealedCid, ChainError> {
     let link = link.ok_or_else(|| ChainError::Answer { method, detail: "it has no SealedCID".to_owned() })?;
@@ -238,6 +263,7 @@ impl Chain for Lotus {
     /// A sector that is pre-committed already has the ticket that it was pre-committed with; sealed again with another
     /// it would be another replica.
     async fn ticket(&self, sector: SectorRef) -> Result<(Ticket, ChainEpoch), ChainError> {
+        self.may_seal(sector.id).await?;
         let head = self.node.head().await?;
         let epoch = match self.node.pre_commit(sector.id, &head.cids).await? {
             Some(found) => found.info.seal_rand_epoch,
@@ -245,6 +271,13 @@ impl Chain for Lotus {
         };
         let ticket = self.node.ticket(sector.id.miner, epoch, &head.cids).await?;
         Ok((Ticket(ticket), ChainEpoch::new(epoch)))
+    }
+
+    async fn may_seal(&self, sector: SectorId) -> Result<(), ChainError> {
+        match self.node.sector(sector, HEAD).await? {
+            Some(_) => Err(ChainError::AlreadyProven { sector }),
+            None => Ok(()),
+        }
     }
 
     /// Waits until the seed's height lies deep enough. Where the pre-commitment stands is asked at every look: a
@@ -264,5 +297,18 @@ impl Chain for Lotus {
             }
             tokio::time::sleep(self.pause()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_free;
+
+    #[test]
+    fn the_first_free_number_lies_behind_the_last_run_that_is_set() {
+        for (runs, free) in [(&[][..], 0), (&[0], 0), (&[0, 1], 1), (&[3, 2, 4, 1], 10), (&[3, 2, 9], 5)] {
+            assert_eq!(first_free(runs), Some(free), "{runs:?}");
+        }
+        assert_eq!(first_free(&[u64::MAX, 1]), None);
     }
 }

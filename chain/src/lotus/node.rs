@@ -104,6 +104,14 @@ impl Node {
         self.ask(&format!("what sector {sector} is"), "StateSectorGetInfo", &params, STATE).await
     }
 
+    /// The numbers that the miner has ever pre-committed, as lengths of runs.
+    pub(crate) async fn allocated(&self, miner: ActorId) -> Result<Vec<u64>, ChainError> {
+        let what = format!("which sector numbers {} has used", address(miner));
+        let runs: Option<Vec<u64>> =
+            self.ask(&what, "StateMinerAllocated", &(address(miner), HEAD), STATE).await?;
+        Ok(runs.unwrap_or_default())
+    }
+
     pub(crate) async fn pre_commit(
         &self,
         sector: SectorId,

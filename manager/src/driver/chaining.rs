@@ -2,11 +2,11 @@
 
 use chain::params::Method;
 use chain::sending::Sending;
-use pipeline::{RandomnessSource, SectorEvent, SectorRecord, Step};
-use sealtasks::{ChainEpoch, FailureClass, SectorId};
+use pipeline::{RandomnessSource, SectorEvent, SectorRecord, SectorState, Step};
+use sealtasks::{ChainEpoch, FailureClass, SectorId, SectorRef};
 
 use super::Driver;
-use super::input::Effect;
+use super::input::{Busy, Effect};
 use crate::messages::{Wanted, What, Wish};
 
 impl Driver {
@@ -30,6 +30,31 @@ impl Driver {
             },
         };
         self.sector_event(id, event);
+    }
+
+    /// Before PreCommit1, which deletes every earlier replica of the sector: a sector of a chain is not sealed while it is
+    /// proven there. False: the chain is asked; the sector goes on by itself later.
+    pub(super) fn may_be_sealed(&mut self, about: SectorRef) -> bool {
+        let Some(sector) = self.sectors.get_mut(&about.id) else { return false };
+        let record = &sector.record;
+        if record.source() != RandomnessSource::Lotus || record.rebuilt_to().is_some() {
+            return true;
+        }
+        if !std::mem::take(&mut sector.not_proven) {
+            self.effects.push(Effect::AskProven(about.id));
+            return false;
+        }
+        true
+    }
+
+    /// The chain has no such sector.
+    pub(super) fn not_proven(&mut self, id: SectorId) {
+        let Some(sector) = self.sectors.get_mut(&id) else { return };
+        if sector.busy != Busy::Asking || sector.record.state() != SectorState::PreCommit1 {
+            return;
+        }
+        (sector.not_proven, sector.busy) = (true, Busy::Free);
+        self.advance(id);
     }
 
     /// What is known of the message that a sector waits for, and whether only the operator's leave is missing.

@@ -134,8 +134,10 @@ impl Driver {
     /// Enters a new sector.
     pub(super) fn insert_sector(&mut self, record: SectorRecord) {
         let sector = record.sector();
-        self.sectors
-            .insert(sector.id, Sector { record, busy: Busy::Free, priority: 0, steps: 0, released: false });
+        self.sectors.insert(
+            sector.id,
+            Sector { record, busy: Busy::Free, priority: 0, steps: 0, released: false, not_proven: false },
+        );
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) enum Input {
     AbortFailed { attempt: AttemptId, reason: String },
     /// The pipeline's next event, from outside the task machinery: ticket, seed, verification.
     Sector { sector: SectorId, event: SectorEvent },
+    /// The chain has no such sector: it may be sealed.
+    NotProven { sector: SectorId },
     /// Unsealed data that is no longer needed has been deleted, or not.
     Released { sector: SectorId, result: Result<(), String> },
     /// An operator ends a call.
@@ -131,6 +133,8 @@ pub(crate) enum Effect {
     Abort { api: Arc<dyn WorkerApi>, attempt: AttemptId, call: CallId },
     /// Ask for the sealing randomness.
     Ticket(SectorRef),
+    /// Ask whether the sector is proven already.
+    AskProven(SectorId),
     /// Ask for the interactive randomness.
     Seed(SectorRef, SealedCid),
     /// Have a proof verified by another process.
@@ -178,6 +182,8 @@ pub(crate) struct Sector {
     pub(crate) steps: u64,
     /// Unsealed data was looked for, and is gone, since this manager started.
     pub(crate) released: bool,
+    /// The chain was asked before PreCommit1, and has no such sector.
+    pub(crate) not_proven: bool,
 }
 
 /// What a sector waits for; it does one thing at a time.

@@ -49,7 +49,7 @@ impl Driver {
             measures: shared.state.measures().await?,
             paths: BTreeMap::new(),
             timers: BTreeSet::new(),
-            next_sector,
+            next_sector: next_sector.max(shared.first_sector),
             next_task,
             pledging_paused: shared.state.pledging_paused().await?,
             pledging_due: true,
@@ -72,9 +72,10 @@ impl Driver {
                 continue;
             }
             let (busy, priority) = (Busy::Free, row.priority);
-            driver
-                .sectors
-                .insert(row.sector.id, Sector { record, busy, priority, steps: 0, released: false });
+            driver.sectors.insert(
+                row.sector.id,
+                Sector { record, busy, priority, steps: 0, released: false, not_proven: false },
+            );
         }
         for row in driver.shared.state.open_tasks().await? {
             let keep = match row.step == RELEASE {

@@ -45,11 +45,9 @@ impl Driver {
     ) -> ApiResult<SectorRef> {
         let miner = self.shared.miner.actor;
         let size = size.unwrap_or(self.shared.miner.sector_size);
-        let number = SectorNumber::new(self.next_sector);
-        let Some(next) = self.next_sector.checked_add(1).filter(|next| i64::try_from(*next).is_ok()) else {
+        let Some(number) = self.new_number() else {
             return Err(ApiError::refused("MGR020: no sector number is left"));
         };
-        self.next_sector = next;
         let sector =
             SectorRef { id: SectorId { miner, number }, proof: RegisteredSealProof::for_new_sector(size) };
         let record = record(sector, stop_after, self.shared.randomness);
@@ -61,6 +59,20 @@ impl Driver {
         self.insert_sector(record);
         self.pledging_due = true;
         Ok(sector)
+    }
+
+    /// A number that no sector has: also none whose files lie anywhere, since sealing would delete them.
+    fn new_number(&mut self) -> Option<SectorNumber> {
+        loop {
+            let number = SectorNumber::new(self.next_sector);
+            let id = SectorId { miner: self.shared.miner.actor, number };
+            let next = self.next_sector.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
+            self.next_sector = next?;
+            let taken = self.sectors.contains_key(&id) || self.removed.contains_key(&id);
+            if !taken && self.shared.index.sector_files(id).is_empty() {
+                return Some(number);
+            }
+        }
     }
 
     /// Tells the pipeline what happened and goes on from there. An event that the sector does not take changes nothing.
@@ -183,6 +195,7 @@ impl Driver {
                     return;
                 }
             }
+            TaskInput::PreCommit1(_) if !self.may_be_sealed(sector) => return,
             TaskInput::DataCid(_)
             | TaskInput::AddPiece(_)
             | TaskInput::PreCommit1(_)
@@ -264,6 +277,8 @@ impl Driver {
 
     pub(super) fn set_busy(&mut self, id: SectorId, busy: Busy) {
         if let Some(sector) = self.sectors.get_mut(&id) {
+            // What the chain says now may not hold when the place is free.
+            sector.not_proven &= busy != Busy::Stage;
             sector.busy = busy;
         }
     }
