@@ -70,7 +70,7 @@ async fn nothing_is_sent_without_leave_and_what_would_be_is_shown() {
             STANDARD.decode(params(&[1, 2])).expect("base64").len()
         )
     );
-    assert!(courier.resume().await.expect("nothing open").is_empty());
+    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
     assert!(outbox.all().expect("readable").is_empty());
     let calls = node.world().calls.clone();
     assert!(!calls.iter().any(|call| call == "Filecoin.MpoolPushMessage"), "{calls:?}");
@@ -95,7 +95,7 @@ async fn a_message_lands_once_through_a_reorganisation() {
     let outcome = courier.settle(&record).await.expect("landed");
     assert!(matches!(&outcome, Outcome::Done { failed, .. } if failed.is_empty()), "{outcome:?}");
     assert_eq!(node.world().landed(&params(&[1])), 1);
-    assert!(courier.resume().await.expect("nothing open").is_empty());
+    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
     assert!(matches!(outbox.all().expect("readable")[0].stage, Stage::Landed { .. }));
 }
 
@@ -142,7 +142,7 @@ async fn killed_between_push_and_record(mined: usize) {
     // Without leave to send it is only looked for; what was sent before is known either way.
     for sending in [Sending::Off, Sending::On, Sending::On] {
         let courier = Courier::new(&lotus, &outbox, sending);
-        let open = courier.resume().await.expect("found");
+        let open = courier.resume(|_| true).await.expect("found");
         assert!(matches!(open[0].stage, Stage::Pushed { nonce: 41, .. }), "{open:?}");
     }
     node.world().mines_when_looked_at = true;
@@ -173,14 +173,45 @@ async fn an_intent_that_never_left_is_sent_once() {
     let outbox = outbox(directory.path());
     let intent = drafted(&lotus, &[5]).await.intent().clone();
     outbox.put(&chain::sending::Record { intent, stage: Stage::Intended }).expect("kept");
-    let open = Courier::new(&lotus, &outbox, Sending::Off).resume().await.expect("looked for");
+    let open = Courier::new(&lotus, &outbox, Sending::Off).resume(|_| true).await.expect("looked for");
     assert_eq!(open[0].stage, Stage::Intended);
     for _ in 0..3 {
-        let open = Courier::new(&lotus, &outbox, Sending::On).resume().await.expect("sent");
+        let open = Courier::new(&lotus, &outbox, Sending::On).resume(|_| true).await.expect("sent");
         assert!(matches!(open[0].stage, Stage::Pushed { .. }));
         node.world().mine();
     }
     assert_eq!(node.world().landed(&params(&[5])), 1);
+}
+
+/// Its ticket has expired, or its replica is another one: what is nowhere is not sent behind the sector's back.
+#[tokio::test]
+async fn an_intent_that_nobody_wants_any_more_is_forgotten() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let intent = drafted(&lotus, &[5]).await.intent().clone();
+    outbox.put(&chain::sending::Record { intent, stage: Stage::Intended }).expect("kept");
+    let open = Courier::new(&lotus, &outbox, Sending::On).resume(|_| false).await.expect("looked for");
+    assert!(open.is_empty() && outbox.all().expect("read").is_empty());
+    assert_eq!(node.world().mempool.len(), 0);
+}
+
+/// A refusal is an answer: the message is nowhere, and does not stand in the way of others.
+#[tokio::test]
+async fn a_push_that_the_node_refuses_is_forgotten() {
+    let node = StandInNode::start(World::new()).await;
+    let lotus = connect(&node.api_info()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let outbox = outbox(directory.path());
+    let draft = drafted(&lotus, &[5]).await;
+    node.world().push_fails = Some((1, "mpool push: not enough funds".to_owned()));
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let error = courier.submit(draft).await.expect_err("refused");
+    assert_eq!((error.code(), error.is_of_the_message()), ("SND03", false), "{error}");
+    assert!(outbox.all().expect("read").is_empty());
+    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
+    assert_eq!(node.world().mempool.len(), 0);
 }
 
 #[tokio::test]

@@ -206,6 +206,9 @@ impl World {
     }
 
     fn push(&mut self, message: &Value, spec: &Value) -> Answer {
+        if let Some(error) = &self.push_fails {
+            return Err(error.clone());
+        }
         let id = spec["MsgUuid"].as_str().unwrap_or_default().to_owned();
         if let Some(known) = self.by_id.get(&id).filter(|_| self.knows_ids) {
             return Ok(known.clone());

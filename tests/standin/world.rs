@@ -81,6 +81,8 @@ pub struct World {
     pub knows_ids: bool,
     /// What gas estimation says, if it fails.
     pub estimate_fails: Option<(i64, String)>,
+    /// Nothing is taken to be sent.
+    pub push_fails: Option<(i64, String)>,
     /// Parameters longer than this (in base64) run out of gas.
     pub gas_for: usize,
     /// How old the head seems, in seconds.
@@ -118,6 +120,7 @@ impl World {
             swallow_pushes: false,
             knows_ids: false,
             estimate_fails: None,
+            push_fails: None,
             gas_for: usize::MAX,
             behind: 0,
             mines_when_looked_at: false,

@@ -1,15 +1,16 @@
 //! Sends each message once. The intent is on disk before the node hears of it; whoever finds an intent without a CID
 //! looks for the message among those that wait and those that landed, and only then sends it.
 
+use rpc::ApiError;
 use sealtasks::{ChainEpoch, SectorNumber};
 
 use super::ExitCode;
 use super::draft::{Draft, SendError, message};
 use super::outbox::{Intent, Outbox, Record, Stage};
-use crate::Lotus;
 use crate::lotus::address;
 use crate::lotus::wire::{Link, Lookup, SignedMessage};
 use crate::params::{Method, failed_activations};
+use crate::{ChainError, Lotus};
 
 /// A message counts as landed when so many heights lie above it (Lotus's MessageConfidence).
 const CONFIDENCE: i64 = 5;
@@ -98,10 +99,29 @@ impl<'a, O: Outbox> Courier<'a, O> {
     }
 
     async fn push(&self, intent: Intent) -> Result<Record, SendError> {
-        let pushed = self.lotus.node.push(&message(&intent), intent.id, intent.max_fee).await;
-        let pushed = pushed.map_err(|source| SendError::Unknown { id: intent.id, source })?;
+        let pushed = match self.lotus.node.push(&message(&intent), intent.id, intent.max_fee).await {
+            Ok(pushed) => pushed,
+            Err(source @ ChainError::Node { source: ApiError::Remote { .. }, .. }) => {
+                return self.refused(intent, source).await;
+            }
+            Err(source) => return Err(SendError::Unknown { id: intent.id, source }),
+        };
         tracing::info!(id = %intent.id, cid = pushed.cid.cid, "message sent");
         self.pushed(intent, pushed.cid, pushed.message.nonce)
+    }
+
+    /// The node has said no, so there is no doubt, unless it took the message before it failed: that is looked at once. A
+    /// message that is nowhere is forgotten, so that it does not stop the others.
+    async fn refused(&self, intent: Intent, source: ChainError) -> Result<Record, SendError> {
+        match self.find(&intent).await {
+            Ok(Some((cid, nonce))) => self.pushed(intent, cid, nonce),
+            Ok(None) => {
+                tracing::warn!(id = %intent.id, error = %source, "the node refuses the message; it is forgotten");
+                self.outbox.forget(intent.id)?;
+                Err(SendError::Estimate { source })
+            }
+            Err(_) => Err(SendError::Unknown { id: intent.id, source }),
+        }
     }
 
     fn pushed(&self, intent: Intent, cid: Link, nonce: u64) -> Result<Record, SendError> {
@@ -110,32 +130,44 @@ impl<'a, O: Outbox> Courier<'a, O> {
         Ok(record)
     }
 
-    /// After a start: every message that was intended and not known to be sent is looked for, and sent if it is nowhere
-    /// and sending is on. Gives all records that have not landed yet.
+    /// After a start: every message that was intended and not known to be sent is looked for. One that is nowhere is sent
+    /// if it is still wanted as it is and sending is on; one that nobody wants any more is forgotten. Gives all records
+    /// that have not landed yet.
     ///
     /// # Errors
-    /// The outbox cannot be read, or the node does not answer: nothing was sent again.
-    pub async fn resume(&self) -> Result<Vec<Record>, SendError> {
+    /// The outbox cannot be read, the node refuses one, which is then forgotten, or does not answer.
+    pub async fn resume(
+        &self,
+        wanted: impl Fn(&Intent) -> bool + Send + Sync,
+    ) -> Result<Vec<Record>, SendError> {
         let mut open = Vec::new();
         for record in self.outbox.all()? {
             match record.stage {
                 Stage::Landed { .. } => {}
                 Stage::Pushed { .. } => open.push(record),
-                Stage::Intended => open.push(self.found_or_pushed(record).await?),
+                Stage::Intended => {
+                    let is_wanted = wanted(&record.intent);
+                    open.extend(self.found_or_pushed(record, is_wanted).await?);
+                }
             }
         }
         Ok(open)
     }
 
-    async fn found_or_pushed(&self, record: Record) -> Result<Record, SendError> {
+    async fn found_or_pushed(&self, record: Record, is_wanted: bool) -> Result<Option<Record>, SendError> {
         let intent = record.intent;
         if let Some((cid, nonce)) = self.find(&intent).await? {
             tracing::info!(id = %intent.id, cid = cid.cid, "the message was sent before; it is not sent again");
-            return self.pushed(intent, cid, nonce);
+            return self.pushed(intent, cid, nonce).map(Some);
+        }
+        if !is_wanted {
+            tracing::warn!(id = %intent.id, "the message is nowhere and wanted no more; it is forgotten, not sent");
+            self.outbox.forget(intent.id)?;
+            return Ok(None);
         }
         match self.sending {
-            Sending::On => self.push(intent).await,
-            Sending::Off => Ok(Record { intent, stage: Stage::Intended }),
+            Sending::On => self.push(intent).await.map(Some),
+            Sending::Off => Ok(Some(Record { intent, stage: Stage::Intended })),
         }
     }
 
@@ -205,7 +237,7 @@ impl<'a, O: Outbox> Courier<'a, O> {
         let sectors = &record.intent.sectors;
         let answered = record.intent.method == Method::ProveCommitSectors3 && exit_code == ExitCode::OK;
         let failures = if answered { failed_activations(&lookup.receipt.answer.0) } else { Some(Vec::new()) };
-        let failures = failures.ok_or_else(|| crate::ChainError::Answer {
+        let failures = failures.ok_or_else(|| ChainError::Answer {
             method: "StateSearchMsg",
             detail: "the miner actor's answer does not say which sectors were activated".to_owned(),
         })?;

@@ -41,6 +41,13 @@ pub struct Intent {
     pub since: ChainEpoch,
 }
 
+impl Intent {
+    /// Whether its parameters say this: a CommR, or a proof, byte for byte.
+    pub fn says(&self, bytes: &[u8]) -> bool {
+        !bytes.is_empty() && self.params.0.windows(bytes.len()).any(|part| part == bytes)
+    }
+}
+
 /// A message and what has become of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +92,12 @@ pub trait Outbox: Send + Sync {
     /// It is not kept; the earlier one is.
     fn put(&self, record: &Record) -> Result<(), OutboxError>;
 
+    /// Forgets a message that is known not to be sent, and will not be; when this returns, that outlives a power cut.
+    ///
+    /// # Errors
+    /// It may be kept.
+    fn forget(&self, id: Uuid) -> Result<(), OutboxError>;
+
     /// All records.
     ///
     /// # Errors
@@ -126,6 +139,12 @@ impl Outbox for FileOutbox {
         let text =
             text.map_err(|error| OutboxError::Unreadable { path: path.clone(), detail: error.to_string() })?;
         self.write(&path, &text).map_err(|source| OutboxError::Io { path, source })
+    }
+
+    fn forget(&self, id: Uuid) -> Result<(), OutboxError> {
+        let path = self.directory.join(format!("{id}.json"));
+        let gone = fs::remove_file(&path).and_then(|()| File::open(&self.directory)?.sync_all());
+        gone.map_err(|source| OutboxError::Io { path, source })
     }
 
     fn all(&self) -> Result<Vec<Record>, OutboxError> {
@@ -209,6 +228,8 @@ mod tests {
         let file = directory.path().join("messages").join(format!("{}.json", Uuid::from_u128(2)));
         let text = fs::read(&file).expect("a file");
         fs::write(&file, &text[..text.len() - 9]).expect("damage");
+        open().forget(Uuid::from_u128(1)).expect("forgotten");
+        assert!(!file.with_file_name(format!("{}.json", Uuid::from_u128(1))).exists());
         let error = open().all().expect_err("damaged").to_string();
         assert!(error.contains("is no record of a message"), "{error}");
     }

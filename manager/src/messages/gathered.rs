@@ -3,8 +3,8 @@
 use chain::Lotus;
 use chain::params::{Activation, Method, PieceActivation, PreCommit, ProveCommit, SectorProofs};
 use chain::sending::batch::{BatchPolicy, Decision, Now, Waiting, decide};
-use chain::sending::{Draft, Fees, SendError, draft_pre_commit, draft_prove_commit};
-use sealtasks::{ActorId, ChainEpoch};
+use chain::sending::{Draft, Fees, Intent, SendError, draft_pre_commit, draft_prove_commit};
+use sealtasks::{ActorId, ChainEpoch, SectorId};
 
 use super::{Wanted, What};
 use crate::config::ChainSettings;
@@ -25,6 +25,19 @@ pub(super) const fn method_of(wanted: &Wanted) -> Method {
         What::PreCommit { .. } => Method::PreCommitSectorBatch2,
         What::Prove { .. } => Method::ProveCommitSectors3,
     }
+}
+
+/// Whether all sectors of a message that was intended want it still, as it is: with the CommR or the proof of now.
+pub(super) fn is_wanted(gathered: &[Gathered], intent: &Intent) -> bool {
+    let wants = |wanted: &Wanted, number| {
+        let id = SectorId { miner: intent.miner, number };
+        let says = match &wanted.what {
+            What::PreCommit { .. } => intent.says(wanted.sealed.commitment().bytes()),
+            What::Prove { proof, .. } => intent.says(&proof.0),
+        };
+        wanted.sector.id == id && method_of(wanted) == intent.method && says
+    };
+    intent.sectors.iter().all(|number| gathered.iter().any(|one| wants(&one.wanted, *number)))
 }
 
 /// When messages of this kind go, and for how much.

@@ -13,7 +13,7 @@ use pipeline::SectorEvent;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Gathered, draft, method_of, take_due, terms};
+use super::gathered::{Gathered, draft, is_wanted, method_of, take_due, terms};
 use super::{Notes, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
@@ -142,7 +142,8 @@ impl Post {
     /// What became of messages that were intended; nothing else is sent until it is known.
     async fn find_out(&mut self) -> Result<(), SendError> {
         let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
-        for record in courier.resume().await? {
+        let gathered = &self.gathered;
+        for record in courier.resume(|intent| is_wanted(gathered, intent)).await? {
             self.note_sent(&record);
         }
         self.unsure = false;
