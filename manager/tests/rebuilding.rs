@@ -12,7 +12,7 @@ use sealtasks::{
     Commitment, FileTypes, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize,
     TaskType, Ticket,
 };
-use world::fake_worker::{FakeWorker, Plan};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{World, world};
 
 const ALL: &[TaskType] = &[
@@ -117,4 +117,33 @@ async fn a_sector_from_elsewhere_is_believed_with_its_old_replica_alone() {
     world.join(&worker).await;
     assert_eq!(proven(&world, 7).await.comm_r, Some(SealedCid::new(Commitment::new([2; 32])).to_string()));
     assert_eq!(world.sector(9, |_| true).await.state, "SealPreCommit2Failed");
+}
+
+/// Sealing again deletes every file of it first, so what is only remembered, or turns up meanwhile, stands against it.
+#[tokio::test]
+async fn a_replica_that_is_away_or_turns_up_is_not_sealed_over() {
+    let (world, worker) = yard().await;
+    world.api.pledge_sector().await.expect("a pledge");
+    proven(&world, 1).await;
+    let world = world.restart().await;
+    let error = rebuild(&world, 1, None).await.expect_err("refused").to_string();
+    assert!(error.contains("MGR143") && error.contains("is not back"), "{error}");
+    let error = rebuild(&world, 1, Some(lost(1, 9))).await.expect_err("refused").to_string();
+    assert!(error.contains("MGR138"), "{error}");
+    assert_eq!(events(&proven(&world, 1).await, "sealed again"), 0);
+
+    world.join(&worker).await;
+    lose(&world, 1).await;
+    worker.call_of("AP").await; // The pledge's.
+    worker.script("AP", Behaviour::Hold);
+    rebuild(&world, 1, None).await.expect("it begins");
+    let zeros = worker.call_of("AP").await;
+    let store = worker.storage.clone().expect("it stores");
+    world.api.storage_declare(store.clone(), SectorId::new(1000, 1), REPLICA, true).await.expect("declared");
+    worker.finish(&zeros).await;
+    let parked = world.sector(1, |detail| detail.state == "SealPreCommit1Failed").await;
+    assert!(parked.last_error.contains("a replica has turned up on path"), "{}", parked.last_error);
+    assert_eq!(events(&parked, "result of PC1"), 1, "{:#?}", parked.log);
+    let holders = world.api.storage_find(SectorId::new(1000, 1), REPLICA, None).await.expect("asked");
+    assert!(holders.iter().any(|holder| holder.id == store), "nothing was deleted: {holders:?}");
 }

@@ -21,7 +21,12 @@ impl SectorRecord {
             Awaited::Ticket => Outcome::RetryGetTicket,
             Awaited::PreCommit1 if bad && self.has_data() => Outcome::RetryWaitDeals,
             Awaited::PreCommit1 if bad => Outcome::RetryAddPiece,
-            Awaited::PreCommit1 => Outcome::RetrySealPreCommit1,
+            Awaited::PreCommit1 => {
+                // What is in the way of a rebuild may be the replica that it stands in for; somebody has to look.
+                let in_the_way = class == FailureClass::Environment && self.rebuilt_to().is_some();
+                when = if in_the_way { RetryWhen::Operator } else { when };
+                Outcome::RetrySealPreCommit1
+            }
             // It would become the same once more.
             Awaited::PreCommit2 if bad && self.rebuilt_to().is_some() => {
                 when = RetryWhen::Operator;

@@ -88,6 +88,10 @@ async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, js
             && let Some((number, job)) = jobs.pop_front()
         {
             match begin(connection, number, job).await? {
+                None if is_whole(connection, number).await? => {
+                    talk!("sector {number}: nothing of it is lost as far as the index knows; nothing was done");
+                    ended.insert(number, String::new());
+                }
                 None => {
                     under_way.insert(number);
                 }
@@ -114,7 +118,7 @@ async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, js
         let ended = ended.into_iter().map(|(number, why)| Ended { sector: number.get(), why });
         print_json(&ended.collect::<Vec<_>>())?;
     } else {
-        line(&format!("{} of {all} sectors are back", all - missing.len()))?;
+        line(&format!("{} of {all} sectors are back, or were not lost", all - missing.len()))?;
     }
     if missing.is_empty() {
         return Ok(());
@@ -140,6 +144,12 @@ async fn begin(
         Err(ApiError::Remote { message, .. }) => Ok(Some(message)),
         Err(error) => Err(rpc_failure(error)),
     }
+}
+
+/// Whether nothing began: what is sealed again has left this state when the manager answers.
+async fn is_whole(connection: &Connection, number: SectorNumber) -> Result<bool, Failure> {
+    let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
+    Ok(sector.state == "Proving")
 }
 
 /// `Some`: it is over; empty: the sector is back.

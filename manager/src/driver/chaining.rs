@@ -33,11 +33,18 @@ impl Driver {
     }
 
     /// Before PreCommit1, which deletes every earlier replica of the sector: a sector of a chain is not sealed while it is
-    /// proven there. False: the chain is asked; the sector goes on by itself later.
+    /// proven there, and one that is sealed again not while a replica of it is known of. False: the chain is asked; the sector goes on by itself later.
     pub(super) fn may_be_sealed(&mut self, about: SectorRef) -> bool {
         let Some(sector) = self.sectors.get_mut(&about.id) else { return false };
         let record = &sector.record;
-        if record.source() != RandomnessSource::Lotus || record.rebuilt_to().is_some() {
+        if record.rebuilt_to().is_some() {
+            let Some(path) = self.turned_up(about.id) else { return true };
+            let (class, now_ms) = (FailureClass::Environment, self.now_ms());
+            let message = format!("a replica has turned up on path {path}; nothing was deleted");
+            self.sector_event(about.id, SectorEvent::Failed { class, message, now_ms });
+            return false;
+        }
+        if record.source() != RandomnessSource::Lotus {
             return true;
         }
         if !std::mem::take(&mut sector.not_proven) {

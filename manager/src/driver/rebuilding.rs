@@ -4,7 +4,8 @@
 use pipeline::{RandomnessSource, SealTicket, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::Lost;
 use rpc::{ApiError, ApiResult};
-use sealtasks::{ChainEpoch, FileTypes, SectorId};
+use sealtasks::{ChainEpoch, FileTypes, SectorId, StorageId};
+use stores::HeldFiles;
 
 use super::Driver;
 use super::filling::no_sector;
@@ -42,20 +43,11 @@ impl Driver {
         if known.as_ref().is_some_and(|(_, record)| record.rebuilt_to().is_some()) && !done {
             return Ok(());
         }
-        let files = self.shared.index.sector_files(id);
-        let there =
-            files.iter().fold(FileTypes::NONE, |all, held| all.union(held.types)).intersection(REPLICA);
-        if known.is_some() && there == REPLICA {
+        match self.is_whole(id, known.is_some()) {
             // Nothing of it is lost, or it is back already.
-            return Ok(());
-        }
-        if let Some(held) = files.iter().find(|held| !held.types.intersection(REPLICA).is_empty()) {
-            let why = format!(
-                "path {} holds files of it; `sealyard storage find {number}` shows them, and `sealyard storage redeclare \
-                 --drop-missing` forgets those that are gone",
-                held.id
-            );
-            return Err(refuse("MGR139", why));
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err((code, why)) => return Err(refuse(code, why)),
         }
         let Some((busy, _)) = known else {
             return match lost {
@@ -73,6 +65,45 @@ impl Driver {
             sector.released = false;
         }
         self.ordered(id, SectorEvent::Rebuild, "MGR142")
+    }
+
+    /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
+    /// must not be sealed again: that begins with the deletion of every file of it, and one that is away may be good.
+    fn is_whole(&self, id: SectorId, is_known: bool) -> Result<bool, (&'static str, String)> {
+        let (index, number) = (&self.shared.index, id.number);
+        let files: Vec<_> =
+            index.sector_files(id).into_iter().filter(|held| !left(held).is_empty()).collect();
+        let is_there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
+        let there =
+            files.iter().filter(|held| is_there(held)).fold(FileTypes::NONE, |all, held| all | held.types);
+        if is_known && there.intersection(REPLICA) == REPLICA {
+            return Ok(true);
+        }
+        let forget = format!(
+            "if they are gone for good, `sealyard storage redeclare --drop-missing` or `sealyard storage detach` forgets \
+             them; `sealyard storage find {number}` shows all"
+        );
+        if let Some(held) = files.iter().find(|held| !held.unconfirmed.intersection(REPLICA).is_empty()) {
+            let why = format!("path {} is remembered to hold files of it and is not back; {forget}", held.id);
+            return Err(("MGR143", why));
+        }
+        if let Some(held) = files.iter().find(|held| !is_there(held)) {
+            let why = format!("path {} holds files of it and does not answer now; {forget}", held.id);
+            return Err(("MGR144", why));
+        }
+        match files.first() {
+            None => Ok(false),
+            Some(held) => Err(("MGR139", format!("path {} holds files of it; {forget}", held.id))),
+        }
+    }
+
+    /// Where a replica lies, or is remembered to lie, that PreCommit1 would delete, of a sector that is sealed again.
+    pub(super) fn turned_up(&self, id: SectorId) -> Option<StorageId> {
+        let index = &self.shared.index;
+        let stores =
+            |held: &HeldFiles| index.path_view(&held.id).is_none_or(|path| path.info.stanza.can_store);
+        let mut files = index.sector_files(id).into_iter();
+        files.find(|held| !left(held).is_empty() && stores(held)).map(|held| held.id)
     }
 
     /// A sector that was sealed elsewhere.
@@ -100,6 +131,11 @@ impl Driver {
         self.advance(sector.id);
         Ok(())
     }
+}
+
+/// What of the replica was declared there, or is remembered.
+fn left(held: &HeldFiles) -> FileTypes {
+    held.types.union(held.unconfirmed).intersection(REPLICA)
 }
 
 /// Why what is given cannot be of this record's sector.

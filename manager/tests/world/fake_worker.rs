@@ -63,7 +63,7 @@ pub struct FakeWorker {
     session: WorkerId,
     tasks: BTreeSet<TaskType>,
     pub sealing: StorageId,
-    storage: Option<StorageId>,
+    pub storage: Option<StorageId>,
     port: OnceLock<u16>,
     next_call: AtomicU64,
     silent: AtomicBool,
