@@ -14,9 +14,10 @@ use super::{ConfigError, wrong};
 
 /// Epochs of 30 s in a day.
 const EPOCHS_IN_DAY: i64 = 2880;
-/// The shortest and the longest life that the miner actor takes, in days: `MIN_SECTOR_EXPIRATION` and
-/// `MAX_SECTOR_EXPIRATION_EXTENSION` of builtin-actors.
-const LIFETIME_DAYS: std::ops::RangeInclusive<i64> = 180..=1278;
+/// The shortest and the longest life that the miner actor takes, in days. Of builtin-actors: `MIN_SECTOR_EXPIRATION`, 180
+/// days, counts from the last height at which the sector can become active, which is `MAX_PROVE_COMMIT_DURATION` (30 days
+/// and 150 epochs) after its pre-commitment; `MAX_SECTOR_EXPIRATION_EXTENSION` is 1278 days.
+const LIFETIME_DAYS: std::ops::RangeInclusive<i64> = 211..=1278;
 
 /// What the file says of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl ChainSettings {
             "prove_commit_fee" => self.prove_commit_fees.per_sector = amount(path, key, value)?,
             "sector_lifetime_days" => {
                 let days = value.as_integer().filter(|days| LIFETIME_DAYS.contains(days));
-                let days = days.ok_or_else(|| wrong(path, key, value, "a number from 180 to 1278"))?;
+                let days = days.ok_or_else(|| wrong(path, key, value, "a number from 211 to 1278"))?;
                 self.lifetime = days.saturating_mul(EPOCHS_IN_DAY);
             }
             unknown => return Err(unknown_key(path, unknown, &KEYS)),
@@ -125,12 +126,12 @@ mod tests {
     #[test]
     fn what_is_sent_is_as_the_file_says() {
         let text = "[chain]\nsend_messages = true\npre_commit_batch = 3\nprove_commit_wait = \"5m\"\n\
-            base_fee_max = \"0.000000001\"\nsector_lifetime_days = 180\n";
+            base_fee_max = \"0.000000001\"\nsector_lifetime_days = 211\n";
         let chain = parse(text).expect("a good file");
         assert!(chain.send_messages && chain.full_node.is_none());
         assert_eq!((chain.pre_commit.max, chain.prove_commit.wait_ms), (3, 300_000));
         assert_eq!(chain.pre_commit.base_fee_max, Some(TokenAmount::from_atto(1_000_000_000)));
-        assert_eq!(chain.lifetime, 180 * 2880);
+        assert_eq!(chain.lifetime, 211 * 2880);
     }
 
     #[test]
@@ -140,7 +141,7 @@ mod tests {
             ("[chain]\nsend_mesages = true", "did you mean send_messages?"),
             ("[chain]\npre_commit_batch = 257", "what the miner actor takes"),
             ("[chain]\npre_commit_fee = 0.02", "FIL as a text"),
-            ("[chain]\nsector_lifetime_days = 90", "180 to 1278"),
+            ("[chain]\nsector_lifetime_days = 210", "211 to 1278"),
             ("[chian]", "did you mean chain?"),
         ] {
             let error = parse(text).expect_err(text).to_string();
