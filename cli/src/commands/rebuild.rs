@@ -89,7 +89,9 @@ async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, js
         {
             match begin(connection, number, job).await? {
                 None if is_whole(connection, number).await? => {
-                    talk!("sector {number}: nothing of it is lost as far as the index knows; nothing was done");
+                    talk!(
+                        "sector {number}: nothing of it is lost as far as the index knows; nothing was done"
+                    );
                     ended.insert(number, String::new());
                 }
                 None => {

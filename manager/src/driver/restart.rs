@@ -71,11 +71,9 @@ impl Driver {
                 driver.removed.insert(row.sector.id, record);
                 continue;
             }
-            let (busy, priority) = (Busy::Free, row.priority);
-            driver.sectors.insert(
-                row.sector.id,
-                Sector { record, busy, priority, steps: 0, released: false, not_proven: false },
-            );
+            let (busy, priority, not_proven) = (Busy::Free, row.priority, false);
+            let sector = Sector { record, busy, priority, steps: 0, released: false, not_proven };
+            driver.sectors.insert(row.sector.id, sector);
         }
         for row in driver.shared.state.open_tasks().await? {
             let keep = match row.step == RELEASE {
