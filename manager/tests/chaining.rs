@@ -14,20 +14,10 @@ use rpc::ApiInfo;
 use rpc::Trust;
 use rpc::extension::SectorDetail;
 use rpc::subject::Subject;
-use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize, TaskType};
+use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize};
 use standin::{Effect, PreCommitted, Proven, StandInNode};
-use world::fake_worker::{FakeWorker, Plan};
+use world::fake_worker::{ALL, FakeWorker, Plan};
 use world::{World, start, world_on};
-
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 
 /// Each message goes at once, alone.
 const AT_ONCE: &str = "[chain]\npre_commit_wait = \"0s\"\nprove_commit_wait = \"0s\"\n\

@@ -6,18 +6,8 @@ use rpc::api::PledgeOptions;
 use rpc::explain::{Explanation, WaitsFor};
 use sealtasks::TaskType;
 use serde_json::json;
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
 use world::{World, world};
-
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 
 fn worker(name: &'static str, seed: u64, tasks: &'static [TaskType]) -> std::sync::Arc<FakeWorker> {
     FakeWorker::new(Plan { name, seed, tasks, stores: true, sealyard: true })

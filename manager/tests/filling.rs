@@ -7,19 +7,9 @@ use std::sync::Arc;
 
 use futures_util::stream;
 use rpc::pipelining::{PieceAdded, PieceParts};
-use sealtasks::{FileTypes, SectorId, SectorNumber, TaskInput, TaskType};
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use sealtasks::{FileTypes, SectorId, SectorNumber, TaskInput};
+use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
 use world::{World, world, world_with};
-
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 
 fn worker() -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rpc::extension::WorkerView;
 use rpc::operator::CapsTarget;
 use sealtasks::{FailureClass, FileTypes, SectorNumber, TaskType, WorkerId};
-use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
+use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan, Taken};
 use world::{LIMIT, World, attempts, world, world_with};
 
 /// Lotus's word for a job whose files are there and that waits for its slot.
@@ -15,16 +15,6 @@ const PREPARED: i64 = 1;
 const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
 const REST: &[TaskType] =
     &[TaskType::PreCommit2, TaskType::Commit1, TaskType::Commit2, TaskType::Finalize, TaskType::Fetch];
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
-
 fn worker(name: &'static str, seed: u64, tasks: &'static [TaskType], sealyard: bool) -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name, seed, tasks, stores: true, sealyard })
 }

@@ -7,20 +7,10 @@ use std::sync::Arc;
 
 use rpc::explain::WaitsFor;
 use rpc::storage::LockedSector;
-use sealtasks::{FileTypes, SectorId, SectorNumber, TaskType};
+use sealtasks::{FileTypes, SectorId, SectorNumber};
 use stores::{LockOwner, LockWant};
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
 use world::{LIMIT, World, world};
-
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 
 const SEALED: FileTypes = FileTypes::SEALED;
 const NONE: FileTypes = FileTypes::NONE;

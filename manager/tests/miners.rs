@@ -4,19 +4,9 @@ mod world;
 
 use manager::state::StateEvent;
 use pipeline::{RandomnessSource, SectorRecord};
-use sealtasks::{FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize, TaskType};
-use world::fake_worker::{FakeWorker, Plan};
+use sealtasks::{FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize};
+use world::fake_worker::{ALL, FakeWorker, Plan};
 use world::{LIMIT, World, world};
-
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 
 /// The rows of all sectors, once all are proven.
 async fn proven(world: &World) -> Vec<manager::state::SectorRow> {

@@ -5,19 +5,8 @@ mod world;
 use std::sync::Arc;
 
 use rpc::pipelining::PledgingView;
-use sealtasks::TaskType;
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
 use world::{LIMIT, World, world, world_with};
-
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 
 fn worker() -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })

@@ -10,20 +10,11 @@ use rpc::extension::SectorDetail;
 use rpc::pipelining::Lost;
 use sealtasks::{
     Commitment, FileTypes, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize,
-    TaskType, Ticket,
+    Ticket,
 };
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
 use world::{World, world};
 
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
 const REPLICA: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
 
 async fn yard() -> (World, Arc<FakeWorker>) {

@@ -5,22 +5,12 @@ mod world;
 use manager::Repo;
 use rpc::api::PledgeOptions;
 use sealtasks::{AcquireMode, FileTypes, PathType, SectorId, SectorSize, TaskInput, TaskType};
-use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
+use world::fake_worker::{ALL, Behaviour, FETCHED, FakeWorker, Plan};
 use world::{attempts, world};
 
 const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
 const SECOND_HALF: &[TaskType] =
     &[TaskType::PreCommit2, TaskType::Commit1, TaskType::Commit2, TaskType::Finalize, TaskType::Fetch];
-const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
-
 fn worker_a() -> std::sync::Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "A", seed: 1, tasks: FIRST_HALF, stores: false, sealyard: true })
 }
