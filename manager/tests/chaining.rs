@@ -16,8 +16,8 @@ use rpc::extension::SectorDetail;
 use rpc::subject::Subject;
 use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize};
 use standin::{Effect, PreCommitted, Proven, StandInNode};
-use world::fake_worker::{ALL, FakeWorker, Plan};
-use world::{World, start, world_on};
+use world::fake_worker::{FakeWorker, Plan};
+use world::{ALL, World, start, world_on};
 
 /// Each message goes at once, alone.
 const AT_ONCE: &str = "[chain]\npre_commit_wait = \"0s\"\nprove_commit_wait = \"0s\"\n\

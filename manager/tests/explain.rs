@@ -6,8 +6,8 @@ use rpc::api::PledgeOptions;
 use rpc::explain::{Explanation, WaitsFor};
 use sealtasks::TaskType;
 use serde_json::json;
-use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
-use world::{World, world};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{ALL, World, world};
 
 fn worker(name: &'static str, seed: u64, tasks: &'static [TaskType]) -> std::sync::Arc<FakeWorker> {
     FakeWorker::new(Plan { name, seed, tasks, stores: true, sealyard: true })

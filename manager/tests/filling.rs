@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures_util::stream;
 use rpc::pipelining::{PieceAdded, PieceParts};
 use sealtasks::{FileTypes, SectorId, SectorNumber, TaskInput};
-use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
-use world::{World, world, world_with};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{ALL, World, world, world_with};
 
 fn worker() -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rpc::extension::WorkerView;
 use rpc::operator::CapsTarget;
 use sealtasks::{FailureClass, FileTypes, SectorNumber, TaskType, WorkerId};
-use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan, Taken};
-use world::{LIMIT, World, attempts, world, world_with};
+use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
+use world::{ALL, LIMIT, World, attempts, world, world_with};
 
 /// Lotus's word for a job whose files are there and that waits for its slot.
 const PREPARED: i64 = 1;

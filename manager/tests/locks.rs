@@ -9,8 +9,8 @@ use rpc::explain::WaitsFor;
 use rpc::storage::LockedSector;
 use sealtasks::{FileTypes, SectorId, SectorNumber};
 use stores::{LockOwner, LockWant};
-use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
-use world::{LIMIT, World, world};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{ALL, LIMIT, World, world};
 
 const SEALED: FileTypes = FileTypes::SEALED;
 const NONE: FileTypes = FileTypes::NONE;

@@ -5,8 +5,8 @@ mod world;
 use manager::state::StateEvent;
 use pipeline::{RandomnessSource, SectorRecord};
 use sealtasks::{FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize};
-use world::fake_worker::{ALL, FakeWorker, Plan};
-use world::{LIMIT, World, world};
+use world::fake_worker::{FakeWorker, Plan};
+use world::{ALL, LIMIT, World, world};
 
 /// The rows of all sectors, once all are proven.
 async fn proven(world: &World) -> Vec<manager::state::SectorRow> {

@@ -5,8 +5,8 @@ mod world;
 use std::sync::Arc;
 
 use rpc::pipelining::PledgingView;
-use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
-use world::{LIMIT, World, world, world_with};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{ALL, LIMIT, World, world, world_with};
 
 fn worker() -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })

@@ -12,8 +12,8 @@ use sealtasks::{
     Commitment, FileTypes, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize,
     Ticket,
 };
-use world::fake_worker::{ALL, Behaviour, FakeWorker, Plan};
-use world::{World, world};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{ALL, World, world};
 
 const REPLICA: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
 

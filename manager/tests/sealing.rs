@@ -5,8 +5,8 @@ mod world;
 use manager::Repo;
 use rpc::api::PledgeOptions;
 use sealtasks::{AcquireMode, FileTypes, PathType, SectorId, SectorSize, TaskInput, TaskType};
-use world::fake_worker::{ALL, Behaviour, FETCHED, FakeWorker, Plan};
-use world::{attempts, world};
+use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
+use world::{ALL, attempts, world};
 
 const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
 const SECOND_HALF: &[TaskType] =

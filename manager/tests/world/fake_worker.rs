@@ -21,17 +21,6 @@ use uuid::Uuid;
 use super::canned::{call_nobody, code_of};
 use super::made::{output_of, read};
 
-/// Every task that a sector needs.
-pub const ALL: &[TaskType] = &[
-    TaskType::AddPiece,
-    TaskType::PreCommit1,
-    TaskType::PreCommit2,
-    TaskType::Commit1,
-    TaskType::Commit2,
-    TaskType::Finalize,
-    TaskType::Fetch,
-];
-
 /// Bytes that a fake fetch claims to have received.
 pub const FETCHED: u64 = 4096;
 

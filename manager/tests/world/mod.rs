@@ -20,10 +20,21 @@ use manager::{
 };
 use rpc::extension::SectorDetail;
 use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, Trust, WorkerApi};
-use sealtasks::{ActorId, SectorRef, SectorSize, VerifyInput};
+use sealtasks::{ActorId, SectorRef, SectorSize, TaskType, VerifyInput};
 use tempfile::TempDir;
 
 use fake_worker::FakeWorker;
+
+/// Every task that a sector needs.
+pub const ALL: &[TaskType] = &[
+    TaskType::AddPiece,
+    TaskType::PreCommit1,
+    TaskType::PreCommit2,
+    TaskType::Commit1,
+    TaskType::Commit2,
+    TaskType::Finalize,
+    TaskType::Fetch,
+];
 
 /// Nothing that is waited for takes longer, even on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
