@@ -34,6 +34,7 @@ mod lifecycle;
 mod locks;
 mod machine;
 mod modes;
+mod noted;
 mod obstacle;
 mod order;
 mod outlook;

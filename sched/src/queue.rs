@@ -16,6 +16,7 @@ use crate::groups::GroupSet;
 use crate::heads::Heads;
 use crate::index::Index;
 use crate::ledger::Ask;
+use crate::noted::Noted;
 use crate::order::{QueueKey, Seat};
 use crate::passing::Passing;
 use crate::policy::{Fitting, Rank};
@@ -54,8 +55,8 @@ pub(crate) struct Group {
     due: BTreeMap<Seat, ClassIdx>,
     /// Heads of all classes, as far as it is up to date: few look at it, and not at each decision.
     heads: BTreeMap<Seat, ClassIdx>,
-    /// Classes whose heads are others than `heads` says. Some stand here for another one that has gone.
-    late: Vec<ClassIdx>,
+    /// Classes whose heads are others than `heads` says.
+    late: Noted,
     /// How many classes have ready tasks.
     waiting: usize,
     /// Whether `fitting` and `ranks` are kept: classes wait here, or have waited, that any worker may do.
@@ -96,7 +97,7 @@ impl Group {
             stuck: BTreeSet::new(),
             due: BTreeMap::new(),
             heads: BTreeMap::new(),
-            late: Vec::new(),
+            late: Noted::default(),
             waiting: 0,
             is_ranked: false,
             fit_on: 0,
@@ -118,6 +119,13 @@ impl Group {
     /// Whether anybody wants to know on which workers its tasks fit.
     pub(crate) fn is_watched(&self) -> bool {
         self.waiting > 0 || !self.staged.is_empty() || self.reserved.is_some()
+    }
+
+    /// Takes a class out of the list of all heads, unless its task heads another class by now.
+    fn unlist(&mut self, seat: &Seat, class: ClassIdx) {
+        if self.heads.get(seat) == Some(&class) {
+            self.heads.remove(seat);
+        }
     }
 
     pub(crate) fn open_head(&self) -> Option<(QueueKey, ClassIdx)> {
@@ -213,7 +221,7 @@ impl Queue {
             debug_assert!(state.first.is_none(), "a ready task is a member");
             if let Some(state) = self.classes[class.0 as usize].take() {
                 if let Some(listed) = state.listed {
-                    self.groups[state.group].heads.remove(&listed);
+                    self.groups[state.group].unlist(&listed, class);
                 }
                 self.class_of.remove(state.key.hash(), NonZeroU32::MIN.saturating_add(class.0));
                 self.free.push(class);
@@ -291,20 +299,22 @@ impl Queue {
 
     /// Brings the group's list of all heads up to date.
     pub(crate) fn list_heads(&mut self, group: GroupIdx) {
-        let state = &mut self.groups[group];
-        for class in state.late.drain(..) {
+        let late = self.groups[group].late.take();
+        for class in late.iter().copied() {
             let it = self.classes[class.0 as usize].as_mut().filter(|it| it.group == group && it.is_late);
             let Some(it) = it else { continue };
             it.is_late = false;
             let head = it.head_seat();
             if it.listed != head {
+                let state = &mut self.groups[group];
                 if let Some(before) = it.listed {
-                    state.heads.remove(&before);
+                    state.unlist(&before, class);
                 }
                 state.heads.extend(head.map(|seat| (seat, class)));
                 it.listed = head;
             }
         }
+        self.groups[group].late.give_back(late);
     }
 
     /// The first task of a class of this group whose wait is to be looked at, which it is now.
@@ -363,15 +373,16 @@ impl Queue {
         if before == after {
             return;
         }
-        let group = &mut self.groups[state.group];
-        if !std::mem::replace(&mut state.is_late, true) {
-            group.late.push(class);
+        let (at, is_late) = (state.group, std::mem::replace(&mut state.is_late, true));
+        let group = &mut self.groups[at];
+        if !is_late {
+            group.late.note(class, |class| is_one(&self.classes, class, |it| it.group == at && it.is_late));
         }
         let is_due = |seat: &Option<Seat>| seat.is_some_and(|seat| seat.is_due());
         if is_due(&before) || is_due(&after) {
             before.and_then(|seat| group.due.remove(&seat));
             group.due.extend(after.filter(Seat::is_due).map(|seat| (seat, class)));
-            self.due.set(state.group, !group.due.is_empty());
+            self.due.set(at, !group.due.is_empty());
         }
         match (before, after) {
             (None, Some(_)) => group.waiting += 1,
@@ -379,7 +390,7 @@ impl Queue {
             _ => {}
         }
         if after.is_some() && !group.behind.is_empty() {
-            self.waking.push(state.group);
+            self.waking.push(at);
         }
         self.list(class, before, after);
     }
@@ -394,7 +405,9 @@ impl Queue {
                 if is_tied {
                     group.waits.note_tied(before, after);
                 } else if after.is_some() && !std::mem::replace(&mut state.is_unread, true) {
-                    group.waits.note(class);
+                    let at = state.group;
+                    let is_due = |class| is_one(&self.classes, class, |it| it.group == at && it.is_unread);
+                    group.waits.note(class, is_due);
                 }
             }
             _ if before.is_some() == after.is_some() => {}
@@ -421,5 +434,38 @@ impl Queue {
                 }
             }
         }
+    }
+}
+
+/// Whether a class is here and like that.
+fn is_one(classes: &[Option<Class>], class: ClassIdx, like: impl Fn(&Class) -> bool) -> bool {
+    classes.get(class.0 as usize).and_then(Option::as_ref).is_some_and(like)
+}
+
+#[cfg(test)]
+mod tests {
+    use sealtasks::{ActorId, RegisteredSealProof, SectorNumber};
+
+    use super::*;
+
+    /// When a sector's file comes to another path, its waiting task goes to another class with the seat it had.
+    #[test]
+    fn a_task_that_changes_its_class_stays_in_the_list_of_heads() {
+        let (mut queue, task) = (Queue::default(), TaskType::PreCommit2);
+        let proof = RegisteredSealProof::all().next().expect("some proof");
+        let (group, _) = queue.group(SealTaskType { proof, task });
+        let [here, there] = [1, 2].map(|miner| {
+            let key = ClassKey { task, proof, miner: ActorId::new(miner), existing: None, allocate: None };
+            queue.join(key, group)
+        });
+        let key = |id| Seat::new(TaskId::new(id), SectorNumber::new(id), 0, None).key(task);
+        queue.insert(here, key(1), TaskIdx::FIRST);
+        queue.insert(there, key(2), TaskIdx::FIRST);
+        queue.list_heads(group);
+        queue.remove(there, key(2));
+        queue.remove(here, key(1));
+        queue.insert(there, key(1), TaskIdx::FIRST);
+        queue.list_heads(group);
+        assert_eq!(queue.groups[group].heads().collect::<Vec<_>>(), vec![(key(1), there)]);
     }
 }

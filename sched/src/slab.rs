@@ -21,6 +21,11 @@ pub(crate) struct Tasks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TaskIdx(NonZeroU32);
 
+#[cfg(test)]
+impl TaskIdx {
+    pub(crate) const FIRST: Self = Self(NonZeroU32::MIN);
+}
+
 /// All sectors that have tasks, by their place and by their id.
 #[derive(Debug, Default)]
 pub(crate) struct Sectors {

@@ -6,6 +6,7 @@
 
 use std::ops::{Bound, RangeBounds};
 
+use crate::noted::Noted;
 use crate::order::Seat;
 use crate::queue::{ClassIdx, GroupIdx};
 use crate::task::Task;
@@ -16,22 +17,22 @@ use crate::{Millis, Sched};
 pub(crate) struct Waits {
     /// Nobody that is not due waits since an earlier instant, but for those that are not looked at yet.
     since: Millis,
-    /// Classes whose heads were not looked at yet. Some stand here for another one that has gone.
-    unread: Vec<ClassIdx>,
+    /// Classes whose heads were not looked at yet.
+    unread: Noted,
     /// Open classes whose files must be at hand.
     tied: usize,
 }
 
 impl Default for Waits {
     fn default() -> Self {
-        Self { since: Millis::new(u64::MAX), unread: Vec::new(), tied: 0 }
+        Self { since: Millis::new(u64::MAX), unread: Noted::default(), tied: 0 }
     }
 }
 
 impl Waits {
     /// A class that any worker may do has another head.
-    pub(crate) fn note(&mut self, class: ClassIdx) {
-        self.unread.push(class);
+    pub(crate) fn note(&mut self, class: ClassIdx, is_unread: impl Fn(ClassIdx) -> bool) {
+        self.unread.note(class, is_unread);
     }
 
     /// A class whose files must be at hand is, or is no more, worth trying.
@@ -71,14 +72,15 @@ impl Sched {
 
     /// Looks at the heads that were not looked at yet.
     fn read_waits(&mut self, group: GroupIdx) {
-        let mut unread = std::mem::take(&mut self.queue.groups[group].waits.unread);
+        let unread = self.queue.groups[group].waits.unread.take();
         let mut since = self.queue.groups[group].waits.since;
-        for class in unread.drain(..) {
+        for class in unread.iter().copied() {
             let head = self.queue.read(class, group);
             since = head.map_or(since, |head| earlier(since, &self.tasks[head]));
         }
         let waits = &mut self.queue.groups[group].waits;
-        (waits.since, waits.unread) = (since, unread);
+        waits.since = since;
+        waits.unread.give_back(unread);
     }
 }
 
