@@ -111,7 +111,7 @@ impl Fetcher {
             }
         };
         let (holder, url) = (holder.to_owned(), url.to_owned());
-        let arrived = Arrived { holder, url, files, etag, moves: target.moves };
+        let arrived = Arrived { holder, url, files, etag, moves: target.moves, declared: false };
         let (noted, place, target) = (arrived.clone(), place.clone(), target.clone());
         on_thread(move || {
             let _turn = &target.turn;

@@ -129,6 +129,8 @@ pub(crate) struct Scan {
     pub(crate) removed: Vec<PathBuf>,
     /// Files whose places others took.
     pub(crate) replaced: Vec<PathBuf>,
+    /// Files that had just been fetched when an earlier life of this process ended, as far as is noted.
+    pub(crate) untold: Vec<(SectorId, FileType)>,
 }
 
 /// Creates the type directories (0755) where missing and lists what is in them.

@@ -41,6 +41,7 @@ use self::departures::{Begun, Departures, Scanning};
 use crate::config::StorageConfig;
 use crate::disk;
 use crate::error::StoreError;
+use crate::fetch::arriving::Arriving;
 use crate::index::{CopyKind, Index, IndexError};
 use crate::keep::KeepFree;
 use crate::kept::Kept;
@@ -339,10 +340,12 @@ impl Local {
         for foreign in &scan.foreign {
             tracing::warn!(path = ?foreign, "foreign file in a storage path is left alone");
         }
+        let untold = self.untold(id, scan).await?;
         // What leaves during the scan must not be declared after it has left.
         let _turn = self.removing.lock().await;
         let there = |decl: &SectorDecl| {
             let types = decl.types.difference(self.departures.absent(id, decl.sector));
+            let types = types.difference(untold.get(&decl.sector).copied().unwrap_or_default());
             (!types.is_empty()).then_some((SectorDecl { types, ..*decl }, stanza.can_store))
         };
         let files: Vec<(SectorDecl, bool)> = scan.files.iter().filter_map(there).collect();
@@ -383,7 +386,7 @@ impl Local {
         let reading = on_thread("reading a storage path", move || {
             let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
             let keep_free = KeepFree::read(&owned)?.bytes;
-            let scan = layout::scan(&owned)?;
+            let scan = Scan { untold: Arriving::untold(&owned), ..layout::scan(&owned)? };
             rehearsal::claim(&owned, rehearses, !scan.files.is_empty())?;
             Ok(Contents { id, stanza, keep_free, scan })
         });

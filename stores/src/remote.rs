@@ -146,9 +146,14 @@ impl Remote {
     ) -> Result<Acquired, StoreError> {
         let mut acquired = self.local.acquire(sector, existing, allocate, path_type).await?;
         let missing = existing.difference(acquired.types());
-        if mode == AcquireMode::Move {
-            for (kind, id) in acquired.ids.iter().filter(|(kind, _)| existing.contains(**kind)) {
-                self.finish(sector.id, *kind, id).await?;
+        for (kind, id) in acquired.ids.iter().filter(|(kind, _)| existing.contains(**kind)) {
+            match self.finish(sector.id, *kind, id).await {
+                // Whoever has the file to himself need not wait for a source that is away.
+                Err(error) if mode == AcquireMode::Copy => {
+                    let error = crate::local::chain(&error);
+                    tracing::warn!(sector = %sector.id, %kind, error, "an earlier move is not finished yet");
+                }
+                done => done?,
             }
         }
         if missing.is_empty() {

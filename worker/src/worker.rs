@@ -363,6 +363,14 @@ impl WorkerHandle {
     }
 }
 
+/// Whom the manager does not know yet gets no token for asking.
+async fn settle_debts_for_ever(shared: &Shared) {
+    let mut known = shared.manager_back.subscribe();
+    if known.wait_for(|times| *times > 0).await.is_ok() {
+        shared.remote.settle_debts_for_ever().await;
+    }
+}
+
 impl Shared {
     /// Starts what runs in the background.
     async fn begin(self: &Arc<Self>) -> Result<(), WorkerError> {
@@ -375,7 +383,7 @@ impl Shared {
                     () = closed.cancelled() => {}
                     () = report_health_for_ever(&own) => {}
                     () = own.local.keep_tidy() => {}
-                    () = own.remote.settle_debts_for_ever() => {}
+                    () = settle_debts_for_ever(&own) => {}
                 }
             });
         }

@@ -62,6 +62,9 @@ pub(crate) struct Arrived {
     /// Whether the source is to be deleted.
     #[serde(default)]
     pub(crate) moves: bool,
+    /// Whether the copy has been declared: it stands for the file from then on. Until then it is worth what its source says.
+    #[serde(default)]
+    pub(crate) declared: bool,
 }
 
 impl Arriving {
@@ -180,10 +183,42 @@ impl Arriving {
         disk::remove(&layout::arriving_at_lotus(&self.path, self.sector, self.kind))
     }
 
-    /// The file at its place, if it is the one that had arrived: then only the rest of an interrupted move is to be done.
-    pub(crate) fn is_in_place(&self, arrived: &Arrived) -> bool {
+    /// Whether the file at its place has all that had arrived, and perhaps more by now: then only the rest of an
+    /// interrupted move is to be done.
+    pub(crate) fn still_holds(&self, arrived: &Arrived) -> bool {
         let file = layout::file(&self.path, self.sector, self.kind);
-        !self.data().exists() && disk::shape(&file).is_ok_and(|shape| shape == arrived.files)
+        let has_all = |shape: Vec<(String, u64)>| arrived.files.iter().all(|one| shape.contains(one));
+        !self.data().exists() && disk::shape(&file).is_ok_and(has_all)
+    }
+
+    /// The files of a storage path that a fetch put in their places, and that nobody was told of as far as is noted: an
+    /// earlier life of this process ended in between.
+    pub(crate) fn untold(path: &Path) -> Vec<(SectorId, FileType)> {
+        let is_untold = |(at, sector, kind): &(PathBuf, SectorId, FileType)| {
+            let noted: Option<Arrived> = read(&at.join(ARRIVED));
+            let file = layout::file(path, *sector, *kind);
+            !at.join("data").exists()
+                && noted
+                    .is_some_and(|noted| !noted.declared && is_as_it_came(&file, &at.join(ARRIVED), &noted))
+        };
+        let arrivals = layout::arrivals(path).into_iter().filter(is_untold);
+        arrivals.map(|(_, sector, kind)| (sector, kind)).collect()
+    }
+
+    /// Takes an undeclared file back from its place, so that its source can be asked whether it is still the one. Only
+    /// where what is noted allows that without bringing it again.
+    pub(crate) fn take_back(&self) -> Result<(), StoreError> {
+        let file = layout::file(&self.path, self.sector, self.kind);
+        let Some(noted) = self.arrived() else { return Ok(()) };
+        if self.data().exists()
+            || self.plan().is_none()
+            || !is_as_it_came(&file, &self.dir.join(ARRIVED), &noted)
+        {
+            return Ok(());
+        }
+        fs::rename(&file, self.data()).map_err(StoreError::io("take back", &file))?;
+        disk::sync_parent(&file)?;
+        disk::sync_parent(&self.data())
     }
 
     /// Takes the place away with everything in it. A failure is only logged: what is left is found by the next scan.
@@ -196,6 +231,13 @@ impl Arriving {
             }
         }
     }
+}
+
+/// Whether nobody has written to a file since it arrived: not after the note of that, which is the younger one then.
+fn is_as_it_came(file: &Path, note: &Path, noted: &Arrived) -> bool {
+    let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
+    let older = modified(file).is_ok_and(|at| modified(note).is_ok_and(|noted| at <= noted));
+    older && disk::shape(file).is_ok_and(|shape| shape == noted.files)
 }
 
 fn age(note: &Path) -> Duration {
@@ -249,6 +291,7 @@ mod tests {
             files: vec![(String::new(), 5)],
             etag: None,
             moves: true,
+            declared: false,
         };
         place.set_arrived(&note).expect("written");
         assert_eq!(place.arrived(), Some(note));

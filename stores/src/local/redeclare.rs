@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sealtasks::{FileType, FileTypes, SectorDecl, SectorId, StorageId};
 
-use super::{Contents, Local, LocalPath, OPEN_DEADLINE, on_thread};
+use super::{Contents, Local, LocalPath, OPEN_DEADLINE, Scan, on_thread};
 use crate::error::StoreError;
 use crate::layout;
 
@@ -54,13 +54,35 @@ impl Local {
         }
     }
 
+    /// Files that were fetched to this path but never declared, so that their sources still stand for them, and may have
+    /// changed since. They are not declared from the disk: whoever next wants them here asks the source.
+    ///
+    /// # Errors
+    /// When the index does not answer.
+    pub(super) async fn untold(
+        &self,
+        id: &StorageId,
+        scan: &Scan,
+    ) -> Result<BTreeMap<SectorId, FileTypes>, StoreError> {
+        let mut untold: BTreeMap<SectorId, FileTypes> = BTreeMap::new();
+        for (sector, kind) in &scan.untold {
+            let holders = self.index.find(*sector, (*kind).into(), None).await?;
+            if !holders.iter().any(|holder| holder.id == *id) {
+                tracing::warn!(path = %id, %sector, %kind, "fetched, but never declared: its source still stands for it");
+                let of = untold.entry(*sector).or_default();
+                *of = *of | (*kind).into();
+            }
+        }
+        Ok(untold)
+    }
+
     async fn diff_of(&self, path: &LocalPath) -> Result<RedeclareDiff, StoreError> {
         let Contents { stanza, scan, .. } = self.read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
         let known: BTreeMap<SectorId, FileTypes> =
-            self.index.files(&path.id).await?.into_iter().map(|decl| (decl.sector, decl.types)).collect();
-        let there: BTreeMap<SectorId, FileTypes> =
-            scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
-        let declared = missing_in(&known, &there);
+            self.index.files(&path.id).await?.into_iter().map(pair).collect();
+        let there: BTreeMap<SectorId, FileTypes> = scan.files.iter().copied().map(pair).collect();
+        let untold = self.untold(&path.id, &scan).await?;
+        let declared = missing_in(&untold, &missing_in(&known, &there).into_iter().map(pair).collect());
         let (dir, missing) = (path.dir.clone(), missing_in(&there, &known));
         let look = on_thread("looking for missing files", move || Ok(without_unsure(&dir, missing)));
         let dropped = look.within(OPEN_DEADLINE, &path.dir).await?;
@@ -86,6 +108,10 @@ fn without_unsure(dir: &Path, missing: Vec<SectorDecl>) -> Vec<SectorDecl> {
         ..decl
     };
     missing.into_iter().map(sure).filter(|decl| !decl.types.is_empty()).collect()
+}
+
+fn pair(decl: SectorDecl) -> (SectorId, FileTypes) {
+    (decl.sector, decl.types)
 }
 
 /// The files of `all` that are not in `known`.

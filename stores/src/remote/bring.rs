@@ -53,7 +53,8 @@ impl Remote {
         result
     }
 
-    /// Does what a move that was cut off had still to do for a file that is here: declare it primary, delete its source.
+    /// Does what a move that was cut off had still to do for a file that the index knows here: delete its source, before
+    /// anyone changes this copy or takes the other one for the file.
     pub(super) async fn finish(
         &self,
         sector: SectorId,
@@ -69,8 +70,8 @@ impl Remote {
         let left = on_thread(move || {
             let _turn = held;
             let left = Arriving::left(&dir, sector, kind)?;
-            let noted = left.as_ref().and_then(Arriving::arrived);
-            Ok(left.map(|place| (noted.filter(|noted| place.is_in_place(noted)), Arc::new(place))))
+            let noted = left.as_ref().and_then(Arriving::arrived).filter(|noted| noted.moves);
+            Ok(left.map(|place| (noted.filter(|noted| place.still_holds(noted)), Arc::new(place))))
         });
         let result = match left.await {
             Ok(Some((Some(arrived), place))) => self.take_over(id, &arrived, &place, AcquireMode::Move).await,
@@ -110,14 +111,18 @@ impl Remote {
             Arriving::claim(&claimed.path, sector.id, kind).map(Arc::new)
         })
         .await?;
-        let fetched = match settled(&arriving) {
-            Some(arrived) => Ok(arrived),
-            None => self.fetch_anywhere(&target, place, &arriving, meter).await,
-        };
-        let arrived = match fetched {
+        // What an earlier life had brought whole, but told nobody of, is worth what its source says of it now.
+        let (left, held) = (Arc::clone(&arriving), target.clone());
+        let was_whole = on_thread(move || {
+            let _turn = &held.turn;
+            left.take_back()?;
+            Ok(left.arrived().is_some())
+        })
+        .await?;
+        let arrived = match self.fetch_anywhere(&target, place, &arriving, meter).await {
             Ok(arrived) => arrived,
             Err(error) => {
-                if !can_go_on(&error) || arriving.plan().is_none() {
+                if !was_whole && (!can_go_on(&error) || arriving.plan().is_none()) {
                     discard(arriving).await?;
                 }
                 return Err(error);
@@ -126,7 +131,7 @@ impl Remote {
         let (held, placed) = (target, Arc::clone(&arriving));
         on_thread(move || {
             let _turn = &held.turn;
-            if placed.data().exists() { placed.put_in_place() } else { Ok(()) }
+            placed.put_in_place()
         })
         .await?;
         self.local.touched(place);
@@ -147,12 +152,13 @@ impl Remote {
             AcquireMode::Move => CopyKind::Primary,
             AcquireMode::Copy => CopyKind::Secondary,
         };
-        if mode == AcquireMode::Move && !arrived.moves {
-            // It had come for a copy. From the declaration on the deletion is owed, whatever happens to this process.
-            let (place, owed) = (Arc::clone(arriving), Arrived { moves: true, ..arrived.clone() });
+        self.index.declare(id, sector, kind.into(), copy).await?;
+        if mode == AcquireMode::Move && !arrived.declared {
+            // From here on this copy is the file, even if the index forgets, and the deletion is owed.
+            let owed = Arrived { moves: true, declared: true, ..arrived.clone() };
+            let place = Arc::clone(arriving);
             on_thread(move || place.set_arrived(&owed)).await?;
         }
-        self.index.declare(id, sector, kind.into(), copy).await?;
         if mode == AcquireMode::Move
             && self.delete_source(id, arrived, (sector, kind)).await? != Settled::Done
         {
@@ -192,8 +198,8 @@ impl Remote {
             let text = crate::local::chain(&error);
             tracing::warn!(%sector, %kind, url, error = text, "moved, but the source was not deleted");
             match error {
-                // Without a token there is nobody to ask.
-                _ if !asked => settled = Settled::Refused,
+                // Nobody to ask. Whoever gets no token has lost the task to a later attempt, whose file this may be.
+                _ if !asked => return Ok(Settled::Refused),
                 StoreError::PeerAnswer { status: 412, .. } if header.is_some() => settled = Settled::Done,
                 // The path is served elsewhere by now, or nowhere.
                 StoreError::PeerAnswer { status: 403, .. } => {
@@ -276,13 +282,6 @@ impl Remote {
         candidates.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
         Ok(candidates.into_iter().map(|(_, id, url)| (id, url)).collect())
     }
-}
-
-/// What an earlier fetch had brought whole, if it still lies there or in its place.
-fn settled(arriving: &Arriving) -> Option<Arrived> {
-    let arrived = arriving.arrived()?;
-    let whole = crate::disk::shape(&arriving.data()).is_ok_and(|shape| shape == arrived.files);
-    (whole || arriving.is_in_place(&arrived)).then_some(arrived)
 }
 
 /// Whether what came so far is worth keeping for another try: it is unless the data or our own disk are bad.

@@ -17,10 +17,12 @@ use crate::layout;
 use crate::local::chain;
 
 /// Between two rounds.
-const PERIOD: Duration = Duration::from_secs(300);
-/// A debt this young is asked for in each round, an older one in every so many.
+const PERIOD: Duration = Duration::from_secs(30);
+/// Within this time a path that hangs is given up for a round.
+const LOOK_MAX: Duration = Duration::from_secs(300);
+/// A debt this young is asked for in each round, an older one in every so many: about once an hour.
 const YOUNG: Duration = Duration::from_secs(3600);
-const OLD_ROUNDS: u64 = 12;
+const OLD_ROUNDS: u64 = 120;
 /// Older debts are given up: a survey then shows the source as a file that its path does not list.
 const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -59,7 +61,7 @@ impl Remote {
                 Ok(arrivals.filter(|(at, ..)| Arriving::is_debt(at, younger_than)).collect::<Vec<_>>())
             });
             // A path that hangs has its turn when it is back.
-            let Ok(Ok(debts)) = tokio::time::timeout(PERIOD, look).await else { continue };
+            let Ok(Ok(debts)) = tokio::time::timeout(LOOK_MAX, look).await else { continue };
             for (_, sector, kind) in debts {
                 match self.settle(&path.id, sector, kind, &mut away).await {
                     Ok(true) => settled += 1,
@@ -91,7 +93,7 @@ impl Remote {
             let _turn = held;
             let Some(place) = Arriving::left(&dir, sector, kind)? else { return Ok(None) };
             let noted = place.arrived().filter(|noted| noted.moves && !place.data().exists());
-            let owed = noted.map(|noted| (place.is_in_place(&noted), place.age() > AGE_MAX, noted));
+            let owed = noted.map(|noted| (place.still_holds(&noted), place.age() > AGE_MAX, noted));
             Ok(owed.map(|owed| (Arc::new(place), owed)))
         });
         let result = match left.await {
@@ -116,13 +118,15 @@ impl Remote {
         away: &mut BTreeSet<String>,
     ) -> Result<bool, StoreError> {
         let (sector, kind) = place.file();
-        if debt.old || !debt.in_place {
-            // The copy here has gone on its way, or has changed: nothing is to be said of the source any more.
+        let holders = self.index.find(sector, kind.into(), None).await?;
+        let listed = holders.iter().any(|holder| holder.id == *id);
+        if (debt.old && (listed || noted.declared)) || !debt.in_place {
+            // The copy here has gone on its way: nothing is to be said of the source any more. The note of one that was
+            // never declared stays as long as that lies here: by it no scan takes that for the file.
             tracing::warn!(%sector, %kind, url = noted.url, old = debt.old, "the source of a move is left alone");
             discard(Arc::clone(place)).await?;
             return Ok(true);
         }
-        let holders = self.index.find(sector, kind.into(), None).await?;
         // Only an exact deletion can be repeated: the copy there may be another one by now.
         if noted.etag.is_none() || away.contains(host_of(&noted.url)) {
             return Ok(false);
@@ -147,7 +151,7 @@ fn host_of(url: &str) -> &str {
 
 #[derive(Clone, Copy)]
 struct Debt {
-    /// The moved file lies where it was put, as it was.
+    /// The moved file lies where it was put, with all that came.
     in_place: bool,
     old: bool,
 }

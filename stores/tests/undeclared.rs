@@ -1,0 +1,143 @@
+//! What a fetch had put in its place when its process ended, before or after anyone was told of it.
+
+mod support;
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sealtasks::{AcquireMode, FetchVerb, FileType};
+use stores::{FetchOptions, Index, PeerTokens, Remote, TokenUse};
+use support::wire::{MIB, Scene, Weather};
+use support::{id, sector};
+
+const CACHE: FileType = FileType::Cache;
+
+fn notes(scene: &Scene) -> PathBuf {
+    scene.target.dir.path().join("b/cache/fetching/s-t01000-1.part")
+}
+
+fn copy(scene: &Scene) -> PathBuf {
+    scene.target.dir.path().join("b/cache/s-t01000-1")
+}
+
+/// A move whose source could not be deleted, after which the source declares its copy again.
+async fn owing() -> Scene {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::NoDeletion);
+    scene.fetch(AcquireMode::Move).await.expect("moved all the same");
+    scene.front.is(Weather::Fair);
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["a*", "b*"]);
+    scene
+}
+
+/// As a process leaves it that is killed between the rename to the place and the declaration.
+async fn untold() -> Scene {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::Dead(64 * MIB as u64));
+    scene.fetch(AcquireMode::Move).await.expect_err("cut off");
+    let kept: Vec<_> = ["plan.json", "journal"]
+        .map(|name| (name, fs::read(notes(&scene).join(name)).expect("noted")))
+        .into();
+    scene.front.is(Weather::NoDeletion);
+    scene.fetch(AcquireMode::Move).await.expect("moved");
+    scene.front.is(Weather::Fair);
+    kept.iter().for_each(|(name, bytes)| fs::write(notes(&scene).join(name), bytes).expect("put back"));
+    let note = notes(&scene).join("arrived.json");
+    let text = fs::read_to_string(&note).expect("a note");
+    assert!(text.contains("\"declared\":true"), "{text}");
+    fs::write(&note, text.replace("\"declared\":true", "\"declared\":false")).expect("rewritten");
+    scene.world.index.drop_files(&id("b"), sector(1).id, CACHE.into()).await.expect("dropped");
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_scan_declares_what_nobody_was_told_of_and_the_next_fetch_goes_on_with_it() {
+    let scene = untold().await;
+    let diff = scene.target.local.redeclare_diff(None).await.expect("a diff");
+    assert!(diff.iter().all(|(_, diff)| diff.is_empty()), "{diff:?}");
+    scene.target.local.redeclare(None, false).await.expect("declared");
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["a*"], "its source still stands for it");
+    let resent = scene.fetch(AcquireMode::Move).await.expect("moved");
+    assert!(resent < scene.total() / 2, "{resent} bytes of {} were sent again", scene.total());
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
+    assert!(!scene.source_dir().exists());
+    scene.expect_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_was_told_of_gives_way_to_what_its_source_has_become() {
+    let scene = untold().await;
+    let (name, newer) = ("t_aux", vec![0x5A; 300]);
+    fs::write(scene.source_dir().join(name), &newer).expect("of the same length");
+    scene.fetch(AcquireMode::Move).await.expect("moved");
+    assert_eq!(fs::read(copy(&scene).join(name)).expect("there"), newer);
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
+    assert!(!scene.source_dir().exists() && scene.left_behind().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_was_told_of_stays_while_its_source_is_away() {
+    let scene = untold().await;
+    scene.front.is(Weather::Dead(0));
+    scene.fetch(AcquireMode::Move).await.expect_err("away");
+    let (data, layer) = (notes(&scene).join("data"), "sc-02-data-layer-2.dat");
+    assert_eq!(fs::read(data.join(layer)).expect("kept"), scene.files[layer]);
+    scene.front.is(Weather::Fair);
+    scene.fetch(AcquireMode::Move).await.expect("moved");
+    scene.expect_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_finds_its_file_here_ends_the_move_that_brought_it() {
+    let scene = owing().await;
+    assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("it is here"), 0);
+    assert!(!scene.source_dir().exists());
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
+    scene.expect_whole();
+
+    let scene = owing().await;
+    scene.front.is(Weather::NoDeletion);
+    assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("the source may be away"), 0);
+    assert!(scene.source_dir().exists());
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"], "it no longer counts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_a_task_has_added_to_still_ends_its_move() {
+    let scene = owing().await;
+    fs::write(copy(&scene).join("sc-02-data-tree-c-0.dat"), "made by PreCommit2").expect("added");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists());
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
+}
+
+/// Lets files be fetched, and no source be deleted.
+struct NoDeletions;
+
+#[async_trait]
+impl PeerTokens for NoDeletions {
+    async fn token(&self, wanted: TokenUse<'_>) -> Result<String, Box<dyn Error + Send + Sync>> {
+        match wanted.verb {
+            FetchVerb::Delete => Err("the task is another worker's by now".into()),
+            _ => Ok("admin-token".to_owned()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_ask_for_a_deletion_takes_nobodys_copy_out_of_the_index() {
+    let mut scene = Scene::new().await;
+    let options = FetchOptions { token: String::new(), parallel: 1 };
+    let index: Arc<dyn Index> = scene.world.index.clone();
+    let remote = Remote::new(scene.target.local.clone(), index, options);
+    scene.target.remote = remote.with_tokens(Arc::new(NoDeletions));
+    scene.fetch(AcquireMode::Move).await.expect("fetched");
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["a*", "b*"]);
+    assert!(scene.source_dir().exists());
+}
