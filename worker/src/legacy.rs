@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::confine::Confiner;
 use crate::error::{WorkerError, chain};
-use crate::journal::{Accepted, Ended, Journal, Running, Unfinished};
+use crate::journal::{Accepted, Ended, Journal, ProcessMark, Running, Unfinished};
 use crate::manager_index::ManagerIndex;
 use crate::process::{self, Orphan};
 
@@ -58,7 +58,13 @@ pub(crate) async fn sort_out(
     let mut survivors = Vec::new();
     for unfinished in journal.run(|journal| journal.unfinished()).await? {
         let dir = calls.join(unfinished.accepted.call.id.to_string());
-        match surviving(unfinished, &dir) {
+        let mark = match &unfinished.process {
+            Some(mark) => Some(mark.clone()),
+            None => {
+                process::leader(unfinished.accepted.call.id, &dir).await.map_err(|_| WorkerError::Closed)?
+            }
+        };
+        match surviving(unfinished, &dir, mark.as_ref()) {
             Ok(survivor) => {
                 let pid = survivor.orphan.as_ref().map(|orphan| orphan.mark().pid);
                 tracing::info!(call = %survivor.accepted.call, pid, "a call of an earlier life goes on");
@@ -70,13 +76,15 @@ pub(crate) async fn sort_out(
     Ok(survivors)
 }
 
-/// Whether the call has a result, or can still get one.
-fn surviving(unfinished: Unfinished, dir: &Path) -> Result<Survivor, Box<Unfinished>> {
+/// Whether the call has a result, or can still get one from the executor with this mark.
+fn surviving(
+    unfinished: Unfinished,
+    dir: &Path,
+    mark: Option<&ProcessMark>,
+) -> Result<Survivor, Box<Unfinished>> {
     let Some(running) = unfinished.running.clone().filter(|_| !is_fed(&unfinished.input)) else {
         return Err(Box::new(unfinished));
     };
-    let found = process::working_in(dir);
-    let mark = unfinished.process.as_ref().or_else(|| process::leader_of(&found));
     let orphan = mark.and_then(Orphan::find);
     // Looked for after the process: one that ends in between has written its report by then.
     if orphan.is_none() && !dir.join("report.json").exists() {

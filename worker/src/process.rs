@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinError;
 use uuid::Uuid;
 
 use crate::journal::ProcessMark;
@@ -65,8 +66,8 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The processes whose working directory is `dir`. An executor's is its call's, and nobody else's.
-pub(crate) fn working_in(dir: &Path) -> Vec<ProcessMark> {
+/// The processes whose working directory is `dir`: an executor works in its call's.
+fn working_in(dir: &Path) -> Vec<ProcessMark> {
     let Ok(dir) = dir.canonicalize() else { return Vec::new() };
     let mark = |pid: u32| {
         let there = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()? == dir;
@@ -75,9 +76,19 @@ pub(crate) fn working_in(dir: &Path) -> Vec<ProcessMark> {
     processes().filter_map(mark).collect()
 }
 
-/// The one that leads a session, which is the executor itself and none of its helpers.
-pub(crate) fn leader_of(marks: &[ProcessMark]) -> Option<&ProcessMark> {
-    marks.iter().find(|mark| stat(mark.pid).is_some_and(|found| found.session == mark.pid))
+/// The executor of a call: it works in the call's directory, was started for the call, and leads a session as none of its
+/// helpers does. A shell that somebody left in that directory may lead one too.
+///
+/// # Errors
+/// This process ends.
+pub(crate) async fn leader(call: Uuid, dir: &Path) -> Result<Option<ProcessMark>, JoinError> {
+    let dir = dir.to_owned();
+    let find = move || {
+        let ours = started_for(call);
+        let leads = |mark: &ProcessMark| stat(mark.pid).is_some_and(|found| found.session == mark.pid);
+        working_in(&dir).into_iter().find(|mark| ours.contains(mark) && leads(mark))
+    };
+    tokio::task::spawn_blocking(find).await
 }
 
 /// Processes that were started for this call: an executor, and helpers that it left behind.
@@ -103,15 +114,20 @@ pub(crate) fn kill_group(leader: u32) {
 /// whatever works in the call's directory, and whatever was started for the call.
 ///
 /// # Errors
-/// It does not go: it hangs in the kernel, usually on a disk.
+/// It does not go: it hangs in the kernel, usually on a disk. Or this process ends.
 pub(crate) async fn end_leftovers(mark: Option<&ProcessMark>, call: Uuid, dir: &Path) -> Result<(), String> {
-    let left = || {
-        let mut left = working_in(dir);
-        left.extend(started_for(call));
-        left.extend(mark.filter(|mark| is_there(mark)).cloned());
-        left
+    // Every process of the machine is looked at, which on a large one takes too long for a thread that others wait for.
+    let left = || async {
+        let (mark, dir) = (mark.cloned(), dir.to_owned());
+        let look = move || {
+            let mut left = working_in(&dir);
+            left.extend(started_for(call));
+            left.extend(mark.filter(is_there));
+            left
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|error| format!("looking for executors: {error}"))
     };
-    let mut found = left();
+    let mut found = left().await?;
     let gone = async {
         while !found.is_empty() {
             for one in &found {
@@ -121,11 +137,12 @@ pub(crate) async fn end_leftovers(mark: Option<&ProcessMark>, call: Uuid, dir: &
                 }
             }
             tokio::time::sleep(DEATH_POLL).await;
-            found = left();
+            found = left().await?;
         }
+        Ok(())
     };
-    if tokio::time::timeout(DEATH_MAX, gone).await.is_ok() {
-        return Ok(());
+    if let Ok(ended) = tokio::time::timeout(DEATH_MAX, gone).await {
+        return ended;
     }
     let pid = found.first().map_or(0, |mark| mark.pid);
     Err(format!("executor process {pid} does not end although killed; a disk may hang"))
@@ -219,13 +236,26 @@ mod tests {
     #[tokio::test]
     async fn a_leftover_is_found_by_its_directory_and_ended_with_its_helpers() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = executor(dir.path(), Uuid::new_v4());
-        let found = working_in(dir.path());
-        assert_eq!(leader_of(&found).unwrap().pid, child.id());
+        let call = Uuid::new_v4();
+        let mut child = executor(dir.path(), call);
+        let found = leader(call, dir.path()).await.unwrap().map(|mark| mark.pid);
+        assert_eq!(found, Some(child.id()));
+        let other = leader(Uuid::new_v4(), dir.path()).await.unwrap();
+        assert_eq!(other, None, "what works there for somebody else is no executor of this call");
         end_leftovers(None, Uuid::new_v4(), dir.path()).await.unwrap();
         assert!(working_in(dir.path()).is_empty());
         assert_eq!(start_time(child.id()), None, "dead, only not waited for");
         child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn others_go_on_while_all_processes_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        tokio::select! {
+            biased;
+            _ = end_leftovers(None, Uuid::new_v4(), dir.path()) => panic!("it looked on the runtime's own thread"),
+            () = std::future::ready(()) => {}
+        }
     }
 
     #[tokio::test]

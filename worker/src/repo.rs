@@ -25,7 +25,16 @@ pub struct Repo {
     dir: PathBuf,
     config: Config,
     /// Held open: the lock lasts as long as the file.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Repo {
+    /// A process that is forked has the file open, too, until it becomes its program: that must not hold the repo longer.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(dir = %self.dir.display(), %error, "the repo's lock ends with this process");
+        }
+    }
 }
 
 /// What a first start puts into the repo.
@@ -121,7 +130,7 @@ impl Repo {
         file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
         let config = Config::read(&dir.join("config.toml"))?;
-        Ok(Self { dir: dir.to_owned(), config, _lock: file })
+        Ok(Self { dir: dir.to_owned(), config, lock: file })
     }
 }
 
@@ -160,4 +169,20 @@ pub enum RepoError {
     /// The first storage path could not be made.
     #[error("the storage path of the new repo could not be made")]
     Storage(#[source] stores::StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repo_that_is_let_go_is_free_although_a_forked_process_has_its_lock_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = Repo::open_or_create(dir.path(), FirstPath::None).unwrap();
+        // What a process has between fork and exec.
+        let _forked = repo.lock.try_clone().unwrap();
+        assert!(matches!(Repo::open(dir.path()), Err(RepoError::InUse { .. })));
+        drop(repo);
+        assert!(Repo::open(dir.path()).unwrap().is_some());
+    }
 }

@@ -173,12 +173,13 @@ pub(crate) fn read(path: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const HOST: Memory = Memory { physical: 1 << 40, used: 1 << 30, swap: 1 << 34, swap_used: 5 };
 
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    /// A root directory with these files, as the kernel's are read from.
+    pub(crate) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = root.path().join(path);

@@ -11,12 +11,22 @@ use rpc::{PieceData, WorkerApi as _};
 use scripted::manager::Spoilt;
 use scripted::{SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data};
 use sealtasks::{
-    AttemptId, CallErrorCode, Commitment, DataCidInput, ExecutorFailure, ExecutorReport, ExecutorRequest,
-    FailureClass, FileType, FileTypes, PaddedPieceSize, PieceInfo, PieceSource, TaskId, TaskInput,
-    TaskOutput, UnpaddedPieceSize,
+    AttemptId, CallErrorCode, CallId, Commitment, DataCidInput, ExecutorFailure, ExecutorReport,
+    ExecutorRequest, FailureClass, FileType, FileTypes, PaddedPieceSize, PieceInfo, PieceSource, TaskId,
+    TaskInput, TaskOutput, UnpaddedPieceSize,
 };
 use stores::{CopyKind, Index as _};
-use worker::Worker;
+use worker::{Worker, WorkerHandle};
+
+/// A worker whose executor of PreCommit1 is at work, and hangs.
+async fn at_work(world: &World, job: Job) -> (WorkerHandle, CallId) {
+    world.mode("hang");
+    let worker = world.start().await;
+    let call = start_ok(&worker, job).await;
+    appears(&world.evidence("hangs")).await;
+    held(&worker, call, Some(CallPhase::Running)).await;
+    (worker, call)
+}
 
 #[tokio::test]
 async fn a_task_runs_its_files_are_declared_and_its_result_is_returned() {
@@ -55,11 +65,8 @@ async fn a_task_runs_its_files_are_declared_and_its_result_is_returned() {
 #[tokio::test]
 async fn the_same_attempt_twice_is_the_same_call() {
     let world = World::new();
-    world.mode("hang");
-    let worker = world.start().await;
-    let call = start_ok(&worker, pc1(Some(attempt(1)))).await;
+    let (worker, call) = at_work(&world, pc1(Some(attempt(1)))).await;
     assert_eq!(start_ok(&worker, pc1(Some(attempt(1)))).await, call);
-    appears(&world.evidence("hangs")).await;
     fs::write(world.evidence("gate"), "go").unwrap();
     world.returned(call).await;
     held(&worker, call, None).await;
@@ -172,11 +179,7 @@ async fn a_missing_program_is_named() {
 #[tokio::test]
 async fn an_aborted_call_is_killed_and_says_so() {
     let world = World::new();
-    world.mode("hang");
-    let worker = world.start().await;
-    let call = start_ok(&worker, pc1(None)).await;
-    appears(&world.evidence("hangs")).await;
-    held(&worker, call, Some(CallPhase::Running)).await;
+    let (worker, call) = at_work(&world, pc1(None)).await;
     let pid = world.told("pid");
     assert!(alive(&pid));
     worker.abort(call).await.unwrap();
@@ -193,11 +196,7 @@ async fn an_aborted_call_is_killed_and_says_so() {
 #[tokio::test]
 async fn a_failed_call_leaves_what_another_attempt_has_declared() {
     let world = World::new();
-    world.mode("hang");
-    let worker = world.start().await;
-    let call = start_ok(&worker, pc1(None)).await;
-    appears(&world.evidence("hangs")).await;
-    held(&worker, call, Some(CallPhase::Running)).await;
+    let (worker, call) = at_work(&world, pc1(None)).await;
     let index = &world.manager.index;
     let path = index.paths()[0].info.id.clone();
     index.declare(&path, call.sector, FileTypes::SEALED, CopyKind::Primary).await.unwrap();
@@ -212,11 +211,7 @@ async fn a_failed_call_leaves_what_another_attempt_has_declared() {
 #[tokio::test]
 async fn what_runs_for_a_task_that_is_over_ends_before_the_next_one_touches_the_sector() {
     let world = World::new();
-    world.mode("hang");
-    let worker = world.start().await;
-    let old = start_ok(&worker, pc1(Some(attempt(1)))).await;
-    appears(&world.evidence("hangs")).await;
-    held(&worker, old, Some(CallPhase::Running)).await;
+    let (worker, old) = at_work(&world, pc1(Some(attempt(1)))).await;
     let pid = world.told("pid");
     world.manager.over.lock().unwrap().insert(attempt(1));
     fs::remove_file(world.evidence("hangs")).unwrap();

@@ -1,16 +1,7 @@
 use std::fs;
 
 use super::*;
-
-fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for (path, text) in files {
-        let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    root
-}
+use crate::resources::tests::tree;
 
 fn confiner(cpus: Option<CpuChoice>, memory: Option<u64>) -> Confiner {
     Confiner::new([(TaskType::PreCommit1, Confinement { cpus, memory })].into())
