@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chain::params::{Activation, PreCommit, ProveCommit, SectorProofs, pre_commit};
 use chain::sending::{
-    Courier, Draft, ExitCode, Fees, FileOutbox, Outbox, Outcome, Sending, Stage, Submitted, draft_pre_commit,
-    draft_prove_commit,
+    Courier, Draft, ExitCode, Fees, FileOutbox, Outbox, Outcome, Record, Sending, Stage, Submitted,
+    draft_pre_commit, draft_prove_commit,
 };
 use chain::{Lotus, TokenAmount};
 use rpc::{ApiInfo, Trust};
@@ -53,12 +53,34 @@ fn outbox(directory: &Path) -> FileOutbox {
     FileOutbox::open(&directory.join("messages")).expect("an outbox")
 }
 
+/// A node, and an outbox for what goes to it.
+struct Desk {
+    node: StandInNode,
+    lotus: Lotus,
+    outbox: FileOutbox,
+    _directory: tempfile::TempDir,
+}
+
+impl Desk {
+    async fn new(world: World) -> Self {
+        let node = StandInNode::start(world).await;
+        let lotus = connect(&node.api_info()).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { node, lotus, outbox: outbox(directory.path()), _directory: directory }
+    }
+}
+
+/// Sends this and gives its record.
+async fn sent(courier: &Courier<'_, FileOutbox>, draft: Draft) -> Record {
+    match courier.submit(draft).await.expect("sent") {
+        Submitted::Sent(record) => *record,
+        shown => panic!("{shown:?}"),
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_sent_without_leave_and_what_would_be_is_shown() {
-    let node = StandInNode::start(World::new()).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
+    let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     let courier = Courier::new(&lotus, &outbox, Sending::default());
     let submitted = courier.submit(drafted(&lotus, &[1, 2]).await).await.expect("shown");
     let Submitted::Shown(draft) = submitted else { panic!("{submitted:?}") };
@@ -83,8 +105,7 @@ async fn a_message_lands_once_through_a_reorganisation() {
     let directory = tempfile::tempdir().expect("a directory");
     let outbox = outbox(directory.path());
     let courier = Courier::new(&lotus, &outbox, Sending::On);
-    let submitted = courier.submit(drafted(&lotus, &[1]).await).await.expect("sent");
-    let Submitted::Sent(record) = submitted else { panic!("{submitted:?}") };
+    let record = sent(&courier, drafted(&lotus, &[1]).await).await;
     assert!(matches!(&record.stage, Stage::Pushed { nonce: 41, .. }), "{record:?}");
     {
         let mut world = node.world();
@@ -164,15 +185,17 @@ async fn killed_between_push_and_record_after_the_message_landed() {
     killed_between_push_and_record(9).await;
 }
 
+/// As an outbox is left by who was killed before the node heard of the message.
+fn intend(outbox: &FileOutbox, draft: &Draft) {
+    let intent = draft.intent().clone();
+    outbox.put(&Record { intent, stage: Stage::Intended }).expect("kept");
+}
+
 /// Killed before the node heard of it: it is sent, once, and only with leave.
 #[tokio::test]
 async fn an_intent_that_never_left_is_sent_once() {
-    let node = StandInNode::start(World::new()).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
-    let intent = drafted(&lotus, &[5]).await.intent().clone();
-    outbox.put(&chain::sending::Record { intent, stage: Stage::Intended }).expect("kept");
+    let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
+    intend(&outbox, &drafted(&lotus, &[5]).await);
     let open = Courier::new(&lotus, &outbox, Sending::Off).resume(|_| true).await.expect("looked for");
     assert_eq!(open[0].stage, Stage::Intended);
     for _ in 0..3 {
@@ -186,12 +209,8 @@ async fn an_intent_that_never_left_is_sent_once() {
 /// Its ticket has expired, or its replica is another one: what is nowhere is not sent behind the sector's back.
 #[tokio::test]
 async fn an_intent_that_nobody_wants_any_more_is_forgotten() {
-    let node = StandInNode::start(World::new()).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
-    let intent = drafted(&lotus, &[5]).await.intent().clone();
-    outbox.put(&chain::sending::Record { intent, stage: Stage::Intended }).expect("kept");
+    let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
+    intend(&outbox, &drafted(&lotus, &[5]).await);
     let open = Courier::new(&lotus, &outbox, Sending::On).resume(|_| false).await.expect("looked for");
     assert!(open.is_empty() && outbox.all().expect("read").is_empty());
     assert_eq!(node.world().mempool.len(), 0);
@@ -200,10 +219,7 @@ async fn an_intent_that_nobody_wants_any_more_is_forgotten() {
 /// A refusal is an answer: the message is nowhere, and does not stand in the way of others.
 #[tokio::test]
 async fn a_push_that_the_node_refuses_is_forgotten() {
-    let node = StandInNode::start(World::new()).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
+    let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     let draft = drafted(&lotus, &[5]).await;
     node.world().push_fails = Some((1, "mpool push: not enough funds".to_owned()));
     let courier = Courier::new(&lotus, &outbox, Sending::On);
@@ -218,14 +234,9 @@ async fn a_push_that_the_node_refuses_is_forgotten() {
 async fn refusals_of_the_chain_come_with_their_meaning() {
     let mut world = World::new();
     world.exit_codes.insert(28, 16);
-    let node = StandInNode::start(world).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
+    let Desk { node, lotus, outbox, _directory } = Desk::new(world).await;
     let courier = Courier::new(&lotus, &outbox, Sending::On);
-    let Submitted::Sent(record) = courier.submit(drafted(&lotus, &[1]).await).await.expect("sent") else {
-        panic!("not sent")
-    };
+    let record = sent(&courier, drafted(&lotus, &[1]).await).await;
     node.world().mines_when_looked_at = true;
     let outcome = courier.settle(&record).await.expect("landed");
     let Outcome::Refused { code, .. } = outcome else { panic!("{outcome:?}") };
@@ -252,10 +263,7 @@ async fn sectors_that_were_not_activated_are_named() {
     };
     world.mine_with(vec![promised(10), promised(11)]);
     world.mine();
-    let node = StandInNode::start(world).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
+    let Desk { node, lotus, outbox, _directory } = Desk::new(world).await;
     let courier = Courier::new(&lotus, &outbox, Sending::On);
     let activation = |number| Activation { number: SectorNumber::new(number), pieces: Vec::new() };
     let prove = ProveCommit {
@@ -266,7 +274,7 @@ async fn sectors_that_were_not_activated_are_named() {
     };
     let draft = draft_prove_commit(&lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
     assert_eq!(draft.intent().value, TokenAmount::from_atto(2 * (5000 - 1000)));
-    let Submitted::Sent(record) = courier.submit(draft).await.expect("sent") else { panic!("not sent") };
+    let record = sent(&courier, draft).await;
     node.world().mines_when_looked_at = true;
     let outcome = courier.settle(&record).await.expect("landed");
     let Outcome::Done { failed, .. } = outcome else { panic!("{outcome:?}") };
@@ -275,8 +283,7 @@ async fn sectors_that_were_not_activated_are_named() {
 
 #[tokio::test]
 async fn who_pays_is_chosen_and_checked() {
-    let node = StandInNode::start(World::new()).await;
-    let lotus = connect(&node.api_info()).await;
+    let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     // A control address that the node has the key of pays before the worker, if it can.
     {
         let mut world = node.world();
@@ -293,6 +300,19 @@ async fn who_pays_is_chosen_and_checked() {
     let text = error.to_string();
     assert!(text.contains("can pay 0.020000000000001 FIL"), "{text}");
     assert!(text.contains("f0102: 0.000000000000000001 FIL, f0101: 0.000000000000000002 FIL"), "{text}");
+    // What waits for a block is paid from the same balance.
+    node.world().balances.insert("f3worker".to_owned(), 4 * 10_u128.pow(16));
+    let draft = drafted(&lotus, &[1]).await;
+    node.world().deposit = 3 * 10_u128.pow(16);
+    node.world().balances.insert("f3worker".to_owned(), 6 * 10_u128.pow(16));
+    let dear = drafted(&lotus, &[2]).await;
+    sent(&Courier::new(&lotus, &outbox, Sending::On), dear).await;
+    node.world().deposit = 1000;
+    assert_eq!(drafted(&lotus, &[1]).await.intent().value, draft.intent().value, "that is left");
+    let error =
+        draft_pre_commit(&lotus, MINER, &sectors(&[1, 3]), Fees::PRE_COMMIT).await.expect_err("too poor");
+    let text = error.to_string();
+    assert!(text.contains("f0101: 0.06 FIL, 0.030000002525 FIL of it for messages that wait"), "{text}");
     node.world().keys.clear();
     let error = draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("no key");
     assert!(error.to_string().contains("f0101: the node has not its key"), "{error}");
@@ -316,14 +336,9 @@ async fn what_would_fail_is_not_sent() {
 /// A node may forget a message before it lands; that is said and not mended by sending again.
 #[tokio::test]
 async fn a_message_that_a_node_forgot_is_lost_and_not_repeated() {
-    let node = StandInNode::start(World::new()).await;
-    let lotus = connect(&node.api_info()).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let outbox = outbox(directory.path());
+    let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     let courier = Courier::new(&lotus, &outbox, Sending::On);
-    let Submitted::Sent(record) = courier.submit(drafted(&lotus, &[1]).await).await.expect("sent") else {
-        panic!("not sent")
-    };
+    let record = sent(&courier, drafted(&lotus, &[1]).await).await;
     {
         let mut world = node.world();
         world.mempool.clear();

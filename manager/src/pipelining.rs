@@ -6,14 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
 use rpc::pipelining::{ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView};
-use rpc::{ApiError, ApiResult, Permission};
+use rpc::{ApiError, ApiResult};
 use sealtasks::{SectorId, SectorNumber, UnpaddedPieceSize};
 use serde::Deserialize;
 
@@ -105,14 +105,8 @@ async fn take(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(token) = token.and_then(|value| value.strip_prefix("Bearer ")) else {
-        return StatusCode::UNAUTHORIZED.into_response();
-    };
-    match service.0.secret.verify(token.trim()) {
-        Ok(permissions) if permissions.contains(&Permission::Admin) => {}
-        Ok(_) => return StatusCode::FORBIDDEN.into_response(),
-        Err(_) => return StatusCode::UNAUTHORIZED.into_response(),
+    if let Err(refused) = service.admits(&headers) {
+        return refused.into_response();
     }
     let data = body.into_data_stream().map_err(std::io::Error::other);
     match service.add_piece(asked.sector.map(SectorNumber::new), Box::pin(data)).await {

@@ -64,7 +64,16 @@ pub struct Repo {
     dir: PathBuf,
     config: Config,
     secret: Secret,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Repo {
+    /// A process that is forked has the file open, too, until it becomes its program: that must not hold the repo longer.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(dir = %self.dir.display(), %error, "the repo's lock ends with this process");
+        }
+    }
 }
 
 /// Why a repo cannot be made or opened.
@@ -165,7 +174,7 @@ impl Repo {
         if is_new {
             repo_files::write_token(&dir, &secret.mint(&Permission::ALL)?)?;
         }
-        Ok(Self { dir, config, secret, _lock: lock })
+        Ok(Self { dir, config, secret, lock })
     }
 
     /// Its directory, absolute.

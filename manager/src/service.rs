@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::http::{HeaderMap, StatusCode, header};
 use rpc::api::{ManagerVersion, Missing, PledgeOptions, SectorLock, WorkerJob, WorkerStats};
 use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
@@ -50,6 +51,17 @@ impl Service {
         let view = move |driver: &Driver| drop(reply.send(look(driver)));
         self.0.inputs.send(Input::View(Box::new(view))).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())
+    }
+
+    /// Whether a request over plain HTTP comes from an administrator; else the status to answer with.
+    pub(crate) fn admits(&self, headers: &HeaderMap) -> Result<(), StatusCode> {
+        let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| value.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
+        match self.0.secret.verify(token.trim()) {
+            Ok(permissions) if permissions.contains(&Permission::Admin) => Ok(()),
+            Ok(_) => Err(StatusCode::FORBIDDEN),
+            Err(_) => Err(StatusCode::UNAUTHORIZED),
+        }
     }
 
     fn lock_owner(reason: &str) -> LockOwner {

@@ -72,6 +72,9 @@ impl Staging {
     pub(crate) fn open(dir: PathBuf, most: u64, known: &BTreeSet<Uuid>) -> Result<Self, StagingError> {
         let disk = |source| StagingError::Disk { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(disk)?;
+        // What is taken later is only as durable as the entry of the directory itself.
+        let above = dir.parent().unwrap_or(&dir);
+        File::open(above).and_then(|above| above.sync_all()).map_err(disk)?;
         let mut held = 0_u64;
         for entry in std::fs::read_dir(&dir).map_err(disk)? {
             let entry = entry.map_err(disk)?;

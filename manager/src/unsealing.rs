@@ -17,7 +17,7 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use rpc::unsealing::{
     PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealState, UnsealView, UnsealWish,
 };
-use rpc::{ApiError, ApiResult, Permission, PieceData};
+use rpc::{ApiError, ApiResult, PieceData};
 use sealtasks::{
     DataCidInput, FileTypes, PieceInfo, SectorId, SectorNumber, SectorRef, TaskInput, UnpaddedPieceSize,
     UnsealedRange,
@@ -245,14 +245,8 @@ async fn serve(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
-    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(token) = token.and_then(|value| value.strip_prefix("Bearer ")) else {
-        return StatusCode::UNAUTHORIZED.into_response();
-    };
-    match service.0.secret.verify(token.trim()) {
-        Ok(permissions) if permissions.contains(&Permission::Admin) => {}
-        Ok(_) => return StatusCode::FORBIDDEN.into_response(),
-        Err(_) => return StatusCode::UNAUTHORIZED.into_response(),
+    if let Err(refused) = service.admits(&headers) {
+        return refused.into_response();
     }
     let Asked { offset, size, unseal } = asked;
     let wish = PieceWish { sector: SectorNumber::new(number), offset, size, unseal };

@@ -83,11 +83,15 @@ fn land(node: &StandInNode, effects: Vec<Effect>) {
     world.mines_when_looked_at = true;
 }
 
-/// What the sector waits for, in the manager's words, once they say this.
+/// What sector 1 waits for, in the manager's words, once they say this.
 async fn why(world: &World, words: &str) -> rpc::explain::Explanation {
+    why_of(world, 1, words).await
+}
+
+async fn why_of(world: &World, number: u64, words: &str) -> rpc::explain::Explanation {
     let wait = async {
         loop {
-            let why = world.api.why(Subject::Number(SectorNumber::new(1))).await.expect("told");
+            let why = world.api.why(Subject::Number(SectorNumber::new(number))).await.expect("told");
             if why.summary.contains(words) {
                 return why;
             }
@@ -194,6 +198,42 @@ async fn a_batch_that_is_too_dear_goes_in_halves_and_what_fails_alone_is_parked(
         let parked = state(&world, number, "PreCommitFailed").await;
         assert!(parked.last_error.contains("the message would fail"), "{}", parked.last_error);
     }
+    assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn a_balance_that_suffices_for_a_part_of_a_batch_is_spent_on_that_part() {
+    const FIL: u128 = 10_u128.pow(18);
+    let node = StandInNode::start(standin::World::new()).await;
+    {
+        let mut chain = node.world();
+        chain.deposit = FIL;
+        chain.balances.insert("f3worker".to_owned(), 2 * FIL + FIL / 10);
+    }
+    let (world, _worker) = yard(&node, Sending::On, "[chain]\npre_commit_batch = 3\n").await;
+    pledge(&world, 3).await;
+    let waiting = async {
+        loop {
+            let mut waiting = Vec::new();
+            for number in 1..=3 {
+                let detail = world.sector(number, |_| true).await;
+                if detail.state != "PreCommitWait" {
+                    waiting.push(number);
+                }
+            }
+            if let [number] = waiting[..] {
+                return number;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let number = tokio::time::timeout(world::LIMIT, waiting).await.expect("two go");
+    why_of(&world, number, "f0101: 2.1 FIL, 2.00000000505 FIL of it for messages that wait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+
+    node.world().balances.insert("f3worker".to_owned(), 4 * FIL);
+    state(&world, number, "PreCommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 3);
     world.handle.stop().await;
 }

@@ -178,7 +178,8 @@ pub(super) fn message(intent: &Intent) -> Message {
     }
 }
 
-/// The first of the miner's control addresses, else its worker, whose key the node has and whose balance is enough.
+/// The first of the miner's control addresses, else its worker, whose key the node has and whose balance is enough, for
+/// its messages that wait as well.
 async fn payer(node: &Node, miner: ActorId, needed: TokenAmount) -> Result<String, SendError> {
     let info = node.miner_info(miner).await?;
     let mut seen = Vec::new();
@@ -189,12 +190,33 @@ async fn payer(node: &Node, miner: ActorId, needed: TokenAmount) -> Result<Strin
             continue;
         }
         let balance = node.balance(&key).await?;
-        if balance >= needed {
+        if balance < needed {
+            seen.push(format!("{candidate}: {balance}"));
+            continue;
+        }
+        let promised = promised(node, &key).await?;
+        if balance.saturating_sub(promised) >= needed {
             return Ok(key);
         }
-        seen.push(format!("{candidate}: {balance}"));
+        seen.push(format!("{candidate}: {balance}, {promised} of it for messages that wait"));
     }
     Err(SendError::Funds { miner, needed, seen: seen.join(", ") })
+}
+
+/// What this key's messages that wait for a block will take from its balance at most; the node counts it as if it were there.
+async fn promised(node: &Node, key: &str) -> Result<TokenAmount, SendError> {
+    let mut sum = TokenAmount::ZERO;
+    for Message { from, value, gas_limit, gas_fee_cap, .. } in
+        node.pending().await?.into_iter().map(|signed| signed.message)
+    {
+        // Test networks' nodes write t where others write f.
+        if from.get(1..) == key.get(1..) {
+            let gas = gas_fee_cap.checked_mul(u64::try_from(gas_limit).unwrap_or_default());
+            let all = gas.and_then(|gas| gas.checked_add(value)).and_then(|all| sum.checked_add(all));
+            sum = all.ok_or(SendError::Overflow)?;
+        }
+    }
+    Ok(sum)
 }
 
 /// Why a message is not sent, or not known to be. The stable code is [`SendError::code`].

@@ -1,11 +1,13 @@
 //! What was meant to be sent, on disk before it is sent: one file per message, written whole and synced before anything
 //! else happens. Never forgets by itself.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sealtasks::{ActorId, ChainEpoch, SectorNumber};
+use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -108,6 +110,32 @@ pub trait Outbox: Send + Sync {
 /// An outbox in a directory of its own.
 pub struct FileOutbox {
     directory: PathBuf,
+    /// What all records are about, once they have been read.
+    entries: Mutex<Option<Entries>>,
+}
+
+/// Oldest first, as [`Outbox::all`] gives the records.
+type Entries = BTreeMap<(ChainEpoch, Uuid), Entry>;
+
+/// What a record is about, without its parameters.
+struct Entry {
+    miner: ActorId,
+    method: Method,
+    sectors: Vec<SectorNumber>,
+    /// `None`: it may not have been sent.
+    cid: Option<String>,
+    has_landed: bool,
+}
+
+impl Entry {
+    fn of(Record { intent, stage }: &Record) -> Self {
+        let (cid, has_landed) = match stage {
+            Stage::Intended => (None, false),
+            Stage::Pushed { cid, .. } => (Some(cid.clone()), false),
+            Stage::Landed { cid, .. } => (Some(cid.clone()), true),
+        };
+        Self { miner: intent.miner, method: intent.method, sectors: intent.sectors.clone(), cid, has_landed }
+    }
 }
 
 impl FileOutbox {
@@ -116,10 +144,49 @@ impl FileOutbox {
     /// # Errors
     /// It cannot be made.
     pub fn open(directory: &Path) -> Result<Self, OutboxError> {
+        // What is kept later is only as durable as the entry of the directory itself.
+        let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
         fs::create_dir_all(directory)
             .and_then(|()| File::open(directory)?.sync_all())
+            .and_then(|()| File::open(above.unwrap_or(Path::new(".")))?.sync_all())
             .map_err(|source| OutboxError::Io { path: directory.to_owned(), source })?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), entries: Mutex::default() })
+    }
+
+    /// The record of the message that was sent for this sector under this CID. One that was replaced by another with a
+    /// higher fee landed under that one's CID: then it is the sector's last that landed. All records are read the first
+    /// time only.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn about(
+        &self,
+        method: Method,
+        sector: SectorId,
+        message: &str,
+    ) -> Result<Option<Record>, OutboxError> {
+        let mut entries = self.entries();
+        if entries.is_none() {
+            let all = self.all()?;
+            *entries = Some(all.iter().map(|record| (place(&record.intent), Entry::of(record))).collect());
+        }
+        let known = entries.iter().flatten();
+        let landed = |entry: &Entry| {
+            let same = entry.method == method && entry.miner == sector.miner && entry.has_landed;
+            same && entry.sectors.contains(&sector.number)
+        };
+        let sent = known.clone().find(|(_, entry)| entry.cid.as_deref() == Some(message));
+        let found = sent.or_else(|| known.rev().find(|(_, entry)| landed(entry)));
+        found.map(|((_, id), _)| read(&self.path(*id))).transpose()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Option<Entries>> {
+        // Each change is one insertion or removal, so what a panic leaves is whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: Uuid) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
     }
 
     fn write(&self, path: &Path, text: &[u8]) -> io::Result<()> {
@@ -134,16 +201,25 @@ impl FileOutbox {
 
 impl Outbox for FileOutbox {
     fn put(&self, record: &Record) -> Result<(), OutboxError> {
-        let path = self.directory.join(format!("{}.json", record.intent.id));
+        let path = self.path(record.intent.id);
         let text = serde_json::to_vec_pretty(record);
         let text =
             text.map_err(|error| OutboxError::Unreadable { path: path.clone(), detail: error.to_string() })?;
-        self.write(&path, &text).map_err(|source| OutboxError::Io { path, source })
+        let mut entries = self.entries();
+        self.write(&path, &text).map_err(|source| OutboxError::Io { path, source })?;
+        if let Some(entries) = entries.as_mut() {
+            entries.insert(place(&record.intent), Entry::of(record));
+        }
+        Ok(())
     }
 
     fn forget(&self, id: Uuid) -> Result<(), OutboxError> {
-        let path = self.directory.join(format!("{id}.json"));
+        let path = self.path(id);
+        let mut entries = self.entries();
         let gone = fs::remove_file(&path).and_then(|()| File::open(&self.directory)?.sync_all());
+        if let Some(entries) = entries.as_mut() {
+            entries.retain(|(_, known), _| *known != id);
+        }
         gone.map_err(|source| OutboxError::Io { path, source })
     }
 
@@ -156,16 +232,26 @@ impl Outbox for FileOutbox {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            let mut text = Vec::new();
-            let file = File::open(&path).and_then(|file| file.take(FILE_SIZE_MAX).read_to_end(&mut text));
-            file.map_err(|source| OutboxError::Io { path: path.clone(), source })?;
-            let record = serde_json::from_slice(&text);
-            records
-                .push(record.map_err(|error| OutboxError::Unreadable { path, detail: error.to_string() })?);
+            records.push(read(&path)?);
         }
-        records.sort_by_key(|record: &Record| (record.intent.since, record.intent.id));
+        records.sort_by_key(|record: &Record| place(&record.intent));
         Ok(records)
     }
+}
+
+const fn place(intent: &Intent) -> (ChainEpoch, Uuid) {
+    (intent.since, intent.id)
+}
+
+fn read(path: &Path) -> Result<Record, OutboxError> {
+    let mut text = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(FILE_SIZE_MAX).read_to_end(&mut text));
+    file.map_err(|source| OutboxError::Io { path: path.to_owned(), source })?;
+    let unreadable = |error: serde_json::Error| OutboxError::Unreadable {
+        path: path.to_owned(),
+        detail: error.to_string(),
+    };
+    serde_json::from_slice(&text).map_err(unreadable)
 }
 
 /// The outbox cannot be written or read.
@@ -232,5 +318,35 @@ mod tests {
         assert!(!file.with_file_name(format!("{}.json", Uuid::from_u128(1))).exists());
         let error = open().all().expect_err("damaged").to_string();
         assert!(error.contains("is no record of a message"), "{error}");
+    }
+
+    #[test]
+    fn a_message_is_found_by_its_cid_or_as_the_last_that_landed_and_read_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let outbox = FileOutbox::open(&directory.path().join("messages")).expect("an outbox");
+        let sector = SectorId::new(1000, 1);
+        let about = |cid: &str| outbox.about(Method::PreCommitSectorBatch2, sector, cid);
+        let id = |cid: &str| about(cid).expect("readable").map(|record| record.intent.id.as_u128());
+        outbox.put(&record(1, Stage::Pushed { cid: "one".to_owned(), nonce: 4 })).expect("kept");
+        outbox.put(&record(2, Stage::Intended)).expect("kept");
+        assert_eq!((id("one"), id("two")), (Some(1), None));
+        outbox.put(&record(2, Stage::Pushed { cid: "two".to_owned(), nonce: 5 })).expect("kept");
+        outbox.put(&record(3, Stage::Pushed { cid: "three".to_owned(), nonce: 6 })).expect("kept");
+        assert_eq!((id("two"), id("three"), id("another")), (Some(2), Some(3), None));
+        let (cid, height) = ("dearer".to_owned(), ChainEpoch::new(9));
+        let landed = Stage::Landed { cid, height, exit_code: ExitCode::OK, failed: Vec::new() };
+        outbox.put(&record(3, landed)).expect("kept");
+        assert_eq!((id("three"), id("dearer")), (Some(3), Some(3)), "replaced by one with a higher fee");
+        let other = SectorId::new(1000, 2);
+        assert_eq!(outbox.about(Method::PreCommitSectorBatch2, other, "three").expect("readable"), None);
+        assert_eq!(outbox.about(Method::ProveCommitSectors3, sector, "three").expect("readable"), None);
+
+        // The others' files are not looked at again.
+        fs::write(directory.path().join("messages").join(format!("{}.json", Uuid::from_u128(1))), "{")
+            .expect("damage");
+        assert_eq!(id("two"), Some(2));
+        about("one").expect_err("damaged");
+        outbox.forget(Uuid::from_u128(2)).expect("forgotten");
+        assert_eq!(id("two"), Some(3), "the last that landed");
     }
 }

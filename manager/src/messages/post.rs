@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use chain::params::Method;
 use chain::sending::batch::{Now, halves};
-use chain::sending::{
-    Courier, ExitCode, FileOutbox, Outbox as _, Outcome, Record, SendError, Sending, Stage, Submitted,
-};
+use chain::sending::{Courier, ExitCode, FileOutbox, Outcome, Record, SendError, Sending, Stage, Submitted};
 use chain::{ChainError, Lotus, SectorStanding};
 use pipeline::SectorEvent;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
@@ -187,18 +185,27 @@ impl Post {
         Ok(())
     }
 
-    /// Sends a batch, in halves where the whole cannot go: in the end only the sector that is to blame is left behind.
+    /// Sends a batch, in halves where the whole cannot go: in the end only the sector that is to blame is left behind, or
+    /// those that the balance does not suffice for.
     async fn send(&mut self, shared: &Arc<Shared>, batch: Vec<Gathered>) -> Result<(), SendError> {
-        let mut parts = vec![batch];
+        let (mut parts, mut sent) = (vec![batch], 0);
         while let Some(part) = parts.pop() {
             let error = match self.send_part(shared, &part).await {
-                Ok(()) => continue,
+                Ok(()) => {
+                    sent += part.len();
+                    continue;
+                }
                 Err(error) => error,
             };
-            if error.is_of_the_message() {
+            let is_short = matches!(error, SendError::Funds { .. });
+            if error.is_of_the_message() || is_short && part.len() > 1 {
                 match (halves(&part), part.first()) {
                     (Some((first, second)), _) => {
-                        tracing::info!(sectors = part.len(), error = chain_of(&error), "the batch is halved");
+                        tracing::debug!(
+                            sectors = part.len(),
+                            error = chain_of(&error),
+                            "the batch is halved"
+                        );
                         parts.push(second.to_vec());
                         parts.push(first.to_vec());
                     }
@@ -214,8 +221,16 @@ impl Post {
             // All that have not gone wait on; of those whose message may have gone, it is found out.
             self.unsure |= matches!(error, SendError::Unknown { .. } | SendError::Outbox(_));
             let is_new = !self.unsure;
-            let rest = parts.into_iter().chain([part]).flatten();
-            self.gathered.extend(rest.map(|one| Gathered { is_new, ..one }));
+            let rest: Vec<Gathered> = parts.into_iter().chain([part]).flatten().collect();
+            if is_short && sent > 0 {
+                tracing::warn!(
+                    sent,
+                    waiting = rest.len(),
+                    "the balance suffices for a part of the batch alone"
+                );
+            }
+            // They were due and stay so, however few are left.
+            self.gathered.extend(rest.into_iter().map(|one| Gathered { is_new, since_ms: 0, ..one }));
             return Err(error);
         }
         Ok(())
@@ -251,7 +266,7 @@ impl Post {
         if is_followed {
             return;
         }
-        let record = match self.outbox.all().map(|all| found(all, (method, sector), &message)) {
+        let record = match self.outbox.about(method, sector, &message) {
             Ok(Some(record)) => record,
             Ok(None) => {
                 let since = ChainEpoch::default();
@@ -323,22 +338,6 @@ async fn followed(
         }
         tokio::time::sleep(lotus.pause()).await;
     }
-}
-
-/// The record of a message. One that was replaced by another with a higher fee landed under that one's CID: then it is the
-/// sector's last that landed.
-fn found(all: Vec<Record>, about: (Method, SectorId), message: &str) -> Option<Record> {
-    let is_of = |record: &Record| match &record.stage {
-        Stage::Intended => false,
-        Stage::Pushed { cid, .. } | Stage::Landed { cid, .. } => cid == message,
-    };
-    let landed = |record: &Record| {
-        let (intent, (method, sector)) = (&record.intent, about);
-        let same = intent.method == method && intent.miner == sector.miner;
-        same && intent.sectors.contains(&sector.number) && Outcome::of(&record.stage).is_some()
-    };
-    let at = all.iter().position(is_of).or_else(|| all.iter().rposition(landed))?;
-    all.into_iter().nth(at)
 }
 
 /// Where a sector stands whose message is wanted.
