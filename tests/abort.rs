@@ -25,6 +25,23 @@ fn json(home: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&told).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {told}"))
 }
 
+/// Free bytes without which a sector of 512 MiB is not sealed: Lotus's overheads promise PreCommit1 15.1 of its sizes,
+/// beside the unsealed file.
+const ROOM: u64 = 17 * (512 << 20);
+
+/// Without room PreCommit1 waits, and it is not the program that is at fault.
+fn there_is_room(home: &Path) {
+    let disk = nix::sys::statvfs::statvfs(home).expect("a file system");
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    assert!(
+        free >= ROOM,
+        "{} has {} MiB free, and this test needs {} MiB: free some, or set TMPDIR to a directory elsewhere",
+        home.display(),
+        free >> 20,
+        ROOM >> 20
+    );
+}
+
 /// Memory of a process in bytes; 0 when it is gone.
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -37,6 +54,7 @@ fn resident(pid: u32) -> u64 {
 fn a_running_pc1_of_512_mib_is_gone_when_its_abort_is_answered() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
+    there_is_room(home);
     ok(sealyard(home).args(["init", "--actor", "t01000", "--no-local-storage", "--sector-size", "512MiB"]));
     fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
     let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));

@@ -7,12 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use system::parameters::{self, PROVING_MAX};
 use system::{run_within, sealyard, text};
 
-/// Generation of parameters included, where this machine has none yet.
-const PROVING_MAX: Duration = Duration::from_secs(50 * 60);
-
 fn dev(home: &Path, args: &[&str], bound: Duration) -> Value {
+    parameters::recall(home);
     let output = run_within(sealyard(home).arg("dev").arg("--json").args(args), bound);
     assert!(output.status.success(), "dev {args:?}: {}\n{}", output.status, text(&output.stderr));
     let document: Value =

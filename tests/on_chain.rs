@@ -6,14 +6,12 @@ mod system;
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 use standin::{Effect, PreCommitted, Proven, StandInNode, World};
-use system::{Daemon, ask_until, json, ok, refused, run_within, sealyard, text};
+use system::parameters::{self, PROVING_MAX};
+use system::{Daemon, ask_until, json, ok, refused, sealyard};
 
-/// Parameters may have to be generated first; Commit2 takes a minute of two cores.
-const PROVING_MAX: Duration = Duration::from_secs(50 * 60);
 const FULL_NODE: &str = "FULLNODE_API_INFO";
 
 fn status(home: &Path) -> Value {
@@ -50,8 +48,7 @@ fn a_sector_is_sealed_for_a_full_node_s_chain() {
     let node = runtime.block_on(StandInNode::start(World::new()));
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
-    let generated = run_within(sealyard(home).args(["params", "generate", "2KiB"]), PROVING_MAX);
-    assert!(generated.status.success(), "{}", text(&generated.stderr));
+    parameters::generate(home);
 
     let init = ["init", "--actor", "t01000"];
     let other =

@@ -1,24 +1,18 @@
 //! Three real files become the pieces of a sector that is sealed with real proofs, from Empty to Proving, and each reads back
-//! as it was.
+//! as it was. Whether the sector can be proven is told then, and what a flipped byte in it does.
 
 mod system;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{COMMAND_MAX, Daemon, ask_until, ok, refused, run_within, sealyard, text};
+use system::parameters::{self, PROVING_MAX};
+use system::{COMMAND_MAX, Daemon, ask_until, json, ok, refused, run_within, sealyard, signal, text};
 
-/// Parameters may have to be generated first; Commit2 takes a minute of two cores.
-const PROVING_MAX: Duration = Duration::from_secs(50 * 60);
 /// Seconds on an idle machine.
 const FILLING_MAX: Duration = Duration::from_secs(120);
-
-fn json(home: &Path, args: &[&str]) -> Value {
-    let said = ok(sealyard(home).args(args).arg("--json"));
-    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {said}"))
-}
 
 fn status(home: &Path) -> Value {
     json(home, &["sectors", "status", "1"])
@@ -38,8 +32,7 @@ fn read(home: &Path, offset: u64, size: u64) -> Vec<u8> {
 fn three_files_are_sealed_and_read_back() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
-    let generated = run_within(sealyard(home).args(["params", "generate", "2KiB"]), PROVING_MAX);
-    assert!(generated.status.success(), "{}", text(&generated.stderr));
+    parameters::generate(home);
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB"]));
     let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
     manager.expect("listening on");
@@ -75,6 +68,9 @@ fn three_files_are_sealed_and_read_back() {
     every_event_is_shown(home);
     let found = ok(sealyard(home).args(["storage", "find", "1"]));
     assert!(found.contains("Unsealed") && found.contains("Sealed"), "{found}");
+    work_on_it_is_no_fault(home);
+    whether_it_can_be_proven_is_told(home);
+    scrubbing_tells_a_changed_byte(home);
 }
 
 /// The way through the states, in order, by what `sectors status --log` shows.
@@ -105,6 +101,129 @@ fn every_event_is_shown(home: &Path) {
             rest.split_once(event).unwrap_or_else(|| panic!("{event} is missing or out of order:\n{log}"));
         rest = behind;
     }
+}
+
+/// The manager's own storage path and its id.
+fn own_path(home: &Path) -> (PathBuf, String) {
+    let path = home.join(".sealyard");
+    let meta = fs::read(path.join("sectorstore.json")).expect("a storage path");
+    let meta: Value = serde_json::from_slice(&meta).expect("JSON");
+    (path, meta["ID"].as_str().expect("an id").to_owned())
+}
+
+fn say(home: &Path, args: &[&str]) -> String {
+    ok(sealyard(home).args(args))
+}
+
+/// The sector goes to a worker and comes back; that worker stands still meanwhile, so that the move can be looked at.
+fn work_on_it_is_no_fault(home: &Path) {
+    let mut command = sealyard(home);
+    command.args(["worker", "run", "--name", "store", "--address", "127.0.0.1:0", "--worker-repo", "store"]);
+    let mut worker = Daemon::start("store", command.args(["--no-local-storage", "--unseal"]));
+    worker.expect("registered");
+    let disks = home.join("disks");
+    let attach = ["storage", "attach", "--init", "--store", "--worker", "store"];
+    let attached = ok(sealyard(home).args(attach).arg(&disks));
+    let there = attached.split_whitespace().find(|word| word.len() == 36).expect("an id").to_owned();
+    say(home, &["storage", "move", "1", &there]);
+    signal(worker.id(), "-STOP");
+    let (at, (_, here)) = (home.to_owned(), own_path(home));
+    let back = std::thread::spawn(move || {
+        run_within(sealyard(&at).args(["storage", "move", "1", &here]), COMMAND_MAX)
+    });
+    let locked = |found: &Value| found["locks"].as_array().is_some_and(|locks| !locks.is_empty());
+    ask_until("the move", FILLING_MAX, || json(home, &["storage", "find", "1"]), locked);
+    let proving = say(home, &["proving", "check", "1"]);
+    signal(worker.id(), "-CONT");
+    assert!(proving.starts_with("sector 1: locked: operator has its files (move to "), "{proving}");
+    let back = back.join().expect("the thread");
+    assert!(back.status.success(), "{}", text(&back.stderr));
+}
+
+/// The host that holds the files proves them; a flipped byte is told with its file, wherever it is.
+fn whether_it_can_be_proven_is_told(home: &Path) {
+    let (path, id) = own_path(home);
+    let check = |args: &[&str], code: i32| -> (String, Value) {
+        let mut command = sealyard(home);
+        let output = run_within(command.args(["proving", "check"]).args(args), COMMAND_MAX);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        let said = text(&output.stdout);
+        let json = serde_json::from_str(&said).unwrap_or_default();
+        (said, json)
+    };
+    let (said, _) = check(&[], 0);
+    assert_eq!(said, "sector 1: good\n1 sectors checked: 1 good\n");
+    let (said, _) = check(&["--only-bad", "--storage-id", &id], 0);
+    assert_eq!(said, "1 sectors checked: 1 good\n");
+    let (said, _) = check(&["--storage-id", "another"], 0);
+    assert_eq!(said, "0 sectors checked: nothing to check\n");
+    check(&["99"], 14);
+    let cache = path.join("cache/s-t01000-1");
+    let files = [
+        (path.join("sealed/s-t01000-1"), "sealed: "),
+        (cache.join("p_aux"), "p_aux: "),
+        (cache.join("sc-02-data-tree-r-last.dat"), "sc-02-data-tree-r-last.dat: "),
+    ];
+    for (file, told) in &files {
+        let before = fs::read(file).expect("the file");
+        let mut bytes = before.clone();
+        *bytes.last_mut().expect("a byte") ^= 1;
+        fs::write(file, bytes).expect("written");
+        let (_, found) = check(&["--only-bad", "--json"], 13);
+        assert_eq!((&found["bad"], &found["sectors"][0]["state"]), (&Value::from(1), &Value::from("bad")));
+        let copy = &found["sectors"][0]["copies"][0];
+        assert!(copy["detail"].as_str().is_some_and(|detail| detail.starts_with(told)), "{told}: {found:#}");
+        assert_eq!((&copy["sealed"], &copy["cache"]), (&Value::from(id.clone()), &Value::from(id.clone())));
+        fs::write(file, before).expect("written");
+    }
+    // Not needed to prove anything.
+    fs::remove_file(cache.join("t_aux")).expect("t_aux");
+    check(&["1"], 0);
+}
+
+/// The worker that holds the files computes them, and what it finds is kept.
+fn scrubbing_tells_a_changed_byte(home: &Path) {
+    assert_eq!(say(home, &["storage", "scrub", "--results"]), "nothing was scrubbed yet\n");
+    let (path, id) = own_path(home);
+    let said = say(home, &["storage", "scrub", "1"]);
+    let intact = said.lines().filter(|row| row.contains("intact") && row.contains(&id)).count();
+    assert!(intact == 2 && said.contains("sector 1 sealed"), "{said}");
+    let kept = json(home, &["storage", "scrub", "--results"]);
+    assert_eq!(
+        (&kept["bad"], kept["files"].as_array().map(Vec::len)),
+        (&Value::from(0), Some(2)),
+        "{kept:#}"
+    );
+    let sealed = path.join("sealed/s-t01000-1");
+    let mut bytes = fs::read(&sealed).expect("the replica");
+    bytes[77] ^= 1;
+    fs::write(&sealed, bytes).expect("written");
+    let mut command = sealyard(home);
+    let output = run_within(command.args(["storage", "scrub", "--json", "1"]), COMMAND_MAX);
+    assert_eq!(output.status.code(), Some(13), "{}", text(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["bad"], 1, "{told:#}");
+    let verdicts = |told: &Value| -> Vec<String> {
+        let files = told["files"].as_array().expect("files").iter();
+        files.map(|it| format!("{} {}", it["file"], it["verdict"]).replace('"', "")).collect()
+    };
+    let mut found = verdicts(&told);
+    found.sort();
+    assert_eq!(found, ["sealed differs", "unsealed intact"], "{told:#}");
+    // Kept: when, by whom, what. It is told again without looking again.
+    let kept = json(home, &["storage", "scrub", "--results", "1"]);
+    let mut again = verdicts(&kept);
+    again.sort();
+    assert_eq!(again, found, "{kept:#}");
+    assert!(kept["files"][0]["at_ms"].as_u64() > Some(0) && kept["files"][0]["path"] == *id, "{kept:#}");
+    let said = say(home, &["storage", "scrub", "--results"]);
+    assert!(said.contains(&format!("sector 1 sealed in {id}: differs (expected bagboea")), "{said}");
+    assert!(said.contains(" ago"), "{said}");
+    // In a directory of this host, by this process.
+    let dir = path.to_string_lossy().into_owned();
+    let output = run_within(sealyard(home).args(["storage", "scrub", "--dir", &dir]), COMMAND_MAX);
+    let said = text(&output.stdout);
+    assert!(said.contains("intact") && said.contains("differs"), "{said}");
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Storage on a live system with real processes: where files are in the three states of a sector, and the care of paths.
+//! Storage on a live system with real processes: where files are in the three states of a sector, and the care of paths. The
+//! sector is a rehearsal's, which has real files in real places and no minutes of proving.
 
 mod system;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, ok, refused, run_within, sealyard, text};
+use system::{Daemon, ask_until, executors, ok, refused, run_within, sealyard, signal, text};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(240);
@@ -16,6 +16,9 @@ const SEALING_MAX: Duration = Duration::from_secs(240);
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
     AllowCommit = false\nAllowUnseal = false\n";
+
+/// Commit2 takes 4 s, at the usual speed of 1000; all else is done in no time.
+const PROFILE: &str = "[2KiB]\nc2 = \"4000s\"\n";
 
 /// A manager without storage, worker `seal` with a path for sealing, worker `store` with one for storing.
 struct Yard {
@@ -26,16 +29,18 @@ struct Yard {
 }
 
 impl Yard {
-    fn new() -> Self {
+    /// Of real sectors, or with more arguments those of a rehearsal.
+    fn new(init: &[&str], executors: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let at = home.path();
-        ok(sealyard(at).args(["init", "--actor", "t01000", "--no-local-storage"]));
+        ok(sealyard(at).args(["init", "--actor", "t01000", "--no-local-storage"]).args(init));
+        fs::write(at.join("profile.toml"), PROFILE).expect("a profile");
         fs::write(at.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
         let mut manager = Daemon::start("manager", sealyard(at).args(["run", "--listen", "127.0.0.1:0"]));
         manager.expect("listening on");
         let tasks = ["--addpiece", "--precommit1", "--precommit2", "--commit"];
-        let seal = worker(at, "seal", &tasks);
-        let store = worker(at, "store", &["--unseal"]);
+        let seal = worker(at, "seal", &[&tasks[..], executors].concat());
+        let store = worker(at, "store", &[&["--unseal"][..], executors].concat());
         let yard = Self { _seal: seal, store, _manager: manager, home };
         yard.attach("seal", &["--seal"], "nvme");
         yard.attach("store", &["--store", "--keep-free", "1MiB"], "disks");
@@ -83,25 +88,16 @@ fn worker(home: &Path, name: &str, tasks: &[&str]) -> Daemon {
     worker
 }
 
-fn signal(pid: u32, signal: &str) {
-    ok(Command::new("kill").args([signal, &pid.to_string()]));
-}
-
 fn place<'a>(found: &'a Value, id: &str) -> Option<&'a Value> {
     found["places"].as_array()?.iter().find(|place| place["path"] == *id)
 }
-
-/// Parameters are generated where this machine has none yet.
-const PROVING_MAX: Duration = Duration::from_secs(50 * 60);
 
 /// The three states that an operator asks about: being sealed on a worker, finalized in storage, moving. In each of them
 /// `storage find` tells in words and as JSON where every file is, local or remote, primary or a copy.
 #[test]
 fn a_sectors_files_are_found_while_it_is_sealed_when_it_is_finalized_and_while_it_moves() {
-    let parameters = tempfile::tempdir().expect("a directory");
-    let made = run_within(sealyard(parameters.path()).args(["params", "generate", "2KiB"]), PROVING_MAX);
-    assert!(made.status.success(), "{}", text(&made.stderr));
-    let yard = Yard::new();
+    let executors = ["--executor", "all=rehearsal", "--rehearsal-profile", "profile.toml"];
+    let yard = Yard::new(&["--rehearsal"], &executors);
     let (seal, store) = (yard.id("nvme"), yard.id("disks"));
     yard.attach("store", &["--seal"], "scratch");
     yard.say(&["sectors", "pledge"]);
@@ -111,8 +107,6 @@ fn a_sectors_files_are_found_while_it_is_sealed_when_it_is_finalized_and_while_i
     a_copy_is_no_primary(&yard, &seal);
     moving_to_a_path_of_the_manager(&yard, &store);
     listings_tell_it(&yard, &seal, &store);
-    whether_it_can_be_proven_is_told(&yard);
-    scrubbing_tells_a_changed_byte(&yard);
     a_removed_sector_is_cleaned_up(&yard);
 }
 
@@ -122,13 +116,13 @@ fn holds(found: &Value, path: &str, types: &[&str]) -> bool {
 
 fn sealing_on_a_worker(yard: &Yard, seal: &str) {
     let all = ["unsealed", "sealed", "cache"];
-    let sealing = ask_until(
-        "files",
-        SEALING_MAX,
-        || (yard.json(&["storage", "find", "1"]), yard.say(&["storage", "find", "1"])),
-        |(found, _)| holds(found, seal, &all),
-    );
-    let (found, said) = sealing;
+    // It stands still while it is looked at.
+    let proving = || executors(yard.home(), "c2");
+    let proving = ask_until("Commit2", SEALING_MAX, proving, |found| found.len() == 1)[0];
+    signal(proving, "-STOP");
+    let (found, said) = (yard.json(&["storage", "find", "1"]), yard.say(&["storage", "find", "1"]));
+    signal(proving, "-CONT");
+    assert!(holds(&found, seal, &all), "{found:#}");
     let here = place(&found, seal).expect("just found");
     assert_eq!((&here["remote"], &here["workers"][0]), (&Value::from(true), &Value::from("seal")));
     assert_eq!((&here["sealing"], &here["storage"]), (&Value::from(true), &Value::from(false)));
@@ -145,7 +139,7 @@ fn sealing_on_a_worker(yard: &Yard, seal: &str) {
 
 fn finalized_in_storage(yard: &Yard, seal: &str, store: &str) {
     let proving = |status: &Value| status["state"] == "Proving";
-    ask_until("the proof", PROVING_MAX, || yard.json(&["sectors", "status", "1"]), proving);
+    ask_until("the proof", SEALING_MAX, || yard.json(&["sectors", "status", "1"]), proving);
     let stored = yard.json(&["storage", "find", "1"]);
     let there = place(&stored, store).unwrap_or_else(|| panic!("{stored:#}"));
     assert!(place(&stored, seal).is_none(), "{stored:#}");
@@ -217,9 +211,6 @@ fn moving_to_a_path_of_the_manager(yard: &Yard, store: &str) {
     assert!(locks.contains("sealed(W)") && locks.contains("operator for move to"), "{locks}");
     let second = refused(sealyard(yard.home()).args(["storage", "move", "1", &goal]), 10);
     assert!(second.contains("sector 1 is being worked on"), "{second}");
-    // That somebody is at work on it is no fault.
-    let proving = yard.say(&["proving", "check", "1"]);
-    assert!(proving.starts_with("sector 1: locked: operator has its files (move to "), "{proving}");
     signal(yard.store.id(), "-CONT");
     let output = moving.join().expect("the thread");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -236,92 +227,6 @@ fn moving_to_a_path_of_the_manager(yard: &Yard, store: &str) {
     assert!(said.contains(&format!("        Local ({})\n", shelf.display())), "{said}");
     assert!(shelf.join("sealed/s-t01000-1").is_file());
     assert!(!yard.home().join("disks/sealed/s-t01000-1").exists());
-}
-
-/// The host that holds the files proves them; a flipped byte is told with its file, wherever it is.
-fn whether_it_can_be_proven_is_told(yard: &Yard) {
-    let (shelf, id) = (yard.home().join("shelf"), yard.id("shelf"));
-    let check = |args: &[&str], code: i32| -> (String, Value) {
-        let mut command = sealyard(yard.home());
-        let output = run_within(command.args(["proving", "check"]).args(args), SEALING_MAX);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
-        let said = text(&output.stdout);
-        let json = serde_json::from_str(&said).unwrap_or_default();
-        (said, json)
-    };
-    let (said, _) = check(&[], 0);
-    assert_eq!(said, "sector 1: good\n1 sectors checked: 1 good\n");
-    let (said, _) = check(&["--only-bad", "--storage-id", &id], 0);
-    assert_eq!(said, "1 sectors checked: 1 good\n");
-    let (said, _) = check(&["--storage-id", "another"], 0);
-    assert_eq!(said, "0 sectors checked: nothing to check\n");
-    check(&["99"], 14);
-    let cache = shelf.join("cache/s-t01000-1");
-    let files = [
-        (shelf.join("sealed/s-t01000-1"), "sealed: "),
-        (cache.join("p_aux"), "p_aux: "),
-        (cache.join("sc-02-data-tree-r-last.dat"), "sc-02-data-tree-r-last.dat: "),
-    ];
-    for (file, told) in &files {
-        let before = fs::read(file).expect("the file");
-        let mut bytes = before.clone();
-        *bytes.last_mut().expect("a byte") ^= 1;
-        fs::write(file, bytes).expect("written");
-        let (_, found) = check(&["--only-bad", "--json"], 13);
-        assert_eq!((&found["bad"], &found["sectors"][0]["state"]), (&Value::from(1), &Value::from("bad")));
-        let copy = &found["sectors"][0]["copies"][0];
-        assert!(copy["detail"].as_str().is_some_and(|detail| detail.starts_with(told)), "{told}: {found:#}");
-        assert_eq!((&copy["sealed"], &copy["cache"]), (&Value::from(id.clone()), &Value::from(id.clone())));
-        fs::write(file, before).expect("written");
-    }
-    // Not needed to prove anything.
-    fs::remove_file(cache.join("t_aux")).expect("t_aux");
-    check(&["1"], 0);
-}
-
-/// The worker that holds the files computes them, and what it finds is kept.
-fn scrubbing_tells_a_changed_byte(yard: &Yard) {
-    assert_eq!(yard.say(&["storage", "scrub", "--results"]), "nothing was scrubbed yet\n");
-    let (shelf, id) = (yard.home().join("shelf"), yard.id("shelf"));
-    let said = yard.say(&["storage", "scrub", "1"]);
-    let intact = said.lines().filter(|row| row.contains("intact") && row.contains(&id)).count();
-    assert!(intact == 2 && said.contains("sector 1 sealed"), "{said}");
-    let kept = yard.json(&["storage", "scrub", "--results"]);
-    assert_eq!(
-        (&kept["bad"], kept["files"].as_array().map(Vec::len)),
-        (&Value::from(0), Some(2)),
-        "{kept:#}"
-    );
-    let sealed = shelf.join("sealed/s-t01000-1");
-    let mut bytes = fs::read(&sealed).expect("the replica");
-    bytes[77] ^= 1;
-    fs::write(&sealed, bytes).expect("written");
-    let mut command = sealyard(yard.home());
-    let output = run_within(command.args(["storage", "scrub", "--json", "1"]), SEALING_MAX);
-    assert_eq!(output.status.code(), Some(13), "{}", text(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(told["bad"], 1, "{told:#}");
-    let verdicts = |told: &Value| -> Vec<String> {
-        let files = told["files"].as_array().expect("files").iter();
-        files.map(|it| format!("{} {}", it["file"], it["verdict"]).replace('"', "")).collect()
-    };
-    let mut found = verdicts(&told);
-    found.sort();
-    assert_eq!(found, ["sealed differs", "unsealed intact"], "{told:#}");
-    // Kept: when, by whom, what. It is told again without looking again.
-    let kept = yard.json(&["storage", "scrub", "--results", "1"]);
-    let mut again = verdicts(&kept);
-    again.sort();
-    assert_eq!(again, found, "{kept:#}");
-    assert!(kept["files"][0]["at_ms"].as_u64() > Some(0) && kept["files"][0]["path"] == *id, "{kept:#}");
-    let said = yard.say(&["storage", "scrub", "--results"]);
-    assert!(said.contains(&format!("sector 1 sealed in {id}: differs (expected bagboea")), "{said}");
-    assert!(said.contains(" ago"), "{said}");
-    // In a directory of this host, by this process.
-    let dir = shelf.to_string_lossy().into_owned();
-    let output = run_within(sealyard(yard.home()).args(["storage", "scrub", "--dir", &dir]), SEALING_MAX);
-    let said = text(&output.stdout);
-    assert!(said.contains("intact") && said.contains("differs"), "{said}");
 }
 
 fn a_removed_sector_is_cleaned_up(yard: &Yard) {
@@ -371,7 +276,7 @@ fn listings_tell_it(yard: &Yard, seal: &str, store: &str) {
 
 #[test]
 fn paths_of_a_worker_are_looked_after_from_afar() {
-    let yard = Yard::new();
+    let yard = Yard::new(&[], &[]);
     let (disks, store) = (yard.home().join("disks"), yard.id("disks"));
     let keep = fs::read_to_string(disks.join("sealyard.json")).expect("what is kept free");
     assert!(keep.contains("\"KeepFree\": 1048576"), "{keep}");

@@ -3,6 +3,7 @@
 
 pub mod dice;
 pub mod go;
+pub mod parameters;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -36,12 +37,9 @@ pub fn quiet(command: &mut Command, home: &Path) {
     }
     // Generated parameters are found where they are for everybody, although HOME moves.
     if std::env::var_os("SEALYARD_INSECURE_PARAMETERS").is_none()
-        && let Some(real) = std::env::var_os("HOME")
+        && let Some(real) = std::env::home_dir()
     {
-        command.env(
-            "SEALYARD_INSECURE_PARAMETERS",
-            Path::new(&real).join(".cache/sealyard/insecure-parameters"),
-        );
+        command.env("SEALYARD_INSECURE_PARAMETERS", real.join(".cache/sealyard/insecure-parameters"));
     }
     command.env("HOME", home).env("NO_COLOR", "1").current_dir(home);
 }
@@ -146,6 +144,7 @@ impl Daemon {
     /// Starts it.
     pub fn start(name: &str, command: &mut Command) -> Self {
         let home = command.get_current_dir().map(Path::to_owned);
+        home.iter().for_each(|home| parameters::recall(home));
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -278,7 +277,11 @@ pub fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Asks again, without a pause of its own beyond the command's own duration, until `done` likes the answer.
+/// The longest pause between two questions.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// Asks again until `done` likes the answer: without a pause at first, later with pauses, so that what is waited for has the
+/// CPUs to itself.
 pub fn ask_until<T>(what: &str, bound: Duration, mut ask: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {
@@ -286,6 +289,8 @@ pub fn ask_until<T>(what: &str, bound: Duration, mut ask: impl FnMut() -> T, don
         if done(&answer) {
             return answer;
         }
-        assert!(begun.elapsed() < bound, "{what} did not come about within {bound:?}");
+        let waited = begun.elapsed();
+        assert!(waited < bound, "{what} did not come about within {bound:?}");
+        std::thread::park_timeout((waited / 20).min(PAUSE_MAX));
     }
 }
