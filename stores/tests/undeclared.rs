@@ -82,13 +82,43 @@ async fn what_nobody_was_told_of_gives_way_to_what_its_source_has_become() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_was_told_of_stays_while_its_source_is_away() {
+async fn what_nobody_was_told_of_stays_while_its_source_is_away_and_stands_for_it_when_that_is_gone() {
     let scene = untold().await;
     scene.front.is(Weather::Dead(0));
     scene.fetch(AcquireMode::Move).await.expect_err("away");
-    let (data, layer) = (notes(&scene).join("data"), "sc-02-data-layer-2.dat");
-    assert_eq!(fs::read(data.join(layer)).expect("kept"), scene.files[layer]);
+    let layer = "sc-02-data-layer-2.dat";
+    assert_eq!(fs::read(copy(&scene).join(layer)).expect("kept"), scene.files[layer]);
     scene.front.is(Weather::Fair);
+    scene.fetch(AcquireMode::Move).await.expect("moved");
+    scene.expect_whole();
+
+    let scene = untold().await;
+    scene.front.is(Weather::Dead(0));
+    scene.fetch(AcquireMode::Move).await.expect_err("away");
+    scene.world.index.drop_files(&id("a"), sector(1).id, CACHE.into()).await.expect("its disk has died");
+    scene.target.local.redeclare(None, false).await.expect("declared");
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
+    assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("it is here"), 0);
+    for (name, bytes) in &scene.files {
+        assert!(fs::read(copy(&scene).join(name)).expect("there") == *bytes, "{name} differs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_whole_is_never_taken_for_a_remainder() {
+    let scene = untold().await;
+    // As a process leaves it that is killed while it asks the source.
+    fs::rename(copy(&scene), notes(&scene).join("data")).expect("taken back");
+    let old = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
+    for dir in [notes(&scene), notes(&scene).join("data")] {
+        for entry in fs::read_dir(&dir).expect("a directory").flatten().map(|entry| entry.path()).chain([dir])
+        {
+            fs::File::open(entry).and_then(|file| file.set_modified(old)).expect("aged");
+        }
+    }
+    assert_eq!(scene.target.local.tidy().await, 0);
+    let findings = scene.target.local.survey().await.remove(0).findings;
+    assert!(findings.len() == 1 && !findings[0].offered, "{findings:?}");
     scene.fetch(AcquireMode::Move).await.expect("moved");
     scene.expect_whole();
 }

@@ -221,6 +221,23 @@ impl Arriving {
         disk::sync_parent(&self.data())
     }
 
+    /// Undoes [`Arriving::take_back`] where the source could not be asked: what is whole lies where it is found should the
+    /// source never come back. Also of what had not been in its place yet.
+    pub(crate) fn give_back(&self) -> Result<(), StoreError> {
+        let file = layout::file(&self.path, self.sector, self.kind);
+        if file.exists() || !Self::is_whole(&self.dir) {
+            return Ok(());
+        }
+        fs::rename(self.data(), &file).map_err(StoreError::io("put in place", &file))?;
+        disk::sync_parent(&file)
+    }
+
+    /// Whether all of a file arrived here and lies here still: it is no remainder, and may be the last copy.
+    pub(crate) fn is_whole(dir: &Path) -> bool {
+        let noted: Option<Arrived> = read(&dir.join(ARRIVED));
+        noted.is_some_and(|noted| disk::shape(&dir.join("data")).is_ok_and(|shape| shape == noted.files))
+    }
+
     /// Takes the place away with everything in it. A failure is only logged: what is left is found by the next scan.
     pub(crate) fn discard(&self) {
         let aside = layout::leaving(&self.path, self.sector, self.kind);

@@ -55,7 +55,8 @@ impl Local {
     }
 
     /// Files that were fetched to this path but never declared, so that their sources still stand for them, and may have
-    /// changed since. They are not declared from the disk: whoever next wants them here asks the source.
+    /// changed since. They are not declared from the disk: whoever next wants them here asks the source. One of which no
+    /// other copy is known stands for itself.
     ///
     /// # Errors
     /// When the index does not answer.
@@ -67,7 +68,7 @@ impl Local {
         let mut untold: BTreeMap<SectorId, FileTypes> = BTreeMap::new();
         for (sector, kind) in &scan.untold {
             let holders = self.index.find(*sector, (*kind).into(), None).await?;
-            if !holders.iter().any(|holder| holder.id == *id) {
+            if !holders.is_empty() && !holders.iter().any(|holder| holder.id == *id) {
                 tracing::warn!(path = %id, %sector, %kind, "fetched, but never declared: its source still stands for it");
                 let of = untold.entry(*sector).or_default();
                 *of = *of | (*kind).into();

@@ -258,8 +258,12 @@ fn oddities(dir: &Path, scan: &layout::Scan) -> Vec<Finding> {
     let partial = scan.partial.iter().filter(|entry| !Arriving::is_debt(entry, Duration::MAX)).map(|entry| {
         let mut found =
             finding(entry.clone(), Matter::PartialFetch, layout::named(entry), true, String::new());
-        found.offered = found.age_s >= PARTIAL_ABANDONED.as_secs();
-        found.reason = if found.offered {
+        let whole = Arriving::is_whole(entry);
+        found.offered = !whole && found.age_s >= PARTIAL_ABANDONED.as_secs();
+        found.reason = if whole {
+            "all of it came, and nobody was told; it may be the only copy, and the next fetch goes on with it"
+                .to_owned()
+        } else if found.offered {
             "nobody has written to it for an hour".to_owned()
         } else {
             "a transfer may be under way".to_owned()

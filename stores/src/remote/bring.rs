@@ -122,7 +122,9 @@ impl Remote {
         let arrived = match self.fetch_anywhere(&target, place, &arriving, meter).await {
             Ok(arrived) => arrived,
             Err(error) => {
-                if !was_whole && (!can_go_on(&error) || arriving.plan().is_none()) {
+                if was_whole {
+                    on_thread(move || arriving.give_back()).await?;
+                } else if !can_go_on(&error) || arriving.plan().is_none() {
                     discard(arriving).await?;
                 }
                 return Err(error);
