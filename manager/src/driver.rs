@@ -82,6 +82,10 @@ pub(crate) struct Driver {
     sectors: BTreeMap<SectorId, Sector>,
     /// Tasks that have not ended.
     tasks: BTreeMap<TaskId, Task>,
+    /// Those of them that have an open attempt: few, where a million wait.
+    bound: BTreeSet<TaskId>,
+    /// Tasks that waited when the manager was started, and that the scheduler has not been given again yet.
+    waited: VecDeque<TaskId>,
     /// Attempts that were given up while a Lotus worker still has them.
     detached: BTreeMap<AttemptId, Detached>,
     /// Sectors that operators move, and the path each goes to.
@@ -141,7 +145,8 @@ pub(crate) struct Task {
     in_line: Option<DropGuard>,
     /// Its turn has come: its lock, until it is bound or somebody else may have it.
     turn: Option<LockGuard>,
-    open: Option<Attempt>,
+    /// In a place of its own, for most tasks wait and have none.
+    open: Option<Box<Attempt>>,
 }
 
 /// An attempt that has not ended.
@@ -216,6 +221,7 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = shared.index_changes.changed() => None,
+                () = std::future::ready(()), if !self.waited.is_empty() => None,
                 () = until(self.next_wake_ms(), shared.state.now_ms()) => None,
                 _ = health.tick() => { self.look_around(); None }
             };
@@ -236,6 +242,7 @@ impl Driver {
 
     /// Lets everything that follows from the inputs happen, commits it, and only then lets it out.
     async fn finish_batch(&mut self) -> Result<(), StateError> {
+        self.submit_waited();
         self.index_changed();
         self.timers_due();
         self.keep_pipeline();

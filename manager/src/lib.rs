@@ -14,6 +14,7 @@ mod driver;
 mod effects;
 mod explain;
 mod foreign;
+mod loading;
 mod manager;
 mod memory;
 mod messages;

@@ -1,7 +1,6 @@
 //! The manager as a whole: started from an open repo, handed to whoever serves its API, stopped in order. Never: binds a
 //! port, reads arguments, prints.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +28,7 @@ use url::Url;
 use crate::binding::{Bound, ChainChoice, bind};
 use crate::data_cid::DataCids;
 use crate::driver::{Driver, IndexChanges, Input};
+use crate::loading::{Loaded, load};
 use crate::memory;
 use crate::messages::Post;
 use crate::pipelining::data_router;
@@ -150,6 +150,7 @@ impl Manager {
         let Bound { chain, randomness, messages, first_sector } =
             bind(&options.repo, &miner, options.chain).await?;
         let (messages, post) = messages.unzip();
+        let loading = tokio::spawn(load(state.clone()));
         let index_changes = Arc::new(IndexChanges::default());
         let index = Arc::new(observed_index(&state, &index_changes));
         memory::recall(&index, options.repo.index_snapshot()).await;
@@ -171,6 +172,7 @@ impl Manager {
             .with_tls(options.trust.config());
         let remote = Arc::new(remote);
         let clock = clock_of(&state);
+        let loaded = loading.await.map_err(|_| StateError::Closed)??;
         let shared = Arc::new(Shared {
             chain,
             randomness,
@@ -188,10 +190,11 @@ impl Manager {
             timing: options.timing,
             scheduling: options.repo.config().scheduling.clone(),
             sealing: options.repo.config().sealing.clone(),
-            staging: open_staging(&options.repo, &state).await?,
+            staging: open_staging(&options.repo, &loaded)?,
             locks: SectorLocks::new(clock),
             data_cids: DataCids::default(),
             tasks: TaskTracker::new(),
+            recovered: CancellationToken::new(),
             cancelled: CancellationToken::new(),
             shutdown_asked: CancellationToken::new(),
             state,
@@ -202,7 +205,7 @@ impl Manager {
             remote,
             inputs,
         });
-        let ended = run(&shared, waiting).await?;
+        let ended = run(&shared, loaded, waiting).await?;
         attend(&shared, &options.repo, post).await?;
         let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
         Ok(ManagerHandle {
@@ -227,18 +230,10 @@ async fn attend(shared: &Arc<Shared>, repo: &Repo, post: Option<Post>) -> Result
 }
 
 /// What sectors wait for is kept; the rest was given to none, or has done its service.
-async fn open_staging(repo: &Repo, state: &State) -> Result<Staging, ManagerError> {
-    let mut known = BTreeSet::new();
-    for row in state.sectors().await? {
-        // A record that is not understood stops the driver's start; until then nothing of it is deleted.
-        let record: SectorRecord = serde_json::from_value(row.record).map_err(|source| {
-            let detail = format!("{}: {source}", row.sector.id);
-            StateError::Corrupt { what: "sector record", detail }
-        })?;
-        if record.state() != SectorState::Proving {
-            known.extend(record.data().iter().map(|data| data.staged));
-        }
-    }
+fn open_staging(repo: &Repo, loaded: &Loaded) -> Result<Staging, ManagerError> {
+    let waits = |record: &SectorRecord| record.state() != SectorState::Proving;
+    let records = loaded.sectors.iter().map(|sector| &*sector.record).filter(|record| waits(record));
+    let known = records.flat_map(|record| record.data().iter().map(|data| data.staged)).collect();
     let opened = Staging::open(repo.staging(), repo.config().sealing.staging_max, &known);
     opened.map_err(|error| ManagerError::Staging(chain_of(&error)))
 }
@@ -246,8 +241,12 @@ async fn open_staging(repo: &Repo, state: &State) -> Result<Staging, ManagerErro
 type Ended = oneshot::Receiver<Result<(), StateError>>;
 
 /// Starts the driver and the health reports of the manager's own paths.
-async fn run(shared: &Arc<Shared>, waiting: mpsc::Receiver<Input>) -> Result<Ended, StateError> {
-    let driver = Driver::load(shared.clone()).await?;
+async fn run(
+    shared: &Arc<Shared>,
+    loaded: Loaded,
+    waiting: mpsc::Receiver<Input>,
+) -> Result<Ended, StateError> {
+    let driver = Driver::load(shared.clone(), loaded).await?;
     let (tell, ended) = oneshot::channel();
     let cancelled = shared.cancelled.clone();
     shared.tasks.spawn(async move {
@@ -358,6 +357,11 @@ impl ManagerHandle {
         methods.merge(data).expect("each method is registered once");
         let pieces = piece_router(self.service.clone()).merge(data_router(self.service.clone()));
         rpc_router(methods, Arc::new(secret), streams).merge(files).merge(pieces)
+    }
+
+    /// Returns when everything that was under way when the manager was started goes on, or waits for its worker.
+    pub async fn recovered(&self) {
+        self.service.0.recovered.cancelled().await;
     }
 
     /// Registers the manager's own worker.

@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Everything spawned; awaited at the end.
     pub(crate) tasks: TaskTracker,
+    /// All tasks that waited when the manager was started are with the scheduler again.
+    pub(crate) recovered: CancellationToken,
     /// The manager stops.
     pub(crate) cancelled: CancellationToken,
     /// Someone asked the manager to shut down; whoever runs the process acts on it.

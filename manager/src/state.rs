@@ -12,6 +12,7 @@ mod event;
 mod event_text;
 mod hold;
 mod identity;
+mod loading;
 mod measure;
 mod projection;
 mod query;
@@ -24,6 +25,7 @@ pub use control::{CAPS_MAX, CONTROLS_MAX, CapChanges, Controls, WorkerControl, W
 pub use event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
 pub use hold::Hold;
 pub use identity::{ChainIdentity, MinerIdentity};
+pub use loading::RawSector;
 pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};
 
@@ -44,6 +46,7 @@ pub const FILE_NAME: &str = "state.db";
 pub struct State {
     submissions: mpsc::Sender<writer::Submission>,
     reader: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
     epoch: Epoch,
     clock: Arc<Clock>,
     batches: Arc<std::sync::atomic::AtomicU64>,
@@ -188,6 +191,7 @@ impl State {
         Ok(Self {
             submissions,
             reader: Arc::new(Mutex::new(reader)),
+            path: path.into(),
             epoch,
             clock: Arc::new(Clock::starting_at(last_ms)),
             batches,
@@ -200,6 +204,8 @@ impl State {
     /// A newer epoch, an event that does not apply, or SQLite's; nothing of `events` is kept then.
     pub async fn commit(&self, events: Vec<StateEvent>) -> Result<(), StateError> {
         let (ack, done) = oneshot::channel();
+        let written = |event| Ok(writer::Written { body: projection::json(&event)?, event });
+        let events = events.into_iter().map(written).collect::<Result<_, StateError>>()?;
         let submission = writer::Submission { at_ms: self.clock.now_ms(), events, ack };
         self.submissions.send(submission).await.map_err(|_| StateError::Closed)?;
         done.await.map_err(|_| StateError::Closed)?

@@ -163,6 +163,37 @@ async fn a_submission_that_does_not_apply_leaves_nothing_and_spoils_no_other() {
 }
 
 #[tokio::test]
+async fn of_those_in_one_transaction_only_the_bad_one_is_refused() {
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("a manager");
+    let other = Connection::open(&path).expect("a second connection");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    let stray = bound(AttemptId { task: TaskId::new(99), attempt: 1 });
+    let commits =
+        [vec![pledged(1)], vec![pledged(2), submitted(1, 2)], vec![pledged(3), stray], vec![pledged(4)]];
+    let mut results = Vec::new();
+    for events in commits {
+        let state = state.clone();
+        results.push(tokio::spawn(async move { state.commit(events).await }));
+    }
+    tokio::task::yield_now().await;
+    other.execute_batch("COMMIT").expect("the lock is free");
+    let mut went = Vec::new();
+    for result in results {
+        went.push(result.await.expect("no panic").is_ok());
+    }
+    assert_eq!(went, [true, true, false, true]);
+    assert!(state.batches() <= 2, "{} transactions", state.batches());
+    let kept: Vec<_> = state.sectors().await.expect("sectors").into_iter().map(|row| row.sector).collect();
+    assert_eq!(kept, [sector(1), sector(2), sector(4)]);
+    // Each stands in the table of events once, though the transaction was begun twice.
+    let count = "SELECT count(*) FROM event WHERE kind IN ('sector_pledged', 'task_submitted')";
+    let events: i64 = other.query_row(count, [], |row| row.get(0)).expect("a count");
+    assert_eq!(events, 4);
+    assert_eq!(state.open_tasks().await.expect("open tasks").len(), 1);
+}
+
+#[tokio::test]
 async fn a_database_of_another_version_is_left_alone() {
     let (dir, path) = new_database();
     Connection::open(&path)
@@ -207,6 +238,7 @@ fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
     db.execute_batch(
         "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE chain; DROP INDEX attempt_detached;
+         DROP INDEX call_orphan;
          ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
          ALTER TABLE attempt DROP COLUMN abort_ms; DELETE FROM counter WHERE name = 'pledging_paused';
          PRAGMA user_version = 1;",

@@ -7,7 +7,7 @@ use sealtasks::{AttemptId, CallId, SectorId, TaskId, TaskInput};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Effect, StartCall};
-use super::{Attempt, Driver, GivingUp, Phase};
+use super::{Attempt, Driver, GivingUp, Phase, Task};
 use crate::request;
 use crate::staging::Staged;
 use crate::state::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOutcome};
@@ -120,7 +120,8 @@ impl Driver {
             return tracing::error!(%attempt, "bound for a task that is not here");
         };
         task.attempts = attempt.attempt;
-        task.open = Some(open);
+        task.open = Some(Box::new(open));
+        self.bound.insert(attempt.task);
         self.call(attempt.task, stage);
     }
 
@@ -131,7 +132,7 @@ impl Driver {
             CallStage::Work => Some(known.work.clone()),
             CallStage::Prepare => request::prepare(&known.work).map(TaskInput::Fetch),
         };
-        let Some(open) = known.open.as_mut() else { return };
+        let Some(open) = known.open.as_deref_mut() else { return };
         let Some(work) = work else {
             return tracing::error!(attempt = %open.id, "this work is never prepared");
         };
@@ -265,7 +266,7 @@ impl Driver {
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         let not_before = now_ms.saturating_add(back_off.after(task.refusals));
         task.refusals = task.refusals.saturating_add(1);
-        let giving_up = task.open.as_ref().and_then(|open| open.giving_up);
+        let giving_up = task.open.as_deref().and_then(|open| open.giving_up);
         tracing::warn!(%attempt, reason, not_before, "the worker did not take it");
         if giving_up == Some(GivingUp::Abort) {
             return self.given_up(attempt, GivingUp::Abort);
@@ -293,6 +294,7 @@ impl Driver {
     pub(super) fn end_attempt(&mut self, attempt: AttemptId, outcome: AttemptOutcome, reason: &str) {
         let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
         let Some(ended) = task.open.take_if(|open| open.id == attempt) else { return };
+        self.bound.remove(&attempt.task);
         ended.over.cancel();
         self.silence.away.remove(&attempt);
         self.calls.retain(|_, (of, _)| *of != attempt);
@@ -339,9 +341,15 @@ impl Driver {
         }
     }
 
+    /// Every open attempt, with its task.
+    pub(super) fn open_attempts(&self) -> impl Iterator<Item = (&Task, &Attempt)> {
+        let tasks = self.bound.iter().filter_map(|id| self.tasks.get(id));
+        tasks.filter_map(|task| Some((task, task.open.as_deref()?)))
+    }
+
     /// The open attempt with this id; `None` = it is over, or superseded.
     pub(super) fn open_mut(&mut self, attempt: AttemptId) -> Option<&mut Attempt> {
-        self.tasks.get_mut(&attempt.task)?.open.as_mut().filter(|open| open.id == attempt)
+        self.tasks.get_mut(&attempt.task)?.open.as_deref_mut().filter(|open| open.id == attempt)
     }
 }
 

@@ -329,8 +329,7 @@ impl Driver {
             ..WorkerRest::default()
         };
         let Some(worker) = named.session.and_then(|session| self.workers.get(&session)) else { return rest };
-        let open = self.tasks.values().filter_map(|task| Some((task, task.open.as_ref()?)));
-        let here = open.filter(|(_, open)| open.worker == worker.key.session);
+        let here = self.open_attempts().filter(|(_, open)| open.worker == worker.key.session);
         rest.tasks = here
             .filter_map(|(task, open)| {
                 let fetching = matches!(

@@ -32,6 +32,7 @@ impl Driver {
             return;
         }
         let Some(mut task) = self.tasks.remove(&attempt.task) else { return };
+        self.bound.remove(&attempt.task);
         let (Some(open), Some(task_type)) = (task.open.take(), task.work.task_type()) else { return };
         let stage = match open.phase {
             Phase::Calling(stage) | Phase::Held(stage, _) => stage,
@@ -47,7 +48,7 @@ impl Driver {
         self.events.push(StateEvent::AttemptDetached { attempt, reason });
         let (task_id, outcome) = (attempt.task, TaskOutcome::Cancelled);
         self.events.push(StateEvent::TaskEnded { task: task_id, outcome, reason: ABORTED.to_owned() });
-        self.detached.insert(attempt, Detached { open, sector: task.sector, task_type, method });
+        self.detached.insert(attempt, Detached { open: *open, sector: task.sector, task_type, method });
         if task.is_errand() {
             return self.errand_over(task.sector.id, Err(ABORTED.to_owned()));
         }

@@ -21,8 +21,7 @@ impl Driver {
             .iter()
             .map(|(call, (attempt, _))| (call.to_string(), self.work_id(attempt.task)))
             .collect();
-        let bound = self.tasks.values().filter(|task| task.open.is_some());
-        let waiting = bound.map(|task| self.work_id(task.id).into()).collect();
+        let waiting = self.open_attempts().map(|(task, _)| self.work_id(task.id).into()).collect();
         let early = self.early.iter().map(|early| early.call.to_string().into()).collect();
         // We have no windows. A worker stands here once, as one that could always take something.
         let open = self.workers.keys().map(|session| session.to_string().into()).collect();

@@ -26,6 +26,10 @@ pub(crate) type Ended = oneshot::Sender<Result<(), String>>;
 
 /// The step of a task that frees unsealed data.
 pub(super) const RELEASE: &str = "FUS";
+/// And of one that unseals.
+pub(super) const UNSEAL: &str = "UNS";
+/// And of one that stores what was unsealed.
+pub(super) const MOVE: &str = "MOVE";
 
 /// An errand that has not ended.
 pub(super) struct Errand {

@@ -56,7 +56,7 @@ impl Driver {
     /// The task whose present attempt, or next one, this is.
     fn live(&self, attempt: AttemptId) -> Option<&Task> {
         let task = self.tasks.get(&attempt.task)?;
-        let present = task.open.as_ref().map_or(task.attempts.saturating_add(1), |open| open.id.attempt);
+        let present = task.open.as_deref().map_or(task.attempts.saturating_add(1), |open| open.id.attempt);
         (present == attempt.attempt).then_some(task)
     }
 
@@ -138,7 +138,7 @@ impl Driver {
     fn task_reason(&self, task: &Task, why: Option<&Why>) -> Reason {
         let name =
             format!("{} of sector {} (task:{})", short_code(&task.work), task.sector.id.number, task.id);
-        if let Some(trouble) = task.open.as_ref().and_then(|open| self.trouble(open)) {
+        if let Some(trouble) = task.open.as_deref().and_then(|open| self.trouble(open)) {
             return Reason::new(WaitsFor::SilentWorker, format!("{name}: {trouble}"), "");
         }
         if let Some(given_up) = self.holding_back(task.sector.id).filter(|_| task.held_back) {
@@ -182,7 +182,7 @@ impl Driver {
     }
 
     fn task_facts(&self, task: &Task, why: Option<Why>) -> TaskFacts {
-        let open = task.open.as_ref();
+        let open = task.open.as_deref();
         let next = AttemptId { task: task.id, attempt: task.attempts.saturating_add(1) };
         let workers = why.as_ref().map_or_else(Vec::new, |why| {
             why.workers.iter().filter_map(|worker| self.worker_obstacles(worker, why)).collect()

@@ -136,7 +136,14 @@ impl Driver {
         let sector = record.sector();
         self.sectors.insert(
             sector.id,
-            Sector { record, busy: Busy::Free, priority: 0, steps: 0, released: false, not_proven: false },
+            Sector {
+                record: Box::new(record),
+                busy: Busy::Free,
+                priority: 0,
+                steps: 0,
+                released: false,
+                not_proven: false,
+            },
         );
     }
 }

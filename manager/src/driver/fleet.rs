@@ -224,8 +224,7 @@ impl Driver {
     }
 
     fn fates(&self, introduction: &Introduction) -> Vec<(AttemptId, Fate)> {
-        let open = self.tasks.values().filter_map(|task| task.open.as_ref());
-        open.map(|attempt| (attempt.id, self.fate(attempt, introduction))).collect()
+        self.open_attempts().map(|(_, attempt)| (attempt.id, self.fate(attempt, introduction))).collect()
     }
 
     fn fate(&self, attempt: &super::Attempt, introduction: &Introduction) -> Fate {

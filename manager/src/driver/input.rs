@@ -174,7 +174,8 @@ pub(crate) struct StartCall {
 
 /// A sector the driver looks after.
 pub(crate) struct Sector {
-    pub(crate) record: SectorRecord,
+    /// In a place of its own: a million of them are not moved once they are read.
+    pub(crate) record: Box<SectorRecord>,
     pub(crate) busy: Busy,
     /// The priority of its tasks.
     pub(crate) priority: i64,

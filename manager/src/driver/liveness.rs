@@ -83,12 +83,12 @@ impl Driver {
         worker.watching.cancel();
         tracing::info!(worker = worker.name(), %session, reason, "gone");
         self.tell_sched(sched::Event::WorkerLost { worker: worker.key });
-        for open in self.tasks.values_mut().filter_map(|task| task.open.as_mut()) {
-            if open.worker != session {
-                continue;
-            }
-            self.silence.away.entry(open.id).or_insert(since_ms);
-            if matches!(open.phase, Phase::Calling(_)) {
+        let here = self.open_attempts().filter(|(_, open)| open.worker == session);
+        let here: Vec<_> = here.map(|(_, open)| open.id).collect();
+        for attempt in here {
+            self.silence.away.entry(attempt).or_insert(since_ms);
+            if let Some(open) = self.open_mut(attempt).filter(|open| matches!(open.phase, Phase::Calling(_)))
+            {
                 open.unheard = true;
             }
         }
@@ -172,7 +172,7 @@ impl Driver {
     /// Whether the attempt is awaited still.
     pub(crate) fn is_open(&self, attempt: AttemptId) -> bool {
         let task = self.tasks.get(&attempt.task);
-        task.and_then(|task| task.open.as_ref()).is_some_and(|open| open.id == attempt)
+        task.and_then(|task| task.open.as_deref()).is_some_and(|open| open.id == attempt)
     }
 
     /// For how long nothing was heard of a worker, and what it becomes when that goes on, and in how many milliseconds.

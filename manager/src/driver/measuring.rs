@@ -15,7 +15,7 @@ impl Driver {
     /// they are those between its answer to our call and its return, if we heard both; what it fetches is not known.
     pub(super) fn measure(&mut self, attempt: AttemptId, stage: CallStage, account: Option<AttemptAccount>) {
         let Some(task) = self.tasks.get(&attempt.task) else { return };
-        let Some(open) = task.open.as_ref().filter(|open| open.id == attempt) else { return };
+        let Some(open) = task.open.as_deref().filter(|open| open.id == attempt) else { return };
         let worker = open.name.clone();
         let heard = matches!(open.phase, Phase::Held(..)) && !open.unheard && open.accepted_ms > 0;
         let millis = match account {

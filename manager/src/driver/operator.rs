@@ -65,7 +65,7 @@ impl Driver {
             return Ok(self.abort_detached(attempt));
         }
         let known = self.tasks.get(&attempt.task);
-        match known.map(|task| (task.open.as_ref().map(|open| open.id), task.attempts)) {
+        match known.map(|task| (task.open.as_deref().map(|open| open.id), task.attempts)) {
             Some((Some(open), _)) if open == attempt => Ok(self.abort(attempt)),
             Some((None, made)) if made.checked_add(1) == Some(attempt.attempt) => {
                 self.take_out(attempt.task);
@@ -179,7 +179,7 @@ impl Driver {
         let known = self
             .tasks
             .get(&task)
-            .is_some_and(|task| !task.held_back && task.open.as_ref().is_none_or(|open| open.scheduled));
+            .is_some_and(|task| !task.held_back && task.open.as_deref().is_none_or(|open| open.scheduled));
         if known {
             self.tell_sched(Event::SetPriority { task, priority });
         }
@@ -273,7 +273,7 @@ impl Task {
     /// The attempt that is open, or that would be next.
     fn present(&self) -> AttemptId {
         let next = AttemptId { task: self.id, attempt: self.attempts.saturating_add(1) };
-        self.open.as_ref().map_or(next, |open| open.id)
+        self.open.as_deref().map_or(next, |open| open.id)
     }
 }
 

@@ -63,6 +63,13 @@ impl IndexChanges {
         self.wake.notified().await;
     }
 
+    /// What is read from the index after this needs no notice of earlier changes of files.
+    pub(super) fn forget_files(&self) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.sectors.clear();
+        dirty.many = false;
+    }
+
     fn take(&self) -> Dirty {
         std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -119,7 +126,7 @@ impl Driver {
     fn covered(&self, path: &StorageId) -> Vec<AttemptId> {
         let now = self.now_ms();
         let given_up = self.detached.values().map(|given_up| &given_up.open);
-        let open = self.tasks.values().filter_map(|task| task.open.as_ref()).chain(given_up);
+        let open = self.open_attempts().map(|(_, open)| open).chain(given_up);
         open.filter(|open| matches!(open.phase, Phase::Held(..)))
             .filter(|open| open.accepted_ms.saturating_add(COVERED_AFTER_MS) <= now)
             .filter(|open| open.reservations.iter().any(|space| space.path == *path))
@@ -130,7 +137,7 @@ impl Driver {
     /// Bytes promised on this path to attempts of the manager's earlier life, of which the scheduler knows nothing: unless the
     /// path's owner has reserved them itself, or the files lie there by now.
     fn promised_before(&self, path: &StorageId) -> i64 {
-        let of_tasks = self.tasks.values().filter_map(|task| Some((task.sector.id, task.open.as_ref()?)));
+        let of_tasks = self.open_attempts().map(|(task, open)| (task.sector.id, open));
         let given_up = self.detached.values().map(|given_up| (given_up.sector.id, &given_up.open));
         let unknown = of_tasks
             .chain(given_up)

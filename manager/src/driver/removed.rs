@@ -20,7 +20,7 @@ impl Driver {
     pub(super) fn remove_sector(&mut self, id: SectorId, by: String, reply: Reply<()>) {
         let answer = self.removable(id).map(|()| {
             if let Some(sector) = self.sectors.remove(&id) {
-                self.removed.insert(id, sector.record);
+                self.removed.insert(id, *sector.record);
             }
             self.errand_failures.remove(&id);
             self.errands_done.remove(&id);

@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use pipeline::{SectorRecord, Step};
+use pipeline::Step;
 use rpc::{ReturnMethod, Returned};
 use sched::Sched;
-use sealtasks::{AttemptId, CallError, ReleaseUnsealedInput, TaskInput, TaskOutput, UnsealedRange};
+use sealtasks::{AttemptId, CallError, ReleaseUnsealedInput, SectorId, TaskInput, TaskOutput, UnsealedRange};
 use tokio_util::sync::CancellationToken;
 
-use super::errands::{Errand, ErrandKind, RELEASE};
+use super::errands::{Errand, ErrandKind, MOVE, RELEASE, UNSEAL};
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
 use super::liveness::Silence;
-use super::removed::REMOVED;
 use super::sectors::short_code;
 use super::{Attempt, Detached, Driver, EARLY_MAX, Early, GivingUp, Phase, Task};
+use crate::loading::{Loaded, LoadedSector};
 use crate::request;
 use crate::shared::Shared;
 use crate::state::{CallRow, CallStage, OpenAttempt, OpenTask, StateError, StateEvent, TaskOutcome};
@@ -26,13 +26,15 @@ impl Driver {
     ///
     /// # Errors
     /// SQLite's, or rows that cannot be understood: a manager that does not know its sectors must not run.
-    pub(crate) async fn load(shared: Arc<Shared>) -> Result<Self, StateError> {
+    pub(crate) async fn load(shared: Arc<Shared>, loaded: Loaded) -> Result<Self, StateError> {
         let (next_sector, next_task) = shared.state.next_ids().await?;
         let mut driver = Self {
             // The session is random and new at every start, and so is what `random` picks.
             sched: Sched::new(shared.scheduling.options(shared.session.as_u64_pair().0)),
             sectors: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            bound: BTreeSet::new(),
+            waited: VecDeque::new(),
             detached: BTreeMap::new(),
             moves: BTreeMap::new(),
             removed: BTreeMap::new(),
@@ -58,24 +60,8 @@ impl Driver {
             effects: Vec::new(),
             shared,
         };
-        for row in driver.shared.state.sectors().await? {
-            let record: SectorRecord = serde_json::from_value(row.record).map_err(|source| {
-                StateError::Corrupt { what: "sector record", detail: format!("{}: {source}", row.sector.id) }
-            })?;
-            if record.is_rehearsal() != driver.shared.rehearses() {
-                let what = if record.is_rehearsal() { "is a REHEARSAL" } else { "is a real one" };
-                let detail = format!("{} {what}, and this manager's others are not", row.sector.id);
-                return Err(StateError::Corrupt { what: "sector record", detail });
-            }
-            if row.state == REMOVED {
-                driver.removed.insert(row.sector.id, record);
-                continue;
-            }
-            let (busy, priority, not_proven) = (Busy::Free, row.priority, false);
-            let sector = Sector { record, busy, priority, steps: 0, released: false, not_proven };
-            driver.sectors.insert(row.sector.id, sector);
-        }
-        for row in driver.shared.state.open_tasks().await? {
+        driver.load_sectors(loaded.sectors)?;
+        for row in loaded.tasks {
             let keep = match row.step == RELEASE {
                 true => driver.shared.state.kept_by(row.task, row.sector.id).await?,
                 false => None,
@@ -93,19 +79,33 @@ impl Driver {
         for row in orphans.into_iter().skip(skipped) {
             driver.early.extend(early_of(row));
         }
+        // What the index remembered is not news to anybody who asks it now.
+        driver.shared.index_changes.forget_files();
         driver.resume();
         Ok(driver)
+    }
+
+    fn load_sectors(&mut self, sectors: Vec<LoadedSector>) -> Result<(), StateError> {
+        for LoadedSector { id, is_removed, record, priority } in sectors {
+            if record.is_rehearsal() != self.shared.rehearses() {
+                let what = if record.is_rehearsal() { "is a REHEARSAL" } else { "is a real one" };
+                let detail = format!("{id} {what}, and this manager's others are not");
+                return Err(StateError::Corrupt { what: "sector record", detail });
+            }
+            if is_removed {
+                self.removed.insert(id, *record);
+                continue;
+            }
+            let (busy, not_proven) = (Busy::Free, false);
+            self.sectors.insert(id, Sector { record, busy, priority, steps: 0, released: false, not_proven });
+        }
+        Ok(())
     }
 
     fn load_task(&mut self, row: OpenTask, keep: Option<Vec<UnsealedRange>>) {
         // The input is not stored twice: the sector's record says what it waits for.
         let wanted = self.sectors.get(&row.sector.id).map(|sector| sector.record.next());
-        let errands = [
-            self.unseal_work(row.sector.id).map(|(_, work)| work),
-            self.storing_work(row.sector.id).map(|(_, work)| work),
-            keep.map(|keep| TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep })),
-        ];
-        let errand = errands.into_iter().flatten().find(|work| short_code(work) == row.step);
+        let errand = self.errand_work(row.sector.id, &row.step, keep);
         let is_errand = errand.is_some();
         let work = match errand.map(Step::Run).or(wanted) {
             Some(Step::Run(work)) if short_code(&work) == row.step => work,
@@ -121,7 +121,7 @@ impl Driver {
             Some(_) => CallStage::Prepare,
             None => CallStage::Work,
         };
-        let open = row.open.map(|open| self.load_attempt(open, first));
+        let open = row.open.map(|open| Box::new(self.load_attempt(open, first)));
         if is_errand {
             // Whoever waited for it went with the manager's earlier life.
             let kind = ErrandKind::of(&work);
@@ -142,7 +142,21 @@ impl Driver {
             turn: None,
             open,
         };
+        if task.open.is_some() {
+            self.bound.insert(row.task);
+        }
         self.tasks.insert(row.task, task);
+    }
+
+    /// The work of this short code that is done beside the pipeline.
+    fn errand_work(&self, id: SectorId, step: &str, keep: Option<Vec<UnsealedRange>>) -> Option<TaskInput> {
+        let work = match step {
+            UNSEAL => self.unseal_work(id).map(|(_, work)| work),
+            MOVE => self.storing_work(id).map(|(_, work)| work),
+            RELEASE => keep.map(|keep| TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep })),
+            _ => None,
+        };
+        work.filter(|work| short_code(work) == step)
     }
 
     /// What its call returns with is known no more, for its sector may wait for something else by now.
@@ -186,13 +200,19 @@ impl Driver {
 
     /// Sets everything going again that needs no worker to come back first.
     fn resume(&mut self) {
-        let waiting: Vec<_> =
-            self.tasks.values().filter(|task| task.open.is_none()).map(|task| task.id).collect();
-        for task in waiting {
-            self.submit(task);
+        let waiting = self.tasks.values_mut().filter(|task| task.open.is_none());
+        let mut waiting: Vec<_> = waiting
+            .map(|task| {
+                task.held_back = true;
+                task.id
+            })
+            .collect();
+        let of_tasks = self.tasks.values().any(|task| task.priority.is_some());
+        if of_tasks || self.sectors.values().any(|sector| sector.priority != 0) {
+            waiting.sort_by_cached_key(|task| std::cmp::Reverse(self.priority_of(*task)));
         }
-        let open: Vec<_> =
-            self.tasks.values().filter_map(|task| task.open.as_ref()).map(|open| open.id).collect();
+        self.waited = waiting.into();
+        let open: Vec<_> = self.open_attempts().map(|(_, open)| open.id).collect();
         let now_ms = self.now_ms();
         for attempt in open {
             self.silence.away.insert(attempt, now_ms);
@@ -202,6 +222,27 @@ impl Driver {
         let sectors: Vec<_> = self.sectors.keys().copied().collect();
         for sector in sectors {
             self.advance(sector);
+        }
+    }
+}
+
+impl Driver {
+    /// Gives the scheduler some more of the tasks that waited before the start, those that go first before the others. All
+    /// of a million at once would hold up whatever a worker or an operator asks meanwhile.
+    pub(super) fn submit_waited(&mut self) {
+        const AT_ONCE: usize = 2_000;
+        if self.shared.recovered.is_cancelled() {
+            return;
+        }
+        for id in self.waited.drain(..AT_ONCE.min(self.waited.len())).collect::<Vec<_>>() {
+            // Whoever waited for something else has been given up or submitted meanwhile.
+            if self.tasks.get(&id).is_some_and(|task| task.held_back && task.in_line.is_none()) {
+                self.submit(id);
+            }
+        }
+        if self.waited.is_empty() {
+            tracing::info!(tasks = self.tasks.len(), "everything that was under way goes on");
+            self.shared.recovered.cancel();
         }
     }
 }

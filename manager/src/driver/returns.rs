@@ -74,7 +74,7 @@ impl Driver {
     /// Looks for a result that came before anybody knew the attempt's call.
     pub(super) fn adopt_early(&mut self, attempt: AttemptId) {
         let Some(task) = self.tasks.get(&attempt.task) else { return };
-        let Some(open) = task.open.as_ref().filter(|open| open.id == attempt) else { return };
+        let Some(open) = task.open.as_deref().filter(|open| open.id == attempt) else { return };
         // A result that names no attempt can only be this one's if it came after the binding, from a worker that knows
         // no attempts: an earlier attempt's result may have been made from another ticket.
         let found = self.early.iter().position(|early| match early.returned.attempt {
@@ -101,7 +101,7 @@ impl Driver {
     /// The attempt, if it is open and waits for the answer to a call that this method returns.
     fn calling(&self, attempt: AttemptId, method: ReturnMethod) -> Option<(AttemptId, CallStage)> {
         let task = self.tasks.get(&attempt.task)?;
-        let open = task.open.as_ref().filter(|open| open.id == attempt)?;
+        let open = task.open.as_deref().filter(|open| open.id == attempt)?;
         let Phase::Calling(stage) = open.phase else { return None };
         // After a restart nobody knows whether the files were to be fetched first; a return of the work says that it ran.
         let or_later = (open.unheard && stage == CallStage::Prepare).then_some(CallStage::Work);
@@ -119,9 +119,9 @@ impl Driver {
 
     /// An attempt of this sector on a Lotus worker that nobody calls any more and nobody heard of.
     fn unheard(&self, sector: SectorId, method: ReturnMethod) -> Option<(AttemptId, CallStage)> {
-        let open =
-            self.tasks.values().filter(|task| task.sector.id == sector).filter_map(|task| task.open.as_ref());
-        open.filter(|open| !open.peer.is_sealyard() && open.unheard)
+        let here = self.open_attempts().filter(|(task, _)| task.sector.id == sector);
+        here.map(|(_, open)| open)
+            .filter(|open| !open.peer.is_sealyard() && open.unheard)
             .find_map(|open| self.calling(open.id, method))
     }
 

@@ -117,7 +117,7 @@ impl Driver {
     }
 
     fn held_view(&self, bound: &BoundTask) -> HeldView {
-        let open = self.tasks.get(&bound.attempt.task).and_then(|task| task.open.as_ref());
+        let open = self.tasks.get(&bound.attempt.task).and_then(|task| task.open.as_deref());
         HeldView {
             attempt: bound.attempt,
             kind: bound.kind,

@@ -9,6 +9,7 @@ use sealtasks::{
 };
 
 use super::Driver;
+use super::errands::{MOVE, RELEASE, UNSEAL};
 use super::input::{Busy, Effect, Reply, Sector};
 use crate::state::StateEvent;
 
@@ -294,10 +295,10 @@ pub(super) const fn short_code(work: &TaskInput) -> &'static str {
         TaskInput::Commit1(_) => "C1",
         TaskInput::Commit2(_) => "C2",
         TaskInput::Finalize(_) => "FIN",
-        TaskInput::ReleaseUnsealed(_) => "FUS",
+        TaskInput::ReleaseUnsealed(_) => RELEASE,
         TaskInput::Fetch(_) => "GET",
-        TaskInput::Move(_) => "MOVE",
-        TaskInput::Unseal(_) => "UNS",
+        TaskInput::Move(_) => MOVE,
+        TaskInput::Unseal(_) => UNSEAL,
         TaskInput::Verify(_) => "VERIFY",
         TaskInput::Scrub(_) => "SCRUB",
         TaskInput::Vanilla(_) => "VANILLA",

@@ -15,12 +15,11 @@ impl Driver {
 
     /// Whether a registered worker has an attempt of a task of this sector, or an operator moves the sector to it.
     pub(crate) fn works_on(&self, session: WorkerId, sector: SectorId) -> bool {
-        let mut open =
-            self.tasks.values().filter(|task| task.sector.id == sector).filter_map(|task| task.open.as_ref());
+        let mut open = self.open_attempts().filter(|(task, _)| task.sector.id == sector);
         let moved_here =
             |worker: &super::Worker| self.moves.get(&sector).is_some_and(|to| self.serves(worker, to));
         let worker = self.workers.get(&session);
-        worker.is_some_and(|worker| open.any(|open| open.worker == session) || moved_here(worker))
+        worker.is_some_and(|worker| open.any(|(_, open)| open.worker == session) || moved_here(worker))
     }
 
     /// The name of a registered worker that serves a path with the primary copies of these files of a sector.
@@ -55,7 +54,7 @@ impl Driver {
     /// The token with which the worker joined that has this call; `None` where nobody can tell.
     pub(crate) fn holder_token(&self, call: CallId) -> Option<Uuid> {
         let (attempt, _) = self.calls.get(&call)?;
-        let open = self.tasks.get(&attempt.task)?.open.as_ref().filter(|open| open.id == *attempt)?;
+        let open = self.tasks.get(&attempt.task)?.open.as_deref().filter(|open| open.id == *attempt)?;
         self.joined_with(open.worker)
     }
 

@@ -56,9 +56,8 @@ impl Driver {
     pub(crate) fn worker_jobs(&self) -> BTreeMap<WorkerId, Vec<WorkerJob>> {
         let mut jobs = BTreeMap::<_, Vec<_>>::new();
         let live = self
-            .tasks
-            .values()
-            .filter_map(|task| Some((task.sector.id, task.work.task_type()?, task.open.as_ref()?)));
+            .open_attempts()
+            .filter_map(|(task, open)| Some((task.sector.id, task.work.task_type()?, open)));
         let given_up = self.detached.values().map(|it| (it.sector.id, it.task_type, &it.open));
         for (sector, kind, open) in live.chain(given_up) {
             let (run_wait, call) = match open.phase {
@@ -156,12 +155,12 @@ impl Driver {
 
     /// The sectors' records, lowest number first.
     pub(crate) fn records(&self) -> impl Iterator<Item = &SectorRecord> {
-        self.sectors.values().map(|sector| &sector.record)
+        self.sectors.values().map(|sector| &*sector.record)
     }
 
     /// One sector's record.
     pub(crate) fn record(&self, sector: SectorId) -> Option<&SectorRecord> {
-        self.sectors.get(&sector).map(|known| &known.record)
+        self.sectors.get(&sector).map(|known| &*known.record)
     }
 
     /// Which workers serve which path, by name.
@@ -181,7 +180,7 @@ impl Driver {
         let asked =
             || self.tasks.values().filter(|task| sector.is_none_or(|sector| task.sector.id == sector));
         let waiting = asked().filter(|task| task.open.is_none()).take(REASONS_MAX.min(self.explained_max()));
-        let bound = asked().filter_map(|task| Some((task.id, self.trouble(task.open.as_ref()?)?)));
+        let bound = asked().filter_map(|task| Some((task.id, self.trouble(task.open.as_deref()?)?)));
         let reason = |task: TaskId| self.waits_for_given_up(task).unwrap_or_else(|| self.short_reason(task));
         waiting.map(|task| (task.id, reason(task.id))).chain(bound).collect()
     }

@@ -4,17 +4,13 @@ use rusqlite::{Connection, Params};
 use sealtasks::{AttemptId, CallId, SectorId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
+use super::writer::Written;
 use super::{Epoch, StateError, control, database, hold, measure, schema, scrub, stored};
 
 /// Adds the event to the table of events.
-pub(super) fn append(
-    db: &Connection,
-    epoch: Epoch,
-    at_ms: u64,
-    event: &StateEvent,
-) -> Result<(), StateError> {
+pub(super) fn append(db: &Connection, epoch: Epoch, at_ms: u64, written: &Written) -> Result<(), StateError> {
+    let Written { event, body } = written;
     let subject = event.subject();
-    let body = json(event)?;
     let miner = subject.sector.map(|s| stored("miner actor", s.miner.get())).transpose()?;
     let number = subject.sector.map(|s| stored("sector number", s.number.get())).transpose()?;
     let task = subject.task.map(|task| stored("task", task.get())).transpose()?;
@@ -288,7 +284,7 @@ impl Rows<'_> {
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, StateError> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String, StateError> {
     serde_json::to_string(value)
         .map_err(|source| StateError::Corrupt { what: "event", detail: source.to_string() })
 }

@@ -317,7 +317,8 @@ fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateE
             open: None,
         })
     })?;
-    for task in &mut tasks {
+    // One that had no attempt has none open; of many tasks that wait, few have had any.
+    for task in tasks.iter_mut().filter(|task| task.attempts > 0) {
         task.open = open_attempt(db, task.task)?;
     }
     Ok(tasks)
@@ -442,7 +443,7 @@ fn log_row(row: &Row<'_>) -> Result<LogRow, StateError> {
     Ok(LogRow { at_ms: loaded("time", row.get(0).map_err(column)?)?, kind, text })
 }
 
-fn sector_ref(row: &Row<'_>, first: usize) -> Result<SectorRef, StateError> {
+pub(super) fn sector_ref(row: &Row<'_>, first: usize) -> Result<SectorRef, StateError> {
     let proof: i64 = row.get(first + 2).map_err(column)?;
     let proof =
         RegisteredSealProof::try_from(proof).map_err(|source| corrupt("seal proof", &source.to_string()))?;
