@@ -336,29 +336,65 @@ enum Heard {
 }
 
 async fn ask(api: &Arc<dyn WorkerApi>, session: WorkerId, peer: Peer, limit: Duration) -> Heard {
-    let missed = |reason: String| Heard::Input(Input::WorkerMissed { session, reason });
-    // A Sealyard that takes no tasks says so in its state; its session says nothing then.
-    let asked = async { if peer.is_sealyard() { api.process_session().await } else { api.session().await } };
+    if peer.is_sealyard() {
+        ask_sealyard(api, session, limit).await
+    } else {
+        ask_lotus(api, session, limit).await
+    }
+}
+
+fn missed(session: WorkerId, reason: String) -> Heard {
+    Heard::Input(Input::WorkerMissed { session, reason })
+}
+
+fn silent(session: WorkerId, limit: Duration) -> Heard {
+    missed(session, format!("no answer within {} ms", limit.as_millis()))
+}
+
+/// Why a worker that says it has session `now` is gone; `None`: it is not.
+fn gone(session: WorkerId, now: WorkerId) -> Option<Heard> {
+    match now {
+        WorkerId::CLOSED => Some(Heard::Gone("it closes".to_owned())),
+        now if now != session => Some(Heard::Gone(format!("it has session {now} now"))),
+        _ => None,
+    }
+}
+
+/// One question: its state tells its session, too, and whether it takes tasks.
+async fn ask_sealyard(api: &Arc<dyn WorkerApi>, session: WorkerId, limit: Duration) -> Heard {
+    match timeout(limit, api.state()).await {
+        Err(_) => return silent(session, limit),
+        Ok(Ok(state)) => {
+            let input = |state| Heard::Input(Input::WorkerState { state: Box::new(state), reply: None });
+            return gone(session, state.session).unwrap_or_else(|| input(state));
+        }
+        Ok(Err(_)) => {}
+    }
+    // It may live and only be unable to tell its state.
+    match timeout(limit, api.process_session()).await {
+        Err(_) => silent(session, limit),
+        Ok(Err(error)) => missed(session, chain_of(&error)),
+        Ok(Ok(now)) => gone(session, now).unwrap_or(Heard::Input(Input::WorkerSeen { session })),
+    }
+}
+
+async fn ask_lotus(api: &Arc<dyn WorkerApi>, session: WorkerId, limit: Duration) -> Heard {
     let mut enabled = true;
-    match timeout(limit, asked).await {
-        Err(_) => return missed(format!("no answer within {} ms", limit.as_millis())),
-        Ok(Err(ApiError::Remote { message, .. })) if !peer.is_sealyard() => {
-            // A Lotus worker that was switched off answers so; only its own word tells that from a fault.
+    match timeout(limit, api.session()).await {
+        Err(_) => return silent(session, limit),
+        Ok(Err(ApiError::Remote { message, .. })) => {
+            // One that was switched off answers so; only its own word tells that from a fault.
             match timeout(limit, api.enabled()).await {
                 Ok(Ok(false)) => enabled = false,
-                Ok(Ok(true) | Err(_)) | Err(_) => return missed(message),
+                Ok(Ok(true) | Err(_)) | Err(_) => return missed(session, message),
             }
         }
-        Ok(Err(error)) => return missed(chain_of(&error)),
-        Ok(Ok(WorkerId::CLOSED)) => return Heard::Gone("it closes".to_owned()),
-        Ok(Ok(now)) if now != session => return Heard::Gone(format!("it has session {now} now")),
-        Ok(Ok(_)) => {}
-    }
-    if peer.is_sealyard() {
-        return match timeout(limit, api.state()).await {
-            Ok(Ok(state)) => Heard::Input(Input::WorkerState { state: Box::new(state), reply: None }),
-            Ok(Err(_)) | Err(_) => Heard::Input(Input::WorkerSeen { session }),
-        };
+        Ok(Err(error)) => return missed(session, chain_of(&error)),
+        Ok(Ok(now)) => {
+            if let Some(gone) = gone(session, now) {
+                return gone;
+            }
+        }
     }
     let polled = async {
         let (tasks, paths, info) = tokio::try_join!(api.task_types(), api.paths(), api.info())?;

@@ -189,7 +189,9 @@ impl WorkerApi for WorkerHandle {
     }
 
     async fn state(&self) -> ApiResult<WorkerState> {
-        Ok(self.shared().state().await)
+        let state = self.shared().state().await;
+        // As with the session: managers ask this alone.
+        Ok(WorkerState { session: self.process_session().await?, ..state })
     }
 
     async fn path_order(&self, order: PathOrder) -> ApiResult<PathReport> {

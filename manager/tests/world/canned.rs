@@ -1,8 +1,10 @@
 //! What a fake worker says; what it gives is in `made`.
 
 use manager::{Dialer as _, RpcDialer};
+use rpc::api::WorkerResources;
 use rpc::{ApiResult, Job, Transport, Trust};
-use sealtasks::{CallId, TaskInput};
+use sealtasks::{CallId, TaskInput, WorkerId};
+use uuid::Uuid;
 
 /// What our client says of a port that nobody listens on.
 pub async fn call_nobody(job: Job) -> ApiResult<CallId> {
@@ -11,6 +13,25 @@ pub async fn call_nobody(job: Job) -> ApiResult<CallId> {
     drop(listener);
     let dialer = RpcDialer { trust: Trust::system() };
     dialer.dial(&url, "token", Transport::Http).await?.start(job).await
+}
+
+/// The repo of a worker's life. Seeds a hundred apart are lives of one repo, but for those of whole fleets.
+pub fn repo_of(session: WorkerId) -> Uuid {
+    let seed = session.0.as_u64_pair().0;
+    Uuid::from_u128(u128::from(if seed < 10_000 { seed % 100 } else { seed }))
+}
+
+/// What a worker's machine has.
+pub fn resources() -> WorkerResources {
+    WorkerResources {
+        mem_physical: 64 << 30,
+        mem_used: 48 << 30,
+        mem_swap: 0,
+        mem_swap_used: 0,
+        cpus: 16,
+        gpus: Vec::new(),
+        table: None,
+    }
 }
 
 /// The task's short code.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use async_trait::async_trait;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources};
+use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo};
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
@@ -18,7 +18,7 @@ use sealtasks::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::canned::{call_nobody, code_of};
+use super::canned::{call_nobody, code_of, repo_of, resources};
 use super::made::{output_of, read};
 
 /// Bytes that a fake fetch claims to have received.
@@ -123,6 +123,11 @@ impl FakeWorker {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/rpc/v0", self.port.get().expect("the worker is served"))
+    }
+
+    /// Says that it is served at this port, though nobody is there: for workers that are never called.
+    pub fn pretend(&self, port: u16) {
+        self.port.set(port).expect("served once");
     }
 
     /// Its next call of the work with this short code goes like this.
@@ -330,16 +335,7 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn info(&self) -> ApiResult<WorkerInfo> {
-        let resources = WorkerResources {
-            mem_physical: 64 << 30,
-            mem_used: 48 << 30,
-            mem_swap: 0,
-            mem_swap_used: 0,
-            cpus: 16,
-            gpus: Vec::new(),
-            table: None,
-        };
-        Ok(WorkerInfo { hostname: self.name.to_owned(), ignore_resources: false, resources })
+        Ok(WorkerInfo { hostname: self.name.to_owned(), ignore_resources: false, resources: resources() })
     }
 
     async fn task_types(&self) -> ApiResult<BTreeSet<TaskType>> {
@@ -428,7 +424,7 @@ impl WorkerApi for FakeWorker {
             phase: CallPhase::Running,
         };
         Ok(WorkerState {
-            session: self.session,
+            session: self.told.lock().expect("no panic elsewhere").unwrap_or(self.session),
             name: self.name.to_owned(),
             enabled: true,
             tasks: self.tasks.clone(),
@@ -439,8 +435,7 @@ impl WorkerApi for FakeWorker {
             calls: held.iter().map(call).collect(),
             caps: TaskCaps::none(),
             machine: None,
-            // Seeds a hundred apart are lives of one repo.
-            repo: Some(Uuid::from_u128(u128::from(self.session.0.as_u64_pair().0 % 100))),
+            repo: Some(repo_of(self.session)),
         })
     }
 

@@ -53,6 +53,13 @@ pub struct World {
 #[derive(Default)]
 pub struct FakeDialer(Mutex<BTreeMap<String, Arc<FakeWorker>>>);
 
+impl FakeDialer {
+    /// From now on this worker answers at its URL.
+    pub fn know(&self, worker: &Arc<FakeWorker>) {
+        self.0.lock().expect("no panic elsewhere").insert(worker.url(), worker.clone());
+    }
+}
+
 #[async_trait]
 impl Dialer for FakeDialer {
     async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>> {
@@ -119,11 +126,21 @@ pub async fn world_on(chain: ChainChoice, config: &str) -> World {
     World { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer, chain }
 }
 
-/// Starts a manager on a repo.
+/// Starts a manager on a repo, with short periods.
 pub async fn start(
     repo: &Path,
     dialer: &Arc<FakeDialer>,
     chain: ChainChoice,
+) -> Result<ManagerHandle, ManagerError> {
+    start_timed(repo, dialer, chain, timing()).await
+}
+
+/// The same, with these periods.
+pub async fn start_timed(
+    repo: &Path,
+    dialer: &Arc<FakeDialer>,
+    chain: ChainChoice,
+    timing: Timing,
 ) -> Result<ManagerHandle, ManagerError> {
     let options = ManagerOptions {
         repo: Repo::open(repo).expect("the repo is free"),
@@ -134,7 +151,7 @@ pub async fn start(
         verifier: Arc::new(Believer),
         dialer: dialer.clone(),
         trust: Trust::system(),
-        timing: timing(),
+        timing,
         begun: Vec::new(),
     };
     Manager::start(options).await
@@ -144,7 +161,7 @@ impl World {
     /// Makes the worker known under its URL and declares its paths; it does not join.
     pub async fn know(&self, worker: &Arc<FakeWorker>) {
         worker.serve(self.api.clone()).await;
-        self.dialer.0.lock().expect("no panic elsewhere").insert(worker.url(), worker.clone());
+        self.dialer.know(worker);
     }
 
     /// Makes the worker known under its URL, declares its paths and registers it.
