@@ -238,6 +238,29 @@ async fn a_balance_that_suffices_for_a_part_of_a_batch_is_spent_on_that_part() {
     world.handle.stop().await;
 }
 
+/// Otherwise a sector whose deposit is paid could miss its time to be proven, and lose it.
+#[tokio::test]
+async fn a_sector_is_proven_although_the_balance_does_not_suffice_for_another_one_s_deposit() {
+    const FIL: u128 = 10_u128.pow(18);
+    let node = StandInNode::start(standin::World::new()).await;
+    {
+        let mut chain = node.world();
+        chain.deposit = FIL;
+        chain.balances.insert("f3worker".to_owned(), FIL + FIL / 10);
+    }
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+    node.world().balances.insert("f3worker".to_owned(), FIL / 2);
+    pledge(&world, 1).await;
+    why_of(&world, 2, "f0101: 0.5 FIL").await;
+    land(&node, vec![pre_committed(1)]);
+    state(&world, 1, "CommitWait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+    why_of(&world, 2, "f0101: 0.5 FIL").await;
+    world.handle.stop().await;
+}
+
 #[tokio::test]
 async fn a_message_whose_sending_nobody_heard_of_is_found_and_not_sent_again() {
     let node = StandInNode::start(standin::World::new()).await;

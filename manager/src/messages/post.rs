@@ -119,22 +119,32 @@ impl Post {
         let (head, base_fee) = self.lotus.head().await?;
         self.sort_out(shared, head).await?;
         let now = Now { ms: shared.state.now_ms(), head, base_fee };
-        for method in [Method::PreCommitSectorBatch2, Method::ProveCommitSectors3] {
-            loop {
-                let (mut policy, _) = terms(&shared.chain_settings, method);
-                if self.sending == Sending::Off {
-                    // Nothing is gained by waiting: it is shown.
-                    policy.wait_ms = 0;
-                    policy.base_fee_max = None;
-                }
-                let batch = take_due(&mut self.gathered, method, &policy, now);
-                if batch.is_empty() {
-                    break;
-                }
-                self.send(shared, batch).await?;
+        // A sector that is to be proven has a deposit to lose; a new one only waits.
+        let mut short = Ok(());
+        for method in [Method::ProveCommitSectors3, Method::PreCommitSectorBatch2] {
+            match self.send_due(shared, method, now).await {
+                // The other method's messages may need less.
+                Err(error @ SendError::Funds { .. }) => short = Err(error),
+                done => done?,
             }
         }
-        Ok(())
+        short
+    }
+
+    async fn send_due(&mut self, shared: &Arc<Shared>, method: Method, now: Now) -> Result<(), SendError> {
+        loop {
+            let (mut policy, _) = terms(&shared.chain_settings, method);
+            if self.sending == Sending::Off {
+                // Nothing is gained by waiting: it is shown.
+                policy.wait_ms = 0;
+                policy.base_fee_max = None;
+            }
+            let batch = take_due(&mut self.gathered, method, &policy, now);
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.send(shared, batch).await?;
+        }
     }
 
     /// What became of messages that were intended; nothing else is sent until it is known.
@@ -229,8 +239,13 @@ impl Post {
                     "the balance suffices for a part of the batch alone"
                 );
             }
-            // They were due and stay so, however few are left.
-            self.gathered.extend(rest.into_iter().map(|one| Gathered { is_new, since_ms: 0, ..one }));
+            // What the balance does not suffice for was due and stays so, however few are left.
+            let since = |one: &Gathered| if is_short { 0 } else { one.since_ms };
+            self.gathered.extend(rest.into_iter().map(|one| Gathered {
+                is_new,
+                since_ms: since(&one),
+                ..one
+            }));
             return Err(error);
         }
         Ok(())
