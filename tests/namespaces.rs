@@ -4,62 +4,11 @@
 mod system;
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, ok, run_within, sealyard};
-
-/// Two namespaces joined by a veth pair: 10.77.0.1 (the manager's) and 10.77.0.2 (the workers').
-struct Hosts {
-    names: [String; 2],
-}
-
-impl Hosts {
-    #[expect(clippy::print_stderr, reason = "whoever reads the test's output must see what was left out")]
-    fn new() -> Option<Self> {
-        let tag = std::process::id();
-        let hosts = Self { names: [format!("sy{tag}m"), format!("sy{tag}w")] };
-        let (m, w) = (&hosts.names[0], &hosts.names[1]);
-        let plan = [
-            format!("ip netns add {m}"),
-            format!("ip netns add {w}"),
-            format!("ip link add v{tag}m netns {m} type veth peer name v{tag}w netns {w}"),
-            format!("ip -n {m} addr add 10.77.0.1/24 dev v{tag}m"),
-            format!("ip -n {w} addr add 10.77.0.2/24 dev v{tag}w"),
-            format!("ip -n {m} link set v{tag}m up"),
-            format!("ip -n {w} link set v{tag}w up"),
-            format!("ip -n {m} link set lo up"),
-            format!("ip -n {w} link set lo up"),
-            // An address of the worker's that the manager has no route to.
-            format!("ip -n {w} addr add 192.0.2.9/32 dev lo"),
-        ];
-        for line in plan {
-            let output = run_within(Command::new("sh").args(["-c", &line]), system::COMMAND_MAX);
-            if !output.status.success() {
-                eprintln!("LEFT OUT: {line}: {}", system::text(&output.stderr).trim());
-                return None;
-            }
-        }
-        Some(hosts)
-    }
-
-    /// The program on one of the two hosts.
-    fn on(&self, host: usize, home: &Path) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.names[host], system::SEALYARD]);
-        system::quiet(&mut command, home);
-        command
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _ = Command::new("ip").args(["netns", "del", name]).output();
-        }
-    }
-}
+use system::hosts::Hosts;
+use system::{Daemon, ask_until, ok, sealyard};
 
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
     AllowCommit = false\nAllowUnseal = false\n";

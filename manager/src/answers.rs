@@ -26,6 +26,10 @@ pub(crate) fn check_pledge(shared: &Shared, options: PledgeOptions) -> ApiResult
             "MGR052: {size} sectors need a chain: set FULLNODE_API_INFO to a Lotus node's API info; without one only \
              2KiB, 8MiB and 512MiB sectors can be pledged"
         ))),
+        RandomnessSource::Lotus if size != shared.miner.sector_size => Err(ApiError::refused(format!(
+            "MGR127: the miner's sectors have {}; on its chain there are none of {size}",
+            shared.miner.sector_size
+        ))),
         RandomnessSource::Offline | RandomnessSource::Lotus | RandomnessSource::Rehearsal => Ok(()),
     }
 }
@@ -191,7 +195,9 @@ pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
 /// Workers and paths in one answer.
 pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
     let shared = &service.0;
-    let (workers, servers) = service.view(|driver| (driver.worker_views(), driver.path_servers())).await?;
+    let view =
+        |driver: &Driver| (driver.worker_views(), driver.path_servers(), (driver.alerts(), driver.audits()));
+    let (workers, servers, (alerts, audits)) = service.view(view).await?;
     Ok(ManagerOverview {
         miner: format!("f0{}", shared.miner.actor.get()),
         sector_size: Some(shared.miner.sector_size),
@@ -199,6 +205,8 @@ pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
         advertised: shared.advertised.clone(),
         workers,
         paths: paths(shared, &servers),
+        alerts,
+        audits,
     })
 }
 

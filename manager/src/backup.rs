@@ -216,7 +216,7 @@ pub fn restore(target: &Path, repo: &Path) -> Result<Generation, BackupError> {
     repo::refuse_existing(&repo)?;
     let (from, generation) = newest(target)?;
     let parent = repo.parent().ok_or_else(|| RepoError::Exists { path: repo.clone() })?;
-    fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+    stores::make_dir(parent).map_err(io_error("create", parent))?;
     let name = repo.file_name().unwrap_or_default().to_string_lossy();
     let fresh = parent.join(format!(".{name}.restore-{}", std::process::id()));
     remove_tree(&fresh)?;

@@ -8,6 +8,7 @@
 
 mod advice;
 mod attempts;
+mod audit;
 mod belief;
 mod caps;
 mod chaining;
@@ -48,6 +49,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use audit::Audit;
 use control::Machine;
 use detached::Detached;
 pub(crate) use errands::Ended;
@@ -104,6 +106,7 @@ pub(crate) struct Driver {
     early: VecDeque<Early>,
     workers: BTreeMap<WorkerId, Worker>,
     silence: Silence,
+    audit: Audit,
     generations: BTreeMap<WorkerId, u32>,
     /// Machines that workers told of, by id.
     machines: BTreeMap<String, Machine>,
@@ -264,6 +267,7 @@ impl Driver {
     fn look_around(&mut self) {
         self.check_paths();
         self.forget_lost();
+        self.audit();
         self.pledging_due = true;
         self.shared.locks.end_all_leases();
     }

@@ -27,16 +27,18 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
         Effect::Answer(answer) => answer(),
         Effect::Start(call) => spawn(shared, start(own, call)),
         Effect::Abort { api, attempt, call } => spawn(shared, abort(own, api, attempt, call)),
-        Effect::Ticket(sector) => spawn(shared, ticket(own, sector)),
-        Effect::AskProven(sector) => spawn(shared, ask_proven(own, sector)),
-        Effect::Seed(sector, sealed) => spawn(shared, seed(own, sector, sealed)),
-        Effect::Verify(sector, input) => spawn(shared, verify(own, sector, input)),
-        Effect::Wish(wish) => spawn(shared, async move {
+        Effect::Ticket(sector) => ask(shared, sector.id, ticket(own, sector)),
+        Effect::AskProven(sector) => ask(shared, sector, ask_proven(own, sector)),
+        Effect::Seed(sector, sealed) => ask(shared, sector.id, seed(own, sector, sealed)),
+        Effect::Verify(sector, input) => ask(shared, sector.id, verify(own, sector, input)),
+        Effect::Wish(wish) => ask(shared, wish.sector(), async move {
             if let Some(messages) = &own.messages {
                 messages.wish(wish).await;
             }
         }),
-        Effect::Release { sector, file, reason } => spawn(shared, release(own, sector, file, reason)),
+        Effect::Release { sector, file, reason } => {
+            ask(shared, sector, release(own, sector, file, reason));
+        }
         Effect::Unstage(staged) => spawn(shared, async move {
             for id in staged {
                 own.staging.remove(id).await;
@@ -71,6 +73,15 @@ fn spawn(shared: &Arc<Shared>, effect: impl Future<Output = ()> + Send + 'static
             () = cancelled.cancelled() => {}
             () = effect => {}
         }
+    });
+}
+
+/// The same, and as long as it lasts its sector is one for which something is asked.
+fn ask(shared: &Arc<Shared>, sector: SectorId, effect: impl Future<Output = ()> + Send + 'static) {
+    let asking = shared.asked.begin(sector);
+    spawn(shared, async move {
+        effect.await;
+        drop(asking);
     });
 }
 

@@ -6,6 +6,7 @@
 //! and calls are durable before they are acted on.
 
 mod answers;
+mod asked;
 pub mod backup;
 mod binding;
 pub mod config;

@@ -193,6 +193,7 @@ impl Manager {
             staging: open_staging(&options.repo, &loaded)?,
             locks: SectorLocks::new(clock),
             data_cids: DataCids::default(),
+            asked: crate::asked::Asked::default(),
             tasks: TaskTracker::new(),
             recovered: CancellationToken::new(),
             cancelled: CancellationToken::new(),

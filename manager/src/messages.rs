@@ -34,6 +34,16 @@ pub(crate) enum Wish {
     },
 }
 
+impl Wish {
+    /// Whose it is.
+    pub(crate) fn sector(&self) -> SectorId {
+        match self {
+            Self::Send(wanted) => wanted.sector.id,
+            Self::Await { sector, .. } => *sector,
+        }
+    }
+}
+
 /// A message that a sector wants on chain.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
@@ -80,6 +90,12 @@ impl Notes {
         notes.insert(sector, text.to_owned()).as_deref() != Some(text)
     }
 
+    /// Unless something is known already.
+    fn set_first(&self, sector: SectorId, text: &str) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.entry(sector).or_insert_with(|| text.to_owned());
+    }
+
     fn clear(&self, sector: SectorId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&sector);
     }
@@ -96,8 +112,15 @@ impl Messages {
 
     /// Hands a wish over.
     pub(crate) async fn wish(&self, wish: Wish) {
+        // It is watched from now on, however long the clerk is with another.
+        self.notes.set_first(wish.sector(), "its message is handed in");
         // Nobody takes it when the manager stops.
         drop(self.wishes.send(wish).await);
+    }
+
+    /// Whether a wish of this sector is held, or its message is followed.
+    pub(crate) fn watches(&self, sector: SectorId) -> bool {
+        self.notes.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&sector)
     }
 
     /// What this sector's message waits for; empty: nothing is known.

@@ -143,7 +143,7 @@ impl Repo {
         let dir = std::path::absolute(dir).map_err(io_error("resolve", dir))?;
         refuse_existing(&dir)?;
         let parent = dir.parent().ok_or_else(|| RepoError::Exists { path: dir.clone() })?;
-        fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        stores::make_dir(parent).map_err(io_error("create", parent))?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
         let fresh = parent.join(format!(".{name}.init-{}", std::process::id()));
         // A leftover of a crashed `init` that happened to have our process id.

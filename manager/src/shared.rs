@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::asked::Asked;
 use crate::config::{ChainSettings, Scheduling, Sealing};
 use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
@@ -115,6 +116,8 @@ pub(crate) struct Shared {
     pub(crate) messages: Option<Messages>,
     /// Data that waits to be written into sectors.
     pub(crate) staging: Staging,
+    /// What effects are asking for sectors.
+    pub(crate) asked: Asked,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Everything spawned; awaited at the end.
     pub(crate) tasks: TaskTracker,

@@ -160,6 +160,23 @@ pub struct ManagerOverview {
     pub workers: Vec<WorkerView>,
     /// All storage paths.
     pub paths: Vec<PathView>,
+    /// What is wrong and does not mend itself.
+    pub alerts: Vec<AlertView>,
+    /// How often that was looked for to the end since the manager started: what is found twice is an alert.
+    pub audits: u64,
+}
+
+/// Something that an operator must look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertView {
+    /// What it is about: `sectors`.
+    pub system: String,
+    /// Which of them, for example a sector's number.
+    pub subject: String,
+    /// What is wrong.
+    pub text: String,
+    /// Since when, in Unix milliseconds.
+    pub since_ms: u64,
 }
 
 /// One worker for people.

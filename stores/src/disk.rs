@@ -78,9 +78,25 @@ pub(crate) fn write_list<T: Serialize>(path: &Path, list: &[T]) -> Result<(), St
     replace(path, &serde_json::to_vec(list).map_err(json)?)
 }
 
-/// Creates `dir` and its parents (0755) unless it is there.
+/// As [`make_dir`].
 pub(crate) fn create_dir(dir: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(StoreError::io("create directory", dir))
+    make_dir(dir).map_err(StoreError::io("create directory", dir))
+}
+
+/// Creates `dir` and its parents (0755) unless it is there. What was created survives a power cut: whatever is synced in it
+/// would be lost with its name.
+///
+/// # Errors
+/// The disk's refusal.
+pub fn make_dir(dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> =
+        dir.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    for parent in missing.into_iter().rev().filter_map(Path::parent) {
+        let named = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(named)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Makes a rename or creation in the directory of `path` durable.

@@ -40,6 +40,7 @@ mod wire;
 
 pub use care::{CLEAN_UP_MAX, new_path};
 pub use config::{ConfiguredPath, StorageConfig};
+pub use disk::make_dir;
 pub use error::StoreError;
 pub use fetch::TransferMeter;
 pub use index::{CopyKind, Index, IndexError};

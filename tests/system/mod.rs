@@ -1,8 +1,10 @@
 //! What the whole-system tests share: the program just built, run as an operator would, with a bound on everything.
 #![allow(dead_code, reason = "each test target uses its part of this")]
 
+pub mod at_work;
 pub mod dice;
 pub mod go;
+pub mod hosts;
 pub mod parameters;
 
 use std::io::{BufRead, BufReader, Read};

@@ -365,7 +365,8 @@ fn word(work: &TaskInput) -> String {
 
 /// Makes the call's directory with the request in it and gives the log to be written.
 fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File> {
-    std::fs::create_dir_all(dir)?;
+    // Its report is to be found after a power cut.
+    stores::make_dir(dir)?;
     std::fs::write(dir.join("request.json"), serde_json::to_vec(request)?)?;
     executor_log::create(&dir.join("log"))
 }

@@ -211,7 +211,7 @@ pub(crate) async fn sweep_call_dirs(
 ) -> Result<(), WorkerError> {
     let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
     let kept: BTreeSet<Uuid> = survivors.iter().map(|survivor| survivor.accepted.call.id).collect();
-    std::fs::create_dir_all(calls).map_err(io)?;
+    stores::make_dir(calls).map_err(io)?;
     for entry in std::fs::read_dir(calls).map_err(io)? {
         let entry = entry.map_err(io)?;
         // Only what we made: a directory named by a uuid.

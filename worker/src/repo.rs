@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use fs2::FileExt as _;
@@ -73,7 +73,7 @@ impl Repo {
             let path = path.to_owned();
             move |source| RepoError::Io { path, source }
         };
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(io(dir))?;
+        stores::make_dir(dir).map_err(io(dir))?;
         let storage = dir.join("storage.json");
         // `config.toml` comes last: it is what makes the directory a repo, so that a crash in between starts over.
         if first == FirstPath::Sealing && !storage.exists() {

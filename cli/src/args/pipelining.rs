@@ -16,11 +16,14 @@ pub struct PledgeArgs {
     /// Rest after Commit1.
     #[arg(long, value_name = "TASK", value_parser = ["c1"])]
     pub until: Option<String>,
+    /// A sector of this size, where it is not the miner's: for tests without a chain.
+    #[arg(long, value_name = "SIZE")]
+    pub sector_size: Option<String>,
     /// The manager pledges no more by itself; also over restarts.
-    #[arg(long, conflicts_with_all = ["count", "until", "resume"])]
+    #[arg(long, conflicts_with_all = ["count", "until", "sector_size", "resume"])]
     pub pause: bool,
     /// It does again.
-    #[arg(long, conflicts_with_all = ["count", "until"])]
+    #[arg(long, conflicts_with_all = ["count", "until", "sector_size"])]
     pub resume: bool,
     /// Print JSON.
     #[arg(long)]

@@ -115,6 +115,7 @@ struct Info {
     workers: usize,
     paths: usize,
     sectors: std::collections::BTreeMap<String, u64>,
+    alerts: Vec<rpc::extension::AlertView>,
 }
 
 /// `info`.
@@ -131,6 +132,7 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
         workers: overview.workers.len(),
         paths: overview.paths.len(),
         sectors: states,
+        alerts: overview.alerts,
     };
     if args.json {
         return print_json(&info);
@@ -138,6 +140,12 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
     let size = info.sector_size.map(|size| size.to_string()).unwrap_or_default();
     line(&format!("Miner: {} ({size} sectors)", crate::show::paint::blue(&info.miner)))?;
     line(&format!("Chain: {}", info.chain))?;
+    if !info.alerts.is_empty() {
+        line(&format!("! {}", crate::show::paint::red(&format!("{} active alerts", info.alerts.len()))))?;
+    }
+    for alert in &info.alerts {
+        line(&format!("        {} {}: {}", alert.system, alert.subject, alert.text))?;
+    }
     line("Sectors:")?;
     line(&format!("        Total: {}", info.sectors.values().sum::<u64>()))?;
     for (state, count) in &info.sectors {

@@ -2,7 +2,7 @@
 
 use rpc::api::PledgeOptions;
 use rpc::pipelining::PledgingView;
-use sealtasks::SectorNumber;
+use sealtasks::{SectorNumber, SectorSize};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
@@ -21,7 +21,9 @@ pub async fn pledge(connection: &Connection, args: &PledgeArgs) -> Outcome {
         let view = connection.pipeline.pause_pledging(args.pause, by()).await.map_err(rpc_failure)?;
         return told(&view, args.json);
     }
-    let options = PledgeOptions { stop_after_c1: args.until.is_some(), sector_size: None };
+    let size = args.sector_size.as_deref().map(str::parse::<SectorSize>).transpose();
+    let sector_size = size.map_err(|error| Failure::from_error(Code::Usage, &error))?;
+    let options = PledgeOptions { stop_after_c1: args.until.is_some(), sector_size };
     let mut pledged = Vec::new();
     for _ in 0..args.count {
         let sector = connection.manager.pledge(options).await.map_err(rpc_failure)?;

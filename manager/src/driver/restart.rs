@@ -10,6 +10,7 @@ use sched::Sched;
 use sealtasks::{AttemptId, CallError, ReleaseUnsealedInput, SectorId, TaskInput, TaskOutput, UnsealedRange};
 use tokio_util::sync::CancellationToken;
 
+use super::audit::Audit;
 use super::errands::{Errand, ErrandKind, MOVE, RELEASE, UNSEAL};
 use super::fleet::Peer;
 use super::input::{Busy, Sector};
@@ -45,6 +46,7 @@ impl Driver {
             early: VecDeque::new(),
             workers: BTreeMap::new(),
             silence: Silence::default(),
+            audit: Audit::default(),
             generations: BTreeMap::new(),
             machines: BTreeMap::new(),
             controls: shared.state.controls().await?,

@@ -177,13 +177,30 @@ impl World {
 
     /// The same, with these events as the last that the first manager committed.
     pub async fn restart_after(self, events: Vec<StateEvent>) -> Self {
-        let Self { dir, handle, api, operator, dialer, chain } = self;
-        handle.stop().await;
-        drop((handle, api, operator));
+        let (dir, dialer, chain) = self.stop().await;
         if !events.is_empty() {
             let state = State::open(&dir.path().join("repo/state.db")).expect("the state");
             state.commit(events).await.expect("committed");
         }
+        Self::start_again(dir, dialer, chain).await
+    }
+
+    /// The same, with its database edited by hand meanwhile.
+    pub async fn restart_on(self, edit: impl FnOnce(&rusqlite::Connection)) -> Self {
+        let (dir, dialer, chain) = self.stop().await;
+        edit(&rusqlite::Connection::open(dir.path().join("repo/state.db")).expect("the state"));
+        Self::start_again(dir, dialer, chain).await
+    }
+
+    /// Stops the manager, and gives what it stood on.
+    pub async fn stop(self) -> (TempDir, Arc<FakeDialer>, ChainChoice) {
+        let Self { dir, handle, api, operator, dialer, chain } = self;
+        handle.stop().await;
+        drop((handle, api, operator));
+        (dir, dialer, chain)
+    }
+
+    async fn start_again(dir: TempDir, dialer: Arc<FakeDialer>, chain: ChainChoice) -> Self {
         let started = start(&dir.path().join("repo"), &dialer, chain.clone()).await;
         let handle = started.expect("the manager starts again");
         Self { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer, chain }

@@ -15,6 +15,7 @@ use super::pipelining;
 use super::registrar::Fault;
 use crate::api::ManagerApi;
 use crate::error::ApiError;
+use crate::extension::AlertView;
 use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::args::Args;
 use crate::wire::worker::GoTime;
@@ -64,7 +65,21 @@ fn process(methods: &mut Manager) {
         let channel = channels.fetch_add(1, Ordering::Relaxed);
         async move { Ok(channel) }
     });
-    methods.on("Filecoin.LogAlerts", Admin, 0, |_, _| async move { Ok(none()) });
+    methods.on("Filecoin.LogAlerts", Admin, 0, |api, _| async move {
+        Ok(api.overview().await?.alerts.iter().map(alert).collect::<Vec<_>>())
+    });
+}
+
+/// In the shape of Lotus's `alerting.Alert`.
+fn alert(view: &AlertView) -> Value {
+    let raised = GoTime { unix_ms: view.since_ms };
+    let message = json!({"sector": view.subject, "message": view.text});
+    json!({
+        "Type": {"System": view.system, "Subsystem": view.subject},
+        "Active": true,
+        "LastActive": {"Type": "raised", "Message": message, "Time": raised},
+        "LastResolved": null,
+    })
 }
 
 /// Nothing is ever gathered, so nothing waits, and flushing sends nothing.

@@ -153,7 +153,15 @@ fn sectors() -> Vec<Row> {
         ("RuntimeSubsystems", json!([]), json!(["Sealing"])),
         ("StartTime", json!([]), json!("2020-01-01T00:00:00Z")),
         ("LogList", json!([]), json!(["rpc"])),
-        ("LogAlerts", json!([]), json!([])),
+        (
+            "LogAlerts",
+            json!([]),
+            json!([{
+                "Type": {"System": "", "Subsystem": ""}, "Active": true,
+                "LastActive": {"Type": "raised", "Message": {"sector": "", "message": ""}, "Time": ""},
+                "LastResolved": null,
+            }]),
+        ),
         ("Closing", json!([]), json!(0)),
         ("AuthNew", json!([["read"]]), json!("ZXlKaGJHY2k=")),
         (

@@ -6,8 +6,8 @@ use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
 use rpc::extension::{
-    CallPhase, DataView, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello, JobView,
-    MachineIdentity, ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
+    AlertView, CallPhase, DataView, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello,
+    JobView, MachineIdentity, ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
 };
 use rpc::operator::WorkerMode;
 use sealtasks::{
@@ -261,6 +261,12 @@ pub fn overview() -> ManagerOverview {
             heartbeat_age_ms: 5,
             error: None,
             files: vec![FileView { sector: SECTOR, types: FileTypes::ALL, primary: FileTypes::SEALED }],
+        }],
+        alerts: vec![AlertView {
+            system: "sectors".into(),
+            subject: "42".into(),
+            text: "Packing is to go on, and nothing is under way".into(),
+            since_ms: 1,
         }],
         ..ManagerOverview::default()
     }

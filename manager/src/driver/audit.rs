@@ -1,0 +1,165 @@
+//! The periodic audit: every unfinished sector has exactly one thing that carries it on (a task, a timer, a question, a message,
+//! its turn) or a reason to rest; whatever has none is an alert. Never: mends what it finds, for it is a fault of this program
+//! or of its database, and a guess might lose a sector.
+
+use std::collections::BTreeMap;
+
+use pipeline::{SectorState, Step};
+use rpc::extension::AlertView;
+use sealtasks::{SectorId, TaskId};
+
+use super::input::{Busy, Sector};
+use super::{Driver, Task};
+
+/// Between two audits, in milliseconds. The first comes with the manager's first look around.
+const EVERY_MS: u64 = 30_000;
+/// What is found in so many audits, one after the other, is true: an answer can be on its way when it is first looked for.
+const LOOKS: u32 = 2;
+/// Alerts kept and shown; beyond, they are only counted.
+const ALERTS_MAX: usize = 1000;
+
+/// What the audits found.
+#[derive(Default)]
+pub(crate) struct Audit {
+    /// When the next is due, in Unix milliseconds.
+    due_ms: u64,
+    /// How many there were that left no doubt.
+    count: u64,
+    /// By sector: what is wrong, since when (Unix milliseconds), and in how many audits.
+    found: BTreeMap<SectorId, Finding>,
+}
+
+struct Finding {
+    text: String,
+    since_ms: u64,
+    looks: u32,
+}
+
+impl Driver {
+    /// Looks at every sector when it is time to.
+    pub(super) fn audit(&mut self) {
+        let now_ms = self.now_ms();
+        // Until what waited is with the scheduler again, tasks look as if nobody had them.
+        if now_ms < self.audit.due_ms || !self.shared.recovered.is_cancelled() {
+            return;
+        }
+        let orphans = self.orphans();
+        // A doubt is looked at again with the next look around, not after a whole period.
+        let doubt = orphans.keys().any(|id| self.audit.found.get(id).is_none_or(|known| known.looks < LOOKS));
+        self.audit.due_ms = if doubt { 0 } else { now_ms.saturating_add(EVERY_MS) };
+        self.audit.count = self.audit.count.saturating_add(u64::from(!doubt));
+        let mut before = std::mem::take(&mut self.audit.found);
+        for (sector, text) in orphans {
+            let known = before.remove(&sector).filter(|known| known.text == text);
+            let (since_ms, looks) = known.map_or((now_ms, 1), |known| (known.since_ms, known.looks + 1));
+            if looks == LOOKS {
+                tracing::error!(%sector, text, "nothing carries this sector on");
+            }
+            self.audit.found.insert(sector, Finding { text, since_ms, looks: looks.min(LOOKS) });
+        }
+        for (sector, was) in before.into_iter().filter(|(_, was)| was.looks == LOOKS) {
+            tracing::info!(%sector, text = was.text, "that is over");
+        }
+    }
+
+    /// How many audits there were since this manager started that left nothing to be looked at again.
+    pub(crate) fn audits(&self) -> u64 {
+        self.audit.count
+    }
+
+    /// What is certain.
+    pub(crate) fn alerts(&self) -> Vec<AlertView> {
+        let certain = self.audit.found.iter().filter(|(_, finding)| finding.looks == LOOKS);
+        let view = |(sector, finding): (&SectorId, &Finding)| AlertView {
+            system: "sectors".to_owned(),
+            subject: sector.number.to_string(),
+            text: finding.text.clone(),
+            since_ms: finding.since_ms,
+        };
+        certain.take(ALERTS_MAX).map(view).collect()
+    }
+
+    /// Sectors that nothing carries on, or more than one thing, and why.
+    fn orphans(&self) -> BTreeMap<SectorId, String> {
+        let mut tasks = BTreeMap::<SectorId, Vec<TaskId>>::new();
+        for task in self.tasks.values() {
+            let errand = self.errands.get(&task.sector.id);
+            if errand.is_none_or(|errand| errand.task != task.id) {
+                tasks.entry(task.sector.id).or_default().push(task.id);
+            }
+        }
+        let places = self.places_taken();
+        let mut found = BTreeMap::new();
+        for (id, sector) in &self.sectors {
+            let own = tasks.remove(id).unwrap_or_default();
+            if let Err(text) = self.carried(*id, sector, &own, &places) {
+                found.insert(*id, text);
+            }
+        }
+        for (id, own) in tasks {
+            found.insert(id, format!("task {} is of a sector that is not there", own[0]));
+        }
+        found
+    }
+
+    /// `own` are the live tasks of its pipeline.
+    fn carried(
+        &self,
+        id: SectorId,
+        sector: &Sector,
+        own: &[TaskId],
+        places: &BTreeMap<SectorState, usize>,
+    ) -> Result<(), String> {
+        let state = sector.record.state().name();
+        if let Some(stray) = own.iter().find(|task| sector.busy != Busy::Task(**task)) {
+            return Err(format!("task {stray} is live, but {state} does not wait for it"));
+        }
+        match &sector.busy {
+            Busy::Task(task) if own.contains(task) => self.is_live(*task),
+            Busy::Task(task) => Err(format!("{state} waits for task {task}, which is not there")),
+            Busy::Until(at) if self.timers.contains(&(*at, id)) => Ok(()),
+            Busy::Until(at) => Err(format!("{state} waits for a timer at {at} ms, which is not set")),
+            // The index tells when it knows of the file.
+            Busy::File(_) => Ok(()),
+            Busy::Stage if self.has_no_place(sector.record.state(), places) => Ok(()),
+            Busy::Stage => Err(format!("{state} waits for a place, and there is one")),
+            Busy::Asking if self.moves.contains_key(&id) || self.shared.asked.contains(id) => Ok(()),
+            Busy::Asking if self.shared.messages.as_ref().is_some_and(|office| office.watches(id)) => Ok(()),
+            Busy::Asking => Err(format!("{state} waits for an answer that nobody is going to give")),
+            Busy::Free => match sector.record.next() {
+                Step::Done | Step::Rest { .. } => Ok(()),
+                _ => Err(format!("{state} is to go on, and nothing is under way")),
+            },
+        }
+    }
+
+    /// How many sectors are in each state, but for those that wait for a place there or do nothing. One that was let in has
+    /// its place already while it asks whether it may begin.
+    fn places_taken(&self) -> BTreeMap<SectorState, usize> {
+        let mut taken = BTreeMap::new();
+        for sector in self.sectors.values().filter(|it| !matches!(it.busy, Busy::Stage | Busy::Free)) {
+            *taken.entry(sector.record.state()).or_default() += 1;
+        }
+        taken
+    }
+
+    fn has_no_place(&self, state: SectorState, places: &BTreeMap<SectorState, usize>) -> bool {
+        let most = self.stage_limit(state).and_then(|most| usize::try_from(most).ok());
+        most.is_some_and(|most| places.get(&state).is_some_and(|taken| *taken >= most))
+    }
+
+    /// A task is the scheduler's, or a worker's, or waits for somebody whose end brings it on.
+    fn is_live(&self, id: TaskId) -> Result<(), String> {
+        let waits_for_nobody = |task: &&Task| {
+            task.held_back
+                && task.open.is_none()
+                && task.in_line.is_none()
+                && task.turn.is_none()
+                && self.holding_back(task.sector.id).is_none()
+        };
+        match self.tasks.get(&id).filter(waits_for_nobody) {
+            Some(task) => Err(format!("task {} is held back, and nobody holds it", task.id)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The power of the whole machine is cut, and the disk loses what was not synced (`platter`): what somebody was told to be done
+//! is there when everything starts again, and every sector gets where it would have got. Real processes, real proofs of 2 KiB.
+//!
+//! `SEALYARD_POWER_CUTS=all` cuts at every crash point of manager, worker and executor and loses in each of the ways.
+#![expect(clippy::print_stdout, reason = "whoever reads the output sees what each cut cost")]
+
+mod platter;
+mod system;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use platter::{CUTS, Cut, Platter};
+use rusqlite::Connection;
+use sealtasks::recovery::crash_points;
+use serde_json::Value;
+use system::{COMMAND_MAX, Daemon, ask_until, executors, json, ok, run_within, sealyard};
+
+/// One sector takes a few seconds, one that lost a step a few more.
+const SEALING_MAX: Duration = Duration::from_secs(180);
+
+/// The manager's own worker takes nothing, so that the two others do.
+const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
+    AllowCommit = false\nAllowUnseal = false\n";
+
+/// The tasks of a sector up to Commit1, by the name in `sectors status` and by the executor's word.
+const TASKS: [(&str, &str); 4] = [
+    ("seal/v0/addpiece", "ap"),
+    ("seal/v0/precommit/1", "pc1"),
+    ("seal/v0/precommit/2", "pc2"),
+    ("seal/v0/commit/1", "c1"),
+];
+
+/// Where the power is cut when not everywhere: where somebody has just been told that something is done.
+const CHOSEN: [(&str, &str, Cut); 6] = [
+    // A worker has accepted a call, and its manager noted that.
+    ("manager.after.call_accepted", "A", Cut::Nothing),
+    // Files have moved to the next worker, and their source is deleted.
+    ("worker.acquired", "B", Cut::Deletions),
+    // An executor has written its report.
+    ("executor.reported", "A", Cut::Names),
+    ("executor.reported", "B", Cut::Nothing),
+    // A worker has noted a result, and may have declared its files.
+    ("worker.journalled", "B", Cut::Names),
+    // A manager has taken a result, and the worker may forget it.
+    ("worker.acknowledged", "A", Cut::Nothing),
+];
+
+/// Whether a task is done once although the power was cut there: it was done before, and nothing of that is lost. What comes
+/// after it may have begun meanwhile.
+fn is_done_once(point: &str, worker: &str, word: &str) -> bool {
+    let last = match (point, worker) {
+        ("executor.reported", "A") => "pc1",
+        ("executor.reported", _) => "pc2",
+        // The first call of B is a fetch.
+        ("worker.acquired" | "worker.ended" | "worker.declared" | "worker.journalled", "B") => "pc1",
+        ("worker.ended" | "worker.declared" | "worker.journalled", _) => "ap",
+        ("manager.after.call_returned" | "worker.acknowledged", _) => "ap",
+        _ => return false,
+    };
+    TASKS.iter().take_while(|(_, known)| *known != last).any(|(_, known)| *known == word) || word == last
+}
+
+/// A manager and two workers on one disk.
+struct Yard {
+    home: PathBuf,
+    /// Beside the disk.
+    aside: PathBuf,
+    platter: Platter,
+    listen: String,
+    running: BTreeMap<&'static str, Daemon>,
+    addresses: BTreeMap<&'static str, String>,
+    pledged: usize,
+    /// Files and directories that were safe after the last cut.
+    safe: usize,
+}
+
+impl Yard {
+    fn new(top: &Path) -> Self {
+        let (home, aside) = (top.join("home"), top.join("aside"));
+        [&home, &aside].iter().for_each(|dir| std::fs::create_dir(dir).expect("a directory"));
+        let platter = Platter::new(&home, &aside);
+        let (running, addresses) = (BTreeMap::new(), BTreeMap::new());
+        let listen = "127.0.0.1:0".to_owned();
+        let mut yard = Self { home, aside, platter, listen, running, addresses, pledged: 0, safe: 0 };
+        let init = ["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"];
+        ok(yard.command().args(init));
+        // What `init` answered is there.
+        yard.platter.cut(Cut::Nothing);
+        yard.write("config.toml of the manager", ".sealyard/config.toml", NO_LOCAL_TASKS);
+        yard.start("manager", None);
+        let said = yard.daemon("manager").expect("listening on");
+        let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:"));
+        yard.listen = listen.expect("an address").trim_end_matches(';').to_owned();
+        for name in ["A", "B"] {
+            yard.start(name, None);
+            // Its first life made its repo; the next one has what is written there.
+            yard.end(name);
+            yard.start(name, None);
+            let workers = json(&yard.home, &["workers", "list"]);
+            let found = workers.as_array().and_then(|all| all.iter().find(|worker| worker["name"] == name));
+            let url = found.and_then(|worker| worker["url"].as_str()).expect("it is listed");
+            let address = url.trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned();
+            yard.addresses.insert(name, address);
+        }
+        yard
+    }
+
+    /// The program over the disk.
+    fn command(&self) -> Command {
+        let mut command = sealyard(&self.home);
+        command.envs(self.platter.variables());
+        command
+    }
+
+    /// A file that an operator writes, and syncs.
+    fn write(&self, what: &str, path: &str, text: &str) {
+        let path = self.home.join(path);
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{what}: {error}"));
+        // Its name is there, so that nothing else becomes safe by this.
+        self.platter.keep(&path);
+    }
+
+    fn daemon(&mut self, name: &str) -> &mut Daemon {
+        self.running.get_mut(name).expect("it was started")
+    }
+
+    /// Starts a process, to die at a point.
+    fn start(&mut self, name: &'static str, dies: Option<&str>) {
+        let mut command = self.command();
+        let ready = if name == "manager" {
+            command.args(["run", "--listen", &self.listen]);
+            "listening on"
+        } else {
+            let address = self.addresses.get(name).map_or("127.0.0.1:0", String::as_str);
+            command.args(["worker", "run", "--name", name, "--address", address, "--worker-repo", name]);
+            let tasks: &[&str] =
+                if name == "A" { &["--addpiece", "--precommit1"] } else { &["--precommit2", "--commit"] };
+            // No gateway is reachable from a test; Commit2 is not needed here.
+            command.args(tasks).env("IPFS_GATEWAY", "http://127.0.0.1:9/ipfs/");
+            if self.home.join(name).is_dir() {
+                self.executors(name, dies.filter(|point| point.starts_with("executor.")));
+            }
+            "registered"
+        };
+        if let Some(point) = dies.filter(|point| !point.starts_with("executor.")) {
+            command.env("SEALYARD_CRASH_AT", point);
+        }
+        let mut daemon = Daemon::start(name, &mut command);
+        daemon.expect(ready);
+        self.running.insert(name, daemon);
+    }
+
+    fn end(&mut self, name: &str) {
+        let mut daemon = self.running.remove(name).expect("it was started");
+        signal(daemon.id(), "-9");
+        assert_eq!(daemon.end(), None, "killed, not exited");
+    }
+
+    /// Puts the disk under a worker's executors, which do not inherit its environment, and has one of them die.
+    fn executors(&self, worker: &str, dies: Option<&str>) {
+        let doomed = if worker == "A" { "pc1" } else { "pc2" };
+        let section = |(_, task): (&str, &str)| {
+            let variables = self.platter.variables().map(|(name, value)| format!("{name} = {value:?}\n"));
+            let death = dies.filter(|_| task == doomed);
+            let death = death.map(|point| format!("SEALYARD_CRASH_AT = {point:?}\n")).unwrap_or_default();
+            format!("[executor.{task}.env]\n{}{death}", variables.concat())
+        };
+        self.write("config.toml of a worker", &format!("{worker}/config.toml"), &TASKS.map(section).concat());
+    }
+
+    /// Everything ends at once, and what was not synced is gone.
+    fn cut(&mut self, cut: Cut) {
+        let mut all: Vec<u32> = self.running.values().map(Daemon::id).collect();
+        all.extend(TASKS.into_iter().flat_map(|(_, task)| executors(&self.home, task)));
+        // Nothing of it goes on while the others are ended.
+        all.iter().for_each(|process| signal(*process, "-STOP"));
+        all.iter().for_each(|process| signal(*process, "-9"));
+        std::mem::take(&mut self.running).into_values().for_each(|mut daemon| {
+            daemon.end();
+        });
+        let left = || TASKS.into_iter().flat_map(|(_, task)| executors(&self.home, task)).count();
+        ask_until("the executors have ended", COMMAND_MAX, left, |left| *left == 0);
+        assert!(self.platter.count() > self.safe, "something was synced");
+        self.platter.cut(cut);
+        self.safe = self.platter.count();
+    }
+
+    /// Pledges a sector and cuts the power when a process dies at the point. Gives the sector's number.
+    fn cut_at(&mut self, point: &'static str, worker: &'static str, cut: Cut) -> u64 {
+        let mark = self.aside.join(format!("{point}-{worker}-{cut:?}"));
+        let wish = format!("{point}@{}", mark.display());
+        let process = if point.starts_with("manager.") { "manager" } else { worker };
+        self.end(process);
+        self.start(process, Some(&wish));
+        let output = run_within(&mut self.pledge(), COMMAND_MAX);
+        // A manager that dies before it has committed the pledge does not answer it either.
+        let pledged = output.status.success();
+        assert!(pledged || process == "manager", "{point}: the pledge was not taken");
+        ask_until(point, SEALING_MAX, || mark.exists(), |died| *died);
+        self.cut(cut);
+        self.look(point, cut);
+        ["manager", "A", "B"].into_iter().for_each(|name| self.start(name, None));
+        if !pledged {
+            ok(&mut self.pledge());
+        }
+        // The one that is pledged last has the highest number.
+        let sectors = json(&self.home, &["sectors", "list"]);
+        let numbers = sectors.as_array().expect("a list").iter();
+        let numbers: Vec<_> = numbers.filter_map(|sector| sector["sector"]["number"].as_u64()).collect();
+        self.pledged += 1;
+        assert_eq!(numbers.len(), self.pledged, "{point}, {cut:?}: an answered pledge is there: {numbers:?}");
+        numbers.into_iter().max().expect("one at least")
+    }
+
+    fn pledge(&self) -> Command {
+        let mut command = sealyard(&self.home);
+        command.args(["sectors", "pledge", "--until", "c1"]);
+        command
+    }
+
+    /// What the disk alone says, before anything starts on it.
+    fn look(&self, point: &str, cut: Cut) {
+        let count = |file: PathBuf, query: &str| {
+            let db = Connection::open(&file).expect("a database");
+            db.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a count")
+        };
+        let journal = |worker: &str, query: &str| count(self.home.join(worker).join("journal.db"), query);
+        let state = |query: &str| count(self.home.join(".sealyard/state.db"), query);
+        match point {
+            "manager.after.call_accepted" => {
+                let calls = state("SELECT count(*) FROM call WHERE state = 'held'");
+                let known = journal("A", "SELECT count(*) FROM call WHERE phase IN ('accepted', 'running')");
+                assert_eq!((calls, known), (1, 1), "{cut:?}: the call that was answered");
+            }
+            "worker.journalled" => {
+                let held = journal("B", "SELECT count(*) FROM call WHERE phase = 'returning'");
+                assert_eq!(held, 1, "{cut:?}: the result that is to be returned");
+            }
+            "manager.after.call_returned" | "worker.acknowledged" => {
+                let taken = state(
+                    "SELECT count(*) FROM call WHERE state = 'returned' AND returned_ms = (SELECT max(returned_ms) FROM call)",
+                );
+                assert!(taken > 0, "{cut:?}: the result that was acknowledged");
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits for Commit1 of a sector, with one accepted result of each task. A step that failed is tried again at once.
+    fn sealed(&mut self, number: u64, (point, worker, cut): (&str, &str, Cut)) {
+        let text = number.to_string();
+        let status = || {
+            let status = json(&self.home, &["sectors", "status", &text]);
+            if status["state"].as_str().is_some_and(|state| state.ends_with("Failed")) {
+                // It may have gone on by itself meanwhile.
+                run_within(sealyard(&self.home).args(["sectors", "retry", &text]), COMMAND_MAX);
+            }
+            status
+        };
+        let done = |status: &Value| status["c1_sha256"].is_string() && status["stopped"] == true;
+        ask_until(&format!("Commit1 after {point}, {cut:?}"), SEALING_MAX, status, done);
+        let idle = |jobs: &Value| *jobs == Value::Array(Vec::new());
+        ask_until("nothing waits or runs", SEALING_MAX, || json(&self.home, &["sealing", "jobs"]), idle);
+        let status = json(&self.home, &["sectors", "status", &text]);
+        for (task, word) in TASKS {
+            let rows = status["tasks"].as_array().expect("tasks").iter().filter(|row| row["task"] == task);
+            let states: Vec<_> = rows.clone().map(|row| row["state"].as_str().unwrap_or("-")).collect();
+            let rows: Vec<_> = rows.collect();
+            let accepted = states.iter().filter(|state| **state == "done").count();
+            assert_eq!(accepted, 1, "{point}, {cut:?}: {task} has one accepted result: {states:?}");
+            if is_done_once(point, worker, word) {
+                assert_eq!(states, ["done"], "{point}, {cut:?}: {task} is not done again: {rows:#?}");
+            }
+            println!("{point:32} {cut:10?} {word:4} {states:?}");
+        }
+    }
+}
+
+impl Drop for Yard {
+    fn drop(&mut self) {
+        for (_, task) in TASKS {
+            executors(&self.home, task).into_iter().for_each(|process| signal(process, "-9"));
+        }
+    }
+}
+
+fn signal(process: u32, signal: &str) {
+    // It may be gone already.
+    let _ = Command::new("kill").args([signal, &process.to_string()]).status();
+}
+
+/// The cuts of this run.
+fn cuts() -> Vec<(&'static str, &'static str, Cut)> {
+    if std::env::var("SEALYARD_POWER_CUTS").is_ok_and(|which| which == "all") {
+        let at = |point| ["A", "B"].into_iter().flat_map(move |worker| CUTS.map(|cut| (point, worker, cut)));
+        return crash_points().flat_map(at).collect();
+    }
+    CHOSEN.to_vec()
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_power_cut() {
+    let top = tempfile::tempdir().expect("a directory");
+    let top = top.path().canonicalize().expect("a path without links");
+    let mut yard = Yard::new(&top);
+    for (point, worker, cut) in cuts() {
+        let number = yard.cut_at(point, worker, cut);
+        yard.sealed(number, (point, worker, cut));
+    }
+    // A snapshot of the index counts as soon as the manager has ended in order.
+    let manager = yard.daemon("manager");
+    signal(manager.id(), "-TERM");
+    manager.end();
+    let snapshot = yard.home.join(".sealyard/index.snapshot");
+    let written = std::fs::read(&snapshot).expect("the manager wrote it when it ended");
+    yard.cut(Cut::Nothing);
+    assert!(std::fs::read(&snapshot).is_ok_and(|left| left == written), "the whole snapshot");
+    yard.start("manager", None);
+    yard.daemon("manager").expect("the index remembers");
+}
+
+#[test]
+fn the_platter_loses_what_is_not_synced_and_nothing_else() {
+    let top = tempfile::tempdir().expect("a directory");
+    let top = top.path().canonicalize().expect("a path without links");
+    for cut in CUTS {
+        let (root, aside) = (top.join(format!("{cut:?}")), top.join(format!("{cut:?}-aside")));
+        std::fs::create_dir_all(root.join("dir")).expect("a directory");
+        std::fs::write(root.join("dir/old"), "old").expect("written");
+        let platter = Platter::new(&root, &aside);
+        // `sync FILE` syncs a file or a directory; `mv` and the shell's own writing sync nothing.
+        let script = "printf synced > dir/a; sync dir/a dir; printf '+later' >> dir/a; printf unsynced > dir/b; \
+             rm dir/old; mkdir new; printf c > new/c; sync new/c";
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", script]).current_dir(&root).envs(platter.variables());
+        assert!(shell.status().expect("a shell").success());
+        platter.cut(cut);
+        let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
+        assert_eq!(read("dir/a").as_deref(), Some("synced"), "{cut:?}");
+        let (old, unsynced, new) = match cut {
+            Cut::Nothing => (Some("old"), None, None),
+            Cut::Deletions => (None, None, None),
+            Cut::Names => (None, Some(""), Some("c")),
+        };
+        assert_eq!(read("dir/old").as_deref(), old, "{cut:?}");
+        assert_eq!(read("dir/b").as_deref(), unsynced, "{cut:?}");
+        assert_eq!(read("new/c").as_deref(), new, "{cut:?}");
+    }
+}
