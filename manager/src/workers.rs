@@ -362,15 +362,11 @@ fn gone(session: WorkerId, now: WorkerId) -> Option<Heard> {
 
 /// One question: its state tells its session, too, and whether it takes tasks.
 async fn ask_sealyard(api: &Arc<dyn WorkerApi>, session: WorkerId, limit: Duration) -> Heard {
-    match timeout(limit, api.state()).await {
-        Err(_) => return silent(session, limit),
-        Ok(Ok(state)) => {
-            let input = |state| Heard::Input(Input::WorkerState { state: Box::new(state), reply: None });
-            return gone(session, state.session).unwrap_or_else(|| input(state));
-        }
-        Ok(Err(_)) => {}
+    if let Ok(Ok(state)) = timeout(limit, api.state()).await {
+        let input = |state| Heard::Input(Input::WorkerState { state: Box::new(state), reply: None });
+        return gone(session, state.session).unwrap_or_else(|| input(state));
     }
-    // It may live and only be unable to tell its state.
+    // It may live and only be unable to tell its state, or not in time: a mount that hangs keeps its threads.
     match timeout(limit, api.process_session()).await {
         Err(_) => silent(session, limit),
         Ok(Err(error)) => missed(session, chain_of(&error)),
