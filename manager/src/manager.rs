@@ -170,7 +170,6 @@ impl Manager {
         let remote = Remote::new(local.clone(), index.clone(), fetch)
             .with_tokens(Arc::new(tokens))
             .with_tls(options.trust.config());
-        let remote = Arc::new(remote);
         let clock = clock_of(&state);
         let loaded = loading.await.map_err(|_| StateError::Closed)??;
         let shared = Arc::new(Shared {
@@ -203,7 +202,7 @@ impl Manager {
             index,
             index_changes,
             local,
-            remote,
+            remote: Arc::new(remote),
             inputs,
         });
         let ended = run(&shared, loaded, waiting).await?;

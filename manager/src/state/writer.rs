@@ -159,9 +159,9 @@ fn again(failure: &StateError) -> StateError {
             database(action)(rusqlite::Error::SqliteFailure(code, Some(source.to_string())))
         }
         StateError::Inapplicable { kind, detail } => {
-            StateError::Inapplicable { kind: *kind, detail: detail.clone() }
+            StateError::Inapplicable { kind, detail: detail.clone() }
         }
-        StateError::Corrupt { what, detail } => StateError::Corrupt { what: *what, detail: detail.clone() },
+        StateError::Corrupt { what, detail } => StateError::Corrupt { what, detail: detail.clone() },
         other => StateError::Corrupt { what: "transaction", detail: other.to_string() },
     }
 }
