@@ -202,6 +202,8 @@ impl Yard {
         ask_until(point, SEALING_MAX, || mark.exists(), |died| *died);
         self.cut(cut);
         self.look(point, cut);
+        // By looking a database is brought up to date, and nobody saw that being synced.
+        self.platter.settle();
         ["manager", "A", "B"].into_iter().for_each(|name| self.start(name, None));
         if !pledged {
             ok(&mut self.pledge());

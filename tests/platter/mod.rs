@@ -75,6 +75,11 @@ impl Platter {
         keep(path, &self.kept).expect("it is there");
     }
 
+    /// Everything is safe as it is now.
+    pub fn settle(&self) {
+        self.keep_all(&self.root);
+    }
+
     /// How many files and directories are kept: none, and nothing was looked at.
     pub fn count(&self) -> usize {
         fs::read_dir(&self.kept).expect("what is kept").count()
