@@ -104,7 +104,8 @@ fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8
     })
 }
 
-/// Processes that do a task (`pc1`) below `home`: each works in its call's directory and is told the task.
+/// Processes that do a task (`pc1`) below `home`: each works in its call's directory and is told the task. What one of them
+/// has just forked still looks like it, and is none.
 pub fn executors(home: &Path, task: &str) -> Vec<u32> {
     let ours = |process: &PathBuf| {
         let within = std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(home));
@@ -112,7 +113,16 @@ pub fn executors(home: &Path, task: &str) -> Vec<u32> {
         within && line.split(|byte| *byte == 0).any(|word| word == task.as_bytes())
     };
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
-    processes.filter(ours).filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
+    let found: Vec<u32> =
+        processes.filter(ours).filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect();
+    let is_forked = |process: &u32| parent_of(*process).is_some_and(|parent| found.contains(&parent));
+    found.iter().copied().filter(|process| !is_forked(process)).collect()
+}
+
+fn parent_of(process: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the program's name in parentheses: its state, then its parent.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Sends a signal, such as `-STOP`, to a process.
