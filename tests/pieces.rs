@@ -54,6 +54,13 @@ fn three_files_are_sealed_and_read_back() {
     assert!(why.contains("has room for more data") && why.contains("start-seal 1"), "{why}");
     let unsure = refused(sealyard(home).args(["sectors", "update-state", "1", "Packing"]), 2);
     assert!(unsure.contains("--really-do-it"), "{unsure}");
+    let as_given = |data: &Value| {
+        for ((name, bytes), data) in files.iter().zip(data.as_array().expect("data")) {
+            let offset = data["offset"].as_u64().expect("it is written");
+            assert!(read(home, offset, bytes.len() as u64) == *bytes, "{name} is not what was given");
+        }
+    };
+    as_given(&status(home)["data"]);
     ok(sealyard(home).args(["sectors", "start-seal", "1"]));
 
     let proven = ask_until("Proving", PROVING_MAX, || status(home), |status| status["state"] == "Proving");
@@ -61,16 +68,45 @@ fn three_files_are_sealed_and_read_back() {
     let sizes: Vec<u64> =
         proven["pieces"].as_array().expect("pieces").iter().filter_map(|piece| piece[0].as_u64()).collect();
     assert_eq!(sizes, [256, 256, 512, 128, 128, 256, 512], "as Lotus places them");
-    for ((name, bytes), data) in files.iter().zip(proven["data"].as_array().expect("data")) {
-        let offset = data["offset"].as_u64().expect("it is written");
-        assert!(read(home, offset, bytes.len() as u64) == *bytes, "{name} is not what was given");
-    }
+    as_given(&proven["data"]);
     every_event_is_shown(home);
-    let found = ok(sealyard(home).args(["storage", "find", "1"]));
-    assert!(found.contains("Unsealed") && found.contains("Sealed"), "{found}");
+    kept_data_is_found(home);
+    it_is_unsealed_from_what_was_finalized(home);
+    as_given(&proven["data"]);
     work_on_it_is_no_fault(home);
     whether_it_can_be_proven_is_told(home);
     scrubbing_tells_a_changed_byte(home);
+}
+
+/// Data that somebody gave stays unsealed beside the finalized sector: one place has all three.
+fn kept_data_is_found(home: &Path) {
+    let (path, id) = own_path(home);
+    let all = serde_json::json!(["unsealed", "sealed", "cache"]);
+    let found = json(home, &["storage", "find", "1"]);
+    let places = found["places"].as_array().expect("places");
+    let [only] = &places[..] else { panic!("{found:#}") };
+    assert_eq!(only["path"], *id, "{found:#}");
+    assert_eq!((&only["types"], &only["primary"]), (&all, &all), "{found:#}");
+    assert_eq!((&only["remote"], &only["local"]), (&Value::from(false), &path.to_string_lossy().into()));
+    let said = ok(sealyard(home).args(["storage", "find", "1"]));
+    for words in
+        [&*format!("In {id} (Unsealed, Sealed, Cache)"), "Primary: unsealed, sealed, cache\n", "Local ("]
+    {
+        assert!(said.contains(words), "{words:?} is missing:\n{said}");
+    }
+}
+
+/// What Finalize leaves is enough: tree-d and the layers are gone by now.
+fn it_is_unsealed_from_what_was_finalized(home: &Path) {
+    let (path, _) = own_path(home);
+    let cached = fs::read_dir(path.join("cache/s-t01000-1")).expect("the cache").flatten();
+    let names: Vec<String> = cached.map(|one| one.file_name().to_string_lossy().into_owned()).collect();
+    assert!(!names.iter().any(|name| name.contains("layer") || name.contains("tree-d")), "{names:?}");
+    say(home, &["sectors", "release-unsealed", "1", "--all"]);
+    assert!(!path.join("unsealed/s-t01000-1").exists());
+    let gone = ["sectors", "read-piece", "1", "--no-unseal", "--offset", "0", "--size", "1", "--output", "-"];
+    refused(sealyard(home).args(gone), 13);
+    assert_eq!(say(home, &["sectors", "unseal", "1"]), "sector 1 is unsealed\n");
 }
 
 /// The way through the states, in order, by what `sectors status --log` shows.

@@ -7,31 +7,14 @@
 mod platter;
 mod system;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use platter::{CUTS, Cut, Platter};
 use rusqlite::Connection;
 use sealtasks::recovery::crash_points;
-use serde_json::Value;
-use system::{COMMAND_MAX, Daemon, ask_until, executors, json, ok, run_within, sealyard};
-
-/// One sector takes a few seconds, one that lost a step a few more.
-const SEALING_MAX: Duration = Duration::from_secs(180);
-
-/// The manager's own worker takes nothing, so that the two others do.
-const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
-    AllowCommit = false\nAllowUnseal = false\n";
-
-/// The tasks of a sector up to Commit1, by the name in `sectors status` and by the executor's word.
-const TASKS: [(&str, &str); 4] = [
-    ("seal/v0/addpiece", "ap"),
-    ("seal/v0/precommit/1", "pc1"),
-    ("seal/v0/precommit/2", "pc2"),
-    ("seal/v0/commit/1", "c1"),
-];
+use system::trio::{NAMES, SEALING_MAX, TASKS, Trio, ends_of};
+use system::{COMMAND_MAX, ask_until, json, ok, run_within, signal};
 
 /// Where the power is cut when not everywhere: where somebody has just been told that something is done.
 const CHOSEN: [(&str, &str, Cut); 6] = [
@@ -65,13 +48,10 @@ fn is_done_once(point: &str, worker: &str, word: &str) -> bool {
 
 /// A manager and two workers on one disk.
 struct Yard {
-    home: PathBuf,
+    trio: Trio,
     /// Beside the disk.
     aside: PathBuf,
     platter: Platter,
-    listen: String,
-    running: BTreeMap<&'static str, Daemon>,
-    addresses: BTreeMap<&'static str, String>,
     pledged: usize,
     /// Files and directories that were safe after the last cut.
     safe: usize,
@@ -82,81 +62,38 @@ impl Yard {
         let (home, aside) = (top.join("home"), top.join("aside"));
         [&home, &aside].iter().for_each(|dir| std::fs::create_dir(dir).expect("a directory"));
         let platter = Platter::new(&home, &aside);
-        let (running, addresses) = (BTreeMap::new(), BTreeMap::new());
-        let listen = "127.0.0.1:0".to_owned();
-        let mut yard = Self { home, aside, platter, listen, running, addresses, pledged: 0, safe: 0 };
-        let init = ["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"];
-        ok(yard.command().args(init));
-        // What `init` answered is there.
+        let variables = platter.variables().map(|(name, value)| (name, value.to_owned()));
+        let trio = Trio::new(&home, variables.into());
+        let mut yard = Self { trio, aside, platter, pledged: 0, safe: 0 };
+        yard.trio.init();
+        // What `init` answered is there, and so is what the operator wrote after it.
+        yard.platter.keep(&home.join(".sealyard/config.toml"));
         yard.platter.cut(Cut::Nothing);
-        yard.write("config.toml of the manager", ".sealyard/config.toml", NO_LOCAL_TASKS);
-        yard.start("manager", None);
-        let said = yard.daemon("manager").expect("listening on");
-        let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:"));
-        yard.listen = listen.expect("an address").trim_end_matches(';').to_owned();
+        assert!(home.join(".sealyard/config.toml").is_file(), "init has synced the directory");
+        NAMES.into_iter().for_each(|name| yard.start(name, None));
         for name in ["A", "B"] {
-            yard.start(name, None);
             // Its first life made its repo; the next one has what is written there.
-            yard.end(name);
+            yard.trio.kill(name);
             yard.start(name, None);
-            let workers = json(&yard.home, &["workers", "list"]);
-            let found = workers.as_array().and_then(|all| all.iter().find(|worker| worker["name"] == name));
-            let url = found.and_then(|worker| worker["url"].as_str()).expect("it is listed");
-            let address = url.trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned();
-            yard.addresses.insert(name, address);
         }
         yard
     }
 
-    /// The program over the disk.
-    fn command(&self) -> Command {
-        let mut command = sealyard(&self.home);
-        command.envs(self.platter.variables());
-        command
+    /// Starts a process, to die at a point, or to have its executor die there.
+    fn start(&mut self, name: &'static str, dies: Option<&str>) {
+        let of_executor = dies.filter(|point| point.starts_with("executor."));
+        if name != "manager" && self.trio.home.join(name).is_dir() {
+            self.executors(name, of_executor);
+        }
+        self.trio.start(name, dies.filter(|_| of_executor.is_none()));
     }
 
     /// A file that an operator writes, and syncs.
     fn write(&self, what: &str, path: &str, text: &str) {
-        let path = self.home.join(path);
+        let path = self.trio.home.join(path);
         std::fs::write(&path, text).unwrap_or_else(|error| panic!("{what}: {error}"));
         // Its name is there, so that nothing else becomes safe by this.
         self.platter.keep(&path);
-    }
-
-    fn daemon(&mut self, name: &str) -> &mut Daemon {
-        self.running.get_mut(name).expect("it was started")
-    }
-
-    /// Starts a process, to die at a point.
-    fn start(&mut self, name: &'static str, dies: Option<&str>) {
-        let mut command = self.command();
-        let ready = if name == "manager" {
-            command.args(["run", "--listen", &self.listen]);
-            "listening on"
-        } else {
-            let address = self.addresses.get(name).map_or("127.0.0.1:0", String::as_str);
-            command.args(["worker", "run", "--name", name, "--address", address, "--worker-repo", name]);
-            let tasks: &[&str] =
-                if name == "A" { &["--addpiece", "--precommit1"] } else { &["--precommit2", "--commit"] };
-            // No gateway is reachable from a test; Commit2 is not needed here.
-            command.args(tasks).env("IPFS_GATEWAY", "http://127.0.0.1:9/ipfs/");
-            if self.home.join(name).is_dir() {
-                self.executors(name, dies.filter(|point| point.starts_with("executor.")));
-            }
-            "registered"
-        };
-        if let Some(point) = dies.filter(|point| !point.starts_with("executor.")) {
-            command.env("SEALYARD_CRASH_AT", point);
-        }
-        let mut daemon = Daemon::start(name, &mut command);
-        daemon.expect(ready);
-        self.running.insert(name, daemon);
-    }
-
-    fn end(&mut self, name: &str) {
-        let mut daemon = self.running.remove(name).expect("it was started");
-        signal(daemon.id(), "-9");
-        assert_eq!(daemon.end(), None, "killed, not exited");
     }
 
     /// Puts the disk under a worker's executors, which do not inherit its environment, and has one of them die.
@@ -173,16 +110,7 @@ impl Yard {
 
     /// Everything ends at once, and what was not synced is gone.
     fn cut(&mut self, cut: Cut) {
-        let mut all: Vec<u32> = self.running.values().map(Daemon::id).collect();
-        all.extend(TASKS.into_iter().flat_map(|(_, task)| executors(&self.home, task)));
-        // Nothing of it goes on while the others are ended.
-        all.iter().for_each(|process| signal(*process, "-STOP"));
-        all.iter().for_each(|process| signal(*process, "-9"));
-        std::mem::take(&mut self.running).into_values().for_each(|mut daemon| {
-            daemon.end();
-        });
-        let left = || TASKS.into_iter().flat_map(|(_, task)| executors(&self.home, task)).count();
-        ask_until("the executors have ended", COMMAND_MAX, left, |left| *left == 0);
+        self.trio.kill_all();
         assert!(self.platter.count() > self.safe, "something was synced");
         self.platter.cut(cut);
         self.safe = self.platter.count();
@@ -193,9 +121,9 @@ impl Yard {
         let mark = self.aside.join(format!("{point}-{worker}-{cut:?}"));
         let wish = format!("{point}@{}", mark.display());
         let process = if point.starts_with("manager.") { "manager" } else { worker };
-        self.end(process);
+        self.trio.kill(process);
         self.start(process, Some(&wish));
-        let output = run_within(&mut self.pledge(), COMMAND_MAX);
+        let output = run_within(&mut self.trio.pledge(), COMMAND_MAX);
         // A manager that dies before it has committed the pledge does not answer it either.
         let pledged = output.status.success();
         assert!(pledged || process == "manager", "{point}: the pledge was not taken");
@@ -204,23 +132,17 @@ impl Yard {
         self.look(point, cut);
         // By looking a database is brought up to date, and nobody saw that being synced.
         self.platter.settle();
-        ["manager", "A", "B"].into_iter().for_each(|name| self.start(name, None));
+        NAMES.into_iter().for_each(|name| self.start(name, None));
         if !pledged {
-            ok(&mut self.pledge());
+            ok(&mut self.trio.pledge());
         }
         // The one that is pledged last has the highest number.
-        let sectors = json(&self.home, &["sectors", "list"]);
+        let sectors = json(&self.trio.home, &["sectors", "list"]);
         let numbers = sectors.as_array().expect("a list").iter();
         let numbers: Vec<_> = numbers.filter_map(|sector| sector["sector"]["number"].as_u64()).collect();
         self.pledged += 1;
         assert_eq!(numbers.len(), self.pledged, "{point}, {cut:?}: an answered pledge is there: {numbers:?}");
         numbers.into_iter().max().expect("one at least")
-    }
-
-    fn pledge(&self) -> Command {
-        let mut command = sealyard(&self.home);
-        command.args(["sectors", "pledge", "--until", "c1"]);
-        command
     }
 
     /// What the disk alone says, before anything starts on it.
@@ -229,8 +151,9 @@ impl Yard {
             let db = Connection::open(&file).expect("a database");
             db.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a count")
         };
-        let journal = |worker: &str, query: &str| count(self.home.join(worker).join("journal.db"), query);
-        let state = |query: &str| count(self.home.join(".sealyard/state.db"), query);
+        let journal =
+            |worker: &str, query: &str| count(self.trio.home.join(worker).join("journal.db"), query);
+        let state = |query: &str| count(self.trio.home.join(".sealyard/state.db"), query);
         match point {
             "manager.after.call_accepted" => {
                 let calls = state("SELECT count(*) FROM call WHERE state = 'held'");
@@ -251,47 +174,18 @@ impl Yard {
         }
     }
 
-    /// Waits for Commit1 of a sector, with one accepted result of each task. A step that failed is tried again at once.
-    fn sealed(&mut self, number: u64, (point, worker, cut): (&str, &str, Cut)) {
-        let text = number.to_string();
-        let status = || {
-            let status = json(&self.home, &["sectors", "status", &text]);
-            if status["state"].as_str().is_some_and(|state| state.ends_with("Failed")) {
-                // It may have gone on by itself meanwhile.
-                run_within(sealyard(&self.home).args(["sectors", "retry", &text]), COMMAND_MAX);
-            }
-            status
-        };
-        let done = |status: &Value| status["c1_sha256"].is_string() && status["stopped"] == true;
-        ask_until(&format!("Commit1 after {point}, {cut:?}"), SEALING_MAX, status, done);
-        let idle = |jobs: &Value| *jobs == Value::Array(Vec::new());
-        ask_until("nothing waits or runs", SEALING_MAX, || json(&self.home, &["sealing", "jobs"]), idle);
-        let status = json(&self.home, &["sectors", "status", &text]);
+    /// Waits for Commit1 of a sector, with one accepted result of each task.
+    fn sealed(&self, number: u64, (point, worker, cut): (&str, &str, Cut)) {
+        let what = format!("{point}, {cut:?}");
+        let status = self.trio.sealed(number, &what);
         for (task, word) in TASKS {
-            let rows = status["tasks"].as_array().expect("tasks").iter().filter(|row| row["task"] == task);
-            let states: Vec<_> = rows.clone().map(|row| row["state"].as_str().unwrap_or("-")).collect();
-            let rows: Vec<_> = rows.collect();
-            let accepted = states.iter().filter(|state| **state == "done").count();
-            assert_eq!(accepted, 1, "{point}, {cut:?}: {task} has one accepted result: {states:?}");
+            let states = ends_of(&status, task, &what);
             if is_done_once(point, worker, word) {
-                assert_eq!(states, ["done"], "{point}, {cut:?}: {task} is not done again: {rows:#?}");
+                assert_eq!(states, ["done"], "{what}: {task} is not done again: {status:#}");
             }
             println!("{point:32} {cut:10?} {word:4} {states:?}");
         }
     }
-}
-
-impl Drop for Yard {
-    fn drop(&mut self) {
-        for (_, task) in TASKS {
-            executors(&self.home, task).into_iter().for_each(|process| signal(process, "-9"));
-        }
-    }
-}
-
-fn signal(process: u32, signal: &str) {
-    // It may be gone already.
-    let _ = Command::new("kill").args([signal, &process.to_string()]).status();
 }
 
 /// The cuts of this run.
@@ -313,15 +207,15 @@ fn what_was_acknowledged_is_there_after_a_power_cut() {
         yard.sealed(number, (point, worker, cut));
     }
     // A snapshot of the index counts as soon as the manager has ended in order.
-    let manager = yard.daemon("manager");
+    let manager = yard.trio.daemon("manager");
     signal(manager.id(), "-TERM");
     manager.end();
-    let snapshot = yard.home.join(".sealyard/index.snapshot");
+    let snapshot = yard.trio.home.join(".sealyard/index.snapshot");
     let written = std::fs::read(&snapshot).expect("the manager wrote it when it ended");
     yard.cut(Cut::Nothing);
     assert!(std::fs::read(&snapshot).is_ok_and(|left| left == written), "the whole snapshot");
     yard.start("manager", None);
-    yard.daemon("manager").expect("the index remembers");
+    yard.trio.daemon("manager").expect("the index remembers");
 }
 
 #[test]

@@ -62,7 +62,8 @@ fn deleted_sectors_are_sealed_again_byte_for_byte() {
     write(home, "lost.json", &entries);
 
     let _second = manager(home, "second");
-    let repair = ["--repo", "second", "repair", "run", "--metadata", "lost.json", "--parallel", "2"];
+    let repair =
+        ["--repo", "second", "repair", "run", "--manager", "--metadata", "lost.json", "--parallel", "2"];
     let told = ok(sealyard(home).args(repair));
     assert!(told.contains("2 of 2 sectors are back"), "{told}");
     let whole = || {
@@ -93,7 +94,7 @@ fn deleted_sectors_are_sealed_again_byte_for_byte() {
     third["SectorNumber"] = json!(3);
     third["Ticket"] = json!(base64::engine::general_purpose::STANDARD.encode([1; 32]));
     write(home, "wrong.json", &[third]);
-    let wrong = ["--repo", "second", "repair", "run", "--metadata", "wrong.json"];
+    let wrong = ["--repo", "second", "repair", "run", "--manager", "--metadata", "wrong.json"];
     let told = refused(sealyard(home).args(wrong), 1);
     assert!(told.contains("1 of 1 sectors are not back: 3"), "{told}");
     let third = status(home, "second", 3);

@@ -5,13 +5,13 @@ mod system;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use system::addresses::free_addresses;
 use system::{Daemon, ask_until, executors, ok, refused, run_within, sealyard, text};
 
 /// The whole rehearsal takes seconds; a loaded machine gets more.
@@ -33,7 +33,7 @@ const TASKS: [&[&str]; 2] = [&["--addpiece", "--precommit1"], &["--precommit2", 
 /// A manager of rehearsals and two workers with a storage path each.
 struct Yard {
     home: tempfile::TempDir,
-    addresses: Vec<String>,
+    addresses: [String; 3],
     daemons: [Option<Daemon>; 3],
 }
 
@@ -47,11 +47,7 @@ impl Yard {
         assert!(said.contains("REHEARSAL"), "{said}");
         fs::write(home.path().join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
         fs::write(home.path().join("profile.toml"), PROFILE).expect("a profile");
-        // Each process binds its own again after a kill: they are none of those that the system gives to clients.
-        let first = 10_000 + u16::try_from(std::process::id() % 19_000).expect("small");
-        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-        let addresses = (first..).filter(free).take(3).map(|port| format!("127.0.0.1:{port}")).collect();
-        let mut yard = Self { home, addresses, daemons: [None, None, None] };
+        let mut yard = Self { home, addresses: free_addresses(), daemons: [None, None, None] };
         for which in 0..3 {
             yard.start(which);
         }

@@ -72,6 +72,8 @@ impl Yard {
         command.args(["worker", "run", "--name", "seal", "--worker-repo", "seal", "--no-local-storage"]);
         command.args(["--address", &self.address, "--addpiece", "--precommit1"]);
         command.arg("--executor").arg(format!("pc1={}", self.home.join("gated-pc1").display()));
+        // Only room is to limit them, however few CPUs there are.
+        command.env("PC1_MAX_PARALLELISM", "0");
         let mut worker = Daemon::start("seal", &mut command);
         worker.expect("registered");
         self.worker = Some(worker);
@@ -276,6 +278,7 @@ fn promises_survive_kills_belong_to_one_attempt_and_never_exceed_the_path() {
     let quiet = ask_until("the end", STEP_MAX, || yard.audit(), |books| books.open.is_empty());
     assert_eq!(quiet.rows, [], "all was given back");
     each_attempt_ended_once(&home);
+    nothing_was_bound_where_it_had_no_room(&home);
     let given_back = |paths: &Value| paths[0]["reserved"] == 0 && paths[0]["healthy"] == true;
     ask_until("the path's own word", STEP_MAX, || yard.json(&["storage", "list"]), given_back);
 }
@@ -353,6 +356,16 @@ fn killed_again_and_again_while_the_work_goes_on(yard: &mut Yard) {
             yard.start_worker();
         }
     }
+}
+
+/// A worker refuses what its path cannot hold; a manager whose books are right never sends it there.
+fn nothing_was_bound_where_it_had_no_room(home: &Path) {
+    let sql = "SELECT task || '.' || attempt || ': ' || reason FROM attempt WHERE reason LIKE '%STO010%'";
+    let db = open_state(home);
+    let mut query = db.prepare(sql).expect("a query");
+    let refused: Vec<String> =
+        query.query_map([], |row| row.get(0)).expect("rows").map(|row| row.expect("a row")).collect();
+    assert_eq!(refused, Vec::<String>::new());
 }
 
 /// What is bound ends, and once.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use system::wire::Wire;
 use system::{Daemon, ask_until, executors, ok, refused, run_within, sealyard, signal, text};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
@@ -26,6 +27,8 @@ struct Yard {
     _seal: Daemon,
     store: Daemon,
     _manager: Daemon,
+    /// Other hosts reach the manager's files by way of it.
+    wire: Wire,
 }
 
 impl Yard {
@@ -36,12 +39,16 @@ impl Yard {
         ok(sealyard(at).args(["init", "--actor", "t01000", "--no-local-storage"]).args(init));
         fs::write(at.join("profile.toml"), PROFILE).expect("a profile");
         fs::write(at.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
-        let mut manager = Daemon::start("manager", sealyard(at).args(["run", "--listen", "127.0.0.1:0"]));
+        let wire = Wire::new();
+        let advertised = ["run", "--listen", "127.0.0.1:0", "--advertise", &wire.address()];
+        let mut manager = Daemon::start("manager", sealyard(at).args(advertised));
         manager.expect("listening on");
+        let api = fs::read_to_string(at.join(".sealyard/api")).expect("its address");
+        wire.leads_to(&format!("127.0.0.1:{}", api.split('/').nth(4).expect("/ip4/…/tcp/<port>/http")));
         let tasks = ["--addpiece", "--precommit1", "--precommit2", "--commit"];
         let seal = worker(at, "seal", &[&tasks[..], executors].concat());
         let store = worker(at, "store", &[&["--unseal"][..], executors].concat());
-        let yard = Self { _seal: seal, store, _manager: manager, home };
+        let yard = Self { _seal: seal, store, _manager: manager, wire, home };
         yard.attach("seal", &["--seal"], "nvme");
         yard.attach("store", &["--store", "--keep-free", "1MiB"], "disks");
         yard
@@ -106,6 +113,7 @@ fn a_sectors_files_are_found_while_it_is_sealed_when_it_is_finalized_and_while_i
     unsealed_again_it_is_stored_too(&yard, &store);
     a_copy_is_no_primary(&yard, &seal);
     moving_to_a_path_of_the_manager(&yard, &store);
+    declared_at_the_goal_and_not_yet_deleted_at_the_source(&yard, &store);
     listings_tell_it(&yard, &seal, &store);
     a_removed_sector_is_cleaned_up(&yard);
 }
@@ -229,9 +237,49 @@ fn moving_to_a_path_of_the_manager(yard: &Yard, store: &str) {
     assert!(!yard.home().join("disks/sealed/s-t01000-1").exists());
 }
 
+/// Back again, file by file: the goal has the first, and the source is being asked to delete it and has not heard of it. Both
+/// have it then. And once more, so that all lies where it was.
+fn declared_at_the_goal_and_not_yet_deleted_at_the_source(yard: &Yard, store: &str) {
+    let all = ["unsealed", "sealed", "cache"];
+    let shelf = yard.id("shelf");
+    yard.wire.holds_deletions(true);
+    let (home, to) = (yard.home().to_owned(), store.to_owned());
+    let moving = std::thread::spawn(move || {
+        run_within(sealyard(&home).args(["storage", "move", "1", &to]), SEALING_MAX)
+    });
+    yard.wire.expect_held(1, SEALING_MAX);
+    let (moved, said) = (yard.json(&["storage", "find", "1"]), yard.say(&["storage", "find", "1"]));
+    yard.wire.holds_deletions(false);
+    for (path, local, types) in [(&*shelf, true, &all[..]), (store, false, &all[..1])] {
+        assert!(holds(&moved, path, types), "{path}: {moved:#}");
+        let there = place(&moved, path).expect("just found");
+        assert_eq!(there["primary"], serde_json::json!(types), "{moved:#}");
+        assert_eq!(there["remote"], Value::from(!local), "{moved:#}");
+    }
+    for words in [&format!("In {shelf} (Unsealed, Sealed, Cache)"), &format!("In {store} (Unsealed)")] {
+        assert!(said.contains(words), "{words:?} is missing:\n{said}");
+    }
+    assert!(
+        said.contains("Primary: unsealed, sealed, cache\n") && said.contains("Primary: unsealed\n"),
+        "{said}"
+    );
+    assert_eq!(moved["conflicts"], serde_json::json!(["unsealed"]), "{moved:#}");
+    assert!(said.contains("Locked: writes") && said.contains(&format!("move to {store}")), "{said}");
+    let output = moving.join().expect("the thread");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stored = yard.json(&["storage", "find", "1"]);
+    assert!(holds(&stored, store, &all) && place(&stored, &shelf).is_none(), "{stored:#}");
+    yard.say(&["storage", "move", "1", &shelf]);
+}
+
+/// Writes a file of nobody, which takes room on disk from then on.
+fn synced(file: &Path) {
+    fs::write(file, vec![7; 2048]).and_then(|()| fs::File::open(file)?.sync_all()).expect("a file");
+}
+
 fn a_removed_sector_is_cleaned_up(yard: &Yard) {
     let shelf = yard.home().join("shelf");
-    fs::write(shelf.join("sealed/s-t01000-7"), vec![7; 2048]).expect("a file of nobody");
+    synced(&shelf.join("sealed/s-t01000-7"));
     let line = refused(sealyard(yard.home()).args(["sectors", "remove", "1"]), 2);
     assert!(line.contains("--really-do-it"), "{line}");
     let before = yard.say(&["storage", "cleanup"]);
@@ -243,10 +291,14 @@ fn a_removed_sector_is_cleaned_up(yard: &Yard) {
     for words in ["sealed/s-t01000-1 (removed sector", "sector 1 was removed", "s-t01000-7 (foreign"] {
         assert!(survey.contains(words), "{words:?} is missing:\n{survey}");
     }
+    for unlooked in ["s-t01000-7 (foreign, 0 B", "cache/s-t01000-1 (removed sector, 0 B"] {
+        assert!(!survey.contains(unlooked), "with its size:\n{survey}");
+    }
     assert!(shelf.join("sealed/s-t01000-1").exists(), "only shown so far");
     let cleaned = yard.json(&["storage", "cleanup", "--really-do-it"]);
     let gone = cleaned["cleaned"].as_array().expect("a list").iter().filter(|it| it["kept"].is_null());
-    assert_eq!(gone.count(), 3, "{cleaned:#}");
+    let freed: Vec<_> = gone.map(|it| it["bytes"].as_u64().unwrap_or(0)).collect();
+    assert!(freed.len() == 3 && freed.iter().sum::<u64>() > 0, "{cleaned:#}");
     for kind in ["unsealed", "sealed", "cache"] {
         assert!(!shelf.join(kind).join("s-t01000-1").exists(), "{kind}");
     }
@@ -280,7 +332,7 @@ fn paths_of_a_worker_are_looked_after_from_afar() {
     let (disks, store) = (yard.home().join("disks"), yard.id("disks"));
     let keep = fs::read_to_string(disks.join("sealyard.json")).expect("what is kept free");
     assert!(keep.contains("\"KeepFree\": 1048576"), "{keep}");
-    fs::write(disks.join("sealed/s-t01000-7"), vec![7; 2048]).expect("a file");
+    synced(&disks.join("sealed/s-t01000-7"));
     fs::create_dir_all(disks.join("sealed/fetching")).expect("a directory");
     fs::write(disks.join("sealed/fetching/s-t01000-8"), "half").expect("a partial file");
     fs::write(disks.join("sealed/notes.txt"), "mine").expect("a foreign file");
@@ -297,6 +349,11 @@ fn paths_of_a_worker_are_looked_after_from_afar() {
     }
     yard.say(&["storage", "redeclare", "--id", &store]);
     assert_eq!(yard.json(&["storage", "find", "7"])["places"][0]["primary"], serde_json::json!(["sealed"]));
+    let survey = yard.say(&["storage", "cleanup", "--worker", "store"]);
+    assert!(
+        survey.contains("s-t01000-7 (foreign, ") && !survey.contains("s-t01000-7 (foreign, 0 B"),
+        "{survey}"
+    );
 
     // What is offered goes, and nothing else: the partial file is old now.
     let old = std::time::SystemTime::now() - Duration::from_secs(7200);

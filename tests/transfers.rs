@@ -5,13 +5,14 @@
 
 mod system;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use system::addresses::free_addresses;
+use system::dice::Dice;
 use system::{Daemon, ask_until, ok, refused, run_within, sealyard, text};
 
 /// A small sector is at Commit1 within a minute; a loaded machine gets more.
@@ -114,23 +115,6 @@ impl Yard {
     }
 }
 
-/// Each process binds its own again after every kill, so they are none of those that the system gives to clients.
-fn free_addresses() -> [String; 3] {
-    // Tests run at the same time.
-    static CALLS: AtomicU64 = AtomicU64::new(1);
-    let call = CALLS.fetch_add(2, Ordering::Relaxed);
-    let mut dice = Dice((u64::from(std::process::id()) << 20) | call << 7 | 1);
-    for _ in 0..9 {
-        dice.below(1);
-    }
-    let mut held: Vec<TcpListener> = Vec::new();
-    while held.len() < 3 {
-        let port = 10_000 + u16::try_from(dice.below(20_000)).expect("small");
-        held.extend(TcpListener::bind(("127.0.0.1", port)));
-    }
-    [0, 1, 2].map(|at: usize| held[at].local_addr().expect("an address").to_string())
-}
-
 /// What `right` told.
 fn of_right(hosts: &Value) -> &Value {
     let hosts = hosts.as_array().expect("a list");
@@ -201,19 +185,28 @@ fn downloads_are_shown_with_their_end_and_slowed_down_and_let_go_while_they_run(
 }
 
 /// Bytes of the file that makes a small sector's cache directory large.
-const LARGE: u64 = 192 << 20;
+const LARGE: u64 = 256 << 20;
+/// An index that was killed knows everything again within this time: its workers tell it.
+const TOLD_MAX: Duration = Duration::from_secs(60);
 const KILLS: u32 = 20;
 
 /// The sector's cache directory, made large.
 struct Cache {
     dirs: [PathBuf; 2],
     noise: Vec<u8>,
+    /// The other files of the directory, as the sealing left them.
+    small: Vec<(std::ffi::OsString, Vec<u8>)>,
 }
 
 impl Cache {
     fn make(yard: &Yard) -> Self {
         let noise = (0..1_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        let cache = Self { dirs: NAMES.map(|name| yard.path(name).join("cache")), noise };
+        let mut cache =
+            Self { dirs: NAMES.map(|name| yard.path(name).join("cache")), noise, small: Vec::new() };
+        for file in fs::read_dir(cache.dir(0)).expect("the cache").flatten() {
+            cache.small.push((file.file_name(), fs::read(file.path()).expect("a small file")));
+        }
+        assert!(cache.small.len() >= 3, "p_aux, t_aux and tree-d are there: {:?}", cache.small);
         let mut file = fs::File::create_new(cache.large(0)).expect("created");
         for part in 0..LARGE >> 20 {
             std::io::Write::write_all(&mut file, &cache.part(part)).expect("written");
@@ -238,32 +231,55 @@ impl Cache {
     }
 
     fn is_whole(&self, at: usize) -> bool {
-        let small = ["p_aux", "t_aux", "sc-02-data-tree-d.dat"];
         let Ok(mut file) = fs::File::open(self.large(at)) else { return false };
         let mut buffer = vec![0; 1 << 20];
-        small.iter().all(|name| self.dir(at).join(name).is_file())
+        let is =
+            |(name, bytes): &(_, Vec<u8>)| fs::read(self.dir(at).join(name)).is_ok_and(|is| is == *bytes);
+        self.small.iter().all(is)
             && file.metadata().is_ok_and(|found| found.len() == LARGE)
             && (0..LARGE >> 20).all(|number| {
                 std::io::Read::read_exact(&mut file, &mut buffer).is_ok() && buffer == self.part(number)
             })
     }
 
-    /// Blocks that have arrived.
-    fn arrived(&self, at: usize) -> u64 {
-        let journal = self.dirs[at].join("fetching/s-t01000-1.part/journal");
-        fs::metadata(journal).map_or(0, |found| found.len() / 48)
+    /// Numbers of the blocks that have arrived, in the order of the journal.
+    fn arrived(&self, at: usize) -> Vec<u32> {
+        let journal = fs::read(self.arriving(at).join("journal")).unwrap_or_default();
+        let number =
+            |record: &[u8], at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"));
+        let records = journal.chunks_exact(48).filter(|record| number(record, 0) == 1);
+        records.map(|record| number(record, 4)).collect()
+    }
+
+    /// The same with the plan that they belong to, if there is one.
+    fn noted(&self, at: usize) -> Option<Noted> {
+        let plan = || fs::read(self.arriving(at).join("plan.json")).ok();
+        let (before, blocks) = (plan()?, self.arrived(at));
+        // The plan goes before its journal, and comes before it.
+        (plan()? == before).then_some(Noted { plan: before, blocks })
+    }
+
+    fn arriving(&self, at: usize) -> PathBuf {
+        self.dirs[at].join("fetching/s-t01000-1.part")
     }
 }
 
-/// Numbers that look random, and are the same for the same seed.
-struct Dice(u64);
+/// What a receiver has noted of a fetch.
+struct Noted {
+    plan: Vec<u8>,
+    blocks: Vec<u32>,
+}
 
-impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
+impl Noted {
+    /// Whatever was killed meanwhile: what was here is here, and no block has come twice. So all that is sent again is what
+    /// each connection had in hand, less than a block.
+    fn follows(&self, before: Option<&Self>) {
+        let once: BTreeSet<u32> = self.blocks.iter().copied().collect();
+        assert_eq!(once.len(), self.blocks.len(), "a block came twice: {:?}", self.blocks);
+        if let Some(before) = before.filter(|before| before.plan == self.plan) {
+            let kept = self.blocks.starts_with(&before.blocks);
+            assert!(kept, "of {:?} only {:?} are left", before.blocks, self.blocks);
+        }
     }
 }
 
@@ -295,6 +311,22 @@ fn moves_survive_kills_of_sender_receiver_and_manager() {
     println!("kills of manager, left, right: {kills:?}");
 }
 
+/// The manager names a whole copy at this moment. It may be on its way out while it is looked at; then it is asked again.
+fn is_named(yard: &Yard, cache: &Cache) {
+    let (first, whole) = named(yard, cache);
+    if !whole {
+        let (second, whole) = named(yard, cache);
+        assert!(whole, "no whole copy is named, but {first:?} and then {second:?}");
+    }
+}
+
+/// The paths that hold the cache directory by the manager's word, and whether one of these copies is whole.
+fn named(yard: &Yard, cache: &Cache) -> (Vec<String>, bool) {
+    let named = holders(&yard.json(&["storage", "find", "1"]));
+    let whole = (0..2).any(|at| named.contains(&yard.id(NAMES[at])) && cache.is_whole(at));
+    (named, whole)
+}
+
 /// The paths that hold a primary copy of the cache directory.
 fn holders(told: &Value) -> Vec<String> {
     let places = told["places"].as_array().cloned().unwrap_or_default();
@@ -314,10 +346,15 @@ fn one_move(yard: &mut Yard, cache: &Cache, id: &str, to: usize, dice: &mut Dice
     let (mut done, mut next) = (0, dice.below(LARGE >> 24));
     let home = yard.home.path().to_owned();
     let mut moving = None;
+    let mut noted: Option<Noted> = None;
     while cache.dir(1 - to).exists() || !cache.is_whole(to) {
         if begun.elapsed() >= MOVE_MAX {
             let said = yard.daemons.iter_mut().flatten().map(Daemon::said).collect::<Vec<_>>().join("\n--\n");
             panic!("a move does not end; kills so far {kills:?}\n{said}");
+        }
+        if let Some(now) = cache.noted(to) {
+            now.follows(noted.as_ref());
+            noted = Some(now);
         }
         yard.start_ended();
         let runs = moving.as_ref().is_some_and(|thread: &std::thread::JoinHandle<_>| !thread.is_finished());
@@ -325,15 +362,25 @@ fn one_move(yard: &mut Yard, cache: &Cache, id: &str, to: usize, dice: &mut Dice
             let (home, id): (PathBuf, String) = (home.clone(), id.to_owned());
             moving = Some(std::thread::spawn(move || try_move(&home, &id)));
         }
-        if done < planned && (cache.arrived(to) >= next || dice.below(400) == 0) {
+        if done < planned && (cache.arrived(to).len() as u64 >= next || dice.below(400) == 0) {
             let which = dice.below(3) as usize;
             yard.kill(which);
+            if which != MANAGER {
+                is_named(yard, cache);
+            }
             let whole = [0, 1, 0, 1].into_iter().any(|at| cache.is_whole(at));
             assert!(whole, "no whole copy is left after a kill of {which}; kills so far {kills:?}");
             yard.start(which);
+            if which == MANAGER {
+                yard.daemons[MANAGER].as_mut().expect("just started").expect("listening on");
+                let begun = Instant::now();
+                while !named(yard, cache).1 {
+                    assert!(begun.elapsed() < TOLD_MAX, "no whole copy is known: {:?}", named(yard, cache).0);
+                }
+            }
             kills[which] += 1;
             done += 1;
-            next = cache.arrived(to) + dice.below(LARGE >> 25);
+            next = cache.arrived(to).len() as u64 + dice.below(LARGE >> 25);
         }
         std::thread::yield_now();
     }

@@ -5,12 +5,14 @@
 //!
 //! | Lotus | here |
 //! |---|---|
-//! | TestPieceProviderSimpleNoRemoteWorker: read without unsealing; released, IsUnsealed is false and a read unseals; then no more unsealing | `a_2kib_sector_on_one_worker` |
-//! | TestReadPieceRemoteWorkers: one worker seals, another only unseals; reads with and without unsealing | `an_8mib_sector_on_two_workers` |
-//! | unsealing one piece makes the others of its sector readable | both: the whole sector is unsealed for any range |
+//! | TestPieceProviderSimpleNoRemoteWorker: read after AddPiece | `pieces.rs::three_files_are_sealed_and_read_back` |
+//! | read after PreCommit1, after PreCommit2, without unsealing | `an_8mib_sector_on_two_workers`: while they run, too |
+//! | finalized and released, IsUnsealed is false and a read unseals; then no more unsealing | unsealed from a finalized sector: `pieces.rs`, as above; the rest on one that is not: `a_2kib_sector_on_one_worker` |
+//! | TestReadPieceRemoteWorkers: two pieces; one worker seals, another only unseals; the one is read and unseals, read again and does not; released, the same; then the other is read without unsealing; released, it unseals | `an_8mib_sector_on_two_workers` |
 
 mod system;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -32,6 +34,9 @@ const SEALING_MAX: Duration = Duration::from_secs(240);
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
     AllowCommit = false\nAllowUnseal = false\n[sealing]\nstop_at = \"c1\"\n";
 
+/// The files with a sector's pieces.
+const PIECES: [&str; 2] = ["piece", "second"];
+
 /// The exit codes for what is not unsealed or not to be released, and for no such sector.
 const NOT_UNSEALED: i32 = 13;
 const UNKNOWN: i32 = 14;
@@ -39,7 +44,7 @@ const UNKNOWN: i32 = 14;
 /// A manager without storage, worker `seal` with real data for AddPiece, and perhaps another that only unseals.
 struct Yard {
     home: tempfile::TempDir,
-    /// The sector's raw bytes.
+    /// The sector's raw bytes: one piece, or with another worker two of the same length.
     data: Vec<u8>,
     _workers: Vec<Daemon>,
     _manager: Daemon,
@@ -50,7 +55,9 @@ impl Yard {
         let home = tempfile::tempdir().expect("a directory");
         let at = home.path();
         let data = noise(padded / 128 * 127);
-        fs::write(at.join("piece"), &data).expect("the piece");
+        for (number, piece) in data.chunks(data.len() / (1 + usize::from(unsealer))).enumerate() {
+            fs::write(at.join(PIECES[number]), piece).expect("a piece");
+        }
         ok(sealyard(at).args(["init", "--actor", "t01000", "--sector-size", size, "--no-local-storage"]));
         fs::write(at.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
         let mut manager = Daemon::start("manager", sealyard(at).args(["run", "--listen", "127.0.0.1:0"]));
@@ -180,14 +187,32 @@ fn noise(len: usize) -> Vec<u8> {
 
 fn sealed(size: &str, padded: usize, unsealer: bool) -> Yard {
     let yard = Yard::new(size, padded, unsealer);
-    let piece = yard.home().join("piece");
-    let given = yard.json(&["sectors", "add-piece", piece.to_str().expect("UTF-8")]);
-    assert_eq!((&given["sector"], &given["padded_size"]), (&json!(1), &json!(padded)));
+    let count = 1 + usize::from(unsealer);
+    for name in &PIECES[..count] {
+        let piece = yard.home().join(name);
+        let given = yard.json(&["sectors", "add-piece", piece.to_str().expect("UTF-8")]);
+        assert_eq!((&given["sector"], &given["padded_size"]), (&json!(1), &json!(padded / count)));
+    }
     let kept = yard.refused(&["sectors", "release-unsealed", "1", "--all"], NOT_UNSEALED);
     assert!(kept.contains("MGR110") && kept.contains("still being sealed"), "{kept}");
     let at_rest = |status: &Value| status["stopped"] == true && status["c1_sha256"].is_string();
-    let status = ask_until("Commit1", SEALING_MAX, || yard.json(&["sectors", "status", "1"]), at_rest);
-    commitments_are_the_proofs_library_s(&yard, status["comm_d"].as_str().expect("CommD"));
+    let mut readable = BTreeSet::new();
+    let look = || {
+        let status = yard.json(&["sectors", "status", "1"]);
+        let state = status["state"].as_str().unwrap_or_default().to_owned();
+        if ["PreCommit1", "PreCommit2", "Committing"].contains(&&*state) {
+            assert!(yard.read(1, yard.data.len()) == yard.data[1..], "in {state}");
+            readable.insert(state);
+        }
+        status
+    };
+    let status = ask_until("Commit1", SEALING_MAX, look, at_rest);
+    if unsealer {
+        // A smaller sector is past a state before it is asked for.
+        assert!(["PreCommit1", "PreCommit2"].iter().all(|state| readable.contains(*state)), "{readable:?}");
+    } else {
+        commitments_are_the_proofs_library_s(&yard, status["comm_d"].as_str().expect("CommD"));
+    }
     yard
 }
 
@@ -382,4 +407,21 @@ fn an_8mib_sector_on_two_workers() {
     }
     part_is_released(&yard, &unsealed_file(&yard, "disks"));
     all_is_released(&yard);
+    one_piece_unseals_the_other(&yard);
+}
+
+/// Who reads the second piece waits for it once, and finds the first one there then.
+fn one_piece_unseals_the_other(yard: &Yard) {
+    let (half, before) = (yard.data.len() / 2, yard.unsealings());
+    let output = yard.home().join("half");
+    let (offset, to) = (half.to_string(), output.to_str().expect("UTF-8"));
+    let reading = ["sectors", "read-piece", "1", "--offset", &offset, "--size", &offset, "--output", to];
+    for unseals in [true, false] {
+        let told = yard.json(&reading);
+        assert_eq!((&told["size"], &told["unsealed_first"]), (&json!(half), &json!(unseals)), "{told:#}");
+        assert!(fs::read(&output).expect("the output") == yard.data[half..], "not what was put in");
+        fs::remove_file(&output).expect("removed");
+    }
+    assert!(yard.read(0, half) == yard.data[..half], "the other piece");
+    assert_eq!(yard.unsealings(), before + 1);
 }

@@ -15,8 +15,10 @@ pub mod recovery;
 pub mod sending;
 mod token_amount;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
-use sealtasks::{ChainEpoch, SealedCid, SectorId, SectorRef, Seed, Ticket};
+use sealtasks::{ActorId, ChainEpoch, SealedCid, SectorId, SectorNumber, SectorRef, Seed, Ticket};
 
 pub use epochs::EpochClock;
 pub use error::ChainError;
@@ -47,6 +49,18 @@ pub trait Chain: Send + Sync {
     /// The sector is proven, [`ChainError::AlreadyProven`], or nobody can tell now.
     async fn may_seal(&self, _sector: SectorId) -> Result<(), ChainError> {
         Ok(())
+    }
+
+    /// The miner's sectors that are proven, but for those that are held. Without a chain there are none.
+    ///
+    /// # Errors
+    /// Nobody can tell now.
+    async fn proven_but(
+        &self,
+        _miner: ActorId,
+        _held: &BTreeSet<SectorNumber>,
+    ) -> Result<Vec<SectorNumber>, ChainError> {
+        Ok(Vec::new())
     }
 
     /// The interactive randomness for this sector and the height it was drawn at. A chain gives it for the

@@ -49,7 +49,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Run(args) => commands::run::run(&repo, args).await,
         Command::Backup(args) => commands::backup::backup(&repo, args).await,
         Command::Worker(WorkerCommand::Run(args)) => commands::worker_run::run(&repo, args).await,
-        Command::Worker(command) => commands::worker::worker(command).await,
+        Command::Worker(command) => commands::worker::worker(&repo, command).await,
         Command::Workers(command) => commands::operate::workers(&Connection::discover(&repo)?, command).await,
         Command::Sealing(SealingCommand::DataCid(args)) => commands::data_cid::print_data_cid(args).await,
         Command::Sealing(command) => commands::operate::sealing(&Connection::discover(&repo)?, command).await,

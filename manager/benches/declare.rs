@@ -14,8 +14,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use manager::{
-    ChainChoice, InitOptions, LocalStorage, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing,
-    Verifier,
+    ChainChoice, InitOptions, Manager, ManagerHandle, ManagerOptions, Repo, RpcDialer, Timing, Verifier,
 };
 use rpc::{ApiInfo, ManagerApi, ManagerClient, Permission, Transport, Trust};
 use sealtasks::{
@@ -68,14 +67,7 @@ async fn main() -> ExitCode {
 }
 
 async fn start(repo: &std::path::Path) -> ManagerHandle {
-    let options = InitOptions {
-        actor: ActorId::new(1000),
-        sector_size: SectorSize::GiB32,
-        local_storage: LocalStorage::None,
-        rehearsal: false,
-        chain: None,
-    };
-    Repo::init(repo, options).expect("a new repo");
+    Repo::init(repo, InitOptions::new(ActorId::new(1000), SectorSize::GiB32)).expect("a new repo");
     let options = ManagerOptions {
         repo: Repo::open(repo).expect("it opens"),
         chain: ChainChoice::Offline,

@@ -10,7 +10,7 @@ use sealtasks::{SectorId, SectorNumber, StorageId, TaskId, UnpaddedOffset};
 use sha2::{Digest as _, Sha256};
 use stores::OpenedPath;
 
-use crate::driver::{Driver, REMOVED};
+use crate::driver::{Driver, REBUILT, REMOVED};
 use crate::service::{Service, refusal};
 use crate::shared::Shared;
 use crate::state::{AttemptOutcome, TaskRow};
@@ -87,6 +87,7 @@ pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> Ap
     detail.tasks = rows.into_iter().map(|row| job(row, &reasons)).collect();
     mark(&service.0, &mut detail.tasks);
     let log = service.0.state.log_of(sector).await.map_err(refusal)?;
+    detail.rebuilt |= log.iter().any(|row| row.text.starts_with(REBUILT));
     detail.log = log.into_iter().map(|row| (row.at_ms, row.kind, row.text)).collect();
     Ok(detail)
 }
@@ -114,6 +115,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         proof: progress.proof.as_ref().map(|proof| hex::encode(&proof.0)),
         verified: progress.verified,
         rehearsal: record.is_rehearsal(),
+        rebuilt: record.rebuilt_to().is_some(),
         stopped,
         pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
         data: record.data().iter().map(data_view).collect(),

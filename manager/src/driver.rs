@@ -24,7 +24,9 @@ mod input;
 mod line;
 mod liveness;
 mod measuring;
+mod old_copies;
 mod operator;
+mod originals;
 mod places;
 mod pledging;
 mod rebuilding;
@@ -61,13 +63,14 @@ pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
 use liveness::Silence;
 pub(crate) use places::IndexChanges;
 pub(crate) use removed::{CLEANED_UP, REMOVED};
-pub(crate) use scrubbing::Scrubbable;
+pub(crate) use scrubbing::{Beside, Scrubbable};
+pub(crate) use sectors::REBUILT;
 pub(crate) use tokens::host_of;
 pub(crate) use views::Reachable;
 
 use crate::effects;
 use crate::shared::Shared;
-use crate::state::{CallStage, Controls, Measures, ReservedSpace, StateError, StateEvent};
+use crate::state::{CallStage, Controls, Measures, OldCopy, ReservedSpace, StateError, StateEvent};
 
 /// Inputs handled in one commit.
 const INPUTS_PER_COMMIT_MAX: usize = 256;
@@ -118,7 +121,13 @@ pub(crate) struct Driver {
     paths: BTreeMap<StorageId, bool>,
     /// Sectors that wait for a time.
     timers: BTreeSet<(u64, SectorId)>,
+    /// Copies that are old, as the durable state has them, and how often that had changed in the index.
+    old_copies: (u64, BTreeSet<OldCopy>),
+    /// Scrubs that were asked of workers since this manager started.
+    scrubs_begun: u64,
     next_sector: u64,
+    /// When this manager started.
+    began_ms: u64,
     next_task: u64,
     /// An operator wants nothing pledged by the manager itself.
     pledging_paused: bool,
@@ -250,6 +259,7 @@ impl Driver {
         self.timers_due();
         self.keep_pipeline();
         self.drain_sched();
+        self.keep_old_copies();
         let events = std::mem::take(&mut self.events);
         if !events.is_empty() {
             let kinds: Vec<_> = events.iter().map(StateEvent::kind).collect();
@@ -308,9 +318,12 @@ impl Driver {
             Input::HoldSector { hold, reply } => self.hold_sector(hold, reply),
             Input::RemoveSector { sector, by, reply } => self.remove_sector(sector, by, reply),
             Input::PermitRemoval { file, reply } => self.permit_removal(file, reply),
+            Input::BeginScrub { path, proof, reply } => self.begin_scrub(&path, proof, reply),
+            Input::ScrubOver { session, number } => self.scrub_over(session, number),
             Input::Scrubbed { sector, place, found, reply } => self.scrubbed(sector, place, found, reply),
             Input::LetGo { sector, reason } => self.let_go(sector, reason),
             Input::TurnCame { task, lock } => self.turn_came(task, lock),
+            Input::Deed { attempt, asker, deed, reply } => self.storage_deed(attempt, asker, deed, reply),
             Input::Order(order) => self.order(order),
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.

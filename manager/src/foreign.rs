@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use rpc::api::ApiResult;
+use rpc::storage::PathHost;
 use sealtasks::{CleanedEntry, FileType, Finding, Matter, PathOrder, PathSurvey, SectorId};
 
 use crate::service::Service;
@@ -13,7 +14,11 @@ const FOREIGN_MAX: usize = stores::FINDINGS_MAX;
 
 impl Service {
     /// Adds to each path's findings the declared files of unknown sectors, and takes back what was offered of such.
-    pub(crate) async fn with_foreign(&self, surveys: Vec<PathSurvey>) -> ApiResult<Vec<PathSurvey>> {
+    pub(crate) async fn with_foreign(
+        &self,
+        host: &PathHost,
+        surveys: Vec<PathSurvey>,
+    ) -> ApiResult<Vec<PathSurvey>> {
         let mut told = Vec::new();
         for mut path in surveys {
             let declared = self.0.index.path_files(&path.id);
@@ -27,6 +32,13 @@ impl Service {
                     (found.matter, found.offered, found.reason) = (Matter::Foreign, false, no_record(sector));
                 }
             }
+            for found in path.findings.iter_mut().filter(|found| found.matter == Matter::NotInIndex) {
+                let (id, index) = (&path.id, &self.0.index);
+                let is_old = |(sector, kind)| index.superseded_in(id, sector).contains(kind);
+                if found.file.is_some_and(is_old) {
+                    found.reason = format!("an older copy than what a task has made since; {}", found.reason);
+                }
+            }
             let foreign = declared.iter().filter(|(decl, _)| unknown.binary_search(&decl.sector).is_ok());
             for (decl, _) in foreign {
                 for kind in decl.types.iter() {
@@ -36,9 +48,28 @@ impl Service {
             self.add_removed(&mut path, &declared).await?;
             path.findings.sort_by(|one, other| one.entry.cmp(&other.entry));
             path.findings.truncate(FOREIGN_MAX);
+            self.with_sizes(host, &mut path).await;
             told.push(path);
         }
         Ok(told)
+    }
+
+    /// Fills in the sizes and ages of what was added here: only its host can look.
+    async fn with_sizes(&self, host: &PathHost, path: &mut PathSurvey) {
+        let added = |found: &Finding| {
+            found.bytes == 0 && matches!(found.matter, Matter::Foreign | Matter::RemovedSector)
+        };
+        let findings: Vec<_> = path.findings.iter_mut().filter(|found| added(found)).collect();
+        let (mut named, mut files) = (Vec::new(), Vec::new());
+        for found in findings {
+            if let Some((sector, kind)) = found.file {
+                files.push((path.id.clone(), sector, kind));
+                named.push(found);
+            }
+        }
+        for (found, size) in named.into_iter().zip(self.measure(host, files).await) {
+            (found.bytes, found.age_s) = (size.bytes, size.age_s);
+        }
     }
 
     /// Takes files of unknown sectors out of a clean-up.
@@ -46,7 +77,7 @@ impl Service {
         &self,
         order: PathOrder,
     ) -> ApiResult<(PathOrder, Vec<CleanedEntry>)> {
-        let PathOrder::CleanUp { entries } = order else { return Ok((order, Vec::new())) };
+        let PathOrder::CleanUp { entries, old } = order else { return Ok((order, Vec::new())) };
         let unknown = self.unknown(entries.iter().filter_map(|entry| whole_file_of(entry)).collect()).await?;
         let (mut left, mut refused) = (Vec::new(), Vec::new());
         for entry in entries {
@@ -57,7 +88,7 @@ impl Service {
                 }
             }
         }
-        Ok((PathOrder::CleanUp { entries: left }, refused))
+        Ok((PathOrder::CleanUp { entries: left, old }, refused))
     }
 
     /// Those of the sectors that have no record, in order.

@@ -22,6 +22,7 @@ mod messages;
 mod orders;
 mod pipelining;
 mod proving;
+mod refill;
 mod removal;
 mod repo;
 mod request;
@@ -33,6 +34,7 @@ pub mod state;
 mod storage;
 mod tickets;
 mod transfers;
+mod unnamed;
 mod unsealing;
 mod workers;
 

@@ -1,7 +1,6 @@
 //! The manager as a whole: started from an open repo, handed to whoever serves its API, stopped in order. Never: binds a
 //! port, reads arguments, prints.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use rpc::{
 };
 use sealtasks::ActorId;
 use stores::{
-    FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Prover, Remote, SectorLocks,
-    StoreError, fetch_router,
+    BegunFile, FetchOptions, Local, LocalOptions, Looking, MemIndex, PathProblem, Prover, Remote,
+    SectorLocks, StoreError, fetch_router,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -69,7 +68,7 @@ pub struct ManagerOptions {
     pub timing: Timing,
     /// Files in the manager's own paths that its own worker had begun in an earlier life: perhaps half-written, and not to
     /// be declared before that worker has said what becomes of them.
-    pub begun: Vec<PathBuf>,
+    pub begun: Vec<BegunFile>,
 }
 
 /// Why a manager does not start, or has ended.
@@ -152,13 +151,10 @@ impl Manager {
         let (messages, post) = messages.unzip();
         let loading = tokio::spawn(load(state.clone()));
         let index_changes = Arc::new(IndexChanges::default());
-        let index = Arc::new(observed_index(&state, &index_changes));
+        let index = Arc::new(observed_index(&state, &index_changes).await?);
         memory::recall(&index, options.repo.index_snapshot()).await;
-        let local_options = LocalOptions {
-            config: options.repo.storage_config(),
-            urls: options.remote_urls,
-            index: index.clone(),
-        };
+        let (config, urls) = (options.repo.storage_config(), options.remote_urls);
+        let local_options = LocalOptions { config, urls, index: index.clone() };
         let rehearsal = (randomness == RandomnessSource::Rehearsal).then(stores::Rehearsal::default);
         let (local, problems) = Local::open_beside(local_options, rehearsal, options.begun).await?;
         // Peers are shown the tokens of `OwnTokens` and no other.
@@ -189,6 +185,7 @@ impl Manager {
             timing: options.timing,
             scheduling: options.repo.config().scheduling.clone(),
             sealing: options.repo.config().sealing.clone(),
+            refills: Default::default(),
             staging: open_staging(&options.repo, &loaded)?,
             locks: SectorLocks::new(clock),
             data_cids: DataCids::default(),
@@ -287,9 +284,14 @@ fn clock_of(state: &State) -> stores::Clock {
     Arc::new(move || state.now_ms())
 }
 
-fn observed_index(state: &State, changes: &Arc<IndexChanges>) -> MemIndex {
+/// An index that knows which copies count no longer.
+async fn observed_index(state: &State, changes: &Arc<IndexChanges>) -> Result<MemIndex, StateError> {
     let changes = changes.clone();
-    MemIndex::observed(clock_of(state), Arc::new(move |change| changes.note(change)))
+    let index = MemIndex::observed(clock_of(state), Arc::new(move |change| changes.note(change)));
+    for (sector, kind, path) in state.superseded().await? {
+        index.supersede_copies(&path, sector, kind.into());
+    }
+    Ok(index)
 }
 
 impl ManagerHandle {

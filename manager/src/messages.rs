@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chain::Lotus;
 use chain::params::Method;
-use chain::sending::{FileOutbox, Sending};
+use chain::sending::{FileOutbox, Outbox as _, OutboxError, Sending, Stage};
 use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, UnsealedCid};
 use tokio::sync::mpsc;
 
@@ -76,6 +76,7 @@ pub(crate) enum What {
 pub(crate) struct Messages {
     wishes: mpsc::Sender<Wish>,
     pub(crate) sending: Sending,
+    outbox: Arc<FileOutbox>,
     /// What each sector's message waits for, in words.
     notes: Arc<Notes>,
 }
@@ -106,8 +107,23 @@ impl Messages {
     pub(crate) fn open(lotus: Arc<Lotus>, outbox: FileOutbox, sending: Sending) -> (Self, Post) {
         let (wishes, waiting) = mpsc::channel(WISHES_MAX);
         let notes = Arc::new(Notes::default());
-        let post = Post::new(lotus, outbox, sending, notes.clone(), waiting);
-        (Self { wishes, sending, notes }, post)
+        let outbox = Arc::new(outbox);
+        let post = Post::new(lotus, outbox.clone(), sending, notes.clone(), waiting);
+        (Self { wishes, sending, outbox, notes }, post)
+    }
+
+    /// The first message about this sector whose end is not known. Reads files.
+    pub(crate) fn open_message(&self, sector: SectorId) -> Result<Option<String>, OutboxError> {
+        let about = |record: &chain::sending::Record| {
+            let intent = &record.intent;
+            intent.miner == sector.miner && intent.sectors.contains(&sector.number)
+        };
+        let open = self.outbox.all()?.into_iter().filter(about).find_map(|record| match record.stage {
+            Stage::Intended => Some(record.intent.id.to_string()),
+            Stage::Pushed { cid, .. } => Some(cid),
+            Stage::Landed { .. } => None,
+        });
+        Ok(open)
     }
 
     /// Hands a wish over.

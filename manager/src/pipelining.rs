@@ -12,14 +12,17 @@ use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
-use rpc::pipelining::{ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView};
+use rpc::pipelining::{
+    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE,
+    WantedPiece,
+};
 use rpc::{ApiError, ApiResult};
-use sealtasks::{SectorId, SectorNumber, UnpaddedPieceSize};
+use sealtasks::{PieceInfo, SectorId, SectorNumber, UnpaddedPieceSize};
 use serde::Deserialize;
 
 use crate::answers::check_pledge;
 use crate::driver::{Driver, Input, Order};
-use crate::service::{Service, refusal};
+use crate::service::{Service, refusal, stopping};
 
 #[async_trait]
 impl PipelineApi for Service {
@@ -72,12 +75,19 @@ impl PipelineApi for Service {
             ApiError::refused(format!("MGR125: {error}; there are {}", names.join(", ")))
         })?;
         let sector = SectorId { miner: self.0.miner.actor, number };
-        self.ask(|reply| Input::Order(Order::UpdateState { sector, to, reply })).await
+        self.put_into(sector, to).await
     }
 
     async fn rebuild(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
-        let sector = SectorId { miner: self.0.miner.actor, number };
-        self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
+        self.begin_rebuild(number, lost).await
+    }
+
+    async fn rebuild_pieces(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
+        self.wanted_pieces(number, lost).await
+    }
+
+    async fn give_piece(&self, number: SectorNumber, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {
+        self.take_refill(number, piece, data).await
     }
 
     async fn pledging(&self) -> ApiResult<PledgingView> {
@@ -89,9 +99,24 @@ impl PipelineApi for Service {
     }
 }
 
+impl Service {
+    /// Puts a sector into a state by hand.
+    async fn put_into(&self, sector: SectorId, to: SectorState) -> ApiResult<()> {
+        let shared = self.0.clone();
+        let open = tokio::task::spawn_blocking(move || {
+            shared.messages.as_ref().map_or(Ok(None), |messages| messages.open_message(sector))
+        });
+        let open = open.await.map_err(|_| stopping())?.map_err(refusal)?;
+        self.ask(|reply| Input::Order(Order::UpdateState { sector, to, open, reply })).await
+    }
+}
+
 /// The route that takes data for sectors.
 pub(crate) fn data_router(service: Service) -> Router {
-    Router::new().route(ADD_PIECE_ROUTE, post(take)).with_state(Arc::new(service))
+    Router::new()
+        .route(ADD_PIECE_ROUTE, post(take))
+        .route(REBUILD_PIECE_ROUTE, post(crate::refill::take))
+        .with_state(Arc::new(service))
 }
 
 #[derive(Deserialize)]

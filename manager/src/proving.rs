@@ -2,6 +2,7 @@
 //! ever waits for it: a sector that is being worked on is told as such, and a fault that was found while its files changed
 //! is not believed. Never: judges a file by anything but a proof of it; sends anything to a chain.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use sealtasks::{
 use stores::{CopyOutcome, LockWant, ProvenCopy};
 use tokio::time::{Instant, timeout_at};
 
+use crate::driver::Driver;
 use crate::repo::random_bytes;
 use crate::service::{Service, refusal};
 
@@ -33,6 +35,22 @@ impl ProvingApi for Service {
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView> {
         let ProvingWish { sector, challenges } = wish;
         self.prove(SectorId { miner: self.0.miner.actor, number: sector }, challenges).await
+    }
+
+    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>> {
+        let miner = self.0.miner.actor;
+        let doubtful = self.view(Driver::doubtful).await?;
+        let is_held = |number: &SectorNumber| {
+            let id = SectorId { miner, number: *number };
+            !doubtful.contains(&id) && missing(&self.held(id)).is_none()
+        };
+        let listed = self.0.index.list().into_values().flatten();
+        let ours = listed.filter(|decl| decl.sector.miner == miner).map(|decl| decl.sector.number);
+        let held = ours.collect::<BTreeSet<_>>().into_iter().filter(is_held).collect();
+        let mut unheld = self.0.chain.proven_but(miner, &held).await.map_err(refusal)?;
+        // What is only remembered is not listed.
+        unheld.retain(|number| !is_held(number));
+        Ok(unheld)
     }
 
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>> {

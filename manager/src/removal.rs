@@ -1,13 +1,14 @@
 //! Files of removed sectors: offered when paths are surveyed, and deleted one by one when a clean-up names them, each by a
 //! permit that is durable before. Never: touches a file itself, or one of a sector that is not removed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rpc::api::ApiResult;
 use rpc::storage::PathHost;
 use sealtasks::{
-    CleanedEntry, FileType, FileTypes, Finding, Matter, PathOrder, PathReport, PathSurvey, SectorDecl,
-    SectorId, StorageId,
+    CleanedEntry, FileMeasure, FileType, FileTypes, Finding, Matter, PathOrder, PathReport, PathSurvey,
+    SectorDecl, SectorId, StorageId,
 };
 use stores::{LockOwner, LockWant};
 
@@ -20,6 +21,8 @@ struct Removed {
     sector: SectorId,
     file: FileType,
     path: StorageId,
+    /// It may be the original of a sector that was only told of, and is shown alone.
+    told: bool,
 }
 
 impl Service {
@@ -29,17 +32,21 @@ impl Service {
         path: &mut PathSurvey,
         declared: &[(SectorDecl, FileTypes)],
     ) -> ApiResult<()> {
-        for Removed { entry, sector, file, .. } in self.removed_in(&path.id, &path.dir, declared).await? {
+        for Removed { entry, sector, file, told, .. } in
+            self.removed_in(&path.id, &path.dir, declared).await?
+        {
             path.findings.push(Finding {
                 entry,
                 matter: Matter::RemovedSector,
                 file: Some((sector, file)),
                 bytes: 0,
                 age_s: 0,
-                offered: true,
+                offered: !told,
                 reason: format!(
-                    "sector {} was removed; `sealyard sectors status {} --log` shows when and by whom",
-                    sector.number, sector.number
+                    "sector {} was removed; `sealyard sectors status {} --log` shows when and by whom{}",
+                    sector.number,
+                    sector.number,
+                    if told { "; it was never stored here, and this may be its original" } else { "" }
                 ),
             });
         }
@@ -52,19 +59,19 @@ impl Service {
         dir: &Path,
         declared: &[(SectorDecl, FileTypes)],
     ) -> ApiResult<Vec<Removed>> {
-        let mut sectors: Vec<SectorId> = declared.iter().map(|(decl, _)| decl.sector).collect();
-        let removed = self
+        let sectors: Vec<SectorId> = declared.iter().map(|(decl, _)| decl.sector).collect();
+        let removed: BTreeMap<SectorId, bool> = self
             .view(move |driver| {
-                sectors.retain(|sector| driver.is_removed(*sector));
-                sectors
+                let removed = sectors.into_iter().filter(|sector| driver.is_removed(*sector));
+                removed.map(|sector| (sector, driver.is_told_removed(sector))).collect()
             })
             .await?;
-        let files = declared.iter().filter(|(decl, _)| removed.contains(&decl.sector));
-        let each = |(decl, _): &(SectorDecl, FileTypes)| {
+        let files = declared.iter().filter_map(|(decl, _)| Some((decl, *removed.get(&decl.sector)?)));
+        let each = |(decl, told): (&SectorDecl, bool)| {
             let (sector, path, dir) = (decl.sector, path.clone(), dir.to_owned());
             decl.types.iter().map(move |file| {
                 let entry = dir.join(file.name()).join(sector.to_string());
-                Removed { entry, sector, file, path: path.clone() }
+                Removed { entry, sector, file, path: path.clone(), told }
             })
         };
         Ok(files.flat_map(each).collect())
@@ -76,10 +83,10 @@ impl Service {
         host: &PathHost,
         order: PathOrder,
     ) -> ApiResult<(PathOrder, Vec<CleanedEntry>)> {
-        let PathOrder::CleanUp { mut entries } = order else { return Ok((order, Vec::new())) };
+        let PathOrder::CleanUp { mut entries, mut old } = order else { return Ok((order, Vec::new())) };
         // Which directory is which path, only the process that has them open knows.
         let PathReport::Surveyed(surveys) = self.hand_order(host.clone(), PathOrder::Survey).await? else {
-            return Ok((PathOrder::CleanUp { entries }, Vec::new()));
+            return Ok((PathOrder::CleanUp { entries, old }, Vec::new()));
         };
         let mut cleaned = Vec::new();
         for survey in surveys {
@@ -87,12 +94,41 @@ impl Service {
             for one in self.removed_in(&survey.id, &survey.dir, &declared).await? {
                 let Some(at) = entries.iter().position(|entry| *entry == one.entry) else { continue };
                 let entry = entries.swap_remove(at);
+                let size = self.measure(host, vec![(one.path.clone(), one.sector, one.file)]).await;
                 let gone = self.discard(host, &one).await;
                 let kept = gone.err().map(|error| error.to_string());
-                cleaned.push(CleanedEntry { entry, bytes: 0, kept });
+                let freed = size.first().filter(|_| kept.is_none());
+                cleaned.push(CleanedEntry { entry, bytes: freed.map_or(0, |size| size.bytes), kept });
+            }
+            // Only the manager knows which copies tasks have left behind.
+            let is_old = |found: &&Finding| {
+                let of = found.file.filter(|_| found.matter == Matter::NotInIndex);
+                of.is_some_and(|(sector, kind)| self.0.index.superseded_in(&survey.id, sector).contains(kind))
+            };
+            old.extend(survey.findings.iter().filter(is_old).map(|found| found.entry.clone()));
+        }
+        old.retain(|entry| entries.contains(entry));
+        Ok((PathOrder::CleanUp { entries, old }, cleaned))
+    }
+
+    /// The sizes and ages of files in paths of one process; none when it does not tell.
+    pub(crate) async fn measure(
+        &self,
+        host: &PathHost,
+        files: Vec<(StorageId, SectorId, FileType)>,
+    ) -> Vec<FileMeasure> {
+        if files.is_empty() {
+            return Vec::new();
+        }
+        match self.hand_order(host.clone(), PathOrder::Measure { files }).await {
+            Ok(PathReport::Measured(found)) => found,
+            Ok(_) => Vec::new(),
+            // A worker of the version before.
+            Err(error) => {
+                tracing::warn!(%error, "sizes of files are not told");
+                Vec::new()
             }
         }
-        Ok((PathOrder::CleanUp { entries }, cleaned))
     }
 
     async fn discard(&self, host: &PathHost, one: &Removed) -> ApiResult<()> {

@@ -49,6 +49,13 @@ pub struct InitOptions {
     pub chain: Option<ChainIdentity>,
 }
 
+impl InitOptions {
+    /// For real sectors of no chain, without storage of its own.
+    pub const fn new(actor: ActorId, sector_size: SectorSize) -> Self {
+        Self { actor, sector_size, local_storage: LocalStorage::None, rehearsal: false, chain: None }
+    }
+}
+
 /// Whether the repo itself is a storage path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalStorage {

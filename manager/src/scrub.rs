@@ -58,18 +58,21 @@ impl Service {
         order: ScrubOrder,
         types: FileTypes,
     ) -> ApiResult<(String, Vec<ScrubbedFile>)> {
-        let (id, path) = (order.sector.id, order.path.clone());
-        let wanted = path.clone();
-        let (host, worker) = match self.view(move |driver| driver.scrubber_of(&wanted)).await? {
+        let id = order.sector.id;
+        let path = order.path.clone();
+        let (wanted, proof) = (path.clone(), order.sector.proof);
+        let begun = self.ask(|reply| Input::BeginScrub { path: wanted, proof, reply }).await;
+        // Its memory is held until it has answered.
+        let worker = match begun {
             Ok(found) => found,
             Err(error) => return Ok((String::new(), left_out(types, &error.to_string()))),
         };
         let (before, files) = (self.scrubbable(id).await?, self.scrubbed_files(id));
-        let found = worker.scrub(order).await;
+        let found = worker.api.scrub(order).await;
         let after = self.scrubbable(id).await?;
         let same = before == after && files == self.scrubbed_files(id) && !self.in_use(id);
         Ok((
-            host,
+            worker.name.clone(),
             match found {
                 Ok(found) if same => found.into_iter().filter(|one| types.contains(one.file)).collect(),
                 Ok(_) => left_out(types, CHANGED),

@@ -11,13 +11,14 @@ use rpc::api::{ManagerVersion, Missing, PledgeOptions, SectorLock, WorkerJob, Wo
 use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::server::caller;
+use rpc::storage::CopyDeed;
 use rpc::subject::Subject;
 use rpc::{ApiError, ApiResult, Grant, ManagerApi, Permission, Returned, Scope, versions};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
 };
-use stores::{CopyKind, Index as _, IndexError, LockOwner, LockWant};
+use stores::{Index as _, IndexError, LockOwner, LockWant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -72,7 +73,9 @@ impl Service {
 }
 
 pub(crate) fn stopping() -> ApiError {
-    ApiError::refused("MGR050: the manager is stopping")
+    ApiError::refused(
+        "MGR050: the manager is stopping; its own output says why; start it again with `sealyard run`",
+    )
 }
 
 /// An error for a peer: its text with its causes.
@@ -178,7 +181,7 @@ impl ManagerApi for Service {
         types: FileTypes,
         primary: bool,
     ) -> ApiResult<()> {
-        self.0.index.declare(&id, sector, types, CopyKind::from(primary)).await.map_err(refusal)
+        self.declare_unnamed(id, sector, types, primary).await
     }
 
     async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()> {
@@ -352,6 +355,11 @@ impl ManagerApi for Service {
 
     async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
         self.view(move |driver| driver.is_open(attempt)).await
+    }
+
+    async fn storage_deed(&self, attempt: AttemptId, deed: CopyDeed) -> ApiResult<()> {
+        let asker = caller().and_then(|grant| grant.worker_token());
+        self.ask(|reply| Input::Deed { attempt, asker, deed, reply }).await
     }
 
     async fn overview(&self) -> ApiResult<ManagerOverview> {

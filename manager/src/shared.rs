@@ -22,6 +22,7 @@ use crate::config::{ChainSettings, Scheduling, Sealing};
 use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
 use crate::messages::Messages;
+use crate::refill::Refills;
 use crate::staging::Staging;
 use crate::state::{MinerIdentity, State};
 use crate::workers::Dialer;
@@ -118,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) staging: Staging,
     /// What effects are asking for sectors.
     pub(crate) asked: Asked,
+    /// What of it waits for sectors that are to be sealed again.
+    pub(crate) refills: Refills,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Everything spawned; awaited at the end.
     pub(crate) tasks: TaskTracker,

@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use pieces::PieceData;
 use rpc::reader::PieceStream;
-use sealtasks::{PieceInfo, UnpaddedPieceSize};
+use sealtasks::{PieceInfo, UnpaddedPieceSize, UnsealedCid};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
@@ -62,6 +62,8 @@ pub(crate) enum StagingError {
     },
     #[error("MGR135: the commitment of the data could not be computed: {0}")]
     Commitment(String),
+    #[error("MGR154: the data has CommP {found}, and piece {wanted} is wanted")]
+    Other { found: UnsealedCid, wanted: UnsealedCid },
     #[error(transparent)]
     Name(#[from] RepoError),
 }
@@ -103,18 +105,42 @@ impl Staging {
         parts: impl Stream<Item = io::Result<Bytes>> + Send,
         whole: u64,
     ) -> Result<Staged, StagingError> {
+        self.take_in(parts, whole, None).await
+    }
+
+    /// Takes exactly this piece, or what is left of it without the zeros at its end.
+    pub(crate) async fn take_piece(
+        &self,
+        parts: impl Stream<Item = io::Result<Bytes>> + Send,
+        wanted: PieceInfo,
+    ) -> Result<Staged, StagingError> {
+        self.take_in(parts, wanted.size.unpadded().get(), Some(wanted)).await
+    }
+
+    async fn take_in(
+        &self,
+        parts: impl Stream<Item = io::Result<Bytes>> + Send,
+        whole: u64,
+        wanted: Option<PieceInfo>,
+    ) -> Result<Staged, StagingError> {
         let id = random_uuid()?;
         let mut fresh =
             Fresh { staging: self, path: self.path(id).with_extension(PART), bytes: 0, kept: false };
         self.write(&mut fresh, parts, whole).await?;
         let (bytes, size) = (fresh.bytes, piece_size(fresh.bytes));
-        let size = size.ok_or(StagingError::TooLong { most: whole })?;
+        let size = wanted
+            .map(|wanted| wanted.size.unpadded())
+            .or(size)
+            .ok_or(StagingError::TooLong { most: whole })?;
         let (from, to, dir) = (fresh.path.clone(), self.path(id), self.dir.clone());
         let piece = tokio::task::spawn_blocking(move || {
             let disk = |source| StagingError::Disk { path: dir.clone(), source };
             let file = File::open(&from).map_err(disk)?;
             let piece = pieces::data_cid(size, PieceData::File(&file));
             let piece = piece.map_err(|error| StagingError::Commitment(rpc::error::chain(&error)))?;
+            if let Some(wanted) = wanted.map(|wanted| wanted.cid).filter(|wanted| *wanted != piece.cid) {
+                return Err(StagingError::Other { found: piece.cid, wanted });
+            }
             std::fs::rename(&from, &to).map_err(disk)?;
             File::open(&dir).and_then(|dir| dir.sync_all()).map_err(disk)?;
             Ok::<_, StagingError>(piece)
@@ -268,6 +294,24 @@ mod tests {
         let broken = stream::iter([Ok(Bytes::from_static(b"some")), Err(io::Error::other("gone"))]);
         assert!(matches!(staging.take(broken, 2032).await, Err(StagingError::Source(_))));
         assert_eq!((names(&dir), staging.held.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_is_wanted_is_taken_with_or_without_its_last_zeros_and_no_other() {
+        let dir = TempDir::new().expect("a directory");
+        let staging = Staging::open(dir.path().to_owned(), 5000, &BTreeSet::new()).expect("a staging");
+        let wanted = staging.take(parts(&[254, 200]), 2032).await.expect("taken").piece;
+        let mut whole = vec![7; 454];
+        whole.resize(508, 0);
+        for given in [whole, vec![7; 454]] {
+            let given = stream::iter([Ok(Bytes::from(given))]);
+            assert_eq!(staging.take_piece(given, wanted).await.expect("taken").piece, wanted);
+        }
+        let kept = names(&dir);
+        let error = staging.take_piece(parts(&[453]), wanted).await.expect_err("another piece");
+        assert!(error.to_string().contains(&wanted.cid.to_string()), "{error}");
+        staging.take_piece(parts(&[509]), wanted).await.expect_err("too long");
+        assert_eq!(names(&dir), kept, "nothing is left of what is refused");
     }
 
     #[tokio::test]

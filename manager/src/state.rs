@@ -18,6 +18,7 @@ mod projection;
 mod query;
 mod schema;
 mod scrub;
+mod superseded;
 mod writer;
 
 pub use clock::Clock;
@@ -28,6 +29,7 @@ pub use identity::{ChainIdentity, MinerIdentity};
 pub use loading::RawSector;
 pub use measure::{Duration, Measured, Measures, Throughput};
 pub use query::{CallRow, LogRow, OpenAttempt, OpenTask, SectorRow, TaskRow};
+pub use superseded::OldCopy;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -22,6 +22,8 @@ use crate::driver::Input;
 use crate::service::{Service, refusal, stopping};
 use crate::state::Hold;
 
+/// Sectors that the index is asked about at once; it is locked meanwhile.
+const SECTORS_AT_ONCE: usize = 1000;
 /// How long the owner of a path is waited for when paths are listed; beyond, its last report is shown.
 const STAT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -70,10 +72,19 @@ impl StorageApi for Service {
             self.view(move |driver| sectors.into_iter().map(|id| driver.state_name(id)).collect::<Vec<_>>())
                 .await?
         };
+        let mut elsewhere: BTreeMap<SectorId, FileTypes> = BTreeMap::new();
+        let sectors: Vec<SectorId> = page.iter().map(|(decl, _)| decl.sector).collect();
+        for sectors in sectors.chunks(SECTORS_AT_ONCE) {
+            self.0.index.locate_many(sectors, FileTypes::ALL, |sector, place| {
+                if *place.id != path {
+                    let others = elsewhere.entry(sector).or_default();
+                    *others = *others | place.types;
+                }
+            });
+        }
         let stored = |((decl, primary), state): ((sealtasks::SectorDecl, FileTypes), _)| {
-            let elsewhere = self.0.index.sector_files(decl.sector).into_iter();
-            let others = elsewhere.filter(|held| held.id != path).map(|held| held.types);
-            let alone = decl.types.difference(others.fold(FileTypes::NONE, FileTypes::union));
+            let others = elsewhere.get(&decl.sector).copied().unwrap_or_default();
+            let alone = decl.types.difference(others);
             StoredSector { sector: decl.sector, state, types: decl.types, primary, alone }
         };
         Ok(page.into_iter().zip(states).map(stored).collect())
@@ -110,8 +121,8 @@ impl StorageApi for Service {
         let (order, mut refused) = self.without_foreign(order).await?;
         let (order, cleaned) = self.without_removed(&host, order).await?;
         refused.extend(cleaned);
-        Ok(match self.hand_order(host, order).await? {
-            PathReport::Surveyed(surveys) => PathReport::Surveyed(self.with_foreign(surveys).await?),
+        Ok(match self.hand_order(host.clone(), order).await? {
+            PathReport::Surveyed(surveys) => PathReport::Surveyed(self.with_foreign(&host, surveys).await?),
             PathReport::CleanedUp(mut cleaned) => {
                 cleaned.extend(refused);
                 PathReport::CleanedUp(cleaned)

@@ -114,7 +114,8 @@ impl Service {
         let holder = self.view(move |driver| {
             let own =
                 asker.is_none_or(|token| driver.joined_with(session).is_none_or(|known| known == token));
-            driver.holder_name(session, sector, types).filter(|_| own)
+            // While somebody works on the sector, nobody else takes a file away.
+            driver.holder_name(session, sector, types).filter(|_| own && !driver.is_worked_on(sector))
         });
         let Some(name) = holder.await? else { return Ok(false) };
         let since = self.0.state.now_ms().saturating_sub(MOVES_MS);

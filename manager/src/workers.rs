@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::driver::{Input, Peer, Polled, Worker};
+use crate::driver::{Beside, Input, Peer, Polled, Worker};
 use crate::shared::Shared;
 use crate::state::CAPS_MAX;
 
@@ -171,6 +171,7 @@ impl Introduction {
             mode: WorkerMode::Open,
             own_caps: TaskCaps::none(),
             caps: TaskCaps::none(),
+            beside: Beside::default(),
             stagger: std::collections::BTreeMap::new(),
             told_machine: None,
             repo: None,
@@ -188,6 +189,7 @@ impl Introduction {
             worker.repo = state.repo;
             // Its own word on memory leaves out what its tasks use. To a restarted manager that is no detail: what a busy
             // worker says first is taken for what other programs use there while it is idle.
+            worker.beside.told = state.mem_beside;
             worker.info.resources.mem_used = state.mem_used;
             worker.info.resources.mem_swap_used = state.mem_swap_used;
         }

@@ -14,8 +14,7 @@ use uuid::Uuid;
 use world::world;
 
 fn init_options(local_storage: LocalStorage) -> InitOptions {
-    let (actor, sector_size) = (ActorId::new(1000), SectorSize::KiB2);
-    InitOptions { actor, sector_size, local_storage, rehearsal: false, chain: None }
+    InitOptions { local_storage, ..InitOptions::new(ActorId::new(1000), SectorSize::KiB2) }
 }
 
 #[test]
@@ -65,6 +64,7 @@ async fn a_worker_that_cannot_be_dialled_is_told_which_port_to_open() {
         mem_used: 0,
         repo: None,
         mem_swap_used: 0,
+        mem_beside: 0,
         paths: Vec::new(),
         calls: Vec::new(),
         caps: Default::default(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chain::Lotus;
 use chain::sending::Sending;
-use manager::{ChainChoice, InitOptions, LocalStorage, Repo};
+use manager::{ChainChoice, InitOptions, Repo};
 use rpc::ApiInfo;
 use rpc::Trust;
 use rpc::extension::SectorDetail;
@@ -284,6 +284,28 @@ async fn a_message_whose_sending_nobody_heard_of_is_found_and_not_sent_again() {
     world.handle.stop().await;
 }
 
+/// A message that was perhaps sent is not made stale by a state by hand while this manager, which sends none, cannot know.
+#[tokio::test]
+async fn without_leave_a_sector_whose_message_may_have_gone_is_put_into_no_other_state() {
+    let node = StandInNode::start(standin::World::new()).await;
+    node.world().swallow_pushes = true;
+    let (mut world, worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    node.swallowed.notified().await;
+    // It is not seen anywhere now; it may be in a minute.
+    node.world().mempool.clear();
+    world.chain = chain(&node, Sending::Off).await;
+    let world = world.restart().await;
+    world.join(&worker).await;
+    state(&world, 1, "PreCommitting").await;
+    let api = world.handle.pipeline_api();
+    let error = api.update_state(SectorNumber::new(1), "PreCommit2".to_owned()).await;
+    let error = error.expect_err("refused").to_string();
+    assert!(error.contains("MGR122") && error.contains("may have been sent"), "{error}");
+    assert_eq!(state(&world, 1, "PreCommitting").await.last_error, "");
+    world.handle.stop().await;
+}
+
 #[tokio::test]
 async fn a_repo_is_for_one_chain_and_the_chain_must_know_its_miner() {
     let node = StandInNode::start(standin::World::new()).await;
@@ -317,14 +339,7 @@ async fn a_repo_is_for_one_chain_and_the_chain_must_know_its_miner() {
     start(&repo, &dialer, chain(&node, Sending::Off).await).await.expect("its own chain").stop().await;
 
     let offline = dir.path().join("offline");
-    let options = InitOptions {
-        actor: ActorId::new(1000),
-        sector_size: SectorSize::KiB2,
-        local_storage: LocalStorage::None,
-        rehearsal: false,
-        chain: None,
-    };
-    Repo::init(&offline, options).expect("a repo");
+    Repo::init(&offline, InitOptions::new(ActorId::new(1000), SectorSize::KiB2)).expect("a repo");
     let text = start(&offline, &dialer, chain(&node, Sending::On).await).await.err().expect("refused");
     assert!(text.to_string().contains("no chain (offline)"), "{text}");
 }
@@ -362,5 +377,27 @@ async fn numbers_in_use_are_not_taken_and_what_is_proven_is_not_sealed_anew() {
     assert!(parked.last_error.contains("proven on chain already"), "{}", parked.last_error);
     let first = parked.log.iter().filter(|(_, _, text)| text.contains("result of PC1")).count();
     assert_eq!(first, 1, "{:#?}", parked.log);
+    world.handle.stop().await;
+}
+
+#[tokio::test]
+async fn sectors_on_chain_that_no_path_has_are_named() {
+    let node = StandInNode::start(standin::World::new()).await;
+    {
+        let mut chain = node.world();
+        chain.mine_with(vec![pre_committed(4), pre_committed(5), pre_committed(9)]);
+        chain.mine();
+        chain.mine_with(vec![proven(4), proven(5)]);
+        chain.mine();
+    }
+    let (world, worker) = yard(&node, Sending::Off, AT_ONCE).await;
+    let numbers = |all: &[u64]| all.iter().copied().map(SectorNumber::new).collect::<Vec<_>>();
+    let api = world.handle.proving_api();
+    assert_eq!(api.unheld().await.expect("told"), numbers(&[4, 5]), "9 is not proven");
+    worker.declare(SectorId::new(1000, 4), FileTypes::SEALED | FileTypes::CACHE).await;
+    worker.declare(SectorId::new(1000, 5), FileTypes::SEALED).await;
+    assert_eq!(api.unheld().await.expect("told"), numbers(&[5]), "its cache is nowhere");
+    worker.declare(SectorId::new(1000, 5), FileTypes::CACHE).await;
+    assert_eq!(api.unheld().await.expect("told"), numbers(&[]));
     world.handle.stop().await;
 }

@@ -237,7 +237,7 @@ async fn time_never_goes_back_behind_what_is_stored() {
 fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
     db.execute_batch(
-        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE chain; DROP INDEX attempt_detached;
+        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE superseded; DROP TABLE chain; DROP INDEX attempt_detached;
          DROP INDEX call_orphan;
          ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
          ALTER TABLE attempt DROP COLUMN abort_ms; DELETE FROM counter WHERE name = 'pledging_paused';

@@ -9,8 +9,8 @@ use futures_util::StreamExt as _;
 use rpc::UnsealApi;
 use rpc::unsealing::{PieceWish, UnsealState, UnsealView, UnsealWish};
 use sealtasks::{
-    Commitment, FileTypes, RegisteredSealProof, ReleaseUnsealedInput, SectorId, SectorNumber, SectorRef,
-    SectorSize, TaskInput, TaskType, Ticket, UnsealedCid, UnsealedRange,
+    Commitment, FileTypes, FsStat, HealthReport, RegisteredSealProof, ReleaseUnsealedInput, SectorId,
+    SectorNumber, SectorRef, SectorSize, TaskInput, TaskType, Ticket, UnsealedCid, UnsealedRange,
 };
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{LIMIT, World, world};
@@ -84,6 +84,13 @@ async fn what_can_never_be_is_refused_at_once() {
     assert!(error.contains("MGR084"), "nothing to release: {error}");
     assert!(!api.is_unsealed(ONE, 0..127).await.expect("an answer"));
     assert!(api.is_unsealed(ONE, 0..4096).await.is_err(), "not within the sector");
+    // Its replica is where nobody can read it.
+    for path in world.api.storage_find(sector_id(), replica(), None).await.expect("found") {
+        let report = HealthReport { stat: FsStat::default(), error: Some("the mount hangs".to_owned()) };
+        world.api.storage_report_health(path.id, report).await.expect("reported");
+    }
+    let error = api.unseal_sector(ONE).await.unwrap_err().to_string();
+    assert!(error.contains("MGR148"), "{error}");
     // Its replica is gone.
     for path in world.api.storage_find(sector_id(), replica(), None).await.expect("found") {
         world.api.storage_drop(path.id, sector_id(), replica()).await.expect("dropped");

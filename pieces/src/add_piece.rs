@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sealtasks::{Commitment, PieceInfo, SectorSize, UnpaddedPieceSize};
 
@@ -43,7 +44,7 @@ pub fn data_cid(size: UnpaddedPieceSize, data: PieceData<'_>) -> Result<PieceInf
     let Some(source) = Source::new(data).map_err(PieceError::Source)? else {
         return Ok(PieceInfo::new(size.padded(), zero_commitment(size.padded())));
     };
-    let pumped = pump(source, size, None::<&mut Stream<'_>>)?;
+    let pumped = pump(source, size, None::<&Stream<'_>>)?;
     if pumped.held > size.get() {
         return Err(PieceError::SourceLong { size: size.get() });
     }
@@ -57,11 +58,11 @@ pub fn pad_piece(
     data: PieceData<'_>,
     target: &mut (dyn Write + Send),
 ) -> Result<PieceInfo, PieceError> {
-    let mut sink = Stream(target);
+    let sink = Stream(Mutex::new(target));
     match Source::new(data).map_err(PieceError::Source)? {
-        Some(source) => whole(size, pump(source, size, Some(&mut sink))?),
+        Some(source) => whole(size, pump(source, size, Some(&sink))?),
         None => {
-            sink.zeros(size.padded().get())?;
+            sink.zeros(0, size.padded().get())?;
             Ok(PieceInfo::new(size.padded(), zero_commitment(size.padded())))
         }
     }
@@ -150,8 +151,8 @@ impl Target {
             return Ok(PieceInfo::new(size.padded(), zero_commitment(size.padded())));
         };
         let writer = DirectWriter::new(&self.file);
-        let mut sink = Place { file: &self.file, writer, at: self.place.start, fresh: self.fresh };
-        whole(size, pump(source, size, Some(&mut sink))?)
+        let sink = Place { file: &self.file, writer, start: self.place.start, fresh: self.fresh };
+        whole(size, pump(source, size, Some(&sink))?)
     }
 
     /// Leaves the file as it was. What cannot be undone is bytes that nobody reads, since they are not marked.
@@ -175,8 +176,8 @@ impl Target {
 struct Place<'a> {
     file: &'a PartialFile,
     writer: DirectWriter<'a>,
-    /// Where the next bytes go.
-    at: u64,
+    /// Where the piece begins.
+    start: u64,
     /// Whether the file reads as zeros there.
     fresh: bool,
 }
@@ -184,33 +185,41 @@ struct Place<'a> {
 impl Sink for Place<'_> {
     type Error = PieceError;
 
-    fn data(&mut self, padded: &[u8]) -> Result<(), PieceError> {
-        self.writer.write_at(padded, self.at)?;
-        self.at += padded.len() as u64;
-        Ok(())
+    /// While one waits for the disk, or for its turn on a core, the disk has the other's bytes.
+    const WRITERS: usize = 2;
+
+    fn data(&self, at: u64, padded: &[u8]) -> Result<(), PieceError> {
+        Ok(self.writer.write_at(padded, self.start + at)?)
     }
 
-    fn zeros(&mut self, len: u64) -> Result<(), PieceError> {
+    fn zeros(&self, at: u64, len: u64) -> Result<(), PieceError> {
         if !self.fresh {
-            self.file.write_zeros(self.at..self.at + len)?;
+            self.file.write_zeros(self.start + at..self.start + at + len)?;
         }
-        self.at += len;
         Ok(())
     }
 }
 
 /// A stream that padded bytes go to.
-struct Stream<'a>(&'a mut (dyn Write + Send));
+struct Stream<'a>(Mutex<&'a mut (dyn Write + Send)>);
 
 impl Sink for Stream<'_> {
     type Error = PieceError;
 
-    fn data(&mut self, padded: &[u8]) -> Result<(), PieceError> {
-        self.0.write_all(padded).map_err(PieceError::Target)
+    const WRITERS: usize = 1;
+
+    fn data(&self, _at: u64, padded: &[u8]) -> Result<(), PieceError> {
+        self.target().write_all(padded).map_err(PieceError::Target)
     }
 
-    fn zeros(&mut self, len: u64) -> Result<(), PieceError> {
-        io::copy(&mut io::repeat(0).take(len), &mut self.0).map_err(PieceError::Target).map(drop)
+    fn zeros(&self, _at: u64, len: u64) -> Result<(), PieceError> {
+        io::copy(&mut io::repeat(0).take(len), &mut *self.target()).map_err(PieceError::Target).map(drop)
+    }
+}
+
+impl<'a> Stream<'a> {
+    fn target(&self) -> MutexGuard<'_, &'a mut (dyn Write + Send)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -48,3 +48,85 @@ fn is_zero(bytes: &[u8]) -> bool {
     lines.iter().all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
         && rest.iter().all(|byte| *byte == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{self, Read};
+
+    use rayon::ThreadPoolBuilder;
+    use sealtasks::UnpaddedPieceSize;
+
+    use super::*;
+    use crate::add_piece::{data_cid, pad_piece};
+    use crate::commitment::zero_commitment;
+    use crate::node::{HASHED, LEVELS};
+    use crate::source::PieceData;
+
+    /// 16 MiB padded, which go through in batches of 2 MiB.
+    const PIECE: u64 = 127 << 17;
+    const BATCHES: u64 = 8;
+    /// Nodes above the leaves of a block, and of a batch.
+    const IN_BLOCK: u64 = BLOCK as u64 / 32 - 1;
+    const IN_BATCH: u64 = (2 << 20) / 32 - 1;
+
+    /// How many nodes are hashed by a pool that does this.
+    fn hashed(job: impl FnOnce() + Send) -> u64 {
+        // The table of zeros is computed once, whoever is first.
+        zero_node(LEVELS as u32 - 1);
+        let pool = ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
+        pool.install(job);
+        pool.broadcast(|_| HASHED.with(std::cell::Cell::get)).iter().sum()
+    }
+
+    fn size() -> UnpaddedPieceSize {
+        UnpaddedPieceSize::try_from(PIECE).expect("a piece's size")
+    }
+
+    #[test]
+    fn zeros_are_not_hashed() {
+        let expected = zero_commitment(size().padded());
+        assert_eq!(
+            hashed(|| assert_eq!(
+                data_cid(size(), PieceData::Zeros).expect("zeros").cid.commitment(),
+                expected
+            )),
+            0
+        );
+        let from = |data: PieceData<'_>| {
+            let info = pad_piece(size(), data, &mut io::sink()).expect("a piece");
+            assert_eq!(info.cid.commitment(), expected);
+        };
+        let stream = hashed(|| from(PieceData::Stream(&mut io::repeat(0).take(PIECE))));
+        let hole = tempfile::tempfile().expect("a file");
+        hole.set_len(PIECE).expect("a hole");
+        let file = hashed(|| from(PieceData::File(&hole)));
+        // Nothing but what joins the batches.
+        assert_eq!((stream, file), (BATCHES - 1, BATCHES - 1));
+    }
+
+    #[test]
+    fn only_blocks_with_data_are_hashed() {
+        // One byte that is not zero in the first block, and in the last.
+        let mut raw = vec![0; PIECE as usize];
+        (raw[5], raw[PIECE as usize - 1]) = (1, 1);
+        let mut some = tempfile::tempfile().expect("a file");
+        io::Write::write_all(&mut some, &raw).expect("written");
+        io::Seek::rewind(&mut some).expect("rewound");
+        let all = vec![1; PIECE as usize];
+        let count = |data: &[u8]| {
+            hashed(|| {
+                data_cid(size(), PieceData::Stream(&mut &data[..])).expect("a piece");
+            })
+        };
+        let file = |file: &File| {
+            hashed(|| {
+                data_cid(size(), PieceData::File(file)).expect("a piece");
+            })
+        };
+        let above_blocks = (2 << 20) / BLOCK as u64 - 1;
+        let two = 2 * (IN_BLOCK + above_blocks) + BATCHES - 1;
+        assert_eq!((count(&raw), file(&some)), (two, two));
+        assert_eq!(count(&all), BATCHES * IN_BATCH + BATCHES - 1, "each node of the tree, once");
+    }
+}

@@ -26,7 +26,15 @@ pub(crate) const BLOCK: usize = 64 << 10;
 /// Panics if the lengths do not match.
 pub(crate) fn hash_level(children: &[u8], parents: &mut [u8]) {
     assert_eq!(children.len(), 2 * parents.len(), "a parent has two children");
+    #[cfg(test)]
+    HASHED.with(|hashed| hashed.set(hashed.get() + parents.len() as u64 / LEAF));
     kernel::hash_pairs(children.as_chunks().0, parents.as_chunks_mut().0);
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Nodes that this thread has hashed.
+    pub(crate) static HASHED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// The parent of two nodes.

@@ -1,41 +1,52 @@
 //! Moves a piece's raw bytes from where they come from to where they go, padded, computing the commitment's tree on the
-//! way. Three things happen at once: the next batch is read, this one is padded and hashed, the one before is written.
+//! way. Three things happen at once: the next batches are read, those before them are padded and hashed, and what is done is
+//! written.
 //!
-//! Holds two raw and four padded buffers of at most 4 MiB each. Never knows what is at either end.
+//! Holds at most [`AHEAD`] raw and [`BUFFERS`] padded buffers of 2 MiB each. Never knows what is at either end.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use rayon::{ScopeFifo, Yield};
 use sealtasks::UnpaddedPieceSize;
 
 use crate::batch::pad_and_hash;
 use crate::fr32::{PADDED_CHUNK, RAW_CHUNK};
-use crate::node::{Frontier, LEAF, zero_node};
+use crate::node::{Frontier, LEAF, Node, zero_node};
 use crate::source::{Filled, Source};
 
 /// Padded bytes that go through at once: enough blocks for many threads, and writes that a disk likes.
-const BATCH_MAX: u64 = 4 << 20;
+const BATCH_MAX: u64 = 2 << 20;
 /// Smaller pieces go through in smaller batches, so that reading, hashing and writing overlap, but none below this.
 const BATCH_MIN: u64 = 1 << 20;
 /// Into how many batches a piece is cut before they grow.
 const BATCHES: u64 = 8;
-/// Padded buffers: one being hashed, the others written or waiting for it.
-const BUFFERS: usize = 4;
+/// Batches read and not hashed yet: when the threads are through with one, the next is there, so none of them waits for the
+/// last block of another, nor for the source.
+const AHEAD: usize = 3;
+/// Padded buffers: those being hashed, and three times as many that are written or wait for it, for a disk that stops for
+/// some milliseconds now and then.
+const BUFFERS: usize = 4 * AHEAD;
 /// What buffers are aligned to, for writing around the page cache (bytes).
 pub(crate) const ALIGNMENT: usize = 4096;
 
 /// Where padded bytes go.
-pub(crate) trait Sink: Send {
+pub(crate) trait Sink: Sync {
     /// Why they could not.
     type Error: Send;
 
-    /// Takes the next padded bytes. The buffer begins at a multiple of [`ALIGNMENT`].
-    fn data(&mut self, padded: &[u8]) -> Result<(), Self::Error>;
+    /// How many may hand bytes over at the same time, and then in any order; with one, everything comes in order.
+    const WRITERS: usize;
 
-    /// Takes the next padded bytes, all of which are zero.
-    fn zeros(&mut self, len: u64) -> Result<(), Self::Error>;
+    /// Takes padded bytes, the first of which is byte `at` of the piece. The buffer begins at a multiple of [`ALIGNMENT`].
+    fn data(&self, at: u64, padded: &[u8]) -> Result<(), Self::Error>;
+
+    /// Takes `len` padded bytes, all of which are zero.
+    fn zeros(&self, at: u64, len: u64) -> Result<(), Self::Error>;
 }
 
 /// What came through.
@@ -60,22 +71,33 @@ pub(crate) enum PumpError<E> {
 pub(crate) fn pump<S: Sink>(
     source: Source<'_>,
     size: UnpaddedPieceSize,
-    sink: Option<&mut S>,
+    sink: Option<&S>,
 ) -> Result<Pumped, PumpError<S::Error>> {
     let batch = batch(size);
     match sink {
-        Some(sink) if size.padded().get() > batch as u64 => thread::scope(|scope| {
-            let (to_writer, arriving) = sync_channel(BUFFERS);
+        Some(sink) if size.padded().get() > batch as u64 => {
+            let (to_writers, arriving) = sync_channel(BUFFERS);
             let (to_us, free) = sync_channel(BUFFERS);
-            let writer = scope.spawn(move || write(&arriving, &to_us, sink));
-            let mut outlet = Threaded { to_writer, free, made: 0, batch };
-            let ran = run(source, size, &mut outlet);
-            drop(outlet);
-            let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
-            written.map_err(PumpError::Sink)?;
-            ran.map_err(|stop| stop.into_error(|()| unreachable!("only a writer that failed stops taking")))
-        }),
-        sink => run(source, size, &mut Inline { sink, buffer: None, batch })
+            let arriving = Mutex::new(Some(arriving));
+            thread::scope(|scope| {
+                let writers: Vec<_> = (0..S::WRITERS)
+                    .map(|_| {
+                        let (arriving, to_us) = (&arriving, to_us.clone());
+                        scope.spawn(move || write(arriving, &to_us, sink))
+                    })
+                    .collect();
+                drop(to_us);
+                let mut outlet = Threaded { to_writers, free, made: 0, batch };
+                let ran = run(source, size, &mut outlet);
+                drop(outlet);
+                for writer in writers {
+                    let written = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
+                    written.map_err(PumpError::Sink)?;
+                }
+                ran.map_err(|stop| stop.into_error(|()| unreachable!("only writers that failed stop taking")))
+            })
+        }
+        sink => run(source, size, &mut Inline { sink, free: Vec::new(), batch })
             .map_err(|stop| stop.into_error(|error| error)),
     }
 }
@@ -109,32 +131,76 @@ fn run<O: Outlet>(
     let batch = batch(size);
     let raw = batch / PADDED_CHUNK * RAW_CHUNK;
     let batch_level = (batch as u64 / LEAF).trailing_zeros();
-    let (mut these, mut next) = (vec![0; raw], vec![0; raw]);
     let mut pumped = Pumped { held: 0, tree: Frontier::default() };
-    let mut filled = source.fill(&mut these).map_err(Stop::Source)?;
-    while filled.held > 0 {
-        pumped.held += filled.held as u64;
-        let more = filled.held == raw && pumped.held < size.get();
-        let mut padded = outlet.buffer().map_err(Stop::Outlet)?;
-        if !filled.hole {
-            these[filled.held..].fill(0);
-        }
-        let mut root = None;
-        let read = rayon::in_place_scope(|scope| {
-            if !filled.hole {
-                scope.spawn(|_| root = pad_and_hash(&these, padded.bytes_mut()));
+    rayon::in_place_scope_fifo(|scope| {
+        let (mut line, mut free) = (VecDeque::with_capacity(AHEAD), Vec::new());
+        let (mut more, mut at) = (true, 0);
+        while more || !line.is_empty() {
+            if more && line.len() < AHEAD {
+                let mut bytes = free.pop().unwrap_or_else(|| vec![0; raw]);
+                let filled = source.fill(&mut bytes).map_err(Stop::Source)?;
+                pumped.held += filled.held as u64;
+                more = filled.held == raw && pumped.held < size.get();
+                if filled.held > 0 {
+                    let padded = outlet.buffer().map_err(Stop::Outlet)?;
+                    line.push_back(begin(scope, bytes, &filled, padded));
+                }
+            } else if let Some(Hashed { bytes, padded, root }) =
+                line.pop_front().and_then(|oldest| end(&oldest))
+            {
+                pumped.tree.push(batch_level, root.unwrap_or_else(|| zero_node(batch_level)));
+                outlet.put(at, padded, root.is_none()).map_err(Stop::Outlet)?;
+                at += batch as u64;
+                free.push(bytes);
             }
-            if more { source.fill(&mut next) } else { Ok(Filled::default()) }
-        });
-        pumped.tree.push(batch_level, root.unwrap_or_else(|| zero_node(batch_level)));
-        outlet.put(padded, root.is_none()).map_err(Stop::Outlet)?;
-        filled = read.map_err(Stop::Source)?;
-        std::mem::swap(&mut these, &mut next);
-    }
+        }
+        Ok(())
+    })?;
     if pumped.held == size.get() {
         pumped.held += source.fill(&mut [0]).map_err(Stop::Source)?.held as u64;
     }
     Ok(pumped)
+}
+
+/// A batch with its buffers; without a root all of it is zeros.
+struct Hashed {
+    bytes: Vec<u8>,
+    padded: Aligned,
+    root: Option<Node>,
+}
+
+/// Has a batch padded and hashed by the threads of the pool, behind those before it.
+fn begin(
+    scope: &ScopeFifo<'_>,
+    mut bytes: Vec<u8>,
+    filled: &Filled,
+    mut padded: Aligned,
+) -> Receiver<Hashed> {
+    let (send, receive) = sync_channel(1);
+    if filled.hole {
+        let _ = send.send(Hashed { bytes, padded, root: None });
+        return receive;
+    }
+    bytes[filled.held..].fill(0);
+    scope.spawn_fifo(move |_| {
+        let root = pad_and_hash(&bytes, padded.bytes_mut());
+        // Nobody waits for it when an earlier one failed.
+        let _ = send.send(Hashed { bytes, padded, root });
+    });
+    receive
+}
+
+/// Waits for a batch; a thread of the pool helps meanwhile. `None`: hashing panicked, which the scope's end tells.
+fn end(batch: &Receiver<Hashed>) -> Option<Hashed> {
+    loop {
+        match batch.try_recv() {
+            Ok(hashed) => return Some(hashed),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if rayon::yield_now() == Some(Yield::Executed) => {}
+            // Others have all of it in hand.
+            Err(TryRecvError::Empty) => return batch.recv().ok(),
+        }
+    }
 }
 
 /// The way of padded buffers to a sink and back.
@@ -144,14 +210,14 @@ trait Outlet {
     /// A buffer that nobody uses, of the size of a batch; its content is anything.
     fn buffer(&mut self) -> Result<Aligned, Self::Error>;
 
-    /// Hands a buffer on, of which only the length counts if it is `zeros`.
-    fn put(&mut self, padded: Aligned, zeros: bool) -> Result<(), Self::Error>;
+    /// Hands a buffer on that goes to byte `at` of the piece; only its length counts if it is `zeros`.
+    fn put(&mut self, at: u64, padded: Aligned, zeros: bool) -> Result<(), Self::Error>;
 }
 
 /// The sink works in the same thread.
 struct Inline<'a, S> {
-    sink: Option<&'a mut S>,
-    buffer: Option<Aligned>,
+    sink: Option<&'a S>,
+    free: Vec<Aligned>,
     batch: usize,
 }
 
@@ -159,23 +225,28 @@ impl<S: Sink> Outlet for Inline<'_, S> {
     type Error = S::Error;
 
     fn buffer(&mut self) -> Result<Aligned, S::Error> {
-        Ok(self.buffer.take().unwrap_or_else(|| Aligned::new(self.batch)))
+        Ok(self.free.pop().unwrap_or_else(|| Aligned::new(self.batch)))
     }
 
-    fn put(&mut self, padded: Aligned, zeros: bool) -> Result<(), S::Error> {
-        match &mut self.sink {
-            Some(sink) if zeros => sink.zeros(padded.bytes().len() as u64)?,
-            Some(sink) => sink.data(padded.bytes())?,
-            None => {}
+    fn put(&mut self, at: u64, padded: Aligned, zeros: bool) -> Result<(), S::Error> {
+        if let Some(sink) = self.sink {
+            hand_over(sink, at, &padded, zeros)?;
         }
-        self.buffer = Some(padded);
+        self.free.push(padded);
         Ok(())
     }
 }
 
-/// The sink works in a thread of its own; its error is that thread's result.
+/// A batch on its way to the sink: its place, and whether all of it is zeros.
+struct Batch {
+    at: u64,
+    padded: Aligned,
+    zeros: bool,
+}
+
+/// The sink works in threads of its own; its errors are their results.
 struct Threaded {
-    to_writer: SyncSender<(Aligned, bool)>,
+    to_writers: SyncSender<Batch>,
     free: Receiver<Aligned>,
     made: usize,
     batch: usize,
@@ -195,26 +266,30 @@ impl Outlet for Threaded {
         self.free.recv().map_err(drop)
     }
 
-    fn put(&mut self, padded: Aligned, zeros: bool) -> Result<(), ()> {
-        self.to_writer.send((padded, zeros)).map_err(drop)
+    fn put(&mut self, at: u64, padded: Aligned, zeros: bool) -> Result<(), ()> {
+        self.to_writers.send(Batch { at, padded, zeros }).map_err(drop)
     }
 }
 
+/// Writes what arrives until nothing more does. Who fails closes the way, so that the others stop too.
 fn write<S: Sink>(
-    arriving: &Receiver<(Aligned, bool)>,
+    arriving: &Mutex<Option<Receiver<Batch>>>,
     free: &SyncSender<Aligned>,
-    sink: &mut S,
+    sink: &S,
 ) -> Result<(), S::Error> {
-    for (padded, zeros) in arriving {
-        if zeros {
-            sink.zeros(padded.bytes().len() as u64)?;
-        } else {
-            sink.data(padded.bytes())?;
-        }
+    let open = || arriving.lock().unwrap_or_else(PoisonError::into_inner);
+    // Not in the loop's head: there the lock would be held while the batch is written.
+    let next = || open().as_ref().and_then(|way| way.recv().ok());
+    while let Some(Batch { at, padded, zeros }) = next() {
+        hand_over(sink, at, &padded, zeros).inspect_err(|_| drop(open().take()))?;
         // Nobody takes the last ones back.
         let _ = free.send(padded);
     }
     Ok(())
+}
+
+fn hand_over<S: Sink>(sink: &S, at: u64, padded: &Aligned, zeros: bool) -> Result<(), S::Error> {
+    if zeros { sink.zeros(at, padded.bytes().len() as u64) } else { sink.data(at, padded.bytes()) }
 }
 
 /// A buffer that begins at a multiple of [`ALIGNMENT`].

@@ -4,12 +4,17 @@
 //!
 //! | Lotus | here |
 //! |---|---|
-//! | TestPadChunkFFI, TestPadChunkRandEqFFI | `padding_moves_bits_like_the_reference_and_back`; against the proofs library: its room |
-//! | TestRoundtrip, RoundtripChunkRand, Roundtrip16MRand | the same, and `sizes_that_no_power_of_two_divides_come_back` |
+//! | TestPadChunkFFI | `five_bytes_over_and_over_pad_like_the_reference_and_come_back`; against the proofs library's own padding: `proofs/tests/oracle.rs`, `add_piece_writes_what_the_library_writes` |
+//! | TestPadChunkRandEqFFI | `padding_moves_bits_like_the_reference_and_back`; against the proofs library: there |
+//! | TestRoundtrip | `five_bytes_over_and_over_pad_like_the_reference_and_come_back` |
+//! | TestRoundtripChunkRand, Roundtrip16MRand | `padding_moves_bits_like_the_reference_and_back`, `sizes_that_no_power_of_two_divides_come_back` (16 MiB among them) |
 //! | RoundtripMisalignedSizes, UnpadMisalignedThreadBoundaries, PadUnpadVariousSizesAboveMTTresh | `sizes_that_no_power_of_two_divides_come_back` |
-//! | TestUnpadReader, BufWithSmallWorkBuf, SmallReads, LargeReads, PartialPiece | `a_window_delivers_just_its_bytes`, `streams_longer_than_their_buffers_come_through` |
-//! | TestUnpadReaderSizeMismatch (whole chunks, then EOF in Lotus) | `streams_that_end_inside_a_chunk_are_errors`: an error, never a short piece |
+//! | TestWriteTwoPcs | `add_piece.rs::a_long_piece_behind_another_comes_back_whole` (16 MiB each); four pieces as the proofs library writes them: `proofs/tests/oracle.rs`, as above |
+//! | TestUnpadReader, BufWithSmallWorkBuf, SmallReads, LargeReads | `streams_longer_than_their_buffers_come_through`, `reads_of_any_size_deliver_all`, `a_window_delivers_just_its_bytes` |
+//! | TestUnpadReaderPartialPiece and nine of TestUnpadReaderSizeMismatch: whole chunks, then the stream ends; Lotus delivers them and then says EOF | `streams_that_end_behind_a_chunk_are_errors_too`: they are delivered, and the end is an error, never a short piece |
 //! | TestPadWriterUnpadReader | `the_streams_pad_as_the_whole_does` |
+//!
+//! `streams_that_end_inside_a_chunk_are_errors` asks what Lotus does not.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -122,6 +127,98 @@ fn streams_that_end_inside_a_chunk_are_errors() {
     let window = Window::new(0, 254).unwrap();
     let error = UnpadReader::new(&[0u8; 200][..], &window).read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+}
+
+/// The bytes of Lotus's table: all ones, the lowest bit, the highest bit, none, the four in the middle.
+#[test]
+fn five_bytes_over_and_over_pad_like_the_reference_and_come_back() {
+    for byte in [0xff, 0x01, 0x80, 0x00, 0x3c] {
+        let raw = [byte; 127];
+        let mut padded = [0xaa; 128];
+        fr32::pad(&raw, &mut padded).unwrap();
+        assert_eq!(padded[..], pad_slowly(&raw), "{byte:#04x}");
+        assert!(padded.chunks(32).all(|element| element[31] & 0xc0 == 0), "{byte:#04x}: {padded:02x?}");
+        let mut back = [0xaa; 127];
+        fr32::unpad(&padded, &mut back).unwrap();
+        assert_eq!(back, raw, "{byte:#04x}");
+    }
+    // By hand, so that the reference is not alone with itself: what is pushed out of an element begins the next.
+    let mut padded = [0; 128];
+    fr32::pad(&[0xff; 127], &mut padded).unwrap();
+    let element = [[0xff; 31].as_slice(), &[0x3f]].concat();
+    assert_eq!(padded.to_vec(), element.repeat(4));
+    fr32::pad(&[0x80; 127], &mut padded).unwrap();
+    assert_eq!((padded[30], padded[31], padded[32], padded[33], padded[64]), (0x80, 0, 2, 2, 8));
+}
+
+/// Delivers at most so many bytes at a time.
+struct Trickle<'a>(&'a [u8], usize);
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let most = out.len().min(self.1);
+        self.0.read(&mut out[..most])
+    }
+}
+
+/// All that a reader delivers by reads of this size, and how it ends.
+fn read_by(reader: &mut impl Read, step: usize) -> (Vec<u8>, std::io::Result<usize>) {
+    let (mut got, mut buffer) = (Vec::new(), vec![0; step]);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(count @ 1..) => got.extend_from_slice(&buffer[..count]),
+            end => return (got, end),
+        }
+    }
+}
+
+/// Bytes whose place can be told from them.
+fn counted(len: usize) -> Vec<u8> {
+    (0..len).map(|at| ((at * 31) ^ (at >> 9)) as u8).collect()
+}
+
+#[test]
+fn reads_of_any_size_deliver_all() {
+    let raw = counted(127 * 9000);
+    let mut padded = vec![0; 128 * 9000];
+    fr32::pad(&raw, &mut padded).unwrap();
+    let window = Window::new(0, raw.len() as u64).unwrap();
+    for (step, trickle) in
+        [(1, usize::MAX), (63, 1000), (127, 128), (128, 1), (4096, 127), (10 << 20, 65_537)]
+    {
+        let mut reader = UnpadReader::new(Trickle(&padded, trickle), &window);
+        let (got, end) = read_by(&mut reader, step);
+        assert!(got == raw && matches!(end, Ok(0)), "reads of {step} bytes: {} came, {end:?}", got.len());
+    }
+}
+
+/// A buffer of the reader holds 512 chunks; 4096 of them are Lotus's threshold for threads, 65536 are 8 MiB.
+#[test]
+fn streams_that_end_behind_a_chunk_are_errors_too() {
+    const BUFFERED: usize = 512;
+    let whole = 70_000;
+    let raw = counted(127 * whole);
+    let mut padded = vec![0; 128 * whole];
+    fr32::pad(&raw, &mut padded).unwrap();
+    let window = Window::new(0, raw.len() as u64).unwrap();
+    for chunks in [0, 1, 100, BUFFERED, BUFFERED + 1, 4096, 65_536, 66_068] {
+        for step in [100, 4096, 127 * 100, 10 << 20].into_iter().chain((chunks < 5000).then_some(1)) {
+            let mut reader = UnpadReader::new(&padded[..128 * chunks], &window);
+            let (got, end) = read_by(&mut reader, step);
+            // What fills a buffer is delivered; of a part of one nobody could tell whether it is the end.
+            let delivered = 127 * (chunks - chunks % BUFFERED);
+            assert!(got == raw[..delivered], "{chunks} chunks, reads of {step}: {} came", got.len());
+            assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof, "{chunks} chunks, reads of {step}");
+            assert_eq!(reader.remaining(), (raw.len() - delivered) as u64);
+        }
+    }
+    // The same at an offset, as a piece's part is read.
+    let part = Window::new(127 * 8192, 127 * 4096).unwrap();
+    let from = part.padded.start as usize;
+    let mut reader = UnpadReader::new(&padded[from..from + 128 * 1024], &part);
+    let (got, end) = read_by(&mut reader, 1000);
+    assert!(got == raw[127 * 8192..127 * (8192 + 1024)]);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use pieces::{PartialFile, PartialFileError, PieceReader, fr32};
 use proptest::prelude::*;
@@ -116,15 +117,43 @@ fn creating_never_touches_what_is_there() {
     assert!(matches!(PartialFile::create(&nowhere, KIB2), Err(PartialFileError::Io { .. })));
 }
 
+/// A directory on a small tmpfs: one that is mounted for it, else the usual one. `None` where there is neither, which is said.
+fn on_tmpfs() -> Option<(TempDir, Option<Mounted>)> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(directory.path());
+    if mount.output().is_ok_and(|output| output.status.success()) {
+        let mounted = Mounted(directory.path().to_owned());
+        return Some((directory, Some(mounted)));
+    }
+    assert!(std::env::var_os("SEALYARD_TESTS_MOUNT").is_none(), "a tmpfs cannot be mounted, as is demanded");
+    let small = nix::sys::statvfs::statvfs("/dev/shm").is_ok_and(|stat| {
+        // 0 is a tmpfs without a limit, which would try.
+        (1..SectorSize::GiB64.bytes()).contains(&(stat.blocks() * stat.fragment_size()))
+    });
+    let directory = small.then(|| tempfile::tempdir_in("/dev/shm").ok()).flatten();
+    if directory.is_none() {
+        #[expect(clippy::print_stderr, reason = "a test that leaves something out says so")]
+        {
+            eprintln!("LEFT OUT: a full disk; there is no small tmpfs, and this user may not mount one");
+        }
+    }
+    Some((directory?, None))
+}
+
+/// Unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
 /// tmpfs refuses at once what is larger than the whole of it, without touching memory.
 #[test]
 fn a_full_disk_is_said_and_leaves_no_file() {
-    let Ok(stat) = nix::sys::statvfs::statvfs("/dev/shm") else { return };
-    // 0 is a tmpfs without a limit, which would try.
-    if !(1..SectorSize::GiB64.bytes()).contains(&(stat.blocks() * stat.fragment_size())) {
-        return;
-    }
-    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let Some((directory, _mounted)) = on_tmpfs() else { return };
     let path = directory.path().join("s-t01000-1");
     let error = PartialFile::create(&path, SectorSize::GiB64).unwrap_err();
     assert!(matches!(error, PartialFileError::NoSpace { .. }), "{error}");

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::unistd::{Whence, lseek};
 use pieces::{PieceData, PieceError, PieceReader, add_piece, data_cid, fr32, pad_piece};
 use sealtasks::{Commitment, SectorSize, UnpaddedPieceSize};
 use sha2::{Digest, Sha256};
@@ -77,6 +78,40 @@ fn a_piece_with_zeros_in_it_is_the_same_from_a_stream_and_from_a_file_with_holes
         assert!(back == raw, "from a file: {from_file}");
     }
     assert_eq!((&holes).stream_position().unwrap(), PIECE, "the position moved as if the file was read");
+}
+
+/// Bytes of a file's data that were ever written: space that is reserved counts as a hole.
+fn written(path: &Path, data: u64) -> u64 {
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    let seek = |at: u64, whence| lseek(&file, at as i64, whence).map(|at| at as u64);
+    let (mut at, mut written) = (0, 0);
+    while at < data {
+        let Ok(start) = seek(at, Whence::SeekData) else { break };
+        let end = seek(start, Whence::SeekHole).unwrap();
+        written += end.min(data).saturating_sub(start.min(data));
+        at = end;
+    }
+    written
+}
+
+#[test]
+fn zeros_are_not_written_into_a_new_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sector");
+    let sector = SectorSize::MiB512;
+    add_piece(&path, sector, &[], size(PIECE), PieceData::Zeros).unwrap();
+    assert_eq!(written(&path, sector.bytes()), 0, "a piece of zeros");
+    // Its space is taken all the same.
+    assert!(path.metadata().unwrap().blocks() * 512 >= sector.bytes());
+    let raw = patchy();
+    let second = add_piece(&path, sector, &[size(PIECE)], size(PIECE), PieceData::Stream(&mut &raw[..]));
+    assert_eq!(second.unwrap().cid.commitment(), commit_slowly(&raw));
+    std::fs::remove_file(&path).unwrap();
+    add_piece(&path, sector, &[], size(PIECE), PieceData::Stream(&mut &raw[..])).unwrap();
+    // Of 16 MiB seven are zeros, and three batches of 2 MiB hold nothing else.
+    let some = written(&path, sector.bytes());
+    assert!(some > 0 && some <= 10 << 20, "{some} bytes were written");
 }
 
 #[test]

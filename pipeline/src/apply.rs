@@ -49,7 +49,10 @@ impl SectorRecord {
             }
             SectorEvent::MessageSent { message } => self.message_sent(message)?,
             SectorEvent::Landed { epoch } => self.landed(epoch)?,
-            SectorEvent::Rebuild => self.rebuild()?,
+            SectorEvent::Rebuild { refill } => self.rebuild(refill)?,
+            SectorEvent::Made { paths } => self.note_made(paths)?,
+            SectorEvent::Filled { paths } => self.note_filled(paths)?,
+            SectorEvent::Correct { ticket, sealed, data } => self.correct(ticket, sealed, data)?,
             SectorEvent::Force { to } => self.force(to)?,
             SectorEvent::TaskDone { output, now_ms } => self.task_done(output, now_ms, name)?,
             SectorEvent::Failed { class, message, now_ms } => {

@@ -1,8 +1,8 @@
 //! What the driver tells a sector.
 
-use sealtasks::{ChainEpoch, FailureClass, Seed, TaskOutput, Ticket};
+use sealtasks::{ChainEpoch, FailureClass, SealedCid, Seed, StorageId, TaskOutput, Ticket};
 
-use crate::{DataPiece, FillingError, SectorState};
+use crate::{DataPiece, FillingError, Refill, SealTicket, SectorState};
 
 /// Something that happened to a sector. Times are wall milliseconds that never go back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,29 @@ pub enum SectorEvent {
         epoch: ChainEpoch,
     },
     /// Its files are lost: it is sealed again, with the ticket that it had.
-    Rebuild,
+    Rebuild {
+        /// What fills it.
+        refill: Refill,
+    },
+    /// An attempt of its rebuild is going to make files of the replica.
+    Made {
+        /// The paths where they will lie; none of it lies there now.
+        paths: Vec<StorageId>,
+    },
+    /// An attempt of its rebuild is going to make the unsealed file.
+    Filled {
+        /// The paths where it will lie; none lies there now.
+        paths: Vec<StorageId>,
+    },
+    /// What was told of a sector that was sealed elsewhere was wrong.
+    Correct {
+        /// The ticket that it had.
+        ticket: SealTicket,
+        /// The replica that was proven.
+        sealed: SealedCid,
+        /// Its data, given once more; none: zeros.
+        data: Vec<DataPiece>,
+    },
     /// An operator puts the sector into a state, by hand.
     Force {
         /// Which.
@@ -84,7 +106,10 @@ impl SectorEvent {
             Self::Proceed => "next state",
             Self::MessageSent { .. } => "message",
             Self::Landed { .. } => "landing",
-            Self::Rebuild => "rebuild",
+            Self::Rebuild { .. } => "rebuild",
+            Self::Made { .. } => "files",
+            Self::Filled { .. } => "an unsealed file",
+            Self::Correct { .. } => "correction",
             Self::Force { .. } => "state by the operator",
             Self::TaskDone { output, .. } => match output {
                 TaskOutput::DataCid(_) => "result of DC",

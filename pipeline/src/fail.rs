@@ -19,6 +19,11 @@ impl SectorRecord {
             Awaited::AddPiece if self.pending().is_some() => Outcome::RetryWaitDeals,
             Awaited::AddPiece => Outcome::RetryAddPiece,
             Awaited::Ticket => Outcome::RetryGetTicket,
+            // The unsealed file is all there is of its data: nothing is written over it.
+            Awaited::PreCommit1 if bad && self.is_from_unsealed() => {
+                when = RetryWhen::Operator;
+                Outcome::RetrySealPreCommit1
+            }
             Awaited::PreCommit1 if bad && self.has_data() => Outcome::RetryWaitDeals,
             Awaited::PreCommit1 if bad => Outcome::RetryAddPiece,
             Awaited::PreCommit1 => {
@@ -123,6 +128,8 @@ impl SectorRecord {
             | Outcome::PreCommit1
             | Outcome::PreCommit2
             | Outcome::Rebuild
+            | Outcome::RebuildData
+            | Outcome::RebuildUnsealed
             | Outcome::Rebuilt
             | Outcome::SeedReady
             | Outcome::Commit1

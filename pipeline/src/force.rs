@@ -19,7 +19,12 @@ impl SectorRecord {
             return refuse("it is there already; `sectors retry` tries a failed one again");
         }
         if self.rebuilt_to().is_some() {
-            return refuse("it is sealed again from an old ticket, and goes that way alone");
+            if to == SectorState::Proving {
+                return self.give_up();
+            }
+            return refuse(
+                "it is sealed again from an old ticket, and goes that way alone; Proving gives that up",
+            );
         }
         let (from, least) = (Stage::of(&self.fields), Stage::least(to));
         // A failed state of several steps is entered as what the sector has.

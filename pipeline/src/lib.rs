@@ -28,6 +28,7 @@ pub use check::RecordError;
 pub use event::{SectorEvent, TransitionError};
 pub use filling::{DATA_PIECES_MAX, DataPiece, FillingError, fillers, required_padding};
 pub use pledging::{BEFORE_PC1_MAX, Hindrance, Pledging};
+pub use rebuild::Refill;
 pub use record::{
     OnChain, Progress, RandomnessSource, Rest, SealSeed, SealTicket, SectorCids, SectorRecord, Step,
     StopAfter,

@@ -43,6 +43,9 @@ pub(crate) struct Fields {
     /// It is sealed again, or was without having been sealed here before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rebuild: Option<Box<Rebuild>>,
+    /// A rebuild was given up that may have made files: what there is of its replica was never compared with its CommR.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) doubtful: bool,
 }
 
 /// Where a sector's ticket and seed come from; recorded, since a sector sealed offline can never be proven on chain.
@@ -215,6 +218,7 @@ impl SectorRecord {
             retry: None,
             failures: Failures::default(),
             rebuild: None,
+            doubtful: false,
         };
         Self { fields }
     }

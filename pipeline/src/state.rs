@@ -154,6 +154,10 @@ pub enum Outcome {
     PreCommit2,
     /// The files are lost; the sector is sealed again.
     Rebuild,
+    /// The same, for a sector whose data is given once more.
+    RebuildData,
+    /// The same, for a sector whose unsealed file is left.
+    RebuildUnsealed,
     /// PreCommit2 has made the replica again that was proven.
     Rebuilt,
     /// The pre-commitment's message was sent.
@@ -206,7 +210,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Start,
         Self::AddPiece,
         Self::PieceWritten,
@@ -217,6 +221,8 @@ impl Outcome {
         Self::PreCommit1,
         Self::PreCommit2,
         Self::Rebuild,
+        Self::RebuildData,
+        Self::RebuildUnsealed,
         Self::Rebuilt,
         Self::PreCommitSent,
         Self::PreCommitLanded,

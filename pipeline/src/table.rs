@@ -38,6 +38,8 @@ pub const TRANSITIONS: &[(SectorState, Outcome, SectorState)] = &[
     (SectorState::FinalizeSector, Outcome::CacheCleared, SectorState::FinalizeSector),
     (SectorState::FinalizeSector, Outcome::Finalized, SectorState::Proving),
     (SectorState::Proving, Outcome::Rebuild, SectorState::Packing),
+    (SectorState::Proving, Outcome::RebuildData, SectorState::AddPiece),
+    (SectorState::Proving, Outcome::RebuildUnsealed, SectorState::GetTicket),
     (SectorState::PreCommit2, Outcome::Rebuilt, SectorState::FinalizeSector),
     (SectorState::AddPiece, Outcome::Failed, SectorState::AddPieceFailed),
     (SectorState::Packing, Outcome::Failed, SectorState::AddPieceFailed),

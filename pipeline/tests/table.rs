@@ -30,7 +30,9 @@ fn every_working_state_can_fail_and_every_failed_one_can_be_left() {
     for state in SectorState::ALL {
         let rows = TRANSITIONS.iter().filter(|row| row.0 == *state);
         match state {
-            SectorState::Proving => rows.for_each(|row| assert_eq!(row.1, Outcome::Rebuild)),
+            SectorState::Proving => rows.for_each(|row| {
+                assert!(matches!(row.1, Outcome::Rebuild | Outcome::RebuildData | Outcome::RebuildUnsealed))
+            }),
             SectorState::Empty | SectorState::WaitDeals => {
                 rows.for_each(|row| assert!(!row.2.is_failed(), "{row:?} fails where nothing is done"));
             }
@@ -69,7 +71,8 @@ fn every_event() -> Vec<(SectorEvent, &'static [Outcome])> {
     vec![
         (SectorEvent::Start, &[Outcome::Start]),
         (SectorEvent::AddData { data: outputs::data(256, 9) }, &[Outcome::AddPiece]),
-        (SectorEvent::Rebuild, &[Outcome::Rebuild]),
+        (SectorEvent::Rebuild { refill: Refill::Zeros }, &[Outcome::Rebuild]),
+        (SectorEvent::Rebuild { refill: Refill::Unsealed }, &[Outcome::RebuildUnsealed]),
         (SectorEvent::StartPacking, &[Outcome::StartPacking, Outcome::AddPiece]),
         (SectorEvent::Proceed, &[Outcome::AddPiece, Outcome::StartPacking, Outcome::Packed, Outcome::Ticket]),
         (
@@ -297,7 +300,8 @@ fn any_told() -> impl Strategy<Value = Told> {
         Just(SectorEvent::RetryNow),
         Just(SectorEvent::StartPacking),
         Just(SectorEvent::Proceed),
-        Just(SectorEvent::Rebuild),
+        Just(SectorEvent::Rebuild { refill: Refill::Zeros }),
+        Just(SectorEvent::Rebuild { refill: Refill::Unsealed }),
         (0u32..4, any::<u8>())
             .prop_map(|(shift, seed)| SectorEvent::AddData { data: outputs::data(128 << shift, seed) }),
         Just(SectorEvent::MessageSent { message: "bafy".to_owned() }),
@@ -319,7 +323,10 @@ fn good(record: &SectorRecord) -> SectorEvent {
         return done(TaskOutput::PreCommit2 { unsealed: outputs::zero_piece().cid, sealed });
     }
     let by_others = |event: &SectorEvent| {
-        matches!(event, SectorEvent::MessageSent { .. } | SectorEvent::AddData { .. } | SectorEvent::Rebuild)
+        matches!(
+            event,
+            SectorEvent::MessageSent { .. } | SectorEvent::AddData { .. } | SectorEvent::Rebuild { .. }
+        )
     };
     every_event()
         .into_iter()

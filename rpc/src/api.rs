@@ -24,6 +24,7 @@ use crate::extension::{
     WorkerState,
 };
 use crate::reader::PieceData;
+use crate::storage::CopyDeed;
 use crate::subject::Subject;
 use crate::token::{Grant, Permission};
 
@@ -152,6 +153,11 @@ pub trait ManagerApi: Send + Sync + 'static {
     ) -> ApiResult<()>;
     /// The same for many files at once: one call for a whole path. Sealyard managers only.
     async fn storage_declare_batch(&self, id: StorageId, files: Vec<(SectorDecl, bool)>) -> ApiResult<()>;
+    /// What an attempt at a task has done with files in a path. Refused when the attempt is over: then nothing is listed, and
+    /// nothing is taken out. Sealyard managers only.
+    async fn storage_deed(&self, _attempt: AttemptId, _deed: CopyDeed) -> ApiResult<()> {
+        Err(ApiError::unknown_method("Sealyard.StorageDeed"))
+    }
     /// All files of a path have been declared: what the manager only remembers of it from before is not there.
     async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()>;
     /// What lies in one path, by sector. [`ApiError::is_method_not_found`] from a Lotus, and from the Sealyards that know

@@ -72,6 +72,10 @@ pub struct WorkerState {
     pub mem_used: u64,
     /// Swap in use, in bytes.
     pub mem_swap_used: u64,
+    /// Memory that it has set aside for what it does beside tasks, for scrubbing, in bytes. It is theirs to the last byte
+    /// whether it is in use or not.
+    #[serde(default)]
+    pub mem_beside: u64,
     /// Its paths.
     pub paths: Vec<StorageId>,
     /// Calls it holds: running, or done and not yet acknowledged.
@@ -392,6 +396,9 @@ pub struct SectorDetail {
     /// It is a rehearsal's: nothing of it is real, and no chain will ever know it.
     #[serde(default)]
     pub rehearsal: bool,
+    /// It is sealed again since its files were lost, or was.
+    #[serde(default)]
+    pub rebuilt: bool,
     /// It rests after Commit1, as it was pledged to.
     #[serde(default)]
     pub stopped: bool,

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{SealedCid, SectorNumber, SectorRef, Ticket};
+use sealtasks::{PieceInfo, SealedCid, SectorNumber, SectorRef, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -15,6 +15,10 @@ use crate::api::ApiResult;
 /// Where a manager takes data: `POST <route>?sector=<number>`, the bytes as body, permission `admin`. Without `sector` a
 /// sector that has room, or a new one. Answers with a [`PieceAdded`].
 pub const ADD_PIECE_ROUTE: &str = "/sealyard/add-piece";
+
+/// Where a manager takes the data of a sector that is to be sealed again: `POST <route>?sector=<number>&cid=<CommP>&size=<padded
+/// bytes>`, the bytes as body, permission `admin`. What has another commitment is refused.
+pub const REBUILD_PIECE_ROUTE: &str = "/sealyard/rebuild-piece";
 
 /// Bytes on their way; one that breaks off ends with an error.
 pub type PieceParts = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
@@ -34,6 +38,11 @@ pub trait PipelineApi: Send + Sync + 'static {
     /// Without `lost` from the manager's own record. A rebuild that is under way goes on. Permission `admin`. The error says
     /// why nothing is changed.
     async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()>;
+    /// The pieces of data that a sector is sealed again from, if it holds data and is not under way. Permission `read`.
+    async fn rebuild_pieces(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>>;
+    /// Takes one of them, or what is left of it without the zeros at its end. It waits for `rebuild`. Permission `admin`. The
+    /// error says why it is not that piece.
+    async fn give_piece(&self, sector: SectorNumber, piece: PieceInfo, data: PieceParts) -> ApiResult<()>;
     /// Whether a sector is pledged next by the manager itself, and if not, why. Permission `read`.
     async fn pledging(&self) -> ApiResult<PledgingView>;
     /// Stops or resumes what the manager pledges by itself; lasts over restarts. Permission `admin`.
@@ -53,7 +62,19 @@ pub struct PieceAdded {
     pub padded_size: u64,
 }
 
-/// What a lost sector of zeros is sealed from again.
+/// A piece of data that a lost sector held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedPiece {
+    /// Its padded size and CommP.
+    pub piece: PieceInfo,
+    /// It was given, and waits.
+    pub given: bool,
+    /// Nothing is sealed without it: no unsealed file of the sector is left.
+    pub needed: bool,
+}
+
+/// What a lost sector is sealed from again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lost {
@@ -63,6 +84,9 @@ pub struct Lost {
     pub ticket: Ticket,
     /// The CommR that was proven.
     pub sealed: SealedCid,
+    /// The data that it held, in order, each piece at the next multiple of its size; none: zeros.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<PieceInfo>,
 }
 
 /// What the manager pledges by itself.

@@ -15,7 +15,10 @@ pub const PROVABLE_MAX: usize = 10_000;
 pub trait ProvingApi: Send + Sync + 'static {
     /// Has the hosts that hold a sector's files prove them, on challenges that nobody knows before. Permission `admin`.
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView>;
-    /// The same for these sectors, one line for each that cannot be proven now, whatever the reason: Lotus's
+    /// Sectors that are proven on chain and of which no path, here or away, has both sealed file and cache. Permission
+    /// `read`. The error says why the chain does not tell.
+    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>>;
+    /// The same as `check_provable` for these sectors, one line for each that cannot be proven now, whatever the reason: Lotus's
     /// `CheckProvable`. Permission `admin`.
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>>;
 }

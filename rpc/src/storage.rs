@@ -14,6 +14,31 @@ use crate::extension::JobView;
 /// Most sectors in one answer of [`StorageApi::stored_sectors`].
 pub const STORED_PAGE_MAX: u32 = 10_000;
 
+/// What an attempt has done with files of its sector in a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyDeed {
+    /// The path.
+    pub path: StorageId,
+    /// The sector, which must be the attempt's.
+    pub sector: SectorId,
+    /// Which files.
+    pub types: FileTypes,
+    /// What they are from now on.
+    pub state: CopyState,
+}
+
+/// What files of a path have become by the deed of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CopyState {
+    /// The copy that counts.
+    Primary,
+    /// One that could be dropped.
+    Secondary,
+    /// Older than what lies elsewhere: not to be listed as long as another one is.
+    Superseded,
+}
+
 /// Asked of a manager by its operators.
 #[async_trait]
 pub trait StorageApi: Send + Sync + 'static {

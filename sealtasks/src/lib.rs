@@ -38,7 +38,7 @@ pub use file_type::{
 };
 pub use ids::{AttemptId, CallId, IdError, StorageId, TaskId, WorkerId};
 pub use path_order::{
-    CleanedEntry, Finding, Matter, NewPath, PathDifference, PathOrder, PathReport, PathSurvey,
+    CleanedEntry, FileMeasure, Finding, Matter, NewPath, PathDifference, PathOrder, PathReport, PathSurvey,
 };
 pub use payload::{
     AddPieceInput, C1Output, Commit1Input, Commit2Input, DataCidInput, ExecutorFailure, ExecutorReport,

@@ -41,6 +41,14 @@ pub enum PathOrder {
     CleanUp {
         /// The files and directories, as a survey named them.
         entries: Vec<PathBuf>,
+        /// Those of them that are older copies of files which tasks have changed since: they may have more than the newer ones.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        old: Vec<PathBuf>,
+    },
+    /// Say how large these files are, and since when they have not been changed.
+    Measure {
+        /// In which path, of which sector, which file.
+        files: Vec<(StorageId, SectorId, FileType)>,
     },
     /// Delete this file, the last copy included: the manager has made the permit for it durable.
     Discard {
@@ -85,6 +93,8 @@ pub enum PathReport {
     Surveyed(Vec<PathSurvey>),
     /// What was deleted, and what was kept and why.
     CleanedUp(Vec<CleanedEntry>),
+    /// The size and age of each file, in the order in which they were named.
+    Measured(Vec<FileMeasure>),
     /// It is gone.
     Discarded,
     /// The files lie there now.
@@ -109,6 +119,16 @@ pub struct NewPath {
     pub groups: Vec<String>,
     /// Groups its files may be fetched into.
     pub allow_to: Vec<String>,
+}
+
+/// How large a file or directory is, and its age; both 0 where it is not there, or its path does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileMeasure {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Seconds since anything in it changed.
+    pub age_s: u64,
 }
 
 /// How what lies in a path and what the index says of it differ.

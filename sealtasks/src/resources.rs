@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RegisteredSealProof, TaskType, resource_table};
+use crate::{RegisteredSealProof, SectorSize, TaskType, resource_table};
 
 /// What one task needs. Field meanings and arithmetic are Lotus's (`storage/sealer/storiface/resources.go`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,13 @@ impl ResourceTable {
     /// The row for this task, if there is one.
     pub fn get(&self, task: TaskType, proof: RegisteredSealProof) -> Option<Resources> {
         self.0.get(&task)?.get(&proof).copied()
+    }
+
+    /// Memory in bytes that scrubbing a sector's files may take. It builds tree-r-last on the CPU, one of the trees that
+    /// PreCommit2 builds of the same replica: what that may take is never less.
+    pub fn scrub_memory(&self, size: SectorSize) -> u64 {
+        let row = self.get(TaskType::PreCommit2, RegisteredSealProof::for_new_sector(size));
+        row.map_or(0, |row| row.max_memory.max(row.min_memory).saturating_add(row.base_min_memory))
     }
 
     /// All rows.

@@ -11,9 +11,10 @@ use sealtasks::{
 
 use crate::error::StoreError;
 use crate::fetch::TransferMeter;
+use crate::index::CopyKind;
 use crate::keep::KeepFree;
 use crate::layout;
-use crate::local::{DeletePermit, Local};
+use crate::local::{DeletePermit, Local, Vouched};
 use crate::meta::{StorageMeta, init_path};
 use crate::remote::Remote;
 
@@ -47,9 +48,10 @@ impl Remote {
                 PathReport::Redeclared(before)
             }
             PathOrder::Survey => PathReport::Surveyed(local.survey().await),
-            PathOrder::CleanUp { entries } => {
-                let (entries, mut cleaned) = self.vouch(entries).await;
-                cleaned.extend(local.clean_up(&entries).await);
+            PathOrder::Measure { files } => PathReport::Measured(local.measure(files).await),
+            PathOrder::CleanUp { entries, old } => {
+                let (entries, mut cleaned) = self.vouch(entries, &old).await;
+                cleaned.extend(local.clean_up_vouched(&entries).await);
                 PathReport::CleanedUp(cleaned)
             }
             PathOrder::Discard { sector, file, path, reason } => {
@@ -65,21 +67,26 @@ impl Remote {
         })
     }
 
-    /// Parts what may be cleaned up from sector files beside which no whole primary copy can be shown.
-    async fn vouch(&self, entries: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<CleanedEntry>) {
+    /// Parts what may be cleaned up from sector files, in their places or set aside for others, beside which no whole primary
+    /// copy can be shown.
+    async fn vouch(&self, entries: Vec<PathBuf>, old: &[PathBuf]) -> (Vec<Vouched>, Vec<CleanedEntry>) {
         let (mut vouched, mut kept) = (Vec::new(), Vec::new());
         let open = self.local().paths();
         for entry in entries.into_iter().take(CLEAN_UP_MAX) {
-            let file = layout::sector_file(&entry);
-            let at = open.iter().find(|path| {
-                file.is_some_and(|(sector, kind)| layout::file(&path.dir, sector, kind) == entry)
+            let in_place = layout::sector_file(&entry);
+            let file = in_place.or_else(|| layout::replaced_file(&entry));
+            let at = open.iter().find(|path| match (in_place, file) {
+                (Some((sector, kind)), _) => layout::file(&path.dir, sector, kind) == entry,
+                (None, Some((_, kind))) => entry.starts_with(path.dir.join(kind.name())),
+                (None, None) => false,
             });
-            let checked = match file.zip(at) {
-                Some(((sector, kind), path)) => self.check_unlisted(sector, kind, &path.id).await,
-                None => Ok(()),
+            let copy = copy_of(&entry, old);
+            let twin = match file.zip(at) {
+                Some((file, path)) => self.check_entry(file, &path.id, entry.clone(), copy).await,
+                None => Ok(None),
             };
-            match checked {
-                Ok(()) => vouched.push(entry),
+            match twin {
+                Ok(twin) => vouched.push(Vouched { entry, copy, twin }),
                 Err(error) => {
                     kept.push(CleanedEntry { entry, bytes: 0, kept: Some(crate::local::chain(&error)) });
                 }
@@ -87,6 +94,11 @@ impl Remote {
         }
         (vouched, kept)
     }
+}
+
+/// How closely a copy must be matched by another one before it goes: an older one as any that does not count.
+pub(crate) fn copy_of(entry: &Path, old: &[PathBuf]) -> CopyKind {
+    if old.iter().any(|one| one == entry) { CopyKind::Secondary } else { CopyKind::Primary }
 }
 
 async fn compare(local: &Local, id: Option<&StorageId>) -> Result<Vec<PathDifference>, StoreError> {

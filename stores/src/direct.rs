@@ -242,6 +242,7 @@ fn lay_out(file: &File, length: u64) -> io::Result<()> {
     let length = i64::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     match nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, length) {
         Err(nix::errno::Errno::ENOSPC) => Err(io::ErrorKind::StorageFull.into()),
+        Err(nix::errno::Errno::EDQUOT) => Err(io::ErrorKind::QuotaExceeded.into()),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -202,6 +202,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Whether it is room that is missing: on the disk, or of what this user may have of it.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Removes what is half-written; a failure is only logged, since another error is on its way up.
 pub(crate) fn discard(path: &Path) {
     if let Err(error) = remove(path) {

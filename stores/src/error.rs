@@ -323,7 +323,7 @@ impl StoreError {
             | Self::Archive { .. }
             | Self::Corrupt { .. }
             | Self::OutsideSector { .. } => FailureClass::BadData,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => FailureClass::Space,
+            Self::Io { source, .. } if crate::disk::is_full(source) => FailureClass::Space,
             Self::Io { .. }
             | Self::Json { .. }
             | Self::MetaField { .. }

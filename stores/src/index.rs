@@ -31,6 +31,9 @@ impl From<bool> for CopyKind {
     }
 }
 
+/// Whether a path suits somebody.
+pub type Suits<'a> = dyn for<'id> Fn(&'id StorageId) -> bool + Sync + 'a;
+
 /// What stores ask of the index. Lotus's `Storage*` methods, with a batched declare between Sealyards.
 #[async_trait]
 pub trait Index: Send + Sync + 'static {
@@ -50,7 +53,18 @@ pub trait Index: Send + Sync + 'static {
         types: FileTypes,
         copy: CopyKind,
     ) -> Result<(), IndexError>;
-    /// The same for many sectors; `true` marks primary copies.
+    /// [`Index::declare`] of files that were just made or brought there, by whoever asks now: an attempt at a task that is
+    /// over by now is refused.
+    async fn declare_made(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        copy: CopyKind,
+    ) -> Result<(), IndexError> {
+        self.declare(id, sector, types, copy).await
+    }
+    /// [`Index::declare`] of what a scan found, for many sectors; `true` marks primary copies.
     async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError>;
     /// All files of a path have been declared: what the index only remembers of it from before is not there.
     /// An index that remembers nothing, as Lotus's, has nothing to do.
@@ -61,6 +75,11 @@ pub trait Index: Send + Sync + 'static {
     async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError>;
     /// Files that no longer lie in a path.
     async fn drop_files(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError>;
+    /// Files of another process's path that are older than what there is of them elsewhere, or are about to be. Lotus's index
+    /// can only forget them until that path is scanned again.
+    async fn supersede(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
+        self.drop_files(id, sector, types).await
+    }
     /// Holders of any of `types`, by weight (highest first), then id; with `fetch` followed by paths that all of
     /// `types` of a sector of that size could be fetched to.
     async fn find(
@@ -80,6 +99,22 @@ pub trait Index: Send + Sync + 'static {
         path_type: PathType,
         miner: ActorId,
     ) -> Result<Vec<StorageInfo>, IndexError>;
+    /// The first of them that `suits`, if any does. The answer of [`Index::best_alloc`] would be thousands of paths, of which
+    /// a process has a few. `suits` must not ask the index.
+    async fn first_alloc(
+        &self,
+        types: FileTypes,
+        size: SectorSize,
+        path_type: PathType,
+        miner: ActorId,
+        suits: &Suits<'_>,
+    ) -> Result<Option<StorageId>, IndexError> {
+        match self.best_alloc(types, size, path_type, miner).await {
+            Ok(paths) => Ok(paths.into_iter().map(|info| info.id).find(suits)),
+            Err(IndexError::NoPath) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Why the index refused. The texts of the first three are Lotus's, since its clients see them.
@@ -129,6 +164,14 @@ pub enum IndexError {
         id: StorageId,
         /// How many sectors it has.
         count: usize,
+    },
+    /// The sector is being sealed again, and these files were not made by that: they may be what was lost.
+    #[error("path {id} holds files of sector {sector} that its rebuild has not made; they are left alone")]
+    Kept {
+        /// The path.
+        id: StorageId,
+        /// The sector.
+        sector: SectorId,
     },
     /// The index could not be reached, or what it answered made no sense.
     #[error("the index did not answer")]

@@ -87,12 +87,18 @@ fn is_leaving(path: &Path) -> bool {
     is_fresh(path, REMOVED)
 }
 
-/// The sector and type that the name of an entry in `fetching/` tells.
+/// The sector and type that the name of an entry in `fetching/` tells, or of one that had no room there.
 pub(crate) fn named(entry: &Path) -> Option<(SectorId, FileType)> {
     let name = entry.file_name()?.to_str()?;
     let sector = name.split('.').next()?.parse().ok()?;
-    let kind = entry.parent()?.parent()?.file_name()?.to_str()?.parse().ok()?;
-    Some((sector, kind))
+    let dir = entry.parent()?;
+    let dir = if dir.file_name()? == FETCHING { dir.parent()? } else { dir };
+    Some((sector, dir.file_name()?.to_str()?.parse().ok()?))
+}
+
+/// The same for an entry with a name that [`replaced`] makes.
+pub(crate) fn replaced_file(entry: &Path) -> Option<(SectorId, FileType)> {
+    if is_fresh(entry, REPLACED) { named(entry) } else { None }
 }
 
 /// The sector and type of a file in its place, by its name.
@@ -163,6 +169,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
                 }
                 // On a full disk there may have been no room for `fetching/`.
                 Entry::Foreign if is_leaving(&found) => scan.removed.push(found),
+                Entry::Foreign if is_fresh(&found, REPLACED) => scan.replaced.push(found),
                 Entry::Foreign => scan.foreign.push(found),
                 Entry::Sector(sector) => {
                     let types = sectors.entry(sector).or_default();

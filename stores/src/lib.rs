@@ -43,12 +43,12 @@ pub use config::{ConfiguredPath, StorageConfig};
 pub use disk::make_dir;
 pub use error::StoreError;
 pub use fetch::TransferMeter;
-pub use index::{CopyKind, Index, IndexError};
+pub use index::{CopyKind, Index, IndexError, Suits};
 pub use keep::{KEEP_FILE, KeepFree};
 pub use kept::KeptFile;
 pub use local::{
-    Acquired, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, Making, OpenedPath, PathProblem,
-    RedeclareDiff, Reservation, START_DEADLINE,
+    Acquired, BegunFile, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, Making, OpenedPath,
+    PathProblem, RedeclareDiff, Reservation, START_DEADLINE,
 };
 pub use locks::{
     HeldLock, Lease, LockError, LockGuard, LockOwner, LockWant, SectorLockView, SectorLocks, WAITERS_MAX,
@@ -63,5 +63,5 @@ pub use peer_tokens::{PeerTokens, TokenUse};
 pub use rehearsal::{MARK_FILE as REHEARSAL_FILE, Rehearsal};
 pub use remote::{CopyOutcome, FetchOptions, ProvenCopy, Remote, UnsealedPiece};
 pub use sealtasks::{TransferLimits, TransferPhase, TransferView};
-pub use serve::{Looking, PERMIT_HEADER, Prover, TokenAccess, VerifyToken, fetch_router};
+pub use serve::{Looking, PATH_HEADER, PERMIT_HEADER, Prover, TokenAccess, VerifyToken, fetch_router};
 pub use snapshot::{SnapshotRead, read_snapshot, write_snapshot};

@@ -9,6 +9,8 @@
 mod acquire;
 mod departures;
 mod exact;
+mod looking;
+mod measure;
 mod redeclare;
 mod relocate;
 mod removal;
@@ -29,15 +31,18 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 pub use acquire::Acquired;
-pub use departures::Making;
+pub use departures::{BegunFile, Making};
 pub(crate) use exact::Found;
 pub use redeclare::RedeclareDiff;
+pub(crate) use removal::Checked;
 pub use removal::DeletePermit;
 pub use reserve::Reservation;
 pub use start::{PathProblem, START_DEADLINE};
 pub use survey::FINDINGS_MAX;
+pub(crate) use survey::Vouched;
 
 use self::departures::{Begun, Departures, Scanning};
+use self::looking::Looks;
 use crate::config::StorageConfig;
 use crate::disk;
 use crate::error::StoreError;
@@ -92,6 +97,7 @@ struct OpenPath {
     dir: PathBuf,
     stanza: StorageStanza,
     space: Space,
+    looks: Looks,
 }
 
 /// A storage path that was just opened.
@@ -272,12 +278,12 @@ impl Local {
         if let Some(open) = self.table().get(&id) {
             return Err(StoreError::DuplicateId { id, open: open.dir.clone(), path: dir });
         }
-        self.hold_begun(&id, &dir);
         let space = Space::new(&dir, stanza.max_storage, keep_free, self.rehearsal);
+        self.hold_begun(&id, &dir, &space);
         let stat = space.stat().await?;
         self.attach(&id, &stanza, stat).await?;
         self.declare_scan(&id, &stanza, &scan).await?;
-        self.table().insert(id.clone(), OpenPath { dir, stanza, space });
+        self.table().insert(id.clone(), OpenPath { dir, stanza, space, looks: Looks::default() });
         for partial in &scan.partial {
             tracing::warn!(path = ?partial, "leftover of an interrupted fetch; replaced when its sector comes here again");
         }

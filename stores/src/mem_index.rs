@@ -7,7 +7,7 @@
 //!
 //! Differences from Lotus, on purpose: a path of weight 0 (documented there as read-only) is offered for nothing new;
 //! files of a path that is not attached cannot be declared; the order of answers is fixed; a URL that failed for two
-//! hours is not named until it answers again.
+//! hours is not named until it answers again; a copy older than another one is not listed beside it.
 
 mod answers;
 mod entries;
@@ -15,8 +15,10 @@ mod held;
 mod packed;
 mod path;
 mod rank;
+mod superseded;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
@@ -32,7 +34,7 @@ pub(crate) use self::answers::Remembered;
 pub use self::answers::{HeldFiles, PathView, Place, PrimaryConflict, UrlTrouble};
 use self::held::Kind;
 use self::table::{Table, Wanted};
-use crate::index::{CopyKind, Index, IndexError};
+use crate::index::{CopyKind, Index, IndexError, Suits};
 
 /// A path silent for longer gets nothing new: five heartbeats of ten seconds. Source: Lotus `SkippedHeartbeatThresh`.
 pub const HEARTBEAT_STALE_MS: u64 = 50_000;
@@ -113,6 +115,13 @@ impl MemIndex {
         self.remembered.load(Ordering::Acquire)
     }
 
+    /// From now on, or with `None` no longer, these files of the sector stay where they lie, but for these paths: whoever
+    /// deletes one has it dropped first, and is refused. Nor is anybody told where they lie while some lie in another path:
+    /// AddPiece, PreCommit1 and PreCommit2 write into what they find. The last call for a sector is the one that counts.
+    pub fn keep(&self, sector: SectorId, types: FileTypes, but_for: Option<BTreeSet<StorageId>>) {
+        self.write().keep(sector, types, but_for);
+    }
+
     /// Wakes at every change; the value is [`MemIndex::generation`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
@@ -160,6 +169,21 @@ impl MemIndex {
 
     fn now(&self) -> u64 {
         (self.clock)()
+    }
+
+    /// [`Index::declare_made`] without waiting.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn declare_now(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        copy: CopyKind,
+    ) -> Result<(), IndexError> {
+        let primary = copy.is_primary();
+        self.put(id, &[(SectorDecl { sector, types }, Kind::Declared { primary })])
     }
 
     fn put(&self, id: &StorageId, files: &[(SectorDecl, Kind)]) -> Result<(), IndexError> {
@@ -229,8 +253,7 @@ impl Index for MemIndex {
         types: FileTypes,
         copy: CopyKind,
     ) -> Result<(), IndexError> {
-        let primary = copy.is_primary();
-        self.put(id, &[(SectorDecl { sector, types }, Kind::Declared { primary })])
+        self.declare_now(id, sector, types, copy)
     }
 
     async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError> {
@@ -240,7 +263,7 @@ impl Index for MemIndex {
         let mut kinds = Vec::with_capacity(files.len().min(TURN));
         for part in files.chunks(TURN) {
             kinds.clear();
-            kinds.extend(part.iter().map(|(decl, primary)| (*decl, Kind::Declared { primary: *primary })));
+            kinds.extend(part.iter().map(|(decl, primary)| (*decl, Kind::Found { primary: *primary })));
             self.put(id, &kinds)?;
         }
         Ok(())
@@ -276,13 +299,21 @@ impl Index for MemIndex {
         Ok(())
     }
 
+    async fn supersede(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
+        self.supersede_copies(id, sector, types);
+        Ok(())
+    }
+
     async fn find(
         &self,
         sector: SectorId,
         types: FileTypes,
         fetch: Option<SectorSize>,
     ) -> Result<Vec<SectorStorageInfo>, IndexError> {
-        Ok(self.search(sector, types, fetch))
+        match self.read().stray(sector, types) {
+            Some(id) => Err(IndexError::Kept { id, sector }),
+            None => Ok(self.search(sector, types, fetch)),
+        }
     }
 
     async fn best_alloc(
@@ -297,5 +328,20 @@ impl Index for MemIndex {
         let table = self.read();
         let good: Vec<StorageInfo> = table.offers(wanted).map(|path| path.info.clone()).collect();
         if good.is_empty() { Err(IndexError::NoPath) } else { Ok(good) }
+    }
+
+    async fn first_alloc(
+        &self,
+        types: FileTypes,
+        size: SectorSize,
+        path_type: PathType,
+        miner: ActorId,
+        suits: &Suits<'_>,
+    ) -> Result<Option<StorageId>, IndexError> {
+        let need = path_type.space_table().bytes(types, size);
+        let wanted = Wanted { need, path_type, miner, now: self.now() };
+        let table = self.read();
+        let first = table.offers(wanted).find(|path| suits(&path.info.id));
+        Ok(first.map(|path| path.info.id.clone()))
     }
 }

@@ -75,9 +75,9 @@ impl Peer {
         method: Method,
         url: &str,
         token: &str,
-        header: Option<(HeaderName, HeaderValue)>,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<Response<Incoming>, StoreError> {
-        self.ask_with((method, url), token, header, Bytes::new(), ANSWER_MAX).await
+        self.ask_with((method, url), token, headers, Bytes::new(), ANSWER_MAX).await
     }
 
     /// The same with a body, and as much patience as the work takes.
@@ -88,14 +88,14 @@ impl Peer {
         &self,
         (method, url): (Method, &str),
         token: &str,
-        header: Option<(HeaderName, HeaderValue)>,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
         body: Bytes,
         patience: Duration,
     ) -> Result<Response<Incoming>, StoreError> {
         let bad_url = || StoreError::Url { url: url.to_owned() };
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| bad_url())?;
         let mut request = Request::builder().method(method).uri(url).header(AUTHORIZATION, bearer);
-        if let Some((name, value)) = header {
+        for (name, value) in headers {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body)).map_err(|_| bad_url())?;

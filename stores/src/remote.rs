@@ -7,6 +7,7 @@
 mod bring;
 mod debts;
 mod into_path;
+mod removal;
 mod unsealed;
 mod vanilla;
 
@@ -14,32 +15,26 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
-use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use sealtasks::{
-    AcquireMode, FetchVerb, FileType, FileTypes, FsStat, PathType, SectorId, SectorRef, SectorStorageInfo,
-    StorageId, TransferChange, TransferLimits, TransferReport, TransferView,
+    AcquireMode, FetchVerb, FileTypes, FsStat, PathType, SectorRef, SectorStorageInfo, StorageId,
+    TransferChange, TransferLimits, TransferReport, TransferView,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::StoreError;
 use crate::fetch::{Fetcher, TransferMeter};
-use crate::index::{CopyKind, Index, IndexError};
-use crate::local::{Acquired, DeletePermit, Local};
+use crate::index::Index;
+use crate::local::{Acquired, Local};
 use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
-use crate::serve::PERMIT_HEADER;
-use crate::serve::survivor::{self, Asker, Deletion};
 use crate::space::FileKey;
 use crate::traffic::Traffic;
 use crate::wire::FsStatJson;
 
 pub use unsealed::UnsealedPiece;
 pub use vanilla::{CopyOutcome, ProvenCopy};
-
-/// A permit's reason travels in a header, cut to this many characters.
-const REASON_MAX: usize = 200;
 
 /// How a [`Remote`] fetches.
 #[derive(Clone)]
@@ -214,169 +209,6 @@ impl Remote {
         self.local.move_storage(sector, types).await
     }
 
-    /// Deletes all copies of a file except those in the paths `keep`, one of which must hold a primary copy. A peer
-    /// that does not obey is logged.
-    ///
-    /// # Errors
-    /// [`StoreError::LastCopy`] when nothing primary would be kept, and this process's own failures.
-    pub async fn remove(
-        &self,
-        sector: SectorId,
-        kind: FileType,
-        keep: &[StorageId],
-    ) -> Result<(), StoreError> {
-        let holders = self.index.find(sector, kind.into(), None).await?;
-        if !holders.iter().any(|holder| holder.primary && keep.contains(&holder.id)) {
-            let why = "none of the paths to keep holds a primary copy, and without a permit one must remain";
-            return Err(StoreError::LastCopy { sector, kind, why: why.to_owned() });
-        }
-        self.remove_here(sector, kind, keep).await?;
-        for holder in self.elsewhere(&holders).filter(|holder| !keep.contains(&holder.id)) {
-            self.ask_to_delete((sector, kind), holder, keep, None).await;
-        }
-        Ok(())
-    }
-
-    /// Deletes our copies of a file outside the paths `keep`, once another one was looked at, or its holder asked for it.
-    async fn remove_here(
-        &self,
-        sector: SectorId,
-        kind: FileType,
-        keep: &[StorageId],
-    ) -> Result<(), StoreError> {
-        let checked = survivor::check(&self.asker(), Deletion { sector, kind, keep }).await?;
-        self.local.remove_these(sector, kind, &checked).await
-    }
-
-    fn asker(&self) -> Asker<'_> {
-        Asker { local: &self.local, peer: &self.fetcher.peer, tokens: &*self.tokens }
-    }
-
-    /// Whether a file of the open path `id` that the index does not list there has a whole primary twin.
-    pub(crate) async fn check_unlisted(
-        &self,
-        sector: SectorId,
-        kind: FileType,
-        id: &StorageId,
-    ) -> Result<(), StoreError> {
-        survivor::check_unlisted(&self.asker(), sector, kind, id).await
-    }
-
-    /// Deletes secondary copies everywhere, where a primary one is known. A peer that does not obey is logged; so is a
-    /// copy here beside which no whole primary one could be shown, which stays and is listed.
-    ///
-    /// # Errors
-    /// When the index or this process's own disk refuses.
-    pub async fn remove_copies(&self, sector: SectorId, types: FileTypes) -> Result<(), StoreError> {
-        for kind in types.iter() {
-            let holders = self.index.find(sector, kind.into(), None).await?;
-            let primary: Vec<_> =
-                holders.iter().filter(|one| one.primary).map(|one| one.id.clone()).collect();
-            if primary.is_empty() {
-                continue;
-            }
-            match self.remove_here(sector, kind, &primary).await {
-                Err(error @ StoreError::LastCopy { .. }) => {
-                    tracing::warn!(%sector, %kind, error = crate::local::chain(&error), "a copy is kept");
-                }
-                done => done?,
-            }
-            for holder in self.elsewhere(&holders).filter(|holder| !holder.primary) {
-                self.ask_to_delete((sector, kind), holder, &primary, None).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes every copy of a file, the last one included.
-    ///
-    /// # Errors
-    /// The last failure of this process or of a peer; all are tried.
-    pub async fn remove_all(
-        &self,
-        sector: SectorId,
-        kind: FileType,
-        permit: &DeletePermit,
-    ) -> Result<(), StoreError> {
-        let holders = self.index.find(sector, kind.into(), None).await?;
-        let mut result = self.local.remove_all(sector, kind, permit).await;
-        for holder in self.elsewhere(&holders) {
-            if let Some(error) = self.ask_to_delete((sector, kind), holder, &[], Some(permit)).await {
-                result = Err(error);
-            }
-        }
-        result
-    }
-
-    /// Deletes every copy of a file but the one in path `kept`, which becomes the primary one. What turns out to be that very
-    /// file under another name stays.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] when the index does not list that one; otherwise the last failure of this process or of a
-    /// peer; all are tried.
-    pub async fn keep_only(
-        &self,
-        sector: SectorId,
-        kind: FileType,
-        kept: &StorageId,
-    ) -> Result<(), StoreError> {
-        let mut holders = self.index.find(sector, kind.into(), None).await?;
-        if !holders.iter().any(|holder| holder.id == *kept) {
-            return Err(StoreError::NotFound { sector, kind });
-        }
-        holders.retain(|holder| holder.id != *kept);
-        if holders.is_empty() {
-            return Ok(());
-        }
-        self.index.declare(kept, sector, kind.into(), CopyKind::Primary).await?;
-        let keep = std::slice::from_ref(kept);
-        let mut result = match self.remove_here(sector, kind, keep).await {
-            Err(error @ StoreError::LastCopy { .. }) => {
-                tracing::warn!(%sector, %kind, error = sealtasks::chain(&error), "a copy is kept");
-                Ok(())
-            }
-            done => done,
-        };
-        for holder in self.elsewhere(&holders) {
-            // A process deletes the copies in all of its paths at once.
-            let still = self.index.find(sector, kind.into(), None).await?;
-            if !still.iter().any(|one| one.id == holder.id) {
-                continue;
-            }
-            if let Some(error) = self.ask_to_delete((sector, kind), holder, keep, None).await {
-                result = Err(error);
-            }
-        }
-        result
-    }
-
-    /// Deletes every copy of a file that is about to be made anew. A peer that does not obey is logged, and its copy is
-    /// taken out of the index, so that nobody finds the old file in place of the new one.
-    ///
-    /// # Errors
-    /// When nobody gives a token for it, and when the index or this process's own disk refuses.
-    pub async fn discard_all(
-        &self,
-        sector: SectorId,
-        kind: FileType,
-        permit: &DeletePermit,
-    ) -> Result<(), StoreError> {
-        let holders = self.index.find(sector, kind.into(), None).await?;
-        for holder in self.elsewhere(&holders) {
-            for url in &holder.urls {
-                // Whoever gets no token any more has lost the task to a later attempt, whose files these may be.
-                self.token_for((&holder.id, url), (sector, kind), FetchVerb::Remove).await?;
-            }
-        }
-        self.local.remove_all(sector, kind, permit).await?;
-        for holder in self.elsewhere(&holders) {
-            if self.ask_to_delete((sector, kind), holder, &[], Some(permit)).await.is_some() {
-                self.drop_elsewhere(&holder.id, sector, kind).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// How full a path is, here or elsewhere.
     ///
     /// # Errors
@@ -416,65 +248,6 @@ impl Remote {
         Ok(stat.into())
     }
 
-    /// Tries the holder's URLs until one obeys; otherwise the last failure, logged.
-    async fn ask_to_delete(
-        &self,
-        file: FileKey,
-        holder: &SectorStorageInfo,
-        keep: &[StorageId],
-        permit: Option<&DeletePermit>,
-    ) -> Option<StoreError> {
-        let keep: Vec<&str> = keep.iter().map(StorageId::as_str).collect();
-        let query = if keep.is_empty() { String::new() } else { format!("?keep={}", keep.join(".")) };
-        let mut last = None;
-        for url in &holder.urls {
-            match self.delete_at((&holder.id, &format!("{url}{query}")), file, permit).await {
-                Ok(()) => return None,
-                Err(error) => {
-                    tracing::warn!(url, error = crate::local::chain(&error), "a peer did not delete a file");
-                    last = Some(error);
-                }
-            }
-        }
-        last
-    }
-
-    /// Takes a peer's copy out of the index; the file itself stays where it is.
-    async fn drop_elsewhere(
-        &self,
-        id: &StorageId,
-        sector: SectorId,
-        kind: FileType,
-    ) -> Result<(), StoreError> {
-        match self.index.drop_files(id, sector, kind.into()).await {
-            // Detached meanwhile, and its files with it.
-            Err(IndexError::UnknownStorage { .. }) => Ok(()),
-            done => Ok(done?),
-        }
-    }
-
-    async fn delete_at(
-        &self,
-        (path, url): (&StorageId, &str),
-        file: FileKey,
-        permit: Option<&DeletePermit>,
-    ) -> Result<(), StoreError> {
-        let verb = if permit.is_some() { FetchVerb::Remove } else { FetchVerb::Delete };
-        let token = self.token_for((path, url), file, verb).await?;
-        self.delete_with(url, &token, permit.map(permit_header)).await
-    }
-
-    async fn delete_with(
-        &self,
-        url: &str,
-        token: &str,
-        header: Option<(HeaderName, HeaderValue)>,
-    ) -> Result<(), StoreError> {
-        let answer = self.fetcher.peer.ask(Method::DELETE, url, token, header).await?;
-        Peer::expect(url, answer, StatusCode::OK).await?;
-        Ok(())
-    }
-
     /// Holders that are not open here. A path on a shared mount is local even if another process declared it.
     fn elsewhere<'a>(&self, holders: &'a [SectorStorageInfo]) -> impl Iterator<Item = &'a SectorStorageInfo> {
         let here: BTreeMap<StorageId, ()> =
@@ -485,11 +258,4 @@ impl Remote {
     fn turns(&self) -> std::sync::MutexGuard<'_, HashMap<FileKey, Arc<AsyncMutex<()>>>> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn permit_header(permit: &DeletePermit) -> (HeaderName, HeaderValue) {
-    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
-    let text: String = permit.reason.chars().take(REASON_MAX).map(plain).collect();
-    let value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("permitted"));
-    (HeaderName::from_static(PERMIT_HEADER), value)
 }

@@ -10,6 +10,7 @@ mod files;
 mod listing;
 mod range;
 pub(crate) mod survivor;
+mod turns;
 pub(crate) mod vanilla;
 
 use std::sync::Arc;
@@ -24,10 +25,10 @@ use axum::routing::any;
 use pieces::PartialFile;
 use rustls::ClientConfig;
 use sealtasks::{FetchScope, FetchVerb, FileType, RegisteredSealProof, SectorId, StorageId, UnpaddedOffset};
-use tokio::sync::Semaphore;
 
-use self::access::Deed;
+use self::access::{Access, Deed};
 use self::blocks::{Announced, Hashing};
+use self::turns::Turns;
 pub use self::vanilla::Prover;
 use crate::content::{self, ACCEPT_HEADER, EXACTLY_HEADER, SPANS_HEADER, UNVERIFIED_HEADER};
 use crate::error::StoreError;
@@ -36,13 +37,14 @@ use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens};
 use crate::wire::FsStatJson;
 
-/// A DELETE with this header, whose value is the reason, removes every copy here, the last one included. Sent only after
-/// the decision was recorded: by the manager, and by a worker whose journalled call makes the file anew or releases it.
-/// A peer that is no Sealyard ignores it and deletes anyway.
+/// A DELETE with this header, whose value is the reason, removes the copy in one path here, the last one though it may be: in
+/// the path that the token is for, else in the one that [`PATH_HEADER`] names. Sent only after the decision was recorded: by
+/// the manager, and by a worker whose journalled call makes the file anew or releases it. A peer that is no Sealyard ignores it
+/// and deletes anyway.
 pub const PERMIT_HEADER: &str = "x-sealyard-permit";
 
-/// Bodies sent at once, each with a thread of its own; a further request waits for its turn.
-const SENDERS_MAX: usize = 64;
+/// Names the storage path whose copy a permit is for. A fetch token names one itself.
+pub const PATH_HEADER: &str = "x-sealyard-path";
 
 /// At most so many ids in `?keep=`.
 const KEEP_MAX: usize = 64;
@@ -99,10 +101,10 @@ pub fn fetch_router(
     looking: Looking,
     prover: Option<Arc<dyn Prover>>,
 ) -> Router {
-    let senders = Arc::new(Semaphore::new(SENDERS_MAX));
     let Looking { tokens, tls } = looking;
     let peer = Peer::new(tls);
-    let server = Server { local, verify, tokens, peer, senders, announced: Announced::default(), prover };
+    let (turns, announced) = (Turns::default(), Arc::default());
+    let server = Server { local, verify, tokens, peer, turns, announced, prover };
     Router::new().route("/remote/{*path}", any(answer)).with_state(Arc::new(server))
 }
 
@@ -111,8 +113,8 @@ pub(crate) struct Server {
     verify: Arc<dyn VerifyToken>,
     tokens: Arc<dyn PeerTokens>,
     peer: Peer,
-    senders: Arc<Semaphore>,
-    announced: Announced,
+    turns: Turns,
+    announced: Arc<Announced>,
     prover: Option<Arc<dyn Prover>>,
 }
 
@@ -143,6 +145,9 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
         (Route::Stat(id), &Method::GET | &Method::HEAD) => server.stat(id).await,
         (Route::File(kind, sector), &Method::GET | &Method::HEAD) => {
             server.file(kind, sector, &headers, &method).await
+        }
+        (Route::File(kind, sector), &Method::DELETE) if headers.contains_key(PERMIT_HEADER) => {
+            server.remove(kind, sector, &access, &headers).await
         }
         (Route::File(kind, sector), &Method::DELETE) => server.delete(kind, sector, query, &headers).await,
         (Route::Allocated { kind, sector, proof, offset, size }, &Method::GET) => {
@@ -225,16 +230,22 @@ impl Server {
         // A range is asked for by those who read a part; whoever wants the whole says which form it takes.
         if *method == Method::GET && headers.contains_key(ACCEPT_HEADER) && !headers.contains_key(RANGE) {
             let rehearses = self.local.rehearses();
-            return Ok(self.announced.announce(file, sector, kind, rehearses).await?);
+            let (turn, announced) = (self.turns.to_look(&file).await?, Arc::clone(&self.announced));
+            let look = async move { announced.announce(file, sector, kind, rehearses).await };
+            return Ok(turns::held(turn, look).await?);
         }
-        let slot = match *method {
-            Method::GET => Some(Arc::clone(&self.senders).acquire_owned().await?),
-            _ => None,
+        let (slot, turn) = match *method {
+            Method::GET => (Some(self.turns.to_send(&file).await?), None),
+            _ => (None, Some(self.turns.to_look(&file).await?)),
         };
-        if kind.is_directory() {
-            return Ok(files::directory(file, headers, slot, self.local.sent()).await?);
-        }
-        Ok(files::file(file, headers, slot).await?)
+        let (headers, sent) = (headers.clone(), self.local.sent().clone());
+        let look = async move {
+            match kind.is_directory() {
+                true => files::directory(file, &headers, slot, &sent).await,
+                false => files::file(file, &headers, slot).await,
+            }
+        };
+        Ok(turns::held(turn, look).await?)
     }
 
     /// Bytes of a file as [`blocks::Announced::announce`] listed it.
@@ -255,8 +266,44 @@ impl Server {
             }
         };
         let hashing = if headers.contains_key(UNVERIFIED_HEADER) { Hashing::Off } else { Hashing::Blake3 };
-        let slot = Arc::clone(&self.senders).acquire_owned().await?;
-        Ok(blocks::block(file, asked, hashing, slot).await?)
+        let slot = self.turns.to_send(&file).await?;
+        let (etag, spans) = (asked.0.to_owned(), asked.1.to_owned());
+        let look = async move { blocks::block(file, (&etag, &spans), hashing, slot).await };
+        Ok(turns::held((), look).await?)
+    }
+
+    /// Deletes by permit the copy in one path.
+    async fn remove(
+        &self,
+        kind: &str,
+        sector: &str,
+        access: &Access,
+        headers: &HeaderMap,
+    ) -> Result<Response, Failure> {
+        let (kind, sector) = names(kind, sector)?;
+        let named =
+            headers.get(PATH_HEADER).map(|id| -> Result<StorageId, Failure> { Ok(id.to_str()?.parse()?) });
+        let path = match (access.path(), named.transpose()?) {
+            (Some(path), Some(named)) if *path != named => {
+                return Ok(access::refused("this token is for another storage path"));
+            }
+            (Some(path), _) => path.clone(),
+            (None, Some(named)) => named,
+            // Of several copies nobody said which one is meant.
+            (None, None) => match &self.local.copies_here(sector, kind).await?[..] {
+                [] => return Ok(StatusCode::OK.into_response()),
+                [(only, _)] => only.clone(),
+                more => {
+                    return Err(
+                        format!("{} copies lie here, and {PATH_HEADER} names none", more.len()).into()
+                    );
+                }
+            },
+        };
+        let reason = headers.get(PERMIT_HEADER).map_or(&b""[..], HeaderValue::as_bytes);
+        let permit = DeletePermit { reason: String::from_utf8_lossy(reason).into_owned() };
+        self.local.remove_permitted(sector, kind, &path, &permit).await?;
+        Ok(StatusCode::OK.into_response())
     }
 
     async fn delete(
@@ -267,11 +314,6 @@ impl Server {
         headers: &HeaderMap,
     ) -> Result<Response, Failure> {
         let (kind, sector) = names(kind, sector)?;
-        if let Some(reason) = headers.get(PERMIT_HEADER) {
-            let permit = DeletePermit { reason: String::from_utf8_lossy(reason.as_bytes()).into_owned() };
-            self.local.remove_all(sector, kind, &permit).await?;
-            return Ok(StatusCode::OK.into_response());
-        }
         let keep = kept_paths(query)?;
         let asker = survivor::Asker { local: &self.local, peer: &self.peer, tokens: &*self.tokens };
         let Some(etag) = headers.get(EXACTLY_HEADER) else {
@@ -285,8 +327,8 @@ impl Server {
             Found::Nothing => Ok(()),
             Found::Other => return Ok(StatusCode::PRECONDITION_FAILED.into_response()),
             Found::Same(only) => {
-                survivor::check_exactly(&asker, sector, kind, &only).await?;
-                self.local.remove_exactly(sector, kind, &only, etag).await
+                let checked = survivor::check_exactly(&asker, sector, kind, &only).await?;
+                self.local.remove_exactly(sector, kind, &checked, etag).await
             }
         };
         match gone {
@@ -309,7 +351,9 @@ impl Server {
         let (offset, size) = (UnpaddedOffset::try_from(offset - before)?, size.saturating_add(before));
         let found = self.local.file_path(sector, kind).await?;
         let (_, file) = found.ok_or(StoreError::NotFound { sector, kind })?;
+        let turn = self.turns.to_look(&file).await?;
         let look = move || {
+            let _turn = turn;
             let file = PartialFile::open_read_only(&file, proof.sector_size())?;
             Ok::<_, pieces::PartialFileError>(file.has_allocated(offset, size))
         };

@@ -184,6 +184,18 @@ impl Space {
         Ok(Promise { space: self.clone(), keys, ticket })
     }
 
+    /// Promises room for a file that is being written already, whether it is there or not: an earlier life of this process had
+    /// promised it.
+    pub(crate) fn adopt(&self, key: FileKey, bytes: u64) -> Promise {
+        let mut ledger = self.ledger();
+        ledger.tickets += 1;
+        let ticket = ledger.tickets;
+        ledger.promised.entry(key).or_default().insert(ticket, bytes);
+        // What of it is on disk is in no sample yet.
+        ledger.stale = true;
+        Promise { space: self.clone(), keys: vec![key], ticket }
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

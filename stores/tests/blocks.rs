@@ -114,7 +114,7 @@ async fn a_move_whose_deletion_was_lost_is_finished_by_the_next_wish() {
     assert!(scene.source_dir().join("p_aux").exists());
     // The source's process starts again and declares what it has.
     scene.source.local.redeclare(None, false).await.expect("declared");
-    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"]);
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"], "it is the older one");
     scene.front.is(Weather::Fair);
     assert_eq!(scene.fetch(AcquireMode::Move).await.expect("finished"), 0, "not a byte is sent again");
     assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);

@@ -46,7 +46,9 @@ async fn a_lost_deletion_is_asked_for_again() {
     scene.front.is(Weather::NoDeletion);
     let remote = &scene.target.remote;
     assert_eq!(remote.settle_debts(Duration::from_secs(3600)).await, (0, 0), "it is no young one");
+    let told = scene.world.index.content_generation();
     assert_eq!(remote.settle_debts(Duration::MAX).await, (0, 1), "the source is still away");
+    assert_eq!(scene.world.index.content_generation(), told, "that it counts no longer was told by the move");
     scene.front.is(Weather::Fair);
     assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
     assert!(!scene.source_dir().exists(), "deleted, although its path no longer listed it");
@@ -59,7 +61,7 @@ async fn a_lost_deletion_is_asked_for_again() {
 async fn a_source_that_declares_its_copy_again_is_still_deleted() {
     let scene = owing().await;
     scene.source.local.redeclare(None, false).await.expect("declared");
-    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"]);
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"], "it is the older one");
     assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
     assert!(!scene.source_dir().exists());
     assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);

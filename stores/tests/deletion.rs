@@ -5,14 +5,17 @@
 //!
 //! | Where | What goes | Why it may |
 //! |---|---|---|
-//! | DELETE of a peer; `Remote::remove`, `remove_copies`, `keep_only` | copies in open paths | `survivor` has looked at a primary twin or asked its holder: names, lengths, another file; exactly the checked copies go, after the index has dropped them and names a primary one still |
-//! | `Local::remove`, a move's source (`remove_at`) | the same | a twin in an open path is looked at after the drop; two processes that count on each other both see the other's drop |
-//! | `remove_all`, `discard_all` | all copies, the last too | a permit that was durable before; `discard_all` needs a token, which a superseded attempt no longer gets |
-//! | a fetch or move put in its place | what lay there | set aside under a name that nothing deletes; gone only if the index knew it as secondary or it is the same byte by byte |
+//! | DELETE of a peer; `Worker.Remove`; `Remote::remove`, `remove_copies`, `keep_only` | copies in open paths | `survivor` has looked at a primary twin or asked its holder: names, lengths, another file; exactly the checked copies go, after the index has dropped them and still calls that very twin primary |
+//! | `Remote::remove`, `remove_copies`, `keep_only` | copies elsewhere | a Sealyard does the same for itself; a Lotus obeys, so what it has is compared first with a primary copy that stays |
+//! | `Local::remove`, a move's source (`remove_at`) | copies in open paths | a twin in an open path is looked at after the drop, one elsewhere counts for nothing; two processes that count on each other both see the other's drop |
+//! | an exact DELETE | the file that was copied | the same checks; until it is known to be that one it has a name that nothing deletes |
+//! | `remove_all`, `discard_all` | all copies, the last too, each by its path | a permit that was durable before; `discard_all` needs a token, which a superseded attempt no longer gets |
+//! | the same for a sector that is sealed again | what its rebuild has made | the index refuses to drop its replica from any other path (`keep`), and what is not dropped is not deleted |
+//! | a fetch or move put in its place | what lay there, or had come whole and was not declared | set aside under a name that nothing deletes; gone only if the index knew it as secondary and nothing of it is missing, if its own source has sent it anew, or if it is the same byte by byte |
 //! | a move by rename | nothing | one rename on one file system, never of a link; the destination is declared first |
 //! | `fetching/*.part` | what a fetch left | never whole and declared; claimed first, so no live fetch's |
 //! | `fetching/*.removed-*` | what a deletion left | its deletion had been decided by one of the above |
-//! | `storage cleanup` | what a survey taken then offers | partial, or with a primary twin that was looked at or asked for; files of sectors without a record, and kept ones, never; of removed sectors one by one, by a permit that was durable before |
+//! | `storage cleanup` | what a survey taken then offers | partial, or with a primary twin that was looked at or asked for, set-aside files too; files of sectors without a record, and kept ones, never; of removed sectors one by one, by a permit that was durable before |
 //! | a worker's failed or interrupted call | files that it created | they were not there before it; after a restart only those that the index does not list |
 //! | PreCommit1, Unseal, AddPiece, Finalize | within the file or directory that is theirs | the sector's locks; a permit where a replica is made anew; punching frees only what the trailer no longer marks |
 //! | settings, journals, notes | their own temporary files | made by the same write, under fresh names |
@@ -122,7 +125,7 @@ async fn our_copy_stays_while_the_primary_one_elsewhere_is_not_whole() {
 
     // Nor does a clean-up take one that the index does not list.
     world.index.drop_files(&id("b"), sector(1).id, S).await.expect("dropped");
-    let order = PathOrder::CleanUp { entries: vec![copy.clone()] };
+    let order = PathOrder::CleanUp { entries: vec![copy.clone()], old: Vec::new() };
     let PathReport::CleanedUp(cleaned) = two.remote.carry_out(order).await.expect("an answer") else {
         panic!("no clean-up")
     };
@@ -180,7 +183,7 @@ async fn what_a_fetch_finds_in_its_place_is_not_deleted() {
     assert_eq!(fs::read(&replaced.entry).expect("kept"), vec![9; 2048]);
     assert_eq!(two.local.tidy().await, 0, "nothing is deleted unasked");
 
-    let order = PathOrder::CleanUp { entries: vec![replaced.entry.clone()] };
+    let order = PathOrder::CleanUp { entries: vec![replaced.entry.clone()], old: Vec::new() };
     two.remote.carry_out(order).await.expect("cleaned up");
     assert!(surveyed(&two).await.is_empty() && tree(&dir).iter().all(|name| !name.contains("replaced")));
 }
@@ -228,6 +231,34 @@ async fn who_gets_no_token_any_more_discards_nothing() {
     remote.discard_all(sector(1).id, FileType::Sealed, &permit).await.expect_err("no token");
     assert!(old.exists() && new.exists());
     assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["a", "b"]);
+}
+
+/// A rebuild's PreCommit1, while what was lost has come back on two hosts and on its own.
+#[tokio::test]
+async fn what_a_rebuild_has_not_made_is_not_discarded() {
+    let world = World::new();
+    let (back, made, maker) = (world.node().await, world.node().await, world.node().await);
+    back.path("a", sealing()).await;
+    made.path("b", sealing()).await;
+    maker.path("m", sealing()).await;
+    let (original, anew, here) = (
+        back.put("a", sector(1), FileType::Sealed).await,
+        made.put("b", sector(1), FileType::Sealed).await,
+        maker.put("m", sector(1), FileType::Sealed).await,
+    );
+    let permit = DeletePermit { reason: "PreCommit1 makes it anew".to_owned() };
+    world.index.keep(sector(1).id, FileTypes::SEALED | FileTypes::CACHE, Some([id("b"), id("m")].into()));
+    let discard = || maker.remote.discard_all(sector(1).id, FileType::Sealed, &permit);
+    discard().await.expect_err("what was lost is there, too");
+    assert!(original.exists() && anew.exists() && here.exists());
+    for (path, file) in [("b", &anew), ("m", &here)] {
+        fs::remove_file(file).expect("deleted");
+        world.index.drop_files(&id(path), sector(1).id, S).await.expect("its own");
+    }
+    discard().await.expect_err("what was lost is there alone");
+    assert!(original.exists());
+    world.index.keep(sector(1).id, FileTypes::SEALED | FileTypes::CACHE, None);
+    assert_eq!(world.holders(sector(1), FileType::Sealed).await, ["a"]);
 }
 
 #[tokio::test]

@@ -195,3 +195,35 @@ async fn changes_are_told_in_order() {
     let expected = [IndexChange::Path(id("a")), files, IndexChange::PathGone(id("a"))];
     assert_eq!(*told.lock().expect("the list"), expected);
 }
+
+#[tokio::test]
+async fn a_replica_that_is_kept_is_dropped_from_the_named_paths_alone() {
+    let index = index_with(&[("a", sealing()), ("b", sealing())]).await;
+    let (replica, other) = (FileTypes::SEALED | FileTypes::CACHE, SectorId::new(1000, 8));
+    for path in ["a", "b"] {
+        for sector in [SECTOR, other] {
+            let all = replica | FileTypes::UNSEALED;
+            index.declare(&id(path), sector, all, CopyKind::Secondary).await.expect("declared");
+        }
+    }
+    index.keep(SECTOR, replica, Some([id("a")].into()));
+    for types in [FileTypes::SEALED, FileTypes::CACHE, replica | FileTypes::UNSEALED] {
+        let kept = index.drop_files(&id("b"), SECTOR, types).await.expect_err("kept");
+        assert!(matches!(kept, IndexError::Kept { .. }), "{kept}");
+        let found = index.find(SECTOR, types, None).await.expect_err("which of the two?");
+        assert!(found.to_string().contains("path b holds files"), "{found}");
+    }
+    assert_eq!(index.find(SECTOR, FileTypes::UNSEALED, None).await.expect("no replica").len(), 2);
+    index.drop_files(&id("b"), SECTOR, FileTypes::UNSEALED).await.expect("no replica");
+    index.drop_files(&id("b"), other, replica).await.expect("another sector");
+    index.drop_files(&id("a"), SECTOR, replica).await.expect("named");
+    index.drop_files(&id("a"), SECTOR, replica).await.expect("nothing is there");
+    index.find(SECTOR, replica, None).await.expect_err("not the one that is meant");
+    index.supersede_copies(&id("b"), SECTOR, replica);
+    assert!(index.superseded_in(&id("b"), SECTOR).is_empty(), "no older copy of what is made");
+    index.keep(SECTOR, replica, Some([id("b")].into()));
+    assert_eq!(index.find(SECTOR, replica, None).await.expect("named").len(), 1);
+    index.keep(SECTOR, replica, Some([id("a")].into()));
+    index.keep(SECTOR, replica, None);
+    index.drop_files(&id("b"), SECTOR, replica).await.expect("no longer kept");
+}

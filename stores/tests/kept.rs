@@ -102,7 +102,7 @@ async fn what_was_kept_and_what_was_sent_survive_a_restart() {
     let [kept] = &found[..] else { panic!("{found:#?}") };
     assert_eq!((&kept.entry, kept.matter, kept.offered), (&cache, Matter::KeptFromDeletion, false));
     assert!(kept.reason.contains("path lotus cannot be told"), "{kept:#?}");
-    let cleaned = node.local.clean_up(std::slice::from_ref(&cache)).await;
+    let cleaned = node.local.clean_up(std::slice::from_ref(&cache), &[]).await;
     assert!(cleaned[0].kept.is_some() && cache.exists(), "{cleaned:#?}");
 
     let url = format!("{}/cache/s-t01000-1", node.base);

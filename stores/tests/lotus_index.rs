@@ -82,7 +82,10 @@ async fn storage_best_alloc() {
         let types = FileTypes::SEALED;
         let best = index.best_alloc(types, SIZE, path_type, ActorId::new(miner)).await.expect("one");
         assert_eq!(best.iter().map(|path| path.id.as_str()).collect::<Vec<_>>(), [name]);
-        assert_eq!(index.best_path(types, SIZE, path_type, ActorId::new(miner)), Some(id(name)));
+        let first = index.first_alloc(types, SIZE, path_type, ActorId::new(miner), &|_| true).await;
+        assert_eq!(first.expect("an answer"), Some(id(name)));
+        let none = index.first_alloc(types, SIZE, path_type, ActorId::new(miner), &|_| false).await;
+        assert_eq!(none.expect("an answer"), None, "nobody wants what there is");
         let other = index.best_alloc(types, SIZE, path_type, ActorId::new(1003)).await;
         assert!(matches!(other, Err(IndexError::NoPath)), "a miner that the path does not take");
     }

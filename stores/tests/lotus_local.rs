@@ -1,22 +1,18 @@
-//! The cases of Lotus's `storage/paths/local_test.go`, each with its outcome here, and what a full disk, a read-only path
-//! and bad names lead to.
+//! Lotus's `storage/paths/local_test.go`, and what stands here besides.
 //!
-//! | Lotus's case | Here |
-//! |---|---|
-//! | `TestLocalStorage`: a path is made and opened; stat, reservations and limits follow the file system | the same |
-//! | reserve 1 sector's unsealed file: available falls by it, and comes back | the same |
-//! | reserve with part of the file on disk: only the rest is reserved | the same; the part is measured at its place or where it arrives |
-//! | `MaxStorage` below what the file system has: available is the limit less what is used | the same |
-//! | a sector of 0 bytes reserved twice | two promises for one file count once; Lotus counts both |
+//! Its one case is `TestLocalStorage`: a path is made and opened, and nothing is asked of it ("TODO: put more things here").
+//! Here: `a_path_is_made_opened_and_measured`. The others are Sealyard's own: reservations and limits, what is listed and
+//! moved, and what a full disk, a read-only path, one that hangs, and bad names lead to.
 
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use sealtasks::{FileType, FileTypes, Matter, PathOrder, PathReport, SpaceTable, StorageStanza};
 use stores::{Index as _, KeepFree, Local, LocalOptions, StorageMeta, init_path};
+use support::mount::Mount;
 use support::{World, both, id, sealing, sector, storing, tree, write_file};
 
 const S: FileTypes = FileTypes::SEALED;
@@ -109,14 +105,14 @@ async fn a_survey_tells_each_matter_and_offers_only_what_cannot_be_lost() {
 
     // Everything is asked for; only what is offered goes.
     let entries = found.iter().map(|one| one.entry.clone()).collect();
-    let cleaned = node.remote.carry_out(PathOrder::CleanUp { entries }).await.expect("done");
+    let cleaned = node.remote.carry_out(PathOrder::CleanUp { entries, old: Vec::new() }).await.expect("done");
     let PathReport::CleanedUp(cleaned) = cleaned else { panic!("{cleaned:?}") };
     assert_eq!(cleaned.iter().filter(|one| one.kept.is_none()).count(), 2, "{cleaned:#?}");
     assert!(cleaned.iter().all(|one| one.kept.is_none() != one.entry.exists()));
     assert!(dir.join("sealed/s-t01000-1").exists() && seal.join("cache/s-t01000-2").exists());
     assert!(!seal.join("sealed/s-t01000-1").exists(), "its primary copy is in the other path");
     let elsewhere = vec![PathBuf::from("/etc/passwd"), dir.join("sealed/s-t01000-1"), dir.join("../a")];
-    let refused = node.local.clean_up(&elsewhere).await;
+    let refused = node.local.clean_up(&elsewhere, &[]).await;
     assert!(refused.iter().all(|one| one.kept.is_some() && one.entry.exists()), "{refused:#?}");
 }
 
@@ -170,7 +166,7 @@ async fn a_move_into_a_path_leaves_one_primary_copy_there() {
 #[tokio::test]
 async fn a_read_only_path_is_served_and_refuses_new_files_clearly() {
     let Some(mount) = Mount::tmpfs("size=1m") else { return };
-    let dir = mount.0.path().join("a");
+    let dir = mount.path().join("a");
     init_path(&dir, &StorageMeta::new(&id("a"), &storing())).expect("made");
     fs::create_dir_all(dir.join("sealed")).expect("made");
     write_file(&dir, sector(1), FileType::Sealed);
@@ -191,7 +187,7 @@ async fn a_read_only_path_is_served_and_refuses_new_files_clearly() {
 #[tokio::test]
 async fn a_full_disk_says_so_keeps_everything_and_can_be_emptied() {
     let Some(mount) = Mount::tmpfs("size=256k") else { return };
-    let dir = mount.0.path().join("a");
+    let dir = mount.path().join("a");
     init_path(&dir, &StorageMeta::new(&id("a"), &storing())).expect("made");
     let world = World::new();
     let node = world.node().await;
@@ -220,7 +216,7 @@ async fn a_full_disk_says_so_keeps_everything_and_can_be_emptied() {
 #[tokio::test]
 async fn without_an_inode_left_a_file_can_be_deleted() {
     let Some(mount) = Mount::tmpfs("size=1m,nr_inodes=24") else { return };
-    let dir = mount.0.path().join("a");
+    let dir = mount.path().join("a");
     init_path(&dir, &StorageMeta::new(&id("a"), &storing())).expect("made");
     let world = World::new();
     let node = world.node().await;
@@ -339,37 +335,4 @@ fn findings(report: PathReport) -> Vec<sealtasks::Finding> {
     let PathReport::Surveyed(surveys) = report else { panic!("{report:?}") };
     assert!(surveys.iter().all(|survey| survey.error.is_none()), "{surveys:#?}");
     surveys.into_iter().flat_map(|survey| survey.findings).collect()
-}
-
-/// A small file system of its own, unmounted at the end.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    /// `None` where this user may not mount; that is said.
-    fn tmpfs(options: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mount = Self(dir);
-        let done = mount.run(&["-t", "tmpfs", "-o", options, "tmpfs"], Some(mount.0.path()));
-        if !done {
-            #[expect(clippy::print_stderr, reason = "a test that leaves something out says so")]
-            {
-                eprintln!("left out: this user may not mount a tmpfs");
-            }
-        }
-        done.then_some(mount)
-    }
-
-    fn remount(&self, options: &str) {
-        assert!(self.run(&["-o", &format!("remount,{options}")], Some(self.0.path())), "remounted");
-    }
-
-    fn run(&self, args: &[&str], at: Option<&Path>) -> bool {
-        Command::new("mount").args(args).args(at).output().is_ok_and(|output| output.status.success())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
-    }
 }

@@ -31,7 +31,7 @@ async fn owing() -> Scene {
     scene.fetch(AcquireMode::Move).await.expect("moved all the same");
     scene.front.is(Weather::Fair);
     scene.source.local.redeclare(None, false).await.expect("declared");
-    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["a*", "b*"]);
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"], "it is the older one");
     scene
 }
 

@@ -36,6 +36,7 @@ impl World {
             }], "VMApplied": 7})),
             "StateMinerInfo" => self.miner_info(param(0)),
             "StateSectorGetInfo" => self.sector(param(0), param(1), param(2)),
+            "StateMinerSectors" => self.sectors(param(0), param(1), param(2)),
             "StateMinerAllocated" => self.allocated(param(0), param(1)),
             "StateSectorPreCommitInfo" => self.pre_commit(param(0), param(1), param(2)),
             "StateGetRandomnessFromTickets" | "StateGetRandomnessFromBeacon" => self.randomness(params),
@@ -130,6 +131,26 @@ impl World {
             "InitialPledge": "0", "ExpectedDayReward": "0", "ExpectedStoragePledge": "0", "PowerBaseEpoch": activation,
             "ReplacedDayReward": "0", "SectorKeyCID": info.key.as_ref().map(|key| json!({"/": key})), "Flags": 1,
         }))
+    }
+
+    /// All of them, or those of a bit field, each of which must be one.
+    fn sectors(&self, miner: &Value, runs: &Value, key: &Value) -> Answer {
+        let state = self.state(self.at(key)?)?;
+        let Some(runs) = runs.as_array() else {
+            let all = state.sectors.keys().map(|number| self.sector(miner, &json!(number), key));
+            return all.collect::<Result<Vec<_>, _>>().map(Value::Array);
+        };
+        let (mut found, mut at) = (Vec::new(), 0);
+        for (place, length) in runs.iter().filter_map(Value::as_u64).enumerate() {
+            for number in (at..at + length).filter(|_| place % 2 == 1) {
+                if !state.sectors.contains_key(&number) {
+                    return Err((1, format!("failed to load sectors: can't find sector {number}")));
+                }
+                found.push(self.sector(miner, &json!(number), key)?);
+            }
+            at += length;
+        }
+        Ok(Value::Array(found))
     }
 
     /// Lengths of runs of numbers, free and taken in turn; nobody has taken any: [0].

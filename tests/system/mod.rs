@@ -1,11 +1,14 @@
 //! What the whole-system tests share: the program just built, run as an operator would, with a bound on everything.
 #![allow(dead_code, reason = "each test target uses its part of this")]
 
+pub mod addresses;
 pub mod at_work;
 pub mod dice;
 pub mod go;
 pub mod hosts;
 pub mod parameters;
+pub mod trio;
+pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

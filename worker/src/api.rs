@@ -121,7 +121,7 @@ impl WorkerApi for WorkerHandle {
 
     async fn remove(&self, sector: SectorId) -> ApiResult<()> {
         for kind in REMOVED {
-            match self.shared().local.remove(sector, kind, &[]).await {
+            match self.shared().remote.remove_here(sector, kind, &[]).await {
                 Ok(()) | Err(StoreError::NotFound { .. }) => {}
                 // The last copy goes only by a permit, which this method does not carry.
                 Err(error) => return Err(store(error)),

@@ -26,6 +26,7 @@ use crate::error::chain;
 use crate::executor::{Executor, Run};
 use crate::journal::{Acceptance, Accepted, Ended, Journal, ProcessMark, Running};
 use crate::legacy::{Survivor, restarted};
+use crate::manager_index::on_behalf_of;
 use crate::returns;
 use crate::usage::{self, Usage};
 use crate::worker::{Shared, now_ms};
@@ -80,7 +81,9 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
     shared.changed();
     let own = Arc::clone(shared);
     let accepted = Accepted { call, sector, attempt, method };
-    shared.tasks.spawn(async move { run(&own, accepted, Given { work, data, gpus }, stop).await });
+    shared.tasks.spawn(on_behalf_of(attempt, async move {
+        run(&own, accepted, Given { work, data, gpus }, stop).await;
+    }));
     Ok(call)
 }
 
@@ -144,7 +147,7 @@ pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
     // It may end before it is looked at again.
     let seen = Arc::new(Mutex::new(pid.and_then(usage::so_far).unwrap_or_default()));
     let own = Arc::clone(shared);
-    shared.tasks.spawn(async move {
+    shared.tasks.spawn(on_behalf_of(accepted.attempt, async move {
         let meter = TransferMeter::default();
         let (started_ms, bytes) = (running.started_ms, running.bytes_fetched);
         let gpus = Vec::new();
@@ -168,7 +171,7 @@ pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
         let bytes_fetched = bytes.saturating_add(meter.bytes());
         let usage = *seen.lock().unwrap_or_else(PoisonError::into_inner);
         finish(&own, accepted, result, Cost { started_ms, bytes_fetched, usage }).await;
-    });
+    }));
 }
 
 /// What the executor of an earlier life was confined to.

@@ -1,6 +1,6 @@
 //! Which files each task needs and makes. Source: Lotus `storage/sealer/worker_local.go` and `ffiwrapper`.
 
-use sealtasks::{AcquireMode, FileTypes, PathType, TaskInput};
+use sealtasks::{AcquireMode, FileType, FileTypes, PathType, SectorSize, TaskInput};
 
 /// The files of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,14 @@ pub(crate) fn needs_of(work: &TaskInput) -> Needs {
         | TaskInput::Scrub(_)
         | TaskInput::Vanilla(_) => Needs::NOTHING,
     }
+}
+
+/// The room that a file has which a task makes, in bytes.
+pub(crate) fn room_of(work: &TaskInput, kind: FileType, size: SectorSize) -> u64 {
+    let bytes = needs_of(work).path_type.space_table().bytes(kind.into(), size);
+    // Labels lie beside the data while it is made.
+    let labels = if matches!(work, TaskInput::Unseal(_)) { size.unsealing_labels(false) } else { 0 };
+    bytes.saturating_add(labels)
 }
 
 #[cfg(test)]

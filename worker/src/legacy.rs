@@ -24,11 +24,12 @@ use std::time::Duration;
 use rpc::ApiError;
 use rpc::api::AttemptAccount;
 use sealtasks::{CallError, CallErrorCode, FileType, PieceSource, SectorId, SectorStorageInfo, TaskInput};
-use stores::{Index as _, IndexError, StorageMeta, StoreError};
+use stores::{BegunFile, Index as _, IndexError, StorageMeta, StoreError};
 use uuid::Uuid;
 
 use crate::confine::Confiner;
 use crate::error::{WorkerError, chain};
+use crate::files::room_of;
 use crate::journal::{Accepted, Ended, Journal, ProcessMark, Running, Unfinished};
 use crate::manager_index::ManagerIndex;
 use crate::process::{self, Orphan};
@@ -45,6 +46,13 @@ pub(crate) struct Survivor {
     pub(crate) running: Running,
     /// `None` = the executor has ended; its report is there.
     pub(crate) orphan: Option<Orphan>,
+}
+
+impl Survivor {
+    /// What it makes, with the room that it was promised.
+    pub(crate) fn begun(&self) -> Vec<BegunFile> {
+        begun(&self.accepted, &self.input, self.created.clone())
+    }
 }
 
 /// Sorts the calls that an earlier life left unfinished. Those that are given up have ended in the journal when this
@@ -141,9 +149,7 @@ pub(crate) async fn undeclared(
 ) -> Result<Vec<PathBuf>, WorkerError> {
     let mut begun = Vec::new();
     for file in created {
-        let kind =
-            file.parent().and_then(Path::file_name).and_then(|name| name.to_str()?.parse::<FileType>().ok());
-        let holders = match kind {
+        let holders = match kind_of(&file) {
             Some(kind) => holders(index, sector, kind).await?,
             None => Vec::new(),
         };
@@ -226,19 +232,36 @@ pub(crate) async fn sweep_call_dirs(
     Ok(())
 }
 
+/// What a call makes, with the room that it was promised.
+pub(crate) fn begun(accepted: &Accepted, input: &TaskInput, created: Vec<PathBuf>) -> Vec<BegunFile> {
+    let size = accepted.sector.proof.sector_size();
+    let of = |file: PathBuf| {
+        let kind = kind_of(&file);
+        BegunFile { bytes: kind.map_or(0, |kind| room_of(input, kind, size)), file }
+    };
+    created.into_iter().map(of).collect()
+}
+
+/// Which file of a sector lies at a path of the form `<type>/<sector>`.
+fn kind_of(file: &Path) -> Option<FileType> {
+    file.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
 /// Files that calls of an earlier life on this repo had begun, as far as the journal tells: they may be half-written, and
 /// somebody may be writing them. For a process that opens storage paths before it starts its worker.
 ///
 /// # Errors
 /// The journal cannot be used.
-pub async fn begun_files(repo: &Path) -> Result<Vec<PathBuf>, WorkerError> {
+pub async fn begun_files(repo: &Path) -> Result<Vec<BegunFile>, WorkerError> {
     let file = repo.join("journal.db");
     let read = move || {
         if !file.exists() {
             return Ok(Vec::new());
         }
         let unfinished = Journal::open(&file)?.unfinished()?;
-        Ok(unfinished.into_iter().flat_map(|unfinished| unfinished.created).collect())
+        let begun =
+            |Unfinished { accepted, input, created, .. }: Unfinished| begun(&accepted, &input, created);
+        Ok(unfinished.into_iter().flat_map(begun).collect())
     };
     tokio::task::spawn_blocking(read).await.map_err(|_| WorkerError::Closed)?.map_err(WorkerError::Journal)
 }

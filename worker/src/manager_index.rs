@@ -4,15 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use rpc::storage::{CopyDeed, CopyState};
 use rpc::{ApiError, ManagerApi};
 use sealtasks::{
-    ActorId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo,
-    StorageId, StorageInfo,
+    ActorId, AttemptId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize,
+    SectorStorageInfo, StorageId, StorageInfo,
 };
 use stores::{CopyKind, Index, IndexError};
 
 /// Most files declared in one call; a path with more takes several.
 const DECLARE_BATCH: usize = 100_000;
+
+tokio::task_local! {
+    static ATTEMPT: AttemptId;
+}
+
+/// Runs `work`, whose deeds are those of this attempt: a manager that has given it up lists none of them.
+pub(crate) async fn on_behalf_of<T>(attempt: Option<AttemptId>, work: impl Future<Output = T>) -> T {
+    match attempt {
+        Some(attempt) => ATTEMPT.scope(attempt, work).await,
+        None => work.await,
+    }
+}
 
 /// The manager's index.
 pub struct ManagerIndex {
@@ -30,6 +43,26 @@ impl ManagerIndex {
     /// Another manager process may stand behind the address: try batches again.
     pub(crate) fn manager_changed(&self) {
         self.batches.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ManagerIndex {
+    /// Tells what the attempt at work has done with files. `false`: there is none, or the manager knows no deeds.
+    async fn tell_deed(
+        &self,
+        path: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        state: CopyState,
+    ) -> Result<bool, IndexError> {
+        let Ok(attempt) = ATTEMPT.try_with(|attempt| *attempt) else { return Ok(false) };
+        let deed = CopyDeed { path: path.clone(), sector, types, state };
+        match self.manager.storage_deed(attempt, deed).await {
+            Ok(()) => Ok(true),
+            // A Lotus, or a Sealyard of the version before.
+            Err(error) if error.is_method_not_found() => Ok(false),
+            Err(error) => Err(index_error(error)),
+        }
     }
 }
 
@@ -89,6 +122,27 @@ impl Index for ManagerIndex {
                 .map_err(index_error)?;
         }
         Ok(())
+    }
+
+    async fn declare_made(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+        copy: CopyKind,
+    ) -> Result<(), IndexError> {
+        let state = if copy.is_primary() { CopyState::Primary } else { CopyState::Secondary };
+        if self.tell_deed(id, sector, types, state).await? {
+            return Ok(());
+        }
+        self.declare(id, sector, types, copy).await
+    }
+
+    async fn supersede(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
+        if self.tell_deed(id, sector, types, CopyState::Superseded).await? {
+            return Ok(());
+        }
+        self.drop_files(id, sector, types).await
     }
 
     async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError> {

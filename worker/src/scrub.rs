@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
@@ -31,6 +31,7 @@ pub(crate) async fn scrub(shared: &Arc<Shared>, order: ScrubOrder) -> ApiResult<
         return Err(ApiError::refused(format!("worker {} only plays: its files hold nothing", shared.name)));
     }
     let root = directory(shared, &order.path)?;
+    let _memory = Aside::take(shared, &order);
     let file = |kind: FileType| (kind, root.join(kind.name()).join(order.sector.id.to_string()));
     let files = SectorFiles(FILES.into_iter().map(file).collect());
     let call = Uuid::new_v4();
@@ -54,6 +55,26 @@ pub(crate) async fn scrub(shared: &Arc<Shared>, order: ScrubOrder) -> ApiResult<
         Ok(TaskOutput::Scrub(files)) => Ok(files),
         Ok(_) => Err(ApiError::refused("the executor's report is about another task")),
         Err(failure) => Err(ApiError::refused(format!("{} [name: {}]", failure.message, shared.name))),
+    }
+}
+
+/// Memory that the manager places nothing in while this is held: the executor's.
+struct Aside(Arc<Shared>);
+
+impl Aside {
+    fn take(shared: &Arc<Shared>, order: &ScrubOrder) -> Self {
+        let size = order.sector.proof.sector_size();
+        let bytes = shared.resources.table.as_ref().map_or(0, |table| table.scrub_memory(size));
+        shared.beside.store(bytes, Ordering::Relaxed);
+        shared.changed();
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.beside.store(0, Ordering::Relaxed);
+        self.0.changed();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rpc::api::WorkerResources;
@@ -11,7 +11,8 @@ use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
 use rpc::{ManagerApi, Trust};
 use sealtasks::{SectorSize, TaskCaps, TaskType, WorkerId};
 use stores::{
-    FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Rehearsal, Remote, StoreError,
+    BegunFile, FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Rehearsal, Remote,
+    StoreError,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -156,6 +157,8 @@ pub(crate) struct Shared {
     /// Set before `closed` when executors are left running.
     pub(crate) leaving: AtomicBool,
     pub(crate) tasks: TaskTracker,
+    /// Memory set aside for scrubbing, in bytes.
+    pub(crate) beside: AtomicU64,
     /// One sector is scrubbed at a time.
     pub(crate) scrubbing: Semaphore,
     /// Proofs that may still be begun; see [`crate::proving`].
@@ -185,7 +188,7 @@ impl Worker {
 
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
-        let begun = survivors.iter().flat_map(|survivor| survivor.created.clone()).collect();
+        let begun = survivors.iter().flat_map(Survivor::begun).collect();
         let config = options.repo.storage_json();
         let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
         let (local, problems) = open_paths(options.local, paths, options.executor.rehearsal, begun).await?;
@@ -230,6 +233,7 @@ impl Worker {
             closed,
             leaving: AtomicBool::new(false),
             tasks: TaskTracker::new(),
+            beside: AtomicU64::new(0),
             scrubbing: Semaphore::new(1),
             proving: proving::turns(),
             problems,
@@ -281,7 +285,7 @@ async fn open_paths(
     managers: Option<Arc<Local>>,
     own: LocalOptions,
     rehearsal: Option<Rehearsal>,
-    begun: Vec<PathBuf>,
+    begun: Vec<BegunFile>,
 ) -> Result<(Arc<Local>, Vec<PathProblem>), WorkerError> {
     if let Some(local) = managers {
         return Ok((local, Vec::new()));
@@ -460,6 +464,7 @@ impl Shared {
             pending: self.offer.pending(),
             mem_used,
             mem_swap_used,
+            mem_beside: self.beside.load(Ordering::Relaxed),
             paths: self.local.paths().into_iter().map(|path| path.id).collect(),
             calls: self.calls.list(),
             caps: self.caps.clone(),

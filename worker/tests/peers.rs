@@ -9,9 +9,10 @@ use rpc::api::Returned;
 use rpc::{ManagerApi, Transport, WorkerApi as _, WorkerClient};
 use scripted::{SECTOR, ScriptedManager, World, start_ok};
 use sealtasks::{
-    AcquireMode, CallErrorCode, ExecutorFailure, ExecutorReport, FailureClass, FetchInput, FileType,
-    FileTypes, MoveInput, PathType, PreCommit1Input, ReleaseUnsealedInput, TaskInput, TaskOutput, Ticket,
-    UnpaddedOffset, UnsealInput, UnsealedCid, UnsealedRange,
+    AcquireMode, AttemptId, CallErrorCode, ExecutorFailure, ExecutorReport, FailureClass, FetchInput,
+    FileType, FileTypes, Matter, MoveInput, PathOrder, PathReport, PathType, PreCommit1Input,
+    ReleaseUnsealedInput, TaskId, TaskInput, TaskOutput, Ticket, UnpaddedOffset, UnsealInput, UnsealedCid,
+    UnsealedRange,
 };
 use stores::Index as _;
 use tokio::net::TcpListener;
@@ -83,6 +84,46 @@ async fn files_are_fetched_over_the_socket_and_counted() {
     assert_eq!(fs::read(b.world.file(FileType::Cache).join("p_aux")).unwrap(), [1; 64]);
     assert!(!a.world.file(FileType::Sealed).exists() && !a.world.file(FileType::Cache).exists());
     let found = manager.index.find(SECTOR.id, FileTypes::SEALED, None).await.unwrap();
+    assert_eq!((found.len(), found[0].primary), (1, true));
+    a.worker.close().await;
+    b.worker.close().await;
+}
+
+#[tokio::test]
+async fn what_a_given_up_attempt_has_brought_is_listed_by_nobody_until_another_one_takes_it() {
+    let manager = Arc::new(ScriptedManager::new());
+    let a = Peer::start("a", &manager, put_replica).await;
+    let b = Peer::start("b", &manager, |_| {}).await;
+    let attempt = |number| Some(AttemptId { task: TaskId::new(5), attempt: number });
+    // It is given up while the files come.
+    manager.over.lock().unwrap().insert(attempt(1).unwrap());
+    let (work, types) = (fetch(FileTypes::CACHE, AcquireMode::Move), FileTypes::CACHE);
+    let job =
+        |attempt| rpc::Job { sector: SECTOR, work: work.clone(), attempt, data: None, gpus: Vec::new() };
+    let returned = b.world.returned(start_ok(&b.worker, job(attempt(1))).await).await;
+    assert!(returned.result.unwrap_err().message.contains("MGR145"));
+    let only_a = async |why: &str| {
+        let found = manager.index.find(SECTOR.id, types, None).await.unwrap();
+        assert_eq!(found.len(), 1, "{why}: {found:?}");
+        assert!(
+            found[0].urls.iter().any(|url| a.url.starts_with(url.split("/remote").next().unwrap())),
+            "{why}"
+        );
+    };
+    only_a("it is not listed").await;
+    assert!(b.world.file(FileType::Cache).join("p_aux").exists(), "and not deleted");
+    assert!(a.world.file(FileType::Cache).join("p_aux").exists(), "its source stays");
+    b.worker.storage_redeclare_local(None, rpc::api::Missing::Keep).await.unwrap();
+    only_a("nor does a scan list it").await;
+    let survey = b.worker.path_order(PathOrder::Survey).await.unwrap();
+    let PathReport::Surveyed(surveys) = survey else { panic!("{survey:?}") };
+    let findings: Vec<_> = surveys.into_iter().flat_map(|survey| survey.findings).collect();
+    assert!(findings.iter().any(|found| found.matter == Matter::NotInIndex), "it is shown: {findings:?}");
+
+    let returned = b.world.returned(start_ok(&b.worker, job(attempt(2))).await).await;
+    assert_eq!(returned.result, Ok(TaskOutput::Fetch));
+    assert!(!a.world.file(FileType::Cache).exists());
+    let found = manager.index.find(SECTOR.id, types, None).await.unwrap();
     assert_eq!((found.len(), found[0].primary), (1, true));
     a.worker.close().await;
     b.worker.close().await;

@@ -2,14 +2,17 @@
 
 mod node;
 mod sync;
+mod unheld;
 pub(crate) mod wire;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rpc::{ApiInfo, Trust};
 use sealtasks::{
-    ActorId, ChainEpoch, RegisteredSealProof, SealedCid, SectorId, SectorRef, SectorSize, Seed, Ticket,
+    ActorId, ChainEpoch, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize, Seed,
+    Ticket,
 };
 
 pub(crate) use node::{HEAD, Node, address};
@@ -254,6 +257,14 @@ pub(crate) fn sealed(link: Option<&Link>, method: &'static str) -> Result<Sealed
 impl Chain for Lotus {
     fn name(&self) -> &'static str {
         "lotus"
+    }
+
+    async fn proven_but(
+        &self,
+        miner: ActorId,
+        held: &BTreeSet<SectorNumber>,
+    ) -> Result<Vec<SectorNumber>, ChainError> {
+        Self::proven_but(self, miner, held).await
     }
 
     fn clock(&self) -> Option<EpochClock> {

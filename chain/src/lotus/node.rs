@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use rpc::{ApiError, ApiInfo, NodeClient, Trust};
-use sealtasks::{ActorId, ChainEpoch, SectorId};
+use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    Bytes, Link, Lookup, MarketDeal, Message, MessageMatch, MinerInfo, NetworkParams, PreCommitInfo,
-    PreCommitOnChain, SectorOnChain, SendSpec, SignedMessage, SyncState, TipSet, TipSetKey, TipSetMessage,
-    Version,
+    Bytes, Link, Lookup, MarketDeal, Message, MessageMatch, MinerInfo, NetworkParams, Numbered,
+    PreCommitInfo, PreCommitOnChain, SectorOnChain, SendSpec, SignedMessage, SyncState, TipSet, TipSetKey,
+    TipSetMessage, Version,
 };
 use crate::{ChainError, TokenAmount, entropy};
 
@@ -28,6 +28,9 @@ const SEAL_RANDOMNESS: u64 = 5;
 const INTERACTIVE_SEAL_CHALLENGE_SEED: u64 = 6;
 /// A message replaced by one with a higher fee still counts.
 const ALLOW_REPLACED: bool = true;
+
+/// All of them: no bit field says which.
+const NO_FILTER: Option<Vec<u64>> = None;
 
 /// The head: no tipset is named.
 pub(crate) const HEAD: &[Link] = &[];
@@ -110,6 +113,14 @@ impl Node {
         let runs: Option<Vec<u64>> =
             self.ask(&what, "StateMinerAllocated", &(address(miner), HEAD), STATE).await?;
         Ok(runs.unwrap_or_default())
+    }
+
+    /// The numbers of all the miner's sectors; those of a large miner take a while.
+    pub(crate) async fn proven(&self, miner: ActorId) -> Result<Vec<SectorNumber>, ChainError> {
+        let what = format!("the sectors of {}", address(miner));
+        let params = (address(miner), NO_FILTER, HEAD);
+        let found: Option<Vec<Numbered>> = self.ask(&what, "StateMinerSectors", &params, WALK).await?;
+        Ok(found.unwrap_or_default().into_iter().map(|sector| SectorNumber::new(sector.number)).collect())
     }
 
     pub(crate) async fn pre_commit(

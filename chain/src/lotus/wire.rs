@@ -122,6 +122,13 @@ pub(crate) struct SectorOnChain {
     pub(crate) key: Option<Link>,
 }
 
+/// A sector on chain, of which only the number is wanted.
+#[derive(Deserialize)]
+pub(crate) struct Numbered {
+    #[serde(rename = "SectorNumber")]
+    pub(crate) number: u64,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct PreCommitOnChain {

@@ -20,7 +20,9 @@ pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
 pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
-pub use pipelining::{AddPieceArgs, PledgeArgs, RebuildArgs, UpdateStateArgs};
+pub use pipelining::{
+    AddPieceArgs, PledgeArgs, RebuildArgs, SectorStateArgs, SectorsListArgs, UpdateStateArgs,
+};
 pub use proving::{ProvingCheckArgs, ProvingCommand};
 pub use repair::{ExportArgs, RepairCommand, RepairRunArgs};
 pub use simulate::{SchedulerKind, SimulateArgs};

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::{
     AbortArgs, AddPieceArgs, CapsArgs, DataCidArgs, DrainArgs, ModeArgs, PledgeArgs, PriorityArgs,
-    ReadPieceArgs, RebuildArgs, ReleaseUnsealedArgs, SchedDiagArgs, UnsealArgs, UpdateStateArgs, WhyArgs,
+    ReadPieceArgs, RebuildArgs, ReleaseUnsealedArgs, SchedDiagArgs, SectorStateArgs, SectorsListArgs,
+    UnsealArgs, UpdateStateArgs, WhyArgs,
 };
 
 /// Flags that every listing has.
@@ -92,8 +93,9 @@ pub enum SectorsCommand {
     /// Put a sector into a state by hand.
     UpdateState(UpdateStateArgs),
     /// All sectors and their states.
-    #[command(after_help = "Example:\n  sealyard sectors list")]
-    List(ListArgs),
+    List(SectorsListArgs),
+    /// What is known of one sector, by its miner and number.
+    State(SectorStateArgs),
     /// One sector.
     #[command(after_help = "Example:\n  sealyard sectors status --log 1")]
     Status {

@@ -67,7 +67,9 @@ pub struct UpdateStateArgs {
 /// `sealyard sectors rebuild`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sealyard sectors rebuild --parallel 4 1-100\n\
-    From the manager's own record: the old ticket, and the old CommR or nothing. `sealyard repair run` does it from a file.")]
+    From the manager's own record: the old ticket, and the old CommR or nothing. A sector with data is sealed from its unsealed\n\
+    file where one is left, else from its pieces: --piece CID=FILE or CID=URL, once for each. What is missing is named.\n\
+    `sealyard repair run` does it from a file.")]
 pub struct RebuildArgs {
     /// Sector numbers and ranges.
     #[arg(required = true, value_name = "NUMBERS")]
@@ -75,7 +77,50 @@ pub struct RebuildArgs {
     /// Sectors under way at once.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub parallel: u32,
+    /// Where the data of a piece is, by the piece's CID.
+    #[arg(long = "piece", value_name = "CID=FILE|URL")]
+    pub pieces: Vec<String>,
     /// Print what came of each sector as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors list`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  sealyard sectors list\n  sealyard sectors list --rebuild --sealing=false\n\
+    Without flags every sector is listed. With one of them those under way: those that are sealed, and with --rebuild those\n\
+    that are sealed again. --offline lists those that are through instead."
+)]
+pub struct SectorsListArgs {
+    /// Those that are sealed again.
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Those that are sealed for the first time.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = true, default_missing_value = "true",
+          action = clap::ArgAction::Set)]
+    pub sealing: bool,
+    /// Those that are through, instead of those under way.
+    #[arg(long)]
+    pub offline: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard sectors state`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard sectors state f01000 7")]
+pub struct SectorStateArgs {
+    /// The miner.
+    #[arg(value_name = "ADDRESS")]
+    pub miner: String,
+    /// The sector's number.
+    pub number: u64,
+    /// Only if it is through; one under way is refused.
+    #[arg(long)]
+    pub offline: bool,
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }

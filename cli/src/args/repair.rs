@@ -9,24 +9,42 @@ use clap::Subcommand;
 pub enum RepairCommand {
     /// Read from the chain what lost sectors are sealed from again.
     Export(ExportArgs),
-    /// Seal lost sectors again, spread over the workers of the running manager.
+    /// Seal lost sectors again: on this machine alone, or spread over the workers of the running manager.
     #[command(visible_alias = "recover")]
     Run(RepairRunArgs),
 }
 
 /// `sealyard repair run`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  sealyard repair run --metadata sectors-recovery-f01000.json --parallel 4 1-100
-
-    The manager seals each sector again from its old ticket and believes it only with the old CommR; then it is finalized     and stored like any other. Started again after a crash it goes on. Sectors with pieces are not rebuilt yet. Exit code 1     if one of the sectors is not back; each is named with the reason.")]
+#[command(after_help = "Examples:\n  \
+    sealyard repair run --metadata sectors-recovery-f01000.json --sealing-temp /nvme/temp --sealing-result /hdd/sector 7\n  \
+    sealyard repair run --manager --metadata sectors-recovery-f01000.json --parallel 4 1-100\n\n\
+    Without --manager it needs no manager and no chain: it seals in --sealing-temp and stores in --sealing-result. Each\n\
+    sector is sealed again from its old ticket and believed only with the old CommR; then it is finalized and stored like\n\
+    any other. Started again after a crash it goes on. A sector with pieces needs --piece for each. Exit code 1 if one of\n\
+    the sectors is not back; each is named with the reason.")]
 pub struct RepairRunArgs {
     /// What `repair export` or filecoin-sealer-recover wrote.
     #[arg(long, visible_aliases = ["metadata", "recovery"], value_name = "FILE")]
     pub sectors_recovery_metadata: PathBuf,
+    /// Have the running manager do it, with its workers and its paths.
+    #[arg(long)]
+    pub manager: bool,
+    /// Where the sectors go.
+    #[arg(long, value_name = "DIR", default_value = "~/sector", conflicts_with = "manager")]
+    pub sealing_result: String,
+    /// Where they are sealed, and where another start finds what is under way.
+    #[arg(long, value_name = "DIR", default_value = "~/temp", conflicts_with = "manager")]
+    pub sealing_temp: String,
+    /// Seconds between the beginnings of two sectors; default 600 for 32GiB and 64GiB on this machine alone, else 0.
+    #[arg(long, value_name = "SECONDS")]
+    pub stagger: Option<u64>,
     /// Sectors under way at once.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub parallel: u32,
+    /// Where the data of a piece is, by the piece's CID.
+    #[arg(long = "piece", value_name = "CID=FILE|URL")]
+    pub pieces: Vec<String>,
     /// Sector numbers and ranges; default: all that the file has.
     #[arg(value_name = "NUMBERS")]
     pub numbers: Vec<String>,

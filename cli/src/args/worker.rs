@@ -5,16 +5,25 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 use sealtasks::CapSpec;
 
-use super::{ExecutorArgs, TasksCommand, TlsArgs};
+use super::{ExecutorArgs, ListArgs, ModeArgs, TasksCommand, TlsArgs};
 
 /// `sealyard worker`.
 #[derive(Debug, Subcommand)]
 pub enum WorkerCommand {
     /// Run a worker on this machine.
     Run(Box<WorkerRunArgs>),
-    /// What the worker on this machine is and which settings are in force.
-    #[command(after_help = "Example:\n  sealyard worker info")]
+    /// Every worker of the manager: what it has in hand, what failed there last.
+    #[command(after_help = "Example:\n  sealyard worker list")]
+    List(ListArgs),
+    /// Start nothing more on a worker, as `workers disable` does; what runs goes on.
+    Pause(ModeArgs),
+    /// Give a paused worker work again, as `workers enable` does.
+    Resume(ModeArgs),
+    /// What the worker on this machine is and which settings are in force; with a name, a worker as its manager sees it.
+    #[command(after_help = "Examples:\n  sealyard worker info\n  sealyard worker info big-box")]
     Info {
+        /// The worker's name, session, URL or host:port, as `worker list` shows them; none: the one on this machine.
+        worker: Option<String>,
         /// The worker's repo.
         #[arg(
             long,

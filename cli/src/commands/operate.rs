@@ -2,14 +2,19 @@
 
 use rpc::extension::SectorDetail;
 use rpc::operator::WorkerMode;
-use sealtasks::SectorNumber;
+use sealtasks::{ActorId, SectorNumber};
 use serde::Serialize;
+use serde_json::json;
 
-use super::{control, data_cid, pipelining, rebuild, unsealing};
-use crate::args::{ListArgs, SealingCommand, SectorsCommand, WorkersCommand};
+use super::{control, data_cid, pipelining, proving, rebuild, unsealing};
+use crate::args::{
+    ListArgs, SealingCommand, SectorStateArgs, SectorsCommand, SectorsListArgs, WorkersCommand,
+};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{line, print_jobs, print_json, print_sector, print_sectors, print_workers, state_of};
+use crate::show::{
+    line, print_jobs, print_json, print_sector, print_sectors, print_state, print_workers, state_of,
+};
 
 /// `workers …`.
 pub async fn workers(connection: &Connection, command: &WorkersCommand) -> Outcome {
@@ -48,7 +53,8 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         SectorsCommand::StartSeal { number } => pipelining::start_sealing(connection, *number).await,
         SectorsCommand::UpdateState(args) => pipelining::update_state(connection, args).await,
         SectorsCommand::List(args) => {
-            let details = all_sectors(connection).await?;
+            let mut details = all_sectors(connection).await?;
+            details.retain(|detail| is_listed(detail, args));
             if args.json { print_json(&details) } else { print_sectors(&details) }
         }
         SectorsCommand::Status { number, log, json } => {
@@ -56,13 +62,12 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
                 connection.manager.sector_detail(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             if *json { print_json(&detail) } else { print_sector(&detail, *log) }
         }
+        SectorsCommand::State(args) => sector_state(connection, args).await,
         SectorsCommand::Unseal(args) => unsealing::unseal(connection, args).await,
         SectorsCommand::ReadPiece(args) => unsealing::read_piece(connection, args).await,
         SectorsCommand::ReleaseUnsealed(args) => unsealing::release(connection, args).await,
         SectorsCommand::Remove { number, really_do_it } => remove(connection, *number, *really_do_it).await,
-        SectorsCommand::Rebuild(args) => {
-            rebuild::run_numbers(connection, &args.numbers, args.parallel, args.json).await
-        }
+        SectorsCommand::Rebuild(args) => rebuild::run_numbers(connection, args).await,
         SectorsCommand::Retry { number } => {
             connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
             line(&format!(
@@ -70,6 +75,38 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
             ))
         }
     }
+}
+
+/// Without flags every sector is. With one, those under way, or with `--offline` those that are through, by kind.
+fn is_listed(detail: &SectorDetail, args: &SectorsListArgs) -> bool {
+    if !args.rebuild && !args.offline && args.sealing {
+        return true;
+    }
+    let kind = if detail.rebuilt { args.rebuild } else { args.sealing };
+    kind && (detail.state == "Proving") == args.offline
+}
+
+/// `sectors state`.
+async fn sector_state(connection: &Connection, args: &SectorStateArgs) -> Outcome {
+    let usage = |text: String| Failure::new(Code::Usage, text);
+    let miner: ActorId = args.miner.parse().map_err(|error| usage(format!("{}: {error}", args.miner)))?;
+    let ours = connection.manager.actor_address().await.map_err(rpc_failure)?;
+    if miner != ours {
+        let text = format!("this manager is {ours}'s, and knows no sector of {miner}");
+        return Err(Failure::new(Code::Unknown, text));
+    }
+    let number = SectorNumber::new(args.number);
+    let detail = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
+    if args.offline && detail.state != "Proving" {
+        let text = format!("sector {number} is under way, in {}; leave --offline out", state_of(&detail));
+        return Err(Failure::new(Code::Unknown, text));
+    }
+    let places = connection.storage.sector_places(number).await.map_err(rpc_failure)?;
+    let found = crate::show::FoundSector::from(places);
+    if args.json {
+        return print_json(&json!({ "sector": detail, "found": found }));
+    }
+    print_state(&detail, &found)
 }
 
 async fn remove(connection: &Connection, number: u64, really_do_it: bool) -> Outcome {
@@ -116,6 +153,8 @@ struct Info {
     paths: usize,
     sectors: std::collections::BTreeMap<String, u64>,
     alerts: Vec<rpc::extension::AlertView>,
+    /// On chain, and in no storage path; `null`: not known now.
+    on_chain_only: Option<Vec<SectorNumber>>,
 }
 
 /// `info`.
@@ -133,6 +172,7 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
         paths: overview.paths.len(),
         sectors: states,
         alerts: overview.alerts,
+        on_chain_only: proving::unheld(connection).await,
     };
     if args.json {
         return print_json(&info);
@@ -150,6 +190,9 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
     line(&format!("        Total: {}", info.sectors.values().sum::<u64>()))?;
     for (state, count) in &info.sectors {
         line(&format!("        {state}: {count}"))?;
+    }
+    if let Some(alert) = proving::unheld_alert(info.on_chain_only.as_deref().unwrap_or_default()) {
+        line(&crate::show::paint::red(&alert))?;
     }
     line(&format!("Workers: {}", info.workers))?;
     line(&format!("Storage paths: {}", info.paths))

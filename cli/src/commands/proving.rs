@@ -11,10 +11,14 @@ use serde_json::json;
 use crate::args::{ProvingCheckArgs, ProvingCommand};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{line, paint, plain, print_json};
+use crate::show::{line, paint, plain, print_json, talk};
 
 /// Sectors checked at once.
 const AT_ONCE: usize = 8;
+/// How long the full node may take to tell the miner's sectors.
+const NODE_MAX: std::time::Duration = std::time::Duration::from_secs(30);
+/// So many sectors are named in the alert; `--json` has all.
+const NAMED_MAX: usize = 20;
 
 /// `proving …`.
 pub async fn proving(connection: &Connection, command: &ProvingCommand) -> Outcome {
@@ -50,7 +54,12 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
         }
     }
     bar.finish_and_clear();
-    tell(&views, args)
+    // A host's paths are not the place to look for what no path has.
+    let unheld = match all && args.storage_id.is_none() {
+        true => unheld(connection).await,
+        false => None,
+    };
+    tell(&views, unheld.as_deref(), args)
 }
 
 fn failure(error: ApiError) -> Failure {
@@ -61,12 +70,14 @@ fn failure(error: ApiError) -> Failure {
 }
 
 /// Lists and sums up; the exit code says whether all can be proven.
-fn tell(views: &[ProvingView], args: &ProvingCheckArgs) -> Outcome {
+fn tell(views: &[ProvingView], unheld: Option<&[SectorNumber]>, args: &ProvingCheckArgs) -> Outcome {
     let count = |state| views.iter().filter(|view| view.state == state).count();
     let bad = count(ProvingState::Bad);
     if args.json {
         let shown: Vec<&ProvingView> = views.iter().filter(|view| shown(view, args)).collect();
-        print_json(&json!({ "checked": views.len(), "bad": bad, "sectors": shown }))?;
+        print_json(
+            &json!({ "checked": views.len(), "bad": bad, "sectors": shown, "on_chain_only": unheld }),
+        )?;
     } else {
         let states = [
             ProvingState::Good,
@@ -80,12 +91,47 @@ fn tell(views: &[ProvingView], args: &ProvingCheckArgs) -> Outcome {
         let told: Vec<String> = told.map(|(count, state)| format!("{count} {}", state.words())).collect();
         let told = if told.is_empty() { "nothing to check".to_owned() } else { told.join(", ") };
         line(&format!("{} sectors checked: {told}", views.len()))?;
+        if let Some(alert) = unheld_alert(unheld.unwrap_or_default()) {
+            line(&paint::red(&alert))?;
+        }
     }
     match bad {
+        0 if unheld.is_some_and(|unheld| !unheld.is_empty()) => Err(Failure::new(
+            Code::Sealing,
+            unheld_alert(unheld.unwrap_or_default()).unwrap_or_default(),
+        )
+        .advise(
+            "attach the paths that have them, or bring them back: `sealyard repair export`, `repair run`",
+        )),
         0 => Ok(()),
         bad => Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
             .advise("fetch good copies of the files that are named, or seal those sectors again")),
     }
+}
+
+/// Sectors on chain that no path has; `None`, and a word about it: the chain cannot be asked now.
+pub async fn unheld(connection: &Connection) -> Option<Vec<SectorNumber>> {
+    let why = match tokio::time::timeout(NODE_MAX, connection.proving.unheld()).await {
+        Ok(Ok(unheld)) => return Some(unheld),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the full node has not said it within {} s", NODE_MAX.as_secs()),
+    };
+    talk!("whether sectors are on chain that no path has is not known now: {why}");
+    None
+}
+
+/// The alert about them; `None`: there are none.
+pub fn unheld_alert(unheld: &[SectorNumber]) -> Option<String> {
+    if unheld.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = unheld.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    let more = if unheld.len() > NAMED_MAX { " …" } else { "" };
+    Some(format!(
+        "ALERT: {} sectors are on chain and in no storage path: {}{more}",
+        unheld.len(),
+        named.join(" ")
+    ))
 }
 
 /// Sectors without a replica are told only to who asks for them by number.

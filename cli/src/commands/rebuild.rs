@@ -3,23 +3,30 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chain::recovery::{FILE_SIZE_MAX, LostSector, Metadata, parse, sector_numbers};
 use rpc::ApiError;
 use rpc::explain::WaitsFor;
 use rpc::pipelining::Lost;
 use rpc::subject::Subject;
-use sealtasks::{SectorId, SectorNumber, SectorRef};
+use sealtasks::{SectorId, SectorNumber, SectorRef, SectorSize};
 use serde::Serialize;
 
-use crate::args::RepairRunArgs;
+use super::refill::{Sources, hand_over, missing};
+use crate::args::{RebuildArgs, RepairRunArgs};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{line, print_json, talk};
 
 /// Between two looks at sectors that are under way.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two beginnings of large sectors on one machine (filecoin-sealer-recover's ten minutes).
+const STAGGER: Duration = Duration::from_secs(600);
+/// What the log of a sector ends with whose rebuild was given up.
+const GIVEN_UP: &str = "put into Proving by the operator";
+/// What the manager says of a sector whose new replica is not the old one.
+const OTHER_REPLICA: &str = "sealed again it has CommR";
 /// So many sectors are named in the last line; each has a line of its own before it.
 const NAMED_MAX: usize = 20;
 
@@ -31,8 +38,8 @@ struct Ended {
     why: String,
 }
 
-/// `repair run`.
-pub async fn run_file(connection: &Connection, args: &RepairRunArgs) -> Outcome {
+/// `repair run`: here, or by the running manager.
+pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
     let metadata = read(&args.sectors_recovery_metadata)?;
     let usage = |error: &dyn std::error::Error| Failure::new(Code::Usage, error.to_string());
     let mut wanted: BTreeSet<SectorNumber> = metadata.sectors.iter().map(|sector| sector.number).collect();
@@ -46,13 +53,25 @@ pub async fn run_file(connection: &Connection, args: &RepairRunArgs) -> Outcome 
     }
     let lost = metadata.sectors.iter().filter(|sector| wanted.contains(&sector.number));
     let jobs = lost.map(|sector| (sector.number, Some(lost_of(&metadata, sector)))).collect();
-    run(connection, jobs, args.parallel, args.json).await
+    let sources = Sources::parse(&args.pieces)?;
+    let large = metadata.size >= SectorSize::GiB32 && !args.manager;
+    let stagger = args.stagger.map_or(if large { STAGGER } else { Duration::ZERO }, Duration::from_secs);
+    let plan = Plan { jobs, parallel: args.parallel, stagger, json: args.json, sources, anew: None };
+    if args.manager {
+        return run(&Connection::discover(repo)?, plan).await;
+    }
+    super::repair_alone::repair(repo, args, plan, &metadata).await
 }
 
 /// `sectors rebuild`: from the manager's own records.
-pub async fn run_numbers(connection: &Connection, numbers: &[String], parallel: u32, json: bool) -> Outcome {
-    let numbers = sector_numbers(numbers).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
-    run(connection, numbers.into_iter().map(|number| (number, None)).collect(), parallel, json).await
+pub async fn run_numbers(connection: &Connection, args: &RebuildArgs) -> Outcome {
+    let numbers =
+        sector_numbers(&args.numbers).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    let jobs = numbers.into_iter().map(|number| (number, None)).collect();
+    let sources = Sources::parse(&args.pieces)?;
+    let stagger = Duration::ZERO;
+    run(connection, Plan { jobs, parallel: args.parallel, stagger, json: args.json, sources, anew: None })
+        .await
 }
 
 fn read(path: &Path) -> Result<Metadata, Failure> {
@@ -65,29 +84,66 @@ fn read(path: &Path) -> Result<Metadata, Failure> {
     parse(&text).map_err(|error| unreadable(error.to_string()))
 }
 
-/// What the manager is told of a sector; one with data needs its pieces, which are not taken yet.
+/// What the manager is told of a sector.
 fn lost_of(metadata: &Metadata, sector: &LostSector) -> Result<Lost, String> {
-    if !sector.pieces.is_empty() || sector.unsealed.is_some() {
-        return Err(format!(
-            "it holds data in {} pieces, and only sectors of zeros are rebuilt yet",
-            sector.pieces.len()
-        ));
+    if sector.pieces.is_empty() && sector.unsealed.is_some() {
+        return Err("the file says that it holds data, and not in which pieces".to_owned());
     }
     let id = SectorId { miner: metadata.miner, number: sector.number };
-    Ok(Lost { sector: SectorRef { id, proof: sector.proof }, ticket: sector.ticket, sealed: sector.sealed })
+    let sector_ref = SectorRef { id, proof: sector.proof };
+    let pieces = sector.pieces.clone();
+    Ok(Lost { sector: sector_ref, ticket: sector.ticket, sealed: sector.sealed, pieces })
 }
 
 type Job = (SectorNumber, Option<Result<Lost, String>>);
 
-async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, json: bool) -> Outcome {
+/// What is sealed again, and how.
+pub struct Plan {
+    jobs: VecDeque<Job>,
+    /// Sectors under way at once.
+    parallel: u32,
+    /// Between the beginnings of two of them, at least: all of PreCommit1 at the same stage wants the same at the same time.
+    stagger: Duration,
+    json: bool,
+    sources: Sources,
+    /// What an operator removes so that everything begins anew. With it, what waits for an operator is tried once more, since
+    /// whoever starts this again wants that.
+    pub anew: Option<String>,
+}
+
+impl Plan {
+    /// How many sectors.
+    pub fn sectors(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Their numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = SectorNumber> + '_ {
+        self.jobs.iter().map(|(number, _)| *number)
+    }
+
+    /// How many of them hold data.
+    pub fn with_data(&self) -> usize {
+        let holds = |(_, job): &&Job| matches!(job, Some(Ok(lost)) if !lost.pieces.is_empty());
+        self.jobs.iter().filter(holds).count()
+    }
+}
+
+/// Does it by a manager, and waits for the end.
+pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
+    let Plan { jobs, parallel, stagger, json, sources, anew } = plan;
     let all = jobs.len();
+    let mut last_start: Option<Instant> = None;
     let mut under_way = BTreeSet::new();
     let mut ended = BTreeMap::new();
+    // Before hours of work, not behind them.
+    let mut jobs = complete(connection, jobs, &sources, &mut ended).await?;
     while !jobs.is_empty() || !under_way.is_empty() {
         while under_way.len() < usize::try_from(parallel).unwrap_or(1)
+            && last_start.is_none_or(|last| last.elapsed() >= stagger)
             && let Some((number, job)) = jobs.pop_front()
         {
-            match begin(connection, number, job).await? {
+            match begin(connection, number, job, &sources).await? {
                 None if is_whole(connection, number).await? => {
                     talk!(
                         "sector {number}: nothing of it is lost as far as the index knows; nothing was done"
@@ -95,6 +151,10 @@ async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, js
                     ended.insert(number, String::new());
                 }
                 None => {
+                    if anew.is_some() {
+                        try_once_more(connection, number).await?;
+                    }
+                    last_start = Some(Instant::now());
                     under_way.insert(number);
                 }
                 Some(why) => end(&mut ended, number, why),
@@ -108,9 +168,10 @@ async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, js
         }
         for (number, why) in over {
             under_way.remove(&number);
-            end(&mut ended, number, why);
+            let anew = anew.as_ref().filter(|_| why.contains(OTHER_REPLICA));
+            end(&mut ended, number, anew.map(|anew| format!("{why}; {anew}")).unwrap_or(why));
         }
-        if !under_way.is_empty() {
+        if !under_way.is_empty() || !jobs.is_empty() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -131,16 +192,38 @@ async fn run(connection: &Connection, mut jobs: VecDeque<Job>, parallel: u32, js
     Err(Failure::new(Code::Failed, text))
 }
 
+/// Those of which nothing is missing; of the others all that is.
+async fn complete(
+    connection: &Connection,
+    jobs: VecDeque<Job>,
+    sources: &Sources,
+    ended: &mut BTreeMap<SectorNumber, String>,
+) -> Result<VecDeque<Job>, Failure> {
+    let mut kept = VecDeque::new();
+    for (number, job) in jobs {
+        let lost = job.as_ref().and_then(|lost| lost.as_ref().ok());
+        match missing(connection, number, lost, sources).await? {
+            Some(why) => end(ended, number, why),
+            None => kept.push_back((number, job)),
+        }
+    }
+    Ok(kept)
+}
+
 /// `Some`: it does not begin, and why.
 async fn begin(
     connection: &Connection,
     number: SectorNumber,
     job: Option<Result<Lost, String>>,
+    sources: &Sources,
 ) -> Result<Option<String>, Failure> {
     let lost = match job.transpose() {
         Ok(lost) => lost,
         Err(why) => return Ok(Some(why)),
     };
+    if let Some(why) = hand_over(connection, number, lost.as_ref(), sources).await? {
+        return Ok(Some(why));
+    }
     match connection.pipeline.rebuild(number, lost).await {
         Ok(()) => Ok(None),
         Err(ApiError::Remote { message, .. }) => Ok(Some(message)),
@@ -154,11 +237,25 @@ async fn is_whole(connection: &Connection, number: SectorNumber) -> Result<bool,
     Ok(sector.state == "Proving")
 }
 
+/// Goes on with a sector that waits for an operator, unless it would become the same wrong replica again.
+async fn try_once_more(connection: &Connection, number: SectorNumber) -> Outcome {
+    let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
+    let why = connection.manager.why(Subject::Number(number)).await.map_err(rpc_failure)?;
+    let stuck = why.waits_for == WaitsFor::Operator && !sector.last_error.is_empty();
+    if !stuck || sector.last_error.contains(OTHER_REPLICA) {
+        return Ok(());
+    }
+    talk!("sector {number} is tried once more; it failed before: {}", sector.last_error);
+    connection.manager.retry_sector(number).await.map_err(rpc_failure)
+}
+
 /// `Some`: it is over; empty: the sector is back.
 async fn look(connection: &Connection, number: SectorNumber) -> Result<Option<String>, Failure> {
     let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
     if sector.state == "Proving" {
-        return Ok(Some(String::new()));
+        let step = sector.log.iter().rev().find(|(_, kind, _)| kind == "sector_stepped");
+        let given_up = step.is_some_and(|(_, _, text)| text.starts_with(GIVEN_UP));
+        return Ok(Some(if given_up { "it was given up by an operator".to_owned() } else { String::new() }));
     }
     let why = connection.manager.why(Subject::Number(number)).await.map_err(rpc_failure)?;
     let given_up = why.waits_for == WaitsFor::Operator;

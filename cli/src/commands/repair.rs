@@ -10,7 +10,6 @@ use sealtasks::ActorId;
 use serde::Serialize;
 
 use crate::args::{ExportArgs, RepairCommand};
-use crate::connect::Connection;
 use crate::exit::{Code, Failure, Outcome};
 use crate::full_node::{ADVICE, FULL_NODE, connect, failure, synced};
 use crate::show::{line, print_json, talk};
@@ -42,7 +41,7 @@ struct FailedView {
 pub async fn repair(repo: &Path, command: &RepairCommand) -> Outcome {
     match command {
         RepairCommand::Export(args) => run_export(repo, args).await,
-        RepairCommand::Run(args) => super::rebuild::run_file(&Connection::discover(repo)?, args).await,
+        RepairCommand::Run(args) => super::rebuild::run_file(repo, args).await,
     }
 }
 

@@ -157,10 +157,11 @@ pub async fn cleanup(connection: &Connection, args: &CleanupArgs) -> Outcome {
             count => line(&format!("{count} can be deleted: add --really-do-it")),
         };
     }
-    let cleaned = match order(connection, host, PathOrder::CleanUp { entries: offered }).await? {
-        PathReport::CleanedUp(cleaned) => cleaned,
-        other => return Err(unexpected(&other)),
-    };
+    let cleaned =
+        match order(connection, host, PathOrder::CleanUp { entries: offered, old: Vec::new() }).await? {
+            PathReport::CleanedUp(cleaned) => cleaned,
+            other => return Err(unexpected(&other)),
+        };
     if args.json {
         return print_json(&json!({ "done": true, "paths": surveys, "cleaned": cleaned }));
     }

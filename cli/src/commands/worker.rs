@@ -1,24 +1,34 @@
-//! `worker info|resources|stop`: asking the worker on this machine.
+//! `worker info|resources|stop`: asking the worker on this machine. What is asked of its manager is in `worker_fleet`.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rpc::WorkerApi;
 use rpc::extension::ExecutorSetting;
+use rpc::operator::WorkerMode;
 use sealtasks::{ResourceTable, TaskType};
 use serde_json::json;
 
+use super::control::set_mode;
 use super::storage::worker_client;
+use super::worker_fleet;
 use crate::args::WorkerCommand;
-use crate::connect::{expand, rpc_failure};
+use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{bytes, line, print_json, talk};
 
 /// All of `worker` but `run`.
-pub async fn worker(command: &WorkerCommand) -> Outcome {
+pub async fn worker(repo: &Path, command: &WorkerCommand) -> Outcome {
+    let manager = || Connection::discover(repo);
     match command {
         WorkerCommand::Run(_) => unreachable!("`worker run` has a module of its own"),
-        WorkerCommand::Info { worker_repo, json } => info(&expand(worker_repo)?, *json).await,
+        WorkerCommand::List(args) => worker_fleet::list(&manager()?, args.json).await,
+        WorkerCommand::Pause(args) => set_mode(&manager()?, args, WorkerMode::Disabled).await,
+        WorkerCommand::Resume(args) => set_mode(&manager()?, args, WorkerMode::Open).await,
+        WorkerCommand::Info { worker: Some(name), json, .. } => {
+            worker_fleet::info(&manager()?, name, *json).await
+        }
+        WorkerCommand::Info { worker: None, worker_repo, json } => info(&expand(worker_repo)?, *json).await,
         WorkerCommand::Resources { all, default, json } => resources(*all, *default, *json),
         WorkerCommand::Tasks(command) => super::worker_tasks::tasks(command).await,
         WorkerCommand::Stop { now, worker_repo, json } => stop(&expand(worker_repo)?, *now, *json).await,

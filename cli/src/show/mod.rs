@@ -17,7 +17,7 @@ pub use caps::print_caps;
 pub use jobs::print_jobs;
 pub use places::{FoundSector, find, print_around, print_find};
 pub use schedule::{print_durations, print_schedule};
-pub use sectors::{print_sector, print_sectors, state_of};
+pub use sectors::{print_sector, print_sectors, print_state, state_of};
 pub use storage::print_storage;
 pub use stored::{
     lock_words, print_cleaned, print_differences, print_locks, print_stored, print_stored_head, print_surveys,

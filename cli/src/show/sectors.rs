@@ -2,7 +2,7 @@
 
 use rpc::extension::SectorDetail;
 
-use super::{age, clock, line, paint};
+use super::{FoundSector, age, clock, line, paint};
 use crate::exit::Outcome;
 
 /// The state as shown: without a chain a sector is proven to nobody but us, and says so.
@@ -103,6 +103,45 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
         for (index, (at, kind, text)) in sector.log.iter().enumerate() {
             line(&format!("{index}.\t{}:\t[{kind}]\t{text}", clock(*at)))?;
         }
+    }
+    Ok(())
+}
+
+/// Prints what is known of one sector in sections.
+pub fn print_state(sector: &SectorDetail, found: &FoundSector) -> Outcome {
+    let value = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let under_way = sector.state != "Proving";
+    let id = format!("s-t0{}-{}", sector.sector.miner.get(), sector.sector.number);
+    line(&format!("Common:\n    Sector: {id}\n    Proof type: {}", sector.proof_type))?;
+    line(&format!("    Chain: {}\n    Offline: {}", sector.chain, !under_way))?;
+    line(&format!("LatestState:\n    State: {}", painted(&state_of(sector))))?;
+    if let Some(task) = sector.tasks.last() {
+        let worker = task.worker.as_deref().unwrap_or("-");
+        line(&format!("    Task: {} {} on {worker}", task.task.short(), task.state))?;
+    }
+    if let Some((at, _, text)) = sector.log.last() {
+        line(&format!("    Event: {} {text}", clock(*at)))?;
+    }
+    if !sector.last_error.is_empty() {
+        line(&format!("    Error: {}", paint::red(&sector.last_error)))?;
+    }
+    line(&format!("Deals:\n    Pieces with data: {}", sector.data.len()))?;
+    for data in &sector.data {
+        line(&format!("    {} {} of {} padded bytes", data.cid, data.bytes, data.padded_size))?;
+    }
+    line(&format!("Sealing:\n    Ticket: {} at {}", value(&sector.ticket), sector.ticket_epoch))?;
+    line(&format!("    Seed: {} at {}", value(&sector.seed), sector.seed_epoch))?;
+    line(&format!("    CommD: {}\n    CommR: {}", value(&sector.comm_d), value(&sector.comm_r)))?;
+    let rebuild = match (sector.rebuilt, under_way) {
+        (true, true) => "under way",
+        (true, false) => "done",
+        (false, _) => "never",
+    };
+    line(&format!("Rebuild:\n    {rebuild}\nFiles:"))?;
+    for place in &found.places {
+        let away = if place.types.is_empty() { " (remembered, not back)" } else { "" };
+        let types = if place.types.is_empty() { &place.unconfirmed } else { &place.types };
+        line(&format!("    {} in {}{away}", types.join(", "), place.path))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manager::{ChainChoice, InitOptions, LocalStorage, Repo, Timing};
+use manager::{ChainChoice, InitOptions, Repo, Timing};
 use rpc::ManagerApi;
 use sealtasks::{ActorId, FsStat, HealthReport, SectorSize, StorageInfo, StorageStanza};
 use tokio::time::MissedTickBehavior;
@@ -47,14 +47,7 @@ async fn measure(workers: u16, span: Duration) -> f64 {
     let dir =
         tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the disk of the build");
     let repo = dir.path().join("repo");
-    let options = InitOptions {
-        actor: ActorId::new(1000),
-        sector_size: SectorSize::GiB32,
-        local_storage: LocalStorage::None,
-        rehearsal: false,
-        chain: None,
-    };
-    Repo::init(&repo, options).expect("a new repo");
+    Repo::init(&repo, InitOptions::new(ActorId::new(1000), SectorSize::GiB32)).expect("a new repo");
     let dialer = Arc::new(FakeDialer::default());
     let handle = start_timed(&repo, &dialer, ChainChoice::Offline, Timing::default()).await;
     let handle = handle.expect("the manager starts");

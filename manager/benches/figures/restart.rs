@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manager::state::{State, StateEvent};
-use manager::{ChainChoice, InitOptions, LocalStorage, Repo, Timing};
+use manager::{ChainChoice, InitOptions, Repo, Timing};
 use pieces::commitment::zero_commitment;
 use pipeline::{RandomnessSource, SectorEvent, SectorRecord, Step};
 use rpc::WorkerApi;
@@ -142,14 +142,7 @@ pub(crate) fn child(repo: &Path) {
 }
 
 async fn make(repo: &Path, amount: &Amount) {
-    let options = InitOptions {
-        actor: ActorId::new(1000),
-        sector_size: SectorSize::GiB32,
-        local_storage: LocalStorage::None,
-        rehearsal: false,
-        chain: None,
-    };
-    Repo::init(repo, options).expect("a new repo");
+    Repo::init(repo, InitOptions::new(ActorId::new(1000), SectorSize::GiB32)).expect("a new repo");
     let state = State::open(&repo.join("state.db")).expect("the state");
     for first in (1..=amount.tasks).step_by(PER_COMMIT as usize) {
         let last = (first + PER_COMMIT - 1).min(amount.tasks);

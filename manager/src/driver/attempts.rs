@@ -107,6 +107,7 @@ impl Driver {
             lock,
         };
         self.pledging_due = true;
+        self.note_made(attempt.task, &reservations);
         self.events.push(StateEvent::AttemptBound {
             attempt,
             worker: open.worker,

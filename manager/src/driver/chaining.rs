@@ -7,6 +7,7 @@ use sealtasks::{ChainEpoch, FailureClass, SectorId, SectorRef};
 
 use super::Driver;
 use super::input::{Busy, Effect};
+use super::originals::KEEP_TOLD;
 use crate::messages::{Wanted, What, Wish};
 
 impl Driver {
@@ -33,14 +34,27 @@ impl Driver {
     }
 
     /// Before PreCommit1, which deletes every earlier replica of the sector: a sector of a chain is not sealed while it is
-    /// proven there, and one that is sealed again not while a replica of it is known of. False: the chain is asked; the sector goes on by itself later.
+    /// proven there, and one that is sealed again not while a replica of it is known of that this has not made. False: the
+    /// chain is asked; the sector goes on by itself later.
     pub(super) fn may_be_sealed(&mut self, about: SectorRef) -> bool {
         let Some(sector) = self.sectors.get_mut(&about.id) else { return false };
         let record = &sector.record;
         if record.rebuilt_to().is_some() {
+            let told = record.is_told();
             let Some(path) = self.turned_up(about.id) else { return true };
             let (class, now_ms) = (FailureClass::Environment, self.now_ms());
-            let message = format!("a replica has turned up on path {path}; nothing was deleted");
+            let number = about.id.number;
+            let keep = match told {
+                true => KEEP_TOLD.to_owned(),
+                false => format!(
+                    "`sealyard sectors update-state --really-do-it {number} Proving` gives the rebuild up"
+                ),
+            };
+            let message = format!(
+                "a replica has turned up on path {path} that this rebuild has not made, and nothing was deleted; if it is \
+                 what was lost, {keep}; if it is worth nothing, delete it, let `sealyard storage redeclare --drop-missing` forget it, and \
+                 `sealyard sectors retry {number}`"
+            );
             self.sector_event(about.id, SectorEvent::Failed { class, message, now_ms });
             return false;
         }

@@ -97,6 +97,12 @@ impl Driver {
                      the path that does, or bring its worker back"
                 )));
             }
+            if !self.is_within_reach(id, kind) {
+                return Err(ApiError::refused(format!(
+                    "MGR148: sector {number} cannot be unsealed now: no path with its {kind} file is in order; \
+                     `sealyard storage find {number}` names them, `sealyard storage list` shows what is wrong"
+                )));
+            }
         }
         self.offered(TaskType::Unseal, "--unseal")?;
         Ok(work)
@@ -166,8 +172,16 @@ impl Driver {
         self.shared.index.sector_files(id).iter().any(|held| held.types.contains(kind))
     }
 
+    /// Whether a path that is in order holds the file.
+    fn is_within_reach(&self, id: SectorId, kind: FileType) -> bool {
+        let index = &self.shared.index;
+        let mut holders = index.sector_files(id).into_iter().filter(|held| held.types.contains(kind));
+        holders.any(|held| index.path_view(&held.id).is_some_and(|path| path.healthy))
+    }
+
     fn offered(&self, task: TaskType, how: &str) -> ApiResult<()> {
-        let offers = |worker: &super::Worker| worker.enabled && worker.tasks.contains(&task);
+        let offers =
+            |worker: &super::Worker| worker.enabled && !worker.is_lost() && worker.tasks.contains(&task);
         if self.workers.values().any(offers) {
             return Ok(());
         }

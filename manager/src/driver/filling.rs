@@ -1,6 +1,7 @@
 //! What an operator gives or orders of a sector's pipeline: data, the start of sealing, a state by hand, the end of
 //! pledging. Never: keeps data; it is on stable storage before it comes here.
 
+use chain::sending::Sending;
 use pipeline::{DataPiece, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::{Lost, PledgingView};
 use rpc::{ApiError, ApiResult};
@@ -16,8 +17,8 @@ pub(crate) enum Order {
     AddData { sector: Option<SectorId>, data: DataPiece, reply: Reply<SectorId> },
     /// No more data comes.
     StartSealing { sector: SectorId, reply: Reply<()> },
-    /// A state by hand.
-    UpdateState { sector: SectorId, to: SectorState, reply: Reply<()> },
+    /// A state by hand; `open` is the message about it whose end is not known.
+    UpdateState { sector: SectorId, to: SectorState, open: Option<String>, reply: Reply<()> },
     /// A sector whose files are lost is sealed again, from its record or from what was lost.
     Rebuild { sector: SectorId, lost: Option<Lost>, reply: Reply<()> },
     /// Pledging by itself stops, or goes on.
@@ -35,8 +36,8 @@ impl Driver {
                 let answer = self.ordered(sector, SectorEvent::StartPacking, "MGR121");
                 self.answer(reply, answer);
             }
-            Order::UpdateState { sector, to, reply } => {
-                let answer = self.update_state(sector, to);
+            Order::UpdateState { sector, to, open, reply } => {
+                let answer = self.update_state(sector, to, open);
                 self.answer(reply, answer);
             }
             Order::Rebuild { sector, lost, reply } => {
@@ -81,7 +82,7 @@ impl Driver {
         Ok(())
     }
 
-    fn update_state(&mut self, id: SectorId, to: SectorState) -> ApiResult<()> {
+    fn update_state(&mut self, id: SectorId, to: SectorState, open: Option<String>) -> ApiResult<()> {
         let number = id.number;
         let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
         let under_way = match &sector.busy {
@@ -93,6 +94,7 @@ impl Driver {
             Busy::Asking => Some("it waits for an answer, which comes soon; try again".to_owned()),
             Busy::Free | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
         };
+        let under_way = under_way.or_else(|| self.unsure_of(&sector.record, open));
         if let Some(what) = under_way.or_else(|| self.moved_or_used(id)) {
             return Err(ApiError::refused(format!("MGR122: sector {number} stays as it is: {what}")));
         }
@@ -104,17 +106,40 @@ impl Driver {
                  makes it anew"
             )));
         }
+        let record = &sector.record;
+        let given_up = record.is_rebuilt() && !record.is_from_unsealed() && to == SectorState::Proving;
         self.apply_event(id, SectorEvent::Force { to })
             .map_err(|refusal| ApiError::refused(format!("MGR124: {refusal}")))?;
         if let Some(sector) = self.sectors.get_mut(&id) {
             (sector.busy, sector.released) = (Busy::Free, false);
         }
         self.advance(id);
+        if given_up && let Some(sector) = self.sectors.get(&id) {
+            // The next rebuild finds it again.
+            self.shared.refills.put_back(id, sector.record.data());
+        }
         Ok(())
     }
 
+    /// A message that an earlier life may have sent, while this one sends none and so never finds out.
+    fn unsure_of(&self, record: &SectorRecord, open: Option<String>) -> Option<String> {
+        let off = self.shared.messages.as_ref().is_some_and(|messages| messages.sending == Sending::Off);
+        let sends = matches!(
+            record.state(),
+            SectorState::PreCommitting
+                | SectorState::SubmitCommit
+                | SectorState::PreCommitFailed
+                | SectorState::CommitFailed
+        );
+        let message = open.filter(|_| off && sends)?;
+        Some(format!(
+            "message {message} about it may have been sent; run the manager with --send-messages until it is known what \
+             became of that"
+        ))
+    }
+
     /// Whether an operator moves the sector, or somebody has it unsealed.
-    fn moved_or_used(&self, id: SectorId) -> Option<String> {
+    pub(super) fn moved_or_used(&self, id: SectorId) -> Option<String> {
         if self.moves.contains_key(&id) {
             return Some("its files are being moved".to_owned());
         }
@@ -132,19 +157,24 @@ impl Driver {
     }
 
     /// Enters a new sector.
-    pub(super) fn insert_sector(&mut self, record: SectorRecord) {
-        let sector = record.sector();
+    pub(super) fn insert_sector(&mut self, record: impl Into<Box<SectorRecord>>) {
+        let record = record.into();
+        let (id, rebuilt) = (record.sector().id, record.is_rebuilt());
         self.sectors.insert(
-            sector.id,
+            id,
             Sector {
-                record: Box::new(record),
+                record,
                 busy: Busy::Free,
                 priority: 0,
                 steps: 0,
                 released: false,
                 not_proven: false,
+                emptied: false,
             },
         );
+        if rebuilt {
+            self.keep_originals(id);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::attempts::told_shares;
 use super::control::{core_mode, limit};
 use super::input::{Effect, Polled, Reply};
+use super::scrubbing::Beside;
 use super::{Driver, GivingUp, Phase};
 use crate::state::{CallStage, StateEvent};
 use crate::workers::{Introduction, running_calls};
@@ -80,6 +81,8 @@ pub(crate) struct Worker {
     pub(crate) own_caps: TaskCaps,
     /// Limits in force: its own, the configured ones, and those that operators set.
     pub(crate) caps: TaskCaps,
+    /// Memory that what is done beside tasks has.
+    pub(crate) beside: Beside,
     /// The least time between two starts of a type.
     pub(crate) stagger: BTreeMap<TaskType, Millis>,
     /// The machine that it says it runs on.
@@ -111,7 +114,7 @@ impl Worker {
             is_local: self.peer == Peer::Local,
             tasks: self.tasks.iter().copied().collect(),
             resources: rows.map(|(task, proof, resources)| ResourceRow { task, proof, resources }).collect(),
-            mem_physical: has.mem_physical,
+            mem_physical: has.mem_physical.saturating_sub(self.beside.of_machine),
             mem_swap: has.mem_swap,
             mem_used: has.mem_used,
             swap_used: has.mem_swap_used,
@@ -170,6 +173,7 @@ impl Driver {
         let was_known = self.workers.contains_key(&session);
         self.tell_registered(&worker, was_known);
         self.workers.insert(session, worker);
+        self.beside_changed(session);
         self.effects.push(Effect::Watch { session, api, peer, stop });
         // Before anything is queued again, or it would be bound to the one that is gone.
         for gone in replaced {
@@ -346,7 +350,9 @@ impl Driver {
         worker.info.resources.mem_swap_used = state.mem_swap_used;
         worker.paths = state.paths;
         worker.misses = 0;
+        worker.beside.told = state.mem_beside;
         self.tell_changes(state.session, &before);
+        self.beside_changed(state.session);
         // It may have accepted a call only after the attempt was given up.
         self.stop_fenced(state.session, running);
         if let Some(reply) = reply {

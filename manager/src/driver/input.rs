@@ -7,12 +7,13 @@ use pipeline::{SectorEvent, SectorRecord};
 use rpc::api::{PledgeOptions, StoragePath, WorkerInfo};
 use rpc::extension::{GpuShare, WorkerState};
 use rpc::operator::{AbortView, CapsTarget, CapsView, PriorityView, WorkerMode, WorkerRest};
+use rpc::storage::CopyDeed;
 use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, ScrubbedFile, SealedCid, SectorId, SectorRef, StorageId, TaskId,
-    TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, FileType, RegisteredSealProof, ScrubbedFile, SealedCid, SectorId, SectorRef,
+    StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::removed::RemovedFile;
+use super::scrubbing::Scrubber;
 use super::{Driver, Ended, Order, Peer};
 use crate::messages::Wish;
 use crate::staging::Staged;
@@ -89,12 +91,18 @@ pub(crate) enum Input {
     RemoveSector { sector: SectorId, by: String, reply: Reply<()> },
     /// A removed sector's file may be deleted.
     PermitRemoval { file: RemovedFile, reply: Reply<()> },
+    /// A worker is to scrub files of a path: which one, and its memory set aside.
+    BeginScrub { path: StorageId, proof: RegisteredSealProof, reply: Reply<Scrubber> },
+    /// It has done so, or has not; the memory with this number is free.
+    ScrubOver { session: WorkerId, number: u64 },
     /// What scrubbing found of a sector's files on a path, told by this worker.
     Scrubbed { sector: SectorId, place: (StorageId, String), found: Vec<ScrubbedFile>, reply: Reply<()> },
     /// It goes on; why the files were not moved, or empty.
     LetGo { sector: SectorId, reason: String },
     /// A task that stood in line for its sector's files has them.
     TurnCame { task: TaskId, lock: LockGuard },
+    /// What an attempt has done with files in a path, told by whoever has this token.
+    Deed { attempt: AttemptId, asker: Option<Uuid>, deed: CopyDeed, reply: Reply<()> },
     /// An operator fills or steers the pipeline.
     Order(Order),
     /// Someone wants to look.
@@ -185,6 +193,8 @@ pub(crate) struct Sector {
     pub(crate) released: bool,
     /// The chain was asked before PreCommit1, and has no such sector.
     pub(crate) not_proven: bool,
+    /// Its unsealed file was deleted everywhere, so that it is filled anew; holds for the next AddPiece.
+    pub(crate) emptied: bool,
 }
 
 /// What a sector waits for; it does one thing at a time.

@@ -1,19 +1,22 @@
 //! Sectors whose files are lost, sealed again. Never: decides that files are lost; what the index knows of stands against
 //! it.
 
-use pipeline::{RandomnessSource, SealTicket, SectorEvent, SectorRecord, SectorState};
+use std::collections::BTreeSet;
+
+use pipeline::{DataPiece, RandomnessSource, Refill, SealTicket, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::Lost;
 use rpc::{ApiError, ApiResult};
-use sealtasks::{ChainEpoch, FileTypes, SectorId, StorageId};
+use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SectorId, Ticket};
 use stores::HeldFiles;
 
 use super::Driver;
 use super::filling::no_sector;
-use super::input::Busy;
+use super::input::{Busy, Effect};
+use super::originals::{REPLICA, left, listed};
 use crate::state::StateEvent;
 
-/// What makes a sector.
-const REPLICA: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
+/// Workers that are there attach their paths again well within this time: they look for their manager every ten seconds.
+const BACK_MAX_MS: u64 = 60_000;
 
 impl Driver {
     /// Begins, or finds that it has begun.
@@ -34,7 +37,11 @@ impl Driver {
         let known = self.sectors.get(&id).map(|sector| (sector.busy.clone(), sector.record.clone()));
         match (&known, &lost) {
             (Some((_, record)), Some(lost)) => {
-                other_sector(record, lost).map_or(Ok(()), |why| Err(refuse("MGR138", why)))?
+                let other = other_sector(record, lost);
+                if other.is_some() && record.is_told() && record.sector().proof == lost.sector.proof {
+                    return self.correct(lost).map_err(|why| refuse("MGR138", why));
+                }
+                other.map_or(Ok(()), |why| Err(refuse("MGR138", why)))?
             }
             (None, None) => return Err(no_sector(id)),
             (Some(_), None) | (None, Some(_)) => {}
@@ -49,11 +56,10 @@ impl Driver {
             Ok(false) => {}
             Err((code, why)) => return Err(refuse(code, why)),
         }
-        let Some((busy, _)) = known else {
-            return match lost {
-                Some(lost) => self.take_in(&lost).map_err(|why| refuse("MGR140", why)),
-                None => Err(no_sector(id)),
-            };
+        let Some((busy, record)) = known else {
+            let Some(lost) = lost else { return Err(no_sector(id)) };
+            let data = self.given(id, lost.pieces.iter().copied()).map_err(|why| refuse("MGR153", why))?;
+            return self.take_in(&lost, data).map_err(|why| refuse("MGR140", why));
         };
         if busy != Busy::Free || self.moves.contains_key(&id) || self.errands.contains_key(&id) {
             return Err(refuse(
@@ -61,10 +67,84 @@ impl Driver {
                 "something is done with it now; try again when that is over".to_owned(),
             ));
         }
+        let refill = self.refill(&record).map_err(|why| refuse("MGR153", why))?;
         if let Some(sector) = self.sectors.get_mut(&id) {
             sector.released = false;
         }
-        self.ordered(id, SectorEvent::Rebuild, "MGR142")
+        self.ordered(id, SectorEvent::Rebuild { refill }, "MGR142")?;
+        self.shared.refills.taken(id);
+        Ok(())
+    }
+
+    /// What was told of a sector before was wrong, or is now: nobody here knows, and PreCommit2 tells.
+    fn correct(&mut self, lost: &Lost) -> Result<(), String> {
+        let id = lost.sector.id;
+        let Some(sector) = self.sectors.get(&id) else { return Ok(()) };
+        if !matches!(sector.busy, Busy::Free | Busy::Until(_)) || self.moved_or_used(id).is_some() {
+            return Err(
+                "something is done with it now, from what was told before; try again when that is over"
+                    .to_owned(),
+            );
+        }
+        let held = sector.record.data().to_vec();
+        let same = held.iter().map(|data| data.piece).eq(lost.pieces.iter().copied());
+        let data = if same { held.clone() } else { self.given(id, lost.pieces.iter().copied())? };
+        let event = SectorEvent::Correct { ticket: told(lost.ticket), sealed: lost.sealed, data };
+        self.apply_event(id, event)?;
+        if !same {
+            self.shared.refills.taken(id);
+            self.effects.push(Effect::Unstage(held.iter().map(|data| data.staged).collect()));
+        }
+        self.advance(id);
+        Ok(())
+    }
+
+    /// What a sector is filled with: the unsealed file that is left of it, else what was given for it.
+    fn refill(&self, record: &SectorRecord) -> Result<Refill, String> {
+        let id = record.sector().id;
+        match record.has_data() {
+            false => Ok(Refill::Zeros),
+            true if self.has_unsealed(id) => Ok(Refill::Unsealed),
+            true => self.given(id, record.data().iter().map(|data| data.piece)).map(Refill::Given),
+        }
+    }
+
+    /// The data that was given for it; the error names all that was not.
+    fn given(&self, id: SectorId, pieces: impl Iterator<Item = PieceInfo>) -> Result<Vec<DataPiece>, String> {
+        self.shared.refills.data(id, pieces).map_err(|missing| {
+            let names: Vec<String> = missing.iter().map(|piece| piece.cid.to_string()).collect();
+            format!("no path has its unsealed file, and its data is missing: {}", names.join(", "))
+        })
+    }
+
+    fn has_unsealed(&self, id: SectorId) -> bool {
+        let index = &self.shared.index;
+        let there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
+        let files = index.sector_files(id);
+        files.iter().any(|held| held.types.contains(FileType::Unsealed) && there(held))
+    }
+
+    /// The pieces that a sector could be sealed again from, and whether they are needed for that.
+    pub(crate) fn wanted_pieces(&self, id: SectorId, lost: Option<&Lost>) -> (Vec<PieceInfo>, bool) {
+        let Some(sector) = self.sectors.get(&id) else {
+            return (lost.map(|lost| lost.pieces.clone()).unwrap_or_default(), true);
+        };
+        let record = &sector.record;
+        if let Some(lost) = lost.filter(|_| record.is_told()) {
+            let same = record.data().iter().map(|data| data.piece).eq(lost.pieces.iter().copied());
+            return (if same { Vec::new() } else { lost.pieces.clone() }, !same);
+        }
+        // Under way, or nothing of it is lost.
+        if record.state() != SectorState::Proving || self.is_whole(id, true) == Ok(true) {
+            return (Vec::new(), false);
+        }
+        (record.data().iter().map(|data| data.piece).collect(), !self.has_unsealed(id))
+    }
+
+    /// Sectors whose files may be no replicas.
+    pub(crate) fn doubtful(&self) -> BTreeSet<SectorId> {
+        let doubtful = self.sectors.iter().filter(|(_, sector)| sector.record.is_doubtful());
+        doubtful.map(|(id, _)| *id).collect()
     }
 
     /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
@@ -76,6 +156,15 @@ impl Driver {
         let is_there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
         let there =
             files.iter().filter(|held| is_there(held)).fold(FileTypes::NONE, |all, held| all | held.types);
+        let doubtful = self.sectors.get(&id).is_some_and(|sector| sector.record.is_doubtful());
+        if let Some(held) = files.first().filter(|_| doubtful) {
+            let why = format!(
+                "path {} holds files that a rebuild has made which was given up; `sealyard proving check {number}` tells \
+                 whether they are good; if they are not, delete them, and `sealyard storage redeclare` forgets them",
+                held.id
+            );
+            return Err(("MGR157", why));
+        }
         if is_known && there.intersection(REPLICA) == REPLICA {
             return Ok(true);
         }
@@ -91,24 +180,38 @@ impl Driver {
             let why = format!("path {} holds files of it and does not answer now; {forget}", held.id);
             return Err(("MGR144", why));
         }
+        // Nobody here knows what is in it: what a file says of the sector may leave its data out.
+        let unsealed = self.paths_with(id, FileTypes::UNSEALED);
+        if !is_known && !unsealed.is_empty() {
+            let why = format!(
+                "path {} holds an unsealed file of it, or is remembered to, which may be the only copy of its data and \
+                 would be made anew; unseal or copy what it holds first, and keep that; if it is worth nothing, delete \
+                 it: then `sealyard storage redeclare --drop-missing` or `sealyard storage detach` forgets it",
+                listed(&unsealed)
+            );
+            return Err(("MGR160", why));
+        }
         match files.first() {
-            None => Ok(false),
+            None => self.may_be_back().map_or(Ok(false), |why| Err(("MGR159", why))),
             Some(held) => Err(("MGR139", format!("path {} holds files of it; {forget}", held.id))),
         }
     }
 
-    /// Where a replica lies, or is remembered to lie, that PreCommit1 would delete, of a sector that is sealed again.
-    pub(super) fn turned_up(&self, id: SectorId) -> Option<StorageId> {
-        let index = &self.shared.index;
-        let stores =
-            |held: &HeldFiles| index.path_view(&held.id).is_none_or(|path| path.info.stanza.can_store);
-        let mut files = index.sector_files(id).into_iter();
-        files.find(|held| !left(held).is_empty() && stores(held)).map(|held| held.id)
+    /// What the index remembers is older than its end: of a path that is not back nobody knows what came to it last.
+    fn may_be_back(&self) -> Option<String> {
+        let left_ms = self.began_ms.saturating_add(BACK_MAX_MS).saturating_sub(self.now_ms());
+        let away = self.shared.index.paths().into_iter().find(|path| left_ms > 0 && !path.confirmed)?;
+        Some(format!(
+            "this manager has just started, and path {}, which may hold files of it, is not back; if it is not in {} s \
+             either, nothing is expected of it",
+            away.info.id,
+            left_ms.div_ceil(1000)
+        ))
     }
 
     /// A sector that was sealed elsewhere.
-    fn take_in(&mut self, lost: &Lost) -> Result<(), String> {
-        let Lost { sector, ticket, sealed } = lost;
+    fn take_in(&mut self, lost: &Lost, data: Vec<DataPiece>) -> Result<(), String> {
+        let Lost { sector, ticket, sealed, .. } = lost;
         let size = self.shared.miner.sector_size;
         if sector.proof.sector_size() != size {
             return Err(format!("it has {}, and this manager's sectors {size}", sector.proof.sector_size()));
@@ -118,9 +221,8 @@ impl Driver {
         }
         let next = sector.id.number.get().checked_add(1).filter(|next| i64::try_from(*next).is_ok());
         let next = next.ok_or("no such sector number can be")?;
-        // The height is not told, and nothing is put on chain that has it.
-        let ticket = SealTicket { value: *ticket, epoch: ChainEpoch::default() };
-        let record = SectorRecord::lost(*sector, self.shared.randomness, ticket, *sealed);
+        let record = SectorRecord::lost(*sector, self.shared.randomness, told(*ticket), *sealed, data)
+            .map_err(|error| error.to_string())?;
         let json = serde_json::to_value(&record).map_err(|error| error.to_string())?;
         let state = record.state().name().to_owned();
         self.events.push(StateEvent::SectorPledged { sector: *sector, state, record: json });
@@ -128,14 +230,15 @@ impl Driver {
         self.next_sector = self.next_sector.max(next);
         self.insert_sector(record);
         self.pledging_due = true;
+        self.shared.refills.taken(sector.id);
         self.advance(sector.id);
         Ok(())
     }
 }
 
-/// What of the replica was declared there, or is remembered.
-fn left(held: &HeldFiles) -> FileTypes {
-    held.types.union(held.unconfirmed).intersection(REPLICA)
+/// The height is not told, and nothing is put on chain that has it.
+fn told(value: Ticket) -> SealTicket {
+    SealTicket { value, epoch: ChainEpoch::default() }
 }
 
 /// Why what is given cannot be of this record's sector.
@@ -148,11 +251,15 @@ fn other_sector(record: &SectorRecord, lost: &Lost) -> Option<String> {
             lost.sector.proof
         ));
     }
+    let held = record.data().iter().map(|data| data.piece);
+    if !held.eq(lost.pieces.iter().copied()) {
+        return Some("its record has other data than what is given".to_owned());
+    }
     let sealed = record.rebuilt_to().or(progress.cids.map(|cids| cids.sealed));
     if sealed.is_some_and(|ours| ours != lost.sealed) {
         return Some("its record has another CommR than what is given".to_owned());
     }
-    let ours = progress.ticket.map(|ticket| ticket.value);
+    let ours = record.old_ticket().or(progress.ticket).map(|ticket| ticket.value);
     let differs = ours.is_some_and(|ours| ours != lost.ticket);
     differs.then(|| "its record has another ticket than what is given".to_owned())
 }

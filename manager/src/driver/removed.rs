@@ -3,7 +3,7 @@
 
 use pipeline::SectorRecord;
 use rpc::{ApiError, ApiResult};
-use sealtasks::{FileType, SectorId, StorageId};
+use sealtasks::{FileType, FileTypes, SectorId, StorageId};
 
 use super::Driver;
 use super::input::{Busy, Reply};
@@ -20,6 +20,7 @@ impl Driver {
     pub(super) fn remove_sector(&mut self, id: SectorId, by: String, reply: Reply<()>) {
         let answer = self.removable(id).map(|()| {
             if let Some(sector) = self.sectors.remove(&id) {
+                self.shared.index.keep(id, FileTypes::NONE, None);
                 self.removed.insert(id, *sector.record);
             }
             self.errand_failures.remove(&id);
@@ -64,9 +65,21 @@ impl Driver {
         self.removed.contains_key(&id)
     }
 
+    /// Whether it was known by a file alone when it was removed: what lies of it may be the original, and nobody here has
+    /// proven that it is not.
+    pub(crate) fn is_told_removed(&self, id: SectorId) -> bool {
+        self.removed.get(&id).is_some_and(SectorRecord::is_told)
+    }
+
     /// Makes the permit to delete a removed sector's file durable.
     pub(super) fn permit_removal(&mut self, (sector, file, path): RemovedFile, reply: Reply<()>) {
-        let answer = if self.removed.contains_key(&sector) {
+        let answer = if self.is_told_removed(sector) {
+            Err(ApiError::refused(format!(
+                "MGR161: sector {} was known by a file alone and never stored here, so what lies of it is not this \
+                 manager's to delete; delete it by hand if it is worth nothing",
+                sector.number
+            )))
+        } else if self.removed.contains_key(&sector) {
             let reason = CLEANED_UP.to_owned();
             self.events.push(StateEvent::DeletePermitted { sector, file, path, reason });
             Ok(())

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::Audit;
 use super::errands::{Errand, ErrandKind, MOVE, RELEASE, UNSEAL};
 use super::fleet::Peer;
-use super::input::{Busy, Sector};
+use super::input::Busy;
 use super::liveness::Silence;
 use super::sectors::short_code;
 use super::{Attempt, Detached, Driver, EARLY_MAX, Early, GivingUp, Phase, Task};
@@ -53,7 +53,11 @@ impl Driver {
             measures: shared.state.measures().await?,
             paths: BTreeMap::new(),
             timers: BTreeSet::new(),
+            // The index knows them already, and counts from there.
+            old_copies: (0, shared.state.superseded().await?.into_iter().collect()),
+            scrubs_begun: 0,
             next_sector: next_sector.max(shared.first_sector),
+            began_ms: shared.state.now_ms(),
             next_task,
             pledging_paused: shared.state.pledging_paused().await?,
             pledging_due: true,
@@ -98,8 +102,10 @@ impl Driver {
                 self.removed.insert(id, *record);
                 continue;
             }
-            let (busy, not_proven) = (Busy::Free, false);
-            self.sectors.insert(id, Sector { record, busy, priority, steps: 0, released: false, not_proven });
+            self.insert_sector(record);
+            if let Some(sector) = self.sectors.get_mut(&id) {
+                sector.priority = priority;
+            }
         }
         Ok(())
     }

@@ -171,6 +171,7 @@ impl Driver {
 
     /// The inputs are there.
     fn prepared(&mut self, attempt: AttemptId) {
+        self.note_elsewhere(attempt);
         let Some(open) = self.open_mut(attempt) else { return };
         open.phase = Phase::Ready;
         if open.staged {
@@ -203,6 +204,10 @@ impl Driver {
         if !awaited {
             let reason = format!("the worker answered with a {}", kind.name());
             return self.task_failed_as(attempt, AttemptOutcome::Failed, FailureClass::Compute, &reason);
+        }
+        self.supersede_others(attempt);
+        if matches!(kind, SectorEvent::TaskDone { output: TaskOutput::PreCommit1(_), .. }) {
+            self.note_elsewhere(attempt);
         }
         self.task_ended(attempt, AttemptOutcome::Done, "");
         self.sector_event(sector, kind);

@@ -15,6 +15,8 @@ use crate::state::StateEvent;
 
 /// Why unsealed data of a committed-capacity sector may go: it is zeros, and can be made again.
 const RELEASE_REASON: &str = "a committed-capacity sector needs no unsealed copy once its proof is verified";
+/// What the log says of a sector that is sealed again.
+pub(crate) const REBUILT: &str = "its files are lost; it is sealed again";
 /// Why unsealed data of a sector that is filled anew may go.
 const ANEW_REASON: &str = "the sector is filled anew, from the data that was given for it or with zeros";
 
@@ -101,8 +103,12 @@ impl Driver {
             event => describe(event),
         };
         let body = event_json(&event);
+        // What waits for a rebuild that is given up waits on for the next.
+        let forced = matches!(event, SectorEvent::Force { .. });
         let before = sector.record.state();
+        let kept = sector.record.is_rebuilt();
         sector.record.apply(event).map_err(|refusal| refusal.to_string())?;
+        let kept = kept || sector.record.is_rebuilt();
         let (after, state) = (sector.record.state(), sector.record.state().name().to_owned());
         sector.busy = Busy::Free;
         let record = json_of(&sector.record).unwrap_or_default();
@@ -110,8 +116,13 @@ impl Driver {
         let text = format!("{text}, now {state}");
         self.events.push(StateEvent::SectorStepped { sector: id, state, text, event: body, record });
         self.pledging_due = true;
+        if kept {
+            self.keep_originals(id);
+        }
         if before != after {
-            self.unstage(id);
+            if !forced {
+                self.unstage(id);
+            }
             self.next_into(before);
         }
         Ok(())
@@ -191,6 +202,7 @@ impl Driver {
                     return;
                 }
             }
+            TaskInput::AddPiece(_) if !self.may_be_filled(sector.id) => return,
             TaskInput::AddPiece(input) if input.existing.is_empty() => {
                 if !self.leftover_is_gone(sector.id) {
                     return;
@@ -235,10 +247,11 @@ impl Driver {
     }
 
     /// What an earlier filling left would mix with the new one: its bytes behind the first piece stay allocated. A sector
-    /// that never failed has not been filled before.
+    /// that never failed and is not sealed again has not been filled before.
     fn leftover_is_gone(&mut self, id: SectorId) -> bool {
-        let failed = self.sectors.get(&id).is_some_and(|sector| !sector.record.failures().is_empty());
-        !failed || self.is_deleted(id, ANEW_REASON)
+        let Some(sector) = self.sectors.get_mut(&id) else { return true };
+        let filled = !sector.record.failures().is_empty() || sector.record.is_rebuilt();
+        !filled || std::mem::take(&mut sector.emptied) || self.is_deleted(id, ANEW_REASON)
     }
 
     /// Whether no path holds the unsealed file; else it is deleted, by a permit that is durable first.
@@ -264,6 +277,7 @@ impl Driver {
                 if let Some(sector) = self.sectors.get_mut(&id) {
                     // Only before Finalize it is gone for good.
                     sector.released = sector.record.state() == SectorState::FinalizeSector;
+                    sector.emptied = !sector.released;
                     sector.busy = Busy::Free;
                 }
                 self.advance(id);
@@ -314,7 +328,16 @@ fn describe(event: &SectorEvent) -> String {
         }
         SectorEvent::MessageSent { message } => format!("message {message} sent"),
         SectorEvent::Landed { epoch } => format!("on chain at {}", epoch.get()),
-        SectorEvent::Rebuild => "its files are lost; it is sealed again".to_owned(),
+        SectorEvent::Rebuild { .. } => REBUILT.to_owned(),
+        SectorEvent::Made { paths } => {
+            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            format!("this rebuild makes files in path {}", paths.join(", "))
+        }
+        SectorEvent::Filled { paths } => {
+            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            format!("this rebuild makes an unsealed file in path {}", paths.join(", "))
+        }
+        SectorEvent::Correct { .. } => "what was told of it is corrected; it is sealed again".to_owned(),
         SectorEvent::Start
         | SectorEvent::StartPacking
         | SectorEvent::Proceed
@@ -336,7 +359,12 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
         SectorEvent::Proceed => json!({ "event": "proceed" }),
         SectorEvent::MessageSent { message } => json!({ "event": "message_sent", "message": message }),
         SectorEvent::Landed { epoch } => json!({ "event": "landed", "epoch": epoch }),
-        SectorEvent::Rebuild => json!({ "event": "rebuild" }),
+        SectorEvent::Rebuild { refill } => json!({ "event": "rebuild", "refill": refill }),
+        SectorEvent::Made { paths } => json!({ "event": "made", "paths": paths }),
+        SectorEvent::Filled { paths } => json!({ "event": "filled", "paths": paths }),
+        SectorEvent::Correct { ticket, sealed, data } => {
+            json!({ "event": "correct", "ticket": ticket, "sealed": sealed, "data": data })
+        }
         SectorEvent::Force { to } => json!({ "event": "force", "to": to }),
         SectorEvent::TaskDone { output, now_ms } => {
             json!({ "event": "task_done", "output": output, "now_ms": now_ms })

@@ -22,6 +22,11 @@ impl Driver {
         worker.is_some_and(|worker| open.any(|(_, open)| open.worker == session) || moved_here(worker))
     }
 
+    /// Whether anybody has an attempt of a task of this sector.
+    pub(crate) fn is_worked_on(&self, sector: SectorId) -> bool {
+        self.open_attempts().any(|(task, _)| task.sector.id == sector)
+    }
+
     /// The name of a registered worker that serves a path with the primary copies of these files of a sector.
     pub(crate) fn holder_name(
         &self,

@@ -120,7 +120,11 @@ impl Driver {
             running,
             limits: limits(worker),
             cpu: (charged.map_or(0, |charged| clamp(charged.cpu_use)), has.cpus),
-            ram: (charged.map_or(0, |charged| clamp(charged.mem_used_min)), has.mem_used, has.mem_physical),
+            ram: (
+                charged.map_or(0, |charged| clamp(charged.mem_used_min)).saturating_add(worker.beside.own()),
+                has.mem_used,
+                has.mem_physical,
+            ),
             vmem: (charged.map_or(0, |charged| clamp(charged.mem_used_max)), vmem_used, vmem),
             gpu_used: charged.map_or(0.0, gpus),
             gpus: has.gpus.clone(),

@@ -46,12 +46,11 @@ pub(crate) struct Post {
 impl Post {
     pub(super) fn new(
         lotus: Arc<Lotus>,
-        outbox: FileOutbox,
+        outbox: Arc<FileOutbox>,
         sending: Sending,
         notes: Arc<Notes>,
         wishes: mpsc::Receiver<Wish>,
     ) -> Self {
-        let outbox = Arc::new(outbox);
         let (gathered, sent, awaited) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let ends = mpsc::channel(ENDS_MAX);
         // What an earlier life has meant to send comes first.

@@ -157,6 +157,24 @@ pub enum StateEvent {
         /// Why it is no longer needed.
         reason: String,
     },
+    /// A copy of a file is older than what lies elsewhere: it is listed no more beside that.
+    CopySuperseded {
+        /// Of which sector.
+        sector: SectorId,
+        /// Which file.
+        file: FileType,
+        /// On which path.
+        path: StorageId,
+    },
+    /// What lies there is no older copy any more: it was brought or made anew, or is gone.
+    CopyCounts {
+        /// Of which sector.
+        sector: SectorId,
+        /// Which file.
+        file: FileType,
+        /// On which path.
+        path: StorageId,
+    },
     /// An operator wants the space of unsealed data back, but for these ranges; the task is the one submitted for it.
     ReleaseAsked {
         /// The task.
@@ -389,6 +407,8 @@ impl StateEvent {
             Self::SectorHeld { .. } => "sector_held",
             Self::SectorLetGo { .. } => "sector_let_go",
             Self::DeletePermitted { .. } => "delete_permitted",
+            Self::CopySuperseded { .. } => "copy_superseded",
+            Self::CopyCounts { .. } => "copy_counts",
             Self::ReleaseAsked { .. } => "release_asked",
             Self::SectorRemoved { .. } => "sector_removed",
             Self::FileScrubbed { .. } => "file_scrubbed",
@@ -419,6 +439,8 @@ impl StateEvent {
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
             Self::SectorStepped { sector, .. }
             | Self::DeletePermitted { sector, .. }
+            | Self::CopySuperseded { sector, .. }
+            | Self::CopyCounts { sector, .. }
             | Self::SectorHeld { sector, .. }
             | Self::SectorLetGo { sector, .. }
             | Self::SectorRemoved { sector, .. }

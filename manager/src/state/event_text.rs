@@ -34,16 +34,14 @@ impl StateEvent {
             }
             Self::SectorLetGo { sector, reason } if reason.is_empty() => format!("{sector} was moved"),
             Self::SectorLetGo { sector, reason } => format!("{sector} was not moved: {reason}"),
-            Self::DeletePermitted { file, path, reason, .. } => {
-                format!("{file} on {path} may be deleted{}", because(reason))
-            }
+            Self::DeletePermitted { .. }
+            | Self::CopySuperseded { .. }
+            | Self::CopyCounts { .. }
+            | Self::FileScrubbed { .. } => self.of_a_file().unwrap_or_default(),
             Self::ReleaseAsked { task, keep } => {
                 format!("task {task} frees unsealed data but for {} ranges", keep.len())
             }
             Self::SectorRemoved { sector, by } => format!("{sector} was removed, says {by}"),
-            Self::FileScrubbed { file, path, verdict, detail, .. } => {
-                format!("{file} on {path} is {}: {detail}", verdict.words())
-            }
             Self::DurationMeasured { worker, task_type, millis, .. } => {
                 format!("{task_type} took {millis} ms on {worker}")
             }
@@ -75,5 +73,25 @@ impl StateEvent {
                 format!("attempt {attempt} detached{}", because(reason))
             }
         }
+    }
+
+    /// What happened to one file on one path, in words; `None`: the event is about something else.
+    fn of_a_file(&self) -> Option<String> {
+        Some(match self {
+            Self::DeletePermitted { file, path, reason, .. } if reason.is_empty() => {
+                format!("{file} on {path} may be deleted")
+            }
+            Self::DeletePermitted { file, path, reason, .. } => {
+                format!("{file} on {path} may be deleted: {reason}")
+            }
+            Self::CopySuperseded { file, path, .. } => {
+                format!("{file} on {path} is older than what there is elsewhere, and is listed no more")
+            }
+            Self::CopyCounts { file, path, .. } => format!("{file} on {path} is no older copy any more"),
+            Self::FileScrubbed { file, path, verdict, detail, .. } => {
+                format!("{file} on {path} is {}: {detail}", verdict.words())
+            }
+            _ => return None,
+        })
     }
 }

@@ -5,7 +5,7 @@ use sealtasks::{AttemptId, CallId, SectorId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
 use super::writer::Written;
-use super::{Epoch, StateError, control, database, hold, measure, schema, scrub, stored};
+use super::{Epoch, StateError, control, database, hold, measure, schema, scrub, stored, superseded};
 
 /// Adds the event to the table of events.
 pub(super) fn append(db: &Connection, epoch: Epoch, at_ms: u64, written: &Written) -> Result<(), StateError> {
@@ -38,6 +38,7 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         | StateEvent::ReleaseAsked { .. } => Ok(()),
         StateEvent::SectorRemoved { sector, .. } => rows.sector_removed(*sector),
         StateEvent::FileScrubbed { .. } => scrub::store(db, now, event),
+        StateEvent::CopySuperseded { .. } | StateEvent::CopyCounts { .. } => superseded::store(db, now, event),
         StateEvent::AbortAsked { attempt, .. } => rows.abort_asked(*attempt),
         StateEvent::SectorPledged { sector, state, record } => rows.sector_pledged(*sector, state, record),
         StateEvent::SectorStepped { sector, state, record, .. } => rows.one(

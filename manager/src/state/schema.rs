@@ -10,8 +10,8 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 11] =
-    [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING, CHAIN, ORPHANS];
+const STEPS: [&str; 12] =
+    [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING, CHAIN, ORPHANS, SUPERSEDED];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -147,6 +147,14 @@ CREATE TABLE chain (
 
 /// Version 11: the few results that nobody asked for are found among all calls there ever were.
 const ORPHANS: &str = "CREATE INDEX call_orphan ON call (returned_ms) WHERE state = 'orphan';";
+
+/// Version 12: copies that are older than what a later attempt has made of them elsewhere; see `superseded`.
+const SUPERSEDED: &str = "
+CREATE TABLE superseded (
+    miner INTEGER NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
+    PRIMARY KEY (miner, number, file, path)
+) STRICT, WITHOUT ROWID;
+";
 
 /// Makes the file, its tables and the miner's row.
 pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {

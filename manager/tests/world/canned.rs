@@ -34,6 +34,29 @@ pub fn resources() -> WorkerResources {
     }
 }
 
+/// How a worker deals with its next call of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Accepts, then returns.
+    Work,
+    /// Accepts; the test returns it later.
+    Hold,
+    /// Returns before it answers the call.
+    ReturnFirst,
+    /// Returns the same result twice.
+    ReturnTwice,
+    /// Accepts, then returns this error code.
+    Fail(i64),
+    /// Refuses the call.
+    Refuse,
+    /// Nobody listens where it is called.
+    Gone,
+    /// Takes the call, but the answer is lost.
+    LoseAnswer,
+    /// As [`Behaviour::LoseAnswer`], and the work is never done.
+    LoseBoth,
+}
+
 /// The task's short code.
 pub fn code_of(work: &TaskInput) -> &'static str {
     match work {

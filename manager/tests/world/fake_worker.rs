@@ -8,44 +8,23 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use async_trait::async_trait;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo};
+use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources};
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallError, CallErrorCode, CallId, FailureClass, FileTypes, FsStat, PathType, SectorId,
-    StorageId, StorageInfo, StorageStanza, TaskCaps, TaskInput, TaskOutput, TaskType, WorkerId,
+    AttemptId, CallError, CallErrorCode, CallId, FailureClass, FileTypes, FsStat, PathType, ResourceTable,
+    ScrubOrder, ScrubbedFile, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps, TaskInput,
+    TaskOutput, TaskType, WorkerId,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use super::canned::Behaviour;
 use super::canned::{call_nobody, code_of, repo_of, resources};
 use super::made::{output_of, read};
 
 /// Bytes that a fake fetch claims to have received.
 pub const FETCHED: u64 = 4096;
-
-/// How a worker deals with its next call of one kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Behaviour {
-    /// Accepts, then returns.
-    Work,
-    /// Accepts; the test returns it later.
-    Hold,
-    /// Returns before it answers the call.
-    ReturnFirst,
-    /// Returns the same result twice.
-    ReturnTwice,
-    /// Accepts, then returns this error code.
-    Fail(i64),
-    /// Refuses the call.
-    Refuse,
-    /// Nobody listens where it is called.
-    Gone,
-    /// Takes the call, but the answer is lost.
-    LoseAnswer,
-    /// As [`Behaviour::LoseAnswer`], and the work is never done.
-    LoseBoth,
-}
 
 /// One call as a fake worker took it.
 #[derive(Clone, Debug)]
@@ -77,6 +56,10 @@ pub struct FakeWorker {
     /// Every call it took, in order; the tests are short, so nothing bounds it.
     pub calls: tokio::sync::Mutex<mpsc::UnboundedReceiver<Taken>>,
     pub deleted: Arc<Mutex<Vec<String>>>,
+    /// Its resource table; `None` = Lotus's.
+    pub table: Mutex<Option<ResourceTable>>,
+    /// Scrubs that it may do now.
+    pub scrubs: tokio::sync::Semaphore,
 }
 
 /// A worker's making: a Sealyard one unless told otherwise.
@@ -90,16 +73,20 @@ pub struct Plan {
 
 impl FakeWorker {
     pub fn new(plan: Plan) -> Arc<Self> {
+        let sealing = StorageId::from(Uuid::from_u64_pair(plan.seed, 1));
+        Self::with_path(plan, sealing)
+    }
+
+    fn with_path(plan: Plan, sealing: StorageId) -> Arc<Self> {
         let (taken, calls) = mpsc::unbounded_channel();
-        let path = |kind: u64| StorageId::from(Uuid::from_u64_pair(plan.seed, kind));
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             name: plan.name,
             sealyard: plan.sealyard,
             session: WorkerId(Uuid::from_u64_pair(plan.seed, 0)),
             tasks: plan.tasks.iter().copied().collect(),
-            sealing: path(1),
-            storage: plan.stores.then(|| path(2)),
+            sealing,
+            storage: plan.stores.then(|| StorageId::from(Uuid::from_u64_pair(plan.seed, 2))),
             port: OnceLock::new(),
             next_call: AtomicU64::new(1),
             silent: AtomicBool::new(false),
@@ -111,12 +98,14 @@ impl FakeWorker {
             taken,
             calls: tokio::sync::Mutex::new(calls),
             deleted: Arc::default(),
+            table: Mutex::default(),
+            scrubs: tokio::sync::Semaphore::new(0),
         })
     }
 
-    /// Another life of this worker, which holds nothing: another session at the same address.
+    /// Another life of this worker, which holds nothing: another session at the same address, with the same path for sealing.
     pub fn successor(&self, plan: Plan) -> Arc<Self> {
-        let next = Self::new(plan);
+        let next = Self::with_path(plan, self.sealing.clone());
         next.port.set(*self.port.get().expect("the worker is served")).expect("not served yet");
         next
     }
@@ -335,7 +324,9 @@ impl WorkerApi for FakeWorker {
     }
 
     async fn info(&self) -> ApiResult<WorkerInfo> {
-        Ok(WorkerInfo { hostname: self.name.to_owned(), ignore_resources: false, resources: resources() })
+        let table = self.table.lock().expect("no panic elsewhere").clone();
+        let resources = WorkerResources { table, ..resources() };
+        Ok(WorkerInfo { hostname: self.name.to_owned(), ignore_resources: false, resources })
     }
 
     async fn task_types(&self) -> ApiResult<BTreeSet<TaskType>> {
@@ -408,6 +399,11 @@ impl WorkerApi for FakeWorker {
         Ok(())
     }
 
+    async fn scrub(&self, _order: ScrubOrder) -> ApiResult<Vec<ScrubbedFile>> {
+        self.scrubs.acquire().await.expect("never closed").forget();
+        Ok(Vec::new())
+    }
+
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>> {
         Ok(self.sealyard.then_some(hello))
     }
@@ -431,6 +427,7 @@ impl WorkerApi for FakeWorker {
             pending: BTreeMap::new(),
             mem_used: 0,
             mem_swap_used: 0,
+            mem_beside: 0,
             paths: self.all_paths().into_iter().map(|(id, _, _)| id).collect(),
             calls: held.iter().map(call).collect(),
             caps: TaskCaps::none(),

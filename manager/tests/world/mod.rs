@@ -15,8 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use manager::state::{ChainIdentity, State, StateEvent};
 use manager::{
-    BackOff, ChainChoice, Dialer, InitOptions, LocalStorage, Manager, ManagerError, ManagerHandle,
-    ManagerOptions, Repo, RpcDialer, Timing, Verifier,
+    BackOff, ChainChoice, Dialer, InitOptions, Manager, ManagerError, ManagerHandle, ManagerOptions, Repo,
+    RpcDialer, Timing, Verifier,
 };
 use rpc::extension::SectorDetail;
 use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, Trust, WorkerApi};
@@ -107,16 +107,11 @@ pub async fn world_with(config: &str) -> World {
 /// The same, for this chain.
 pub async fn world_on(chain: ChainChoice, config: &str) -> World {
     let dir = TempDir::new().expect("a temporary directory");
-    let options = InitOptions {
-        actor: ActorId::new(1000),
-        sector_size: SectorSize::KiB2,
-        local_storage: LocalStorage::None,
-        rehearsal: false,
-        chain: match &chain {
-            ChainChoice::Offline => None,
-            ChainChoice::Lotus { lotus, .. } => Some(ChainIdentity::of(lotus)),
-        },
+    let identity = match &chain {
+        ChainChoice::Offline => None,
+        ChainChoice::Lotus { lotus, .. } => Some(ChainIdentity::of(lotus)),
     };
+    let options = InitOptions { chain: identity, ..InitOptions::new(ActorId::new(1000), SectorSize::KiB2) };
     Repo::init(&dir.path().join("repo"), options).expect("a new repo");
     if !config.is_empty() {
         std::fs::write(dir.path().join("repo/config.toml"), config).expect("config.toml");

@@ -10,10 +10,13 @@ use super::{Fr32Error, PADDED_CHUNK, RAW_CHUNK, Window, pad, unpad};
 /// Chunks per buffer: 64 KiB of padded bytes stay in the second-level cache.
 const CHUNKS: usize = 512;
 
+const AFTER_ERROR: &str = "the stream failed before: what it would give now is no continuation";
+
 /// Takes the padding off a stream of padded bytes and delivers the raw bytes of one [`Window`].
 ///
 /// The stream must begin at `window.padded.start`; nothing beyond `window.padded.end` is read from it. A stream that
-/// ends before the window does is an error of kind `UnexpectedEof`.
+/// ends before the window does is an error of kind `UnexpectedEof`. After an error nothing more is delivered: what the stream
+/// had given before it is lost, and the rest would be taken for other chunks than it is.
 pub struct UnpadReader<R> {
     inner: R,
     /// Padded bytes still to be taken from `inner`.
@@ -25,6 +28,7 @@ pub struct UnpadReader<R> {
     /// What part of `raw` was delivered.
     taken: usize,
     skip: usize,
+    broken: bool,
 }
 
 impl<R: Read> UnpadReader<R> {
@@ -38,6 +42,7 @@ impl<R: Read> UnpadReader<R> {
             raw: Vec::new(),
             taken: 0,
             skip: window.skip,
+            broken: false,
         }
     }
 
@@ -64,11 +69,14 @@ impl<R: Read> Read for UnpadReader<R> {
         if self.raw_left == 0 || out.is_empty() {
             return Ok(0);
         }
+        if self.broken {
+            return Err(io::Error::other(AFTER_ERROR));
+        }
         if self.taken == self.raw.len() {
             // A failed fill must not leave old bytes to be delivered as new ones.
             self.raw.clear();
             self.taken = 0;
-            self.refill()?;
+            self.refill().inspect_err(|_| self.broken = true)?;
         }
         let ready = &self.raw[self.taken..];
         if ready.is_empty() {
@@ -87,34 +95,52 @@ impl<R: Read> Read for UnpadReader<R> {
 
 /// Puts the padding on a stream of raw bytes while it is read.
 ///
-/// The stream must end on a multiple of 127 bytes; else the last read is an error of kind `InvalidData`.
+/// The stream must end on a multiple of 127 bytes; else the last read is an error of kind `InvalidData`. After an error nothing
+/// more is delivered.
 pub struct PadReader<R> {
     inner: R,
     raw: Vec<u8>,
     padded: Vec<u8>,
     taken: usize,
     ended: bool,
+    broken: bool,
 }
 
 impl<R: Read> PadReader<R> {
     /// A reader of the padded form of what `inner` delivers.
     pub fn new(inner: R) -> Self {
-        Self { inner, raw: vec![0; CHUNKS * RAW_CHUNK], padded: Vec::new(), taken: 0, ended: false }
+        Self {
+            inner,
+            raw: vec![0; CHUNKS * RAW_CHUNK],
+            padded: Vec::new(),
+            taken: 0,
+            ended: false,
+            broken: false,
+        }
+    }
+}
+
+impl<R: Read> PadReader<R> {
+    fn refill(&mut self) -> io::Result<()> {
+        self.padded.clear();
+        self.taken = 0;
+        let filled = read_full(&mut self.inner, &mut self.raw)?;
+        self.ended = filled < self.raw.len();
+        if !filled.is_multiple_of(RAW_CHUNK) {
+            return Err(invalid(Fr32Error::RawLength { bytes: filled }));
+        }
+        self.padded.resize(filled / RAW_CHUNK * PADDED_CHUNK, 0);
+        pad(&self.raw[..filled], &mut self.padded).map_err(invalid)
     }
 }
 
 impl<R: Read> Read for PadReader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.broken {
+            return Err(io::Error::other(AFTER_ERROR));
+        }
         if self.taken == self.padded.len() && !self.ended && !out.is_empty() {
-            self.padded.clear();
-            self.taken = 0;
-            let filled = read_full(&mut self.inner, &mut self.raw)?;
-            self.ended = filled < self.raw.len();
-            if !filled.is_multiple_of(RAW_CHUNK) {
-                return Err(invalid(Fr32Error::RawLength { bytes: filled }));
-            }
-            self.padded.resize(filled / RAW_CHUNK * PADDED_CHUNK, 0);
-            pad(&self.raw[..filled], &mut self.padded).map_err(invalid)?;
+            self.refill().inspect_err(|_| self.broken = true)?;
         }
         let ready = &self.padded[self.taken..];
         let count = ready.len().min(out.len());
@@ -191,4 +217,47 @@ pub(crate) fn read_full(source: &mut (impl Read + ?Sized), buffer: &mut [u8]) ->
 
 fn invalid(error: Fr32Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Delivers the numbers from 0 on, a few at a time, and fails once before the one at `fails_at`.
+    struct Falters {
+        at: usize,
+        fails_at: Option<usize>,
+    }
+
+    impl Read for Falters {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            if self.fails_at.is_some_and(|fails_at| self.at >= fails_at) {
+                self.fails_at = None;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let count = out.len().min(100);
+            out[..count]
+                .iter_mut()
+                .enumerate()
+                .for_each(|(index, byte)| *byte = (self.at + index) as u8 % 0x3F);
+            self.at += count;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn after_an_error_nothing_is_delivered_that_would_be_taken_for_what_follows() {
+        let mut out = [0; RAW_CHUNK];
+        let window = Window::new(0, 4 * RAW_CHUNK as u64).expect("whole chunks");
+        let mut unpads = UnpadReader::new(Falters { at: 0, fails_at: Some(300) }, &window);
+        assert_eq!(unpads.read(&mut out).expect_err("it falters").kind(), io::ErrorKind::TimedOut);
+        assert!(
+            unpads.read(&mut out).expect_err("not to be gone on with").to_string().contains("failed before")
+        );
+        let mut pads = PadReader::new(Falters { at: 0, fails_at: Some(300) });
+        assert_eq!(pads.read(&mut out).expect_err("it falters").kind(), io::ErrorKind::TimedOut);
+        assert!(
+            pads.read(&mut out).expect_err("not to be gone on with").to_string().contains("failed before")
+        );
+    }
 }

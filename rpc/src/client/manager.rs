@@ -24,6 +24,7 @@ use crate::api_info::{ApiInfo, Transport};
 use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use crate::storage::CopyDeed;
 use crate::subject::Subject;
 use crate::tls::Trust;
 use crate::token::{Grant, Permission};
@@ -368,6 +369,10 @@ impl ManagerApi for ManagerClient {
 
     async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
         self.caller().call("Sealyard.AttemptOpen", &(attempt.to_string(),)).await
+    }
+
+    async fn storage_deed(&self, attempt: AttemptId, deed: CopyDeed) -> ApiResult<()> {
+        self.caller().tell("Sealyard.StorageDeed", &(attempt.to_string(), deed)).await
     }
 
     async fn overview(&self) -> ApiResult<ManagerOverview> {

@@ -3,16 +3,38 @@
 use async_trait::async_trait;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
-use sealtasks::SectorNumber;
+use sealtasks::{PieceInfo, SectorNumber};
 
 use super::manager::ManagerClient;
 use super::{NO_PARAMS, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
-use crate::pipelining::{ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView};
+use crate::pipelining::{
+    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE,
+    WantedPiece,
+};
 
 /// Error texts are read up to this many bytes.
 const TEXT_MAX: usize = 4096;
+
+/// Sends data. No limit: it is copied and hashed first, and a dead connection is noticed by its keep-alives.
+async fn posted(url: &reqwest::Url, http: reqwest::Client, data: PieceParts) -> ApiResult<reqwest::Response> {
+    let body = reqwest::Body::wrap_stream(data);
+    let request = http.post(url.clone()).header(CONTENT_TYPE, "application/octet-stream").body(body);
+    let answer = request.send().await.map_err(|source| unreachable_peer(url, source))?;
+    match answer.status() {
+        StatusCode::OK => Ok(answer),
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            Err(ApiError::Unauthorized { url: url.to_string(), status: status.as_u16() })
+        }
+        status => {
+            let text = answer.text().await.unwrap_or_default();
+            let text: String = text.trim().chars().take(TEXT_MAX).collect();
+            let text = if text.is_empty() { format!("HTTP status {status}") } else { text };
+            Err(ApiError::refused(text))
+        }
+    }
+}
 
 #[async_trait]
 impl PipelineApi for ManagerClient {
@@ -22,22 +44,22 @@ impl PipelineApi for ManagerClient {
         if let Some(sector) = sector {
             url.query_pairs_mut().append_pair("sector", &sector.to_string());
         }
-        let body = reqwest::Body::wrap_stream(data);
-        let request = http.post(url.clone()).header(CONTENT_TYPE, "application/octet-stream").body(body);
-        // No limit: data is copied and hashed first, and a dead connection is noticed by its keep-alives.
-        let answer = request.send().await.map_err(|source| unreachable_peer(&url, source))?;
-        match answer.status() {
-            StatusCode::OK => answer.json().await.map_err(|source| unreachable_peer(&url, source)),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(ApiError::Unauthorized { url: url.to_string(), status: status.as_u16() })
-            }
-            status => {
-                let text = answer.text().await.unwrap_or_default();
-                let text: String = text.trim().chars().take(TEXT_MAX).collect();
-                let text = if text.is_empty() { format!("HTTP status {status}") } else { text };
-                Err(ApiError::refused(text))
-            }
-        }
+        let answer = posted(&url, http, data).await?;
+        answer.json().await.map_err(|source| unreachable_peer(&url, source))
+    }
+
+    async fn rebuild_pieces(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
+        self.caller().call("Sealyard.RebuildPieces", &(sector, lost)).await
+    }
+
+    async fn give_piece(&self, sector: SectorNumber, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {
+        let (mut url, http) = self.http()?;
+        url.set_path(REBUILD_PIECE_ROUTE);
+        url.query_pairs_mut()
+            .append_pair("sector", &sector.to_string())
+            .append_pair("cid", &piece.cid.to_string())
+            .append_pair("size", &piece.size.get().to_string());
+        posted(&url, http, data).await.map(drop)
     }
 
     async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use sealtasks::{SectorNumber, SectorRef};
 
+use super::NO_PARAMS;
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
 use crate::error::ApiError;
@@ -18,6 +19,10 @@ const WINDOW: i64 = 10;
 impl ProvingApi for ManagerClient {
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView> {
         self.caller().call("Sealyard.CheckProvable", &(wish,)).await
+    }
+
+    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>> {
+        self.caller().call("Sealyard.Unheld", &NO_PARAMS).await
     }
 
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>> {

@@ -264,6 +264,10 @@ fn extension(methods: &mut Manager) {
         let attempt = args.next::<String>("attempt")?.parse::<AttemptId>().map_err(of("attempt"))?;
         Ok(api.attempt_open(attempt).await?)
     });
+    methods.on_detached("Sealyard.StorageDeed", Admin, 2, |api, mut args| async move {
+        let attempt = args.next::<String>("attempt")?.parse::<AttemptId>().map_err(of("attempt"))?;
+        Ok(api.storage_deed(attempt, args.next("deed")?).await?)
+    });
     methods.on("Sealyard.Overview", Admin, 0, |api, _| async move { Ok(api.overview().await?) });
     methods.on("Sealyard.Jobs", Read, 0, |api, _| async move { Ok(api.jobs().await?) });
     methods.on("Sealyard.SectorDetail", Read, 1, |api, mut args| async move {

@@ -34,6 +34,10 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
         let sector = args.next::<SectorNumber>("number")?;
         Ok(api.rebuild(sector, args.next::<Option<Lost>>("lost")?).await?)
     });
+    methods.on("Sealyard.RebuildPieces", Read, 2, |api, mut args| async move {
+        let sector = args.next::<SectorNumber>("number")?;
+        Ok(api.rebuild_pieces(sector, args.next::<Option<Lost>>("lost")?).await?)
+    });
     methods.on("Sealyard.Pledging", Read, 0, |api, _| async move { Ok(api.pledging().await?) });
     methods.on_detached("Sealyard.PausePledging", Admin, 2, |api, mut args| async move {
         let paused = args.next::<bool>("paused")?;

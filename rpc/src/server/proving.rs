@@ -8,7 +8,7 @@ use sealtasks::{RegisteredSealProof, post_proof_size};
 
 use super::registrar::Registrar;
 use crate::proving::{PROVABLE_MAX, ProvingApi, ProvingWish};
-use crate::token::Permission::Admin;
+use crate::token::Permission::{Admin, Read};
 use crate::wire::WireError;
 use crate::wire::sector::SectorRef;
 
@@ -18,6 +18,7 @@ pub fn proving_methods(api: Arc<dyn ProvingApi>) -> Methods {
     methods.on("Sealyard.CheckProvable", Admin, 1, |api, mut args| async move {
         Ok(api.check_provable(args.next::<ProvingWish>("wish")?).await?)
     });
+    methods.on("Sealyard.Unheld", Read, 0, |api, _| async move { Ok(api.unheld().await?) });
     methods.on("Filecoin.CheckProvable", Admin, 2, |api, mut args| async move {
         let proof = args.next::<i64>("pp")?;
         let sectors = args.next::<Option<Vec<SectorRef>>>("sectors")?.unwrap_or_default();

@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use rpc::api::*;
 use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::storage::CopyDeed;
 use rpc::subject::Subject;
 use rpc::{ApiError, ApiResult, Permission, Secret};
 use sealtasks::*;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
+use crate::sample::TellOnDrop;
 pub use crate::serve;
 use crate::{explained, sample};
 
@@ -262,6 +264,10 @@ impl ManagerApi for FakeManager {
         self.calls.add("attempt_open", attempt);
         Ok(attempt == sample::attempt())
     }
+    async fn storage_deed(&self, attempt: AttemptId, deed: CopyDeed) -> ApiResult<()> {
+        self.calls.add("storage_deed", (attempt, deed));
+        Ok(())
+    }
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         Ok(sample::overview())
     }
@@ -287,14 +293,6 @@ impl ManagerApi for FakeManager {
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId> {
         self.calls.add("pledge", options);
         Ok(sample::SECTOR)
-    }
-}
-
-struct TellOnDrop<'a>(&'a Notify);
-
-impl Drop for TellOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.notify_one();
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::operator::NAME_MAX;
-use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView};
+use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView, WantedPiece};
 use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, Transport};
 use sealtasks::{
-    Commitment, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize, Ticket,
+    Commitment, PieceInfo, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize,
+    Ticket,
 };
 use serde_json::{Value, json};
 
@@ -52,6 +53,16 @@ impl PipelineApi for FakePipeline {
         Ok(())
     }
 
+    async fn rebuild_pieces(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
+        self.0.lock().unwrap().push(format!("pieces of {sector}"));
+        let wanted = |piece| WantedPiece { piece, given: false, needed: true };
+        Ok(lost.into_iter().flat_map(|lost| lost.pieces).map(wanted).collect())
+    }
+
+    async fn give_piece(&self, _sector: SectorNumber, _piece: PieceInfo, _data: PieceParts) -> ApiResult<()> {
+        Err(ApiError::refused("no method takes data"))
+    }
+
     async fn pledging(&self) -> ApiResult<PledgingView> {
         Ok(view())
     }
@@ -87,14 +98,18 @@ async fn every_order_arrives_as_it_was_given() {
     assert_eq!(client.pledging().await.unwrap(), view());
     let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
     let sector = SectorRef { id: SectorId::new(1000, 7), proof };
-    let lost =
-        Some(Lost { sector, ticket: Ticket([3; 32]), sealed: SealedCid::new(Commitment::new([4; 32])) });
+    let sealed = SealedCid::new(Commitment::new([4; 32]));
+    let pieces = vec![PieceInfo::new(256.try_into().unwrap(), Commitment::new([5; 32]))];
+    let lost = Some(Lost { sector, ticket: Ticket([3; 32]), sealed, pieces: pieces.clone() });
+    let wanted = client.rebuild_pieces(SectorNumber::new(7), lost.clone()).await.unwrap();
+    assert_eq!(wanted.iter().map(|wanted| wanted.piece).collect::<Vec<_>>(), pieces);
     client.rebuild(SectorNumber::new(7), lost.clone()).await.unwrap();
     client.rebuild(SectorNumber::new(8), None).await.unwrap();
     let orders = [
         "start 7".to_owned(),
         "7 into PreCommit1".to_owned(),
         "paused true root@here".to_owned(),
+        "pieces of 7".to_owned(),
         format!("rebuild 7 from {lost:?}"),
         "rebuild 8 from None".to_owned(),
     ];

@@ -37,6 +37,10 @@ impl ProvingApi for FakeProver {
         Ok(view())
     }
 
+    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>> {
+        Ok(vec![SectorNumber::new(9)])
+    }
+
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>> {
         let bad = sectors.into_iter().filter(|sector| sector.id.number != sample::SECTOR.number);
         Ok(bad.map(|sector| (sector.id.number, format!("bad: {} is gone", sector.id))).collect())

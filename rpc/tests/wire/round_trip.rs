@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rpc::api::{Missing, PledgeOptions};
+use rpc::storage::{CopyDeed, CopyState};
 use rpc::{ApiError, Job, ManagerApi as _, Permission, Transport, WorkerApi as _};
 use sealtasks::{ActorId, FileTypes, PathType, SectorNumber, SectorSize, TaskInput, TaskType, WorkerId};
 use uuid::Uuid;
@@ -97,6 +98,8 @@ async fn what_a_manager_is_told_arrives_over_both_transports() {
         tell!(storage_declare(id, sector, types, true));
         tell!(storage_declare_batch(id, vec![(sample::decl(), true), (sample::decl(), false)]));
         tell!(storage_declared_all(id));
+        let deed = CopyDeed { path: id.clone(), sector, types, state: CopyState::Superseded };
+        tell!(storage_deed(sample::attempt(), deed));
         tell!(storage_drop(id, sector, types));
         tell!(storage_lock(sector, types, FileTypes::NONE));
         tell!(storage_add_local(std::path::PathBuf::from("/a b")));

@@ -177,6 +177,7 @@ pub fn worker_state() -> WorkerState {
         pending: BTreeMap::from([(TaskType::Commit2, "fetching parameters".into())]),
         mem_used: 1,
         mem_swap_used: 2,
+        mem_beside: 3,
         paths: vec![storage_id()],
         calls: vec![HeldCall {
             call: call().to_string(),
@@ -288,6 +289,7 @@ pub fn sector_detail() -> SectorDetail {
         proof: Some("00ff".into()),
         verified: Some(true),
         rehearsal: false,
+        rebuilt: false,
         pieces: vec![(2048, comm_d().to_string())],
         data: vec![DataView { cid: comm_d().to_string(), bytes: 200, padded_size: 256, offset: Some(0) }],
         tasks: vec![job_view()],
@@ -361,4 +363,13 @@ pub fn outputs() -> Vec<(rpc::ReturnMethod, TaskOutput)> {
         (Method::UnsealPiece, TaskOutput::Unseal),
         (Method::Fetch, TaskOutput::Fetch),
     ]
+}
+
+/// Tells that a call is over, however it ends.
+pub struct TellOnDrop<'a>(pub &'a tokio::sync::Notify);
+
+impl Drop for TellOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }

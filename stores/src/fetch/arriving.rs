@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtasks::{FileType, SectorId};
@@ -34,7 +35,18 @@ pub(crate) struct Arriving {
     path: PathBuf,
     sector: SectorId,
     kind: FileType,
+    spared: Mutex<Option<Spared>>,
     _lock: File,
+}
+
+/// What had arrived whole earlier and made room for another fetch.
+struct Spared {
+    /// Where it lies.
+    aside: PathBuf,
+    noted: Arrived,
+    plan: Option<Plan>,
+    /// The journal's bytes.
+    journal: Vec<u8>,
 }
 
 /// What is being fetched, so that the rest of it can be fetched later.
@@ -91,7 +103,8 @@ impl Arriving {
                 Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &lock)(error)),
             }
             if is_still(&file, &lock) {
-                return Ok(Self { dir, path: path.to_owned(), sector, kind, _lock: file });
+                let spared = Mutex::default();
+                return Ok(Self { dir, path: path.to_owned(), sector, kind, spared, _lock: file });
             }
         }
         Err(StoreError::Arriving { sector, kind, path: dir })
@@ -159,8 +172,24 @@ impl Arriving {
         [PLAN, "journal"].iter().try_for_each(|name| disk::remove(&self.dir.join(name)))
     }
 
-    /// Empties the place for another fetch.
+    /// Empties the place for another fetch. What had arrived whole makes room and is spared: it may be the last copy. It is
+    /// given back by [`Arriving::give_back`], and outlives this process under a name that nothing deletes.
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        if let Some(noted) = self.arrived().filter(|_| Self::is_whole(&self.dir)) {
+            let aside = layout::replaced(&self.path, self.sector, self.kind);
+            fs::rename(self.data(), &aside).map_err(StoreError::io("set aside", &self.data()))?;
+            disk::sync_parent(&aside)?;
+            let (plan, journal) = (self.plan(), fs::read(self.journal()).unwrap_or_default());
+            *self.spared() = Some(Spared { aside, noted, plan, journal });
+        }
+        self.empty()
+    }
+
+    fn spared(&self) -> MutexGuard<'_, Option<Spared>> {
+        self.spared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn empty(&self) -> Result<(), StoreError> {
         for name in [ARRIVED, PLAN, "journal", "data"] {
             disk::remove(&self.dir.join(name))?;
         }
@@ -179,8 +208,21 @@ impl Arriving {
                 tracing::warn!(path = ?file, ?aside, "an undeclared file lay in the place of the fetched one; it was set aside");
             }
         }
+        self.settle_spared(&file);
         // What a Lotus process had begun in the same place is of no use to anyone now.
         disk::remove(&layout::arriving_at_lotus(&self.path, self.sector, self.kind))
+    }
+
+    /// What was spared goes if the source that it came from has just sent this in its place, or if it is the same; otherwise the
+    /// survey lists it.
+    fn settle_spared(&self, file: &Path) {
+        let Some(Spared { aside, noted, .. }) = self.spared().take() else { return };
+        let superseded = self.arrived().is_some_and(|now| now.holder == noted.holder);
+        if superseded || disk::same_bytes(file, &aside).unwrap_or(false) {
+            disk::discard(&aside);
+        } else {
+            tracing::warn!(path = ?file, ?aside, holder = noted.holder, "an earlier copy from another holder was set aside");
+        }
     }
 
     /// Whether the file at its place has all that had arrived, and perhaps more by now: then only the rest of an
@@ -225,6 +267,20 @@ impl Arriving {
     /// source never come back. Also of what had not been in its place yet.
     pub(crate) fn give_back(&self) -> Result<(), StoreError> {
         let file = layout::file(&self.path, self.sector, self.kind);
+        if let Some(Spared { aside, noted, plan, journal }) = self.spared().take() {
+            // The notes come first: without them a scan would take the file for one that counts.
+            self.empty()?;
+            if let Some(plan) = plan {
+                fs::write(self.journal(), journal).map_err(StoreError::io("write", &self.journal()))?;
+                self.set_plan(&plan)?;
+            }
+            self.set_arrived(&noted)?;
+            if file.exists() {
+                return Ok(());
+            }
+            fs::rename(&aside, &file).map_err(StoreError::io("put in place", &file))?;
+            return disk::sync_parent(&file);
+        }
         if file.exists() || !Self::is_whole(&self.dir) {
             return Ok(());
         }

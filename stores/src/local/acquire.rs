@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sealtasks::{FileType, FileTypes, PathType, SectorFiles, SectorId, SectorRef, StorageId};
+use sealtasks::{
+    FileType, FileTypes, PathType, SectorFiles, SectorId, SectorRef, SectorStorageInfo, StorageId,
+};
 
 use super::{Local, OpenPath, on_thread};
 use crate::error::StoreError;
 use crate::fetch::arriving::PLAN;
-use crate::index::IndexError;
 use crate::layout;
 
 /// A path that does not say within this time what lies in it is passed over.
@@ -78,13 +79,22 @@ impl Local {
         sector: SectorId,
         kind: FileType,
     ) -> Result<Option<(StorageId, PathBuf)>, StoreError> {
+        Ok(self.copies_here(sector, kind).await?.into_iter().next())
+    }
+
+    /// Where all copies lie that the index knows in this process's paths.
+    pub(crate) async fn copies_here(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+    ) -> Result<Vec<(StorageId, PathBuf)>, StoreError> {
         let holders = self.index.find(sector, kind.into(), None).await?;
         let table = self.table();
-        let here = holders.into_iter().find_map(|holder| {
+        let here = |holder: SectorStorageInfo| {
             let file = layout::file(&table.get(&holder.id)?.dir, sector, kind);
             Some((holder.id, file))
-        });
-        Ok(here)
+        };
+        Ok(holders.into_iter().filter_map(here).collect())
     }
 
     /// The path that takes such a file and in which an earlier fetch of it was cut off: what came then need not come again.
@@ -123,12 +133,15 @@ impl Local {
             return Ok(place);
         }
         let size = sector.proof.sector_size();
-        let nowhere = || StoreError::NoPath { sector: sector.id, kind, path_type };
-        let best = match self.index.best_alloc(kind.into(), size, path_type, sector.id.miner).await {
-            Err(IndexError::NoPath) => return Err(nowhere()),
-            best => best?.into_iter().map(|info| info.id).collect::<Vec<_>>(),
-        };
-        self.first_suitable(&best, sector.id, kind, path_type).ok_or_else(nowhere)
+        let suits =
+            |id: &StorageId| self.table().get(id).is_some_and(|path| path.suits(sector.id, kind, path_type));
+        let first = self.index.first_alloc(kind.into(), size, path_type, sector.id.miner, &suits).await?;
+        let first: Vec<StorageId> = first.into_iter().collect();
+        self.first_suitable(&first, sector.id, kind, path_type).ok_or(StoreError::NoPath {
+            sector: sector.id,
+            kind,
+            path_type,
+        })
     }
 
     fn first_suitable(

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sealtasks::{FileType, FileTypes, SectorId, StorageId};
 
 use super::Local;
+use crate::space::{Promise, Space};
 
 type Key = (StorageId, SectorId, FileType);
 
@@ -100,37 +101,62 @@ impl Drop for Making {
     }
 }
 
+/// A file or directory that a task of an earlier life of this process had begun, and may be writing still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BegunFile {
+    /// Where it lies.
+    pub file: PathBuf,
+    /// How many bytes it was promised.
+    pub bytes: u64,
+}
+
 /// What tasks of an earlier life of this process began.
 #[derive(Default)]
 pub(super) struct Begun {
-    files: Vec<PathBuf>,
+    files: Vec<BegunFile>,
     held: Vec<Making>,
+    /// Room for it, from before anybody is told how much there is.
+    promised: Vec<(Key, Promise)>,
 }
 
 impl Begun {
-    pub(super) fn of(files: Vec<PathBuf>) -> Self {
-        Self { files, held: Vec::new() }
+    pub(super) fn of(files: Vec<BegunFile>) -> Self {
+        Self { files, ..Self::default() }
     }
 }
 
 impl Local {
     /// Everything that an earlier life began is gone or held by [`Local::making`] now.
     pub fn begun_settled(&self) {
-        let settled = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(settled);
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let Begun { promised, held, .. } = std::mem::take(&mut *begun);
+        drop(held);
+        // The room of what goes on is promised until the task has it again.
+        let goes_on = |(id, sector, kind): &Key| self.is_made(id, *sector, *kind);
+        begun.promised = promised.into_iter().filter(|(key, _)| goes_on(key)).collect();
     }
 
-    /// The path is about to be declared: what was begun in it is not whole.
-    pub(super) fn hold_begun(&self, id: &StorageId, dir: &Path) {
+    /// A task that goes on has promised itself what room it could have: what an earlier life was promised for its sector's
+    /// files is given back.
+    pub fn reserved_again(&self, sector: SectorId) {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = |file: &PathBuf| {
+        begun.promised.retain(|((_, of, _), _)| *of != sector);
+    }
+
+    /// The path is about to be declared: what was begun in it is not whole, and has its room.
+    pub(super) fn hold_begun(&self, id: &StorageId, dir: &Path, space: &Space) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = |BegunFile { file, bytes }: &BegunFile| {
             let place = file.parent()?;
             let kind: FileType = place.file_name()?.to_str()?.parse().ok()?;
             let sector: SectorId = file.file_name()?.to_str()?.parse().ok()?;
-            (place.parent()? == dir).then_some((sector, kind))
+            (place.parent()? == dir).then_some((sector, kind, *bytes))
         };
         let made: Vec<_> = begun.files.iter().filter_map(here).collect();
-        begun.held.extend(made.into_iter().map(|(sector, kind)| self.making(sector, &[(kind, id.clone())])));
+        for (sector, kind, bytes) in made {
+            begun.held.push(self.making(sector, &[(kind, id.clone())]));
+            begun.promised.push(((id.clone(), sector, kind), space.adopt((sector, kind), bytes)));
+        }
     }
 
     /// Says that a task is making these files in these paths. To be held until they are declared, or removed again.

@@ -1,12 +1,14 @@
 //! Deleting exactly the file that was copied: the end of a move between Sealyards. What was written at its place since
 //! then stays, and so does every other copy.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use sealtasks::{FileType, SectorId, StorageId};
 
-use super::removal::Doomed;
-use super::{Local, chain};
+use super::removal::{Checked, Doomed, set_aside};
+use super::{Local, LocalPath, chain};
 use crate::disk;
 use crate::error::StoreError;
 use crate::identity::look;
@@ -26,10 +28,11 @@ pub(crate) enum Found {
 }
 
 impl Local {
-    /// Looks for the state `etag` of a file in all open paths but those in `keep`, whatever the index says of them.
+    /// Looks for the state `etag` of a file in all open paths but those in `keep`, whatever the index says of them. Those that
+    /// it names are looked at first, the others all at once: one that hangs keeps nobody waiting for what lies in another.
     ///
     /// # Errors
-    /// When a path cannot be looked at.
+    /// When it is found nowhere and a path cannot be looked at.
     pub(crate) async fn find_exactly(
         &self,
         sector: SectorId,
@@ -37,26 +40,47 @@ impl Local {
         etag: &str,
         keep: &[StorageId],
     ) -> Result<Found, StoreError> {
-        let places: Vec<_> = self.paths().into_iter().filter(|path| !keep.contains(&path.id)).collect();
-        let etag = etag.to_owned();
-        blocking(move || {
-            let mut found = Found::Nothing;
-            for path in places {
-                let file = layout::file(&path.dir, sector, kind);
-                if !file.exists() {
-                    continue;
+        let listed = self.copies_here(sector, kind).await?;
+        let is_listed = |id: &StorageId| listed.iter().any(|(one, _)| one == id);
+        let places = self.paths().into_iter().filter(|path| !keep.contains(&path.id));
+        let (first, then): (Vec<_>, Vec<_>) = places.partition(|path| is_listed(&path.id));
+        let (mut found, mut failure) = (Found::Nothing, None);
+        for places in [first, then] {
+            let mut looks: FuturesUnordered<_> =
+                places.into_iter().map(|path| self.state_in(path, sector, kind, etag)).collect();
+            while let Some(seen) = looks.next().await {
+                match seen {
+                    Ok(Found::Same(id)) => return Ok(Found::Same(id)),
+                    Ok(Found::Other) => found = Found::Other,
+                    Ok(Found::Nothing) => {}
+                    Err(error) => failure = Some(error),
                 }
-                if look(&file)?.etag == etag {
-                    return Ok(Found::Same(path.id));
-                }
-                found = Found::Other;
             }
-            Ok(found)
+        }
+        failure.map_or(Ok(found), Err)
+    }
+
+    async fn state_in(
+        &self,
+        path: LocalPath,
+        sector: SectorId,
+        kind: FileType,
+        etag: &str,
+    ) -> Result<Found, StoreError> {
+        let (file, etag) = (layout::file(&path.dir, sector, kind), etag.to_owned());
+        let at = file.clone();
+        self.look(&file, "looking for a moved file", move || {
+            Ok(match at.try_exists().map_err(StoreError::io("look at", &at))? {
+                false => Found::Nothing,
+                true if look(&at)?.etag == etag => Found::Same(path.id),
+                true => Found::Other,
+            })
         })
         .await
     }
 
-    /// Deletes the copy in one path if it is still in the state `etag`, whether or not the index lists it.
+    /// Deletes the copy in one path if it is still in the state `etag`, whether or not the index lists it. A primary copy
+    /// elsewhere counts only if it is the `checked` one.
     ///
     /// # Errors
     /// [`StoreError::LastCopy`] when no other primary copy is known, [`StoreError::Changed`] when it is another file by
@@ -65,9 +89,10 @@ impl Local {
         &self,
         sector: SectorId,
         kind: FileType,
-        id: &StorageId,
+        checked: &Checked,
         etag: &str,
     ) -> Result<(), StoreError> {
+        let Checked { copy: id, twin } = checked;
         let turn = self.removing.lock().await;
         let holders = self.holders_of(sector, kind).await?;
         let listed =
@@ -75,7 +100,7 @@ impl Local {
         let path = self.path(id)?;
         // Unlisted: it is matched as closely as a primary one.
         let copy = listed.unwrap_or(CopyKind::Primary);
-        let doomed = [Doomed { id: id.clone(), path, copy }];
+        let doomed = [Doomed { id: id.clone(), path, copy, twin: twin.clone() }];
         self.check_survivor(sector, kind, &doomed).await?;
         let _leaving = self.leaving(sector, kind, &doomed);
         if listed.is_some() {
@@ -88,20 +113,29 @@ impl Local {
         // As with every deletion: what takes long, or hangs, keeps no other one waiting.
         drop(turn);
         let [Doomed { path, .. }] = doomed;
-        let (file, aside) = (layout::file(&path.dir, sector, kind), layout::leaving(&path.dir, sector, kind));
-        let (gone, wanted, kept, of) = (file.clone(), etag.to_owned(), self.kept.clone(), id.clone());
+        let file = layout::file(&path.dir, sector, kind);
+        let leaving = Leaving {
+            file: file.clone(),
+            unsure: layout::replaced(&path.dir, sector, kind),
+            sure: layout::leaving(&path.dir, sector, kind),
+        };
+        let (wanted, kept, of) = (etag.to_owned(), self.kept.clone(), id.clone());
         let deleted = blocking(move || {
-            delete_if_same(&gone, &aside, &wanted)?;
+            leaving.delete_if(|file| Ok(look(file)?.etag == wanted))?;
             kept.forget(&of, sector, kind);
             Ok(())
         })
         .await;
         path.space.touched();
         if let Err(error) = deleted {
-            if file.exists() {
+            if self.exists(&file).await.unwrap_or(true) {
                 self.list_again(id, (sector, kind), listed).await?;
             }
             return Err(error);
+        }
+        if listed.is_none() {
+            // Nor is it an older copy of anything any more.
+            self.index.drop_files(id, sector, kind.into()).await?;
         }
         tracing::info!(%sector, %kind, path = %id, "deleted after it was moved away");
         Ok(())
@@ -120,32 +154,76 @@ impl Local {
     }
 }
 
-/// Renames the file out of sight first, where nobody opens it by its name any more, and looks at it there.
-fn delete_if_same(file: &Path, aside: &Path, etag: &str) -> Result<(), StoreError> {
-    if let Some(dir) = aside.parent() {
-        disk::create_dir(dir)?;
+/// A file that goes if it is the one that is meant, and the names that it gets on its way.
+struct Leaving {
+    file: PathBuf,
+    /// Until it is known to be that one: nothing deletes a file under such a name unasked.
+    unsure: PathBuf,
+    /// From then on: whoever finds such a one deletes it.
+    sure: PathBuf,
+}
+
+impl Leaving {
+    /// Renames the file out of sight first, where nobody opens it by its name any more, and looks at it there.
+    fn delete_if(&self, is_meant: impl FnOnce(&Path) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+        let Self { file, unsure, sure } = self;
+        let Some(aside) = set_aside(file, unsure)? else { return Ok(()) };
+        let meant = is_meant(&aside);
+        if matches!(meant, Ok(true)) {
+            let sure = aside.with_file_name(sure.file_name().unwrap_or_default());
+            return match std::fs::rename(&aside, &sure) {
+                Ok(()) => disk::remove(&sure),
+                // On a full disk the other name may have no room.
+                Err(error) if disk::is_full(&error) => disk::remove(&aside),
+                Err(error) => Err(StoreError::io("set aside", &aside)(error)),
+            };
+        }
+        if let Err(error) = std::fs::rename(&aside, file) {
+            tracing::error!(path = ?file, ?aside, %error, "a file that was set aside could not be put back");
+        }
+        if let Err(error) = meant {
+            tracing::warn!(path = ?file, error = chain(&error), "not deleted: it cannot be looked at");
+            return Err(error);
+        }
+        Err(StoreError::Changed { url: file.display().to_string() })
     }
-    match std::fs::rename(file, aside) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed.map_err(StoreError::io("set aside", file))?,
-    }
-    let same = look(aside).map(|content| content.etag == etag);
-    if matches!(same, Ok(true)) {
-        disk::sync_parent(file)?;
-        return disk::remove(aside);
-    }
-    if let Err(error) = std::fs::rename(aside, file) {
-        tracing::error!(path = ?file, ?aside, %error, "a file that was set aside could not be put back");
-    }
-    if let Err(error) = same {
-        tracing::warn!(path = ?file, error = chain(&error), "not deleted: it cannot be looked at");
-        return Err(error);
-    }
-    Err(StoreError::Changed { url: file.display().to_string() })
 }
 
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "deleting a moved file" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A process that is killed before it has looked must leave nothing behind that a scan deletes.
+    #[test]
+    fn until_it_is_known_to_be_the_one_that_is_meant_it_has_no_name_that_a_scan_deletes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, sector, kind) = (dir.path(), SectorId::new(1000, 1), FileType::Sealed);
+        let file = layout::file(path, sector, kind);
+        fs::create_dir_all(path.join("sealed")).expect("made");
+        fs::write(&file, "rewritten").expect("written");
+        let leaving = Leaving {
+            file: file.clone(),
+            unsure: layout::replaced(path, sector, kind),
+            sure: layout::leaving(path, sector, kind),
+        };
+        let refused = leaving.delete_if(|aside| {
+            let scan = layout::scan(path).expect("scanned");
+            assert!(scan.removed.is_empty() && scan.replaced == [aside.to_owned()], "{scan:?}");
+            assert_eq!(fs::read(aside).expect("there"), b"rewritten");
+            Ok(false)
+        });
+        assert_eq!(refused.expect_err("another file").code(), "STO024");
+        assert_eq!(fs::read(&file).expect("put back"), b"rewritten");
+        leaving.delete_if(|_| Ok(true)).expect("the one that was meant");
+        let scan = layout::scan(path).expect("scanned");
+        assert!(scan.removed.is_empty() && scan.replaced.is_empty() && scan.files.is_empty(), "{scan:?}");
+    }
 }

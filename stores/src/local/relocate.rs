@@ -13,13 +13,14 @@ use sealtasks::{
     FileType, FileTypes, PathType, SectorId, SectorRef, SectorStorageInfo, SpaceTable, StorageId,
 };
 
-use super::{Local, OpenPath};
+use super::{Local, OPEN_DEADLINE, OpenPath, on_thread};
 use crate::copied::copy_synced;
 use crate::disk;
 use crate::error::StoreError;
 use crate::fetch::arriving::Arriving;
 use crate::index::CopyKind;
 use crate::layout;
+use crate::members::Manifest;
 
 impl Local {
     /// Moves files to a storage path. A file that lies in one already stays where it is; what a move that was cut off
@@ -85,11 +86,16 @@ impl Local {
             .filter(|one| one.primary)
             .filter_map(here)
             .partition(|(_, _, can_store)| *can_store);
-        let Some((stored, file, _)) = stored.into_iter().find(|(_, file, _)| file.exists()) else {
-            return Ok(false);
-        };
+        let mut found = None;
+        for (stored, file, _) in stored {
+            if is_there(&file).await? {
+                found = Some((stored, file));
+                break;
+            }
+        }
+        let Some((stored, file)) = found else { return Ok(false) };
         for (id, source, _) in sources {
-            if !source.exists() {
+            if !is_there(&source).await? {
                 self.index.drop_files(&id, sector.id, kind.into()).await?;
             } else if same_bytes(source, file.clone()).await? {
                 self.remove_at(sector.id, kind, &id).await?;
@@ -138,13 +144,13 @@ impl Local {
         let counts = |holder: &&SectorStorageInfo| holder.primary || !any_primary;
         let to_path = self.path(to)?;
         let target = layout::file(&to_path.dir, sector.id, kind);
-        if holders.iter().filter(counts).any(|holder| holder.id == *to) && target.exists() {
+        if holders.iter().filter(counts).any(|holder| holder.id == *to) && is_there(&target).await? {
             return Ok(true);
         }
         for holder in holders.iter().filter(counts).filter(|holder| holder.id != *to) {
             let Ok(from_path) = self.path(&holder.id) else { continue };
             let source = layout::file(&from_path.dir, sector.id, kind);
-            if !source.exists() {
+            if !is_there(&source).await? {
                 continue;
             }
             let aside = layout::replaced(&to_path.dir, sector.id, kind);
@@ -160,8 +166,9 @@ impl Local {
     async fn relocate(&self, step: Relocation, source: PathBuf, place: Place) -> Result<(), StoreError> {
         let (sector, kind) = (step.sector, step.kind);
         // Asked before anything is declared there.
-        place.check(&source)?;
-        if same_file_system(&source, &step.to_path.dir) {
+        let (wanted, from, dir) = (place.clone(), source.clone(), step.to_path.dir.clone());
+        let look = move || wanted.check(&from).map(|()| same_file_system(&from, &dir));
+        if on_thread("looking at a file to be moved", look).within(OPEN_DEADLINE, &source).await? {
             match self.relocate_by_rename(&step, &source, &place).await {
                 // Bind mounts of one file system: the same device, yet no rename across them.
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {}
@@ -179,7 +186,7 @@ impl Local {
         };
         tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "copying" }))?;
         step.to_path.space.touched();
-        self.index.declare(&step.to, sector.id, kind.into(), CopyKind::Primary).await?;
+        self.index.declare_made(&step.to, sector.id, kind.into(), CopyKind::Primary).await?;
         self.remove_at(sector.id, kind, &step.from).await
     }
 
@@ -190,7 +197,7 @@ impl Local {
         place: &Place,
     ) -> Result<(), StoreError> {
         let (sector, kind) = (step.sector.id, step.kind);
-        self.index.declare(&step.to, sector, kind.into(), CopyKind::Primary).await?;
+        self.index.declare_made(&step.to, sector, kind.into(), CopyKind::Primary).await?;
         let (from, to) = (source.to_owned(), place.clone());
         let job = move || move_durably(&from, &to, &from);
         let renamed =
@@ -198,7 +205,7 @@ impl Local {
         step.from_path.space.touched();
         step.to_path.space.touched();
         if let Err(error) = renamed {
-            if !place.target.exists() {
+            if !is_there(&place.target).await? {
                 self.index.drop_files(&step.to, sector, kind.into()).await?;
             }
             return Err(error);
@@ -217,6 +224,12 @@ struct Relocation {
     from_path: OpenPath,
     to: StorageId,
     to_path: OpenPath,
+}
+
+/// Whether a file is on disk. A mount that hangs keeps no other caller of this process.
+async fn is_there(file: &Path) -> Result<bool, StoreError> {
+    let looked = file.to_owned();
+    on_thread("looking for a file", move || Ok(looked.exists())).within(OPEN_DEADLINE, file).await
 }
 
 /// Whether what a move that was cut off has left at its source is what lies in the place that it was moved to.
@@ -265,14 +278,22 @@ impl Place {
         taken(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// What was replaced goes if the index knew it as a copy that does not count, or if it is the same byte by byte.
+    /// What was replaced goes if the index knew it as a copy that does not count and nothing of it is missing now, or if it is
+    /// the same byte by byte.
     fn tidy(&self) {
-        if self.holds_copy || disk::same_bytes(&self.target, &self.aside).unwrap_or(false) {
+        if (self.holds_copy && self.makes_up_for_aside().unwrap_or(false))
+            || disk::same_bytes(&self.target, &self.aside).unwrap_or(false)
+        {
             tracing::warn!(path = ?self.target, "an earlier copy was replaced by the moved file");
             disk::discard(&self.aside);
         } else {
-            tracing::warn!(path = ?self.target, aside = ?self.aside, "an undeclared file lay in the place of the moved one; it was set aside");
+            tracing::warn!(path = ?self.target, aside = ?self.aside, "another file lay in the place of the moved one; it was set aside");
         }
+    }
+
+    fn makes_up_for_aside(&self) -> Result<bool, StoreError> {
+        let files = |path| Ok::<Manifest, StoreError>(disk::shape(path)?.into_iter().collect());
+        Ok(files(&self.target)?.makes_up_for(&files(&self.aside)?, CopyKind::Secondary))
     }
 }
 

@@ -4,15 +4,16 @@
 //! processes that each count on the other's copy both find none after their drops, and both keep theirs.
 //!
 //! A surviving copy in a path of ours is looked at: it must have what would be deleted, by names and lengths, and be another
-//! file than that, not another name of it. One elsewhere is only declared here; who deletes because of such a one has it
-//! asked first (see `survivor`).
+//! file than that, not another name of it. One elsewhere counts only if its holder was asked for it (see `survivor`), and only
+//! for the copy that it was compared with; the index must still call that very one primary after the drop.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
 use tokio::sync::MutexGuard;
 
-use super::{Local, Making, OPEN_DEADLINE, OpenPath, on_thread};
+use super::{Local, Making, OpenPath};
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::CopyKind;
@@ -28,12 +29,22 @@ pub struct DeletePermit {
     pub reason: String,
 }
 
+/// A copy here of which a check has said that it may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// The path it lies in.
+    pub(crate) copy: StorageId,
+    /// The path of the primary copy that was found to have all of it; `None` where nothing of it is on disk.
+    pub(crate) twin: Option<StorageId>,
+}
+
 impl Local {
-    /// Deletes this process's copies of a file, except those in the paths `keep`.
+    /// Deletes this process's copies of a file, except those in the paths `keep`. A primary copy elsewhere cannot be asked for
+    /// here and counts for nothing: see [`crate::Remote::remove_here`].
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when no copy is known anywhere, [`StoreError::LastCopy`] when no primary copy would be
-    /// left; then nothing was deleted.
+    /// left in the open paths; then nothing was deleted.
     pub async fn remove(
         &self,
         sector: SectorId,
@@ -51,18 +62,22 @@ impl Local {
         &self,
         sector: SectorId,
         kind: FileType,
-        checked: &[StorageId],
+        checked: &[Checked],
     ) -> Result<(), StoreError> {
         let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
-        let doomed = self.open_among(&holders, |holder| checked.contains(&holder.id));
+        let mut doomed = self.open_among(&holders, |holder| checked.iter().any(|one| one.copy == holder.id));
+        for one in &mut doomed {
+            one.twin = checked.iter().find(|found| found.copy == one.id).and_then(|found| found.twin.clone());
+        }
         self.remove_guarded(sector, kind, doomed, turn).await
     }
 
-    /// Deletes this process's secondary copies of a file, if a primary one is known somewhere.
+    /// Deletes this process's secondary copies of a file, if a primary one lies in a path of it.
     ///
     /// # Errors
-    /// When the index or the disk refuses. No primary copy is no error: everything then stays.
+    /// When the index or the disk refuses, and as [`Local::remove`]. No primary copy anywhere is no error: everything then
+    /// stays.
     pub async fn remove_copies(&self, sector: SectorId, kind: FileType) -> Result<(), StoreError> {
         let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
@@ -185,7 +200,8 @@ impl Local {
         result
     }
 
-    /// A primary copy outside `doomed` must be known, and if it is in a path of ours it must truly be there.
+    /// For each of `doomed` a primary copy in another path must be known: one in a path of ours that has all of it, or the one
+    /// elsewhere that it was compared with.
     pub(super) async fn check_survivor(
         &self,
         sector: SectorId,
@@ -195,16 +211,36 @@ impl Local {
         let holders = self.index.find(sector, kind.into(), None).await?;
         let stays =
             |holder: &&SectorStorageInfo| holder.primary && !doomed.iter().any(|one| one.id == holder.id);
-        let going: Vec<_> =
-            doomed.iter().map(|one| (layout::file(&one.path.dir, sector, kind), one.copy)).collect();
+        let staying: Vec<_> = holders.iter().filter(stays).collect();
+        for one in doomed {
+            self.check_one(sector, kind, one, &staying).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_one(
+        &self,
+        sector: SectorId,
+        kind: FileType,
+        one: &Doomed,
+        staying: &[&SectorStorageInfo],
+    ) -> Result<(), StoreError> {
         let mut why =
             "no primary copy in another path is known, and without a permit the last one is never deleted"
                 .to_owned();
-        for holder in holders.iter().filter(stays) {
-            let Ok(dir) = self.dir(&holder.id) else { return Ok(()) };
-            let (file, going) = (layout::file(&dir, sector, kind), going.clone());
-            let look = on_thread("looking at a copy", move || stands_for(&file, &going));
-            match look.within(OPEN_DEADLINE, &dir).await {
+        let going = layout::file(&one.path.dir, sector, kind);
+        for holder in staying {
+            let Ok(dir) = self.dir(&holder.id) else {
+                // What is not on disk any more needs no other.
+                if one.twin.as_ref() == Some(&holder.id) || !self.exists(&going).await? {
+                    return Ok(());
+                }
+                why = format!("the copy in path {} was not asked for", holder.id);
+                continue;
+            };
+            let (file, going, copy) = (layout::file(&dir, sector, kind), going.clone(), one.copy);
+            let at = file.clone();
+            match self.look(&at, "looking at a copy", move || stands_for(&file, &going, copy)).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(wrong)) => why = format!("the copy in path {} {wrong}", holder.id),
                 Err(error) => {
@@ -240,7 +276,7 @@ impl Local {
             tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "deleting" }));
         doomed.path.space.touched();
         if let Err(error) = result {
-            if file.exists() {
+            if self.exists(&file).await.unwrap_or(true) {
                 self.index.declare(&doomed.id, sector, kind.into(), doomed.copy).await?;
             }
             return Err(error);
@@ -284,7 +320,7 @@ impl Local {
         let table = self.table();
         let doomed = |holder: &SectorStorageInfo| {
             let path = table.get(&holder.id)?.clone();
-            Some(Doomed { id: holder.id.clone(), path, copy: CopyKind::from(holder.primary) })
+            Some(Doomed { id: holder.id.clone(), path, copy: CopyKind::from(holder.primary), twin: None })
         };
         holders.iter().filter(|holder| pick(holder)).filter_map(doomed).collect()
     }
@@ -294,50 +330,63 @@ pub(super) struct Doomed {
     pub(super) id: StorageId,
     pub(super) path: OpenPath,
     pub(super) copy: CopyKind,
+    /// The path elsewhere whose copy was found to have all of this one.
+    pub(super) twin: Option<StorageId>,
 }
 
-/// Why a copy does not make up for those that are to go; `None` = it does. What is not on disk any more needs none.
+/// Why a copy does not make up for one that is to go; `None` = it does. What is not on disk any more needs none.
 pub(super) fn stands_for(
     survivor: &Path,
-    going: &[(PathBuf, CopyKind)],
+    going: &Path,
+    copy: CopyKind,
 ) -> Result<Option<&'static str>, StoreError> {
     if !survivor.exists() {
         return Ok(Some("is not on disk"));
     }
+    if !going.try_exists().map_err(StoreError::io("look at", going))? {
+        return Ok(None);
+    }
+    if disk::shares_files(survivor, going)? {
+        return Ok(Some("is the same file under another name"));
+    }
     let there: Manifest = disk::shape(survivor)?.into_iter().collect();
-    for (file, copy) in going {
-        if !file.try_exists().map_err(StoreError::io("look at", file))? {
-            continue;
-        }
-        if disk::shares_files(survivor, file)? {
-            return Ok(Some("is the same file under another name"));
-        }
-        if !there.makes_up_for(&disk::shape(file)?.into_iter().collect(), *copy) {
-            return Ok(Some("differs in names or lengths"));
-        }
+    if !there.makes_up_for(&disk::shape(going)?.into_iter().collect(), copy) {
+        return Ok(Some("differs in names or lengths"));
     }
     Ok(None)
 }
 
-/// Renames the file out of sight, then deletes it. Works on a full disk too, so that it can be emptied: where there is
-/// no room for a directory to rename into, a file is unlinked and a directory renamed beside itself.
+/// Renames the file out of sight, then deletes it. Works on a full disk too, so that it can be emptied: see [`set_aside`].
 pub(super) fn set_aside_and_delete(file: &Path, aside: &Path) -> Result<(), StoreError> {
-    let made = aside.parent().map_or(Ok(()), disk::create_dir);
-    let aside = match made {
-        Ok(()) => aside.to_owned(),
-        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
-            if !file.is_dir() {
-                disk::remove(file)?;
-                return disk::sync_parent(file);
-            }
-            file.with_file_name(aside.file_name().unwrap_or_default())
+    match set_aside(file, aside) {
+        Ok(Some(aside)) => disk::remove(&aside),
+        Ok(None) => Ok(()),
+        // Not even for another name: a plain file goes at once or not at all.
+        Err(StoreError::Io { source, .. }) if disk::is_full(&source) && !file.is_dir() => {
+            disk::remove(file)?;
+            disk::sync_parent(file)
         }
-        Err(error) => return Err(error),
-    };
-    match std::fs::rename(file, &aside) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed.map_err(StoreError::io("set aside", file))?,
+        Err(error) => Err(error),
     }
-    disk::sync_parent(file)?;
-    disk::remove(&aside)
+}
+
+/// Renames the file out of sight, durably. Where there is no room for a directory to rename into, or for the name in it, the
+/// file gets that name beside itself. Where it lies now; `None` when it was not there.
+pub(super) fn set_aside(file: &Path, aside: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let renamed = |to: PathBuf| match std::fs::rename(file, &to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        renamed => renamed.map(|()| Some(to)).map_err(StoreError::io("set aside", file)),
+    };
+    let made = aside.parent().map_or(Ok(()), disk::create_dir);
+    let renamed = match made.and_then(|()| renamed(aside.to_owned())) {
+        Err(StoreError::Io { source, .. }) if disk::is_full(&source) => {
+            renamed(file.with_file_name(aside.file_name().unwrap_or_default()))
+        }
+        renamed => renamed,
+    };
+    let aside = renamed?;
+    if aside.is_some() {
+        disk::sync_parent(file)?;
+    }
+    Ok(aside)
 }

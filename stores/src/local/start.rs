@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
-use super::departures::{Begun, Departures};
+use super::departures::{Begun, BegunFile, Departures};
 use super::{Local, LocalOptions, chain};
 use crate::config::StorageConfig;
 use crate::error::StoreError;
@@ -85,14 +85,14 @@ impl Local {
     }
 
     /// [`Local::open`], or [`Local::open_rehearsal`], while tasks of an earlier life may still be writing `begun`: no scan
-    /// takes those files and directories for whole until [`Local::begun_settled`].
+    /// takes those files and directories for whole until [`Local::begun_settled`], and nobody is offered their room.
     ///
     /// # Errors
     /// As there.
     pub async fn open_beside(
         options: LocalOptions,
         rehearsal: Option<Rehearsal>,
-        begun: Vec<PathBuf>,
+        begun: Vec<BegunFile>,
     ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
         Self::open_as(options, START_DEADLINE, rehearsal, begun).await
     }
@@ -101,7 +101,7 @@ impl Local {
         options: LocalOptions,
         deadline: Duration,
         rehearsal: Option<Rehearsal>,
-        begun: Vec<PathBuf>,
+        begun: Vec<BegunFile>,
     ) -> Result<(Arc<Self>, Vec<PathProblem>), StoreError> {
         let config = StorageConfig::read(&options.config)?;
         let (kept, sent) = (Kept::open(&options.config), Sent::open(&options.config));

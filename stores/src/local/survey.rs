@@ -13,12 +13,14 @@ use sealtasks::{
 
 use super::removal::stands_for;
 use super::{Local, LocalPath, OPEN_DEADLINE, on_thread};
+use crate::care::copy_of;
 use crate::disk;
 use crate::error::StoreError;
 use crate::fetch::arriving::Arriving;
 use crate::index::CopyKind;
 use crate::kept::Kept;
 use crate::layout;
+use crate::space::FileKey;
 
 /// A transfer whose newest byte is older than this has no sender any more: both ends try again within minutes.
 const PARTIAL_ABANDONED: Duration = Duration::from_secs(3600);
@@ -98,17 +100,27 @@ impl Local {
         Ok(finding(entry, Matter::NotInIndex, file, offered, reason))
     }
 
-    /// Deletes `entries`, each only if a survey taken now finds it and offers it. A primary copy elsewhere counts as the index
-    /// says: see [`crate::Remote::carry_out`], which has it asked for.
-    pub async fn clean_up(&self, entries: &[PathBuf]) -> Vec<CleanedEntry> {
+    /// Deletes `entries`, each only if a survey taken now finds it and offers it. A primary copy elsewhere cannot be asked for
+    /// here and counts for nothing: see [`crate::Remote::carry_out`]. Those in `old` are older copies of files that tasks have
+    /// changed since, and need not be matched file by file.
+    pub async fn clean_up(&self, entries: &[PathBuf], old: &[PathBuf]) -> Vec<CleanedEntry> {
+        let alone = |entry: &PathBuf| Vouched { entry: entry.clone(), copy: copy_of(entry, old), twin: None };
+        self.clean_up_vouched(&entries.iter().map(alone).collect::<Vec<_>>()).await
+    }
+
+    /// The same where primary copies elsewhere were asked for.
+    pub(crate) async fn clean_up_vouched(&self, entries: &[Vouched]) -> Vec<CleanedEntry> {
         let offered: Vec<Finding> =
             self.survey().await.into_iter().flat_map(|survey| survey.findings).collect();
         let mut cleaned = Vec::new();
-        for entry in entries {
+        for vouched in entries {
+            let entry = &vouched.entry;
             let kept = match offered.iter().find(|finding| finding.entry == *entry) {
                 None => Some("it is no finding of this process any more".to_owned()),
                 Some(finding) if !finding.offered => Some(finding.reason.clone()),
-                Some(finding) => self.clean_one(finding).await.err().map(|error| super::chain(&error)),
+                Some(finding) => {
+                    self.clean_one(finding, Some(vouched)).await.err().map(|error| super::chain(&error))
+                }
             };
             let freed = offered.iter().find(|finding| finding.entry == *entry && kept.is_none());
             let bytes = freed.map_or(0, |finding| finding.bytes);
@@ -120,23 +132,18 @@ impl Local {
         cleaned
     }
 
-    async fn clean_one(&self, finding: &Finding) -> Result<(), StoreError> {
+    async fn clean_one(&self, finding: &Finding, vouched: Option<&Vouched>) -> Result<(), StoreError> {
         let entry = finding.entry.clone();
         match (finding.matter, finding.file) {
             // Whoever waits for a turn to go on with it has claimed it, however old it is.
             (Matter::PartialFetch, Some((sector, kind))) if !layout::is_lotus_arriving(&entry) => {
                 let Some(dir) = entry.ancestors().nth(3).map(Path::to_owned) else { return Ok(()) };
-                tracing::info!(?entry, "what a fetch left is cleaned up");
-                blocking(move || {
-                    Arriving::left(&dir, sector, kind)?.iter().for_each(Arriving::discard);
-                    disk::remove(&entry)
-                })
-                .await
+                blocking(move || clean_partial(&dir, &entry, (sector, kind))).await
             }
-            (Matter::Replaced, Some((sector, kind))) => {
+            (Matter::Replaced, Some(file)) => {
                 let _turn = self.removing.lock().await;
-                let holders = self.index.find(sector, kind.into(), None).await?;
-                self.check_other(&entry, (sector, kind), &holders, false).await?;
+                let holders = self.index.find(file.0, file.1.into(), None).await?;
+                self.check_other(&entry, file, &holders, vouched).await?;
                 tracing::info!(?entry, "a file whose place another one took is cleaned up");
                 blocking(move || disk::remove(&entry)).await
             }
@@ -144,7 +151,7 @@ impl Local {
                 tracing::info!(?entry, matter = finding.matter.words(), "cleaned up");
                 blocking(move || disk::remove(&entry)).await
             }
-            (Matter::NotInIndex, Some((sector, kind))) => self.remove_unlisted(&entry, sector, kind).await,
+            (Matter::NotInIndex, Some(file)) => self.remove_unlisted(&entry, file, vouched).await,
             (_, file) => {
                 let (sector, kind) = file.unwrap_or((SectorId::new(0, 0), FileType::Unsealed));
                 Err(StoreError::LastCopy { sector, kind, why: finding.reason.clone() })
@@ -152,29 +159,32 @@ impl Local {
         }
     }
 
-    /// A primary copy must be declared, and if it is in a path of ours it must be there and be another file; `as_whole`:
-    /// and have all that `entry` has.
+    /// A primary copy must be declared: one in a path of ours that is another file and makes up for `entry`, or the one that
+    /// was found to do so.
     async fn check_other(
         &self,
         entry: &Path,
-        (sector, kind): (SectorId, FileType),
+        (sector, kind): FileKey,
         holders: &[SectorStorageInfo],
-        as_whole: bool,
+        vouched: Option<&Vouched>,
     ) -> Result<(), StoreError> {
+        let (copy, twin) = vouched.map_or((CopyKind::Primary, None), |one| (one.copy, one.twin.as_ref()));
+        let mut why = "no primary copy is declared that truly is there".to_owned();
         for holder in holders.iter().filter(|holder| holder.primary) {
-            let Ok(dir) = self.dir(&holder.id) else { return Ok(()) };
-            let (file, entry) = (layout::file(&dir, sector, kind), entry.to_owned());
-            let look = on_thread("looking at a copy", move || {
-                if as_whole {
-                    return Ok(stands_for(&file, &[(entry, CopyKind::Primary)])?.is_none());
+            let Ok(dir) = self.dir(&holder.id) else {
+                if twin == Some(&holder.id) {
+                    return Ok(());
                 }
-                Ok(file.exists() && !disk::shares_files(&file, &entry)?)
-            });
-            if look.within(OPEN_DEADLINE, &dir).await? {
-                return Ok(());
+                continue;
+            };
+            let (file, entry) = (layout::file(&dir, sector, kind), entry.to_owned());
+            let at = file.clone();
+            let look = move || stands_for(&file, &entry, copy);
+            match self.look(&at, "looking at a copy", look).await? {
+                None => return Ok(()),
+                Some(wrong) => why = format!("the copy in path {} {wrong}", holder.id),
             }
         }
-        let why = "no primary copy is declared that truly is there".to_owned();
         Err(StoreError::LastCopy { sector, kind, why })
     }
 
@@ -182,8 +192,8 @@ impl Local {
     async fn remove_unlisted(
         &self,
         entry: &Path,
-        sector: SectorId,
-        kind: FileType,
+        (sector, kind): FileKey,
+        vouched: Option<&Vouched>,
     ) -> Result<(), StoreError> {
         let _turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
@@ -193,10 +203,12 @@ impl Local {
             let why = "the index lists it by now".to_owned();
             return Err(StoreError::LastCopy { sector, kind, why });
         }
-        self.check_other(entry, (sector, kind), &holders, true).await?;
+        self.check_other(entry, (sector, kind), &holders, vouched).await?;
         tracing::info!(%sector, %kind, ?entry, "an unlisted copy is deleted");
         let (entry, aside) = (entry.to_owned(), layout::leaving(&path.dir, sector, kind));
-        blocking(move || super::removal::set_aside_and_delete(&entry, &aside)).await
+        blocking(move || super::removal::set_aside_and_delete(&entry, &aside)).await?;
+        // Nor is it an older copy of anything any more.
+        Ok(self.index.drop_files(&path.id, sector, kind.into()).await?)
     }
 
     /// What a scan may delete without being asked: removals and writes that did not end, and transfers that nobody has
@@ -214,7 +226,7 @@ impl Local {
         };
         let mut gone = 0;
         for finding in self.survey().await.into_iter().flat_map(|survey| survey.findings).filter(dead) {
-            match self.clean_one(&finding).await {
+            match self.clean_one(&finding, None).await {
                 Ok(()) => gone += 1,
                 Err(error) => {
                     tracing::warn!(entry = ?finding.entry, error = super::chain(&error), "not cleaned up")
@@ -223,6 +235,27 @@ impl Local {
         }
         gone
     }
+}
+
+/// An entry that may be cleaned up, and the path of the primary copy that was found to have all of it, if one had to be.
+pub(crate) struct Vouched {
+    pub(crate) entry: PathBuf,
+    /// How closely it must be matched.
+    pub(crate) copy: CopyKind,
+    pub(crate) twin: Option<StorageId>,
+}
+
+/// Looked at once more, now that nobody goes on with it: all of it may have come since, or its source may still be to be
+/// deleted.
+fn clean_partial(dir: &Path, entry: &Path, (sector, kind): FileKey) -> Result<(), StoreError> {
+    let Some(place) = Arriving::left(dir, sector, kind)? else { return disk::remove(entry) };
+    if Arriving::is_whole(entry) || Arriving::is_debt(entry, Duration::MAX) {
+        let why = "a fetch has ended there meanwhile".to_owned();
+        return Err(StoreError::LastCopy { sector, kind, why });
+    }
+    tracing::info!(?entry, "what a fetch left is cleaned up");
+    place.discard();
+    disk::remove(entry)
 }
 
 /// Between two scans.
@@ -329,7 +362,7 @@ fn finding(
 }
 
 /// When an entry, or anything directly in it, last changed.
-fn newest(entry: &Path) -> Option<SystemTime> {
+pub(super) fn newest(entry: &Path) -> Option<SystemTime> {
     let changed = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
     let inside = fs::read_dir(entry).into_iter().flatten().flatten().filter_map(|one| changed(&one.path()));
     inside.chain(changed(entry)).max()
@@ -337,4 +370,40 @@ fn newest(entry: &Path) -> Option<SystemTime> {
 
 async fn blocking(job: impl FnOnce() -> Result<(), StoreError> + Send + 'static) -> Result<(), StoreError> {
     tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "cleaning up" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::arriving::Arrived;
+
+    /// Between the survey and the deletion a fetch may have gone on with it to its end.
+    #[test]
+    fn what_has_come_whole_since_it_was_found_is_not_cleaned_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (sector, kind) = (SectorId::new(1000, 1), FileType::Sealed);
+        let entry = layout::arriving(dir.path(), sector, kind);
+        let place = Arriving::claim(dir.path(), sector, kind).expect("free");
+        fs::write(place.data(), "whole").expect("written");
+        let noted = Arrived {
+            holder: "a".to_owned(),
+            url: "http://a/remote".to_owned(),
+            files: vec![(String::new(), 5)],
+            etag: None,
+            moves: true,
+            declared: false,
+        };
+        place.set_arrived(&noted).expect("noted");
+        let data = place.data();
+        drop(place);
+        clean_partial(dir.path(), &entry, (sector, kind)).expect_err("it is whole");
+        assert_eq!(fs::read(&data).expect("there"), b"whole");
+        // The deletion of its source is still owed.
+        fs::remove_file(&data).expect("put in its place");
+        clean_partial(dir.path(), &entry, (sector, kind)).expect_err("a debt");
+        assert!(entry.join("arrived.json").exists());
+        fs::write(&data, "half").expect("written");
+        clean_partial(dir.path(), &entry, (sector, kind)).expect("a remainder");
+        assert!(!entry.exists());
+    }
 }

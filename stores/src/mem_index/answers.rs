@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use sealtasks::{
-    ActorId, FileTypes, FsStat, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo, StorageId,
-    StorageInfo,
+    FileTypes, FsStat, SectorDecl, SectorId, SectorSize, SectorStorageInfo, StorageId, StorageInfo,
 };
 
 use super::held::{Held, Kind};
 use super::path::PathSlot;
-use super::table::Wanted;
 use super::{IndexChange, MemIndex};
 use crate::index::IndexError;
 
@@ -120,19 +118,6 @@ impl MemIndex {
         found
     }
 
-    /// Adds the holders of any of `types` to `places`, in no order.
-    pub fn locate(&self, sector: SectorId, types: FileTypes, places: &mut Vec<HeldFiles>) {
-        let table = self.read();
-        for (held, path) in table.held(sector) {
-            places.extend(Place::of(held, path, types).map(|place| HeldFiles {
-                id: place.id.clone(),
-                types: place.types,
-                primary: place.primary,
-                unconfirmed: place.unconfirmed,
-            }));
-        }
-    }
-
     /// Tells `each` holder of any of `types` of many sectors, in the order of the sectors. Several times as fast as one
     /// question each; the index is locked meanwhile, so ask for thousands at most.
     pub fn locate_many(
@@ -146,19 +131,6 @@ impl MemIndex {
                 each(sector, place);
             }
         });
-    }
-
-    /// The first path of [`crate::Index::best_alloc`].
-    pub fn best_path(
-        &self,
-        types: FileTypes,
-        size: SectorSize,
-        path_type: PathType,
-        miner: ActorId,
-    ) -> Option<StorageId> {
-        let need = path_type.space_table().bytes(types, size);
-        let wanted = Wanted { need, path_type, miner, now: self.now() };
-        self.read().offers(wanted).next().map(|path| path.info.id.clone())
     }
 
     /// Every path with the files in it, remembered ones included, as Lotus's `StorageList`.

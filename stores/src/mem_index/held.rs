@@ -78,7 +78,7 @@ impl Held {
 
     pub(super) fn apply(&mut self, types: FileTypes, kind: Kind) {
         match kind {
-            Kind::Declared { primary } => self.declare(types, primary),
+            Kind::Declared { primary } | Kind::Found { primary } => self.declare(types, primary),
             Kind::Restored { primary } => self.restore(types, primary),
         }
     }
@@ -93,10 +93,18 @@ impl Held {
 /// Who says that files lie there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Declared by the path's owner.
+    /// Declared by the path's owner, who has brought or made them.
     Declared { primary: bool },
+    /// Declared by the path's owner, who has found them there.
+    Found { primary: bool },
     /// Read from a snapshot; these types are primary.
     Restored { primary: FileTypes },
+}
+
+impl Kind {
+    pub(super) const fn is_primary(self) -> bool {
+        matches!(self, Self::Declared { primary: true } | Self::Found { primary: true })
+    }
 }
 
 /// Every set of types, by its bits.

@@ -97,7 +97,7 @@ impl Holdings {
                     let twin = |held: Held| {
                         held.slot() != slot && !held.primary().intersection(decl.types).is_empty()
                     };
-                    if *kind == (Kind::Declared { primary: true }) && self.holders(entry).any(twin) {
+                    if kind.is_primary() && self.holders(entry).any(twin) {
                         doubled.push(decl.sector);
                     }
                 }

@@ -11,6 +11,7 @@ use super::held::{Held, Kind};
 use super::packed::Holdings;
 use super::path::PathSlot;
 use super::rank::{Ranking, Row};
+use super::superseded::Superseded;
 use crate::index::IndexError;
 
 /// Slots are numbered in 16 bits to keep a file's entry small.
@@ -27,6 +28,10 @@ pub(super) struct Table {
     dying: Vec<u16>,
     /// Sectors of which some type has two or more primary copies.
     doubled: BTreeSet<SectorId>,
+    /// Copies that are listed nowhere though they are there.
+    pub(super) superseded: Superseded,
+    /// Sectors whose replica stays where it lies, but for these paths.
+    kept: BTreeMap<SectorId, (FileTypes, BTreeSet<StorageId>)>,
 }
 
 /// Where files of a sector may be fetched to, by groups.
@@ -222,6 +227,16 @@ impl Table {
     }
 
     pub(super) fn declare(&mut self, id: &StorageId, files: &[(SectorDecl, Kind)]) -> Result<(), IndexError> {
+        if self.superseded.is_empty() {
+            return self.list(id, files);
+        }
+        let files = self.listable(id, files);
+        self.list(id, &files)?;
+        self.hide_older(id, &files);
+        Ok(())
+    }
+
+    fn list(&mut self, id: &StorageId, files: &[(SectorDecl, Kind)]) -> Result<(), IndexError> {
         let slot = self.slot_of(id)?;
         if !self.files.has_room(slot, files.len()) {
             return Err(IndexError::TooManyFiles { id: id.clone(), count: self.files.count(slot) });
@@ -232,18 +247,61 @@ impl Table {
         Ok(())
     }
 
+    /// They are there no more.
     pub(super) fn drop_files(
         &mut self,
         id: &StorageId,
         sector: SectorId,
         types: FileTypes,
     ) -> Result<(), IndexError> {
+        let dropped = self.take_out(id, sector, types);
+        if !matches!(dropped, Err(IndexError::Kept { .. })) {
+            self.superseded.take(id, sector, types);
+        }
+        dropped
+    }
+
+    /// They are listed no more.
+    pub(super) fn take_out(
+        &mut self,
+        id: &StorageId,
+        sector: SectorId,
+        types: FileTypes,
+    ) -> Result<(), IndexError> {
         let slot = self.slot_of(id)?;
+        if self.is_kept(slot, id, sector, types) {
+            return Err(IndexError::Kept { id: id.clone(), sector });
+        }
         self.files.take(slot, sector, types);
         if !self.doubled.is_empty() {
             self.count_primaries(sector);
         }
         Ok(())
+    }
+
+    pub(super) fn keep(&mut self, sector: SectorId, types: FileTypes, but_for: Option<BTreeSet<StorageId>>) {
+        match but_for {
+            Some(but_for) => self.kept.insert(sector, (types, but_for)),
+            None => self.kept.remove(&sector),
+        };
+    }
+
+    /// Whether something of these files lies there and must not go.
+    fn is_kept(&self, slot: u16, id: &StorageId, sector: SectorId, types: FileTypes) -> bool {
+        let held = || self.files.in_slot(sector, slot).map(Held::any).unwrap_or_default();
+        let kept = self.kept.get(&sector).filter(|(_, but_for)| !but_for.contains(id));
+        kept.is_some_and(|(kept, _)| !held().intersection(types).intersection(*kept).is_empty())
+    }
+
+    /// A path that holds some of a sector's kept files, is not named, and stands against telling where these files lie.
+    pub(super) fn stray(&self, sector: SectorId, types: FileTypes) -> Option<StorageId> {
+        let (kept, but_for) = self.kept.get(&sector)?;
+        if types.intersection(*kept).is_empty() {
+            return None;
+        }
+        let holds = |(held, _): &(Held, &PathSlot)| !held.any().intersection(*kept).is_empty();
+        let mut holders = self.held(sector).filter(holds).map(|(_, path)| &path.info.id);
+        holders.find(|id| !but_for.contains(*id)).cloned()
     }
 
     /// Drops what is still unconfirmed of these files.

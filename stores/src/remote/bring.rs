@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::header::{HeaderName, HeaderValue};
 use sealtasks::{AcquireMode, FetchVerb, FileType, SectorId, SectorRef, StorageId};
@@ -17,6 +17,9 @@ use crate::fetch::{Origin, Target, TransferMeter, on_thread};
 use crate::index::CopyKind;
 use crate::layout;
 use crate::space::FileKey;
+
+/// A path that does not say within this time what lies in it hangs.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 impl Remote {
     /// Fetches one file unless somebody else in this process did so meanwhile. Returns whether this call fetched it.
@@ -62,8 +65,13 @@ impl Remote {
         id: &StorageId,
     ) -> Result<(), StoreError> {
         let path = self.local.dir(id)?;
-        if !layout::arriving(&path, sector, kind).is_dir() {
-            return Ok(());
+        let (place, looked) = (layout::arriving(&path, sector, kind), path.clone());
+        let look = on_thread(move || Ok(place.is_dir()));
+        // A mount that hangs must keep neither this caller nor the others.
+        match tokio::time::timeout(LOOK_MAX, look).await {
+            Ok(Ok(true)) => {}
+            Ok(left) => return left.map(drop),
+            Err(_) => return Err(StoreError::Hangs { path: looked, seconds: LOOK_MAX.as_secs() }),
         }
         let turn = self.turn(sector, kind).await;
         let (dir, held) = (path, Arc::clone(&turn));
@@ -154,7 +162,7 @@ impl Remote {
             AcquireMode::Move => CopyKind::Primary,
             AcquireMode::Copy => CopyKind::Secondary,
         };
-        self.index.declare(id, sector, kind.into(), copy).await?;
+        self.index.declare_made(id, sector, kind.into(), copy).await?;
         if mode == AcquireMode::Move && !arrived.declared {
             // From here on this copy is the file, even if the index forgets, and the deletion is owed.
             let owed = Arrived { moves: true, declared: true, ..arrived.clone() };
@@ -162,7 +170,7 @@ impl Remote {
             on_thread(move || place.set_arrived(&owed)).await?;
         }
         if mode == AcquireMode::Move
-            && self.delete_source(id, arrived, (sector, kind)).await? != Settled::Done
+            && self.delete_source(id, arrived, (sector, kind), true).await? != Settled::Done
         {
             // The note stays: the deletion is asked for again.
             let place = Arc::clone(arriving);
@@ -172,12 +180,14 @@ impl Remote {
     }
 
     /// Asks the source of a move to delete exactly the file that was copied, by each of its holder's URLs. One that is
-    /// still there afterwards no longer counts.
+    /// still there afterwards no longer counts, which is told once: later nobody's attempt stands behind it, and a plain drop
+    /// would take the mark of an older copy away.
     pub(super) async fn delete_source(
         &self,
         id: &StorageId,
         arrived: &Arrived,
         file: FileKey,
+        tells: bool,
     ) -> Result<Settled, StoreError> {
         let (sector, kind) = file;
         let holder = arrived.holder.parse().map_err(StoreError::Id)?;
@@ -202,7 +212,8 @@ impl Remote {
             match error {
                 // Nobody to ask. Whoever gets no token has lost the task to a later attempt, whose file this may be.
                 _ if !asked => return Ok(Settled::Refused),
-                StoreError::PeerAnswer { status: 412, .. } if header.is_some() => settled = Settled::Done,
+                // Whoever has written there since knows which of the two counts.
+                StoreError::PeerAnswer { status: 412, .. } if header.is_some() => return Ok(Settled::Done),
                 // The path is served elsewhere by now, or nowhere.
                 StoreError::PeerAnswer { status: 403, .. } => {
                     settled = Settled::Refused;
@@ -216,7 +227,9 @@ impl Remote {
             break;
         }
         // It must not be taken for the file once this copy has changed.
-        self.drop_elsewhere(&holder, sector, kind).await?;
+        if tells {
+            self.drop_elsewhere(&holder, sector, kind).await?;
+        }
         Ok(settled)
     }
 

@@ -18,8 +18,6 @@ use crate::local::chain;
 
 /// Between two rounds.
 const PERIOD: Duration = Duration::from_secs(30);
-/// Within this time a path that hangs is given up for a round.
-const LOOK_MAX: Duration = Duration::from_secs(300);
 /// A debt this young is asked for in each round, an older one in every so many: about once an hour.
 const YOUNG: Duration = Duration::from_secs(3600);
 const OLD_ROUNDS: u64 = 120;
@@ -56,12 +54,12 @@ impl Remote {
         let mut away = BTreeSet::new();
         for path in self.local.paths() {
             let dir = path.dir.clone();
-            let look = on_thread(move || {
+            let look = self.local.look(&path.dir, "looking for what moves owe", move || {
                 let arrivals = layout::arrivals(&dir).into_iter();
                 Ok(arrivals.filter(|(at, ..)| Arriving::is_debt(at, younger_than)).collect::<Vec<_>>())
             });
             // A path that hangs has its turn when it is back.
-            let Ok(Ok(debts)) = tokio::time::timeout(LOOK_MAX, look).await else { continue };
+            let Ok(debts) = look.await else { continue };
             for (_, sector, kind) in debts {
                 match self.settle(&path.id, sector, kind, &mut away).await {
                     Ok(true) => settled += 1,
@@ -134,7 +132,7 @@ impl Remote {
         if !holders.iter().any(|holder| holder.id == *id && holder.primary) {
             return Ok(false);
         }
-        match self.delete_source(id, noted, (sector, kind)).await? {
+        match self.delete_source(id, noted, (sector, kind), !noted.declared).await? {
             Settled::Done => discard(Arc::clone(place)).await.map(|()| true),
             Settled::Refused => Ok(false),
             Settled::Away => {

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::Remote;
 use crate::error::StoreError;
+use crate::local::chain;
 use crate::peer::{Peer, SILENCE_MAX, broken};
 
 /// Raw bytes in one part of a stream, at most.
@@ -74,8 +75,8 @@ impl Remote {
     /// `None` when every copy was looked at and none has them, or there is none.
     ///
     /// # Errors
-    /// A span that does not lie in the sector, a damaged file here, and, when no copy has the bytes, the failure of a
-    /// holder that could not be asked: it may have them, and unsealing them again takes hours.
+    /// A span that does not lie in the sector, and, when no copy has the bytes, what is wrong with a file here, or the failure
+    /// of a holder that could not be asked: it may have them, and unsealing them again takes hours.
     pub async fn unsealed_piece(
         &self,
         sector: SectorRef,
@@ -91,14 +92,20 @@ impl Remote {
             });
         }
         let kind = FileType::Unsealed;
-        if let Some((_, file)) = self.local.file_path(sector.id, kind).await?
-            && holds(file.clone(), sector, span.clone()).await?
-        {
-            return Ok(Some(UnsealedPiece { sector, span, place: Place::Here(file) }));
+        let mut failure = None;
+        for (path, file) in self.local.copies_here(sector.id, kind).await? {
+            match holds(file.clone(), sector, span.clone()).await {
+                Ok(true) => return Ok(Some(UnsealedPiece { sector, span, place: Place::Here(file) })),
+                Ok(false) => {}
+                Err(error) => {
+                    let text = chain(&error);
+                    tracing::warn!(sector = %sector.id, %path, error = text, "a copy here does not say what is unsealed");
+                    failure = Some(error);
+                }
+            }
         }
         let mut holders = self.index.find(sector.id, kind.into(), None).await?;
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.weight));
-        let mut failure = None;
         let mut places = Vec::new();
         for holder in self.elsewhere(&holders) {
             places.extend(holder.urls.iter().map(|url| (&holder.id, url)));

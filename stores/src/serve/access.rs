@@ -4,7 +4,7 @@
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use sealtasks::{FetchScope, FetchVerb, FileType, SectorId};
+use sealtasks::{FetchScope, FetchVerb, FileType, SectorId, StorageId};
 
 use super::VerifyToken;
 use crate::local::Local;
@@ -34,6 +34,11 @@ impl Access {
     /// Whether it may do everything.
     pub(super) const fn is_admin(&self) -> bool {
         self.scope.is_none()
+    }
+
+    /// The storage path that its token is for; none where it may do everything.
+    pub(super) fn path(&self) -> Option<&StorageId> {
+        self.scope.as_ref().map(|scope| &scope.path)
     }
 
     /// Refuses, with status 403 and the reason, what the token does not name. Names that are none are refused as well.

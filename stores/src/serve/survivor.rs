@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use axum::http::header::{CONTENT_RANGE, RANGE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sealtasks::{FetchVerb, FileType, SectorId, SectorStorageInfo, StorageId};
 
 use super::files::IDENTITY_HEADER;
@@ -21,10 +21,11 @@ use crate::error::StoreError;
 use crate::index::CopyKind;
 use crate::kept::KeptFile;
 use crate::layout;
-use crate::local::{Local, chain};
+use crate::local::{Checked, Local, chain};
 use crate::members::{MANIFEST_HEADER, Manifest};
 use crate::peer::Peer;
 use crate::peer_tokens::{PeerTokens, TokenUse};
+use crate::space::FileKey;
 
 /// What a peer asks to be deleted here.
 #[derive(Clone, Copy)]
@@ -44,7 +45,7 @@ pub(crate) struct Asker<'a> {
 
 /// Which of our copies have a primary twin elsewhere and may go: those in paths not to be kept. Refuses with
 /// [`StoreError::LastCopy`] unless all of them have. What is kept so is listed; see [`Local::kept_files`].
-pub(crate) async fn check(asker: &Asker<'_>, deletion: Deletion<'_>) -> Result<Vec<StorageId>, StoreError> {
+pub(crate) async fn check(asker: &Asker<'_>, deletion: Deletion<'_>) -> Result<Vec<Checked>, StoreError> {
     let Deletion { sector, kind, keep } = deletion;
     let local = asker.local;
     let mut holders = local.holders_of(sector, kind).await?;
@@ -55,62 +56,135 @@ pub(crate) async fn check(asker: &Asker<'_>, deletion: Deletion<'_>) -> Result<V
     let mut checked = Vec::new();
     for copy in holders.iter().filter(doomed) {
         let file = layout::file(&local.dir(&copy.id)?, sector, kind);
-        checked.push(copy.id.clone());
-        let Some((manifest, identity)) = look_at(file.clone()).await? else { continue };
-        let ours = Ours { file, sector, kind, manifest, identity, copy: copy.primary.into() };
-        if let Err(why) = find_twin(asker, &ours, &twins).await {
-            let (path, asked) = (copy.id.clone(), SystemTime::now());
-            local.note_kept(KeptFile { path, sector, kind, why: why.clone(), asked }).await;
-            return Err(StoreError::LastCopy { sector, kind, why });
+        let Some((manifest, identity)) = look_at(local, file.clone()).await? else {
+            checked.push(Checked { copy: copy.id.clone(), twin: None });
+            continue;
+        };
+        let ours = Doomed { file: Some(file), sector, kind, manifest, identity, copy: copy.primary.into() };
+        match find_twin(asker, &ours, &twins).await {
+            Ok(twin) => checked.push(Checked { copy: copy.id.clone(), twin: Some(twin) }),
+            Err(why) => {
+                let (path, asked) = (copy.id.clone(), SystemTime::now());
+                local.note_kept(KeptFile { path, sector, kind, why: why.clone(), asked }).await;
+                return Err(StoreError::LastCopy { sector, kind, why });
+            }
         }
     }
     Ok(checked)
 }
 
-/// The same for one file of the open path `id` that the index does not list there.
-pub(crate) async fn check_unlisted(
+/// The same for `entry`, a `copy` that lies in the open path `id` and is not listed there: a file in its place, or one that was
+/// set aside for another. Which primary copy makes up for it; `None` when it is not there.
+pub(crate) async fn check_entry(
     asker: &Asker<'_>,
-    sector: SectorId,
-    kind: FileType,
+    (sector, kind): FileKey,
     id: &StorageId,
-) -> Result<(), StoreError> {
-    let file = layout::file(&asker.local.dir(id)?, sector, kind);
-    let Some((manifest, identity)) = look_at(file.clone()).await? else { return Ok(()) };
+    (entry, copy): (PathBuf, CopyKind),
+) -> Result<Option<StorageId>, StoreError> {
+    let in_place = entry == layout::file(&asker.local.dir(id)?, sector, kind);
+    let Some((manifest, identity)) = look_at(asker.local, entry.clone()).await? else { return Ok(None) };
     let holders = asker.local.holders_of(sector, kind).await?;
-    let twins: Vec<_> = holders.iter().filter(|holder| holder.primary && holder.id != *id).collect();
-    let ours = Ours { file, sector, kind, manifest, identity, copy: CopyKind::Primary };
-    find_twin(asker, &ours, &twins).await.map_err(|why| StoreError::LastCopy { sector, kind, why })
+    let is_other = |holder: &&SectorStorageInfo| holder.primary && !(in_place && holder.id == *id);
+    let twins: Vec<_> = holders.iter().filter(is_other).collect();
+    let ours = Doomed { file: Some(entry), sector, kind, manifest, identity, copy };
+    let twin = find_twin(asker, &ours, &twins).await;
+    twin.map(Some).map_err(|why| StoreError::LastCopy { sector, kind, why })
 }
 
-/// The same for the file in the open path `id`, listed there or not. What is kept so is listed; see
+/// The same for the file in its place in the open path `id`, listed there or not. What is kept so is listed; see
 /// [`Local::kept_files`].
 pub(crate) async fn check_exactly(
     asker: &Asker<'_>,
     sector: SectorId,
     kind: FileType,
     id: &StorageId,
-) -> Result<(), StoreError> {
-    let checked = check_unlisted(asker, sector, kind, id).await;
+) -> Result<Checked, StoreError> {
+    let file = layout::file(&asker.local.dir(id)?, sector, kind);
+    let checked = check_entry(asker, (sector, kind), id, (file, CopyKind::Primary)).await;
     if let Err(StoreError::LastCopy { why, .. }) = &checked {
         let (path, asked) = (id.clone(), SystemTime::now());
         asker.local.note_kept(KeptFile { path, sector, kind, why: why.clone(), asked }).await;
     }
-    checked
+    Ok(Checked { copy: id.clone(), twin: checked? })
 }
 
-/// Looks for a whole copy among the primary ones; else why the last of them is none.
-async fn find_twin(asker: &Asker<'_>, ours: &Ours, twins: &[&SectorStorageInfo]) -> Result<(), String> {
+/// Whether a holder elsewhere may be asked to delete its copy. A Sealyard makes sure for itself. A Lotus does not: what it has
+/// is compared here with the primary copies in the paths `keep`.
+pub(crate) async fn check_elsewhere(
+    asker: &Asker<'_>,
+    (sector, kind): FileKey,
+    holder: &SectorStorageInfo,
+    keep: &[StorageId],
+) -> Result<(), StoreError> {
+    let mut last = Err(StoreError::NotOpen { id: holder.id.clone() });
+    for url in &holder.urls {
+        let wanted = TokenUse { url, path: &holder.id, sector, kind, verb: FetchVerb::Look };
+        last = match asker.tokens.token(wanted).await {
+            Ok(token) => told_at(asker.peer, url, &token, kind).await,
+            Err(source) => Err(StoreError::Transport { url: url.clone(), source }),
+        };
+        if last.is_ok() {
+            break;
+        }
+    }
+    let Some(manifest) = last? else { return Ok(()) };
+    let holders = asker.local.holders_of(sector, kind).await?;
+    let twins: Vec<_> =
+        holders.iter().filter(|one| one.primary && keep.contains(&one.id) && one.id != holder.id).collect();
+    let copy = holder.primary.into();
+    let theirs = Doomed { file: None, sector, kind, manifest, identity: String::new(), copy };
+    let twin = find_twin(asker, &theirs, &twins).await;
+    twin.map(drop).map_err(|why| StoreError::LastCopy { sector, kind, why })
+}
+
+/// What a Lotus says that it has of a file; `None` when a Sealyard answers.
+async fn told_at(
+    peer: &Peer,
+    url: &str,
+    token: &str,
+    kind: FileType,
+) -> Result<Option<Manifest>, StoreError> {
+    let is_sealyard = |answer: &HeaderMap| answer.contains_key(IDENTITY_HEADER);
+    if kind.is_directory() {
+        let answer = peer.ask(Method::HEAD, url, token, None).await?;
+        if answer.status() != StatusCode::METHOD_NOT_ALLOWED {
+            let answer = Peer::expect(url, answer, StatusCode::OK).await?;
+            let text = "it is no Lotus, and does not say which file it answers with".to_owned();
+            let stranger = || StoreError::PeerAnswer { url: url.to_owned(), status: 200, text };
+            return if is_sealyard(answer.headers()) { Ok(None) } else { Err(stranger()) };
+        }
+        let answer =
+            Peer::expect(url, peer.ask(Method::GET, url, token, None).await?, StatusCode::OK).await?;
+        return listing::list(url, answer).await.map(Some);
+    }
+    let answer = peer.ask(Method::GET, url, token, Some(one_byte())).await?;
+    let answer = Peer::expect(url, answer, StatusCode::PARTIAL_CONTENT).await?;
+    if is_sealyard(answer.headers()) {
+        return Ok(None);
+    }
+    let text = "it does not say how long the file is".to_owned();
+    let silent = || StoreError::PeerAnswer { url: url.to_owned(), status: 206, text };
+    let length = length_of(answer.headers()).ok_or_else(silent)?;
+    Ok(Some([(String::new(), length)].into_iter().collect()))
+}
+
+/// Looks for a whole copy among the primary ones: the path of the first; else why the last of them is none.
+async fn find_twin(
+    asker: &Asker<'_>,
+    ours: &Doomed,
+    twins: &[&SectorStorageInfo],
+) -> Result<StorageId, String> {
     let mut why = "no other primary copy is known".to_owned();
     for twin in twins {
         let found = match asker.local.dir(&twin.id) {
             // Looked at once more, and more closely, when the index has dropped ours.
-            Ok(dir) => look_at(layout::file(&dir, ours.sector, ours.kind)).await.map(|found| {
+            Ok(dir) => look_at(asker.local, layout::file(&dir, ours.sector, ours.kind)).await.map(|found| {
                 Twin::same_if(found.is_some_and(|(all, _)| all.makes_up_for(&ours.manifest, ours.copy)))
             }),
             Err(_) => confirmed(asker, twin, ours).await,
         };
         why = match found {
-            Ok(Twin::Same) => return Ok(()),
+            Ok(Twin::Same) => return Ok(twin.id.clone()),
             Ok(Twin::Differs) => format!("the copy in path {} differs in names or lengths", twin.id),
             Ok(Twin::Ours) => format!("the copy in path {} is this file under another name", twin.id),
             Ok(Twin::Untold) => format!(
@@ -124,7 +198,7 @@ async fn find_twin(asker: &Asker<'_>, ours: &Ours, twins: &[&SectorStorageInfo])
     Err(why)
 }
 
-/// What another copy is, compared with ours.
+/// What another copy is, compared with the one that is to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Twin {
     /// It has all that ours has.
@@ -144,8 +218,9 @@ impl Twin {
 }
 
 /// The copy that is to be deleted.
-struct Ours {
-    file: PathBuf,
+struct Doomed {
+    /// Where it lies here.
+    file: Option<PathBuf>,
     sector: SectorId,
     kind: FileType,
     manifest: Manifest,
@@ -153,7 +228,7 @@ struct Ours {
     copy: CopyKind,
 }
 
-impl Ours {
+impl Doomed {
     /// A Sealyard says which file it answers with.
     fn is_what(&self, answer: &HeaderMap) -> bool {
         let told = answer.get(IDENTITY_HEADER).and_then(|value| value.to_str().ok());
@@ -162,7 +237,8 @@ impl Ours {
 }
 
 /// Names and lengths of a copy here, and which file it is; `None` when it is not on disk at all.
-async fn look_at(file: PathBuf) -> Result<Option<(Manifest, String)>, StoreError> {
+async fn look_at(local: &Local, file: PathBuf) -> Result<Option<(Manifest, String)>, StoreError> {
+    let at = file.clone();
     let look = move || {
         let found = match std::fs::metadata(&file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -170,10 +246,10 @@ async fn look_at(file: PathBuf) -> Result<Option<(Manifest, String)>, StoreError
         };
         Ok(Some((disk::shape(&file)?.into_iter().collect(), disk::identity(&found))))
     };
-    tokio::task::spawn_blocking(look).await.unwrap_or(Err(StoreError::Lost { what: "looking at a copy" }))
+    local.look(&at, "looking at a copy", look).await
 }
 
-async fn confirmed(asker: &Asker<'_>, twin: &SectorStorageInfo, ours: &Ours) -> Result<Twin, StoreError> {
+async fn confirmed(asker: &Asker<'_>, twin: &SectorStorageInfo, ours: &Doomed) -> Result<Twin, StoreError> {
     let mut last = Ok(Twin::Differs);
     for url in &twin.urls {
         let (path, sector, kind) = (&twin.id, ours.sector, ours.kind);
@@ -190,26 +266,33 @@ async fn confirmed(asker: &Asker<'_>, twin: &SectorStorageInfo, ours: &Ours) -> 
     last
 }
 
-async fn same_length(peer: &Peer, url: &str, token: &str, ours: &Ours) -> Result<Twin, StoreError> {
-    let one_byte = (RANGE, HeaderValue::from_static(ONE_BYTE));
-    let answer = peer.ask(Method::GET, url, token, Some(one_byte)).await?;
+async fn same_length(peer: &Peer, url: &str, token: &str, ours: &Doomed) -> Result<Twin, StoreError> {
+    let answer = peer.ask(Method::GET, url, token, Some(one_byte())).await?;
     let answer = Peer::expect(url, answer, StatusCode::PARTIAL_CONTENT).await?;
     if ours.is_what(answer.headers()) {
         return Ok(Twin::Ours);
     }
-    let range = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let total: Option<u64> =
-        range.and_then(|text| text.rsplit_once('/')).and_then(|(_, total)| total.parse().ok());
+    let total = length_of(answer.headers());
     Ok(Twin::same_if(total.is_some() && total == ours.manifest.0.values().next().copied()))
 }
 
-async fn same_files(asker: &Asker<'_>, url: &str, token: &str, ours: &Ours) -> Result<Twin, StoreError> {
+fn one_byte() -> (HeaderName, HeaderValue) {
+    (RANGE, HeaderValue::from_static(ONE_BYTE))
+}
+
+/// A whole file's length, as an answer with a part of it tells.
+fn length_of(answer: &HeaderMap) -> Option<u64> {
+    let range = answer.get(CONTENT_RANGE)?.to_str().ok()?;
+    range.rsplit_once('/')?.1.parse().ok()
+}
+
+async fn same_files(asker: &Asker<'_>, url: &str, token: &str, ours: &Doomed) -> Result<Twin, StoreError> {
     let answer = asker.peer.ask(Method::HEAD, url, token, None).await?;
     if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
         // Lotus's receiver takes a directory whole or not at all, and our sender never ends a cut-off stream well.
         let (sent, file, files) = (asker.local.sent().clone(), ours.file.clone(), ours.manifest.clone());
-        let whole = tokio::task::spawn_blocking(move || sent.whole(&file, &files)).await.unwrap_or(false);
-        if whole {
+        let whole = move || file.is_some_and(|file| sent.whole(&file, &files));
+        if tokio::task::spawn_blocking(whole).await.unwrap_or(false) {
             return Ok(Twin::Same);
         }
         return streamed_files(asker.peer, url, token, ours).await;
@@ -226,7 +309,7 @@ async fn same_files(asker: &Asker<'_>, url: &str, token: &str, ours: &Ours) -> R
 }
 
 /// What a Lotus sends of its copy. That its stream ends proves nothing, so only what came counts.
-async fn streamed_files(peer: &Peer, url: &str, token: &str, ours: &Ours) -> Result<Twin, StoreError> {
+async fn streamed_files(peer: &Peer, url: &str, token: &str, ours: &Doomed) -> Result<Twin, StoreError> {
     if ours.manifest.0.values().sum::<u64>() > listing::LISTED_MAX {
         return Ok(Twin::Untold);
     }

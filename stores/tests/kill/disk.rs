@@ -1,5 +1,6 @@
-//! The directory that is moved, as it lies on disk.
+//! The directory that is moved, as it lies on disk, and what the receiver has noted of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,27 @@ use stores::{StorageMeta, init_path};
 pub struct Files(Vec<(&'static str, u8, u64)>);
 
 const SECTOR: &str = "s-t01000-1";
+/// What is verified, noted and sent again at once (bytes).
+pub const BLOCK: u64 = 16 << 20;
+/// A record of the journal: what it is (1 for a block), the block's number, its hash and a check, 48 bytes in all.
+const RECORD: usize = 48;
+
+/// How far a move is, by the receiver's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Blocks come, or nothing has come yet.
+    Arriving,
+    /// All is here, noted, and not in its place.
+    Arrived,
+    /// It is in its place; that it was declared is not noted.
+    Placed,
+    /// Declared, and noted that the source is to be deleted, which is still there.
+    Declared,
+    /// The source is gone, and the note is still there.
+    Deleted,
+    /// Nothing is left to do.
+    Done,
+}
 
 impl Files {
     /// Makes both storage paths, and the directory in the first.
@@ -57,12 +79,63 @@ impl Files {
         self.0.iter().all(|(name, seed, bytes)| is_pattern(&dir.join(name), *seed, *bytes))
     }
 
+    pub fn phase(&self, from: &Path, to: &Path) -> Phase {
+        let part = part(to);
+        let note = fs::read_to_string(part.join("arrived.json"));
+        match (part.join("data").exists(), place(to).exists(), note) {
+            (true, _, Ok(_)) => Phase::Arrived,
+            (false, true, Ok(note)) if !note.contains("\"declared\":true") => Phase::Placed,
+            (false, true, Ok(_)) if self.is_gone(from) => Phase::Deleted,
+            (false, true, Ok(_)) => Phase::Declared,
+            (false, true, Err(_)) => Phase::Done,
+            _ => Phase::Arriving,
+        }
+    }
+
+    /// How many bytes a node has and need never be sent again: what lies in its place, or what its journal lists. Stable
+    /// while nothing is received.
+    pub fn noted(&self, node: &Path) -> u64 {
+        if place(node).exists() {
+            return self.total();
+        }
+        if !part(node).join("data").exists() {
+            return 0;
+        }
+        let journal = fs::read(part(node).join("journal")).unwrap_or_default();
+        let number = |record: &[u8], at: usize| {
+            u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes")) as usize
+        };
+        let records = journal.chunks_exact(RECORD).filter(|record| number(record, 0) == 1);
+        let blocks = self.blocks();
+        let here: BTreeSet<usize> = records.map(|record| number(record, 4)).collect();
+        here.into_iter().map(|index| blocks[index]).sum()
+    }
+
+    /// The lengths of the blocks: large files are cut, in the order of their names, and what is left of each shares one.
+    fn blocks(&self) -> Vec<u64> {
+        let (mut blocks, mut shared) = (Vec::new(), 0);
+        for (_, _, bytes) in &self.0 {
+            blocks.extend((0..bytes / BLOCK).map(|_| BLOCK));
+            let rest = bytes % BLOCK;
+            if shared + rest > BLOCK {
+                blocks.push(std::mem::take(&mut shared));
+            }
+            shared += rest;
+        }
+        blocks.extend((shared > 0).then_some(shared));
+        blocks
+    }
+
     /// Which node has a whole copy; one must.
     pub fn expect_a_whole_copy(&self, nodes: &[PathBuf; 2]) -> usize {
         // A deletion may be under way: the copy that it counts on is then looked at second.
         let whole = [0, 1, 0, 1].into_iter().find(|at| self.is_whole(&nodes[*at]));
         whole.unwrap_or_else(|| panic!("no whole copy is left in {nodes:?}"))
     }
+}
+
+fn part(node: &Path) -> PathBuf {
+    node.join("path/cache/fetching").join(format!("{SECTOR}.part"))
 }
 
 fn place(node: &Path) -> PathBuf {

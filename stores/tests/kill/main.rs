@@ -1,7 +1,13 @@
 //! kill -9 of the sender, the receiver and the index at random points of resumed moves, with real processes.
 //!
-//! This program is its own three peers: with a role in its arguments it is one of them, else it kills them. At every
-//! kill some copy must be whole, byte for byte, and once the killed peer is back a whole copy must be declared.
+//! This program is its own three peers: with a role in its arguments it is one of them, else it kills them. Half of the
+//! kills come at random bytes, half as soon as the receiver's disk shows a step after the last byte; every step is met.
+//!
+//! - At each kill a copy is whole, byte for byte. Where the index lives on, it names a whole copy at that moment; an index
+//!   that was killed has forgotten everything, and names one again when the nodes have told it.
+//! - What a receiver's journal lists is never sent again: between two kills less than one block per connection comes that
+//!   is not in it, nothing of that for a kill of the index, and when a move ends nothing at all. What came to a receiver
+//!   between the last question and its death is not counted.
 //!
 //! `cargo test -p stores --test kill` kills 20 times while a cache directory of 256 MiB moves to and fro;
 //! `cargo test --release -p stores --test kill -- --points 200 --mib 8192` is the long one.
@@ -15,19 +21,23 @@ mod disk;
 mod index;
 mod node;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use disk::Files;
+use disk::{BLOCK, Files, Phase};
 
 /// A move that takes longer is stuck.
 const MOVE_MAX: Duration = Duration::from_secs(600);
 /// A process that was killed is back, and what it has is declared, within this time.
 const DECLARED_MAX: Duration = Duration::from_secs(120);
-/// What is sent again at most per connection and kill (bytes).
-const BLOCK: u64 = 16 << 20;
-const STREAMS: u64 = 3;
+/// Between two questions to a receiver; its disk is looked at all the time.
+const ASKED_EVERY: Duration = Duration::from_millis(2);
+/// What follows the last byte of a move, in order.
+const STEPS: [Phase; 4] = [Phase::Arrived, Phase::Placed, Phase::Declared, Phase::Deleted];
+/// Moves beyond those that the kills need, until each step was met.
+const MORE_MOVES: u64 = 60;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -68,6 +78,10 @@ impl Process {
         self.child.wait().expect("it has ended");
     }
 
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     fn start_again(&mut self) {
         self.child = spawn(&self.args);
     }
@@ -85,6 +99,24 @@ fn spawn(args: &[String]) -> Child {
     Command::new(own).args(args).stdin(Stdio::null()).spawn().expect("it starts")
 }
 
+/// When to kill next.
+#[derive(Clone, Copy)]
+enum Aim {
+    /// When so many bytes have come since the move began.
+    Bytes(u64),
+    /// When the receiver's disk shows this.
+    Step(Phase),
+}
+
+/// What a receiver had when it was last looked at while nothing came.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Received by this life of it.
+    bytes: u64,
+    /// Of the directory, never to be sent again.
+    noted: u64,
+}
+
 /// Three processes, and a directory that moves between two of them.
 struct Scene {
     _home: tempfile::TempDir,
@@ -93,12 +125,16 @@ struct Scene {
     index: Process,
     nodes: [Process; 2],
     files: Files,
-    /// What each node has received so far.
-    sent: [node::Sent; 2],
+    /// Of the present receiver, and since then: bytes of its life, and connections.
+    mark: Mark,
+    bytes: u64,
+    streams: u64,
     random: u64,
     port_of_index: String,
-    /// How often the index, a receiver and a sender were killed.
-    killed: [u64; 3],
+    /// How often the index, a receiver and a sender were killed in which phase.
+    killed: BTreeMap<(usize, Phase), u64>,
+    /// The most bytes that were sent again after one kill.
+    worst: u64,
 }
 
 impl Scene {
@@ -125,10 +161,13 @@ impl Scene {
             index,
             nodes,
             files,
-            sent: Default::default(),
+            mark: Mark::default(),
+            bytes: 0,
+            streams: 0,
             random: seed | 1,
             port_of_index: index_port,
-            killed: [0; 3],
+            killed: BTreeMap::new(),
+            worst: 0,
         }
     }
 
@@ -141,86 +180,165 @@ impl Scene {
 
     fn play(&mut self, points: u64) {
         let began = Instant::now();
-        let (mut killed, mut moves, mut worst) = (0, 0_u64, 0);
-        while killed < points {
+        let (mut killed, mut moves) = (0, 0_u64);
+        while killed < points || STEPS.iter().any(|step| self.killed_in(*step) == 0) {
+            assert!(moves < points + MORE_MOVES, "no kill met one of {STEPS:?}: {:?}", self.killed);
             let to = if moves.is_multiple_of(2) { 1 } else { 0 };
-            let (kills, sent) = self.one_move(to, points - killed);
-            let again = sent.saturating_sub(self.files.total());
-            let most = kills * STREAMS * BLOCK;
-            assert!(again <= most, "{again} bytes were sent again after {kills} kills; at most {most}");
-            worst = worst.max(again.checked_div(kills).unwrap_or(0));
-            killed += kills;
+            killed += self.one_move(to, points.saturating_sub(killed).max(1));
             moves += 1;
             println!("{killed} kills in {moves} moves so far");
         }
-        let [index, receiver, sender] = self.killed;
-        println!("killed: the index {index} times, the receiver {receiver}, the sender {sender}");
+        for phase in [&[Phase::Arriving][..], &STEPS, &[Phase::Done]].concat() {
+            let [index, receiver, sender] =
+                [0, 1, 2].map(|which| self.killed.get(&(which, phase)).copied().unwrap_or_default());
+            println!(
+                "killed while {phase:?}: the index {index} times, the receiver {receiver}, the sender {sender}"
+            );
+        }
         println!(
-            "{killed} kills in {moves} moves of {} MiB, {:.0} s; at most {} KiB sent again per kill: ok",
+            "{killed} kills in {moves} moves of {} MiB, {:.0} s; at most {} KiB sent again after one: ok",
             self.files.total() >> 20,
             began.elapsed().as_secs_f64(),
-            worst >> 10
+            self.worst >> 10
         );
     }
 
-    /// Moves the directory to the node `to`, killing at most `kills_max` times on the way. Returns kills and bytes sent.
-    fn one_move(&mut self, to: usize, kills_max: u64) -> (u64, u64) {
-        let began = Instant::now();
-        let mut kills = 0;
-        let earlier = self.sent[to].bytes();
-        let planned = self.random(6).min(kills_max);
-        let mut next = self.random(self.files.total());
-        while !self.is_at(to) {
-            assert!(began.elapsed() < MOVE_MAX, "a move does not end; {kills} kills so far");
-            let answer = node::move_here(self.ports[to], &mut self.sent[to]);
-            let sent = self.sent[to].bytes() - earlier;
-            if kills < planned && (sent >= next || self.random(64) == 0) {
-                self.kill_one(to);
-                kills += 1;
-                next = sent + self.random(self.files.total() / 3);
-            }
-            if answer == node::Answer::Away {
-                std::thread::yield_now();
-            }
-        }
-        // The receiver has nothing left to do once the source is gone.
-        (kills, self.sent[to].bytes() - earlier)
+    fn killed_in(&self, wanted: Phase) -> u64 {
+        self.killed.iter().filter(|((_, phase), _)| *phase == wanted).map(|(_, times)| times).sum()
     }
 
-    fn kill_one(&mut self, to: usize) {
-        let which = self.random(3);
-        self.killed[which as usize] += 1;
-        let process = match which {
-            0 => &mut self.index,
-            1 => &mut self.nodes[to],
-            _ => &mut self.nodes[1 - to],
-        };
-        process.kill();
+    /// A random byte not far from `bytes`, or the step that was met least.
+    fn aim(&mut self, bytes: u64) -> Aim {
+        match self.random(2) {
+            0 => Aim::Bytes(bytes + self.random(self.files.total() / 3)),
+            _ => Aim::Step(*STEPS.iter().min_by_key(|step| self.killed_in(**step)).expect("there are some")),
+        }
+    }
+
+    /// Moves the directory to the node `to`, killing at most `kills_max` times on the way. Returns how often.
+    fn one_move(&mut self, to: usize, kills_max: u64) -> u64 {
+        let began = Instant::now();
+        let planned = (1 + self.random(5)).min(kills_max);
+        let mut kills = 0;
+        let mut sent = 0;
+        let mut aim = self.aim(0);
+        let mut asked: Option<Instant> = None;
+        // What is left of an earlier move in the other direction is nothing of this one.
+        self.mark = Mark { bytes: self.idle(to).bytes, noted: 0 };
+        while !self.is_at(to) {
+            assert!(began.elapsed() < MOVE_MAX, "a move does not end; {kills} kills so far");
+            let phase = self.files.phase(&self.dirs[1 - to], &self.dirs[to]);
+            let now = match aim {
+                Aim::Bytes(bytes) => sent + self.bytes - self.mark.bytes >= bytes,
+                Aim::Step(step) => phase == step,
+            };
+            if now && kills < planned {
+                sent += self.kill_one(to);
+                kills += 1;
+                aim = self.aim(sent + self.bytes - self.mark.bytes);
+            } else if asked.is_none_or(|asked| asked.elapsed() >= ASKED_EVERY) {
+                self.ask(to, "/move");
+                asked = Some(Instant::now());
+            }
+        }
+        self.settle(to, false);
+        kills
+    }
+
+    fn ask(&mut self, to: usize, what: &str) -> Option<node::State> {
+        let state = node::ask(self.ports[to], what)?;
+        (self.bytes, self.streams) = (state.bytes, state.streams);
+        Some(state)
+    }
+
+    /// Waits until nothing comes to this node.
+    fn idle(&mut self, to: usize) -> node::State {
+        let began = Instant::now();
+        loop {
+            match self.ask(to, "/state") {
+                Some(state) if !state.runs => return state,
+                _ => assert!(began.elapsed() < MOVE_MAX, "a fetch does not end"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Compares what has come since the mark with what is noted, while nothing comes, and marks it. After a kill of a sender
+    /// or receiver less than a block of each connection may be missing. Returns what came.
+    fn settle(&mut self, to: usize, killed: bool) -> u64 {
+        if self.nodes[to].is_alive() {
+            self.idle(to);
+        }
+        let (came, noted) = (self.bytes - self.mark.bytes, self.files.noted(&self.dirs[to]));
+        assert!(noted >= self.mark.noted, "of {} bytes that were noted {noted} are left", self.mark.noted);
+        let again = came.saturating_sub(noted - self.mark.noted);
+        let most = if killed { self.streams * BLOCK } else { 1 };
+        assert!(again < most, "{again} bytes are to be sent again, or came again; less than {most} may");
+        self.worst = self.worst.max(again);
+        self.mark = Mark { bytes: self.bytes, noted };
+        came
+    }
+
+    /// Kills one of the three and starts it again. Returns what had come since the mark, if that is a new one now.
+    fn kill_one(&mut self, to: usize) -> u64 {
+        let which = self.random(3) as usize;
+        if which == 1 {
+            self.ask(to, "/state");
+        }
+        self.process(which, to).kill();
+        let phase = self.files.phase(&self.dirs[1 - to], &self.dirs[to]);
+        *self.killed.entry((which, phase)).or_default() += 1;
+        if which != 0 {
+            self.expect_named();
+        }
         let whole = self.files.expect_a_whole_copy(&self.dirs);
-        let process = match which {
+        // The mark stays after a kill of the index: that must not cost a byte.
+        let came = if which == 0 { 0 } else { self.settle(to, true) };
+        if which == 1 {
+            (self.bytes, self.mark.bytes) = (0, 0);
+        }
+        self.process(which, to).start_again();
+        self.expect_declared(whole);
+        came
+    }
+
+    /// The index, the receiver or the sender.
+    fn process(&mut self, which: usize, to: usize) -> &mut Process {
+        match which {
             0 => &mut self.index,
             1 => &mut self.nodes[to],
             _ => &mut self.nodes[1 - to],
-        };
-        process.start_again();
-        self.expect_declared(whole);
+        }
+    }
+
+    /// The index names a whole copy, at this moment.
+    fn expect_named(&self) {
+        // The other one may be on its way out, or in: it is asked twice.
+        let names = [(); 2].map(|()| {
+            let holders = self.holders();
+            (holders.iter().any(|at| self.files.is_whole(&self.dirs[*at])), holders)
+        });
+        assert!(names.iter().any(|(whole, _)| *whole), "the index names no whole copy: {names:?}");
     }
 
     /// Waits until the node `whole`, or another that is whole by then, is declared to hold the directory.
     fn expect_declared(&self, whole: usize) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let far = index::Far::new(&self.port_of_index);
         let began = Instant::now();
         loop {
-            let holders = runtime.block_on(far.holders());
-            let declared = |at: usize| holders.iter().any(|name| name == ["a", "b"][at]);
-            let other = 1 - whole;
-            if declared(whole) || declared(other) && self.files.is_whole(&self.dirs[other]) {
+            let holders = self.holders();
+            if holders.iter().any(|at| *at == whole || self.files.is_whole(&self.dirs[*at])) {
                 return;
             }
             assert!(began.elapsed() < DECLARED_MAX, "no whole copy is declared, but {holders:?}");
             std::thread::yield_now();
         }
+    }
+
+    /// The nodes that the index names.
+    fn holders(&self) -> Vec<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let names = runtime.block_on(index::Far::new(&self.port_of_index).holders());
+        names.iter().map(|name| usize::from(name == "b")).collect()
     }
 
     /// Whether the only copy lies there, whole.

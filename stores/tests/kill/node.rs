@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::State as Given;
 use axum::routing::get;
 use sealtasks::{AcquireMode, FileTypes, PathType};
 use stores::{FetchOptions, Local, LocalOptions, Looking, Remote, TransferMeter, fetch_router};
@@ -45,8 +45,8 @@ async fn run(dir: &Path, port: &str, index: &str) {
     }
     let fetch = FetchOptions { token: "admin-token".to_owned(), parallel: 2 };
     let remote = Arc::new(Remote::new(local.clone(), far.clone(), fetch));
-    let state: Wish = (remote, Arc::default(), TransferMeter::default());
-    let moves = Router::new().route("/move", get(wish)).with_state(state);
+    let moves: Wish = (remote, Arc::default(), TransferMeter::default());
+    let moves = Router::new().route("/move", get(wish)).route("/state", get(state)).with_state(moves);
     let looking = Looking::with_one_token("admin-token".to_owned());
     let router = moves.merge(fetch_router(local.clone(), Arc::new(Tokens), looking, None));
     let listener = tokio::net::TcpListener::bind(&address).await.expect("the port");
@@ -73,60 +73,55 @@ fn again() {
 
 type Wish = (Arc<Remote>, Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>, TransferMeter);
 
-/// Begins the move unless it runs; the bytes that have come to this process so far.
-async fn wish(State((remote, running, meter)): State<Wish>) -> String {
-    let mut running = running.lock().expect("the wish");
-    let bytes = meter.bytes();
-    if running.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-        *running = Some(tokio::spawn(async move {
-            let (types, none) = (FileTypes::CACHE, FileTypes::NONE);
-            let move_here = AcquireMode::Move;
-            let path = PathType::Sealing;
-            if let Err(error) = remote.acquire(sector(1), types, none, path, move_here, &meter).await {
-                eprintln!("a move broke off: {error}");
-            }
-        }));
-    }
-    bytes.to_string()
-}
-
-/// Bytes received by all lives of a node.
-#[derive(Default)]
-pub struct Sent {
-    earlier: u64,
-    now: u64,
-}
-
-impl Sent {
-    pub fn bytes(&self) -> u64 {
-        self.earlier + self.now
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    There,
-    Away,
-}
-
-/// Asks a node to go on with the move.
-pub fn move_here(port: u16, sent: &mut Sent) -> Answer {
-    let ask = || {
-        let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
-        socket.write_all(b"GET /move HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-        let mut text = String::new();
-        socket.read_to_string(&mut text).ok()?;
-        text.rsplit("\r\n").next()?.trim().parse::<u64>().ok()
-    };
-    match ask() {
-        Some(bytes) => {
-            // A node that was killed counts from nothing.
-            if bytes < sent.now {
-                sent.earlier += sent.now;
-            }
-            sent.now = bytes;
-            Answer::There
+/// Begins the move unless it runs, and tells how far it is.
+async fn wish(Given(wish): Given<Wish>) -> String {
+    let (remote, running, meter) = wish.clone();
+    {
+        let mut running = running.lock().expect("the wish");
+        if running.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            *running = Some(tokio::spawn(async move {
+                let (types, none) = (FileTypes::CACHE, FileTypes::NONE);
+                let move_here = AcquireMode::Move;
+                let path = PathType::Sealing;
+                if let Err(error) = remote.acquire(sector(1), types, none, path, move_here, &meter).await {
+                    eprintln!("a move broke off: {error}");
+                }
+            }));
         }
-        None => Answer::Away,
+    }
+    state(Given(wish)).await
+}
+
+/// The bytes that have come to this process so far, on how many connections at once they come, and whether a move runs.
+async fn state(Given((remote, running, meter)): Given<Wish>) -> String {
+    let running =
+        running.lock().expect("the wish").as_ref().is_some_and(|move_here| !move_here.is_finished());
+    // In this order: what is told of a move that has ended is all that came.
+    format!("{} {} {}", u64::from(running), meter.bytes(), remote.limits().streams)
+}
+
+/// How far a node is.
+#[derive(Clone, Copy)]
+pub struct State {
+    pub runs: bool,
+    /// Received by this life of it.
+    pub bytes: u64,
+    /// Connections of one fetch.
+    pub streams: u64,
+}
+
+/// Asks a node at `/move` to go on with the move, or at `/state` how far it is; `None` while it is away.
+pub fn ask(port: u16, what: &str) -> Option<State> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket
+        .write_all(format!("GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+        .ok()?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text).ok()?;
+    let numbers: Option<Vec<u64>> =
+        text.rsplit("\r\n").next()?.split(' ').map(|word| word.trim().parse().ok()).collect();
+    match numbers?[..] {
+        [runs, bytes, streams] => Some(State { runs: runs != 0, bytes, streams }),
+        _ => None,
     }
 }

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "every test target uses its own part of this module")]
 #![allow(missing_docs, reason = "test support")]
 
+pub mod deaf;
+pub mod mount;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -83,30 +85,20 @@ impl World {
         self.node_behind(|own| own).await
     }
 
+    /// A node that reaches the index by way of another one.
+    pub async fn node_over(&self, index: Arc<dyn Index>) -> Node {
+        node_in(tempfile::tempdir().expect("a temporary directory"), index, |own| own).await
+    }
+
     /// A node that is reached by what `front` makes of its own address.
     pub async fn node_behind(&self, front: impl FnOnce(SocketAddr) -> SocketAddr) -> Node {
-        self.node_in(tempfile::tempdir().expect("a temporary directory"), front).await
+        node_in(tempfile::tempdir().expect("a temporary directory"), self.index.clone(), front).await
     }
 
     /// The same node in its next life, at another address.
     pub async fn restarted(&self, node: Node) -> Node {
         node.local.close_all().await.expect("closed");
-        self.node_in(node.dir, |own| own).await
-    }
-
-    async fn node_in(&self, dir: TempDir, front: impl FnOnce(SocketAddr) -> SocketAddr) -> Node {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let base = format!("http://{}/remote", front(listener.local_addr().expect("an address")));
-        let index: Arc<dyn Index> = self.index.clone();
-        let config = dir.path().join("storage.json");
-        let options = LocalOptions { config, urls: vec![base.clone()], index: index.clone() };
-        let (local, problems) = Local::open(options).await.expect("an empty node opens");
-        assert!(problems.is_empty());
-        let looking = Looking::with_one_token("admin-token".to_owned());
-        let router = fetch_router(local.clone(), Arc::new(Tokens), looking, Some(Arc::new(Reader)));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let fetch = FetchOptions { token: "admin-token".to_owned(), parallel: 2 };
-        Node { remote: Remote::new(local.clone(), index, fetch), dir, base, local }
+        node_in(node.dir, self.index.clone(), |own| own).await
     }
 
     /// Which paths hold a file, with `*` behind the primary ones.
@@ -183,6 +175,20 @@ impl Node {
         self.local.redeclare(Some(&id(path)), false).await.expect("declared");
         file
     }
+}
+
+async fn node_in(dir: TempDir, index: Arc<dyn Index>, front: impl FnOnce(SocketAddr) -> SocketAddr) -> Node {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}/remote", front(listener.local_addr().expect("an address")));
+    let config = dir.path().join("storage.json");
+    let options = LocalOptions { config, urls: vec![base.clone()], index: index.clone() };
+    let (local, problems) = Local::open(options).await.expect("an empty node opens");
+    assert!(problems.is_empty());
+    let looking = Looking::with_one_token("admin-token".to_owned());
+    let router = fetch_router(local.clone(), Arc::new(Tokens), looking, Some(Arc::new(Reader)));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let fetch = FetchOptions { token: "admin-token".to_owned(), parallel: 2 };
+    Node { remote: Remote::new(local.clone(), index, fetch), dir, base, local }
 }
 
 /// Content that tells sectors and types apart.

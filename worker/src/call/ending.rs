@@ -79,8 +79,10 @@ impl Call<'_> {
         }
         for kind in held.allocated.iter() {
             let Some(id) = held.acquired.ids.get(&kind) else { continue };
-            while let Err(error) = self.shared.index.declare(id, sector, kind.into(), CopyKind::Primary).await
+            while let Err(error) =
+                self.shared.index.declare_made(id, sector, kind.into(), CopyKind::Primary).await
             {
+                self.still_wanted().await?;
                 tracing::warn!(%sector, %kind, error = %chain(&error), "a new file could not be declared; trying again");
                 self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
             }

@@ -141,6 +141,7 @@ impl Call<'_> {
             let call = self.accepted.call;
             tracing::warn!(%call, error = failure.message, "no room is promised to a call that goes on");
         }
+        self.shared.local.reserved_again(self.accepted.sector.id);
         let _reservation = reserved.ok().flatten();
         Held { acquired, _reservation, allocated, created, _making: making }
     }

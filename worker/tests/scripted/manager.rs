@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use rpc::api::{ManagerVersion, Missing, PledgeOptions, Returned, SectorLock, WorkerJob, WorkerStats};
 use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use rpc::storage::{CopyDeed, CopyState};
 use rpc::{ApiError, ApiResult, ManagerApi, Permission};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
@@ -332,6 +333,19 @@ impl ManagerApi for ScriptedManager {
     async fn attempt_open(&self, attempt: AttemptId) -> ApiResult<bool> {
         self.sealyard()?;
         Ok(!self.fences.load(Ordering::SeqCst) && !self.over.lock().unwrap().contains(&attempt))
+    }
+    async fn storage_deed(&self, attempt: AttemptId, deed: CopyDeed) -> ApiResult<()> {
+        if !self.attempt_open(attempt).await? {
+            return spoil(Spoilt::Refused("MGR145: the attempt is over"));
+        }
+        let CopyDeed { path, sector, types, state } = deed;
+        match state {
+            CopyState::Superseded => index(self.index.supersede(&path, sector, types).await),
+            CopyState::Primary => index(self.index.declare(&path, sector, types, CopyKind::Primary).await),
+            CopyState::Secondary => {
+                index(self.index.declare(&path, sector, types, CopyKind::Secondary).await)
+            }
+        }
     }
     async fn overview(&self) -> ApiResult<ManagerOverview> {
         unscripted()

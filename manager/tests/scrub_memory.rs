@@ -1,0 +1,97 @@
+//! Scrubbing has memory of its own in the scheduler's books: no task is given it meanwhile, and none is taken from a task.
+
+mod world;
+
+use std::sync::Arc;
+
+use rpc::storage::ScrubResult;
+use sealtasks::{
+    RegisteredSealProof, ResourceTable, Resources, ScrubVerdict, SectorNumber, SectorSize, TaskType,
+};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::{ALL, LIMIT, World, world};
+
+const GIB: u64 = 1 << 30;
+
+/// AddPiece needs 60 GiB of 64 to itself, and a scrub takes 10.
+async fn busy_world() -> (World, Arc<FakeWorker>) {
+    let world = world().await;
+    let worker = FakeWorker::new(Plan { name: "A", seed: 1, tasks: ALL, stores: true, sealyard: true });
+    let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
+    let row = |min, max| Resources { min_memory: min * GIB, max_memory: max * GIB, ..Resources::default() };
+    let rows = [(TaskType::AddPiece, proof, row(60, 1)), (TaskType::PreCommit2, proof, row(1, 10))];
+    *worker.table.lock().expect("no panic elsewhere") = Some(ResourceTable::from_rows(rows));
+    world.join(&worker).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    world.sector(1, |sector| sector.state == "Proving").await;
+    (world, worker)
+}
+
+/// Asks for sector 1 to be scrubbed, and goes on once that holds its memory.
+async fn begun(world: &World) -> tokio::task::JoinHandle<Vec<ScrubResult>> {
+    let storage = world.handle.storage_api();
+    let scrubbing =
+        tokio::spawn(async move { storage.scrub_sector(SectorNumber::new(1)).await.expect("an answer") });
+    ram_is(world, 10 * GIB).await;
+    scrubbing
+}
+
+/// Waits until so much of A's RAM is charged.
+async fn ram_is(world: &World, bytes: u64) {
+    let ask = async {
+        loop {
+            let workers = world.api.overview().await.expect("an overview").workers;
+            if workers.iter().any(|view| view.name == "A" && view.ram.0 == bytes) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ask).await.expect("it is charged in time");
+}
+
+#[tokio::test]
+async fn nothing_is_placed_where_a_scrub_has_its_memory() {
+    let (world, worker) = busy_world().await;
+    let scrubbing = begun(&world).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let subject = "2".parse().expect("a sector");
+    let why = tokio::time::timeout(LIMIT, async {
+        loop {
+            let why = format!("{:?}", world.api.why(subject).await.expect("why"));
+            if why.contains("memory") {
+                return why;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let why = why.await.expect("it waits for memory");
+    assert!(why.contains("54"), "64 GiB less 10: {why}");
+    worker.scrubs.add_permits(8);
+    scrubbing.await.expect("scrubbed");
+    world.sector(2, |sector| sector.state == "Proving").await;
+    ram_is(&world, 0).await;
+}
+
+#[tokio::test]
+async fn a_scrub_takes_no_memory_from_a_task() {
+    let (world, worker) = busy_world().await;
+    worker.script("AP", Behaviour::Hold);
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = worker.call_of("AP").await;
+    // The first one was sector 1's.
+    let taken = if taken.call.sector.number.get() == 2 { taken } else { worker.call_of("AP").await };
+    let found = world.handle.storage_api().scrub_sector(SectorNumber::new(1)).await.expect("an answer");
+    assert!(!found.is_empty());
+    for one in found {
+        assert_eq!(one.verdict, ScrubVerdict::LeftOut);
+        assert!(
+            one.detail.contains("MGR147") && one.detail.contains("A has 4294967296 free"),
+            "{}",
+            one.detail
+        );
+    }
+    worker.finish(&taken).await;
+    world.sector(2, |sector| sector.state == "Proving").await;
+    begun(&world).await;
+}
