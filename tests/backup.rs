@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use system::addresses::free_addresses;
 use system::{Daemon, ask_until, executors, json, kill, ok, refused, sealyard, signal};
 
 /// An 8 MiB sector is at Commit1 within half a minute; a loaded machine gets more.
@@ -187,4 +188,108 @@ fn inode(home: &Path, listed: &Value) -> u64 {
     let files: Vec<_> = std::fs::read_dir(dir).expect("staged data").collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].as_ref().expect("an entry").metadata().expect("a file").ino()
+}
+
+/// A worker that is told of these managers, best first.
+fn worker_of(home: &Path, managers: &str, args: &[&str]) -> Daemon {
+    let mut command = sealyard(home);
+    command.args(["worker", "run", "--name", "A", "--address", "127.0.0.1:0", "--worker-repo", "A"]);
+    command.args(["--addpiece", "--precommit1", "--precommit2"]).args(args);
+    Daemon::start("A", command.env("MINER_API_INFO", managers))
+}
+
+/// A token of the manager that runs in the default repo.
+fn token(home: &Path) -> String {
+    ok(sealyard(home).args(["auth", "create-token", "--perm", "admin"])).trim().to_owned()
+}
+
+/// The workers that this repo's manager has, with their states.
+fn fleet(home: &Path, repo: &str) -> Vec<(String, String)> {
+    let workers = json(home, &["--repo", repo, "workers", "list"]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    workers.as_array().expect("a list").iter().map(|row| (text(&row["name"]), text(&row["state"]))).collect()
+}
+
+/// The manager dies while PreCommit1 runs, another one takes over at another address, and then the first is started again.
+/// The worker is told of both, of a wrong one before them, and of a text that is no manager at all.
+#[test]
+fn a_worker_goes_to_the_manager_that_took_over_and_the_one_that_was_taken_over_stands_by() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path().canonicalize().expect("a path without links");
+    let home = home.as_path();
+    init(home);
+    let [old, new, wrong] = free_addresses();
+    let (mut first, _) = manager(home, &["--listen", &old]);
+    let others = ["--repo", "others", "init", "--actor", "t01001", "--no-local-storage"];
+    ok(sealyard(home).args(others));
+    let (_others, _) = manager(home, &["--repo", "others", "--listen", &wrong]);
+
+    let token = token(home);
+    let managers = format!("{token}:http://{wrong},nonsense,http://{old},http://{new}");
+    let mut worker = worker_of(home, &managers, &[]);
+    worker.expect("a manager is left out");
+    worker.expect(&format!("{wrong}/rpc/v0 is passed over"));
+    worker.expect("registered");
+    ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
+    let known = stopped_pc1(home);
+    let status = |repo: &str| json(home, &["--repo", repo, "sectors", "status", "1"]);
+    let runs = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "running");
+    ask_until("a running PreCommit1", SEALING_MAX, || status(".sealyard"), runs);
+    json(home, &["backup", "saved"]);
+    kill(&mut first);
+
+    let taking_over = ["--repo", "second", "--from-backup", "saved", "--listen", &new];
+    let (mut second, _) = manager(home, &taking_over);
+    let lives = |fleet: &Vec<(String, String)>| fleet.contains(&("A".to_owned(), "live".to_owned()));
+    ask_until("the worker's move", TAKEOVER_MAX, || fleet(home, "second"), lives);
+    ask_until("the attempt's adoption", TAKEOVER_MAX, || status("second"), runs);
+
+    // It is started again by mistake. Nobody serves it, and it says why.
+    let (mut again, _) = manager(home, &["--listen", &old]);
+    again.expect("OVERTAKEN: MGR170");
+    let info = json(home, &["info"]);
+    let alert = &info["alerts"][0];
+    assert_eq!((&alert["system"], &alert["subject"]), (&"manager".into(), &"overtaken".into()), "{info:#}");
+    let refusal = refused(sealyard(home).args(["sectors", "pledge"]), 1);
+    assert!(refusal.contains("MGR170"), "{refusal}");
+    assert!(!lives(&fleet(home, ".sealyard")), "the worker serves the other one");
+    signal(again.id(), "-TERM");
+    assert_eq!(again.end(), Some(15), "{}", again.said());
+    let (mut again, _) = manager(home, &["--listen", &old]);
+    again.expect("OVERTAKEN: MGR170");
+
+    assert_eq!(executors(home, "pc1"), [known], "it runs on");
+    signal(known, "-CONT");
+    let past = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "done");
+    let done = ask_until("PreCommit1's end", SEALING_MAX, || status("second"), past);
+    assert_eq!(attempts(&done), [("done".to_owned(), "A".to_owned())], "not redone: {}", second.said());
+}
+
+/// Of two managers that were made from one backup, a worker serves the one that it met first, until it is told to leave it.
+#[test]
+fn of_two_managers_from_one_backup_the_second_gets_no_worker_of_the_first() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    init(home);
+    let (mut first, _) = manager(home, &["--listen", "127.0.0.1:0"]);
+    let token = token(home);
+    json(home, &["backup", "saved"]);
+    kill(&mut first);
+    let restored = |repo: &str| {
+        let (manager, listen) =
+            manager(home, &["--repo", repo, "--listen", "127.0.0.1:0", "--from-backup", "saved"]);
+        (manager, format!("{token}:http://{listen}"))
+    };
+    let ((_one, one), (_other, other)) = (restored("one"), restored("other"));
+    let mut worker = worker_of(home, &one, &[]);
+    worker.expect("registered");
+    signal(worker.id(), "-TERM");
+    worker.end();
+
+    let mut worker = worker_of(home, &other, &[]);
+    let said = worker.expect("made from one backup");
+    assert_eq!(worker.end(), Some(15), "{said}");
+    let id = said.split("--leave-manager ").nth(1).expect("what to do").trim().to_owned();
+    let mut worker = worker_of(home, &other, &["--leave-manager", &id]);
+    worker.expect("registered");
 }

@@ -8,6 +8,7 @@ use rpc::client::ManagerClient;
 use rpc::{ApiError, ManagerApi, OperatorApi, PipelineApi, ProvingApi, StorageApi, UnsealApi};
 
 use crate::exit::{Code, Failure};
+use crate::show::talk;
 use crate::tls;
 
 /// The variables that name a manager elsewhere; the second is Lotus's old name.
@@ -75,6 +76,39 @@ pub fn api_info(repo: &Path) -> Result<ApiInfo, Failure> {
         }
     }
     repo_api_info(repo)
+}
+
+/// Where the manager may be: each entry of the environment's list and of `more`; without both, of the repo on this host. An entry
+/// that has no token of its own gets that of the one before.
+///
+/// # Errors
+/// No entry can be understood, or no manager runs here.
+pub fn api_infos(repo: &Path, more: &[String]) -> Result<Vec<ApiInfo>, Failure> {
+    let named = VARIABLES.iter().find_map(|variable| std::env::var(variable).ok()).unwrap_or_default();
+    let texts: Vec<&str> = named.split(',').chain(more.iter().map(String::as_str)).map(str::trim).collect();
+    let texts: Vec<&str> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+    if texts.is_empty() {
+        return Ok(vec![api_info(repo)?]);
+    }
+    let (mut infos, mut token, mut wrong) = (Vec::new(), None::<String>, None);
+    for text in texts {
+        match text.parse::<ApiInfo>() {
+            Ok(info) => {
+                token = info.token.or(token);
+                infos.push(ApiInfo { token: token.clone(), address: info.address });
+            }
+            Err(error) => {
+                let failure = Failure::from_error(Code::Setting, &error);
+                let failure = failure.advise(format!("correct or unset {}, or --manager", VARIABLES[0]));
+                talk!("warning: a manager is left out: {failure}");
+                wrong = Some(failure);
+            }
+        }
+    }
+    match wrong {
+        Some(failure) if infos.is_empty() => Err(failure),
+        Some(_) | None => Ok(infos),
+    }
 }
 
 /// Whether a manager's repo is here and nothing says where else the manager is, but it does not run.

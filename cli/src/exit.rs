@@ -36,6 +36,8 @@ pub enum Code {
     Sealing = 13,
     /// Nothing is known of what was asked about.
     Unknown = 14,
+    /// The manager was taken over by another one, or is not the one that this worker serves.
+    Overtaken = 15,
 }
 
 /// A failure on its way to the terminal: `error[CODE]: text`, the causes, and what to do.

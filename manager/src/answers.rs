@@ -207,7 +207,7 @@ pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
         advertised: shared.advertised.clone(),
         workers,
         paths: paths(shared, &servers),
-        alerts,
+        alerts: shared.standing.alert().into_iter().chain(alerts).collect(),
         audits,
     })
 }

@@ -251,7 +251,8 @@ fn put_back(from: &Path, generation: &Generation, fresh: &Path) -> Result<(), Ba
     for file in generation.files() {
         generation::copy(&from.join(&file.name), &fresh.join(&file.name))?;
     }
-    copy::take_over(&fresh.join(state::FILE_NAME))?;
+    let id = repo::random_uuid()?;
+    copy::take_over(&fresh.join(state::FILE_NAME), id)?;
     sync_dir(fresh)
 }
 

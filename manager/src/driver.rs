@@ -224,8 +224,13 @@ impl Driver {
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), StateError> {
         let mut health = tokio::time::interval(self.shared.timing.look_around);
         let shared = self.shared.clone();
-        self.finish_batch().await?;
+        if shared.standing.successor().is_none() {
+            self.finish_batch().await?;
+        }
         loop {
+            if shared.standing.successor().is_some() {
+                return self.rest(inputs).await;
+            }
             let first = tokio::select! {
                 () = shared.cancelled.cancelled() => return Ok(()),
                 input = inputs.recv() => match input {
@@ -252,6 +257,25 @@ impl Driver {
         }
     }
 
+    /// Another manager has taken over: nothing is decided any more, and what was known can be looked at.
+    async fn rest(self, mut inputs: mpsc::Receiver<Input>) -> Result<(), StateError> {
+        loop {
+            let input = tokio::select! {
+                () = self.shared.cancelled.cancelled() => return Ok(()),
+                input = inputs.recv() => input,
+            };
+            match input {
+                None => return Ok(()),
+                Some(Input::View(view)) => view(&self),
+                Some(Input::Overtaken { by }) => {
+                    self.shared.state.commit(vec![StateEvent::Overtaken { by }]).await?;
+                }
+                // Whoever asked hears that the manager has stopped.
+                Some(_) => {}
+            }
+        }
+    }
+
     /// Lets everything that follows from the inputs happen, commits it, and only then lets it out.
     async fn finish_batch(&mut self) -> Result<(), StateError> {
         self.submit_waited();
@@ -267,7 +291,11 @@ impl Driver {
             self.shared.state.commit(events).await?;
             crash_points("after", &kinds);
         }
+        let is_over = self.shared.standing.successor().is_some();
         for effect in std::mem::take(&mut self.effects) {
+            if is_over && !matches!(effect, Effect::Answer(_)) {
+                continue;
+            }
             effects::perform(&self.shared, effect);
         }
         Ok(())
@@ -284,6 +312,7 @@ impl Driver {
 
     fn handle(&mut self, input: Input) {
         match input {
+            Input::Overtaken { by } => self.events.push(StateEvent::Overtaken { by }),
             Input::Pledge { options, reply } => self.pledge(options, reply),
             Input::Registered { introduction, reply } => {
                 self.pledging_due = true;

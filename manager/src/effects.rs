@@ -67,7 +67,7 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
 }
 
 fn spawn(shared: &Arc<Shared>, effect: impl Future<Output = ()> + Send + 'static) {
-    let cancelled = shared.cancelled.clone();
+    let cancelled = shared.standing.acting().clone();
     shared.tasks.spawn(async move {
         tokio::select! {
             () = cancelled.cancelled() => {}

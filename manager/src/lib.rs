@@ -30,6 +30,7 @@ mod scrub;
 mod service;
 mod shared;
 mod staging;
+mod standing;
 pub mod state;
 mod storage;
 mod tickets;

@@ -10,9 +10,9 @@ use chain::ChainError;
 use chain::sending::OutboxError;
 use pipeline::{RandomnessSource, SectorRecord, SectorState};
 use rpc::{
-    ApiError, ApiResult, ManagerApi, OperatorApi, PipelineApi, ProvingApi, PushStreams, StorageApi,
-    Transport, Trust, UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods, operator_methods,
-    pipeline_methods, proving_methods, rpc_router, storage_methods, unseal_methods,
+    ApiError, ApiResult, ManagerApi, Mark, OperatorApi, PipelineApi, ProvingApi, PushStreams, Secret,
+    StorageApi, Transport, Trust, UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods,
+    operator_methods, pipeline_methods, proving_methods, rpc_router, storage_methods, unseal_methods,
 };
 use sealtasks::ActorId;
 use stores::{
@@ -35,7 +35,8 @@ use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
 use crate::shared::{Shared, Timing, Verifier};
 use crate::staging::Staging;
-use crate::state::{State, StateError};
+use crate::standing::{Doorkeeper, Standing};
+use crate::state::{MinerIdentity, State, StateError};
 use crate::tickets::{FileTokens, OwnTokens};
 use crate::unsealing::piece_router;
 use crate::workers::{Dialer, chain_of, introduce_local};
@@ -149,6 +150,7 @@ impl Manager {
         let Bound { chain, randomness, messages, first_sector } =
             bind(&options.repo, &miner, options.chain).await?;
         let (messages, post) = messages.unzip();
+        let (standing, secret, cancelled) = begin_reign(&options.repo, &state, &miner).await?;
         let loading = tokio::spawn(load(state.clone()));
         let index_changes = Arc::new(IndexChanges::default());
         let index = Arc::new(observed_index(&state, &index_changes).await?);
@@ -161,8 +163,7 @@ impl Manager {
         let fetch =
             FetchOptions { token: String::new(), parallel: options.repo.config().parallel_fetch_limit };
         let (inputs, waiting) = mpsc::channel(INPUTS_MAX);
-        let tokens =
-            OwnTokens { secret: options.repo.secret().clone(), state: state.clone(), inputs: inputs.clone() };
+        let tokens = OwnTokens { secret: secret.clone(), state: state.clone(), inputs: inputs.clone() };
         let remote = Remote::new(local.clone(), index.clone(), fetch)
             .with_tokens(Arc::new(tokens))
             .with_tls(options.trust.config());
@@ -173,7 +174,8 @@ impl Manager {
             randomness,
             messages,
             chain_settings: options.repo.config().chain.clone(),
-            secret: options.repo.secret().clone(),
+            secret,
+            standing,
             session: random_uuid()?,
             first_sector,
             software: options.software,
@@ -192,7 +194,7 @@ impl Manager {
             asked: crate::asked::Asked::default(),
             tasks: TaskTracker::new(),
             recovered: CancellationToken::new(),
-            cancelled: CancellationToken::new(),
+            cancelled,
             shutdown_asked: CancellationToken::new(),
             state,
             miner,
@@ -212,6 +214,18 @@ impl Manager {
             repo,
         })
     }
+}
+
+/// The manager's standing, the secret of this one of its family, and what is cancelled when it stops.
+async fn begin_reign(
+    repo: &Repo,
+    state: &State,
+    miner: &MinerIdentity,
+) -> Result<(Standing, Secret, CancellationToken), StateError> {
+    let cancelled = CancellationToken::new();
+    let standing = Standing::load(state, miner, repo.secret(), &cancelled).await?;
+    let secret = repo.secret().clone().issued_by(standing.reign().manager());
+    Ok((standing, secret, cancelled))
 }
 
 /// Starts what goes on beside the driver.
@@ -271,7 +285,7 @@ async fn run(
     let own = shared.clone();
     shared.tasks.spawn(async move {
         tokio::select! {
-            () = own.cancelled.cancelled() => {}
+            () = own.standing.acting().cancelled() => {}
             () = own.local.keep_tidy() => {}
             () = own.remote.settle_debts_for_ever() => {}
         }
@@ -337,10 +351,12 @@ impl ManagerHandle {
 
     /// Everything that is served on the manager's port: JSON-RPC, push streams and `/remote`.
     pub fn router(&self) -> Router {
-        let secret = self.service.0.secret.clone();
         let shared = &self.service.0;
-        let tokens =
-            OwnTokens { secret: secret.clone(), state: shared.state.clone(), inputs: shared.inputs.clone() };
+        let tokens = OwnTokens {
+            secret: shared.secret.clone(),
+            state: shared.state.clone(),
+            inputs: shared.inputs.clone(),
+        };
         let looking = Looking { tokens: Arc::new(tokens), tls: shared.trust.config() };
         let files = fetch_router(
             self.local(),
@@ -358,7 +374,17 @@ impl ManagerHandle {
         let data = data_methods(self.unseal_api(), streams.clone());
         methods.merge(data).expect("each method is registered once");
         let pieces = piece_router(self.service.clone()).merge(data_router(self.service.clone()));
-        rpc_router(methods, Arc::new(secret), streams).merge(files).merge(pieces)
+        rpc_router(methods, Arc::new(Doorkeeper(shared.clone())), streams).merge(files).merge(pieces)
+    }
+
+    /// Returns when another manager has taken over: this one decides nothing any more, and can only be looked at.
+    pub async fn overtaken(&self) {
+        self.service.0.standing.over().cancelled().await;
+    }
+
+    /// Why nothing is decided any more, if another manager has taken over.
+    pub fn refusal(&self) -> Option<ApiError> {
+        self.service.0.standing.refusal()
     }
 
     /// Returns when everything that was under way when the manager was started goes on, or waits for its worker.
@@ -445,13 +471,19 @@ pub struct RpcDialer {
 
 #[async_trait]
 impl Dialer for RpcDialer {
-    async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>> {
+    async fn dial(
+        &self,
+        url: &str,
+        token: &str,
+        transport: Transport,
+        mark: &Mark,
+    ) -> ApiResult<Arc<dyn WorkerApi>> {
         let parsed = Url::parse(url).map_err(|error| {
             ApiError::refused(format!(
                 "{url:?} is no URL ({error}); expected http://HOST:PORT/rpc/v0, or https"
             ))
         })?;
-        let client = WorkerClient::trusting(&parsed, Some(token.to_owned()), transport, &self.trust);
+        let client = WorkerClient::trusting(&parsed, Some(token.to_owned()), transport, &self.trust, mark);
         let client = client.map_err(refusal)?;
         Ok(Arc::new(client))
     }

@@ -38,6 +38,9 @@ pub(crate) struct Service(pub(crate) Arc<Shared>);
 impl Service {
     /// Asks the driver to do something, and waits until it is durable.
     pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> ApiResult<T> {
+        if let Some(refusal) = self.0.standing.refusal() {
+            return Err(refusal);
+        }
         let (reply, answer) = oneshot::channel();
         self.0.inputs.send(input(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?

@@ -24,6 +24,7 @@ use crate::driver::{IndexChanges, Input};
 use crate::messages::Messages;
 use crate::refill::Refills;
 use crate::staging::Staging;
+use crate::standing::Standing;
 use crate::state::{MinerIdentity, State};
 use crate::workers::Dialer;
 
@@ -89,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) state: State,
     pub(crate) miner: MinerIdentity,
     pub(crate) secret: Secret,
+    pub(crate) standing: Standing,
     /// New at every start, so that Lotus workers notice and declare their files again.
     pub(crate) session: Uuid,
     /// For people, for example `sealyard 0.1.0`.
@@ -135,7 +137,8 @@ pub(crate) struct Shared {
 impl Shared {
     /// How we introduce ourselves.
     pub(crate) fn hello(&self) -> Hello {
-        Hello::of_this_build(self.software.clone()).rehearsing(self.rehearses())
+        let hello = Hello::of_this_build(self.software.clone()).rehearsing(self.rehearses());
+        hello.of_reign(Some(self.standing.reign().clone()))
     }
 
     /// Whether all its sectors are a rehearsal's. A manager is made so and stays so.

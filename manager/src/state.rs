@@ -16,6 +16,7 @@ mod loading;
 mod measure;
 mod projection;
 mod query;
+mod reign;
 mod schema;
 mod scrub;
 mod superseded;

@@ -150,7 +150,7 @@ impl StorageApi for Service {
     async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
         let hold = Hold { sector: SectorId { miner: self.0.miner.actor, number }, types, to };
         // On a task of its own: whoever asked may go away, and the sector must be let go all the same.
-        let (own, cancelled) = (self.clone(), self.0.cancelled.clone());
+        let (own, cancelled) = (self.clone(), self.0.standing.acting().clone());
         let moving = self.0.tasks.spawn(async move {
             let held = hold.clone();
             let sector = own.ask(|reply| Input::HoldSector { hold: held, reply }).await?;
@@ -173,7 +173,7 @@ impl Service {
     pub(crate) async fn resume_moves(self, holds: Vec<Hold>) {
         let resumed = holds.into_iter().map(|hold| self.resume_move(hold));
         tokio::select! {
-            () = self.0.cancelled.cancelled() => {}
+            () = self.0.standing.acting().cancelled() => {}
             _ = futures_util::future::join_all(resumed) => {}
         }
     }

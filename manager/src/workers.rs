@@ -10,7 +10,7 @@ use rpc::api::{StoragePath, WorkerInfo};
 pub(crate) use rpc::error::chain as chain_of;
 use rpc::extension::{CallPhase, Hello, WorkerState};
 use rpc::operator::WorkerMode;
-use rpc::{ApiError, ApiResult, Scope, Transport, WorkerApi, versions};
+use rpc::{ApiError, ApiResult, Mark, Scope, Transport, WorkerApi, versions};
 use sched::WorkerKey;
 use sealtasks::{AttemptId, CallId, TaskCaps, TaskType, WorkerId};
 use tokio::time::{MissedTickBehavior, timeout};
@@ -24,11 +24,17 @@ use crate::state::CAPS_MAX;
 /// How workers are reached. Another one than [`RpcDialer`](crate::RpcDialer) serves tests.
 #[async_trait]
 pub trait Dialer: Send + Sync + 'static {
-    /// A client for the worker at `url`, presenting `token`.
+    /// A client for the worker at `url`, presenting `token` and telling which manager calls.
     ///
     /// # Errors
     /// The URL is none, or a websocket was refused.
-    async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>>;
+    async fn dial(
+        &self,
+        url: &str,
+        token: &str,
+        transport: Transport,
+        mark: &Mark,
+    ) -> ApiResult<Arc<dyn WorkerApi>>;
 }
 
 /// A worker cannot be registered.
@@ -94,6 +100,14 @@ pub enum DialError {
         url: String,
         /// Whether the worker plays them.
         rehearses: bool,
+    },
+    /// It serves another manager of this family.
+    #[error("the worker at {url} is not to be had: {why}")]
+    ServesAnother {
+        /// Whom we dialled.
+        url: String,
+        /// Whom it serves, and what to do.
+        why: String,
     },
     /// It was started with more limits than are kept.
     #[error(
@@ -217,18 +231,26 @@ pub(crate) async fn introduce(
         None => shared.mint_admin(),
     };
     let token = token.map_err(|error| failed(&error))?;
-    let plain = shared.dialer.dial(url, &token, Transport::Http).await.map_err(|error| failed(&error))?;
+    let mark = Mark::of(shared.standing.reign().clone());
+    let plain =
+        shared.dialer.dial(url, &token, Transport::Http, &mark).await.map_err(|error| failed(&error))?;
     let version = plain.version().await.map_err(|error| failed(&error))?;
     versions::check_worker(version).map_err(|source| DialError::Version { url: url.to_owned(), source })?;
     let hello = plain.hello(shared.hello()).await.map_err(|error| failed(&error))?;
+    if let Some(theirs) = hello.as_ref().and_then(|hello| hello.reign.as_ref()) {
+        shared.hear_of(theirs).map_err(|why| DialError::ServesAnother { url: url.to_owned(), why })?;
+    }
     let rehearses = hello.as_ref().is_some_and(Hello::rehearses);
     if rehearses != shared.rehearses() {
         return Err(DialError::OtherWorld { url: url.to_owned(), rehearses });
     }
     let (api, peer) = match hello.filter(|theirs| speaks_with_us(&shared.hello(), theirs)) {
         Some(_) => {
-            let socket =
-                shared.dialer.dial(url, &token, Transport::Ws).await.map_err(|error| failed(&error))?;
+            let socket = shared
+                .dialer
+                .dial(url, &token, Transport::Ws, &mark)
+                .await
+                .map_err(|error| failed(&error))?;
             (socket, Peer::Sealyard)
         }
         None if joins_with.is_some() => return Err(DialError::NotSealyard { url: url.to_owned() }),
@@ -324,6 +346,10 @@ pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn W
         let (input, last) = match ask(&api, session, peer, limit).await {
             Heard::Input(input) => (input, false),
             Heard::Gone(reason) => (Input::WorkerGone { session, reason }, true),
+            Heard::Fenced(reason) => {
+                hear(&shared, &api).await;
+                (Input::WorkerGone { session, reason }, true)
+            }
         };
         if shared.inputs.send(input).await.is_err() || last {
             return;
@@ -331,10 +357,22 @@ pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn W
     }
 }
 
+/// Asks a worker whom it serves.
+async fn hear(shared: &Shared, api: &Arc<dyn WorkerApi>) {
+    let hello = timeout(shared.timing.heartbeat_timeout, api.hello(shared.hello())).await;
+    if let Ok(Ok(Some(Hello { reign: Some(theirs), .. }))) = hello
+        && let Err(why) = shared.hear_of(&theirs)
+    {
+        tracing::warn!(why, "a worker serves another manager");
+    }
+}
+
 /// What one heartbeat gave.
 enum Heard {
     Input(Input),
     Gone(String),
+    /// It serves another manager.
+    Fenced(String),
 }
 
 async fn ask(api: &Arc<dyn WorkerApi>, session: WorkerId, peer: Peer, limit: Duration) -> Heard {
@@ -364,9 +402,13 @@ fn gone(session: WorkerId, now: WorkerId) -> Option<Heard> {
 
 /// One question: its state tells its session, too, and whether it takes tasks.
 async fn ask_sealyard(api: &Arc<dyn WorkerApi>, session: WorkerId, limit: Duration) -> Heard {
-    if let Ok(Ok(state)) = timeout(limit, api.state()).await {
-        let input = |state| Heard::Input(Input::WorkerState { state: Box::new(state), reply: None });
-        return gone(session, state.session).unwrap_or_else(|| input(state));
+    match timeout(limit, api.state()).await {
+        Ok(Ok(state)) => {
+            let input = |state| Heard::Input(Input::WorkerState { state: Box::new(state), reply: None });
+            return gone(session, state.session).unwrap_or_else(|| input(state));
+        }
+        Ok(Err(error)) if error.is_fenced() => return Heard::Fenced(chain_of(&error)),
+        Ok(Err(_)) | Err(_) => {}
     }
     // It may live and only be unable to tell its state, or not in time: a mount that hangs keeps its threads.
     match timeout(limit, api.process_session()).await {

@@ -238,6 +238,7 @@ fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
     db.execute_batch(
         "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE superseded; DROP TABLE chain; DROP INDEX attempt_detached;
+         DROP TABLE takeover; DROP TABLE overtaken;
          DROP INDEX call_orphan;
          ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
          ALTER TABLE attempt DROP COLUMN abort_ms; DELETE FROM counter WHERE name = 'pledging_paused';

@@ -48,6 +48,8 @@ pub enum ApiError {
 
 /// JSON-RPC's code.
 const METHOD_NOT_FOUND: i64 = -32601;
+/// Ours: the caller is, or serves, another manager than the one that counts here. Nothing was done.
+pub const FENCED: i32 = -32050;
 
 impl ApiError {
     /// A refusal with this text.
@@ -63,6 +65,11 @@ impl ApiError {
     /// Whether the peer does not know the method: it is not a Sealyard, or an older one.
     pub fn is_method_not_found(&self) -> bool {
         matches!(self, Self::Remote { code: METHOD_NOT_FOUND, .. })
+    }
+
+    /// Whether the peer serves, or is, another manager than the caller: the call was not even looked at.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Remote { code, .. } if *code == i64::from(FENCED))
     }
 
     /// Whether no connection came about: the peer cannot have heard of the call.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::{
-    AttemptId, FetchVerb, FileTypes, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId,
+    AttemptId, FetchVerb, FileTypes, Reign, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -22,6 +22,9 @@ pub struct Hello {
     pub versions: Vec<u32>,
     /// Named abilities, for example `start-attempt`, `push-state`, `declare-batch`, `abort`.
     pub features: BTreeSet<String>,
+    /// Which manager it is, or serves. `None`: a worker that serves none yet, or a version that does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reign: Option<Reign>,
 }
 
 /// What a worker asks a fetch token for.

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::str::FromStr;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use sealtasks::FetchScope;
+use sealtasks::{FetchScope, FetchVerb};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -122,7 +122,11 @@ const TEXT_MAX: usize = 64;
 
 /// The key that signs a manager's tokens. Never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+pub struct Secret {
+    key: Vec<u8>,
+    /// Which of several managers with this key.
+    issuer: Option<Uuid>,
+}
 
 impl Secret {
     /// Bytes in a new secret, as Lotus has it.
@@ -135,7 +139,7 @@ impl Secret {
     /// # Errors
     /// The operating system's source of randomness cannot be read.
     pub fn generate() -> io::Result<Self> {
-        Ok(Self(random_bytes::<{ Self::LENGTH }>()?.to_vec()))
+        Ok(Self { key: random_bytes::<{ Self::LENGTH }>()?.to_vec(), issuer: None })
     }
 
     /// The secret with these bytes.
@@ -146,12 +150,19 @@ impl Secret {
         if bytes.len() < Self::LENGTH_MIN {
             return Err(TokenError::ShortSecret { length: bytes.len() });
         }
-        Ok(Self(bytes))
+        Ok(Self { key: bytes, issuer: None })
     }
 
     /// The key itself, for the keystore.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.key
+    }
+
+    /// The key of this manager among those that took over from one another and have it, too: a token for deleting a file that
+    /// was issued by another one of them opens nothing.
+    #[must_use]
+    pub fn issued_by(self, manager: Uuid) -> Self {
+        Self { issuer: Some(manager), ..self }
     }
 
     /// A token that allows `permissions`, for ever.
@@ -160,7 +171,7 @@ impl Secret {
     /// The signing library refused; it does not for this algorithm and key.
     pub fn mint(&self, permissions: &[Permission]) -> Result<String, TokenError> {
         let allow = permissions.iter().map(|permission| permission.name().to_owned()).collect();
-        self.sign(&Payload { allow: Some(allow), scope: None })
+        self.sign(&Payload { allow: Some(allow), scope: None, issuer: None })
     }
 
     /// A token for one purpose. A Lotus that is shown it sees an empty `Allow`.
@@ -168,11 +179,11 @@ impl Secret {
     /// # Errors
     /// As [`Secret::mint`].
     pub fn mint_scoped(&self, scope: Scope) -> Result<String, TokenError> {
-        self.sign(&Payload { allow: Some(Vec::new()), scope: Some(scope) })
+        self.sign(&Payload { allow: Some(Vec::new()), scope: Some(scope), issuer: self.issuer })
     }
 
     fn sign(&self, payload: &Payload) -> Result<String, TokenError> {
-        let key = EncodingKey::from_secret(&self.0);
+        let key = EncodingKey::from_secret(&self.key);
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), payload, &key)
             .map_err(|source| TokenError::Sign { source })
     }
@@ -195,20 +206,32 @@ impl Secret {
         rules.required_spec_claims.clear();
         rules.validate_exp = false;
         rules.validate_aud = false;
-        let payload = jsonwebtoken::decode::<Payload>(token, &DecodingKey::from_secret(&self.0), &rules)
+        let payload = jsonwebtoken::decode::<Payload>(token, &DecodingKey::from_secret(&self.key), &rules)
             .map_err(|source| TokenError::Verify { source })?
             .claims;
         let permissions: Vec<Permission> =
             payload.allow.unwrap_or_default().iter().filter_map(|name| name.parse().ok()).collect();
         // A token cannot be both: whoever reads the one could miss the other.
         let scope = payload.scope.filter(|_| permissions.is_empty());
+        let deletes = match &scope {
+            Some(Scope::Fetch(scope) | Scope::Lotus(scope)) => {
+                scope.verbs.iter().any(|verb| matches!(verb, FetchVerb::Delete | FetchVerb::Remove))
+            }
+            Some(Scope::Worker { .. } | Scope::Call { .. }) | None => false,
+        };
+        // One of an earlier version names no issuer.
+        if let (true, Some(issuer), Some(own)) = (deletes, payload.issuer, self.issuer)
+            && issuer != own
+        {
+            return Err(TokenError::Issuer { issuer });
+        }
         Ok(Grant { permissions, scope })
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({} bytes)", self.0.len())
+        write!(f, "Secret({} bytes)", self.key.len())
     }
 }
 
@@ -219,6 +242,8 @@ struct Payload {
     allow: Option<Vec<String>>,
     #[serde(rename = "Sealyard", default, skip_serializing_if = "Option::is_none")]
     scope: Option<Scope>,
+    #[serde(rename = "SealyardIssuer", default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<Uuid>,
 }
 
 /// A fresh id for a worker's own token.
@@ -264,5 +289,13 @@ pub enum TokenError {
         /// Why.
         #[source]
         source: jsonwebtoken::errors::Error,
+    },
+    /// A manager from which this one took over, or another that did, wants a file deleted.
+    #[error(
+        "the token for deleting a file was issued by manager {issuer}, which is not the one that counts here"
+    )]
+    Issuer {
+        /// Who issued it.
+        issuer: Uuid,
     },
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sealtasks::Reign;
+
 use crate::extension::Hello;
 
 /// What a manager answers to `Version`: Lotus's miner API 1.5.0. A Lotus worker accepts exactly this number.
@@ -25,7 +27,14 @@ impl Hello {
             software: software.into(),
             versions: vec![EXTENSION_VERSION],
             features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
+            reign: None,
         }
+    }
+
+    /// The same of a manager of this reign, or of a worker that serves it.
+    #[must_use]
+    pub fn of_reign(self, reign: Option<Reign>) -> Self {
+        Self { reign, ..self }
     }
 
     /// The same of a manager or worker of rehearsals.

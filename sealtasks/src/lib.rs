@@ -19,6 +19,7 @@ mod piece;
 mod proof;
 pub mod recovery;
 pub mod rehearsal;
+mod reign;
 mod resource_table;
 mod resources;
 mod scrub;
@@ -48,6 +49,7 @@ pub use payload::{
 };
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedOffset, UnpaddedPieceSize};
 pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SealProofError, SectorSize};
+pub use reign::{Reign, ReignError, Relation};
 pub use resources::{ResourceEnvError, ResourceTable, ResourceVariable, Resources};
 pub use scrub::{ScrubInput, ScrubOrder, ScrubVerdict, ScrubbedFile};
 pub use sector::{ActorId, SectorId, SectorIdError, SectorNumber, SectorRef};

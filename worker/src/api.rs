@@ -185,7 +185,8 @@ impl WorkerApi for WorkerHandle {
 
     async fn hello(&self, _hello: Hello) -> ApiResult<Option<Hello>> {
         let hello = Hello::of_this_build(concat!("sealyard ", env!("CARGO_PKG_VERSION")));
-        Ok(Some(hello.rehearsing(self.shared().executor.rehearsal.is_some())))
+        let served = self.shared().managers.as_ref().and_then(|managers| managers.served());
+        Ok(Some(hello.rehearsing(self.shared().executor.rehearsal.is_some()).of_reign(served)))
     }
 
     async fn state(&self) -> ApiResult<WorkerState> {

@@ -6,20 +6,24 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rpc::server::{AskManager, AuthError};
 use rpc::{Authenticate, Grant, ManagerApi, Permission, Scope};
+use sealtasks::Reign;
 use stores::{TokenAccess, VerifyToken};
 use uuid::Uuid;
+
+use crate::managers::Managers;
 
 /// Tokens as one manager knows them.
 pub struct ManagerTokens {
     manager: AskManager,
     /// The id of the worker's own token, and the token of whoever can read its repo; see [`ManagerTokens::joined_with`].
     own: Option<(Uuid, String)>,
+    managers: Option<Arc<Managers>>,
 }
 
 impl ManagerTokens {
     /// Tokens as this manager knows them.
     pub fn new(manager: Arc<dyn ManagerApi>) -> Self {
-        Self { manager: AskManager(manager), own: None }
+        Self { manager: AskManager(manager), own: None, managers: None }
     }
 
     /// For a worker that joined with a token of its own: the manager calls it with tokens that name `worker`, and
@@ -28,6 +32,12 @@ impl ManagerTokens {
     pub fn joined_with(mut self, worker: Uuid, local: String) -> Self {
         self.own = Some((worker, local));
         self
+    }
+
+    /// For a worker that knows which manager it serves: no other one gives orders here, whatever its token allows.
+    #[must_use]
+    pub fn serving(self, managers: Arc<Managers>) -> Self {
+        Self { managers: Some(managers), ..self }
     }
 
     async fn ask(&self, token: &str) -> Result<Grant, AuthError> {
@@ -59,6 +69,10 @@ impl Authenticate for ManagerTokens {
 
     async fn grant(&self, token: &str) -> Result<Grant, AuthError> {
         self.ask(token).await
+    }
+
+    fn admits(&self, theirs: &Reign) -> Result<(), String> {
+        self.managers.as_ref().map_or(Ok(()), |managers| managers.admits(theirs))
     }
 }
 

@@ -73,6 +73,31 @@ pub enum WorkerError {
         /// The manager's words.
         words: String,
     },
+    /// It is not the manager that this worker serves, nor its successor.
+    #[error("the manager at {url} is {theirs}, and this worker serves {served}: {why}")]
+    OtherManager {
+        /// The manager.
+        url: String,
+        /// Which manager it is.
+        theirs: String,
+        /// Which one this worker serves.
+        served: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// One of several managers is another miner's.
+    #[error("the manager at {url} is that of f0{theirs}, and this worker seals for f0{ours}")]
+    OtherMiner {
+        /// The manager.
+        url: String,
+        /// The miner that this worker seals for.
+        ours: u64,
+        /// That manager's.
+        theirs: u64,
+    },
+    /// None of several places has the manager now.
+    #[error("none of the managers that this worker was told of can be served now")]
+    NoManager,
     /// The worker was closed meanwhile.
     #[error("the worker is closing")]
     Closed,
@@ -93,6 +118,9 @@ impl WorkerError {
             Self::Handshake { .. } => "WRK009",
             Self::NotTaken { .. } => "WRK010",
             Self::Closed => "WRK011",
+            Self::OtherManager { .. } => "WRK012",
+            Self::OtherMiner { .. } => "WRK013",
+            Self::NoManager => "WRK015",
         }
     }
 }

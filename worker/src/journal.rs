@@ -5,6 +5,7 @@
 //! answered. Never: files of sectors, processes, the network.
 
 mod schema;
+mod served;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,9 @@ pub struct Unfinished {
 }
 
 impl Journal {
+    /// Its name in the worker's repo.
+    pub const FILE_NAME: &str = "journal.db";
+
     /// Opens the journal, creating it when it is not there.
     ///
     /// # Errors
@@ -153,33 +157,6 @@ impl Journal {
             Ok(done) => done,
             Err(_) => Err(JournalError::Interrupted),
         }
-    }
-
-    /// Says whose calls are journalled from now on: `token` is the one that this worker shows to its manager.
-    ///
-    /// Attempts are numbered by each manager for itself. Under another manager an attempt of the same number is another
-    /// one, so what is here loses its number: results that wait are still offered, but match no attempt by chance, and
-    /// no start is answered with an old call. A new token of the same manager does this too; at worst a call of which
-    /// that manager never heard is then run once more.
-    pub fn serves(&self, token: &str) -> Result<(), JournalError> {
-        let manager = blake3::derive_key("sealyard worker journal: the manager's token", token.as_bytes());
-        self.with(|db| {
-            let transaction = db.transaction()?;
-            transaction.execute_batch("CREATE TABLE IF NOT EXISTS manager (token BLOB NOT NULL) STRICT")?;
-            let known: Option<Vec<u8>> =
-                transaction.query_row("SELECT token FROM manager", [], |row| row.get(0)).optional()?;
-            if known.as_deref() == Some(manager.as_slice()) {
-                return Ok(());
-            }
-            if known.is_some() {
-                transaction.execute("DELETE FROM call WHERE phase = 'acknowledged'", [])?;
-                transaction.execute("UPDATE call SET attempt = NULL, digest = NULL", [])?;
-            }
-            transaction.execute("DELETE FROM manager", [])?;
-            transaction.execute("INSERT INTO manager (token) VALUES (?1)", [manager.as_slice()])?;
-            transaction.commit()?;
-            Ok(())
-        })
     }
 
     /// The id of the repo that this journal is part of: `fresh` when it is asked for the first time, the same ever after.

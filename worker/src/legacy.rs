@@ -253,7 +253,7 @@ fn kind_of(file: &Path) -> Option<FileType> {
 /// # Errors
 /// The journal cannot be used.
 pub async fn begun_files(repo: &Path) -> Result<Vec<BegunFile>, WorkerError> {
-    let file = repo.join("journal.db");
+    let file = repo.join(crate::journal::Journal::FILE_NAME);
     let read = move || {
         if !file.exists() {
             return Ok(Vec::new());

@@ -1,22 +1,21 @@
 //! Joining a manager and staying joined.
 //!
-//! In the order of Lotus's worker: the manager's version, miner and sector size ([`check_manager`], before anything is
-//! written to disk); storage paths are declared when the worker starts; then `Session` and `WorkerConnect`. From then on
+//! In the order of Lotus's worker: the manager's version, miner and sector size ([`crate::Managers::find`], before anything
+//! is written to disk); storage paths are declared when the worker starts; then `Session` and `WorkerConnect`. From then on
 //! a heartbeat: a new session means a new manager process, to which everything is declared again. A Sealyard manager
 //! also gets the worker's state pushed whenever it changes. Never: runs or returns calls.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use rpc::ApiError;
 use rpc::extension::Hello;
-use rpc::versions::check_manager as check_version;
-use rpc::{ApiError, ManagerApi, Permission};
-use sealtasks::{ActorId, SectorSize};
 use stores::IndexError;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::error::{WorkerError, chain};
+use crate::managers::{SOFTWARE, refused};
 use crate::returns::answered;
 use crate::worker::{Shared, WorkerHandle};
 
@@ -34,6 +33,13 @@ pub enum Status {
     WaitingForCalls {
         /// Calls that acquire or run.
         calls: usize,
+    },
+    /// One of several places has no manager that this worker could serve. It is asked again, less and less often.
+    PassedOver {
+        /// Where it is.
+        url: String,
+        /// Why.
+        reason: String,
     },
     /// The manager has taken this worker.
     Registered,
@@ -59,71 +65,8 @@ pub struct RegistrationOptions {
     pub status: StatusSink,
 }
 
-/// What a manager says of itself before a worker joins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManagerFacts {
-    /// Its version for people.
-    pub version: String,
-    /// The miner.
-    pub actor: ActorId,
-    /// The miner's sector size.
-    pub sector_size: SectorSize,
-    /// The id of the token, when it is a worker's own.
-    pub worker_token: Option<Uuid>,
-}
-
-/// Asks a manager for version, miner and sector size, waiting as long as it does not answer, be it yet or in between, and
-/// checks that `token` allows everything, or is a worker's own. Nothing is changed anywhere.
-///
-/// # Errors
-/// Another version, a token that is refused or allows too little, a sector size that does not exist.
-pub async fn check_manager(
-    manager: &dyn ManagerApi,
-    url: &str,
-    token: &str,
-    status: &(dyn Fn(Status) + Send + Sync),
-) -> Result<ManagerFacts, WorkerError> {
-    loop {
-        match facts_of(manager, url, token).await {
-            Err(WorkerError::Handshake { source: error @ ApiError::Unreachable { .. }, .. }) => {
-                status(Status::Waiting { url: url.to_owned(), reason: chain(&error) });
-                tokio::time::sleep(MANAGER_RETRY).await;
-            }
-            known => return known,
-        }
-    }
-}
-
-async fn facts_of(manager: &dyn ManagerApi, url: &str, token: &str) -> Result<ManagerFacts, WorkerError> {
-    let failed = |method| move |error| refused(url, method, error);
-    let version = manager.version().await.map_err(failed("Version"))?;
-    check_version(version.api_version)?;
-    let allowed = manager.verify_token(token.to_owned()).await.map_err(|error| match error {
-        ApiError::Remote { message, .. } => {
-            WorkerError::Token { url: url.to_owned(), why: format!("is refused ({message})") }
-        }
-        other => refused(url, "AuthVerify", other),
-    })?;
-    let worker_token = allowed.worker_token();
-    if worker_token.is_none() && !allowed.has(Permission::Admin) {
-        return Err(WorkerError::Token { url: url.to_owned(), why: "lacks the permission `admin`".into() });
-    }
-    let actor = manager.actor_address().await.map_err(failed("ActorAddress"))?;
-    let sector_size = manager.actor_sector_size(actor).await.map_err(failed("ActorSectorSize"))?;
-    Ok(ManagerFacts { version: version.version, actor, sector_size, worker_token })
-}
-
 /// Pause between two questions to a manager that does not answer. Source: Lotus's worker.
-const MANAGER_RETRY: Duration = Duration::from_secs(1);
-
-fn refused(url: &str, method: &'static str, source: ApiError) -> WorkerError {
-    match source {
-        ApiError::Unauthorized { status, .. } => {
-            WorkerError::Token { url: url.to_owned(), why: format!("is refused (HTTP {status})") }
-        }
-        source => WorkerError::Handshake { url: url.to_owned(), method, source },
-    }
-}
+pub(crate) const MANAGER_RETRY: Duration = Duration::from_secs(1);
 
 impl WorkerHandle {
     /// Joins the manager, then stays joined in the background. The worker's router must be served already: the manager
@@ -146,6 +89,13 @@ impl WorkerHandle {
             match error {
                 error @ ApiError::Unreachable { .. } => {
                     (membership.options.status)(Status::Waiting { url, reason: chain(&error) });
+                    tokio::time::sleep(MANAGER_RETRY).await;
+                }
+                error if shared.has_choice() => {
+                    (membership.options.status)(Status::Waiting {
+                        url,
+                        reason: format!("{method}: {}", chain(&error)),
+                    });
                     tokio::time::sleep(MANAGER_RETRY).await;
                 }
                 error if method == "WorkerConnect" && answered(&error) => {
@@ -210,14 +160,29 @@ type JoinError = (&'static str, ApiError);
 impl Membership {
     /// Introduces this worker to the manager.
     async fn join(&mut self) -> Result<(), JoinError> {
+        let session = self.meet().await?;
+        self.connect(session).await
+    }
+
+    /// Asks the manager who it is, before anything else is said to it: it may be another one than the one served.
+    async fn meet(&mut self) -> Result<Uuid, JoinError> {
         let manager = &self.shared.manager;
         let session = manager.session().await.map_err(|error| ("Session", error))?;
-        let software = concat!("sealyard ", env!("CARGO_PKG_VERSION"));
-        let peer = match manager.hello(Hello::of_this_build(software)).await {
+        let served = self.shared.managers.as_ref().and_then(|managers| managers.served());
+        let peer = match manager.hello(Hello::of_this_build(SOFTWARE).of_reign(served)).await {
             Err(error) if error.is_method_not_found() => None,
             answer => answer.map_err(|error| ("Sealyard.Hello", error))?,
         };
+        if let Some(managers) = &self.shared.managers {
+            let met = managers.meet(peer.as_ref().and_then(|peer| peer.reign.as_ref())).await;
+            met.map_err(|error| ("Sealyard.Hello", ApiError::refused(chain(&error))))?;
+        }
         self.pushes = peer.is_some_and(|peer| peer.features.contains("push-state"));
+        Ok(session)
+    }
+
+    async fn connect(&mut self, session: Uuid) -> Result<(), JoinError> {
+        let manager = &self.shared.manager;
         // To one that took this very session before, the worker never went away and its calls are known.
         if !self.pushes && self.shared.joined_before != Some(session) {
             // A Lotus manager believes a newly connected worker to be idle and would overload a busy one.
@@ -245,12 +210,14 @@ impl Membership {
     /// Declares everything to a new manager process and joins it.
     async fn join_again(&mut self) -> Result<(), String> {
         self.joined = None;
+        let words = |(method, error): JoinError| format!("{method}: {}", chain(&error));
+        let session = self.meet().await.map_err(words)?;
         self.shared.index.manager_changed();
         self.shared.tickets.manager_changed();
         if self.shared.owns_paths {
             self.shared.redeclare().await.map_err(|error| chain(&error))?;
         }
-        self.join().await.map_err(|(method, error)| format!("{method}: {}", chain(&error)))
+        self.connect(session).await.map_err(words)
     }
 
     /// Heartbeats and pushes, until dropped.

@@ -102,6 +102,8 @@ async fn finish(shared: &Arc<Shared>, accepted: &Accepted, conclusion: Conclusio
 /// Whether the manager gave an answer, if only an error; else it was not reached or did not know our token.
 pub(crate) fn answered(error: &ApiError) -> bool {
     match error {
+        // It was taken over, or is no successor of the manager that is served: the result is not for it.
+        error if error.is_fenced() => false,
         ApiError::Remote { .. } | ApiError::Refused { .. } => true,
         ApiError::Unreachable { .. } | ApiError::Unauthorized { .. } | ApiError::Malformed { .. } => false,
     }

@@ -25,6 +25,7 @@ use crate::executor::ExecutorOptions;
 use crate::journal::{Journal, Life};
 use crate::legacy::{self, Survivor};
 use crate::manager_index::ManagerIndex;
+use crate::managers::Managers;
 use crate::offer::{self, BUILT, Offer, ProofParams};
 use crate::process::Orphan;
 use crate::registration::report_health_for_ever;
@@ -44,6 +45,8 @@ pub struct WorkerOptions {
     pub name: String,
     /// The manager: a client, or the manager itself for its own worker.
     pub manager: Arc<dyn ManagerApi>,
+    /// Which manager it serves, of those that it was told of. `None`: it lives in its manager.
+    pub managers: Option<Arc<Managers>>,
     /// The miner's sector size.
     pub sector_size: SectorSize,
     /// Base URLs under which others fetch this worker's files: `http://host:port/remote`.
@@ -124,6 +127,7 @@ pub(crate) struct Shared {
     /// Tells it from all others, whatever its session, name and address.
     repo_id: Uuid,
     pub(crate) manager: Arc<dyn ManagerApi>,
+    pub(crate) managers: Option<Arc<Managers>>,
     pub(crate) sector_size: SectorSize,
     pub(crate) journal: Journal,
     pub(crate) calls: Calls,
@@ -176,7 +180,7 @@ impl Worker {
     /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
         check_tasks(&options.tasks)?;
-        let journal = open_journal(&options.repo, options.token.clone()).await?;
+        let journal = open_journal(&options.repo, options.token.clone(), options.managers.as_deref()).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
@@ -206,6 +210,7 @@ impl Worker {
             joined_before: life.joined,
             repo_id,
             manager: options.manager,
+            managers: options.managers,
             sector_size: options.sector_size,
             journal,
             calls: Calls::default(),
@@ -254,12 +259,19 @@ fn check_tasks(tasks: &BTreeSet<TaskType>) -> Result<(), WorkerError> {
     Err(WorkerError::NotBuilt { task, known })
 }
 
-/// The repo's journal, for the calls of the manager that takes this token.
-async fn open_journal(repo: &Repo, token: String) -> Result<Journal, WorkerError> {
-    let file = repo.dir().join("journal.db");
+/// The repo's journal, for the calls of the manager that takes this token, and that was chosen.
+async fn open_journal(
+    repo: &Repo,
+    token: String,
+    managers: Option<&Managers>,
+) -> Result<Journal, WorkerError> {
+    let file = repo.dir().join(Journal::FILE_NAME);
     let opened = tokio::task::spawn_blocking(move || Journal::open(&file));
     let journal = opened.await.map_err(|_| WorkerError::Closed)??;
     journal.run(move |journal| journal.serves(&token)).await?;
+    if let Some(managers) = managers {
+        managers.remember_in(&journal).await?;
+    }
     Ok(journal)
 }
 
@@ -404,6 +416,11 @@ impl Shared {
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.change.subscribe()
+    }
+
+    /// Whether the worker was told of several managers, so that what one of them refuses is no reason to end.
+    pub(crate) fn has_choice(&self) -> bool {
+        self.managers.as_ref().is_some_and(|managers| managers.are_several())
     }
 
     /// The manager answers again.

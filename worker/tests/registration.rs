@@ -10,7 +10,7 @@ use scripted::{SECTOR, ScriptedManager, World, appears, held, pc1, start_ok, unt
 use sealtasks::{ActorId, FileType, FileTypes, SectorSize, TaskType};
 use stores::Index as _;
 use tokio::sync::watch;
-use worker::{RegistrationOptions, Status, StatusSink, WorkerError, check_manager};
+use worker::{Candidate, ManagerFacts, Managers, RegistrationOptions, Status, StatusSink, WorkerError};
 
 const ADDRESS: &str = "http://10.0.0.7:3456/rpc/v0";
 
@@ -229,40 +229,50 @@ async fn enabled_and_quiet_are_answered() {
     worker.close().await;
 }
 
-/// A check of the scripted manager, with what was said meanwhile.
-async fn checked(manager: &ScriptedManager, token: &str) -> Result<worker::ManagerFacts, String> {
-    let status = |_| {};
-    check_manager(manager, "http://manager", token, &status).await.map_err(|error| error.to_string())
+/// Finds the one manager that there is.
+async fn found(
+    manager: &Arc<ScriptedManager>,
+    token: &str,
+    status: StatusSink,
+) -> Result<ManagerFacts, WorkerError> {
+    let (url, token) = ("http://manager".to_owned(), token.to_owned());
+    let candidate = Candidate { url, token, api: manager.clone() };
+    Managers::new(vec![candidate], rpc::Mark::default(), |_| {}, status).find().await
+}
+
+async fn checked(manager: ScriptedManager, token: &str) -> Result<ManagerFacts, String> {
+    let found = found(&Arc::new(manager), token, Arc::new(|_| {})).await;
+    found.map_err(|error| error.to_string())
 }
 
 #[tokio::test]
 async fn the_manager_is_checked_before_anything_is_written() {
-    let manager = ScriptedManager::new();
-    let facts = checked(&manager, "token").await.unwrap();
+    let facts = checked(ScriptedManager::new(), "token").await.unwrap();
     assert_eq!((facts.actor, facts.sector_size), (ActorId::new(1000), SectorSize::KiB2));
-    let error = checked(&manager, "wrong").await.unwrap_err();
+    let error = checked(ScriptedManager::new(), "wrong").await.unwrap_err();
     assert!(error.contains("the token for the manager at http://manager is refused"), "{error}");
     let manager = ScriptedManager { permissions: vec![Permission::Read], ..ScriptedManager::new() };
-    let error = checked(&manager, "token").await.unwrap_err();
+    let error = checked(manager, "token").await.unwrap_err();
     assert!(error.contains("lacks the permission `admin`"), "{error}");
     let manager = ScriptedManager { api_version: 66817, ..ScriptedManager::new() };
-    let error = checked(&manager, "token").await.unwrap_err();
+    let error = checked(manager, "token").await.unwrap_err();
     assert!(error.contains("1.5.1") && error.contains("1.5.0"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_manager_that_does_not_answer_is_waited_for_and_that_is_said() {
-    let manager = ScriptedManager::new();
+    let manager = Arc::new(ScriptedManager::new());
     manager.is_down(true);
-    let said = Mutex::new(Vec::new());
-    let status = |status| {
-        let mut said = said.lock().unwrap();
-        said.push(status);
-        if said.len() == 3 {
-            manager.is_down(false);
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let (down, heard) = (Arc::clone(&manager), Arc::clone(&said));
+    let status: StatusSink = Arc::new(move |status| {
+        let mut heard = heard.lock().unwrap();
+        heard.push(status);
+        if heard.len() == 3 {
+            down.is_down(false);
         }
-    };
-    check_manager(&manager, "http://manager", "token", &status).await.unwrap();
+    });
+    found(&manager, "token", status).await.unwrap();
     let expected = Status::Waiting {
         url: "http://manager".into(),
         reason: "http://manager cannot be reached: connection refused".into(),
@@ -273,15 +283,16 @@ async fn a_manager_that_does_not_answer_is_waited_for_and_that_is_said() {
 #[tokio::test(start_paused = true)]
 async fn a_manager_that_falls_between_two_questions_is_waited_for_too() {
     for answers in 0..4 {
-        let manager = ScriptedManager::new();
+        let manager = Arc::new(ScriptedManager::new());
         *manager.falls_after.lock().unwrap() = Some(answers);
-        let waits = Mutex::new(0);
-        let status = |status| {
+        let waits = Arc::new(Mutex::new(0));
+        let (fallen, count) = (Arc::clone(&manager), Arc::clone(&waits));
+        let status: StatusSink = Arc::new(move |status| {
             assert!(matches!(status, Status::Waiting { .. }), "{status:?}");
-            *waits.lock().unwrap() += 1;
-            *manager.falls_after.lock().unwrap() = None;
-        };
-        check_manager(&manager, "http://manager", "token", &status).await.unwrap();
+            *count.lock().unwrap() += 1;
+            *fallen.falls_after.lock().unwrap() = None;
+        });
+        found(&manager, "token", status).await.unwrap();
         assert_eq!(*waits.lock().unwrap(), 1, "after {answers} answers");
     }
 }

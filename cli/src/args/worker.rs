@@ -107,7 +107,8 @@ impl FromStr for TaskFlag {
 #[command(after_help = "Examples:\n  sealyard worker run\n  \
     sealyard worker run --precommit1 --precommit2 --commit --address 10.0.0.7:3456\n  \
     sealyard worker run --executor all=rehearsal --rehearsal-machine memory=512GiB,cpus=64,gpus=1\n  \
-    MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard worker run --precommit1=false\n\n\
+    MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard worker run --precommit1=false\n  \
+    MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http,/ip4/10.0.0.6/tcp/2345/http sealyard worker run\n\n\
     Only bare task flags: exactly those tasks, plus GET, C1 and FIN. Any flag with =true or =false, or its \
     environment variable: Lotus's meaning, every task is on unless switched off.")]
 pub struct WorkerRunArgs {
@@ -131,6 +132,19 @@ pub struct WorkerRunArgs {
     /// Make no storage path in the repo.
     #[arg(long, env = "LOTUS_WORKER_NO_LOCAL_STORAGE")]
     pub no_local_storage: bool,
+    /// A further manager: where one would take over from the one that MINER_API_INFO names, as API info or bare address. The
+    /// worker serves the one that has taken over last.
+    #[arg(
+        long = "manager",
+        value_delimiter = ',',
+        env = "SEALYARD_MANAGERS",
+        value_name = "API-INFO,…",
+        hide_env_values = true
+    )]
+    pub managers: Vec<String>,
+    /// Serve the manager with this id no longer, although no other one took over from it.
+    #[arg(long, value_name = "ID")]
+    pub leave_manager: Option<uuid::Uuid>,
     /// Count no swap as memory.
     #[arg(long, env = "LOTUS_WORKER_NO_SWAP")]
     pub no_swap: bool,

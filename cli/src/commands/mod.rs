@@ -28,5 +28,6 @@ pub mod version;
 pub mod worker;
 mod worker_failure;
 mod worker_fleet;
+mod worker_managers;
 pub mod worker_run;
 pub mod worker_tasks;

@@ -125,10 +125,15 @@ async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome 
     let Place { listener, identity, remote, trust, .. } = place;
     let is_tls = identity.is_some();
     let server = daemon::serve(listener, handle.router(), identity);
-    let own = own_worker(args, handle, urls, trust).await?;
-    handle.prove_with(Arc::new(own.clone()));
-    handle.add_local_worker(Arc::new(own.clone())).await.map_err(crate::connect::rpc_failure)?;
-    own.push_states();
+    let own = match handle.refusal() {
+        None => Some(own_worker(args, handle, urls, trust).await?),
+        Some(_) => None,
+    };
+    if let Some(own) = &own {
+        handle.prove_with(Arc::new(own.clone()));
+        handle.add_local_worker(Arc::new(own.clone())).await.map_err(crate::connect::rpc_failure)?;
+        own.push_states();
+    }
 
     let unwritable = |error: rpc::repo_files::RepoFileError| Failure::from_error(Code::Repo, &error);
     let api = if address.ip().is_unspecified() { loopback(address) } else { address };
@@ -154,20 +159,34 @@ async fn serve(args: &RunArgs, handle: &ManagerHandle, place: Place) -> Outcome 
         );
     }
 
+    let waiting = handle.clone();
+    tokio::spawn(async move {
+        waiting.overtaken().await;
+        if let Some(refusal) = waiting.refusal() {
+            talk!("OVERTAKEN: {refusal}");
+        }
+    });
     let ended = tokio::select! {
         ended = handle.ended() => ended.map_err(|error| start_failure(&error)),
         () = handle.shutdown_asked() => { talk!("stopping: asked to over the API"); Ok(()) }
         why = daemon::stop_requested(args.until_stdin_closes) => {
             talk!("stopping: {why}");
-            daemon::end_worker(&own, why).await;
+            if let Some(own) = &own {
+                daemon::end_worker(own, why).await;
+            }
             Ok(())
         }
     };
     // However it ended, its next life goes on with what runs.
-    own.leave().await;
+    if let Some(own) = &own {
+        own.leave().await;
+    }
     server.abort();
     rpc::repo_files::remove_api(&repo).map_err(unwritable)?;
-    ended
+    match handle.refusal() {
+        Some(refusal) => Err(Failure::from_error(Code::Overtaken, &refusal)),
+        None => ended,
+    }
 }
 
 /// The repo of the worker in this process.
@@ -243,6 +262,7 @@ async fn own_worker(
         ignore_resources: false,
         caps: TaskCaps::none(),
         machine,
+        managers: None,
         local: Some(handle.local()),
         periods: Periods::default(),
     })

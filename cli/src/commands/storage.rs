@@ -195,7 +195,7 @@ pub fn worker_client(repo: &Path) -> Result<WorkerClient, Failure> {
     let info: ApiInfo = address.parse().map_err(damaged)?;
     let url = info.rpc_url(Transport::Http).map_err(damaged)?;
     let trust = tls::trust(|| tls::workers_authorities(repo))?;
-    WorkerClient::trusting(&url, token, Transport::Http, &trust)
+    WorkerClient::trusting(&url, token, Transport::Http, &trust, &rpc::Mark::default())
         .map_err(|error| Failure::from_error(Code::Setting, &error))
 }
 

@@ -18,9 +18,13 @@ pub fn worker_failure(error: WorkerError) -> Failure {
         WorkerError::Handshake { source, .. } => match source {
             rpc::ApiError::Unauthorized { .. } => Code::Token,
             rpc::ApiError::Unreachable { .. } => Code::Unreachable,
+            error if error.is_fenced() => Code::Overtaken,
             _ => Code::Failed,
         },
         WorkerError::NotTaken { .. } => Code::DialBack,
+        WorkerError::OtherManager { .. } => Code::Overtaken,
+        WorkerError::OtherMiner { .. } => Code::Setting,
+        WorkerError::NoManager => Code::Unreachable,
         WorkerError::Closed => Code::Failed,
     };
     let not_a_manager =

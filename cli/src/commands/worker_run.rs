@@ -3,27 +3,26 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc::api_info::{ApiInfo, Transport};
-use rpc::client::ManagerClient;
+use rpc::api_info::ApiInfo;
 use rpc::extension::MachineIdentity;
 use rpc::multiaddr::Multiaddr;
 use rpc::{Identity, ManagerApi, Trust};
 use sealtasks::{CapLimit, SectorSize, TaskCaps, TaskType};
 use tokio::net::{TcpListener, TcpStream};
-use uuid::Uuid;
 use worker::resources::Swap;
 use worker::{
-    FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError, Status,
-    StatusSink, Worker, WorkerHandle, WorkerOptions,
+    FirstPath, ManagerFacts, ManagerTokens, Periods, RegistrationOptions, Repo, RepoError, Status, Worker,
+    WorkerHandle, WorkerOptions,
 };
 
 use super::daemon;
 use super::worker_failure::worker_failure;
+use super::worker_managers::Door;
 use crate::args::WorkerRunArgs;
-use crate::connect::{api_info, expand};
+use crate::connect::expand;
 use crate::executor_settings::{ExecutorSettings, Sources};
 use crate::executors::Executors;
 use crate::exit::{Code, Failure, Outcome};
@@ -44,7 +43,6 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     proofs::settings::check_process().map_err(|error| Failure::from_error(Code::Setting, &error))?;
     let name = worker_name(args)?;
     let (caps, machine) = (own_caps(args)?, machine(args)?);
-    let timeout = patience(args)?;
     let swap = if args.no_swap { Swap::Ignored } else { Swap::Counted };
     let program = std::env::current_exe()?;
     let executors = Executors::choose(&args.executors, &program)?;
@@ -56,20 +54,10 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     let existing = open_repo(args)?.map(|repo| with_settings(args, repo)).transpose()?;
     let files = tls::Files::of_worker(&args.tls, existing.as_ref().map(|(repo, _)| repo))?;
     let trust = files.trust()?;
-    wait_for_start(manager_repo, timeout).await?;
-    let mut door = Door::find(manager_repo, &trust)?;
-    let facts = door.check(timeout).await?;
-    door.worker_token = facts.worker_token;
-    talk!(
-        "the manager at {} ({}) seals {} sectors for f0{}",
-        door.url,
-        facts.version,
-        facts.sector_size,
-        facts.actor.get()
-    );
-    executors.check_world(door.manager.as_ref(), &door.url).await?;
+    let (door, facts) = find_manager(manager_repo, args, existing.as_ref(), &trust).await?;
+    executors.check_world(door.client.as_ref(), &door.url()).await?;
     let tasks = with_parameters(&selection, args, &executors, facts.sector_size)?;
-    let place = listen(args, &files, &door.info).await?;
+    let place = listen(args, &files, door.info()).await?;
     reachable(&door, &place).await?;
 
     let (repo, settings) = match existing {
@@ -82,12 +70,14 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         (false, false) => Obtain::Fetch,
     };
     let repo_dir = repo.dir().to_owned();
+    door.attend();
     let handle = Worker::start(WorkerOptions {
         executor: executors.options(&program, settings.environment, &repo),
         settings: settings.in_force,
         repo,
         name,
-        manager: Arc::clone(&door.manager),
+        manager: Arc::clone(&door.client) as Arc<dyn ManagerApi>,
+        managers: Some(Arc::clone(&door.managers)),
         sector_size: facts.sector_size,
         urls: vec![place.url("remote")],
         token: door.token.clone(),
@@ -106,6 +96,32 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
     .await
     .map_err(worker_failure)?;
     serve(args, &door, &handle, place, &repo_dir, &selection).await
+}
+
+/// The manager that this worker may serve, once it answers.
+async fn find_manager(
+    manager_repo: &Path,
+    args: &WorkerRunArgs,
+    existing: Option<&(Repo, ExecutorSettings)>,
+    trust: &Trust,
+) -> Result<(Door, ManagerFacts), Failure> {
+    let timeout = patience(args)?;
+    if args.managers.is_empty() {
+        wait_for_start(manager_repo, timeout).await?;
+    }
+    let mut door = Door::find(manager_repo, &args.managers, trust)?;
+    if let Some((repo, _)) = existing {
+        door.managers.recall(repo, args.leave_manager).map_err(worker_failure)?;
+    }
+    let facts = door.check(timeout).await?;
+    talk!(
+        "the manager at {} ({}) seals {} sectors for f0{}",
+        door.url(),
+        facts.version,
+        facts.sector_size,
+        facts.actor.get()
+    );
+    Ok((door, facts))
 }
 
 /// How long a manager that does not answer is waited for.
@@ -135,8 +151,7 @@ async fn serve(
     rpc::repo_files::write_api(repo, &api).map_err(unwritable)?;
     say_offer(handle, selection).await;
 
-    let registration =
-        RegistrationOptions { manager: door.url.clone(), address, status: status_sink(door.url.clone()) };
+    let registration = RegistrationOptions { manager: door.url(), address, status: Arc::clone(&door.status) };
     // One for both waits: a signal that comes between two of them would be lost.
     let mut stop = std::pin::pin!(daemon::stop_requested(args.until_stdin_closes));
     let outcome = tokio::select! {
@@ -167,53 +182,13 @@ async fn serve(
 /// Who may call this worker, and the token for its repo. The worker's own token opens nothing here, so a worker that has
 /// one makes another for the commands of this machine.
 fn doorkeeper(door: &Door) -> Result<(ManagerTokens, String), Failure> {
-    let auth = ManagerTokens::new(Arc::clone(&door.manager));
+    let auth = ManagerTokens::new(Arc::clone(&door.client) as Arc<dyn ManagerApi>);
+    let auth = auth.serving(Arc::clone(&door.managers));
     let Some(own) = door.worker_token else { return Ok((auth, door.token.clone())) };
     let unmade = |error: rpc::token::TokenError| Failure::from_error(Code::Token, &error);
     let secret = rpc::Secret::generate()?;
     let local = secret.mint(&rpc::Permission::ALL).map_err(unmade)?;
     Ok((auth.joined_with(own, local.clone()), local))
-}
-
-/// The manager, and how to speak to it.
-struct Door {
-    manager: Arc<dyn ManagerApi>,
-    info: ApiInfo,
-    token: String,
-    /// The token's id, when it is a worker's own.
-    worker_token: Option<Uuid>,
-    url: String,
-}
-
-impl Door {
-    fn find(manager_repo: &Path, trust: &Trust) -> Result<Self, Failure> {
-        let info = api_info(manager_repo)?;
-        let setting = |error: rpc::api_info::ApiInfoError| Failure::from_error(Code::Setting, &error);
-        let Some(token) = info.token.clone() else {
-            return Err(Failure::new(Code::Token, "there is no token for the manager").advise(
-                "set MINER_API_INFO to what `sealyard auth api-info --perm worker` prints on its machine",
-            ));
-        };
-        let url = info.rpc_url(Transport::Http).map_err(setting)?;
-        let client = ManagerClient::trusting(&info, Transport::Http, trust)
-            .map_err(|error| Failure::from_error(Code::Setting, &error))?;
-        Ok(Self { manager: Arc::new(client), info, token, worker_token: None, url: url.to_string() })
-    }
-
-    /// Waits for the manager, saying so, then checks version, token and sector size.
-    async fn check(&self, timeout: Duration) -> Result<ManagerFacts, Failure> {
-        let sink = status_sink(self.url.clone());
-        let status = move |status| sink(status);
-        let checked = worker::check_manager(self.manager.as_ref(), &self.url, &self.token, &status);
-        match tokio::time::timeout(timeout, checked).await {
-            Ok(facts) => facts.map_err(worker_failure),
-            Err(_) => Err(Failure::new(
-                Code::Unreachable,
-                format!("the manager at {} did not answer for {} s", self.url, timeout.as_secs()),
-            )
-            .advise("start it with `sealyard run`, or correct MINER_API_INFO")),
-        }
-    }
 }
 
 /// A manager whose repo is on this host and that is not running, or only just starting, is waited for; so that both can
@@ -243,26 +218,6 @@ const MANAGER_RETRY: Duration = Duration::from_secs(1);
 
 /// How often a manager that is not there yet is looked for.
 const START_POLL: Duration = Duration::from_millis(100);
-
-/// Says what becomes of the registration; the same thing is said once.
-fn status_sink(url: String) -> StatusSink {
-    let said = Mutex::new(None::<String>);
-    Arc::new(move |status| {
-        let text = match status {
-            Status::Waiting { reason, .. } => format!("waiting for the manager at {url}: {reason}"),
-            Status::WaitingForCalls { calls } => {
-                format!("waiting until {calls} calls have ended before joining")
-            }
-            Status::Registered => format!("registered with the manager at {url}"),
-            Status::Lost { reason } => format!("the manager at {url} is lost, trying again: {reason}"),
-        };
-        let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if said.as_ref() != Some(&text) {
-            talk!("{text}");
-            *said = Some(text);
-        }
-    })
-}
 
 fn selection(args: &WorkerRunArgs) -> Result<Selection, Failure> {
     let switches: Vec<Switch> = args
@@ -362,10 +317,9 @@ async fn route_address(info: &ApiInfo) -> Result<IpAddr, Failure> {
 /// Asks a Sealyard manager to try the address before anything is written here, and again while it does not answer. The
 /// listener takes the connection.
 async fn reachable(door: &Door, place: &Place) -> Outcome {
-    let status = status_sink(door.url.clone());
     loop {
         let answer = {
-            let asked = door.manager.can_reach(place.url("rpc/v0"));
+            let asked = door.client.can_reach(place.url("rpc/v0"));
             tokio::pin!(asked);
             loop {
                 tokio::select! {
@@ -381,7 +335,7 @@ async fn reachable(door: &Door, place: &Place) -> Outcome {
                 return Err(Failure::from_error(Code::DialBack, &error));
             }
             Err(error @ rpc::ApiError::Unreachable { .. }) => {
-                status(Status::Waiting { url: door.url.clone(), reason: sealtasks::chain(&error) });
+                (door.status)(Status::Waiting { url: door.url(), reason: sealtasks::chain(&error) });
                 tokio::time::sleep(MANAGER_RETRY).await;
             }
             Err(error) => return Err(crate::connect::rpc_failure(error)),

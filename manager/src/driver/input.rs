@@ -12,8 +12,8 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, RegisteredSealProof, ScrubbedFile, SealedCid, SectorId, SectorRef,
-    StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, FileType, RegisteredSealProof, Reign, ScrubbedFile, SealedCid, SectorId,
+    SectorRef, StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
@@ -33,6 +33,8 @@ pub(crate) type Reply<T> = oneshot::Sender<ApiResult<T>>;
 
 /// One thing that happened.
 pub(crate) enum Input {
+    /// A worker told of a manager that has taken over.
+    Overtaken { by: Reign },
     /// An operator pledges a sector.
     Pledge { options: PledgeOptions, reply: Reply<SectorId> },
     /// A worker was dialled back and introduced itself.

@@ -59,7 +59,7 @@ impl Post {
 
     /// Works until the manager stops; what is not done then is found in the outbox and on chain at the next start.
     pub(crate) async fn run(mut self, shared: Arc<Shared>) {
-        let cancelled = shared.cancelled.clone();
+        let cancelled = shared.standing.acting().clone();
         tokio::select! {
             () = cancelled.cancelled() => {}
             () = self.work(&shared) => {}
@@ -293,7 +293,7 @@ impl Post {
             return self.ended(shared, message, Ok(outcome)).await;
         }
         let (lotus, outbox, tell) = (self.lotus.clone(), self.outbox.clone(), self.ends.0.clone());
-        let (sending, cancelled) = (self.sending, shared.cancelled.clone());
+        let (sending, cancelled) = (self.sending, shared.standing.acting().clone());
         shared.tasks.spawn(async move {
             let end = tokio::select! {
                 () = cancelled.cancelled() => return,

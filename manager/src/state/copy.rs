@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use uuid::Uuid;
 
-use super::{StateError, database, loaded, schema, stored};
+use super::{StateError, database, loaded, reign, schema, stored};
 
 /// Added to the epoch, to the next task and to open tasks' attempts when a copy takes over: whatever the lost manager
 /// did after the copy was made is below it, so nothing of that is ever taken for the new manager's.
@@ -80,11 +81,12 @@ impl Source {
 }
 
 /// Makes a copy the database of a manager that takes over. Numbers that the lost manager may have given out since are
-/// passed over. The whole copy is checked first.
+/// passed over, and `id`, a random one, tells it from every other manager that is made from the same copy. The whole copy is
+/// checked first.
 ///
 /// # Errors
 /// A damaged copy, one of another version, or SQLite's.
-pub fn take_over(path: &Path) -> Result<CopyFacts, StateError> {
+pub fn take_over(path: &Path, id: Uuid) -> Result<CopyFacts, StateError> {
     let mut connection = schema::open(path)?;
     let found: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -103,6 +105,7 @@ pub fn take_over(path: &Path) -> Result<CopyFacts, StateError> {
         schema::raise_counter(&transaction, name, raised)?;
     }
     pass_over_attempts(&transaction)?;
+    reign::take_over(&transaction, id)?;
     let facts = facts(&transaction)?;
     transaction.commit().map_err(database("commit a take-over"))?;
     // One file, so that it can be moved into place as a whole.

@@ -2,7 +2,7 @@
 
 use rpc::operator::WorkerMode;
 use sealtasks::{
-    AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, ScrubVerdict, SectorId, SectorRef,
+    AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, Reign, ScrubVerdict, SectorId, SectorRef,
     StorageId, TaskId, TaskType, UnsealedRange, WorkerId,
 };
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,11 @@ pub enum StateEvent {
     ManagerStarted {
         /// For people, for example `sealyard 0.1.0`.
         software: String,
+    },
+    /// A worker told of a manager that has taken over: this one decides nothing any more.
+    Overtaken {
+        /// Which.
+        by: Reign,
     },
     /// A sector was pledged; its number is never given out again.
     SectorPledged {
@@ -394,6 +399,7 @@ impl StateEvent {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::ManagerStarted { .. } => "manager_started",
+            Self::Overtaken { .. } => "overtaken",
             Self::SectorPledged { .. } => "sector_pledged",
             Self::SectorStepped { .. } => "sector_stepped",
             Self::TaskSubmitted { .. } => "task_submitted",
@@ -429,6 +435,7 @@ impl StateEvent {
     pub(super) const fn subject(&self) -> Subject {
         let (sector, task, attempt) = match self {
             Self::ManagerStarted { .. }
+            | Self::Overtaken { .. }
             | Self::DurationMeasured { .. }
             | Self::ThroughputMeasured { .. }
             | Self::WorkerModeSet { .. }

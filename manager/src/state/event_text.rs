@@ -8,6 +8,7 @@ impl StateEvent {
         let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
         match self {
             Self::ManagerStarted { software } => format!("{software} started"),
+            Self::Overtaken { by } => format!("{by} has taken over"),
             Self::SectorPledged { sector, state, .. } => format!("{} pledged, {state}", sector.id),
             Self::SectorStepped { text, .. } => text.clone(),
             Self::TaskSubmitted { task, step, .. } => format!("task {task} ({step}) queued"),

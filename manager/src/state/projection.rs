@@ -5,7 +5,7 @@ use sealtasks::{AttemptId, CallId, SectorId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
 use super::writer::Written;
-use super::{Epoch, StateError, control, database, hold, measure, schema, scrub, stored, superseded};
+use super::{Epoch, StateError, control, database, hold, measure, reign, schema, scrub, stored, superseded};
 
 /// Adds the event to the table of events.
 pub(super) fn append(db: &Connection, epoch: Epoch, at_ms: u64, written: &Written) -> Result<(), StateError> {
@@ -36,6 +36,7 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         StateEvent::ManagerStarted { .. }
         | StateEvent::DeletePermitted { .. }
         | StateEvent::ReleaseAsked { .. } => Ok(()),
+        StateEvent::Overtaken { .. } => reign::store(db, now, event),
         StateEvent::SectorRemoved { sector, .. } => rows.sector_removed(*sector),
         StateEvent::FileScrubbed { .. } => scrub::store(db, now, event),
         StateEvent::CopySuperseded { .. } | StateEvent::CopyCounts { .. } => superseded::store(db, now, event),

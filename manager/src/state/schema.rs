@@ -10,8 +10,10 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 12] =
-    [TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING, CHAIN, ORPHANS, SUPERSEDED];
+const STEPS: [&str; 13] = [
+    TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING, CHAIN, ORPHANS, SUPERSEDED,
+    TAKEOVERS,
+];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
 const VERSION: i64 = STEPS.len() as i64;
@@ -154,6 +156,15 @@ CREATE TABLE superseded (
     miner INTEGER NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
     PRIMARY KEY (miner, number, file, path)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Version 13: from whom this manager descends, and who has taken over from it; see `reign`.
+const TAKEOVERS: &str = "
+-- A random id of each take-over since `init`.
+CREATE TABLE takeover (nth INTEGER PRIMARY KEY, id TEXT NOT NULL) STRICT;
+CREATE TABLE overtaken (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 0), reign TEXT NOT NULL, since_ms INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Makes the file, its tables and the miner's row.

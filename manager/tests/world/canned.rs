@@ -2,7 +2,7 @@
 
 use manager::{Dialer as _, RpcDialer};
 use rpc::api::WorkerResources;
-use rpc::{ApiResult, Job, Transport, Trust};
+use rpc::{ApiResult, Job, Mark, Transport, Trust};
 use sealtasks::{CallId, TaskInput, WorkerId};
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ pub async fn call_nobody(job: Job) -> ApiResult<CallId> {
     let url = format!("http://{}/rpc/v0", listener.local_addr().expect("an address"));
     drop(listener);
     let dialer = RpcDialer { trust: Trust::system() };
-    dialer.dial(&url, "token", Transport::Http).await?.start(job).await
+    dialer.dial(&url, "token", Transport::Http, &Mark::default()).await?.start(job).await
 }
 
 /// The repo of a worker's life. Seeds a hundred apart are lives of one repo, but for those of whole fleets.

@@ -19,7 +19,7 @@ use manager::{
     RpcDialer, Timing, Verifier,
 };
 use rpc::extension::SectorDetail;
-use rpc::{ApiError, ApiResult, ManagerApi, OperatorApi, Transport, Trust, WorkerApi};
+use rpc::{ApiError, ApiResult, ManagerApi, Mark, OperatorApi, Transport, Trust, WorkerApi};
 use sealtasks::{ActorId, SectorRef, SectorSize, TaskType, VerifyInput};
 use tempfile::TempDir;
 
@@ -62,11 +62,17 @@ impl FakeDialer {
 
 #[async_trait]
 impl Dialer for FakeDialer {
-    async fn dial(&self, url: &str, token: &str, transport: Transport) -> ApiResult<Arc<dyn WorkerApi>> {
+    async fn dial(
+        &self,
+        url: &str,
+        token: &str,
+        transport: Transport,
+        mark: &Mark,
+    ) -> ApiResult<Arc<dyn WorkerApi>> {
         let known = self.0.lock().expect("no panic elsewhere").get(url).cloned();
         match known {
             Some(worker) => Ok(worker),
-            None => RpcDialer { trust: Trust::system() }.dial(url, token, transport).await,
+            None => RpcDialer { trust: Trust::system() }.dial(url, token, transport, mark).await,
         }
     }
 }

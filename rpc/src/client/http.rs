@@ -12,6 +12,7 @@ use url::Url;
 use super::{CONNECT_TIMEOUT, ClientError, RESPONSE_SIZE_MAX, malformed, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
+use crate::mark::{self, Mark};
 use crate::tls::Trust;
 
 /// Of an answer that is none, so much is shown (bytes), and of that the first line.
@@ -20,24 +21,33 @@ const TEXT_MAX: usize = 300;
 pub(super) struct HttpWire {
     url: Url,
     client: reqwest::Client,
+    mark: Mark,
     /// The last id used; counts from 1.
     last_id: AtomicU64,
 }
 
 impl HttpWire {
-    pub(super) fn new(url: Url, token: Option<String>, trust: &Trust) -> Result<Self, ClientError> {
+    pub(super) fn new(
+        url: Url,
+        token: Option<String>,
+        trust: &Trust,
+        mark: &Mark,
+    ) -> Result<Self, ClientError> {
         let client = builder(trust)
             .default_headers(authorization(token)?)
             .build()
             .map_err(|source| ClientError::Http { source })?;
-        Ok(Self { url, client, last_id: AtomicU64::new(0) })
+        Ok(Self { url, client, mark: mark.clone(), last_id: AtomicU64::new(0) })
     }
 
     pub(super) async fn call(&self, method: &str, params: Box<RawValue>) -> ApiResult<Box<RawValue>> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let request = Request { jsonrpc: "2.0", id, method, params: &params };
         let body = serde_json::to_vec(&request).map_err(|error| malformed(method, &error))?;
-        let post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        let mut post = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        if let Some(reign) = self.mark.value() {
+            post = post.header(mark::HEADER, reign);
+        }
         let mut response = post.send().await.map_err(|source| unreachable_peer(&self.url, source))?;
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {

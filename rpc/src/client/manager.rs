@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -24,18 +25,35 @@ use crate::api_info::{ApiInfo, Transport};
 use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
+use crate::mark::Mark;
 use crate::storage::CopyDeed;
 use crate::subject::Subject;
 use crate::tls::Trust;
 use crate::token::{Grant, Permission};
 use crate::wire::{self, returns};
 
-/// Calls a manager, Sealyard or Lotus.
+/// Calls a manager, Sealyard or Lotus; of several that could be it, the one that was chosen.
 pub struct ManagerClient {
+    first: Door,
+    others: Vec<Door>,
+    /// 0: the first.
+    chosen: AtomicUsize,
+    trust: Trust,
+}
+
+/// One place where a manager is, or would be.
+struct Door {
     peer: Peer,
     /// For what is no JSON-RPC.
     info: ApiInfo,
-    trust: Trust,
+}
+
+impl Door {
+    fn new(info: &ApiInfo, transport: Transport, trust: &Trust, mark: &Mark) -> Result<Self, ClientError> {
+        let url = info.rpc_url(transport).map_err(|source| ClientError::Url { source })?;
+        let peer = Peer::new(Caller::new(&url, info.token.clone(), transport, trust, mark)?);
+        Ok(Self { peer, info: info.clone() })
+    }
 }
 
 impl ManagerClient {
@@ -53,23 +71,54 @@ impl ManagerClient {
     /// # Errors
     /// The address or the token cannot be used.
     pub fn trusting(info: &ApiInfo, transport: Transport, trust: &Trust) -> Result<Self, ClientError> {
-        let url = info.rpc_url(transport).map_err(|source| ClientError::Url { source })?;
-        let peer = Peer::new(Caller::new(&url, info.token.clone(), transport, trust)?);
-        Ok(Self { peer, info: info.clone(), trust: trust.clone() })
+        Self::among(info, &[], transport, trust, &Mark::default())
+    }
+
+    /// A worker's client: the manager that it serves, which is told so by `mark`, is at one of these places. The first is
+    /// asked until [`ManagerClient::choose`] says otherwise.
+    ///
+    /// # Errors
+    /// An address or a token cannot be used.
+    pub fn among(
+        first: &ApiInfo,
+        others: &[ApiInfo],
+        transport: Transport,
+        trust: &Trust,
+        mark: &Mark,
+    ) -> Result<Self, ClientError> {
+        let door = |info| Door::new(info, transport, trust, mark);
+        let (first, others) = (door(first)?, others.iter().map(door).collect::<Result<_, _>>()?);
+        Ok(Self { first, others, chosen: AtomicUsize::new(0), trust: trust.clone() })
+    }
+
+    /// From now on asks the place with this number, counted from 0; one that there is not is the first.
+    pub fn choose(&self, number: usize) {
+        self.chosen.store(number, Ordering::Release);
+    }
+
+    /// The place that is asked now, counted from 0.
+    pub fn chosen(&self) -> usize {
+        self.chosen.load(Ordering::Acquire)
+    }
+
+    fn door(&self) -> &Door {
+        let chosen = self.chosen.load(Ordering::Acquire);
+        chosen.checked_sub(1).and_then(|at| self.others.get(at)).unwrap_or(&self.first)
     }
 
     /// A URL at the manager whose path is still to be set, and a client that shows the token.
     pub(super) fn http(&self) -> ApiResult<(Url, reqwest::Client)> {
         let refused = |error: &dyn std::error::Error| ApiError::refused(error.to_string());
-        let url = self.info.rpc_url(Transport::Http).map_err(|error| refused(&error))?;
-        let headers = authorization(self.info.token.clone()).map_err(|error| refused(&error))?;
+        let info = &self.door().info;
+        let url = info.rpc_url(Transport::Http).map_err(|error| refused(&error))?;
+        let headers = authorization(info.token.clone()).map_err(|error| refused(&error))?;
         let client =
             builder(&self.trust).default_headers(headers).build().map_err(|error| refused(&error))?;
         Ok((url, client))
     }
 
     pub(super) fn caller(&self) -> &Caller {
-        &self.peer.caller
+        &self.door().peer.caller
     }
 }
 
@@ -91,7 +140,7 @@ impl ManagerApi for ManagerClient {
     }
 
     async fn verify_token(&self, token: String) -> ApiResult<Grant> {
-        if self.peer.is_sealyard().await? {
+        if self.door().peer.is_sealyard().await? {
             match self.caller().call("Sealyard.VerifyToken", &(&token,)).await {
                 // An older Sealyard: it knows no scopes either.
                 Err(error) if error.is_method_not_found() => {}
@@ -147,11 +196,11 @@ impl ManagerApi for ManagerClient {
         let wanted = attempt.is_some() || account.is_some();
         let encoded = returns::encode(method, result).map_err(unsendable)?;
         let (value, error) = (encoded.value, encoded.error);
-        if wanted && self.peer.is_sealyard().await? {
+        if wanted && self.door().peer.is_sealyard().await? {
             let attempt = attempt.map(|attempt| attempt.to_string());
             let params = (&call, method.short_name(), &value, &error, attempt, account);
             let answer = self.caller().tell("Sealyard.Return", &params).await;
-            if !self.peer.turned_lotus(&answer) {
+            if !self.door().peer.turned_lotus(&answer) {
                 return answer;
             }
         }
@@ -356,7 +405,7 @@ impl ManagerApi for ManagerClient {
     }
 
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>> {
-        self.peer.hello(hello).await
+        self.door().peer.hello(hello).await
     }
 
     async fn can_reach(&self, url: String) -> ApiResult<()> {

@@ -28,6 +28,7 @@ pub use worker::WorkerClient;
 use crate::api::ApiResult;
 use crate::api_info::{ApiInfoError, Transport, with_scheme};
 use crate::error::{ApiError, chain};
+use crate::mark::Mark;
 use crate::tls::Trust;
 use crate::wire::WireError;
 
@@ -69,11 +70,12 @@ impl Caller {
         token: Option<String>,
         transport: Transport,
         trust: &Trust,
+        mark: &Mark,
     ) -> Result<Self, ClientError> {
         let url = with_scheme(url, transport).map_err(|source| ClientError::Url { source })?;
         let wire = match transport {
-            Transport::Http => Wire::Http(http::HttpWire::new(url.clone(), token, trust)?),
-            Transport::Ws => Wire::Ws(ws::WsWire::new(url.clone(), token, trust.clone())?),
+            Transport::Http => Wire::Http(http::HttpWire::new(url.clone(), token, trust, mark)?),
+            Transport::Ws => Wire::Ws(ws::WsWire::new(url.clone(), token, trust.clone(), mark)?),
         };
         Ok(Self { url, wire })
     }

@@ -11,6 +11,7 @@ use url::Url;
 use super::{Caller, ClientError, malformed};
 use crate::api::ApiResult;
 use crate::api_info::ApiInfo;
+use crate::mark::Mark;
 use crate::tls::Trust;
 
 /// One full node over HTTP or a websocket, whichever its address asks for. Answers are bounded by
@@ -26,7 +27,7 @@ impl NodeClient {
     /// The address or the token is no good.
     pub fn new(info: &ApiInfo, trust: &Trust) -> Result<Self, ClientError> {
         let (url, transport) = info.full_node().map_err(|source| ClientError::Url { source })?;
-        Ok(Self { caller: Caller::new(&url, info.token.clone(), transport, trust)? })
+        Ok(Self { caller: Caller::new(&url, info.token.clone(), transport, trust, &Mark::default())? })
     }
 
     /// Where the node is: scheme, host, port and path, never the token.

@@ -19,6 +19,7 @@ use crate::api::{ApiResult, Job, Missing, StoragePath, WorkerApi, WorkerInfo};
 use crate::api_info::{Transport, with_scheme};
 use crate::error::ApiError;
 use crate::extension::{ExecutorSetting, GpuShare, Hello, WorkerState};
+use crate::mark::Mark;
 use crate::push_sender::{Pushed, push, push_url};
 use crate::reader::{PieceData, PieceStream, ReaderParam};
 use crate::tls::Trust;
@@ -40,10 +41,10 @@ impl WorkerClient {
     /// # Errors
     /// The URL's scheme or the token cannot be used.
     pub fn new(url: &Url, token: Option<String>, transport: Transport) -> Result<Self, ClientError> {
-        Self::trusting(url, token, transport, &Trust::system())
+        Self::trusting(url, token, transport, &Trust::system(), &Mark::default())
     }
 
-    /// As [`WorkerClient::new`], with the authorities of `trust`.
+    /// As [`WorkerClient::new`], with the authorities of `trust`; the worker is told that the caller is the manager of `mark`.
     ///
     /// # Errors
     /// The URL's scheme or the token cannot be used.
@@ -52,10 +53,11 @@ impl WorkerClient {
         token: Option<String>,
         transport: Transport,
         trust: &Trust,
+        mark: &Mark,
     ) -> Result<Self, ClientError> {
         let push_base = with_scheme(url, Transport::Http).map_err(|source| ClientError::Url { source })?;
         Ok(Self {
-            peer: Peer::new(Caller::new(url, token, transport, trust)?),
+            peer: Peer::new(Caller::new(url, token, transport, trust, mark)?),
             push_base,
             // Its own client: the endpoint takes no token, so none is sent.
             pusher: http::builder(trust).build().map_err(|source| ClientError::Http { source })?,

@@ -18,6 +18,7 @@ use url::Url;
 use super::{CONNECT_TIMEOUT, ClientError, RESPONSE_SIZE_MAX, malformed, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
+use crate::mark::{self, Mark};
 use crate::tls::Trust;
 
 /// Calls under way at once on one connection.
@@ -32,13 +33,20 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub(super) struct WsWire {
     url: Url,
     headers: HeaderMap,
+    mark: Mark,
     trust: Trust,
     client: Mutex<Option<Arc<Client>>>,
 }
 
 impl WsWire {
-    pub(super) fn new(url: Url, token: Option<String>, trust: Trust) -> Result<Self, ClientError> {
-        Ok(Self { url, headers: super::http::authorization(token)?, trust, client: Mutex::new(None) })
+    pub(super) fn new(
+        url: Url,
+        token: Option<String>,
+        trust: Trust,
+        mark: &Mark,
+    ) -> Result<Self, ClientError> {
+        let (headers, mark) = (super::http::authorization(token)?, mark.clone());
+        Ok(Self { url, headers, mark, trust, client: Mutex::new(None) })
     }
 
     pub(super) async fn call(&self, method: &str, params: Box<RawValue>) -> ApiResult<Box<RawValue>> {
@@ -65,6 +73,10 @@ impl WsWire {
 
     async fn connect(&self) -> ApiResult<Client> {
         let size = u32::try_from(RESPONSE_SIZE_MAX).unwrap_or(u32::MAX);
+        let mut headers = self.headers.clone();
+        if let Some(reign) = self.mark.value() {
+            headers.insert(mark::HEADER, reign);
+        }
         let transport = WsTransportClientBuilder::default()
             .connection_timeout(CONNECT_TIMEOUT)
             .max_request_size(size)
@@ -72,7 +84,7 @@ impl WsWire {
             // The number of tries in all, not of redirects: with 0 it would not even connect.
             .max_redirections(1)
             .with_custom_cert_store(self.trust.config().as_ref().clone())
-            .set_headers(self.headers.clone());
+            .set_headers(headers);
         let (sender, receiver) = transport.build(self.url.clone()).await.map_err(|error| match error {
             WsHandshakeError::Rejected { status_code: status @ (401 | 403) } => {
                 ApiError::Unauthorized { url: self.url.to_string(), status }

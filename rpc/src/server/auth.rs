@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use sealtasks::Reign;
 
 use crate::api::ManagerApi;
 use crate::error::ApiError;
@@ -25,6 +26,15 @@ pub trait Authenticate: Send + Sync + 'static {
     /// As [`Authenticate::permissions`].
     async fn grant(&self, token: &str) -> Result<Grant, AuthError> {
         self.permissions(token).await.map(Grant::of)
+    }
+
+    /// Whether anything may be asked of us by a Sealyard that is, or serves, the manager of this reign. Only those are
+    /// believed that have the permission `admin` or a worker's own token.
+    ///
+    /// # Errors
+    /// It is another manager than the one that counts here: why, and what to do, for people.
+    fn admits(&self, _theirs: &Reign) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -70,6 +80,10 @@ impl Authenticate for AskManager {
         })
     }
 }
+
+/// Which manager the caller is, or serves; travels as [`Granted`] does.
+#[derive(Clone, Debug)]
+pub(super) struct Marked(pub Reign);
 
 /// What the request may do; travels with every call in it.
 #[derive(Clone, Debug)]

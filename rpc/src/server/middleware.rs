@@ -14,20 +14,26 @@ use tokio_util::sync::CancellationToken;
 use tower::Layer;
 
 use super::BODY_SIZE_MAX;
+use super::auth::{Authenticate, Marked};
+use crate::error::FENCED;
 
 /// The notification that cancels a call of the same connection.
 const CANCEL: &str = "xrpc.cancel";
 /// Calls of one connection that can be cancelled; later ones run to their end. A peer has a handful under way.
 const CANCELLABLE_MAX: usize = 4096;
 
+/// What may be asked whoever asks: by these two managers and workers learn of one another whom each serves.
+const UNFENCED: [&str; 2] = ["Filecoin.Version", "Sealyard.Hello"];
+
 #[derive(Clone)]
 pub(super) struct RpcLayer {
     names: Arc<HashSet<&'static str>>,
+    auth: Arc<dyn Authenticate>,
 }
 
 impl RpcLayer {
-    pub(super) fn new(methods: &Methods) -> Self {
-        Self { names: Arc::new(methods.method_names().collect()) }
+    pub(super) fn new(methods: &Methods, auth: &Arc<dyn Authenticate>) -> Self {
+        Self { names: Arc::new(methods.method_names().collect()), auth: Arc::clone(auth) }
     }
 }
 
@@ -36,7 +42,12 @@ impl<S> Layer<S> for RpcLayer {
     type Service = RpcService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RpcService { inner, names: Arc::clone(&self.names), running: Running::default() }
+        RpcService {
+            inner,
+            names: Arc::clone(&self.names),
+            auth: Arc::clone(&self.auth),
+            running: Running::default(),
+        }
     }
 }
 
@@ -44,6 +55,7 @@ impl<S> Layer<S> for RpcLayer {
 pub(super) struct RpcService<S> {
     inner: S,
     names: Arc<HashSet<&'static str>>,
+    auth: Arc<dyn Authenticate>,
     running: Running,
 }
 
@@ -165,6 +177,12 @@ where
         if !self.names.contains(request.method_name()) {
             let text = format!("method '{}' not found", request.method_name());
             return MethodResponse::error(id, ErrorObjectOwned::owned(-32601, text, None::<()>));
+        }
+        if let Some(Marked(theirs)) = request.extensions().get::<Marked>()
+            && let Err(text) = self.auth.admits(theirs)
+            && !UNFENCED.contains(&request.method_name())
+        {
+            return MethodResponse::error(id, ErrorObjectOwned::owned(FENCED, text, None::<()>));
         }
         let entered = self.running.enter(id.clone());
         tokio::select! {

@@ -47,6 +47,8 @@ pub use unsealing::unseal_methods;
 pub use worker::worker_methods;
 
 use crate::push::PushStreams;
+use crate::token::Permission;
+use auth::Marked;
 use middleware::RpcLayer;
 
 /// The largest request and answer, in bytes. Go's server takes 100 MiB; vanilla proofs of 64 GiB sectors need more.
@@ -78,7 +80,7 @@ pub fn rpc_router(methods: impl Into<Methods>, auth: Arc<dyn Authenticate>, stre
             .build();
         Server::builder()
             .set_config(config)
-            .set_rpc_middleware(RpcServiceBuilder::new().layer(RpcLayer::new(&methods)))
+            .set_rpc_middleware(RpcServiceBuilder::new().layer(RpcLayer::new(&methods, &auth)))
             .to_service_builder()
             .build(methods.clone(), stop.clone())
     };
@@ -107,8 +109,17 @@ async fn answer(State(endpoint): State<Endpoint>, mut request: Request) -> Respo
         Err(status) => return status.into_response(),
     };
     let stranger = token.is_none();
+    let marked = match crate::mark::read(request.headers()) {
+        Ok(reign) => reign.map(Marked),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
     match auth::granted(&*endpoint.auth, token).await {
-        Ok(granted) => request.extensions_mut().insert(granted),
+        Ok(granted) => {
+            // Nobody else's word on managers is worth anything.
+            let is_peer = granted.0.has(Permission::Admin) || granted.0.worker_token().is_some();
+            marked.filter(|_| is_peer).map(|marked| request.extensions_mut().insert(marked));
+            request.extensions_mut().insert(granted)
+        }
         Err(status) => return status.into_response(),
     };
     // Go's server does not look at the content type, so operators' scripts leave it out.

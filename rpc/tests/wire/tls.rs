@@ -63,7 +63,8 @@ async fn managers_and_workers_are_called_over_tls_by_every_form_of_address() {
     let url = format!("https://{address}/rpc/v0").parse().expect("a URL");
     for transport in [Transport::Http, Transport::Ws] {
         let token = worker.manager.token(&[rpc::Permission::Admin]);
-        let client = rpc::WorkerClient::trusting(&url, Some(token), transport, &trust).expect("a client");
+        let client = rpc::WorkerClient::trusting(&url, Some(token), transport, &trust, &rpc::Mark::default())
+            .expect("a client");
         client.info().await.expect("it answers");
     }
 }

@@ -27,6 +27,9 @@ CREATE TABLE life (
 ) STRICT;
 ";
 
+/// Which manager is served: [`sealtasks::Reign::to_line`], one row. Made when it is first asked for.
+pub(super) const SERVED: &str = "CREATE TABLE IF NOT EXISTS served (reign TEXT NOT NULL) STRICT";
+
 /// What version 2 added to version 1: what a restarted worker must know of a running executor to go on waiting for it.
 pub(super) const FROM_VERSION_1: &str = "
 ALTER TABLE call ADD COLUMN running TEXT;

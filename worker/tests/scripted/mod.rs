@@ -184,6 +184,7 @@ impl World {
             repo,
             name: "w1".into(),
             manager: Arc::clone(&self.manager) as Arc<dyn rpc::ManagerApi>,
+            managers: None,
             sector_size: SectorSize::KiB2,
             urls: vec!["http://127.0.0.1:3456/remote".into()],
             token: "token".into(),
