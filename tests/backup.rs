@@ -293,3 +293,56 @@ fn of_two_managers_from_one_backup_the_second_gets_no_worker_of_the_first() {
     let mut worker = worker_of(home, &other, &["--leave-manager", &id]);
     worker.expect("registered");
 }
+
+/// Fetched over the network as the host does that is to take over; the fetching dies in the middle once.
+#[test]
+fn a_backup_is_fetched_from_another_host_as_a_whole_or_not_at_all() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    init(home);
+    let (mut running, listen) = manager(home, &["--listen", "127.0.0.1:0"]);
+    std::fs::write(home.join("piece.car"), [7; 5000]).expect("a file");
+    json(home, &["sectors", "add-piece", "piece.car"]);
+    let info = format!("{}:http://{listen}", token(home));
+    let fetch = |args: &[&str]| {
+        let mut command = sealyard(home);
+        command.args(["--repo", "elsewhere", "backup", "--from", "env", "fetched"]).args(args);
+        command.env("MINER_API_INFO", &info);
+        command
+    };
+    let listed = || json(home, &["backup", "fetched", "--list"]);
+
+    let died = home.join("died");
+    let mut dying = Daemon::start(
+        "backup that dies",
+        fetch(&[]).env("SEALYARD_CRASH_AT", format!("backup.fetched@{}", died.display())),
+    );
+    assert_eq!(dying.end(), None, "killed: {}", dying.said());
+    assert!(died.exists());
+    assert_eq!(listed(), serde_json::json!([]), "half a backup is none");
+    let none = refused(sealyard(home).args(["--repo", "third", "run", "--from-backup", "fetched"]), 3);
+    assert!(none.contains("MGR092"), "{none}");
+    let parts = std::fs::read_dir(home.join("fetched/.fetching")).expect("what came").count();
+    assert_eq!(parts, 2, "the manifest and one file");
+
+    let mut follower = Daemon::start("backup", &mut fetch(&["--follow", "--every", "1s"]));
+    let first = follower.expect("generation-");
+    let name = first.split(':').next().expect("a path").rsplit('/').next().expect("a name").to_owned();
+    ok(sealyard(home).args(["sectors", "pledge"]));
+    let newer = |found: &Value| found[0]["name"].as_str() != Some(&name) && found[0]["error"].is_null();
+    let found = ask_until("a second backup", SEALING_MAX, listed, newer);
+    assert!(found[1]["error"].is_null() && found[0]["last_event"].as_u64() > found[1]["last_event"].as_u64());
+    drop(follower);
+    let read = ok(sealyard(home).args(["auth", "create-token", "--perm", "read"]));
+    let info = format!("{}:http://{listen}", read.trim());
+    let weak = refused(fetch(&[]).env("MINER_API_INFO", info), 6);
+    assert!(weak.contains("MGR172"), "{weak}");
+    kill(&mut running);
+
+    let staged = |repo: &str| std::fs::read_dir(home.join(repo).join("staging")).expect("staging").count();
+    let (_second, _) =
+        manager(home, &["--repo", "second", "--listen", "127.0.0.1:0", "--from-backup", "fetched"]);
+    assert_eq!(staged("second"), 1, "data that waits came along");
+    let sectors = json(home, &["--repo", "second", "sectors", "list"]);
+    assert_eq!(sectors.as_array().map(Vec::len), Some(2), "{sectors:#}");
+}

@@ -2,7 +2,9 @@
 //! manager that takes over. A backup holds what a manager cannot find out again: the durable state, the token secret,
 //! the configuration, data that waits for sectors. Never: sector files, or anything of the repo that it copies from.
 
+mod fetching;
 mod generation;
+pub(crate) mod serving;
 mod staged;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -10,7 +12,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+pub use fetching::Fetch;
 pub use generation::{Generation, SavedFile};
+
+use staged::Pieces;
 
 use crate::config::{self, Config, ConfigError};
 use crate::repo::{self, RepoError};
@@ -68,6 +73,13 @@ pub enum BackupError {
         /// The directory.
         path: PathBuf,
     },
+    /// The manager on another host whose backup is fetched.
+    #[error("MGR172: the manager's backup cannot be fetched")]
+    Remote {
+        /// Why.
+        #[source]
+        source: rpc::ApiError,
+    },
     /// The repo that is copied, or the one that is made.
     #[error(transparent)]
     Repo(#[from] RepoError),
@@ -92,6 +104,8 @@ pub struct Backup {
     /// Which file `source` has open: a repo that was moved away is noticed.
     identity: (u64, u64),
     seen: Option<i64>,
+    pieces: Pieces,
+    kept: usize,
     _lock: File,
 }
 
@@ -114,7 +128,23 @@ impl Backup {
             return Err(BackupError::Inside { path: target });
         }
         let lock = lock(&target)?;
-        Ok(Self { repo, target, source, identity, seen: None, _lock: lock })
+        let (pieces, kept) = (Pieces::Copied, KEPT);
+        Ok(Self { repo, target, source, identity, seen: None, pieces, kept, _lock: lock })
+    }
+
+    /// Opens both for generations that are handed out from the repo's own disk; so many of them are kept.
+    fn outgoing(repo: &Path, target: &Path, kept: usize) -> Result<Self, BackupError> {
+        let (repo, target) = (repo.to_owned(), target.to_owned());
+        let database = repo.join(state::FILE_NAME);
+        let (source, identity) = (Source::open(&database)?, identity(&database)?);
+        make_dir(&target)?;
+        let lock = lock(&target)?;
+        Ok(Self { repo, target, source, identity, seen: None, pieces: Pieces::Linked, kept, _lock: lock })
+    }
+
+    /// The last event that is committed in the repo.
+    fn last_event(&self) -> Result<u64, BackupError> {
+        Ok(self.source.last_event()?)
     }
 
     /// Whether repo and backups lie on one file system, which one broken disk would take both from.
@@ -155,7 +185,7 @@ impl Backup {
         // Of one that was cut off.
         remove_tree(&making)?;
         let made = self.fill(&making).and_then(|facts| {
-            let known = staged::save(&self.repo, &self.target, &making)?;
+            let known = staged::save(&self.repo, &self.target, &making, self.pieces)?;
             let generation = Generation::seal(&making, &self.repo, facts, &known)?;
             let place = self.target.join(generation.directory_name());
             fs::rename(&making, &place).map_err(io_error("move the new backup to", &place))?;
@@ -166,7 +196,7 @@ impl Backup {
             remove_tree(&making)?;
         }
         let made = made?;
-        for old in Generation::names(&self.target)?.into_iter().skip(KEPT) {
+        for old in Generation::names(&self.target)?.into_iter().skip(self.kept) {
             remove_tree(&self.target.join(old))?;
         }
         Ok(made)

@@ -41,7 +41,7 @@ mod workers;
 
 pub use binding::ChainChoice;
 pub use config::{Config, ConfigError};
-pub use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions, RpcDialer};
+pub use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions};
 pub use repo::{InitOptions, LocalStorage, Repo, RepoError};
 pub use shared::{BackOff, Timing, Verifier};
-pub use workers::{DialError, Dialer};
+pub use workers::{DialError, Dialer, RpcDialer};

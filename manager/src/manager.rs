@@ -4,15 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use chain::ChainError;
 use chain::sending::OutboxError;
 use pipeline::{RandomnessSource, SectorRecord, SectorState};
 use rpc::{
-    ApiError, ApiResult, ManagerApi, Mark, OperatorApi, PipelineApi, ProvingApi, PushStreams, Secret,
-    StorageApi, Transport, Trust, UnsealApi, WorkerApi, WorkerClient, data_methods, manager_methods,
-    operator_methods, pipeline_methods, proving_methods, rpc_router, storage_methods, unseal_methods,
+    ApiError, ApiResult, ManagerApi, OperatorApi, PipelineApi, ProvingApi, PushStreams, Secret, StorageApi,
+    Trust, UnsealApi, WorkerApi, data_methods, manager_methods, operator_methods, pipeline_methods,
+    proving_methods, rpc_router, storage_methods, unseal_methods,
 };
 use sealtasks::ActorId;
 use stores::{
@@ -22,8 +21,9 @@ use stores::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use url::Url;
 
+use crate::backup::BackupError;
+use crate::backup::serving::{self, Outgoing};
 use crate::binding::{Bound, ChainChoice, bind};
 use crate::data_cid::DataCids;
 use crate::driver::{Driver, IndexChanges, Input};
@@ -61,7 +61,7 @@ pub struct ManagerOptions {
     pub software: String,
     /// Verifies proofs in another process.
     pub verifier: Arc<dyn Verifier>,
-    /// Reaches workers; [`RpcDialer`] but for tests.
+    /// Reaches workers; [`crate::RpcDialer`] but for tests.
     pub dialer: Arc<dyn Dialer>,
     /// Which certificates of https peers are believed when files are fetched.
     pub trust: Trust,
@@ -120,6 +120,9 @@ pub enum ManagerError {
     /// Messages cannot be kept, so none can be sent.
     #[error("MGR067: messages to the chain cannot be kept")]
     Outbox(#[from] OutboxError),
+    /// What was made for other hosts to fetch cannot be removed.
+    #[error("MGR173: backups for other hosts cannot be made ready")]
+    Backup(#[from] BackupError),
     /// No token for fetching from other machines.
     #[error("MGR061: no token can be made")]
     Token(#[from] rpc::token::TokenError),
@@ -176,6 +179,7 @@ impl Manager {
             chain_settings: options.repo.config().chain.clone(),
             secret,
             standing,
+            outgoing: Arc::new(Outgoing::of(options.repo.dir())?),
             session: random_uuid()?,
             first_sector,
             software: options.software,
@@ -235,6 +239,13 @@ async fn attend(shared: &Arc<Shared>, repo: &Repo, post: Option<Post>) -> Result
     }
     shared.tasks.spawn(memory::keep(shared.clone(), repo.index_snapshot()));
     shared.tasks.spawn(memory::watch_urls(shared.clone()));
+    let (outgoing, stopped) = (shared.outgoing.clone(), shared.cancelled.clone());
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            () = stopped.cancelled() => {}
+            () = outgoing.tidy() => {}
+        }
+    });
     let holds = shared.state.holds().await?;
     shared.tasks.spawn(Service(shared.clone()).resume_moves(holds));
     Ok(())
@@ -374,6 +385,7 @@ impl ManagerHandle {
         let data = data_methods(self.unseal_api(), streams.clone());
         methods.merge(data).expect("each method is registered once");
         let pieces = piece_router(self.service.clone()).merge(data_router(self.service.clone()));
+        let pieces = pieces.merge(serving::router(self.service.clone()));
         rpc_router(methods, Arc::new(Doorkeeper(shared.clone())), streams).merge(files).merge(pieces)
     }
 
@@ -460,31 +472,5 @@ impl ManagerHandle {
         if tokio::time::timeout(STOP_LIMIT, shared.tasks.wait()).await.is_err() {
             tracing::warn!("some work did not end within {} s", STOP_LIMIT.as_secs());
         }
-    }
-}
-
-/// Reaches workers over the network.
-pub struct RpcDialer {
-    /// Which certificates of https workers are believed.
-    pub trust: Trust,
-}
-
-#[async_trait]
-impl Dialer for RpcDialer {
-    async fn dial(
-        &self,
-        url: &str,
-        token: &str,
-        transport: Transport,
-        mark: &Mark,
-    ) -> ApiResult<Arc<dyn WorkerApi>> {
-        let parsed = Url::parse(url).map_err(|error| {
-            ApiError::refused(format!(
-                "{url:?} is no URL ({error}); expected http://HOST:PORT/rpc/v0, or https"
-            ))
-        })?;
-        let client = WorkerClient::trusting(&parsed, Some(token.to_owned()), transport, &self.trust, mark);
-        let client = client.map_err(refusal)?;
-        Ok(Arc::new(client))
     }
 }

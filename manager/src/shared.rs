@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::asked::Asked;
+use crate::backup::serving::Outgoing;
 use crate::config::{ChainSettings, Scheduling, Sealing};
 use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) miner: MinerIdentity,
     pub(crate) secret: Secret,
     pub(crate) standing: Standing,
+    /// Backups that other hosts fetch.
+    pub(crate) outgoing: Arc<Outgoing>,
     /// New at every start, so that Lotus workers notice and declare their files again.
     pub(crate) session: Uuid,
     /// For people, for example `sealyard 0.1.0`.

@@ -10,18 +10,20 @@ use rpc::api::{StoragePath, WorkerInfo};
 pub(crate) use rpc::error::chain as chain_of;
 use rpc::extension::{CallPhase, Hello, WorkerState};
 use rpc::operator::WorkerMode;
-use rpc::{ApiError, ApiResult, Mark, Scope, Transport, WorkerApi, versions};
+use rpc::{ApiError, ApiResult, Mark, Scope, Transport, Trust, WorkerApi, WorkerClient, versions};
 use sched::WorkerKey;
 use sealtasks::{AttemptId, CallId, TaskCaps, TaskType, WorkerId};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use uuid::Uuid;
 
 use crate::driver::{Beside, Input, Peer, Polled, Worker};
+use crate::service::refusal;
 use crate::shared::Shared;
 use crate::state::CAPS_MAX;
 
-/// How workers are reached. Another one than [`RpcDialer`](crate::RpcDialer) serves tests.
+/// How workers are reached. Another one than [`RpcDialer`] serves tests.
 #[async_trait]
 pub trait Dialer: Send + Sync + 'static {
     /// A client for the worker at `url`, presenting `token` and telling which manager calls.
@@ -35,6 +37,32 @@ pub trait Dialer: Send + Sync + 'static {
         transport: Transport,
         mark: &Mark,
     ) -> ApiResult<Arc<dyn WorkerApi>>;
+}
+
+/// Reaches workers over the network.
+pub struct RpcDialer {
+    /// Which certificates of https workers are believed.
+    pub trust: Trust,
+}
+
+#[async_trait]
+impl Dialer for RpcDialer {
+    async fn dial(
+        &self,
+        url: &str,
+        token: &str,
+        transport: Transport,
+        mark: &Mark,
+    ) -> ApiResult<Arc<dyn WorkerApi>> {
+        let parsed = Url::parse(url).map_err(|error| {
+            ApiError::refused(format!(
+                "{url:?} is no URL ({error}); expected http://HOST:PORT/rpc/v0, or https"
+            ))
+        })?;
+        let client = WorkerClient::trusting(&parsed, Some(token.to_owned()), transport, &self.trust, mark);
+        let client = client.map_err(refusal)?;
+        Ok(Arc::new(client))
+    }
 }
 
 /// A worker cannot be registered.
@@ -266,7 +294,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Whether a TCP connection to a worker's URL can be made from here.
 pub(crate) async fn reach(url: &str) -> Result<(), DialError> {
-    let address = url::Url::parse(url).ok().and_then(|url| {
+    let address = Url::parse(url).ok().and_then(|url| {
         Some((url.host_str()?.trim_matches(['[', ']']).to_owned(), url.port_or_known_default()?))
     });
     let Some((host, port)) = address else {
@@ -326,7 +354,7 @@ async fn question(
 }
 
 fn unreachable_worker(url: &str, error: &dyn std::error::Error) -> DialError {
-    let port = url::Url::parse(url).ok().and_then(|url| url.port_or_known_default());
+    let port = Url::parse(url).ok().and_then(|url| url.port_or_known_default());
     let port = port.map_or_else(|| "of the worker".to_owned(), |port| port.to_string());
     DialError::Unreachable { url: url.to_owned(), port, reason: chain_of(error) }
 }

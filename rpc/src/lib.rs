@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod api_info;
+pub mod backup;
 pub mod client;
 pub mod crash;
 pub mod error;

@@ -97,7 +97,8 @@ pub struct RunArgs {
 /// `sealyard backup`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  sealyard backup /mnt/backup --follow\n  sealyard backup /mnt/backup --list\n\n\
+    after_help = "Examples:\n  sealyard backup /mnt/backup --follow\n  sealyard backup /mnt/backup --list\n  \
+    MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard backup --from env /srv/backup --follow\n\n\
     A backup holds the durable state, the token secret, the configuration and data that waits for sectors; never sector \
     files. It is made while the manager runs. Take over from it with `sealyard run --from-backup /mnt/backup`."
 )]
@@ -105,6 +106,10 @@ pub struct BackupArgs {
     /// Where backups are kept: another disk, or a directory of another host that is mounted here.
     #[arg(value_name = "DIR")]
     pub target: std::path::PathBuf,
+    /// Fetch it from a manager on another host: what `sealyard auth api-info --perm admin` prints there, or `env` for what
+    /// MINER_API_INFO says.
+    #[arg(long, value_name = "API-INFO", conflicts_with = "list")]
+    pub from: Option<String>,
     /// Go on: make a backup whenever something has changed.
     #[arg(long)]
     pub follow: bool,

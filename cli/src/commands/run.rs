@@ -319,6 +319,7 @@ fn start_failure(error: &ManagerError) -> Failure {
         }
         ManagerError::Chain(error) => full_node::code(error),
         ManagerError::Outbox(_) => Code::Repo,
+        ManagerError::Backup(_) => Code::Repo,
         ManagerError::Storage(_) => Code::Storage,
         ManagerError::Token(_) => Code::Token,
     };

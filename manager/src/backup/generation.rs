@@ -13,7 +13,7 @@ use super::{BackupError, io_error, sync_dir};
 use crate::state::copy::CopyFacts;
 
 /// The manifest's name in a generation.
-const MANIFEST: &str = "backup.json";
+pub(super) const MANIFEST: &str = "backup.json";
 
 /// The manifest's format.
 const VERSION: u32 = 1;
@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 const PREFIX: &str = "generation-";
 
 /// A manifest is about 1 KiB.
-const MANIFEST_MAX: u64 = 1 << 20;
+const MANIFEST_MAX: u64 = rpc::backup::MANIFEST_MAX as u64;
 
 /// Generations that are looked at; [`super::KEPT`] are there.
 const NAMES_MAX: usize = 1_000;
@@ -92,31 +92,42 @@ impl Generation {
         facts: CopyFacts,
         known: &[SavedFile],
     ) -> Result<Self, BackupError> {
-        let target = making.parent().unwrap_or(making);
-        let newest = Self::names(target)?.first().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let mut files = Vec::new();
         gather(making, Path::new(""), known, &mut files)?;
-        let generation = Self {
+        let mut generation = Self {
             version: VERSION,
-            // A clock that went back must not make the newest look old.
-            made_ms: newest.map_or(now_ms, |newest: u64| now_ms.max(newest.saturating_add(1))),
+            made_ms: now_ms,
             repo: repo.to_owned(),
             actor: facts.actor,
             epoch: facts.epoch,
             last_event: facts.last_event,
             files,
         };
+        generation.follow_on(making.parent().unwrap_or(making))?;
+        generation.write(making)?;
+        Ok(generation)
+    }
+
+    /// Makes it newer than those in `target`: a clock that went back must not make the newest look old.
+    pub(super) fn follow_on(&mut self, target: &Path) -> Result<(), BackupError> {
+        let newest: Option<u64> =
+            Self::names(target)?.first().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        self.made_ms = newest.map_or(self.made_ms, |newest| self.made_ms.max(newest.saturating_add(1)));
+        Ok(())
+    }
+
+    /// Writes the manifest into `making`, on stable storage with its directory.
+    pub(super) fn write(&self, making: &Path) -> Result<(), BackupError> {
         let path = making.join(MANIFEST);
-        let text = serde_json::to_string_pretty(&generation).unwrap_or_default();
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
         let written = create(&path).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
         written.map_err(io_error("write", &path))?;
-        sync_dir(making)?;
-        Ok(generation)
+        sync_dir(making)
     }
 
     /// Reads a manifest and holds every file against it.
@@ -138,14 +149,23 @@ impl Generation {
         let mut text = String::new();
         let read = File::open(&path).and_then(|file| file.take(MANIFEST_MAX).read_to_string(&mut text));
         read.map_err(io_error("read", &path))?;
+        Self::parse(text.as_bytes(), &path)
+    }
+
+    /// The manifest that `path` holds.
+    pub(super) fn parse(text: &[u8], path: &Path) -> Result<Self, BackupError> {
         let generation: Self =
-            serde_json::from_str(&text).map_err(|error| damaged(&path, error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| damaged(path, error.to_string()))?;
         if generation.version != VERSION {
             let detail = format!("it has format {}, this program reads {VERSION}", generation.version);
-            return Err(damaged(&path, detail));
+            return Err(damaged(path, detail));
+        }
+        let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(file) = generation.files.iter().find(|file| !is_digest(&file.blake3)) {
+            return Err(damaged(path, format!("{:?} is no digest", file.blake3)));
         }
         if let Some(file) = generation.files.iter().find(|file| !is_plain(&file.name)) {
-            return Err(damaged(&path, format!("{} is no name below a repo", file.name.display())));
+            return Err(damaged(path, format!("{} is no name below a repo", file.name.display())));
         }
         Ok(generation)
     }

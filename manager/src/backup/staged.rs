@@ -17,7 +17,12 @@ use crate::repo;
 /// To be called when the durable state has been copied: data that came later is more than that state needs, and data that
 /// went since belongs to a sector that is proven.
 /// The same with messages: one that was meant to be sent later than that is found on chain by whoever takes over.
-pub(super) fn save(repo: &Path, target: &Path, making: &Path) -> Result<Vec<SavedFile>, BackupError> {
+pub(super) fn save(
+    repo: &Path,
+    target: &Path,
+    making: &Path,
+    pieces: Pieces,
+) -> Result<Vec<SavedFile>, BackupError> {
     for name in names(repo, repo::MESSAGES, |name| name.ends_with(".json"))? {
         copy(&repo.join(&name), &making.join(&name))?;
     }
@@ -38,11 +43,31 @@ pub(super) fn save(repo: &Path, target: &Path, making: &Path) -> Result<Vec<Save
         });
         match saved {
             Some(saved) => known.push(saved),
-            None => copy(&from, &to)?,
+            None => match pieces {
+                Pieces::Copied => copy(&from, &to)?,
+                Pieces::Linked => link(&from, &to)?,
+            },
         }
     }
     sync_dir(&dir)?;
     Ok(known)
+}
+
+/// How data that waits gets into a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pieces {
+    /// Onto the disk that the backup is on.
+    Copied,
+    /// As a second name of the same bytes: the generation is handed out from the repo's own disk.
+    Linked,
+}
+
+/// As [`copy`].
+fn link(from: &Path, to: &Path) -> Result<(), BackupError> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("link", to)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Data that is gone by now is needed by nobody.

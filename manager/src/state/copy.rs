@@ -56,6 +56,14 @@ impl Source {
         read.map_err(database("tell whether it changed"))
     }
 
+    /// The sequence number of the last event that is committed; 0 = none.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn last_event(&self) -> Result<u64, StateError> {
+        facts(&self.connection).map(|facts| facts.last_event)
+    }
+
     /// Writes what is committed now to a new file, whole, and says how far it reaches. The writer is not held up. The
     /// file is on stable storage when this returns; its directory's entry is the caller's.
     ///

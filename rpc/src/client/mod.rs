@@ -2,6 +2,7 @@
 //! Sealyard peers; keeps no state but its connection and what kind of peer it found. Never retries: the caller knows
 //! whether a call may be made twice.
 
+mod backup;
 mod http;
 mod manager;
 mod node;
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
+pub use backup::FileParts;
 pub use manager::ManagerClient;
 pub use node::NodeClient;
 pub use worker::WorkerClient;
