@@ -26,7 +26,7 @@ const SEALING_MAX: Duration = Duration::from_secs(600);
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
     AllowCommit = false\nAllowUnseal = false\n";
 const FULL_NODE: &str = "FULLNODE_API_INFO";
-/// Processes that are killed, and from which seed.
+/// Processes that are killed; from which seed unless `SEALYARD_LOST_SEED` gives one.
 const KILLS: usize = 20;
 const SEED: u64 = 6;
 /// So many tries for each: some sectors are back before their point comes.
@@ -234,6 +234,18 @@ impl Yard {
     }
 }
 
+impl Drop for Yard {
+    /// A test that failed tells where it stood.
+    fn drop(&mut self) {
+        let asked: [&[&str]; 4] =
+            [&["sectors", "status", "1"], &["sectors", "status", "2"], &["sealing", "jobs"], &["workers", "list"]];
+        for words in asked.into_iter().filter(|_| std::thread::panicking()) {
+            let told = sealyard(&self.home).args(words).arg("--json").output().expect("it runs");
+            println!("{words:?}: {}{}", text(&told.stdout), text(&told.stderr));
+        }
+    }
+}
+
 /// Who has done a task of a sector, each time.
 fn workers(status: &Value, task: &str) -> Vec<String> {
     let rows = status["tasks"].as_array().expect("tasks").iter().filter(|row| row["task"] == task);
@@ -305,7 +317,8 @@ fn lost_sectors_come_back_on_two_workers_through_twenty_killed_processes() {
 
 /// Both are sealed again, and lost once more when they are back, until so many processes were killed on the way.
 fn killed_on_the_way(yard: &mut Yard, lost: &Lost) {
-    let mut dice = Dice(SEED);
+    let seed = std::env::var("SEALYARD_LOST_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
+    let mut dice = Dice(seed);
     let (mut kills, mut times) = (0, 1);
     for _ in 0..KILLS * TRIES {
         if kills == KILLS {
@@ -320,11 +333,16 @@ fn killed_on_the_way(yard: &mut Yard, lost: &Lost) {
         let behind = usize::try_from(dice.below(12)).expect("small");
         let (before, _) = yard.look();
         let begin = || Daemon::start("rebuild", &mut yard.rebuild(&lost.pieces));
-        let mut rebuild = begin();
+        let (mut rebuild, mut refused) = (begin(), String::new());
         let come = || {
             let (events, back) = yard.look();
             // A manager that has just started may not know all paths again.
             if rebuild.has_ended() && !back {
+                let words = rebuild.said();
+                if words != refused {
+                    println!("a rebuild ended: {words}");
+                    refused = words;
+                }
                 rebuild = begin();
             }
             let running = |task| executors(&yard.home, task);
@@ -338,7 +356,7 @@ fn killed_on_the_way(yard: &mut Yard, lost: &Lost) {
         if back {
             continue;
         }
-        println!("kill {}: {victim}, {} events after its start, seed {SEED}", kills + 1, events - before);
+        println!("kill {}: {victim}, {} events after its start, seed {seed}", kills + 1, events - before);
         match found.filter(|_| victim == "an executor") {
             // One that has just ended was not killed.
             Some(process) => {

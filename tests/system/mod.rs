@@ -1,5 +1,6 @@
 //! What the whole-system tests share: the program just built, run as an operator would, with a bound on everything.
 #![allow(dead_code, reason = "each test target uses its part of this")]
+#![allow(clippy::print_stderr, reason = "a test that failed shows what its daemons said")]
 
 pub mod addresses;
 pub mod at_work;
@@ -21,6 +22,9 @@ pub const SEALYARD: &str = env!("CARGO_BIN_EXE_sealyard");
 
 /// No single command of a test may take longer.
 pub const COMMAND_MAX: Duration = Duration::from_secs(120);
+
+/// So much of what a daemon said is shown when a test fails.
+const LAST_LINES: usize = 60;
 
 /// The program with an environment that no operator's settings reach into.
 pub fn sealyard(home: &Path) -> Command {
@@ -244,6 +248,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said();
+            let last: Vec<&str> = said.lines().rev().take(LAST_LINES).collect();
+            eprintln!("-- {} said last:", self.name);
+            last.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
         // One that has ended and was waited for has no process id any more; it may be somebody else's by now.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = Command::new("kill").arg(self.child.id().to_string()).status();

@@ -1,0 +1,102 @@
+//! What must be so when all have come to rest.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use super::{HEALING_MAX, KINDS, STORE, WORKERS, Yard};
+use crate::system::{ask_until, ok};
+
+/// The tasks that have one accepted result each; the last only in the sector that goes all the way.
+const RESULTS: [&str; 5] = [
+    "seal/v0/addpiece",
+    "seal/v0/precommit/1",
+    "seal/v0/precommit/2",
+    "seal/v0/commit/1",
+    "seal/v0/commit/2",
+];
+
+impl Yard {
+    /// Every sector is whole, every task has one accepted result, and nothing is left of what was begun. Gives the time that
+    /// failed attempts ran (milliseconds), and the copies left by moves.
+    pub fn check(&self) -> (u64, usize) {
+        let home = self.home.as_path();
+        let empty = |found: &Value| *found == Value::Array(Vec::new());
+        ask_until("nothing waits or runs", HEALING_MAX, || self.json(&["sealing", "jobs"]), empty);
+        let sectors = self.json(&["sectors", "list"]);
+        let (mut lost_ms, mut copies) = (0, 0);
+        for sector in sectors.as_array().expect("a list") {
+            let number = sector["sector"]["number"].to_string();
+            let status = self.json(&["sectors", "status", &number]);
+            let rows = status["tasks"].as_array().expect("tasks");
+            let is_whole = self.whole.is_some_and(|whole| whole.to_string() == number);
+            for task in RESULTS.iter().take(if is_whole { 5 } else { 4 }) {
+                let of_task = rows.iter().filter(|row| row["task"] == *task);
+                let done = of_task.filter(|row| row["state"] == "done").count();
+                assert_eq!(done, 1, "sector {number}: {task} has one accepted result: {rows:#?}");
+            }
+            for row in rows.iter().filter(|row| row["state"] == "failed") {
+                let time = |key: &str| row[key].as_u64().unwrap_or_default();
+                if time("started_ms") > 0 {
+                    lost_ms += time("ended_ms").saturating_sub(time("started_ms"));
+                }
+            }
+            // Every size has proofs of its own, in the order of the sizes.
+            let size = if status["proof_type"].as_i64().map(|proof| proof % 5) == Some(1) {
+                8 << 20
+            } else {
+                2 << 10
+            };
+            if is_whole {
+                let stored = home.join(STORE).join("sealed").join(format!("s-t01000-{number}"));
+                assert_eq!(fs::metadata(stored).map(|found| found.len()).ok(), Some(size), "{status:#}");
+                assert_eq!(status["state"], "Proving", "{status:#}");
+            } else {
+                copies += self.copies_left(&number, size);
+            }
+        }
+        ask_until("nothing is locked", HEALING_MAX, || self.json(&["storage", "locks"]), empty);
+        let promised = || {
+            let paths = self.json(&["storage", "list"]);
+            paths.as_array().expect("paths").iter().filter_map(|path| path["reserved"].as_u64()).sum::<u64>()
+        };
+        ask_until("no room is promised", HEALING_MAX, promised, |bytes| *bytes == 0);
+        for worker in WORKERS {
+            let calls = home.join(worker).join("calls");
+            let left = || fs::read_dir(&calls).expect("calls").count();
+            ask_until("no call's directory is left", HEALING_MAX, left, |left| *left == 0);
+        }
+        assert!(self.executors().is_empty(), "no executor is left");
+        // What was half-fetched when its fetcher was killed is offered by the next scan, and goes with it.
+        ok(self.command(0).args(["storage", "cleanup", "--really-do-it"]));
+        self.nothing_foreign(&sectors);
+        (lost_ms, copies)
+    }
+
+    /// The replica is whole, with its cache, where PreCommit2 was. How many copies are left besides: one that is moved is
+    /// copied before it goes, and who is killed in between does not ask for its end again.
+    fn copies_left(&self, number: &str, replica_bytes: u64) -> usize {
+        let name = format!("s-t01000-{number}");
+        let place = |worker: &str, kind: &str| self.home.join(worker).join(kind).join(&name);
+        let bytes = fs::metadata(place("B", "sealed")).map(|found| found.len());
+        assert_eq!(bytes.ok(), Some(replica_bytes), "sector {number}'s replica");
+        assert!(place("B", "cache").is_dir(), "sector {number}'s cache");
+        ["sealed", "cache"].into_iter().filter(|kind| place("A", kind).exists()).count()
+    }
+
+    /// No file that is of no sector, half-fetched ones included, but for what a cleanup has just removed.
+    fn nothing_foreign(&self, sectors: &Value) {
+        let numbers = sectors.as_array().expect("a list").iter();
+        let known: BTreeSet<_> = numbers.map(|row| format!("s-t01000-{}", row["sector"]["number"])).collect();
+        for (worker, kind) in WORKERS.into_iter().flat_map(|worker| KINDS.map(|kind| (worker, kind))) {
+            let Ok(entries) = fs::read_dir(self.home.join(worker).join(kind)) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let is_empty_dir =
+                    || fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none());
+                assert!(known.contains(&name) || is_empty_dir(), "{worker}/{kind}/{name} is left");
+            }
+        }
+    }
+}
