@@ -237,8 +237,15 @@ impl Yard {
 impl Drop for Yard {
     /// A test that failed tells where it stood.
     fn drop(&mut self) {
-        let asked: [&[&str]; 4] =
-            [&["sectors", "status", "1"], &["sectors", "status", "2"], &["sealing", "jobs"], &["workers", "list"]];
+        let asked: [&[&str]; 7] = [
+            &["storage", "find", "1"],
+            &["storage", "find", "2"],
+            &["storage", "list"],
+            &["sectors", "status", "1"],
+            &["sectors", "status", "2"],
+            &["sealing", "jobs"],
+            &["workers", "list"],
+        ];
         for words in asked.into_iter().filter(|_| std::thread::panicking()) {
             let told = sealyard(&self.home).args(words).arg("--json").output().expect("it runs");
             println!("{words:?}: {}{}", text(&told.stdout), text(&told.stderr));

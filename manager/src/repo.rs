@@ -1,12 +1,13 @@
 //! The manager's repo on disk: made whole or not at all, opened by one process at a time. Never: anything that happens
 //! while the manager runs, but for its lock.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rpc::keystore::{self, KeystoreError};
 use rpc::repo_files::{self, RepoFileError};
+use rpc::repo_lock::{RepoLock, RepoLockError};
 use rpc::token::TokenError;
 use rpc::{Permission, Secret};
 use sealtasks::{ActorId, SectorSize, StorageId, StorageStanza};
@@ -15,9 +16,6 @@ use uuid::Uuid;
 
 use crate::config::{self, Config, ConfigError};
 use crate::state::{self, ChainIdentity, MinerIdentity, State, StateError};
-
-/// The lock file's name; it holds the owner's process id.
-const LOCK_NAME: &str = "repo.lock";
 
 /// What the index remembers between two runs.
 pub(crate) const INDEX_SNAPSHOT: &str = "index.snapshot";
@@ -71,16 +69,7 @@ pub struct Repo {
     dir: PathBuf,
     config: Config,
     secret: Secret,
-    lock: File,
-}
-
-impl Drop for Repo {
-    /// A process that is forked has the file open, too, until it becomes its program: that must not hold the repo longer.
-    fn drop(&mut self) {
-        if let Err(error) = self.lock.unlock() {
-            tracing::warn!(dir = %self.dir.display(), %error, "the repo's lock ends with this process");
-        }
-    }
+    _lock: RepoLock,
 }
 
 /// Why a repo cannot be made or opened.
@@ -181,7 +170,7 @@ impl Repo {
         if is_new {
             repo_files::write_token(&dir, &secret.mint(&Permission::ALL)?)?;
         }
-        Ok(Self { dir, config, secret, lock })
+        Ok(Self { dir, config, secret, _lock: lock })
     }
 
     /// Its directory, absolute.
@@ -264,29 +253,11 @@ fn fill(fresh: &Path, dir: &Path, options: InitOptions) -> Result<(), RepoError>
     sync_dir(fresh)
 }
 
-fn lock(dir: &Path) -> Result<File, RepoError> {
-    let path = dir.join(LOCK_NAME);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let read = file.read_to_string(&mut pid);
-            let known = read.is_ok() && !pid.trim().is_empty();
-            let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
-            return Err(RepoError::Locked { path: dir.to_owned(), pid });
-        }
-        Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
-    }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(io_error("write", &path))?;
-    file.write_all(std::process::id().to_string().as_bytes()).map_err(io_error("write", &path))?;
-    Ok(file)
+fn lock(dir: &Path) -> Result<RepoLock, RepoError> {
+    RepoLock::take(dir).map_err(|error| match error {
+        RepoLockError::InUse { holder } => RepoError::Locked { path: dir.to_owned(), pid: holder },
+        RepoLockError::Io { path, source } => RepoError::Io { action: "lock", path, source },
+    })
 }
 
 fn write_synced(path: &Path, text: &str) -> Result<(), RepoError> {

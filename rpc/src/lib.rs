@@ -22,6 +22,7 @@ pub mod push;
 pub mod push_sender;
 pub mod reader;
 pub mod repo_files;
+pub mod repo_lock;
 mod return_method;
 pub mod server;
 pub mod storage;

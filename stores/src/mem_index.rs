@@ -310,9 +310,11 @@ impl Index for MemIndex {
         types: FileTypes,
         fetch: Option<SectorSize>,
     ) -> Result<Vec<SectorStorageInfo>, IndexError> {
-        match self.read().stray(sector, types) {
+        // One lock for both: who waits to write stands between two of one thread, and all three for ever.
+        let table = self.read();
+        match table.stray(sector, types) {
             Some(id) => Err(IndexError::Kept { id, sector }),
-            None => Ok(self.search(sector, types, fetch)),
+            None => Ok(self.search_in(&table, sector, types, fetch)),
         }
     }
 

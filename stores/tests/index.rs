@@ -227,3 +227,37 @@ async fn a_replica_that_is_kept_is_dropped_from_the_named_paths_alone() {
     index.keep(SECTOR, replica, None);
     index.drop_files(&id("b"), SECTOR, replica).await.expect("no longer kept");
 }
+
+/// Whoever asks while others declare waits for them, and they for him, but never all for ever. The sector that is asked for has
+/// many holders and is sealed again, so that a question takes a while.
+#[test]
+fn questions_and_declarations_side_by_side_come_to_their_end() {
+    const TIMES: u64 = 20_000;
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let names: Vec<String> = (0..100).map(|at| format!("p{at}")).collect();
+    let paths: Vec<(&str, StorageStanza)> = names.iter().map(|name| (name.as_str(), both())).collect();
+    let index = Arc::new(runtime().block_on(index_with(&paths)));
+    let types = FileTypes::SEALED;
+    let declare = move |index: &MemIndex, path: &str, sector| {
+        index.declare_now(&id(path), sector, types, CopyKind::Primary).expect("declared");
+    };
+    names.iter().for_each(|name| declare(&index, name, SECTOR));
+    index.keep(SECTOR, types, Some(names.iter().map(|name| id(name)).collect()));
+    let (done, ended) = std::sync::mpsc::channel();
+    for writes in [true, true, false, false] {
+        let (index, done, runtime) = (Arc::clone(&index), done.clone(), runtime());
+        std::thread::spawn(move || {
+            for at in 0..TIMES {
+                if writes {
+                    declare(&index, "p0", SectorId::new(1000, 100 + at));
+                } else {
+                    runtime.block_on(index.find(SECTOR, types, None)).expect("an answer");
+                }
+            }
+            done.send(()).expect("somebody waits");
+        });
+    }
+    for _ in 0..4 {
+        ended.recv_timeout(std::time::Duration::from_secs(60)).expect("none waits for ever");
+    }
+}

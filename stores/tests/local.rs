@@ -322,6 +322,12 @@ async fn a_move_that_was_cut_off_is_finished_by_the_next() {
     world.index.declare(&id("seal"), sector(2).id, C, CopyKind::Primary).await.expect("declared");
     node.local.move_storage(sector(2), C).await.expect("done before");
     assert_eq!(world.holders(sector(2), FileType::Cache).await, ["store*"]);
+    // Cut off between its declaration and the rename: nothing lies there.
+    node.put("seal", sector(3), FileType::Cache).await;
+    world.index.declare(&id("store"), sector(3).id, C, CopyKind::Primary).await.expect("declared");
+    node.local.move_storage(sector(3), C).await.expect("moved");
+    assert!(tree(&seal).is_empty() && store.join("cache/s-t01000-3").is_dir());
+    assert_eq!(world.holders(sector(3), FileType::Cache).await, ["store*"]);
     // Two that both count and differ: neither may go.
     let other = node.put("seal", sector(1), FileType::Sealed).await;
     world.index.declare(&id("seal"), sector(1).id, S, CopyKind::Primary).await.expect("declared");

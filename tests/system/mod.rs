@@ -24,7 +24,7 @@ pub const SEALYARD: &str = env!("CARGO_BIN_EXE_sealyard");
 pub const COMMAND_MAX: Duration = Duration::from_secs(120);
 
 /// So much of what a daemon said is shown when a test fails.
-const LAST_LINES: usize = 60;
+const LAST_LINES: usize = 100;
 
 /// The program with an environment that no operator's settings reach into.
 pub fn sealyard(home: &Path) -> Command {

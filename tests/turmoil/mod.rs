@@ -385,7 +385,8 @@ impl Drop for Yard {
         // A test that fails leaves nothing behind, and nothing stopped.
         let daemons: Vec<_> =
             self.seats.values().filter_map(|seat| seat.daemon.as_ref()).map(Daemon::id).collect();
-        let executors = at_work::look(&self.home, &WORKERS, &WATCHED).into_iter().map(|executor| executor.pid);
+        let executors =
+            at_work::look(&self.home, &WORKERS, &WATCHED).into_iter().map(|executor| executor.pid);
         daemons.into_iter().chain(executors).for_each(|pid| signal(pid, "-9"));
     }
 }

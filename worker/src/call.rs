@@ -281,7 +281,7 @@ struct Held {
     /// What was not there before.
     created: Vec<PathBuf>,
     /// Until they are declared, or removed again, no scan takes them for whole.
-    _making: Making,
+    making: Making,
 }
 
 impl Call<'_> {

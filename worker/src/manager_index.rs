@@ -1,7 +1,7 @@
 //! The sector index as a worker reaches it: through the manager. Keeps nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use rpc::storage::{CopyDeed, CopyState};
@@ -32,17 +32,25 @@ pub struct ManagerIndex {
     manager: Arc<dyn ManagerApi>,
     /// Cleared when the manager turns out not to know batches: a Lotus.
     batches: AtomicBool,
+    /// Managers that were joined after the first.
+    changes: AtomicU64,
 }
 
 impl ManagerIndex {
     /// The index of this manager.
     pub fn new(manager: Arc<dyn ManagerApi>) -> Self {
-        Self { manager, batches: AtomicBool::new(true) }
+        Self { manager, batches: AtomicBool::new(true), changes: AtomicU64::new(0) }
     }
 
     /// Another manager process may stand behind the address: try batches again.
     pub(crate) fn manager_changed(&self) {
         self.batches.store(true, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often another manager was found. It has risen before anything is declared to that one again.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 }
 

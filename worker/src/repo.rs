@@ -4,12 +4,11 @@
 //! worker runs, and, unless the operator wants none, the worker's first storage path (the repo itself, as Lotus does).
 //! Never: anything about calls, which is the journal's.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use fs2::FileExt as _;
+use rpc::repo_lock::{RepoLock, RepoLockError};
 use sealtasks::{StorageId, StorageStanza};
 use stores::{StorageConfig, StorageMeta};
 use uuid::Uuid;
@@ -24,17 +23,8 @@ const SEALING_WEIGHT: u64 = 10;
 pub struct Repo {
     dir: PathBuf,
     config: Config,
-    /// Held open: the lock lasts as long as the file.
-    lock: File,
-}
-
-impl Drop for Repo {
-    /// A process that is forked has the file open, too, until it becomes its program: that must not hold the repo longer.
-    fn drop(&mut self) {
-        if let Err(error) = self.lock.unlock() {
-            tracing::warn!(dir = %self.dir.display(), %error, "the repo's lock ends with this process");
-        }
-    }
+    /// Held as long as this lives.
+    _lock: RepoLock,
 }
 
 /// What a first start puts into the repo.
@@ -108,29 +98,12 @@ impl Repo {
     }
 
     fn lock(dir: &Path) -> Result<Self, RepoError> {
-        let path = dir.join("repo.lock");
-        let io = |source| RepoError::Io { path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-            .map_err(io)?;
-        if let Err(source) = file.try_lock_exclusive() {
-            if source.kind() != fs2::lock_contended_error().kind() {
-                return Err(io(source));
-            }
-            let mut holder = String::new();
-            // The holder's process id is a courtesy; the lock says all that matters.
-            let _ = (&file).take(32).read_to_string(&mut holder);
-            return Err(RepoError::InUse { dir: dir.to_owned(), holder: holder.trim().to_owned() });
-        }
-        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        let lock = RepoLock::take(dir).map_err(|error| match error {
+            RepoLockError::InUse { holder } => RepoError::InUse { dir: dir.to_owned(), holder },
+            RepoLockError::Io { path, source } => RepoError::Io { path, source },
+        })?;
         let config = Config::read(&dir.join("config.toml"))?;
-        Ok(Self { dir: dir.to_owned(), config, lock: file })
+        Ok(Self { dir: dir.to_owned(), config, _lock: lock })
     }
 }
 
@@ -169,20 +142,4 @@ pub enum RepoError {
     /// The first storage path could not be made.
     #[error("the storage path of the new repo could not be made")]
     Storage(#[source] stores::StoreError),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repo_that_is_let_go_is_free_although_a_forked_process_has_its_lock_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let repo = Repo::open_or_create(dir.path(), FirstPath::None).unwrap();
-        // What a process has between fork and exec.
-        let _forked = repo.lock.try_clone().unwrap();
-        assert!(matches!(Repo::open(dir.path()), Err(RepoError::InUse { .. })));
-        drop(repo);
-        assert!(Repo::open(dir.path()).unwrap().is_some());
-    }
 }

@@ -2,11 +2,12 @@
 
 mod scripted;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use rpc::api::Missing;
 use rpc::{Permission, WorkerApi as _};
-use scripted::{SECTOR, ScriptedManager, World, appears, held, pc1, start_ok, until};
+use scripted::{SECTOR, ScriptedManager, World, appears, attempt, held, pc1, start_ok, until};
 use sealtasks::{ActorId, FileType, FileTypes, SectorSize, TaskType};
 use stores::Index as _;
 use tokio::sync::watch;
@@ -75,6 +76,22 @@ async fn a_new_manager_gets_everything_declared_again() {
     let found = world.manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(*statuses.borrow(), [Status::Registered, Status::Registered]);
+    worker.close().await;
+}
+
+/// One that was declared before the other, to a manager that is no more.
+#[tokio::test]
+async fn both_files_of_an_attempt_are_declared_to_the_manager_that_came_in_between() {
+    let world = World::new();
+    let worker = world.start().await;
+    worker.register(options().0).await.unwrap();
+    world.manager.ends_with_a_deed.store(true, Ordering::SeqCst);
+    start_ok(&worker, pc1(Some(attempt(1)))).await;
+    until(&world.manager.returns, |returns| (returns.len() == 1).then_some(())).await;
+    for kind in [FileTypes::SEALED, FileTypes::CACHE] {
+        let found = world.manager.index.find(SECTOR.id, kind, None).await.unwrap();
+        assert_eq!(found.len(), 1, "{kind}");
+    }
     worker.close().await;
 }
 

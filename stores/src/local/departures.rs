@@ -80,17 +80,20 @@ impl Drop for Scanning {
 #[must_use = "the files count as whole when this is dropped"]
 pub struct Making {
     departures: Departures,
-    keys: Vec<Key>,
+    keys: Mutex<Vec<Key>>,
 }
 
-impl Drop for Making {
-    fn drop(&mut self) {
+impl Making {
+    /// The files are whole and declared: scans that begin now count them. What an index has not kept that was told of them
+    /// before this must be told again.
+    pub fn done(&self) {
+        let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
         let mut known = self.departures.lock();
         if known.scans > 0 {
             // A scan that has seen it half-written, or before it was removed, must not declare it after this.
-            known.gone.extend(self.keys.iter().cloned());
+            known.gone.extend(keys.iter().cloned());
         }
-        for key in &self.keys {
+        for key in &keys {
             if let Some(count) = known.made.get_mut(key) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
@@ -98,6 +101,12 @@ impl Drop for Making {
                 }
             }
         }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.done();
     }
 }
 
@@ -167,7 +176,7 @@ impl Local {
             *known.made.entry(key.clone()).or_default() += 1;
         }
         drop(known);
-        Making { departures: self.departures.clone(), keys }
+        Making { departures: self.departures.clone(), keys: Mutex::new(keys) }
     }
 
     pub(super) fn is_made(&self, id: &StorageId, sector: SectorId, kind: FileType) -> bool {
@@ -196,7 +205,7 @@ mod tests {
         let key = (id.clone(), sector, FileType::Cache);
         known.lock().made.insert(key.clone(), 1);
         let scan = known.scanning();
-        drop(Making { departures: known.clone(), keys: vec![key] });
+        drop(Making { departures: known.clone(), keys: Mutex::new(vec![key]) });
         assert_eq!(known.absent(&id, sector), FileTypes::CACHE);
         drop(scan);
         assert_eq!(known.absent(&id, sector), FileTypes::NONE);

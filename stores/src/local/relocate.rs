@@ -58,7 +58,8 @@ impl Local {
         Ok(())
     }
 
-    /// Where the file lies here, a primary copy before any other.
+    /// Where the file truly lies here, a primary copy before any other. A move that was cut off before its last step has
+    /// declared a place to which nothing came.
     async fn best_copy_here(
         &self,
         sector: SectorId,
@@ -66,11 +67,14 @@ impl Local {
     ) -> Result<Option<(StorageId, PathBuf)>, StoreError> {
         let mut holders = self.index.find(sector, kind.into(), None).await?;
         holders.sort_by_key(|holder| !holder.primary);
-        let here = |holder: SectorStorageInfo| {
-            let file = layout::file(&self.dir(&holder.id).ok()?, sector, kind);
-            Some((holder.id, file))
-        };
-        Ok(holders.into_iter().find_map(here))
+        for holder in holders {
+            let Ok(dir) = self.dir(&holder.id) else { continue };
+            let file = layout::file(&dir, sector, kind);
+            if is_there(&file).await? {
+                return Ok(Some((holder.id, file)));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the primary copy truly lies in a storage path here. Then a move has been done, if not to its last step: a

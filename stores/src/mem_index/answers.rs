@@ -8,6 +8,7 @@ use sealtasks::{
 
 use super::held::{Held, Kind};
 use super::path::PathSlot;
+use super::table::Table;
 use super::{IndexChange, MemIndex};
 use crate::index::IndexError;
 
@@ -109,7 +110,16 @@ impl MemIndex {
         types: FileTypes,
         fetch: Option<SectorSize>,
     ) -> Vec<SectorStorageInfo> {
-        let table = self.read();
+        self.search_in(&self.read(), sector, types, fetch)
+    }
+
+    pub(super) fn search_in(
+        &self,
+        table: &Table,
+        sector: SectorId,
+        types: FileTypes,
+        fetch: Option<SectorSize>,
+    ) -> Vec<SectorStorageInfo> {
         let mut found = table.holders(sector, types);
         found.sort_by(|one, other| other.weight.cmp(&one.weight).then_with(|| one.id.cmp(&other.id)));
         if let Some(size) = fetch {

@@ -70,22 +70,35 @@ impl Call<'_> {
         self.store(self.shared.remote.keep_only(sector, kind, kept)).await
     }
 
-    /// Declares what the executor made as the primary copies. Hours of work hang on it, so a manager that does not
-    /// answer is asked until it does or the call is stopped.
+    /// Declares what the executor made as the primary copies. Another manager that comes meanwhile knows nothing of what the
+    /// last one was told, and what a worker declares to it at first leaves out files that are being made: all of it is
+    /// declared again.
     async fn declare(&self, held: &Held) -> Outcome<()> {
-        let sector = self.accepted.sector.id;
         if !held.allocated.is_empty() {
             self.still_wanted().await?;
         }
-        for kind in held.allocated.iter() {
-            let Some(id) = held.acquired.ids.get(&kind) else { continue };
-            while let Err(error) =
-                self.shared.index.declare_made(id, sector, kind.into(), CopyKind::Primary).await
-            {
-                self.still_wanted().await?;
-                tracing::warn!(%sector, %kind, error = %chain(&error), "a new file could not be declared; trying again");
-                self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
+        loop {
+            let manager = self.shared.index.changes();
+            for kind in held.allocated.iter() {
+                self.declare_one(held, kind).await?;
             }
+            held.making.done();
+            if self.shared.index.changes() == manager {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hours of work hang on it, so a manager that does not answer is asked until it does or the call is stopped.
+    async fn declare_one(&self, held: &Held, kind: FileType) -> Outcome<()> {
+        let sector = self.accepted.sector.id;
+        let Some(id) = held.acquired.ids.get(&kind) else { return Ok(()) };
+        while let Err(error) =
+            self.shared.index.declare_made(id, sector, kind.into(), CopyKind::Primary).await
+        {
+            self.still_wanted().await?;
+            tracing::warn!(%sector, %kind, error = %chain(&error), "a new file could not be declared; trying again");
+            self.stoppable(tokio::time::sleep(self.shared.periods.return_retry)).await?;
         }
         Ok(())
     }

@@ -99,7 +99,7 @@ impl Call<'_> {
             allocate.iter().filter(new).filter_map(|kind| Some((kind, acquired.ids.get(&kind)?.clone())));
         let made: Vec<_> = made.collect();
         let making = shared.local.making(sector.id, &made);
-        Ok(Held { acquired, _reservation: reservation, allocated: allocate, created, _making: making })
+        Ok(Held { acquired, _reservation: reservation, allocated: allocate, created, making })
     }
 
     /// Room for what the executor makes; `None`: it makes nothing.
@@ -143,7 +143,7 @@ impl Call<'_> {
         }
         self.shared.local.reserved_again(self.accepted.sector.id);
         let _reservation = reserved.ok().flatten();
-        Held { acquired, _reservation, allocated, created, _making: making }
+        Held { acquired, _reservation, allocated, created, making }
     }
 
     /// Deletes, everywhere, what an earlier PreCommit1 of the sector made: it must neither be sealed into nor be found by

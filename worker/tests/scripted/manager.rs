@@ -46,6 +46,10 @@ pub struct ScriptedManager {
     pub refuses_returns: AtomicBool,
     /// It has given every attempt up.
     pub fences: AtomicBool,
+    /// The next deed is the last that it is told: another one with an empty index takes its place, and takes no deed before
+    /// this worker has joined it.
+    pub ends_with_a_deed: AtomicBool,
+    pub successor: AtomicBool,
     /// Attempts that were given up.
     pub over: Mutex<BTreeSet<AttemptId>>,
     /// The answer to `WorkerConnect`.
@@ -72,6 +76,8 @@ impl ScriptedManager {
             returns_unreachable: AtomicBool::new(false),
             refuses_returns: AtomicBool::new(false),
             fences: AtomicBool::new(false),
+            ends_with_a_deed: AtomicBool::new(false),
+            successor: AtomicBool::new(false),
             over: Mutex::default(),
             connect_answer: Mutex::default(),
             returns: watch::Sender::new(Vec::new()),
@@ -339,6 +345,16 @@ impl ManagerApi for ScriptedManager {
             return spoil(Spoilt::Refused("MGR145: the attempt is over"));
         }
         let CopyDeed { path, sector, types, state } = deed;
+        if self.ends_with_a_deed.swap(false, Ordering::SeqCst) {
+            let url = self.index.info(&path).await.expect("it is attached").urls.remove(0);
+            self.index.detach(&path, &url).await.expect("it was attached");
+            self.successor.store(true, Ordering::SeqCst);
+            self.restart();
+            return Ok(());
+        }
+        if self.successor.load(Ordering::SeqCst) {
+            super::until(&self.connects, |connects| (connects.len() == 2).then_some(())).await;
+        }
         match state {
             CopyState::Superseded => index(self.index.supersede(&path, sector, types).await),
             CopyState::Primary => index(self.index.declare(&path, sector, types, CopyKind::Primary).await),
