@@ -91,3 +91,20 @@ fn a_sector_is_sealed_for_a_full_node_s_chain() {
     assert_eq!((&proven["verified"], &proven["chain"]), (&Value::from(true), &Value::from("lotus")));
     assert_eq!(pushes(&node), 2, "each message is sent once");
 }
+
+/// Who reads the exit code alone must not take a question that was not answered for a good answer.
+#[test]
+fn what_a_full_node_does_not_say_is_no_good_answer() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let node = runtime.block_on(StandInNode::start(World::new()));
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    ok(sealyard(home).args(["init", "--actor", "t01000"]).env(FULL_NODE, node.api_info()));
+    let _manager = manager(home, &node, &[]);
+    let check = ["proving", "check"];
+    assert!(ok(sealyard(home).args(check)).contains("nothing to check"));
+    node.world().remembers_from = i64::MAX;
+    let told = refused(sealyard(home).args(check), 1);
+    assert!(told.contains("on chain that no path has is not known now"), "{told}");
+    assert!(told.contains("StateMinerPartitions") && told.contains("failed to load state tree"), "{told}");
+}

@@ -1,5 +1,7 @@
 //! The stand-in's methods, with Lotus's parameters and answers.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -36,7 +38,7 @@ impl World {
             }], "VMApplied": 7})),
             "StateMinerInfo" => self.miner_info(param(0)),
             "StateSectorGetInfo" => self.sector(param(0), param(1), param(2)),
-            "StateMinerSectors" => self.sectors(param(0), param(1), param(2)),
+            "StateMinerPartitions" => self.partitions(param(0), param(1), param(2)),
             "StateMinerAllocated" => self.allocated(param(0), param(1)),
             "StateSectorPreCommitInfo" => self.pre_commit(param(0), param(1), param(2)),
             "StateGetRandomnessFromTickets" | "StateGetRandomnessFromBeacon" => self.randomness(params),
@@ -133,47 +135,31 @@ impl World {
         }))
     }
 
-    /// All of them, or those of a bit field, each of which must be one.
-    fn sectors(&self, miner: &Value, runs: &Value, key: &Value) -> Answer {
+    /// A deadline's partitions; every sector has the deadline that its number says, and all of one lie in one partition.
+    fn partitions(&self, miner: &Value, deadline: &Value, key: &Value) -> Answer {
+        self.own(miner)?;
         let state = self.state(self.at(key)?)?;
-        let Some(runs) = runs.as_array() else {
-            let all = state.sectors.keys().map(|number| self.sector(miner, &json!(number), key));
-            return all.collect::<Result<Vec<_>, _>>().map(Value::Array);
-        };
-        let (mut found, mut at) = (Vec::new(), 0);
-        for (place, length) in runs.iter().filter_map(Value::as_u64).enumerate() {
-            for number in (at..at + length).filter(|_| place % 2 == 1) {
-                if !state.sectors.contains_key(&number) {
-                    return Err((1, format!("failed to load sectors: can't find sector {number}")));
-                }
-                found.push(self.sector(miner, &json!(number), key)?);
-            }
-            at += length;
+        let deadline = deadline.as_u64().filter(|deadline| *deadline < 48);
+        let deadline = deadline.ok_or((1, "failed to load the deadline: invalid deadline".to_owned()))?;
+        let all: BTreeSet<u64> =
+            state.sectors.keys().copied().filter(|number| number % 48 == deadline).collect();
+        if all.is_empty() {
+            return Ok(Value::Null);
         }
-        Ok(Value::Array(found))
+        let live: BTreeSet<u64> = all.difference(&state.terminated).copied().collect();
+        let faulty: BTreeSet<u64> = live.intersection(&state.faulty).copied().collect();
+        let active = live.difference(&faulty).copied().collect();
+        Ok(json!([{
+            "AllSectors": runs(&all), "FaultySectors": runs(&faulty), "RecoveringSectors": [0],
+            "LiveSectors": runs(&live), "ActiveSectors": runs(&active),
+        }]))
     }
 
-    /// Lengths of runs of numbers, free and taken in turn; nobody has taken any: [0].
     fn allocated(&self, miner: &Value, key: &Value) -> Answer {
         self.own(miner)?;
         let state = self.state(self.at(key)?)?;
-        let taken: std::collections::BTreeSet<u64> =
-            state.sectors.keys().chain(state.pre_commits.keys()).copied().collect();
-        let (mut runs, mut next) = (vec![0], 0);
-        for number in taken {
-            if number > next || next == 0 {
-                runs.extend((next > 0).then_some(0));
-                if let Some(last) = runs.last_mut() {
-                    *last = number - next;
-                }
-                runs.push(0);
-            }
-            if let Some(last) = runs.last_mut() {
-                *last += 1;
-            }
-            next = number + 1;
-        }
-        Ok(json!(runs))
+        let taken = state.sectors.keys().chain(state.pre_commits.keys()).copied().collect();
+        Ok(json!(runs(&taken)))
     }
 
     fn pre_commit(&self, miner: &Value, number: &Value, key: &Value) -> Answer {
@@ -268,6 +254,25 @@ impl World {
             "ReturnDec": null, "TipSet": [{"/": executed.cid()}], "Height": executed.height,
         })
     }
+}
+
+/// Lengths of runs of numbers, not set and set in turn; none is set: [0].
+fn runs(numbers: &BTreeSet<u64>) -> Vec<u64> {
+    let (mut runs, mut next) = (vec![0], 0);
+    for number in numbers {
+        if *number > next || next == 0 {
+            runs.extend((next > 0).then_some(0));
+            if let Some(last) = runs.last_mut() {
+                *last = number - next;
+            }
+            runs.push(0);
+        }
+        if let Some(last) = runs.last_mut() {
+            *last += 1;
+        }
+        next = number + 1;
+    }
+    runs
 }
 
 fn with_gas(message: &Value, nonce: u64) -> Value {

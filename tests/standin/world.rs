@@ -1,6 +1,6 @@
 //! The stand-in's chain: tipsets, messages that wait, and the state at each tipset.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -37,6 +37,10 @@ pub struct Deal {
 pub enum Effect {
     PreCommit(PreCommitted),
     Prove(Proven),
+    /// The sector fails to be proven.
+    Fault(u64),
+    /// The sector is over; its entry stays until its partition is compacted.
+    Terminate(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -199,6 +203,12 @@ impl World {
                         state.pre_commits.remove(&info.number);
                         state.sectors.insert(info.number, (tipset.height, info.clone()));
                     }
+                    Effect::Fault(number) => {
+                        state.faulty.insert(*number);
+                    }
+                    Effect::Terminate(number) => {
+                        state.terminated.insert(*number);
+                    }
                 }
             }
         }
@@ -233,4 +243,6 @@ impl World {
 pub struct State {
     pub pre_commits: BTreeMap<u64, (i64, PreCommitted)>,
     pub sectors: BTreeMap<u64, (i64, Proven)>,
+    pub faulty: BTreeSet<u64>,
+    pub terminated: BTreeSet<u64>,
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use rpc::{ApiError, ApiInfo, NodeClient, Trust};
-use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
+use sealtasks::{ActorId, ChainEpoch, SectorId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    Bytes, Link, Lookup, MarketDeal, Message, MessageMatch, MinerInfo, NetworkParams, Numbered,
+    Bytes, Link, Lookup, MarketDeal, Message, MessageMatch, MinerInfo, NetworkParams, Partition,
     PreCommitInfo, PreCommitOnChain, SectorOnChain, SendSpec, SignedMessage, SyncState, TipSet, TipSetKey,
     TipSetMessage, Version,
 };
@@ -28,9 +28,6 @@ const SEAL_RANDOMNESS: u64 = 5;
 const INTERACTIVE_SEAL_CHALLENGE_SEED: u64 = 6;
 /// A message replaced by one with a higher fee still counts.
 const ALLOW_REPLACED: bool = true;
-
-/// All of them: no bit field says which.
-const NO_FILTER: Option<Vec<u64>> = None;
 
 /// The head: no tipset is named.
 pub(crate) const HEAD: &[Link] = &[];
@@ -115,12 +112,17 @@ impl Node {
         Ok(runs.unwrap_or_default())
     }
 
-    /// The numbers of all the miner's sectors; those of a large miner take a while.
-    pub(crate) async fn proven(&self, miner: ActorId) -> Result<Vec<SectorNumber>, ChainError> {
-        let what = format!("the sectors of {}", address(miner));
-        let params = (address(miner), NO_FILTER, HEAD);
-        let found: Option<Vec<Numbered>> = self.ask(&what, "StateMinerSectors", &params, WALK).await?;
-        Ok(found.unwrap_or_default().into_iter().map(|sector| SectorNumber::new(sector.number)).collect())
+    /// What the miner has in one of its deadlines.
+    pub(crate) async fn partitions(
+        &self,
+        miner: ActorId,
+        deadline: u64,
+        at: &[Link],
+    ) -> Result<Vec<Partition>, ChainError> {
+        let what = format!("the sectors of {} in deadline {deadline}", address(miner));
+        let params = (address(miner), deadline, at);
+        let found: Option<Vec<Partition>> = self.ask(&what, "StateMinerPartitions", &params, STATE).await?;
+        Ok(found.unwrap_or_default())
     }
 
     pub(crate) async fn pre_commit(

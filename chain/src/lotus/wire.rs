@@ -122,11 +122,12 @@ pub(crate) struct SectorOnChain {
     pub(crate) key: Option<Link>,
 }
 
-/// A sector on chain, of which only the number is wanted.
+/// A part of a deadline's sectors. Bit fields are lengths of runs.
 #[derive(Deserialize)]
-pub(crate) struct Numbered {
-    #[serde(rename = "SectorNumber")]
-    pub(crate) number: u64,
+pub(crate) struct Partition {
+    /// Neither expired nor terminated: active, faulty, recovering and not proven yet.
+    #[serde(rename = "LiveSectors", deserialize_with = "nullable")]
+    pub(crate) live: Vec<u64>,
 }
 
 #[derive(Deserialize)]

@@ -56,10 +56,10 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
     bar.finish_and_clear();
     // A host's paths are not the place to look for what no path has.
     let unheld = match all && args.storage_id.is_none() {
-        true => unheld(connection).await,
+        true => Some(ask_unheld(connection).await),
         false => None,
     };
-    tell(&views, unheld.as_deref(), args)
+    tell(&views, unheld, args)
 }
 
 fn failure(error: ApiError) -> Failure {
@@ -70,7 +70,17 @@ fn failure(error: ApiError) -> Failure {
 }
 
 /// Lists and sums up; the exit code says whether all can be proven.
-fn tell(views: &[ProvingView], unheld: Option<&[SectorNumber]>, args: &ProvingCheckArgs) -> Outcome {
+fn tell(
+    views: &[ProvingView],
+    unheld: Option<Result<Vec<SectorNumber>, String>>,
+    args: &ProvingCheckArgs,
+) -> Outcome {
+    let (unheld, untold) = match unheld {
+        Some(Ok(unheld)) => (Some(unheld), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let alert = unheld_alert(unheld.as_deref().unwrap_or_default());
     let count = |state| views.iter().filter(|view| view.state == state).count();
     let bad = count(ProvingState::Bad);
     if args.json {
@@ -91,33 +101,43 @@ fn tell(views: &[ProvingView], unheld: Option<&[SectorNumber]>, args: &ProvingCh
         let told: Vec<String> = told.map(|(count, state)| format!("{count} {}", state.words())).collect();
         let told = if told.is_empty() { "nothing to check".to_owned() } else { told.join(", ") };
         line(&format!("{} sectors checked: {told}", views.len()))?;
-        if let Some(alert) = unheld_alert(unheld.unwrap_or_default()) {
-            line(&paint::red(&alert))?;
+        if let Some(alert) = &alert {
+            line(&paint::red(alert))?;
         }
     }
-    match bad {
-        0 if unheld.is_some_and(|unheld| !unheld.is_empty()) => Err(Failure::new(
-            Code::Sealing,
-            unheld_alert(unheld.unwrap_or_default()).unwrap_or_default(),
-        )
-        .advise(
+    match (bad, alert, untold) {
+        (0, Some(alert), _) => Err(Failure::new(Code::Sealing, alert).advise(
             "attach the paths that have them, or bring them back: `sealyard repair export`, `repair run`",
         )),
-        0 => Ok(()),
-        bad => Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
-            .advise("fetch good copies of the files that are named, or seal those sectors again")),
+        // Half of what was asked is not answered, and who reads the exit code alone must not take it for good.
+        (0, None, Some(why)) => Err(Failure::new(Code::Failed, untold_text(&why))
+            .advise("check again when the full node answers; the sectors that were checked are listed")),
+        (0, None, None) => Ok(()),
+        (bad, _, untold) => {
+            if let Some(why) = untold {
+                talk!("{}", untold_text(&why));
+            }
+            Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
+                .advise("fetch good copies of the files that are named, or seal those sectors again"))
+        }
     }
+}
+
+/// Sectors on chain that no path has; the error: why that is not known now.
+async fn ask_unheld(connection: &Connection) -> Result<Vec<SectorNumber>, String> {
+    match tokio::time::timeout(NODE_MAX, connection.proving.unheld()).await {
+        Ok(answer) => answer.map_err(|error| rpc::error::chain(&error)),
+        Err(_) => Err(format!("the full node has not said it within {} s", NODE_MAX.as_secs())),
+    }
+}
+
+fn untold_text(why: &str) -> String {
+    format!("whether sectors are on chain that no path has is not known now: {why}")
 }
 
 /// Sectors on chain that no path has; `None`, and a word about it: the chain cannot be asked now.
 pub async fn unheld(connection: &Connection) -> Option<Vec<SectorNumber>> {
-    let why = match tokio::time::timeout(NODE_MAX, connection.proving.unheld()).await {
-        Ok(Ok(unheld)) => return Some(unheld),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("the full node has not said it within {} s", NODE_MAX.as_secs()),
-    };
-    talk!("whether sectors are on chain that no path has is not known now: {why}");
-    None
+    ask_unheld(connection).await.map_err(|why| talk!("{}", untold_text(&why))).ok()
 }
 
 /// The alert about them; `None`: there are none.
