@@ -16,7 +16,7 @@ use sealtasks::{
 use stores::{CopyOutcome, LockWant, ProvenCopy};
 use tokio::time::{Instant, timeout_at};
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Input, Order};
 use crate::repo::random_bytes;
 use crate::service::{Service, refusal};
 
@@ -42,7 +42,11 @@ impl ProvingApi for Service {
         let doubtful = self.view(Driver::doubtful).await?;
         let is_held = |number: &SectorNumber| {
             let id = SectorId { miner, number: *number };
-            !doubtful.contains(&id) && missing(&self.held(id)).is_none()
+            let mut held = self.held(id);
+            if let Some(doubtful) = doubtful.get(&id) {
+                held.retain(|(path, _)| !doubtful.contains(path));
+            }
+            missing(&held).is_none()
         };
         let listed = self.0.index.list().into_values().flatten();
         let ours = listed.filter(|decl| decl.sector.miner == miner).map(|decl| decl.sector.number);
@@ -103,7 +107,21 @@ impl Service {
         if view.state == ProvingState::Bad && (!same || self.worked_on(id, false).is_some()) {
             (view.state, view.detail) = (ProvingState::Locked, CHANGED.to_owned());
         }
+        if same && count >= CHALLENGES {
+            self.trust(id, &view).await?;
+        }
         Ok(view)
+    }
+
+    /// What has answered as many challenges as anybody asks by itself is the sector's replica, whoever made it.
+    async fn trust(&self, sector: SectorId, view: &ProvingView) -> ApiResult<()> {
+        let good = view.copies.iter().filter(|copy| copy.state == ProvingState::Good);
+        let proven: Vec<_> = good.flat_map(|copy| [copy.sealed.clone(), copy.cache.clone()]).collect();
+        let doubted = self.view(Driver::doubtful).await?.remove(&sector).unwrap_or_default();
+        if doubted.iter().any(|path| proven.contains(path)) {
+            return self.ask(|reply| Input::Order(Order::Trust { sector, proven, reply })).await;
+        }
+        Ok(())
     }
 
     /// Which path has which of its files; those that are only remembered from before a restart count.

@@ -15,6 +15,7 @@ use rpc::pipelining::{Lost, PieceParts, PipelineApi as _, WantedPiece};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{PaddedPieceSize, PieceInfo, SectorId, SectorNumber, UnsealedCid};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::driver::{Input, Order};
 use crate::service::{Service, refusal};
@@ -102,9 +103,14 @@ impl Refills {
 
     /// They are the sector's now.
     pub(crate) fn taken(&self, sector: SectorId) {
+        self.dropped(sector);
+    }
+
+    /// What waited for it, and waits no more.
+    pub(crate) fn dropped(&self, sector: SectorId) -> Vec<Uuid> {
         let mut waiting = self.lock();
-        waiting.given.retain(|(of, _), _| *of != sector);
         waiting.lacking.remove(&sector);
+        waiting.given.extract_if(|(of, _), _| *of == sector).map(|(_, staged)| staged.id).collect()
     }
 }
 
@@ -116,7 +122,8 @@ impl Service {
     ) -> ApiResult<Vec<WantedPiece>> {
         let id = SectorId { miner: self.0.miner.actor, number };
         let (pieces, needed) = self.view(move |driver| driver.wanted_pieces(id, lost.as_ref())).await?;
-        self.0.refills.lacks(id, &pieces);
+        // Of what is not needed nothing is taken.
+        self.0.refills.lacks(id, if needed { &pieces } else { &[] });
         let given = &self.0.refills.lock().given;
         let wanted = |piece| WantedPiece { piece, given: given.contains_key(&(id, piece)), needed };
         Ok(pieces.into_iter().map(wanted).collect())

@@ -16,7 +16,8 @@ use rpc::extension::SectorDetail;
 use rpc::subject::Subject;
 use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize};
 use standin::{Effect, PreCommitted, Proven, StandInNode};
-use world::fake_worker::{FakeWorker, Plan};
+use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::lost::{lose, old_path, rebuild, update};
 use world::{ALL, World, start, world_on};
 
 /// Each message goes at once, alone.
@@ -385,9 +386,11 @@ async fn sectors_on_chain_that_no_path_has_are_named() {
     let node = StandInNode::start(standin::World::new()).await;
     {
         let mut chain = node.world();
-        chain.mine_with(vec![pre_committed(4), pre_committed(5), pre_committed(9)]);
+        chain.mine_with([4, 5, 6, 9].map(pre_committed).to_vec());
         chain.mine();
-        chain.mine_with(vec![proven(4), proven(5)]);
+        chain.mine_with([4, 5, 6].map(proven).to_vec());
+        // What is over stays among the miner's sectors for a while; what is faulty has to be proven still.
+        chain.mine_with(vec![Effect::Fault(5), Effect::Terminate(6)]);
         chain.mine();
     }
     let (world, worker) = yard(&node, Sending::Off, AT_ONCE).await;
@@ -399,5 +402,33 @@ async fn sectors_on_chain_that_no_path_has_are_named() {
     assert_eq!(api.unheld().await.expect("told"), numbers(&[5]), "its cache is nowhere");
     worker.declare(SectorId::new(1000, 5), FileTypes::CACHE).await;
     assert_eq!(api.unheld().await.expect("told"), numbers(&[]));
+    world.handle.stop().await;
+}
+
+/// What a rebuild has made that was given up may be no replica; the original that is back beside it is one.
+#[tokio::test]
+async fn a_sector_whose_original_is_back_is_held_although_a_rebuild_was_given_up() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
+    let away = old_path(&world).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+    land(&node, vec![pre_committed(1)]);
+    state(&world, 1, "CommitWait").await;
+    land(&node, vec![proven(1)]);
+    state(&world, 1, "Proving").await;
+    let api = world.handle.proving_api();
+    let unheld = || async { api.unheld().await.expect("told") };
+    assert_eq!(unheld().await, []);
+    lose(&world, 1).await;
+    while !worker.is_idle().await {}
+    worker.script("PC2", Behaviour::Hold);
+    rebuild(&world, 1, None).await.expect("it begins");
+    worker.fail(&worker.call_of("PC2").await, 0).await;
+    state(&world, 1, "SealPreCommit2Failed").await;
+    update(&world, 1, "Proving").await.expect("given up");
+    assert_eq!(unheld().await, [SectorNumber::new(1)], "half a replica is none");
+    away.declare(SectorId::new(1000, 1), FileTypes::SEALED | FileTypes::CACHE).await;
+    assert_eq!(unheld().await, []);
     world.handle.stop().await;
 }

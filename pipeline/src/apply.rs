@@ -52,6 +52,7 @@ impl SectorRecord {
             SectorEvent::Rebuild { refill } => self.rebuild(refill)?,
             SectorEvent::Made { paths } => self.note_made(paths)?,
             SectorEvent::Filled { paths } => self.note_filled(paths)?,
+            SectorEvent::Trusted { paths } => self.trust(&paths),
             SectorEvent::Correct { ticket, sealed, data } => self.correct(ticket, sealed, data)?,
             SectorEvent::Force { to } => self.force(to)?,
             SectorEvent::TaskDone { output, now_ms } => self.task_done(output, now_ms, name)?,

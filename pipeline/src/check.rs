@@ -6,8 +6,8 @@ use crate::rebuild::check_rebuild;
 use crate::record::Fields;
 use crate::{OnChain, Progress, RandomnessSource, SectorRecord, SectorState};
 
-/// The form that is written. 1 had neither data nor messages; 2 has.
-pub(crate) const FORMAT: u32 = 2;
+/// The form that is written. 1 had neither data nor messages; 2 did not know which files a rebuild has made.
+pub(crate) const FORMAT: u32 = 3;
 
 /// The form of records that do not name one.
 pub(crate) const fn first_format() -> u32 {
@@ -39,7 +39,8 @@ impl TryFrom<Fields> for SectorRecord {
     fn try_from(mut fields: Fields) -> Result<Self, RecordError> {
         match fields.format {
             1 => upgrade(&mut fields),
-            FORMAT => {}
+            // What it lacks is empty in it.
+            2 | FORMAT => fields.format = FORMAT,
             found => return Err(RecordError::Format { found }),
         }
         let state = fields.state;

@@ -43,6 +43,11 @@ pub enum SectorEvent {
         /// The paths where it will lie; none lies there now.
         paths: Vec<StorageId>,
     },
+    /// What lies of it in these paths was proven to be its replica, whoever made it.
+    Trusted {
+        /// The paths.
+        paths: Vec<StorageId>,
+    },
     /// What was told of a sector that was sealed elsewhere was wrong.
     Correct {
         /// The ticket that it had.
@@ -109,6 +114,7 @@ impl SectorEvent {
             Self::Rebuild { .. } => "rebuild",
             Self::Made { .. } => "files",
             Self::Filled { .. } => "an unsealed file",
+            Self::Trusted { .. } => "proof of files",
             Self::Correct { .. } => "correction",
             Self::Force { .. } => "state by the operator",
             Self::TaskDone { output, .. } => match output {

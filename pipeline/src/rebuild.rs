@@ -1,6 +1,8 @@
 //! A sector that is sealed a second time, since its files are lost: with its own ticket up to PreCommit2, whose CommR must
 //! be the one that was proven; then it is finalized, and nothing is told to any chain. Never: decides that files are lost.
 
+use std::collections::BTreeSet;
+
 use sealtasks::{SealedCid, SectorRef, StorageId};
 use serde::{Deserialize, Serialize};
 
@@ -104,9 +106,15 @@ impl SectorRecord {
         self.fields.rebuild.is_some() && self.fields.progress.cids.is_none()
     }
 
-    /// Whether files of it may be what a rebuild made that was given up, and nobody knows whether they are its replica.
-    pub const fn is_doubtful(&self) -> bool {
-        self.fields.doubtful
+    /// The paths whose files of it may be what a rebuild made that was given up, so that nobody knows whether they are its
+    /// replica. What lies elsewhere is none of that.
+    pub fn doubtful(&self) -> &[StorageId] {
+        &self.fields.doubtful
+    }
+
+    /// What lies of it in these paths was proven to be its replica.
+    pub(crate) fn trust(&mut self, paths: &[StorageId]) {
+        self.fields.doubtful.retain(|path| !paths.contains(path));
     }
 
     /// Begins again, with what was made kept aside.
@@ -160,7 +168,7 @@ impl SectorRecord {
         let Some(rebuild) = self.fields.rebuild.as_ref().filter(|_| self.is_rebuilt()).cloned() else {
             return refuse("its replica is there again; `sectors retry` stores it");
         };
-        let Rebuild { ticket, sealed, before, stored, data, .. } = *rebuild;
+        let Rebuild { ticket, sealed, before, stored, data, made: paths, .. } = *rebuild;
         let (made, rebuild) = match (before, stored) {
             (Some(before), _) => (before, None),
             (None, Some(stored)) => (stored, Some(Box::new(Rebuild::elsewhere(ticket, sealed)))),
@@ -169,7 +177,11 @@ impl SectorRecord {
             }
         };
         // Before PreCommit1 nothing is made that could be taken for the replica.
-        self.fields.doubtful |= Stage::of(&self.fields) >= Stage::Ticket;
+        if Stage::of(&self.fields) >= Stage::Ticket {
+            let known = std::mem::take(&mut self.fields.doubtful);
+            self.fields.doubtful =
+                known.into_iter().chain(paths).collect::<BTreeSet<_>>().into_iter().collect();
+        }
         (self.fields.progress, self.fields.rebuild) = (*made, rebuild);
         for (now, was) in self.fields.data.iter_mut().zip(data) {
             // The copies that wait now are those that go.
@@ -270,7 +282,7 @@ impl SectorRecord {
             self.fields.rebuild = Some(rebuild);
             return Err(text);
         }
-        self.fields.doubtful = false;
+        self.fields.doubtful.clear();
         match rebuild.before {
             Some(before) => self.fields.progress = Progress { cache_cleared: false, ..*before },
             None => {

@@ -2,8 +2,8 @@
 
 use sealtasks::{
     C1Output, ChainEpoch, Commit1Input, Commit2Input, FileTypes, FinalizeInput, MoveInput, Pc1Output,
-    PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, TaskInput, Ticket,
-    UnsealedCid, VerifyInput,
+    PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, StorageId, TaskInput,
+    Ticket, UnsealedCid, VerifyInput,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +43,9 @@ pub(crate) struct Fields {
     /// It is sealed again, or was without having been sealed here before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rebuild: Option<Box<Rebuild>>,
-    /// A rebuild was given up that may have made files: what there is of its replica was never compared with its CommR.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) doubtful: bool,
+    /// Where rebuilds that were given up have made files: what lies there of its replica was never compared with its CommR.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) doubtful: Vec<StorageId>,
 }
 
 /// Where a sector's ticket and seed come from; recorded, since a sector sealed offline can never be proven on chain.
@@ -218,7 +218,7 @@ impl SectorRecord {
             retry: None,
             failures: Failures::default(),
             rebuild: None,
-            doubtful: false,
+            doubtful: Vec::new(),
         };
         Self { fields }
     }

@@ -146,9 +146,9 @@ fn records_of_the_first_form_are_read_and_go_on() {
 #[test]
 fn records_of_a_later_program_and_unknown_states_are_refused() {
     let mut stored = serde_json::to_value(World::at("run PC1").record).unwrap();
-    stored["format"] = 3.into();
+    stored["format"] = 4.into();
     let error = serde_json::from_value::<SectorRecord>(stored.clone()).unwrap_err().to_string();
-    assert!(error.contains("form 3") && error.contains("the program that wrote it"), "{error}");
+    assert!(error.contains("form 4") && error.contains("the program that wrote it"), "{error}");
     stored["format"] = 2.into();
     stored["state"] = "UpdateReplica".into();
     assert!(serde_json::from_value::<SectorRecord>(stored.clone()).is_err());

@@ -178,6 +178,30 @@ fn giving_up_leaves_the_sector_as_it_was() {
     }
 }
 
+/// What a rebuild has made that was given up is no replica, until it is proven or made anew; what lies elsewhere may be one.
+#[test]
+fn what_a_given_up_rebuild_has_made_is_doubtful_where_it_was_made_alone() {
+    let mut world = World::at("done");
+    let made = |name: &str| SectorEvent::Made { paths: vec![path(name)] };
+    world.apply(zeros());
+    world.run_to("run AP");
+    world.apply(give_up());
+    assert_eq!(world.record.doubtful(), [], "nothing was made");
+    for name in ["p1", "p2", "p1"] {
+        world.apply(zeros());
+        world.run_to("run PC1");
+        world.apply(made(name));
+        world.apply(give_up());
+    }
+    assert_eq!(world.record.doubtful(), [path("p1"), path("p2")]);
+    world.apply(SectorEvent::Trusted { paths: vec![path("p2"), path("p3")] });
+    assert_eq!(world.record.doubtful(), [path("p1")]);
+    world.expect(SectorState::Proving, "done");
+    world.apply(zeros());
+    world.run_to("done");
+    assert_eq!(world.record.doubtful(), [], "it is made anew");
+}
+
 #[test]
 fn what_was_never_stored_or_is_back_is_not_given_up() {
     let mut world = lost(5);

@@ -5,7 +5,7 @@ use chain::sending::Sending;
 use pipeline::{DataPiece, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::{Lost, PledgingView};
 use rpc::{ApiError, ApiResult};
-use sealtasks::{FileType, SectorId};
+use sealtasks::{FileType, SectorId, StorageId};
 
 use super::input::{Busy, Reply, Sector};
 use super::{Driver, Effect};
@@ -21,6 +21,8 @@ pub(crate) enum Order {
     UpdateState { sector: SectorId, to: SectorState, open: Option<String>, reply: Reply<()> },
     /// A sector whose files are lost is sealed again, from its record or from what was lost.
     Rebuild { sector: SectorId, lost: Option<Lost>, reply: Reply<()> },
+    /// Files of it in these paths are its replica: they were proven.
+    Trust { sector: SectorId, proven: Vec<StorageId>, reply: Reply<()> },
     /// Pledging by itself stops, or goes on.
     PausePledging { paused: bool, by: String, reply: Reply<PledgingView> },
 }
@@ -43,6 +45,10 @@ impl Driver {
             Order::Rebuild { sector, lost, reply } => {
                 let answer = self.rebuild(sector, lost);
                 self.answer(reply, answer);
+            }
+            Order::Trust { sector, proven, reply } => {
+                self.trust(sector, &proven);
+                self.answer(reply, Ok(()));
             }
             Order::PausePledging { paused, by, reply } => {
                 if paused != self.pledging_paused {

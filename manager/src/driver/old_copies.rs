@@ -104,7 +104,7 @@ impl Driver {
     }
 
     /// Whether an attempt's worker serves the path.
-    fn works_at(&self, open: &Attempt, path: &StorageId) -> bool {
+    pub(super) fn works_at(&self, open: &Attempt, path: &StorageId) -> bool {
         if self.workers.get(&open.worker).is_some_and(|worker| self.serves(worker, path)) {
             return true;
         }

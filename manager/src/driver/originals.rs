@@ -92,12 +92,11 @@ impl Driver {
     }
 
     /// A Lotus worker may choose another path than was planned. What it has made is declared when its call is done: if that lies
-    /// not where it was planned, then in the one path where nobody had planned it.
+    /// not where it was planned, then in the one path of its own where nobody had planned it.
     pub(super) fn note_elsewhere(&mut self, attempt: AttemptId) {
         let Some(task) = self.tasks.get(&attempt.task) else { return };
-        let (id, open) = (task.sector.id, task.open.as_deref());
-        let planned: BTreeSet<_> =
-            open.map(|open| planned(&open.reservations, REPLICA).collect()).unwrap_or_default();
+        let (id, Some(open)) = (task.sector.id, task.open.as_deref()) else { return };
+        let planned: BTreeSet<_> = planned(&open.reservations, REPLICA).collect();
         let lies = self.paths_with(id, REPLICA);
         if planned.is_empty() || !planned.is_disjoint(&lies) {
             return;
@@ -107,7 +106,8 @@ impl Driver {
         if strays.len() < lies.len() {
             return;
         }
-        if strays.len() == 1 {
+        // What turned up where another host has it is none either.
+        if strays.len() == 1 && strays.iter().all(|path| self.works_at(open, path)) {
             self.note(id, REPLICA, strays);
         }
     }
@@ -118,7 +118,7 @@ impl Driver {
             return;
         }
         let Some(sector) = self.sectors.get(&id).filter(|sector| sector.record.is_rebuilt()) else { return };
-        let (busy, noted) = (sector.busy.clone(), noted(&sector.record, types));
+        let noted = noted(&sector.record, types);
         let paths: Vec<_> = paths.into_iter().filter(|path| !noted.contains(path)).collect();
         if paths.is_empty() {
             return;
@@ -127,12 +127,31 @@ impl Driver {
             REPLICA => SectorEvent::Made { paths },
             _ => SectorEvent::Filled { paths },
         };
-        if let Err(refusal) = self.apply_event(id, event) {
+        if let Err(refusal) = self.apply_aside(id, event) {
             tracing::warn!(sector = %id, %refusal, "what it makes is never deleted by itself");
         }
-        // The task goes on.
-        if let Some(sector) = self.sectors.get_mut(&id) {
+    }
+
+    /// An event that is about the sector's files alone: what is under way with it goes on.
+    fn apply_aside(&mut self, id: SectorId, event: SectorEvent) -> Result<(), String> {
+        let busy = self.sectors.get(&id).map(|sector| sector.busy.clone());
+        let applied = self.apply_event(id, event);
+        if let (Some(sector), Some(busy)) = (self.sectors.get_mut(&id), busy) {
             sector.busy = busy;
+        }
+        applied
+    }
+
+    /// What lies of it in these paths was proven to be its replica: where a rebuild that was given up has made it, it is in
+    /// doubt no more.
+    pub(super) fn trust(&mut self, id: SectorId, proven: &[StorageId]) {
+        let Some(sector) = self.sectors.get(&id) else { return };
+        let doubtful = sector.record.doubtful().iter();
+        let paths: Vec<_> = doubtful.filter(|path| proven.contains(path)).cloned().collect();
+        if !paths.is_empty()
+            && let Err(refusal) = self.apply_aside(id, SectorEvent::Trusted { paths })
+        {
+            tracing::warn!(sector = %id, %refusal, "files that were proven stay in doubt");
         }
     }
 
@@ -162,8 +181,8 @@ fn may_hold_data(record: &SectorRecord) -> bool {
 }
 
 /// The paths by name.
-pub(super) fn listed(paths: &BTreeSet<StorageId>) -> String {
-    let names: Vec<String> = paths.iter().map(ToString::to_string).collect();
+pub(super) fn listed<'a>(paths: impl IntoIterator<Item = &'a StorageId>) -> String {
+    let names: Vec<String> = paths.into_iter().map(ToString::to_string).collect();
     names.join(", ")
 }
 

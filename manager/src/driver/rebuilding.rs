@@ -1,12 +1,12 @@
 //! Sectors whose files are lost, sealed again. Never: decides that files are lost; what the index knows of stands against
 //! it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use pipeline::{DataPiece, RandomnessSource, Refill, SealTicket, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::Lost;
 use rpc::{ApiError, ApiResult};
-use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SectorId, Ticket};
+use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SectorId, StorageId, Ticket};
 use stores::HeldFiles;
 
 use super::Driver;
@@ -17,10 +17,31 @@ use crate::state::StateEvent;
 
 /// Workers that are there attach their paths again well within this time: they look for their manager every ten seconds.
 const BACK_MAX_MS: u64 = 60_000;
+/// Refusals behind which the same order comes again: other pieces are missing, the sector is busy, an operator looks at what
+/// an earlier rebuild has left, or a path may yet come back.
+const GIVEN_STAYS: [&str; 4] = ["MGR153", "MGR141", "MGR157", "MGR159"];
 
 impl Driver {
-    /// Begins, or finds that it has begun.
+    /// Begins, or finds that it has begun. What was given for it and is not taken does not stay, but where it is sure to be
+    /// asked for again soon.
     pub(super) fn rebuild(&mut self, id: SectorId, lost: Option<Lost>) -> ApiResult<()> {
+        let answer = self.begin_rebuild(id, lost);
+        let error = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        if !GIVEN_STAYS.iter().any(|code| error.contains(code)) {
+            self.drop_given(id);
+        }
+        answer
+    }
+
+    /// Nobody takes what waits for its rebuild.
+    pub(super) fn drop_given(&mut self, id: SectorId) {
+        let given = self.shared.refills.dropped(id);
+        if !given.is_empty() {
+            self.effects.push(Effect::Unstage(given));
+        }
+    }
+
+    fn begin_rebuild(&mut self, id: SectorId, lost: Option<Lost>) -> ApiResult<()> {
         let number = id.number;
         let refuse = |code: &str, why: String| {
             ApiError::refused(format!("{code}: sector {number} is not sealed again: {why}"))
@@ -134,6 +155,10 @@ impl Driver {
             let same = record.data().iter().map(|data| data.piece).eq(lost.pieces.iter().copied());
             return (if same { Vec::new() } else { lost.pieces.clone() }, !same);
         }
+        // Under way, from the unsealed file that is left.
+        if record.is_rebuilt() && record.is_from_unsealed() {
+            return (record.data().iter().map(|data| data.piece).collect(), false);
+        }
         // Under way, or nothing of it is lost.
         if record.state() != SectorState::Proving || self.is_whole(id, true) == Ok(true) {
             return (Vec::new(), false);
@@ -141,10 +166,10 @@ impl Driver {
         (record.data().iter().map(|data| data.piece).collect(), !self.has_unsealed(id))
     }
 
-    /// Sectors whose files may be no replicas.
-    pub(crate) fn doubtful(&self) -> BTreeSet<SectorId> {
-        let doubtful = self.sectors.iter().filter(|(_, sector)| sector.record.is_doubtful());
-        doubtful.map(|(id, _)| *id).collect()
+    /// Sectors, and the paths whose files of them may be no replicas.
+    pub(crate) fn doubtful(&self) -> BTreeMap<SectorId, Vec<StorageId>> {
+        let doubtful = self.sectors.iter().filter(|(_, sector)| !sector.record.doubtful().is_empty());
+        doubtful.map(|(id, sector)| (*id, sector.record.doubtful().to_vec())).collect()
     }
 
     /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
@@ -154,19 +179,21 @@ impl Driver {
         let files: Vec<_> =
             index.sector_files(id).into_iter().filter(|held| !left(held).is_empty()).collect();
         let is_there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
-        let there =
-            files.iter().filter(|held| is_there(held)).fold(FileTypes::NONE, |all, held| all | held.types);
-        let doubtful = self.sectors.get(&id).is_some_and(|sector| sector.record.is_doubtful());
-        if let Some(held) = files.first().filter(|_| doubtful) {
+        let doubtful = self.sectors.get(&id).map(|sector| sector.record.doubtful()).unwrap_or_default();
+        let is_doubtful = |held: &&HeldFiles| doubtful.contains(&held.id);
+        let believed = files.iter().filter(|held| is_there(held) && !is_doubtful(held));
+        let there = believed.fold(FileTypes::NONE, |all, held| all | held.types);
+        if is_known && there.intersection(REPLICA) == REPLICA {
+            return Ok(true);
+        }
+        if let Some(held) = files.iter().find(is_doubtful) {
             let why = format!(
                 "path {} holds files that a rebuild has made which was given up; `sealyard proving check {number}` tells \
-                 whether they are good; if they are not, delete them, and `sealyard storage redeclare` forgets them",
+                 whether they are good, and believes them then; if they are not, delete them, and `sealyard storage \
+                 redeclare` forgets them",
                 held.id
             );
             return Err(("MGR157", why));
-        }
-        if is_known && there.intersection(REPLICA) == REPLICA {
-            return Ok(true);
         }
         let forget = format!(
             "if they are gone for good, `sealyard storage redeclare --drop-missing` or `sealyard storage detach` forgets \

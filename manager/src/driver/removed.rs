@@ -23,6 +23,7 @@ impl Driver {
                 self.shared.index.keep(id, FileTypes::NONE, None);
                 self.removed.insert(id, *sector.record);
             }
+            self.drop_given(id);
             self.errand_failures.remove(&id);
             self.errands_done.remove(&id);
             tracing::info!(sector = %id, by, "removed; its record stays");

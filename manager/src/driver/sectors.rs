@@ -11,6 +11,7 @@ use sealtasks::{
 use super::Driver;
 use super::errands::{MOVE, RELEASE, UNSEAL};
 use super::input::{Busy, Effect, Reply, Sector};
+use super::originals::listed;
 use crate::state::StateEvent;
 
 /// Why unsealed data of a committed-capacity sector may go: it is zeros, and can be made again.
@@ -329,13 +330,12 @@ fn describe(event: &SectorEvent) -> String {
         SectorEvent::MessageSent { message } => format!("message {message} sent"),
         SectorEvent::Landed { epoch } => format!("on chain at {}", epoch.get()),
         SectorEvent::Rebuild { .. } => REBUILT.to_owned(),
-        SectorEvent::Made { paths } => {
-            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
-            format!("this rebuild makes files in path {}", paths.join(", "))
-        }
+        SectorEvent::Made { paths } => format!("this rebuild makes files in path {}", listed(paths)),
         SectorEvent::Filled { paths } => {
-            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
-            format!("this rebuild makes an unsealed file in path {}", paths.join(", "))
+            format!("this rebuild makes an unsealed file in path {}", listed(paths))
+        }
+        SectorEvent::Trusted { paths } => {
+            format!("its files in path {} are proven to be good", listed(paths))
         }
         SectorEvent::Correct { .. } => "what was told of it is corrected; it is sealed again".to_owned(),
         SectorEvent::Start
@@ -362,6 +362,7 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
         SectorEvent::Rebuild { refill } => json!({ "event": "rebuild", "refill": refill }),
         SectorEvent::Made { paths } => json!({ "event": "made", "paths": paths }),
         SectorEvent::Filled { paths } => json!({ "event": "filled", "paths": paths }),
+        SectorEvent::Trusted { paths } => json!({ "event": "trusted", "paths": paths }),
         SectorEvent::Correct { ticket, sealed, data } => {
             json!({ "event": "correct", "ticket": ticket, "sealed": sealed, "data": data })
         }

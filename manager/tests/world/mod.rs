@@ -5,6 +5,7 @@
 
 pub mod canned;
 pub mod fake_worker;
+pub mod lost;
 pub mod made;
 
 use std::collections::BTreeMap;
