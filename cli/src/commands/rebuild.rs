@@ -7,22 +7,28 @@ use std::time::{Duration, Instant};
 
 use chain::recovery::{FILE_SIZE_MAX, LostSector, Metadata, parse, sector_numbers};
 use rpc::ApiError;
-use rpc::explain::WaitsFor;
+use rpc::explain::{Explanation, WaitsFor};
 use rpc::pipelining::Lost;
 use rpc::subject::Subject;
-use sealtasks::{SectorId, SectorNumber, SectorRef, SectorSize};
+use sealtasks::{SectorId, SectorNumber, SectorRef, SectorSize, TaskId};
 use serde::Serialize;
 
-use super::refill::{Sources, hand_over, missing};
+use super::refill::{Sources, hand_over, objection};
 use crate::args::{RebuildArgs, RepairRunArgs};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{line, print_json, talk};
+use crate::show::{brief, line, print_json, talk};
 
 /// Between two looks at sectors that are under way.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two beginnings of large sectors on one machine (filecoin-sealer-recover's ten minutes).
 const STAGGER: Duration = Duration::from_secs(600);
+/// So long a sector may wait for something before that is said: between two steps it always does for a moment.
+const WAITS_SILENTLY: Duration = Duration::from_secs(5);
+/// What the manager says while a path may yet come back that could have what is sought; that ends by itself.
+const MAY_BE_BACK: &str = "MGR159";
+/// What it says of a path that has the sector's files and is not there.
+const PATH_AWAY: [&str; 2] = ["MGR143", "MGR144"];
 /// What the log of a sector ends with whose rebuild was given up.
 const GIVEN_UP: &str = "put into Proving by the operator";
 /// What the manager says of a sector whose new replica is not the old one.
@@ -106,7 +112,7 @@ pub struct Plan {
     stagger: Duration,
     json: bool,
     sources: Sources,
-    /// What an operator removes so that everything begins anew. With it, what waits for an operator is tried once more, since
+    /// How an operator has everything begin anew. With it, what waits for an operator is tried once more, since
     /// whoever starts this again wants that.
     pub anew: Option<String>,
 }
@@ -134,8 +140,9 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
     let Plan { jobs, parallel, stagger, json, sources, anew } = plan;
     let all = jobs.len();
     let mut last_start: Option<Instant> = None;
-    let mut under_way = BTreeSet::new();
+    let mut under_way = BTreeMap::new();
     let mut ended = BTreeMap::new();
+    let mut held_up = BTreeSet::new();
     // Before hours of work, not behind them.
     let mut jobs = complete(connection, jobs, &sources, &mut ended).await?;
     while !jobs.is_empty() || !under_way.is_empty() {
@@ -143,7 +150,7 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
             && last_start.is_none_or(|last| last.elapsed() >= stagger)
             && let Some((number, job)) = jobs.pop_front()
         {
-            match begin(connection, number, job, &sources).await? {
+            match begin(connection, number, job.clone(), &sources).await? {
                 None if is_whole(connection, number).await? => {
                     talk!(
                         "sector {number}: nothing of it is lost as far as the index knows; nothing was done"
@@ -155,26 +162,51 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
                         try_once_more(connection, number).await?;
                     }
                     last_start = Some(Instant::now());
-                    under_way.insert(number);
+                    under_way.insert(number, Waiting::new());
                 }
-                Some(why) => end(&mut ended, number, why),
+                // The manager says for how long at most.
+                Some(why) if why.contains(MAY_BE_BACK) => {
+                    if held_up.insert(number) {
+                        talk!("sector {number} waits: {why}");
+                    }
+                    jobs.push_front((number, job));
+                    break;
+                }
+                Some(why) => end(&mut ended, number, advised(why, anew.as_deref())),
             }
         }
         let mut over = Vec::new();
-        for number in &under_way {
-            if let Some(why) = look(connection, *number).await? {
+        for (number, waiting) in &mut under_way {
+            if let Some(why) = look(connection, *number, waiting).await? {
                 over.push((*number, why));
             }
         }
         for (number, why) in over {
             under_way.remove(&number);
-            let anew = anew.as_ref().filter(|_| why.contains(OTHER_REPLICA));
-            end(&mut ended, number, anew.map(|anew| format!("{why}; {anew}")).unwrap_or(why));
+            end(&mut ended, number, advised(why, anew.as_deref()));
         }
         if !under_way.is_empty() || !jobs.is_empty() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+    tell(ended, all, json)
+}
+
+/// What the operator of a repair can do about it, who has no manager to ask.
+fn advised(why: String, anew: Option<&str>) -> String {
+    match anew {
+        Some(anew) if why.contains(OTHER_REPLICA) => {
+            format!("{why}; mend the file and start again, or {anew}")
+        }
+        Some(anew) if PATH_AWAY.iter().any(|code| why.contains(code)) => {
+            format!("{why}; bring it back and start again, or {anew}")
+        }
+        _ => why,
+    }
+}
+
+/// Sums up; the exit code says whether all are back.
+fn tell(ended: BTreeMap<SectorNumber, String>, all: usize, json: bool) -> Outcome {
     let missing: Vec<u64> =
         ended.iter().filter(|(_, why)| !why.is_empty()).map(|(number, _)| number.get()).collect();
     if json {
@@ -202,7 +234,7 @@ async fn complete(
     let mut kept = VecDeque::new();
     for (number, job) in jobs {
         let lost = job.as_ref().and_then(|lost| lost.as_ref().ok());
-        match missing(connection, number, lost, sources).await? {
+        match objection(connection, number, lost, sources).await? {
             Some(why) => end(ended, number, why),
             None => kept.push_back((number, job)),
         }
@@ -249,8 +281,53 @@ async fn try_once_more(connection: &Connection, number: SectorNumber) -> Outcome
     connection.manager.retry_sector(number).await.map_err(rpc_failure)
 }
 
-/// `Some`: it is over; empty: the sector is back.
-async fn look(connection: &Connection, number: SectorNumber) -> Result<Option<String>, Failure> {
+/// What a sector that is under way waits for.
+struct Waiting {
+    /// For what, and which task of it.
+    what: (WaitsFor, Option<TaskId>),
+    since: Instant,
+    /// An operator was told.
+    told: bool,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        Self { what: (WaitsFor::Running, None), since: Instant::now(), told: false }
+    }
+
+    /// Whether it is time to say what it waits for: once, when that lasts.
+    fn is_due(&mut self, why: &Explanation) -> bool {
+        let what = (why.waits_for, why.task.as_ref().map(|task| task.task));
+        if self.what != what {
+            *self = Self { what, ..Self::new() };
+        }
+        let says = match why.waits_for {
+            WaitsFor::Worker
+            | WaitsFor::Lock
+            | WaitsFor::Delay
+            | WaitsFor::Reserved
+            | WaitsFor::Slot
+            | WaitsFor::SilentWorker
+            | WaitsFor::BackOff
+            | WaitsFor::File => true,
+            WaitsFor::Running
+            | WaitsFor::Answer
+            | WaitsFor::Operator
+            | WaitsFor::Stopped
+            | WaitsFor::Nothing => false,
+        };
+        let due = says && !self.told && self.since.elapsed() >= WAITS_SILENTLY;
+        self.told |= due;
+        due
+    }
+}
+
+/// `Some`: it is over; empty: the sector is back. Says what it waits for, where nobody works on it.
+async fn look(
+    connection: &Connection,
+    number: SectorNumber,
+    waiting: &mut Waiting,
+) -> Result<Option<String>, Failure> {
     let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
     if sector.state == "Proving" {
         let step = sector.log.iter().rev().find(|(_, kind, _)| kind == "sector_stepped");
@@ -258,6 +335,9 @@ async fn look(connection: &Connection, number: SectorNumber) -> Result<Option<St
         return Ok(Some(if given_up { "it was given up by an operator".to_owned() } else { String::new() }));
     }
     let why = connection.manager.why(Subject::Number(number)).await.map_err(rpc_failure)?;
+    if waiting.is_due(&why) {
+        talk!("sector {number} waits: {}", brief(&why));
+    }
     let given_up = why.waits_for == WaitsFor::Operator;
     Ok(given_up.then_some(if sector.last_error.is_empty() { why.summary } else { sector.last_error }))
 }

@@ -1,8 +1,10 @@
 //! `--piece CID=FILE|URL`: the data of lost sectors, handed to the manager, which believes each piece by its commitment alone.
 //! Never: names one missing piece after the other; all that a sector lacks is told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
+use futures_util::TryStreamExt as _;
 use rpc::pipelining::{Lost, PieceParts, WantedPiece};
 use rpc::{ApiError, piece_url};
 use sealtasks::{PieceInfo, SectorNumber, UnsealedCid};
@@ -40,29 +42,43 @@ impl Sources {
         Ok(Self(sources))
     }
 
+    fn place_of(&self, wanted: &WantedPiece) -> Option<&str> {
+        self.0.get(&wanted.piece.cid.to_string()).map(String::as_str)
+    }
+
     fn has(&self, wanted: &WantedPiece) -> bool {
-        wanted.given || self.0.contains_key(&wanted.piece.cid.to_string())
+        wanted.given || self.place_of(wanted).is_some()
     }
 }
 
-/// The pieces that nobody has given and that the sector is not sealed without.
-pub async fn missing(
+/// What stands against sealing the sector from what is given: pieces that nobody has given and that it is not sealed without,
+/// or given ones that would not be used.
+pub async fn objection(
     connection: &Connection,
     number: SectorNumber,
     lost: Option<&Lost>,
     sources: &Sources,
 ) -> Result<Option<String>, Failure> {
     let wanted = wanted(connection, number, lost).await?;
-    let missing = wanted.iter().filter(|piece| piece.needed && !sources.has(piece));
-    let mut missing: Vec<String> = missing.map(|wanted| wanted.piece.cid.to_string()).collect();
-    missing.dedup();
-    if missing.is_empty() {
-        return Ok(None);
+    let named = |is_one: &dyn Fn(&&WantedPiece) -> bool| {
+        let found: BTreeSet<String> =
+            wanted.iter().filter(is_one).map(|wanted| wanted.piece.cid.to_string()).collect();
+        (!found.is_empty()).then(|| found.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    if let Some(missing) = named(&|piece| piece.needed && !sources.has(piece)) {
+        return Ok(Some(format!(
+            "its data is missing: {missing}; give each with --piece CID=FILE or --piece CID=URL"
+        )));
     }
-    Ok(Some(format!(
-        "its data is missing: {}; give each with --piece CID=FILE or --piece CID=URL",
-        missing.join(", ")
-    )))
+    let unused = named(&|piece| !piece.needed && sources.place_of(piece).is_some());
+    Ok(unused.map(|unused| {
+        format!(
+            "its unsealed file is there and it is sealed from that, so what is given would not be used: {unused}; leave \
+             that away, or, where the unsealed file is damaged, put it aside, let `sealyard storage redeclare \
+             --drop-missing` forget it, and give all of its pieces; a rebuild that has begun from it is given up by \
+             `sealyard sectors update-state --really-do-it {number} Proving`"
+        )
+    }))
 }
 
 /// Hands over what is there for the sector. `Some`: it is not what it is given as, or cannot be read, and why.
@@ -83,14 +99,27 @@ pub async fn hand_over(
         if handed.contains(&piece) {
             continue;
         }
+        let refused = |why: String| Ok(Some(format!("piece {}: {place}: {why}", piece.cid)));
         let data = match open(place, piece).await {
             Ok(data) => data,
-            Err(why) => return Ok(Some(format!("piece {}: {place}: {why}", piece.cid))),
+            Err(why) => return refused(why),
         };
-        match connection.pipeline.give_piece(number, piece, data).await {
+        // Where the data breaks off, so does the request to the manager, which is not to blame.
+        let broken = Arc::new(OnceLock::new());
+        let noted = broken.clone();
+        let data = data.inspect_err(move |error| drop(noted.set(rpc::error::chain(error))));
+        let given = connection.pipeline.give_piece(number, piece, Box::pin(data)).await;
+        if let (Err(_), Some(why)) = (&given, broken.get()) {
+            return refused(format!("the data broke off: {why}"));
+        }
+        match given {
             Ok(()) => talk!("sector {number}: piece {} is there, from {place}", piece.cid),
-            Err(ApiError::Remote { message, .. }) => return Ok(Some(format!("{place}: {message}"))),
-            Err(refused @ ApiError::Refused { .. }) => return Ok(Some(format!("{place}: {refused}"))),
+            Err(ApiError::Remote { message, .. }) => return refused(message),
+            Err(error @ ApiError::Refused { .. }) => return refused(error.to_string()),
+            // It may have hung up on more data than it takes.
+            Err(error) if connection.manager.version().await.is_ok() => {
+                return refused(rpc::error::chain(&error));
+            }
             Err(error) => return Err(rpc_failure(error)),
         }
         handed.push(piece);

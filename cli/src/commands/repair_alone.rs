@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use chain::recovery::Metadata;
 use clap::Parser;
-use manager::{InitOptions, Repo};
+use manager::{Config, InitOptions, Repo};
 use nix::sys::statvfs::statvfs;
-use sealtasks::{FileTypes, NewPath, SectorId, SpaceTable, StorageId};
+use sealtasks::{ActorId, FileTypes, NewPath, SectorId, SpaceTable, StorageId};
 use stores::{META_FILE, StorageMeta};
 use tokio::task::JoinHandle;
 
 use super::rebuild::{Plan, run};
-use crate::args::{RepairRunArgs, RunArgs};
+use crate::args::{RepairRunArgs, RunArgs, TlsArgs};
 use crate::connect::{Connection, expand, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::talk;
@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const START_MAX: Duration = Duration::from_secs(120);
 /// The preference of both paths; each is the only one of its kind.
 const WEIGHT: u64 = 10;
+/// Where the repo keeps data that is given.
+const STAGING: &str = "staging";
 /// What a lost sector that is back consists of.
 const REPLICA: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
 
@@ -58,12 +60,16 @@ pub async fn repair(own_repo: &Path, args: &RepairRunArgs, mut plan: Plan, metad
             return Err(Failure::new(Code::Failed, "stopped; started again, it goes on where it was"));
         }
     };
+    let mut stored = connection.manager.storage_local().await.map_err(rpc_failure)?;
+    stored.retain(|_, dir| *dir != place.sealing());
     connection.manager.shutdown().await.map_err(rpc_failure)?;
     if tokio::time::timeout(START_MAX, manager).await.is_err() {
         talk!("warning: the manager of this repair did not end within {} s", START_MAX.as_secs());
     }
     // Those that are back are, whatever became of others.
-    hand_over(own_repo, &place.result).await?;
+    for (id, dir) in stored {
+        hand_over(own_repo, metadata.miner, id, &dir).await?;
+    }
     outcome
 }
 
@@ -87,11 +93,7 @@ impl Place {
 
     /// How an operator has everything of the repair begin anew.
     fn anew(&self) -> String {
-        format!(
-            "mend the file and start again, or remove {} and {} to begin from nothing",
-            self.repo.display(),
-            self.sealing().display()
-        )
+        format!("remove {} and {} to begin from nothing", self.repo.display(), self.sealing().display())
     }
 
     /// Where sealing happens: beside the repo, so that neither is taken for the other.
@@ -109,9 +111,13 @@ fn start(repo: &Path) -> Result<JoinHandle<Outcome>, Failure> {
     }
     let words = ["run", "--listen", "127.0.0.1:0", "--offline"];
     let alone = Alone::try_parse_from(words).map_err(|error| Failure::from_error(Code::Failed, &error))?;
-    // What the environment says is for another manager.
-    let args = RunArgs { advertise: None, api: None, ..alone.run };
+    // What the environment says is for another manager; whom it has us believe holds for the pieces' servers.
+    let tls = TlsArgs { tls_cert: None, tls_key: None, ca_file: None };
+    let args = RunArgs { advertise: None, api: None, tls, ..alone.run };
+    // The address of the life before would be taken for this one's; while another process has the repo it is that one's.
+    let held = Repo::open(repo).map_err(|error| Failure::from_error(Code::Repo, &error))?;
     rpc::repo_files::remove_api(repo).map_err(|error| Failure::from_error(Code::Repo, &error))?;
+    drop(held);
     let repo = repo.to_owned();
     Ok(tokio::spawn(async move { super::run::run(&repo, &args).await }))
 }
@@ -138,6 +144,7 @@ async fn connect(repo: &Path, manager: &mut JoinHandle<Outcome>) -> Result<Optio
 }
 
 async fn seal(connection: &Connection, place: &Place, plan: Plan) -> Outcome {
+    let mut open = connection.manager.storage_local().await.map_err(rpc_failure)?;
     for (dir, can_seal) in [(place.sealing(), true), (place.result.clone(), false)] {
         let new = NewPath {
             weight: WEIGHT,
@@ -151,13 +158,30 @@ async fn seal(connection: &Connection, place: &Place, plan: Plan) -> Outcome {
         if !dir.join(META_FILE).exists() {
             stores::new_path(&dir, &new).map_err(|error| Failure::from_error(Code::Storage, &error))?;
         }
-        let id = path_id(&dir)?;
-        let open = connection.manager.storage_local().await.map_err(rpc_failure)?;
-        if !open.contains_key(&id) {
+        if open.remove(&path_id(&dir)?).is_none() {
             connection.manager.storage_add_local(dir).await.map_err(rpc_failure)?;
         }
     }
+    for (id, dir) in open {
+        leave(connection, id, dir).await?;
+    }
     run(connection, plan).await
+}
+
+/// A directory that an earlier start was given for the result, and this one is not: what lies there stays known, so that it is
+/// not sealed again.
+async fn leave(connection: &Connection, id: StorageId, dir: PathBuf) -> Outcome {
+    let held = connection.manager.storage_files(id).await.map_err(rpc_failure)?.len();
+    if held > 0 {
+        talk!(
+            "note: {} holds {held} sectors of this repair from an earlier start, and may get more; what is to lie \
+             elsewhere takes another --sealing-temp",
+            dir.display()
+        );
+        return Ok(());
+    }
+    talk!("{} is no part of this repair any more: nothing of it lies there", dir.display());
+    connection.manager.storage_detach_local(dir).await.map_err(rpc_failure)
 }
 
 /// Refuses directories that are storage paths for something else already: where it may be sealed into the result's path, what
@@ -198,7 +222,9 @@ fn check_space(place: &Place, args: &RepairRunArgs, plan: &Plan, metadata: &Meta
     let scratch = SpaceTable::Sealing.bytes(REPLICA.union(FileTypes::UNSEALED), metadata.size) * at_once;
     let with_data = plan.with_data() as u64;
     // What is given for the sectors under way waits beside them.
-    let scratch = scratch + metadata.size.bytes() * at_once.min(with_data);
+    let waiting = metadata.size.bytes() * at_once.min(with_data);
+    check_staging(place, waiting)?;
+    let scratch = scratch + waiting;
     let stored = SpaceTable::Finalized.bytes(REPLICA, metadata.size) * plan.sectors() as u64
         + SpaceTable::Finalized.bytes(FileTypes::UNSEALED, metadata.size) * with_data;
     talk!(
@@ -210,7 +236,8 @@ fn check_space(place: &Place, args: &RepairRunArgs, plan: &Plan, metadata: &Meta
         place.result.display()
     );
     let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev());
-    let (sealing, there) = (used(&place.sealing()), stored_already(place, plan, metadata));
+    let sealing = used(&place.sealing()) + used(&place.repo.join(STAGING));
+    let there = stored_already(place, plan, metadata);
     let needs = if device(&place.temp)? == device(&place.result)? {
         vec![(&place.temp, scratch + stored, sealing + there)]
     } else {
@@ -232,6 +259,23 @@ fn check_space(place: &Place, args: &RepairRunArgs, plan: &Plan, metadata: &Meta
         }
     }
     Ok(())
+}
+
+/// So much data waits at once at most, whatever room there is.
+fn check_staging(place: &Place, waiting: u64) -> Outcome {
+    let most = match place.repo.exists() {
+        true => Config::read(&place.repo).map_err(|error| Failure::from_error(Code::Setting, &error))?,
+        false => Config::default(),
+    };
+    let most = most.sealing.staging_max;
+    if waiting <= most {
+        return Ok(());
+    }
+    let text =
+        format!("the pieces of the sectors under way take {}, and {} may wait", size(waiting), size(most));
+    let config = place.repo.join("config.toml");
+    Err(Failure::new(Code::Setting, text)
+        .advise(format!("lower --parallel, or raise [sealing] staging_max_gib in {}", config.display())))
 }
 
 /// Bytes of these sectors in the result's directory.
@@ -262,20 +306,21 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The manager that has the result's path open hears of the new files; without one the operator hears how it does.
-async fn hand_over(repo: &Path, result: &Path) -> Outcome {
-    let id = path_id(result)?;
+/// The manager that has exactly this directory open for its miner hears of the new files; without one the operator hears how
+/// it does.
+async fn hand_over(repo: &Path, miner: ActorId, id: StorageId, dir: &Path) -> Outcome {
     if let Ok(connection) = Connection::discover(repo)
+        && connection.manager.actor_address().await.is_ok_and(|actor| actor == miner)
         && let Ok(open) = connection.manager.storage_local().await
-        && open.contains_key(&id)
+        && open.get(&id).is_some_and(|open| open.canonicalize().is_ok_and(|open| open == dir))
     {
         let redeclared = connection.manager.storage_redeclare_local(Some(id), rpc::api::Missing::Keep);
         redeclared.await.map_err(rpc_failure)?;
-        talk!("{} is attached, and its files are declared", result.display());
+        talk!("{} is attached, and its files are declared", dir.display());
         return Ok(());
     }
-    talk!("the sectors are in {}; this gives them to your manager:", result.display());
-    talk!("  sealyard storage attach {}", result.display());
+    talk!("the sectors are in {}; this gives them to your manager:", dir.display());
+    talk!("  sealyard storage attach {}", dir.display());
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub use stored::{
     lock_words, print_cleaned, print_differences, print_locks, print_stored, print_stored_head, print_surveys,
 };
 pub use transfers::{fetch_words, print_transfers};
-pub use why::print_explanation;
+pub use why::{brief, print_explanation};
 pub use workers::print_workers;
 
 use crate::exit::{Code, Failure, Outcome};

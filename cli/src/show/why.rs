@@ -7,6 +7,8 @@ use crate::exit::Outcome;
 
 /// Workers told of one by one; beyond, `--json` has them all.
 const WORKERS_MAX: usize = 50;
+/// Workers told of on one line.
+const BRIEF_MAX: usize = 3;
 
 /// Prints an explanation.
 pub fn print_explanation(told: &Explanation) -> Outcome {
@@ -40,6 +42,24 @@ pub fn print_explanation(told: &Explanation) -> Outcome {
         Some(task) => print_workers(task),
         None => Ok(()),
     }
+}
+
+/// The same on one line, for whoever waits: what is waited for, and what is in the way on the workers that could take it first.
+pub fn brief(told: &Explanation) -> String {
+    let mut words = vec![told.summary.clone(), told.last_error.clone(), told.change.clone()];
+    if let Some(task) = &told.task {
+        // Where nobody offers it, that is what is in the way.
+        let (others, near): (Vec<_>, Vec<_>) = task.workers.iter().partition(|worker| does_not_offer(worker));
+        let shown = if near.is_empty() { others } else { near };
+        for worker in shown.into_iter().take(BRIEF_MAX) {
+            let each = worker.obstacles.iter();
+            words.extend(
+                each.flat_map(|found| [format!("{}: {}", worker.name, found.text), found.change.clone()]),
+            );
+        }
+    }
+    words.retain(|text| !text.is_empty());
+    plain(&words.join("; "))
 }
 
 fn print_task(task: &TaskFacts, now: u64) -> Outcome {
