@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtasks::{
-    FileType, FileTypes, FsStat, HealthReport, SectorDecl, StorageId, StorageInfo, StorageStanza,
+    FileTypes, FsStat, HealthReport, SectorDecl, SectorId, StorageId, StorageInfo, StorageStanza,
 };
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
@@ -310,7 +310,8 @@ impl Local {
 
     async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
         let _scanning = self.departures.scanning();
-        let Contents { id, stanza, scan, keep_free } = self.read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
+        let open = self.path(&path.id)?;
+        let Contents { id, stanza, scan, keep_free } = self.read_again(&open).await?;
         if id != path.id {
             return Err(StoreError::MetaField {
                 path: path.dir.join(crate::meta::META_FILE),
@@ -319,7 +320,7 @@ impl Local {
                 expected: "the id it was opened with; close the path and attach it again to change it",
             });
         }
-        let space = self.path(&id)?.space;
+        let space = open.space;
         space.set_limits(stanza.max_storage, keep_free);
         self.attach(&id, &stanza, space.stat().await?).await?;
         self.declare_scan(&id, &stanza, &scan).await?;
@@ -368,15 +369,11 @@ impl Local {
         let on_disk: BTreeMap<_, _> = scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
         for known in self.index.files(id).await? {
             let there = on_disk.get(&known.sector).copied().unwrap_or_default();
-            // A disk that does not say is no reason.
-            let gone = |kind: &FileType| {
-                layout::file(&dir, known.sector, *kind).try_exists().is_ok_and(|there| !there)
-            };
-            let missing: FileTypes = known.types.difference(there).iter().filter(gone).collect();
+            let missing = self.gone(&dir, known.sector, known.types.difference(there)).await;
             if !missing.is_empty() {
                 tracing::warn!(path = %id, sector = %known.sector, types = %missing, "dropped from the index: not on disk");
                 self.index.drop_files(id, known.sector, missing).await?;
-                let arrived: FileTypes = missing.iter().filter(|kind| !gone(kind)).collect();
+                let arrived = missing.difference(self.gone(&dir, known.sector, missing).await);
                 if !arrived.is_empty() {
                     let copy = CopyKind::from(can_store);
                     self.index.declare(id, known.sector, arrived, copy).await?;
@@ -386,16 +383,26 @@ impl Local {
         Ok(())
     }
 
-    /// What a path says of itself and what lies in it; it must be of our world.
+    /// Those of a sector's files of which the disk says that they are not there: one that does not say is no reason.
+    async fn gone(&self, dir: &Path, sector: SectorId, types: FileTypes) -> FileTypes {
+        let mut gone = FileTypes::NONE;
+        for kind in types.iter() {
+            if self.exists(&layout::file(dir, sector, kind)).await.is_ok_and(|there| !there) {
+                gone = gone | kind.into();
+            }
+        }
+        gone
+    }
+
+    /// What an open path says of itself now, and what lies in it.
+    async fn read_again(&self, path: &OpenPath) -> Result<Contents, StoreError> {
+        let (dir, rehearses) = (path.dir.clone(), self.rehearses());
+        path.look(OPEN_DEADLINE, "reading a storage path", move || Contents::read(&dir, rehearses)).await
+    }
+
     async fn read_path(&self, dir: &Path, limit: Option<Duration>) -> Result<Contents, StoreError> {
         let (owned, rehearses) = (dir.to_owned(), self.rehearses());
-        let reading = on_thread("reading a storage path", move || {
-            let (id, stanza) = StorageMeta::read(&owned)?.validate(&owned)?;
-            let keep_free = KeepFree::read(&owned)?.bytes;
-            let scan = Scan { untold: Arriving::untold(&owned), ..layout::scan(&owned)? };
-            rehearsal::claim(&owned, rehearses, !scan.files.is_empty())?;
-            Ok(Contents { id, stanza, keep_free, scan })
-        });
+        let reading = on_thread("reading a storage path", move || Contents::read(&owned, rehearses));
         let Some(limit) = limit else {
             return reading.0.await.unwrap_or(Err(StoreError::Lost { what: reading.1 }));
         };
@@ -435,6 +442,17 @@ struct Contents {
     stanza: StorageStanza,
     keep_free: u64,
     scan: Scan,
+}
+
+impl Contents {
+    /// It must be of our world. Blocks.
+    fn read(dir: &Path, rehearses: bool) -> Result<Self, StoreError> {
+        let (id, stanza) = StorageMeta::read(dir)?.validate(dir)?;
+        let keep_free = KeepFree::read(dir)?.bytes;
+        let scan = Scan { untold: Arriving::untold(dir), ..layout::scan(dir)? };
+        rehearsal::claim(dir, rehearses, !scan.files.is_empty())?;
+        Ok(Self { id, stanza, keep_free, scan })
+    }
 }
 
 fn opened(id: StorageId, scan: Scan) -> OpenedPath {

@@ -8,7 +8,7 @@ use sealtasks::{
     FileType, FileTypes, PathType, SectorFiles, SectorId, SectorRef, SectorStorageInfo, StorageId,
 };
 
-use super::{Local, OpenPath, on_thread};
+use super::{Local, OpenPath};
 use crate::error::StoreError;
 use crate::fetch::arriving::PLAN;
 use crate::layout;
@@ -105,17 +105,16 @@ impl Local {
         kind: FileType,
         path_type: PathType,
     ) -> Option<(StorageId, PathBuf)> {
-        let suited: Vec<(StorageId, PathBuf)> = {
+        let suited: Vec<(StorageId, OpenPath)> = {
             let table = self.table();
             let suits = table.iter().filter(|(_, path)| path.suits(sector, kind, path_type));
-            suits.map(|(id, path)| (id.clone(), path.dir.clone())).collect()
+            suits.map(|(id, path)| (id.clone(), path.clone())).collect()
         };
-        for (id, dir) in suited {
-            let (plan, file) =
-                (layout::arriving(&dir, sector, kind).join(PLAN), layout::file(&dir, sector, kind));
-            let look = on_thread("looking for an earlier fetch", move || Ok(plan.exists()));
-            if matches!(look.within(LOOK_MAX, &dir).await, Ok(true)) {
-                return Some((id, file));
+        for (id, path) in suited {
+            let plan = layout::arriving(&path.dir, sector, kind).join(PLAN);
+            let look = path.look(LOOK_MAX, "looking for an earlier fetch", move || Ok(plan.exists()));
+            if matches!(look.await, Ok(true)) {
+                return Some((id, layout::file(&path.dir, sector, kind)));
             }
         }
         None

@@ -51,13 +51,18 @@ impl Drop for Ends {
 }
 
 impl OpenPath {
-    async fn look<T: Send + 'static>(
+    /// Runs `job`, which looks at what lies in this path, on a thread of its own.
+    ///
+    /// # Errors
+    /// [`StoreError::Hangs`] when the path does not answer within `limit`, or has not answered before; else what the job returns.
+    pub(super) async fn look<T: Send + 'static>(
         &self,
+        limit: Duration,
         what: &'static str,
         job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         if self.looks.0.load(Ordering::SeqCst) >= HANGING_MAX {
-            return Err(StoreError::Hangs { path: self.dir.clone(), seconds: LOOK_MAX.as_secs() });
+            return Err(StoreError::Hangs { path: self.dir.clone(), seconds: limit.as_secs() });
         }
         let (looks, state) = (self.looks.clone(), Arc::new(AtomicU8::new(UNDER_WAY)));
         let ends = Ends(looks.clone(), Arc::clone(&state));
@@ -66,7 +71,7 @@ impl OpenPath {
             job()
         });
         let _look = Look { looks, state };
-        looking.within(LOOK_MAX, &self.dir).await
+        looking.within(limit, &self.dir).await
     }
 }
 
@@ -88,7 +93,7 @@ impl Local {
             above.max_by_key(|path| path.dir.components().count()).cloned()
         };
         let Some(path) = at else { return Err(StoreError::NotAttached { path: file.to_owned() }) };
-        path.look(what, job).await
+        path.look(LOOK_MAX, what, job).await
     }
 
     /// Whether there is anything at `file`.
@@ -104,35 +109,85 @@ impl Local {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
     use std::sync::mpsc;
 
+    use sealtasks::{
+        AcquireMode, FileMeasure, FileType, FileTypes, PathType, RegisteredSealProof, SectorId, SectorRef,
+        SectorSize, StorageId,
+    };
+
     use super::*;
-    use crate::index::Index;
+    use crate::fetch::TransferMeter;
+    use crate::index::{CopyKind, Index};
+    use crate::layout;
     use crate::local::LocalOptions;
     use crate::mem_index::MemIndex;
     use crate::meta::{StorageMeta, init_path};
+    use crate::remote::{FetchOptions, Remote};
+
+    const SEALED: FileType = FileType::Sealed;
+
+    /// A process with two paths for storing; in each lies the replica of one sector, which is listed there.
+    struct Yard {
+        dir: tempfile::TempDir,
+        index: Arc<dyn Index>,
+        local: Arc<Local>,
+    }
+
+    impl Yard {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let index: Arc<dyn Index> = Arc::new(MemIndex::new(Arc::new(|| 1_000_000)));
+            let config = dir.path().join("storage.json");
+            let options =
+                LocalOptions { config, urls: vec!["http://x/remote".to_owned()], index: Arc::clone(&index) };
+            let (local, _) = Local::open(options).await.expect("it opens");
+            let stanza = sealtasks::StorageStanza { can_store: true, ..sealtasks::StorageStanza::default() };
+            for (name, number) in [("hangs", 1), ("answers", 2)] {
+                let path = dir.path().join(name);
+                init_path(&path, &StorageMeta::new(&id(name), &stanza)).expect("made");
+                local.attach_path(&path).await.expect("it opens");
+                fs::write(layout::file(&path, sector(number).id, SEALED), [7; 2048]).expect("written");
+                let of = sector(number).id;
+                index.declare(&id(name), of, SEALED.into(), CopyKind::Primary).await.expect("declared");
+            }
+            Self { dir, index, local }
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.dir.path().join(path)
+        }
+
+        /// Lets so many looks at the first path hang that it is looked at no more; it answers again when this is dropped.
+        async fn hang(&self) -> Vec<mpsc::Sender<()>> {
+            let mut held = Vec::new();
+            for _ in 0..HANGING_MAX {
+                let (free, holds) = mpsc::channel::<()>();
+                let error =
+                    self.local.look(&self.at("hangs"), "a test", move || Ok(holds.recv().is_ok())).await;
+                assert_eq!(error.expect_err("it hangs").code(), "STO019");
+                held.push(free);
+            }
+            held
+        }
+    }
+
+    fn id(text: &str) -> StorageId {
+        text.parse().expect("an id")
+    }
+
+    fn sector(number: u64) -> SectorRef {
+        let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
+        SectorRef { id: SectorId::new(1000, number), proof }
+    }
 
     #[tokio::test]
     async fn a_path_that_hangs_is_not_looked_at_again_until_it_answers() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let index: Arc<dyn Index> = Arc::new(MemIndex::new(Arc::new(|| 1_000_000)));
-        let config = dir.path().join("storage.json");
-        let options = LocalOptions { config, urls: vec!["http://x/remote".to_owned()], index };
-        let (local, _) = Local::open(options).await.expect("it opens");
-        let stanza = sealtasks::StorageStanza { can_store: true, ..sealtasks::StorageStanza::default() };
-        for name in ["hangs", "answers"] {
-            let path = dir.path().join(name);
-            init_path(&path, &StorageMeta::new(&name.parse().expect("an id"), &stanza)).expect("made");
-            local.attach_path(&path).await.expect("it opens");
-        }
-        let (hangs, answers) = (dir.path().join("hangs/sealed"), dir.path().join("answers/sealed"));
-        let mut held = Vec::new();
-        for _ in 0..HANGING_MAX {
-            let (free, holds) = mpsc::channel::<()>();
-            let error = local.look(&hangs, "a test", move || Ok(holds.recv().is_ok())).await;
-            assert_eq!(error.expect_err("it hangs").code(), "STO019");
-            held.push(free);
-        }
+        let yard = Yard::new().await;
+        let (local, hangs) = (&yard.local, yard.at("hangs/sealed"));
+        let held = yard.hang().await;
         let (ran, began) = mpsc::channel();
         for _ in 0..600 {
             let ran = ran.clone();
@@ -140,15 +195,59 @@ mod tests {
             assert_eq!(refused.expect_err("it hangs still").code(), "STO019");
         }
         assert!(began.try_recv().is_err(), "no further thread was started for it");
-        assert!(local.exists(&answers).await.expect("the other one answers"));
-        held.clear();
+        assert!(local.exists(&yard.at("answers/sealed")).await.expect("the other one answers"));
+        drop(held);
         let answered = async {
             while !local.exists(&hangs).await.unwrap_or(false) {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), answered).await.expect("it is looked at again");
-        let elsewhere = local.exists(dir.path()).await.expect_err("no storage path");
+        let elsewhere = local.exists(yard.dir.path()).await.expect_err("no storage path");
         assert_eq!(elsewhere.code(), "STO007");
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_something_of_a_path_that_hangs_begins_no_further_look_at_it() {
+        let yard = Yard::new().await;
+        let (local, one, other) = (&yard.local, sector(1), sector(2));
+        let plan = layout::arriving(&yard.at("hangs"), other.id, FileType::Cache).join("plan.json");
+        fs::create_dir_all(plan.parent().expect("a place")).expect("made");
+        fs::write(&plan, "{}").expect("written");
+        let _held = yard.hang().await;
+        // Who asked the path all the same.
+        let mut looked = Vec::new();
+        let mut expect = |wish, error: Option<crate::StoreError>| {
+            if !matches!(error, Some(crate::StoreError::Hangs { .. })) {
+                looked.push((wish, error));
+            }
+        };
+        expect("from there", local.relocate_into(one, SEALED, &id("answers")).await.err());
+        expect("to there", local.relocate_into(other, SEALED, &id("hangs")).await.err());
+        expect("is it there already", local.move_storage(one, SEALED.into()).await.err());
+        expect("what has changed", local.redeclare_diff(Some(&id("hangs"))).await.err());
+        expect("declare it", local.redeclare(Some(&id("hangs")), true).await.err());
+        let options = FetchOptions { token: String::new(), parallel: 1 };
+        let remote = Remote::new(Arc::clone(local), Arc::clone(&yard.index), options);
+        let (none, meter) = (FileTypes::NONE, TransferMeter::default());
+        let (storage, moves) = (PathType::Storage, AcquireMode::Move);
+        let acquired = remote.acquire(one, SEALED.into(), none, storage, moves, &meter).await;
+        expect("does a move still owe something", acquired.err());
+        assert!(looked.is_empty(), "{looked:?}");
+
+        let files = vec![(id("hangs"), one.id, SEALED), (id("answers"), other.id, SEALED)];
+        let measured = local.measure(files).await;
+        let begun = local.begun(other.id, FileType::Cache, PathType::Storage).await;
+        let surveys = local.survey().await;
+        let told = |path: &str| surveys.iter().find(|one| one.id == id(path)).map(|one| one.error.is_some());
+        let passed_over = (measured[0] == FileMeasure::default(), begun, told("hangs"));
+        assert_eq!(passed_over, (true, None, Some(true)), "of these the path that hangs is left out");
+        assert!(measured[1].bytes > 0 && told("answers") == Some(false), "{measured:?} {surveys:?}");
+        // Nothing of it was done, or forgotten.
+        for (path, number) in [("hangs", 1), ("answers", 2)] {
+            assert!(layout::file(&yard.at(path), sector(number).id, SEALED).exists());
+            let holders = yard.index.find(sector(number).id, SEALED.into(), None).await.expect("it answers");
+            assert_eq!(holders.iter().map(|holder| holder.id.clone()).collect::<Vec<_>>(), [id(path)]);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use sealtasks::{FileMeasure, FileType, SectorId, StorageId};
 
 use super::survey::{FINDINGS_MAX, newest};
-use super::{Local, OPEN_DEADLINE, on_thread};
+use super::{Local, OPEN_DEADLINE};
 use crate::disk;
 use crate::layout;
 
@@ -16,18 +16,19 @@ impl Local {
     /// the first ten thousand.
     pub async fn measure(&self, files: Vec<(StorageId, SectorId, FileType)>) -> Vec<FileMeasure> {
         let mut found = vec![FileMeasure::default(); files.len()];
-        let mut by_path: BTreeMap<PathBuf, Vec<(usize, PathBuf)>> = BTreeMap::new();
+        let mut by_path: BTreeMap<StorageId, Vec<(usize, PathBuf)>> = BTreeMap::new();
         for (at, (path, sector, kind)) in files.into_iter().enumerate().take(FINDINGS_MAX) {
             if let Ok(dir) = self.dir(&path) {
                 let entry = layout::file(&dir, sector, kind);
-                by_path.entry(dir).or_default().push((at, entry));
+                by_path.entry(path).or_default().push((at, entry));
             }
         }
-        let looks = by_path.into_iter().map(|(dir, entries)| async move {
+        let looks = by_path.into_iter().map(|(path, entries)| async move {
+            let Ok(path) = self.path(&path) else { return Vec::new() };
             let look =
                 move || Ok(entries.into_iter().map(|(at, entry)| (at, measured(&entry))).collect::<Vec<_>>());
             // A path that hangs does not hide the others' figures.
-            on_thread("measuring files", look).within(OPEN_DEADLINE, &dir).await.unwrap_or_default()
+            path.look(OPEN_DEADLINE, "measuring files", look).await.unwrap_or_default()
         });
         for (at, measure) in futures_util::future::join_all(looks).await.into_iter().flatten() {
             found[at] = measure;

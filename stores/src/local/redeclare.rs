@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sealtasks::{FileType, FileTypes, SectorDecl, SectorId, StorageId};
 
-use super::{Contents, Local, LocalPath, OPEN_DEADLINE, Scan, on_thread};
+use super::{Contents, Local, LocalPath, OPEN_DEADLINE, Scan};
 use crate::error::StoreError;
 use crate::layout;
 
@@ -78,15 +78,16 @@ impl Local {
     }
 
     async fn diff_of(&self, path: &LocalPath) -> Result<RedeclareDiff, StoreError> {
-        let Contents { stanza, scan, .. } = self.read_path(&path.dir, Some(OPEN_DEADLINE)).await?;
+        let open = self.path(&path.id)?;
+        let Contents { stanza, scan, .. } = self.read_again(&open).await?;
         let known: BTreeMap<SectorId, FileTypes> =
             self.index.files(&path.id).await?.into_iter().map(pair).collect();
         let there: BTreeMap<SectorId, FileTypes> = scan.files.iter().copied().map(pair).collect();
         let untold = self.untold(&path.id, &scan).await?;
         let declared = missing_in(&untold, &missing_in(&known, &there).into_iter().map(pair).collect());
         let (dir, missing) = (path.dir.clone(), missing_in(&there, &known));
-        let look = on_thread("looking for missing files", move || Ok(without_unsure(&dir, missing)));
-        let dropped = look.within(OPEN_DEADLINE, &path.dir).await?;
+        let look = move || Ok(without_unsure(&dir, missing));
+        let dropped = open.look(OPEN_DEADLINE, "looking for missing files", look).await?;
         let same = |(sector, types): &(&SectorId, &FileTypes)| known.get(sector) == Some(types);
         Ok(RedeclareDiff {
             unchanged: there.iter().filter(same).count(),

@@ -13,7 +13,7 @@ use sealtasks::{
     FileType, FileTypes, PathType, SectorId, SectorRef, SectorStorageInfo, SpaceTable, StorageId,
 };
 
-use super::{Local, OPEN_DEADLINE, OpenPath, on_thread};
+use super::{Local, OPEN_DEADLINE, OpenPath};
 use crate::copied::copy_synced;
 use crate::disk;
 use crate::error::StoreError;
@@ -92,14 +92,14 @@ impl Local {
             .partition(|(_, _, can_store)| *can_store);
         let mut found = None;
         for (stored, file, _) in stored {
-            if is_there(&file).await? {
+            if self.exists(&file).await? {
                 found = Some((stored, file));
                 break;
             }
         }
         let Some((stored, file)) = found else { return Ok(false) };
         for (id, source, _) in sources {
-            if !is_there(&source).await? {
+            if !self.exists(&source).await? {
                 self.index.drop_files(&id, sector.id, kind.into()).await?;
             } else if same_bytes(source, file.clone()).await? {
                 self.remove_at(sector.id, kind, &id).await?;
@@ -148,13 +148,13 @@ impl Local {
         let counts = |holder: &&SectorStorageInfo| holder.primary || !any_primary;
         let to_path = self.path(to)?;
         let target = layout::file(&to_path.dir, sector.id, kind);
-        if holders.iter().filter(counts).any(|holder| holder.id == *to) && is_there(&target).await? {
+        if holders.iter().filter(counts).any(|holder| holder.id == *to) && self.exists(&target).await? {
             return Ok(true);
         }
         for holder in holders.iter().filter(counts).filter(|holder| holder.id != *to) {
             let Ok(from_path) = self.path(&holder.id) else { continue };
             let source = layout::file(&from_path.dir, sector.id, kind);
-            if !is_there(&source).await? {
+            if !self.exists(&source).await? {
                 continue;
             }
             let aside = layout::replaced(&to_path.dir, sector.id, kind);
@@ -172,7 +172,9 @@ impl Local {
         // Asked before anything is declared there.
         let (wanted, from, dir) = (place.clone(), source.clone(), step.to_path.dir.clone());
         let look = move || wanted.check(&from).map(|()| same_file_system(&from, &dir));
-        if on_thread("looking at a file to be moved", look).within(OPEN_DEADLINE, &source).await? {
+        // Should the source hang, that is found here, and not held against the path that it is to go to.
+        self.exists(&source).await?;
+        if step.to_path.look(OPEN_DEADLINE, "looking at a file to be moved", look).await? {
             match self.relocate_by_rename(&step, &source, &place).await {
                 // Bind mounts of one file system: the same device, yet no rename across them.
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {}
@@ -209,7 +211,7 @@ impl Local {
         step.from_path.space.touched();
         step.to_path.space.touched();
         if let Err(error) = renamed {
-            if !is_there(&place.target).await? {
+            if !self.exists(&place.target).await? {
                 self.index.drop_files(&step.to, sector, kind.into()).await?;
             }
             return Err(error);
@@ -228,12 +230,6 @@ struct Relocation {
     from_path: OpenPath,
     to: StorageId,
     to_path: OpenPath,
-}
-
-/// Whether a file is on disk. A mount that hangs keeps no other caller of this process.
-async fn is_there(file: &Path) -> Result<bool, StoreError> {
-    let looked = file.to_owned();
-    on_thread("looking for a file", move || Ok(looked.exists())).within(OPEN_DEADLINE, file).await
 }
 
 /// Whether what a move that was cut off has left at its source is what lies in the place that it was moved to.

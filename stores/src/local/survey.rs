@@ -12,7 +12,7 @@ use sealtasks::{
 };
 
 use super::removal::stands_for;
-use super::{Local, LocalPath, OPEN_DEADLINE, on_thread};
+use super::{Local, LocalPath, OPEN_DEADLINE};
 use crate::care::copy_of;
 use crate::disk;
 use crate::error::StoreError;
@@ -50,8 +50,8 @@ impl Local {
             found.extend(kept_from_deletion(&dir, &id, &kept));
             Ok((found, scan.files))
         };
-        let (mut findings, on_disk) =
-            on_thread("surveying a storage path", look).within(OPEN_DEADLINE, &path.dir).await?;
+        let open = self.path(&path.id)?;
+        let (mut findings, on_disk) = open.look(OPEN_DEADLINE, "surveying a storage path", look).await?;
         let known: std::collections::BTreeMap<SectorId, FileTypes> =
             self.index.files(&path.id).await?.into_iter().map(|decl| (decl.sector, decl.types)).collect();
         for decl in on_disk {

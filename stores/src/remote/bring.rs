@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::header::{HeaderName, HeaderValue};
 use sealtasks::{AcquireMode, FetchVerb, FileType, SectorId, SectorRef, StorageId};
@@ -17,9 +17,6 @@ use crate::fetch::{Origin, Target, TransferMeter, on_thread};
 use crate::index::CopyKind;
 use crate::layout;
 use crate::space::FileKey;
-
-/// A path that does not say within this time what lies in it hangs.
-const LOOK_MAX: Duration = Duration::from_secs(5);
 
 impl Remote {
     /// Fetches one file unless somebody else in this process did so meanwhile. Returns whether this call fetched it.
@@ -65,17 +62,15 @@ impl Remote {
         id: &StorageId,
     ) -> Result<(), StoreError> {
         let path = self.local.dir(id)?;
-        let (place, looked) = (layout::arriving(&path, sector, kind), path.clone());
-        let look = on_thread(move || Ok(place.is_dir()));
+        let place = layout::arriving(&path, sector, kind);
+        let at = place.clone();
         // A mount that hangs must keep neither this caller nor the others.
-        match tokio::time::timeout(LOOK_MAX, look).await {
-            Ok(Ok(true)) => {}
-            Ok(left) => return left.map(drop),
-            Err(_) => return Err(StoreError::Hangs { path: looked, seconds: LOOK_MAX.as_secs() }),
+        if !self.local.look(&at, "looking for what a move left", move || Ok(place.is_dir())).await? {
+            return Ok(());
         }
         let turn = self.turn(sector, kind).await;
         let (dir, held) = (path, Arc::clone(&turn));
-        let left = on_thread(move || {
+        let left = self.local.look(&at, "looking at what a move left", move || {
             let _turn = held;
             let left = Arriving::left(&dir, sector, kind)?;
             let noted = left.as_ref().and_then(Arriving::arrived).filter(|noted| noted.moves);
