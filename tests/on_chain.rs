@@ -1,5 +1,5 @@
-//! A sector of a real yard, with real proofs, for the chain of a stand-in full node: bound to it, shown first, then sent and
-//! proven.
+//! Sectors of a real yard, one of zeros and one with data, with real proofs, for the chain of a stand-in full node: bound to it,
+//! shown first, then sent and proven.
 
 mod standin;
 mod system;
@@ -8,18 +8,15 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use standin::{Effect, PreCommitted, Proven, StandInNode, World};
+use standin::{PROVE_COMMIT, StandInNode, World, activations};
 use system::parameters::{self, PROVING_MAX};
 use system::{Daemon, ask_until, json, ok, refused, sealyard};
 
 const FULL_NODE: &str = "FULLNODE_API_INFO";
 
-fn status(home: &Path) -> Value {
-    json(home, &["sectors", "status", "1"])
-}
-
-fn until(home: &Path, state: &str) -> Value {
-    ask_until(state, PROVING_MAX, || status(home), |status| status["state"] == state)
+fn until(home: &Path, number: &str, state: &str) -> Value {
+    let status = || json(home, &["sectors", "status", number]);
+    ask_until(state, PROVING_MAX, status, |status| status["state"] == state)
 }
 
 fn manager(home: &Path, node: &StandInNode, args: &[&str]) -> Daemon {
@@ -30,19 +27,12 @@ fn manager(home: &Path, node: &StandInNode, args: &[&str]) -> Daemon {
     manager
 }
 
-/// The block with all messages that wait and what they do; from then on each look at the head makes another.
-fn land(node: &StandInNode, effect: Effect) {
-    let mut world = node.world();
-    world.mine_with(vec![effect]);
-    world.mines_when_looked_at = true;
-}
-
 fn pushes(node: &StandInNode) -> usize {
     node.world().calls.iter().filter(|call| *call == "Filecoin.MpoolPushMessage").count()
 }
 
 #[test]
-fn a_sector_is_sealed_for_a_full_node_s_chain() {
+fn sectors_are_sealed_for_a_full_node_s_chain() {
     // The node answers while this thread waits for processes.
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let node = runtime.block_on(StandInNode::start(World::new()));
@@ -63,33 +53,50 @@ fn a_sector_is_sealed_for_a_full_node_s_chain() {
 
     let shown = manager(home, &node, &[]);
     ok(sealyard(home).args(["sectors", "pledge"]));
-    until(home, "PreCommitting");
+    until(home, "1", "PreCommitting");
     let why = || json(home, &["sealing", "why", "1"]);
     let told = |why: &Value| {
         why["summary"].as_str().is_some_and(|text| text.contains("PreCommitSectorBatch2 to f01000"))
     };
     let why = ask_until("what would be sent", PROVING_MAX, why, told);
     assert_eq!((why["waits_for"].as_str(), pushes(&node)), (Some("operator"), 0), "{why:#}");
+    let pieces = [("one.car", 200_usize), ("two.car", 508)].map(|(name, length)| {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 7 + length) as u8).collect();
+        fs::write(home.join(name), bytes).expect("a file");
+        let given = json(home, &["sectors", "add-piece", name]);
+        assert_eq!(given["sector"], 2, "{given:#}");
+        (given["padded_size"].as_u64().expect("a size"), given["cid"].as_str().expect("a CID").to_owned())
+    });
+    ok(sealyard(home).args(["sectors", "start-seal", "2"]));
     drop(shown);
 
     let _manager = manager(home, &node, &["--send-messages"]);
-    let waits = until(home, "PreCommitWait");
-    let sealed = waits["comm_r"].as_str().expect("CommR").to_owned();
-    let (ticket_epoch, number) = (waits["ticket_epoch"].as_i64().expect("a height"), 1);
-    let promised = PreCommitted {
-        number,
-        proof: 5,
-        sealed: sealed.clone(),
-        ticket_epoch,
-        deals: Vec::new(),
-        unsealed: None,
-    };
-    land(&node, Effect::PreCommit(promised));
-    until(home, "CommitWait");
-    land(&node, Effect::Prove(Proven { number, proof: 5, sealed, key: None }));
-    let proven = until(home, "Proving");
-    assert_eq!((&proven["verified"], &proven["chain"]), (&Value::from(true), &Value::from("lotus")));
-    assert_eq!(pushes(&node), 2, "each message is sent once");
+    let waiting = ["1", "2"].map(|number| until(home, number, "PreCommitWait"));
+    node.world().mines_when_looked_at = true;
+    for (number, waits) in ["1", "2"].into_iter().zip(waiting) {
+        let proven = until(home, number, "Proving");
+        assert_eq!((&proven["verified"], &proven["chain"]), (&Value::from(true), &Value::from("lotus")));
+        assert_eq!((&proven["comm_r"], &proven["comm_d"]), (&waits["comm_r"], &waits["comm_d"]));
+    }
+    assert_eq!(pushes(&node), 4, "each message is sent once");
+    the_chain_has_what_was_sealed(home, &node, &pieces);
+}
+
+/// The node has read it from the messages alone, and has found the data to be what the pre-commitment promised.
+fn the_chain_has_what_was_sealed(home: &Path, node: &StandInNode, pieces: &[(u64, String)]) {
+    let world = node.world();
+    let on_chain = world.present();
+    assert!(on_chain.pre_commits.is_empty() && on_chain.sectors.len() == 2, "{on_chain:?}");
+    for (number, (_, sector)) in &on_chain.sectors {
+        let ours = json(home, &["sectors", "status", &number.to_string()]);
+        assert_eq!((&ours["comm_r"], sector.proof), (&Value::from(sector.sealed.as_str()), 5));
+    }
+    let proven =
+        world.sent(PROVE_COMMIT).into_iter().flat_map(|(_, params)| activations(params).expect("sectors").0);
+    let with_data =
+        proven.filter(|sector| sector.number == 2).map(|sector| sector.pieces).collect::<Vec<_>>();
+    assert_eq!(with_data.len(), 1, "{with_data:?}");
+    assert!(pieces.iter().all(|piece| with_data[0].contains(piece)), "{with_data:?} lacks one of {pieces:?}");
 }
 
 /// Who reads the exit code alone must not take a question that was not answered for a good answer.

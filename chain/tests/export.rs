@@ -13,7 +13,7 @@ use sealtasks::{
     ActorId, Commitment, PaddedPieceSize, PieceInfo, Proof, SealedCid, SectorNumber, UnsealedCid,
 };
 use serde_json::json;
-use standin::{Deal, Effect, PreCommitted, Proven, StandInNode, World, randomness_text};
+use standin::{Deal, Effect, PreCommitted, Proven, StandInNode, World, comm_d, randomness_text};
 
 const MINER: ActorId = ActorId::new(1000);
 const SEAL_RANDOMNESS: u64 = 5;
@@ -35,6 +35,14 @@ fn promised(number: u64, deals: Vec<u64>, unsealed: Option<u8>) -> Effect {
         deals,
         unsealed: unsealed.map(commitment),
     })
+}
+
+/// With the pieces of which the message tells that proves it.
+fn with_pieces(number: u64, pieces: &[(u64, u8)]) -> Effect {
+    let named: Vec<_> = pieces.iter().map(|(size, byte)| (*size, commitment(*byte))).collect();
+    let unsealed = comm_d(&named, 2048);
+    let (proof, sealed, ticket_epoch, deals) = (5, replica(number), 90, vec![]);
+    Effect::PreCommit(PreCommitted { number, proof, sealed, ticket_epoch, deals, unsealed })
 }
 
 fn proven(number: u64) -> Effect {
@@ -63,7 +71,7 @@ fn world() -> World {
     world.mine_with(vec![
         promised(1, vec![], None),
         promised(2, vec![71, 72], Some(9)),
-        promised(3, vec![], Some(8)),
+        with_pieces(3, &[(256, 3), (1024, 4)]),
         promised(4, vec![], None),
         promised(5, vec![], Some(8)),
         promised(6, vec![], None),
@@ -85,7 +93,7 @@ fn world() -> World {
     };
     let message = |to: &str, method: u64, params: &[u8]| {
         json!({"CID": {"/": format!("bafy{to}{method}")}, "Message": {
-            "Version": 0, "To": to, "From": "f3worker", "Nonce": 1, "Value": "0", "GasLimit": 1, "GasFeeCap": "1",
+            "Version": 0, "To": to, "From": "f3worker", "Nonce": 1, "Value": "8000", "GasLimit": 1, "GasFeeCap": "1",
             "GasPremium": "1", "Method": method, "Params": STANDARD.encode(params),
         }})
     };
@@ -94,7 +102,11 @@ fn world() -> World {
     world.mempool.push(message("f01001", 34, &params));
     world.mempool.push(message("f01000", 5, &[0x80]));
     world.mempool.push(message("f2actor", 34, &params));
-    world.mine_at(1010, vec![proven(1), proven(2), proven(3), proven(5), proven(9)]);
+    world.mine_at(1012, vec![proven(2), proven(5), proven(9)]);
+    assert!(
+        [1, 3].iter().all(|number| world.present().sectors.contains_key(number)),
+        "the message proves them"
+    );
     world.mine_with(vec![
         Effect::Prove(Proven { number: 4, proof: 5, sealed: replica(40), key: Some(replica(4)) }),
         Effect::Prove(Proven { number: 6, proof: 5, sealed: replica(60), key: None }),
@@ -138,7 +150,7 @@ async fn committed_capacity_and_deals_are_read_and_the_rest_is_explained() {
 #[tokio::test]
 async fn a_node_that_forgets_is_named() {
     let mut world = world();
-    world.remembers_from = 1011;
+    world.remembers_from = 1013;
     let node = StandInNode::start(world).await;
     let export = run(&node, &[1, 8]).await;
     assert_eq!(export.metadata.sectors.len(), 1);

@@ -16,7 +16,8 @@ use chain::sending::{
 use chain::{Lotus, TokenAmount};
 use rpc::{ApiInfo, Trust};
 use sealtasks::{
-    ActorId, ChainEpoch, Commitment, Proof, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef,
+    ActorId, ChainEpoch, Commitment, Proof, RegisteredSealProof, SealedCid, SectorId, SectorNumber,
+    SectorRef, UnsealedCid,
 };
 use standin::{Effect, PreCommitted, StandInNode, World};
 
@@ -248,9 +249,7 @@ async fn refusals_of_the_chain_come_with_their_meaning() {
 #[tokio::test]
 async fn sectors_that_were_not_activated_are_named() {
     let mut world = World::new();
-    // [1, [[1, 16]]]: the second sector failed.
-    world.answer = STANDARD.encode([0x82, 0x01, 0x81, 0x82, 0x01, 0x10]);
-    let promised = |number| {
+    let promised = |number, unsealed| {
         let sealed = SealedCid::new(Commitment::new([1; 32])).to_string();
         Effect::PreCommit(PreCommitted {
             number,
@@ -258,11 +257,13 @@ async fn sectors_that_were_not_activated_are_named() {
             sealed,
             ticket_epoch: 90,
             deals: Vec::new(),
-            unsealed: None,
+            unsealed,
         })
     };
-    world.mine_with(vec![promised(10), promised(11)]);
-    world.mine();
+    // The data of the second sector are not proven with it.
+    let data = UnsealedCid::new(Commitment::new([7; 32])).to_string();
+    world.mine_with(vec![promised(10, None), promised(11, Some(data))]);
+    world.mine_many(11);
     let Desk { node, lotus, outbox, _directory } = Desk::new(world).await;
     let courier = Courier::new(&lotus, &outbox, Sending::On);
     let activation = |number| Activation { number: SectorNumber::new(number), pieces: Vec::new() };

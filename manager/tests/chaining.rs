@@ -4,52 +4,15 @@
 #[path = "../../tests/standin/mod.rs"]
 mod standin;
 mod world;
+mod yard;
 
-use std::sync::Arc;
-
-use chain::Lotus;
 use chain::sending::Sending;
 use manager::{ChainChoice, InitOptions, Repo};
-use rpc::ApiInfo;
-use rpc::Trust;
-use rpc::extension::SectorDetail;
-use rpc::subject::Subject;
 use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize};
 use standin::{Effect, PreCommitted, Proven, StandInNode};
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::lost::{lose, old_path, rebuild, update};
-use world::{ALL, World, start, world_on};
-
-/// Each message goes at once, alone.
-const AT_ONCE: &str = "[chain]\npre_commit_wait = \"0s\"\nprove_commit_wait = \"0s\"\n\
-    pre_commit_batch = 1\nprove_commit_batch = 1\n";
-
-async fn lotus(node: &StandInNode) -> Arc<Lotus> {
-    let info: ApiInfo = node.api_info().parse().expect("an API info");
-    Arc::new(Lotus::connect(&info, &Trust::system()).await.expect("connected"))
-}
-
-async fn chain(node: &StandInNode, sending: Sending) -> ChainChoice {
-    ChainChoice::Lotus { lotus: lotus(node).await, sending }
-}
-
-/// A manager with one worker that does everything.
-async fn yard(node: &StandInNode, sending: Sending, config: &str) -> (World, Arc<FakeWorker>) {
-    let world = world_on(chain(node, sending).await, config).await;
-    let worker = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
-    world.join(&worker).await;
-    (world, worker)
-}
-
-async fn pledge(world: &World, count: usize) {
-    for _ in 0..count {
-        world.api.pledge(Default::default()).await.expect("pledged");
-    }
-}
-
-async fn state(world: &World, number: u64, state: &str) -> SectorDetail {
-    world.sector(number, |detail| detail.state == state).await
-}
+use world::{World, start};
+use yard::{AT_ONCE, calls, chain, land, pledge, state, why, why_of, yard};
 
 /// What fake workers make of every sector.
 fn sealed() -> String {
@@ -72,36 +35,6 @@ fn proven(number: u64) -> Effect {
     Effect::Prove(Proven { number, proof: 5, sealed: sealed(), key: None })
 }
 
-/// How often a method of the node was called.
-fn calls(node: &StandInNode, method: &str) -> usize {
-    node.world().calls.iter().filter(|call| call.strip_prefix("Filecoin.") == Some(method)).count()
-}
-
-/// The block with all messages that wait and what they do; from then on each look at the head makes another.
-fn land(node: &StandInNode, effects: Vec<Effect>) {
-    let mut world = node.world();
-    world.mine_with(effects);
-    world.mines_when_looked_at = true;
-}
-
-/// What sector 1 waits for, in the manager's words, once they say this.
-async fn why(world: &World, words: &str) -> rpc::explain::Explanation {
-    why_of(world, 1, words).await
-}
-
-async fn why_of(world: &World, number: u64, words: &str) -> rpc::explain::Explanation {
-    let wait = async {
-        loop {
-            let why = world.api.why(Subject::Number(SectorNumber::new(number))).await.expect("told");
-            if why.summary.contains(words) {
-                return why;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(world::LIMIT, wait).await.expect("never said")
-}
-
 #[tokio::test]
 async fn a_sector_goes_from_pledge_to_proving_with_two_messages() {
     let node = StandInNode::start(standin::World::new()).await;
@@ -109,9 +42,8 @@ async fn a_sector_goes_from_pledge_to_proving_with_two_messages() {
     pledge(&world, 1).await;
     let waits = state(&world, 1, "PreCommitWait").await;
     assert_eq!((waits.ticket_epoch, waits.chain.as_str()), (100, "lotus"), "the head's height less 900");
-    land(&node, vec![pre_committed(1)]);
+    land(&node);
     state(&world, 1, "CommitWait").await;
-    land(&node, vec![proven(1)]);
     let done = state(&world, 1, "Proving").await;
     assert_eq!(done.last_error, "");
     assert_eq!(calls(&node, "MpoolPushMessage"), 2);
@@ -156,7 +88,7 @@ async fn an_exit_code_parks_the_sector_with_its_meaning_until_the_operator_tries
     let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
     pledge(&world, 1).await;
     state(&world, 1, "PreCommitWait").await;
-    land(&node, Vec::new());
+    land(&node);
     let parked = state(&world, 1, "PreCommitFailed").await;
     let words = "message bafy2bzacestandinmessage41 failed on chain at height 1002: exit code 16 (ErrIllegalArgument)";
     assert!(parked.last_error.contains(words), "{}", parked.last_error);
@@ -171,7 +103,7 @@ async fn an_exit_code_parks_the_sector_with_its_meaning_until_the_operator_tries
     }
     world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
     state(&world, 1, "PreCommitWait").await;
-    land(&node, vec![pre_committed(1)]);
+    land(&node);
     state(&world, 1, "CommitWait").await;
     let parked = state(&world, 1, "CommitFailed").await;
     assert!(parked.last_error.contains("exit code 19 (ErrInsufficientFunds)"), "{}", parked.last_error);
@@ -255,7 +187,7 @@ async fn a_sector_is_proven_although_the_balance_does_not_suffice_for_another_on
     node.world().balances.insert("f3worker".to_owned(), FIL / 2);
     pledge(&world, 1).await;
     why_of(&world, 2, "f0101: 0.5 FIL").await;
-    land(&node, vec![pre_committed(1)]);
+    land(&node);
     state(&world, 1, "CommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 2);
     why_of(&world, 2, "f0101: 0.5 FIL").await;
@@ -279,7 +211,7 @@ async fn a_message_whose_sending_nobody_heard_of_is_found_and_not_sent_again() {
     let world = world.restart().await;
     world.join(&worker).await;
     worker.declare(SectorId::new(1000, 1), FileTypes::SEALED | FileTypes::CACHE).await;
-    land(&node, vec![pre_committed(1)]);
+    land(&node);
     state(&world, 1, "CommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 2, "the proof's is the second");
     world.handle.stop().await;

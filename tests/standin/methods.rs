@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{Pushed, Tipset, World};
 
 type Answer = Result<Value, (i64, String)>;
 
@@ -77,7 +79,7 @@ impl World {
                 None if param(0)["Params"].as_str().is_some_and(|params| params.len() > self.gas_for) => {
                     Err((2, "message execution failed: exit SysErrOutOfGas(7)".to_owned()))
                 }
-                None => Ok(with_gas(param(0), 0)),
+                None => self.try_out(param(0)).map(|()| with_gas(param(0), 0)),
             },
             "MpoolPushMessage" => self.push(param(0), param(1)),
             "MpoolPending" => Ok(if self.mempool.is_empty() { Value::Null } else { json!(self.mempool) }),
@@ -212,14 +214,40 @@ impl World {
         }))
     }
 
+    /// What a message would come to at the next height; a node executes it to know its gas.
+    fn try_out(&self, message: &Value) -> Result<(), (i64, String)> {
+        let end = self.execute(&self.present(), self.head().height + 1, message);
+        end.map(drop).map_err(|code| (1, format!("message execution failed: exit {code}")))
+    }
+
+    /// Whoever signs must be known and able to pay, and how much must be said: without a limit Lotus takes its own.
+    fn check_purse(&self, message: &Value, spec: &Value) -> Result<(), (i64, String)> {
+        let refused = |text: String| Err((1, text));
+        let amount = |value: &Value| value.as_str().and_then(|text| text.parse::<u128>().ok());
+        let from = message["From"].as_str().unwrap_or_default();
+        if !self.keys.iter().any(|key| key == from) {
+            return refused(format!("mpool push: failed to sign message: no key for {from}"));
+        }
+        if amount(&spec["MaxFee"]).is_none_or(|fee| fee == 0) {
+            return refused(format!("the stand-in wants a limit of the fee, not {}", spec["MaxFee"]));
+        }
+        let balance = self.balances.get(from).copied().unwrap_or_default();
+        match amount(&message["Value"]) {
+            Some(value) if value <= balance => Ok(()),
+            _ => refused(format!("mpool push: not enough funds: {balance} < {}", message["Value"])),
+        }
+    }
+
     fn push(&mut self, message: &Value, spec: &Value) -> Answer {
         if let Some(error) = &self.push_fails {
             return Err(error.clone());
         }
+        self.check_purse(message, spec)?;
         let id = spec["MsgUuid"].as_str().unwrap_or_default().to_owned();
         if let Some(known) = self.by_id.get(&id).filter(|_| self.knows_ids) {
             return Ok(known.clone());
         }
+        self.pushed.push(Pushed { message: message.clone(), spec: spec.clone() });
         self.nonce += 1;
         let cid = json!({"/": format!("bafy2bzacestandinmessage{}", self.nonce)});
         let message = with_gas(message, self.nonce);
@@ -242,15 +270,14 @@ impl World {
 
     /// Where a message was executed: the tipset after the one that holds it.
     fn search(&self, cid: &Value) -> Value {
-        let holds = |messages: &[Value]| messages.iter().find(|signed| signed["CID"] == *cid).cloned();
-        let found = self.chain.windows(2).find_map(|pair| Some((holds(&pair[0].messages)?, &pair[1])));
-        let Some((signed, executed)) = found else { return Value::Null };
-        let method = signed["Message"]["Method"].as_u64().unwrap_or_default();
-        let code = self.exit_codes.get(&method).copied().unwrap_or_default();
-        let answer = if code == 0 && method == 34 { json!(self.answer) } else { Value::Null };
+        let at = |tipset: &Tipset| tipset.messages.iter().position(|signed| signed["CID"] == *cid);
+        let found = self.chain.windows(2).find_map(|pair| Some((&pair[0].receipts[at(&pair[0])?], &pair[1])));
+        let Some((receipt, executed)) = found else { return Value::Null };
+        let answer =
+            if receipt.answer.is_empty() { Value::Null } else { json!(STANDARD.encode(&receipt.answer)) };
         json!({
             "Message": cid,
-            "Receipt": {"ExitCode": code, "Return": answer, "GasUsed": 4711, "EventsRoot": null},
+            "Receipt": {"ExitCode": receipt.exit_code, "Return": answer, "GasUsed": 4711, "EventsRoot": null},
             "ReturnDec": null, "TipSet": [{"/": executed.cid()}], "Height": executed.height,
         })
     }
@@ -286,7 +313,6 @@ fn with_gas(message: &Value, nonce: u64) -> Value {
 
 /// 32 bytes that depend on all of it, in base64.
 pub fn randomness_text(tag: u64, height: i64, entropy: &str, branch: u64) -> String {
-    use base64::Engine as _;
     let mut bytes = [0_u8; 32];
     let text = format!("{tag} {height} {entropy} {branch}");
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325; // FNV-1a
@@ -294,5 +320,5 @@ pub fn randomness_text(tag: u64, height: i64, entropy: &str, branch: u64) -> Str
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         bytes[at % 32] ^= (hash >> 24) as u8;
     }
-    base64::engine::general_purpose::STANDARD.encode(bytes)
+    STANDARD.encode(bytes)
 }

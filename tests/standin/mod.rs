@@ -1,9 +1,10 @@
 //! A stand-in for a full node of Lotus: its JSON-RPC over real HTTP and websocket, in Lotus's shapes, over a small chain
-//! that tests make block by block, reorganisations included. It executes no actors: what a message does to the state is
-//! what the test says. Used by the tests of `chain` and of the command line.
+//! that tests make block by block, reorganisations included. Messages to the miner actor are read and executed as far as
+//! `actor` goes; what others do is what the test says. Used by the tests of `chain`, `manager` and the command line.
 
 #![allow(dead_code, unused_imports, reason = "each test target uses its part of this")]
 
+mod actor;
 mod methods;
 mod world;
 
@@ -20,8 +21,9 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+pub use actor::{Activation, Cbor, PRE_COMMIT, PROVE_COMMIT, activations, comm_d, pre_commits};
 pub use methods::randomness_text;
-pub use world::{Deal, Effect, PreCommitted, Proven, World};
+pub use world::{Deal, Effect, PreCommitted, Proven, Pushed, World};
 
 /// The token that the node wants.
 pub const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.stand.in";

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::actor::{Cbor, Receipt, Rules, execute, exit, params_of};
+
 /// A sector's pre-commitment.
 #[derive(Clone, Debug)]
 pub struct PreCommitted {
@@ -43,13 +45,29 @@ pub enum Effect {
     Terminate(u64),
 }
 
+/// The miner's address made from its creation.
+pub const ROBUST: &str = "f2actor";
+
 #[derive(Clone, Debug)]
 pub struct Tipset {
     pub height: i64,
     /// Which branch it lies on; part of its CID, and of the randomness drawn there.
     pub branch: u64,
     pub messages: Vec<Value>,
+    /// How each of them ended.
+    pub receipts: Vec<Receipt>,
+    /// What they did.
+    pub done: Vec<Effect>,
+    /// What others did, whose messages are not played.
     pub effects: Vec<Effect>,
+}
+
+/// A message as it was pushed.
+#[derive(Clone, Debug)]
+pub struct Pushed {
+    pub message: Value,
+    /// What it may cost, and its id.
+    pub spec: Value,
 }
 
 impl Tipset {
@@ -72,10 +90,8 @@ pub struct World {
     pub keys: Vec<String>,
     pub deposit: u128,
     pub pledge: u128,
-    /// What messages end with, by method; 0 unless it is here.
+    /// What messages end with on chain, by method, whatever they say; otherwise the actor looks at them.
     pub exit_codes: BTreeMap<u64, u32>,
-    /// What a ProveCommitSectors3 answers, in base64.
-    pub answer: String,
     pub deals: BTreeMap<u64, Deal>,
     /// The node remembers no state below this height.
     pub remembers_from: i64,
@@ -95,6 +111,8 @@ pub struct World {
     pub mines_when_looked_at: bool,
     /// Methods called, in order.
     pub calls: Vec<String>,
+    /// What was pushed, in order.
+    pub pushed: Vec<Pushed>,
     pub mempool: Vec<Value>,
     pub chain: Vec<Tipset>,
     pub branch: u64,
@@ -118,7 +136,6 @@ impl World {
             deposit: 1000,
             pledge: 5000,
             exit_codes: BTreeMap::new(),
-            answer: "ggGA".to_owned(), // [1, []]
             deals: BTreeMap::new(),
             remembers_from: 0,
             swallow_pushes: false,
@@ -129,8 +146,16 @@ impl World {
             behind: 0,
             mines_when_looked_at: false,
             calls: Vec::new(),
+            pushed: Vec::new(),
             mempool: Vec::new(),
-            chain: vec![Tipset { height: 0, branch: 0, messages: Vec::new(), effects: Vec::new() }],
+            chain: vec![Tipset {
+                height: 0,
+                branch: 0,
+                messages: Vec::new(),
+                receipts: Vec::new(),
+                done: Vec::new(),
+                effects: Vec::new(),
+            }],
             branch: 0,
             by_id: BTreeMap::new(),
             nonce: 40,
@@ -155,20 +180,55 @@ impl World {
         }
     }
 
-    /// A block at the next height that does this to the state.
+    /// A block at the next height in which others do this to the state, before the messages that wait.
     pub fn mine_with(&mut self, effects: Vec<Effect>) {
         let height = self.head().height + 1;
         self.mine_at(height, effects);
     }
 
-    /// A block at this height; no block was made at those between.
+    /// A block at this height; no block was made at those between. Messages that wait are executed.
     pub fn mine_at(&mut self, height: i64, effects: Vec<Effect>) {
         assert!(height > self.head().height, "heights rise");
         let messages = std::mem::take(&mut self.mempool);
-        self.chain.push(Tipset { height, branch: self.branch, messages, effects });
+        let mut state = self.present();
+        state.apply(height, &effects);
+        let (mut receipts, mut done) = (Vec::new(), Vec::new());
+        for message in messages.iter().map(|signed| &signed["Message"]) {
+            let told = message["Method"].as_u64().and_then(|method| self.exit_codes.get(&method));
+            let end = match told {
+                Some(code) => Err(*code),
+                None => self.execute(&state, height, message),
+            };
+            receipts.push(match end {
+                Ok((effects, receipt)) => {
+                    state.apply(height, &effects);
+                    done.extend(effects);
+                    receipt
+                }
+                Err(exit_code) => Receipt { exit_code, answer: Vec::new() },
+            });
+        }
+        self.chain.push(Tipset { height, branch: self.branch, messages, receipts, done, effects });
     }
 
-    /// The last `count` tipsets never were: their messages wait again, and what they did is undone. Gives their effects.
+    /// What the miner actor makes of a message in this state.
+    pub fn execute(
+        &self,
+        state: &State,
+        height: i64,
+        message: &Value,
+    ) -> Result<(Vec<Effect>, Receipt), u32> {
+        let &Self { sector_size, challenge_delay, deposit, pledge, .. } = self;
+        match message["To"].as_str() {
+            Some(to) if to == format!("f0{}", self.miner) || to == ROBUST => {
+                execute(&Rules { sector_size, challenge_delay, deposit, pledge }, state, height, message)
+            }
+            _ => Err(exit::NOT_FOUND),
+        }
+    }
+
+    /// The last `count` tipsets never were: their messages wait again, and what they did is undone. Gives what others did
+    /// in them.
     pub fn reorganise(&mut self, count: usize) -> Vec<Effect> {
         self.branch += 1;
         let gone = self.chain.split_off(self.chain.len() - count);
@@ -192,27 +252,28 @@ impl World {
         if self.chain[at].height < self.remembers_from {
             return Err((1, "failed to load state tree: ipld: could not find bafy2bzacestate".to_owned()));
         }
+        Ok(Self::state_behind(&self.chain[..at]))
+    }
+
+    /// The state behind the head's messages.
+    pub fn present(&self) -> State {
+        Self::state_behind(&self.chain)
+    }
+
+    /// Messages of this method that were pushed, in order, with their parameters.
+    pub fn sent(&self, method: u64) -> Vec<(&Pushed, Cbor)> {
+        let all = self.pushed.iter().filter(|pushed| pushed.message["Method"] == method);
+        all.map(|pushed| (pushed, params_of(&pushed.message).expect("CBOR"))).collect()
+    }
+
+    /// The state behind these tipsets' messages.
+    fn state_behind(tipsets: &[Tipset]) -> State {
         let mut state = State::default();
-        for tipset in &self.chain[..at] {
-            for effect in &tipset.effects {
-                match effect {
-                    Effect::PreCommit(info) => {
-                        state.pre_commits.insert(info.number, (tipset.height, info.clone()));
-                    }
-                    Effect::Prove(info) => {
-                        state.pre_commits.remove(&info.number);
-                        state.sectors.insert(info.number, (tipset.height, info.clone()));
-                    }
-                    Effect::Fault(number) => {
-                        state.faulty.insert(*number);
-                    }
-                    Effect::Terminate(number) => {
-                        state.terminated.insert(*number);
-                    }
-                }
-            }
+        for tipset in tipsets {
+            state.apply(tipset.height, &tipset.effects);
+            state.apply(tipset.height, &tipset.done);
         }
-        Ok(state)
+        state
     }
 
     /// Messages on chain with these parameters (base64).
@@ -239,10 +300,33 @@ impl World {
 }
 
 /// The miner's sectors at a tipset.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct State {
     pub pre_commits: BTreeMap<u64, (i64, PreCommitted)>,
     pub sectors: BTreeMap<u64, (i64, Proven)>,
     pub faulty: BTreeSet<u64>,
     pub terminated: BTreeSet<u64>,
+}
+
+impl State {
+    /// They happen at this height.
+    fn apply(&mut self, height: i64, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::PreCommit(info) => {
+                    self.pre_commits.insert(info.number, (height, info.clone()));
+                }
+                Effect::Prove(info) => {
+                    self.pre_commits.remove(&info.number);
+                    self.sectors.insert(info.number, (height, info.clone()));
+                }
+                Effect::Fault(number) => {
+                    self.faulty.insert(*number);
+                }
+                Effect::Terminate(number) => {
+                    self.terminated.insert(*number);
+                }
+            }
+        }
+    }
 }

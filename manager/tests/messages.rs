@@ -1,0 +1,88 @@
+//! What the manager puts on chain, as a node gets it: read by the stand-in from the messages alone, and followed by what an
+//! actor would make of it.
+
+#[path = "../../tests/standin/mod.rs"]
+mod standin;
+mod world;
+mod yard;
+
+use chain::sending::Sending;
+use futures_util::stream;
+use serde_json::{Value, json};
+use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
+use world::World;
+use yard::{calls, pledge, state, yard};
+
+/// Gives two files for one sector, with a gap between them, and starts it: size and CID of both pieces.
+async fn two_files(world: &World) -> Vec<(u64, String)> {
+    let api = world.handle.pipeline_api();
+    let mut pieces = Vec::new();
+    for length in [200_u8, 254] {
+        let parts = stream::iter([Ok(vec![length; length.into()].into())]);
+        let added = api.add_piece(None, Box::pin(parts)).await.expect("the data is taken");
+        assert_eq!(added.sector, 1);
+        pieces.push((added.padded_size, added.cid));
+    }
+    api.start_sealing(sealtasks::SectorNumber::new(1)).await.expect("it starts");
+    pieces
+}
+
+/// Three sectors, one of them with data, in one message of each kind.
+#[tokio::test]
+async fn a_batch_says_what_its_sectors_are_and_pays_for_each() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let config = "[chain]\npre_commit_batch = 3\nprove_commit_batch = 3\n";
+    let (world, _worker) = yard(&node, Sending::On, config).await;
+    let pieces = two_files(&world).await;
+    pledge(&world, 2).await;
+    for number in 1..=3 {
+        state(&world, number, "PreCommitWait").await;
+    }
+    let promised = {
+        let mut chain = node.world();
+        chain.mines_when_looked_at = true;
+        let sent = chain.sent(PRE_COMMIT);
+        let [(pushed, params)] = &sent[..] else { panic!("{sent:?}") };
+        is_for(&pushed.message, &pushed.spec, "3000", "60000000000000000");
+        pre_commits(params.clone()).expect("pre-commitments")
+    };
+    let mut said: Vec<_> = promised.iter().map(|(info, _)| (info.number, info.unsealed.clone())).collect();
+    said.sort();
+    let data = comm_d(&pieces, 2048);
+    assert!(data.is_some(), "{pieces:?}");
+    assert_eq!(said, [(1, data), (2, None), (3, None)]);
+    for (info, expiration) in &promised {
+        let sector = world.sector(info.number, |_| true).await;
+        assert_eq!((Some(&info.sealed), info.ticket_epoch), (sector.comm_r.as_ref(), sector.ticket_epoch));
+        assert_eq!((info.proof, expiration - 1000), (5, 540 * 2880));
+    }
+
+    for number in 1..=3 {
+        state(&world, number, "Proving").await;
+    }
+    let chain = node.world();
+    let sent = chain.sent(PROVE_COMMIT);
+    let [(pushed, params)] = &sent[..] else { panic!("{sent:?}") };
+    is_for(&pushed.message, &pushed.spec, "12000", "90000000000000000");
+    let (sectors, proofs) = activations(params.clone()).expect("activations");
+    let mut named: Vec<u64> = sectors.iter().map(|sector| sector.number).collect();
+    named.sort_unstable();
+    assert_eq!((named, proofs.len()), (vec![1, 2, 3], 3));
+    assert_eq!(chain.present().sectors.len(), 3, "the actor takes all of it");
+    drop(chain);
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+    world.handle.stop().await;
+}
+
+/// To whom, from whom, how much is sent along and what it may cost.
+#[track_caller]
+fn is_for(message: &Value, spec: &Value, value: &str, fee: &str) {
+    let fields = (&message["To"], &message["From"], &message["Value"], &spec["MaxFee"]);
+    assert_eq!(fields, (&json!("f01000"), &json!("f3worker"), &json!(value), &json!(fee)));
+    assert_eq!(
+        (&message["Version"], &message["Nonce"]),
+        (&json!(0), &json!(0)),
+        "the node chooses the nonce"
+    );
+    assert!(spec["MsgUuid"].as_str().is_some_and(|id| id.len() == 36), "{spec}");
+}
