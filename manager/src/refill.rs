@@ -10,6 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt as _;
+use pieces::commitment::zero_commitment;
 use pipeline::DataPiece;
 use rpc::pipelining::{Lost, PieceParts, PipelineApi as _, WantedPiece};
 use rpc::{ApiError, ApiResult};
@@ -114,6 +115,16 @@ impl Refills {
     }
 }
 
+/// The data among these pieces: zeros that are written between them and behind them anyway are nobody's to give.
+pub(crate) fn data_of(pieces: impl IntoIterator<Item = PieceInfo>) -> Vec<PieceInfo> {
+    let pieces: Vec<PieceInfo> = pieces.into_iter().collect();
+    pipeline::without_fillers(&pieces, |piece| piece.cid.commitment() == zero_commitment(piece.size))
+}
+
+fn without_fillers(lost: Lost) -> Lost {
+    Lost { pieces: data_of(lost.pieces), ..lost }
+}
+
 impl Service {
     pub(crate) async fn wanted_pieces(
         &self,
@@ -121,6 +132,7 @@ impl Service {
         lost: Option<Lost>,
     ) -> ApiResult<Vec<WantedPiece>> {
         let id = SectorId { miner: self.0.miner.actor, number };
+        let lost = lost.map(without_fillers);
         let (pieces, needed) = self.view(move |driver| driver.wanted_pieces(id, lost.as_ref())).await?;
         // Of what is not needed nothing is taken.
         self.0.refills.lacks(id, if needed { &pieces } else { &[] });
@@ -156,6 +168,7 @@ impl Service {
 
     pub(crate) async fn begin_rebuild(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
         let sector = SectorId { miner: self.0.miner.actor, number };
+        let lost = lost.map(without_fillers);
         self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
     }
 }

@@ -60,16 +60,19 @@ async fn a_batch_says_what_its_sectors_are_and_pays_for_each() {
     for number in 1..=3 {
         state(&world, number, "Proving").await;
     }
-    let chain = node.world();
-    let sent = chain.sent(PROVE_COMMIT);
-    let [(pushed, params)] = &sent[..] else { panic!("{sent:?}") };
-    is_for(&pushed.message, &pushed.spec, "12000", "90000000000000000");
-    let (sectors, proofs) = activations(params.clone()).expect("activations");
-    let mut named: Vec<u64> = sectors.iter().map(|sector| sector.number).collect();
-    named.sort_unstable();
-    assert_eq!((named, proofs.len()), (vec![1, 2, 3], 3));
-    assert_eq!(chain.present().sectors.len(), 3, "the actor takes all of it");
-    drop(chain);
+    {
+        let chain = node.world();
+        let sent = chain.sent(PROVE_COMMIT);
+        let [(pushed, params)] = &sent[..] else { panic!("{sent:?}") };
+        is_for(&pushed.message, &pushed.spec, "12000", "90000000000000000");
+        let (sectors, proofs) = activations(params.clone()).expect("activations");
+        let with_data: Vec<_> = sectors.iter().filter(|sector| sector.number == 1).collect();
+        assert_eq!(with_data[0].pieces, pieces, "the files alone; zeros between and behind them are implied");
+        let mut named: Vec<u64> = sectors.iter().map(|sector| sector.number).collect();
+        named.sort_unstable();
+        assert_eq!((named, proofs.len()), (vec![1, 2, 3], 3));
+        assert_eq!(chain.present().sectors.len(), 3, "the actor takes all of it");
+    }
     assert_eq!(calls(&node, "MpoolPushMessage"), 2);
     world.handle.stop().await;
 }

@@ -62,6 +62,38 @@ pub fn fillers(offset: u64, sector: SectorSize) -> Vec<PaddedPieceSize> {
     powers(sector.bytes().saturating_sub(offset))
 }
 
+/// The data among a sector's pieces: zeros that are written anyway, before a piece or behind all, are left out. Those without
+/// which another piece would lie elsewhere stay.
+pub fn without_fillers(pieces: &[PieceInfo], is_zeros: impl Fn(&PieceInfo) -> bool) -> Vec<PieceInfo> {
+    let mut kept = pieces.to_vec();
+    let mut at = 0;
+    while let Some(piece) = kept.get(at) {
+        if is_zeros(piece) {
+            let (mut rest, mut places) = (kept.clone(), starts(&kept));
+            rest.remove(at);
+            places.remove(at);
+            if starts(&rest) == places {
+                kept = rest;
+                continue;
+            }
+        }
+        at += 1;
+    }
+    kept
+}
+
+/// Where each of these pieces begins, in padded bytes.
+fn starts(pieces: &[PieceInfo]) -> Vec<u64> {
+    let mut end = 0_u64;
+    let place = |piece: &PieceInfo| {
+        let size = piece.size.get();
+        let start = end.div_ceil(size).saturating_mul(size);
+        end = start.saturating_add(size);
+        start
+    };
+    pieces.iter().map(place).collect()
+}
+
 /// One piece for each bit. Pieces are multiples of 128 bytes, so all bits make pieces.
 fn powers(mut bytes: u64) -> Vec<PaddedPieceSize> {
     let mut sizes = Vec::new();

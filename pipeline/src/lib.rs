@@ -26,7 +26,7 @@ mod table;
 
 pub use check::RecordError;
 pub use event::{SectorEvent, TransitionError};
-pub use filling::{DATA_PIECES_MAX, DataPiece, FillingError, fillers, required_padding};
+pub use filling::{DATA_PIECES_MAX, DataPiece, FillingError, fillers, required_padding, without_fillers};
 pub use pledging::{BEFORE_PC1_MAX, Hindrance, Pledging};
 pub use rebuild::Refill;
 pub use record::{

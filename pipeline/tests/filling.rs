@@ -44,6 +44,26 @@ fn zeros_come_in_lotus_s_order_smallest_first() {
     assert_eq!(rest(2048), Vec::<u64>::new());
 }
 
+/// The layout of the test below, as other software may tell it, and some where zeros are data: those hold a place.
+#[test]
+fn fillers_that_are_told_are_no_data_unless_they_hold_a_place() {
+    let data = |pieces: &[(u64, u8)]| -> Vec<(u64, u8)> {
+        let piece = |(size, byte): &(u64, u8)| {
+            PieceInfo::new(PaddedPieceSize::try_from(*size).unwrap(), Commitment::new([*byte; 32]))
+        };
+        let pieces: Vec<_> = pieces.iter().map(piece).collect();
+        let left = without_fillers(&pieces, |piece| piece.cid.commitment().bytes()[0] == 0);
+        left.iter().map(|piece| (piece.size.get(), piece.cid.commitment().bytes()[0])).collect()
+    };
+    let told = [(256, 1), (256, 0), (512, 2), (128, 3), (128, 0), (256, 0), (512, 0)];
+    assert_eq!(data(&told), [(256, 1), (512, 2), (128, 3)]);
+    assert_eq!(data(&[(256, 1), (512, 2), (128, 3)]), [(256, 1), (512, 2), (128, 3)]);
+    assert_eq!(data(&[(2048, 0)]), []);
+    assert_eq!(data(&[(256, 0), (256, 1)]), [(256, 0), (256, 1)], "it begins at 256");
+    assert_eq!(data(&[(256, 1), (256, 0), (256, 0), (256, 2)]), [(256, 1), (256, 0), (256, 0), (256, 2)]);
+    assert_eq!(data(&[]), []);
+}
+
 #[test]
 fn three_pieces_with_their_fillers_fill_a_sector_and_each_knows_its_place() {
     let mut world = World::open();

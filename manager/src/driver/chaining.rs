@@ -106,7 +106,9 @@ fn wish_of(record: &SectorRecord) -> Option<Wish> {
             What::PreCommit { ticket_epoch: progress.ticket.as_ref()?.epoch, unsealed }
         }
         Step::SubmitCommit => {
-            let pieces = if record.has_data() { progress.pieces.clone() } else { Vec::new() };
+            // The actor counts zeros between and behind them by itself. Named, they would cost gas, and a repair would ask for
+            // them.
+            let pieces = record.data().iter().map(|data| data.piece).collect();
             What::Prove { pieces, proof: progress.proof.clone()? }
         }
         _ => return None,

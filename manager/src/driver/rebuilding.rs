@@ -13,6 +13,7 @@ use super::Driver;
 use super::filling::no_sector;
 use super::input::{Busy, Effect};
 use super::originals::{REPLICA, left, listed};
+use crate::refill::data_of;
 use crate::state::StateEvent;
 
 /// Workers that are there attach their paths again well within this time: they look for their manager every ten seconds.
@@ -108,7 +109,7 @@ impl Driver {
             );
         }
         let held = sector.record.data().to_vec();
-        let same = held.iter().map(|data| data.piece).eq(lost.pieces.iter().copied());
+        let same = has_data_of(&sector.record, lost);
         let data = if same { held.clone() } else { self.given(id, lost.pieces.iter().copied())? };
         let event = SectorEvent::Correct { ticket: told(lost.ticket), sealed: lost.sealed, data };
         self.apply_event(id, event)?;
@@ -152,7 +153,7 @@ impl Driver {
         };
         let record = &sector.record;
         if let Some(lost) = lost.filter(|_| record.is_told()) {
-            let same = record.data().iter().map(|data| data.piece).eq(lost.pieces.iter().copied());
+            let same = has_data_of(record, lost);
             return (if same { Vec::new() } else { lost.pieces.clone() }, !same);
         }
         // Under way, from the unsealed file that is left.
@@ -268,6 +269,11 @@ fn told(value: Ticket) -> SealTicket {
     SealTicket { value, epoch: ChainEpoch::default() }
 }
 
+/// What is told names no fillers; data that are zeros look like them.
+fn has_data_of(record: &SectorRecord, lost: &Lost) -> bool {
+    data_of(record.data().iter().map(|data| data.piece)) == lost.pieces
+}
+
 /// Why what is given cannot be of this record's sector.
 fn other_sector(record: &SectorRecord, lost: &Lost) -> Option<String> {
     let progress = record.progress();
@@ -278,8 +284,7 @@ fn other_sector(record: &SectorRecord, lost: &Lost) -> Option<String> {
             lost.sector.proof
         ));
     }
-    let held = record.data().iter().map(|data| data.piece);
-    if !held.eq(lost.pieces.iter().copied()) {
+    if !has_data_of(record, lost) {
         return Some("its record has other data than what is given".to_owned());
     }
     let sealed = record.rebuilt_to().or(progress.cids.map(|cids| cids.sealed));
