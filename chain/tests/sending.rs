@@ -3,6 +3,7 @@
 #[path = "../../tests/standin/mod.rs"]
 mod standin;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -245,34 +246,33 @@ async fn refusals_of_the_chain_come_with_their_meaning() {
     assert!(code.to_string().starts_with("exit code 16 (ErrIllegalArgument): "), "{code}");
 }
 
+fn promised(number: u64, unsealed: Option<String>) -> Effect {
+    let (proof, ticket_epoch, deals) = (5, 90, Vec::new());
+    let sealed = SealedCid::new(Commitment::new([1; 32])).to_string();
+    Effect::PreCommit(PreCommitted { number, proof, sealed, ticket_epoch, deals, unsealed })
+}
+
+fn prove_commit_of(numbers: &[u64]) -> ProveCommit {
+    let activation = |number: &u64| Activation { number: SectorNumber::new(*number), pieces: Vec::new() };
+    ProveCommit {
+        sectors: numbers.iter().map(activation).collect(),
+        proofs: SectorProofs::Each(numbers.iter().map(|_| Proof(vec![1; 192])).collect()),
+        require_activation: false,
+        require_notification: false,
+    }
+}
+
 /// A ProveCommitSectors3 that succeeds may still leave sectors out; its value is the pledge less the deposit.
 #[tokio::test]
 async fn sectors_that_were_not_activated_are_named() {
     let mut world = World::new();
-    let promised = |number, unsealed| {
-        let sealed = SealedCid::new(Commitment::new([1; 32])).to_string();
-        Effect::PreCommit(PreCommitted {
-            number,
-            proof: 5,
-            sealed,
-            ticket_epoch: 90,
-            deals: Vec::new(),
-            unsealed,
-        })
-    };
     // The data of the second sector are not proven with it.
     let data = UnsealedCid::new(Commitment::new([7; 32])).to_string();
     world.mine_with(vec![promised(10, None), promised(11, Some(data))]);
     world.mine_many(11);
     let Desk { node, lotus, outbox, _directory } = Desk::new(world).await;
     let courier = Courier::new(&lotus, &outbox, Sending::On);
-    let activation = |number| Activation { number: SectorNumber::new(number), pieces: Vec::new() };
-    let prove = ProveCommit {
-        sectors: vec![activation(10), activation(11)],
-        proofs: SectorProofs::Each(vec![Proof(vec![1; 192]), Proof(vec![2; 192])]),
-        require_activation: false,
-        require_notification: false,
-    };
+    let prove = prove_commit_of(&[10, 11]);
     let draft = draft_prove_commit(&lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
     assert_eq!(draft.intent().value, TokenAmount::from_atto(2 * (5000 - 1000)));
     let record = sent(&courier, draft).await;
@@ -348,6 +348,75 @@ async fn a_message_that_a_node_forgot_is_lost_and_not_repeated() {
     }
     let error = courier.settle(&record).await.expect_err("lost");
     assert_eq!(error.code(), "SND07");
-    let pushes = node.world().calls.iter().filter(|call| call.ends_with("MpoolPushMessage")).count();
-    assert_eq!(pushes, 1);
+    assert_eq!(node.world().pushed.len(), 1);
+    // The next start does not take it for one on its way.
+    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
+    assert!(outbox.all().expect("readable").is_empty());
+}
+
+/// The proofs of these sectors, whose pre-commitments are deep enough.
+async fn proofs_of(desk: &Desk, numbers: &[u64]) -> ProveCommit {
+    let promised = numbers.iter().map(|number| promised(*number, None));
+    desk.node.world().mine_with(promised.collect());
+    desk.node.world().mine_many(11);
+    prove_commit_of(numbers)
+}
+
+/// The same proof once more, after it has failed: the first message is on chain, and not the one that was meant.
+#[tokio::test]
+async fn a_failed_message_is_not_taken_for_the_one_after_it() {
+    let desk = Desk::new(World::new()).await;
+    let prove = proofs_of(&desk, &[10]).await;
+    let Desk { node, lotus, outbox, _directory } = &desk;
+    let draft =
+        || async { draft_prove_commit(lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft") };
+    let courier = Courier::new(lotus, outbox, Sending::On);
+    let first = sent(&courier, draft().await).await;
+    {
+        let mut world = node.world();
+        world.exit_codes.insert(34, 19);
+        world.mine();
+        world.exit_codes.clear();
+        world.mines_when_looked_at = true;
+    }
+    let outcome = courier.settle(&first).await.expect("landed");
+    assert!(matches!(outcome, Outcome::Refused { code: ExitCode(19), .. }), "{outcome:?}");
+
+    // Killed before the node heard of the second.
+    intend(outbox, &draft().await);
+    let open = courier.resume(|_| true).await.expect("sent");
+    assert!(matches!(open[0].stage, Stage::Pushed { nonce: 42, .. }), "{open:?}");
+    let outcome = courier.settle(&open[0]).await.expect("landed");
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    let world = node.world();
+    assert!(world.present().sectors.contains_key(&10));
+    assert_eq!(
+        world.pushed.iter().map(|pushed| pushed.message["Params"].to_string()).collect::<BTreeSet<_>>().len(),
+        1
+    );
+}
+
+/// As before, but killed after the node had it; now it lies on chain behind the one that failed.
+#[tokio::test]
+async fn of_two_messages_alike_the_later_one_is_found() {
+    let desk = Desk::new(World::new()).await;
+    let prove = proofs_of(&desk, &[10]).await;
+    let Desk { node, lotus, outbox, _directory } = &desk;
+    let draft = draft_prove_commit(lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
+    let courier = Courier::new(lotus, outbox, Sending::On);
+    let first = sent(&courier, draft.clone()).await;
+    node.world().exit_codes.insert(34, 19);
+    node.world().mine_many(7);
+    courier.settle(&first).await.expect("landed");
+    node.world().exit_codes.clear();
+
+    let again = draft_prove_commit(lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
+    intend(outbox, &again);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let other = self::outbox(elsewhere.path());
+    sent(&Courier::new(lotus, &other, Sending::On), again).await;
+    node.world().mine_many(2);
+    let open = courier.resume(|_| true).await.expect("found");
+    assert!(matches!(open[0].stage, Stage::Pushed { nonce: 42, .. }), "{open:?}");
+    assert_eq!(node.world().pushed.len(), 2);
 }

@@ -1,12 +1,14 @@
 //! Sends each message once. The intent is on disk before the node hears of it; whoever finds an intent without a CID
 //! looks for the message among those that wait and those that landed, and only then sends it.
 
+use std::collections::BTreeSet;
+
 use rpc::ApiError;
 use sealtasks::{ChainEpoch, SectorNumber};
 
 use super::ExitCode;
 use super::draft::{Draft, SendError, message};
-use super::outbox::{Intent, Outbox, Record, Stage};
+use super::outbox::{Intent, Outbox, OutboxError, Record, Stage};
 use crate::lotus::address;
 use crate::lotus::wire::{Link, Lookup, SignedMessage};
 use crate::params::{Method, failed_activations};
@@ -172,20 +174,34 @@ impl<'a, O: Outbox> Courier<'a, O> {
     }
 
     /// The message with exactly this content, wherever the node has it. Those that wait are looked at twice: what waited
-    /// before the walk over the chain may have landed, and what had landed may wait again after a reorganisation.
+    /// before the walk over the chain may have landed, and what had landed may wait again after a reorganisation. One that
+    /// has ended for another intent is not this one's: a proof that failed is sent again with the same content.
     async fn find(&self, intent: &Intent) -> Result<Option<(Link, u64)>, SendError> {
         if let Some(found) = self.waiting(intent).await? {
             return Ok(Some(found));
         }
         let since = intent.since.get().saturating_sub(REORGANISED_MAX).max(0);
         let node = &self.lotus.node;
+        let ended = self.ended()?;
         for cid in node.landed(&intent.from, &address(intent.miner), since).await? {
+            if ended.contains(&cid.cid) {
+                continue;
+            }
             let found = node.message(&cid).await?;
             if found.method == intent.method.number() && found.params == intent.params {
                 return Ok(Some((cid, found.nonce)));
             }
         }
         self.waiting(intent).await
+    }
+
+    /// The messages whose end is recorded, by their CIDs.
+    fn ended(&self) -> Result<BTreeSet<String>, OutboxError> {
+        let cid = |record: Record| match record.stage {
+            Stage::Landed { cid, .. } => Some(cid),
+            Stage::Intended | Stage::Pushed { .. } => None,
+        };
+        Ok(self.outbox.all()?.into_iter().filter_map(cid).collect())
     }
 
     async fn waiting(&self, intent: &Intent) -> Result<Option<(Link, u64)>, SendError> {
@@ -202,7 +218,8 @@ impl<'a, O: Outbox> Courier<'a, O> {
         Ok(found.map(|signed| (signed.cid, signed.message.nonce)))
     }
 
-    /// Waits until the message lies deep enough on chain, through reorganisations, and records how it ended.
+    /// Waits until the message lies deep enough on chain, through reorganisations, and records how it ended. One that is lost
+    /// is forgotten.
     ///
     /// # Errors
     /// The record names no message, the message is lost, or the node does not answer.
@@ -224,6 +241,9 @@ impl<'a, O: Outbox> Courier<'a, O> {
                 None if head.saturating_sub(since.get()) > REORGANISED_MAX
                     && self.find(&record.intent).await?.is_none() =>
                 {
+                    // Kept, it would be taken for one on its way at the next start.
+                    tracing::warn!(id = %record.intent.id, cid = cid.cid, "the message is lost; it is forgotten");
+                    self.outbox.forget(record.intent.id)?;
                     return Err(SendError::Lost { cid: cid.cid, since });
                 }
                 None => {}

@@ -94,7 +94,7 @@ pub trait Outbox: Send + Sync {
     /// It is not kept; the earlier one is.
     fn put(&self, record: &Record) -> Result<(), OutboxError>;
 
-    /// Forgets a message that is known not to be sent, and will not be; when this returns, that outlives a power cut.
+    /// Forgets a message that is known not to be sent, and will not be, or that is lost; when this returns, that outlives a power cut.
     ///
     /// # Errors
     /// It may be kept.
