@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chain::params::{Activation, PreCommit, ProveCommit, SectorProofs, pre_commit};
 use chain::sending::{
-    Courier, Draft, ExitCode, Fees, FileOutbox, Outbox, Outcome, Record, Sending, Stage, Submitted,
+    Courier, Draft, ExitCode, Fees, FileOutbox, Outbox, Outcome, Payment, Record, Sending, Stage, Submitted,
     draft_pre_commit, draft_prove_commit,
 };
 use chain::{Lotus, TokenAmount};
@@ -48,7 +48,7 @@ fn params(numbers: &[u64]) -> String {
 }
 
 async fn drafted(lotus: &Lotus, numbers: &[u64]) -> Draft {
-    draft_pre_commit(lotus, MINER, &sectors(numbers), Fees::PRE_COMMIT).await.expect("a draft")
+    draft_pre_commit(lotus, MINER, &sectors(numbers), &Fees::PRE_COMMIT.into()).await.expect("a draft")
 }
 
 fn outbox(directory: &Path) -> FileOutbox {
@@ -273,7 +273,7 @@ async fn sectors_that_were_not_activated_are_named() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(world).await;
     let courier = Courier::new(&lotus, &outbox, Sending::On);
     let prove = prove_commit_of(&[10, 11]);
-    let draft = draft_prove_commit(&lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
+    let draft = draft_prove_commit(&lotus, MINER, &prove, &Fees::PROVE_COMMIT.into()).await.expect("a draft");
     assert_eq!(draft.intent().value, TokenAmount::from_atto(2 * (5000 - 1000)));
     let record = sent(&courier, draft).await;
     node.world().mines_when_looked_at = true;
@@ -285,18 +285,36 @@ async fn sectors_that_were_not_activated_are_named() {
 #[tokio::test]
 async fn who_pays_is_chosen_and_checked() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
-    // A control address that the node has the key of pays before the worker, if it can.
+    // A control address that the node has the key of is left alone, unless it is named: then it pays before the worker, if
+    // it can.
     {
         let mut world = node.world();
         world.keys.push("f3control".to_owned());
         world.balances.insert("f3control".to_owned(), 10_u128.pow(18));
     }
-    assert_eq!(drafted(&lotus, &[1]).await.intent().from, "f3control");
-    node.world().balances.insert("f3control".to_owned(), 1);
     assert_eq!(drafted(&lotus, &[1]).await.intent().from, "f3worker");
+    let named = |address: &str| Payment { fees: Fees::PRE_COMMIT, from: vec![address.to_owned()] };
+    let sectors_1 = sectors(&[1]);
+    let by = |payment| {
+        let (lotus, sectors) = (&lotus, &sectors_1);
+        async move { draft_pre_commit(lotus, MINER, sectors, &payment).await }
+    };
+    for address in ["f3control", "f0102", "t0102"] {
+        assert_eq!(by(named(address)).await.expect("a draft").intent().from, "f3control", "{address}");
+    }
+    node.world().balances.insert("f3control".to_owned(), 1);
+    assert_eq!(by(named("f3control")).await.expect("a draft").intent().from, "f3worker");
+    for stranger in ["f0999", "f2actor", "f3nobody"] {
+        let error = by(named(stranger)).await.expect_err("none of the miner's");
+        assert_eq!((error.code(), error.is_of_the_message()), ("SND08", false), "{error}");
+        let words = format!("{stranger} cannot pay for messages of f01000");
+        assert!(
+            error.to_string().contains(&words) && error.to_string().contains("(f0102, f0101, f0100)"),
+            "{error}"
+        );
+    }
     node.world().balances.insert("f3worker".to_owned(), 2);
-    let error =
-        draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("too poor");
+    let error = by(named("f0102")).await.expect_err("too poor");
     assert_eq!(error.code(), "SND02");
     let text = error.to_string();
     assert!(text.contains("can pay 0.020000000000001 FIL"), "{text}");
@@ -310,12 +328,14 @@ async fn who_pays_is_chosen_and_checked() {
     sent(&Courier::new(&lotus, &outbox, Sending::On), dear).await;
     node.world().deposit = 1000;
     assert_eq!(drafted(&lotus, &[1]).await.intent().value, draft.intent().value, "that is left");
-    let error =
-        draft_pre_commit(&lotus, MINER, &sectors(&[1, 3]), Fees::PRE_COMMIT).await.expect_err("too poor");
+    let error = draft_pre_commit(&lotus, MINER, &sectors(&[1, 3]), &Fees::PRE_COMMIT.into())
+        .await
+        .expect_err("too poor");
     let text = error.to_string();
     assert!(text.contains("f0101: 0.06 FIL, 0.030000002525 FIL of it for messages that wait"), "{text}");
     node.world().keys.clear();
-    let error = draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("no key");
+    let error =
+        draft_pre_commit(&lotus, MINER, &sectors(&[1]), &Fees::PRE_COMMIT.into()).await.expect_err("no key");
     assert!(error.to_string().contains("f0101: the node has not its key"), "{error}");
 }
 
@@ -325,11 +345,13 @@ async fn what_would_fail_is_not_sent() {
     world.estimate_fails = Some((2, "call ran out of gas".to_owned()));
     let node = StandInNode::start(world).await;
     let lotus = connect(&node.api_info()).await;
-    let error =
-        draft_pre_commit(&lotus, MINER, &sectors(&[1, 2]), Fees::PRE_COMMIT).await.expect_err("no gas");
+    let error = draft_pre_commit(&lotus, MINER, &sectors(&[1, 2]), &Fees::PRE_COMMIT.into())
+        .await
+        .expect_err("no gas");
     assert!(error.is_out_of_gas(), "{error}");
     node.world().estimate_fails = Some((1, "message execution failed: exit 16".to_owned()));
-    let error = draft_pre_commit(&lotus, MINER, &sectors(&[1]), Fees::PRE_COMMIT).await.expect_err("refused");
+    let error =
+        draft_pre_commit(&lotus, MINER, &sectors(&[1]), &Fees::PRE_COMMIT.into()).await.expect_err("refused");
     assert_eq!((error.code(), error.is_out_of_gas()), ("SND03", false));
     assert!(rpc::error::chain(&error).contains("exit 16"));
 }
@@ -368,8 +390,9 @@ async fn a_failed_message_is_not_taken_for_the_one_after_it() {
     let desk = Desk::new(World::new()).await;
     let prove = proofs_of(&desk, &[10]).await;
     let Desk { node, lotus, outbox, _directory } = &desk;
-    let draft =
-        || async { draft_prove_commit(lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft") };
+    let draft = || async {
+        draft_prove_commit(lotus, MINER, &prove, &Fees::PROVE_COMMIT.into()).await.expect("a draft")
+    };
     let courier = Courier::new(lotus, outbox, Sending::On);
     let first = sent(&courier, draft().await).await;
     {
@@ -402,7 +425,7 @@ async fn of_two_messages_alike_the_later_one_is_found() {
     let desk = Desk::new(World::new()).await;
     let prove = proofs_of(&desk, &[10]).await;
     let Desk { node, lotus, outbox, _directory } = &desk;
-    let draft = draft_prove_commit(lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
+    let draft = draft_prove_commit(lotus, MINER, &prove, &Fees::PROVE_COMMIT.into()).await.expect("a draft");
     let courier = Courier::new(lotus, outbox, Sending::On);
     let first = sent(&courier, draft.clone()).await;
     node.world().exit_codes.insert(34, 19);
@@ -410,7 +433,7 @@ async fn of_two_messages_alike_the_later_one_is_found() {
     courier.settle(&first).await.expect("landed");
     node.world().exit_codes.clear();
 
-    let again = draft_prove_commit(lotus, MINER, &prove, Fees::PROVE_COMMIT).await.expect("a draft");
+    let again = draft_prove_commit(lotus, MINER, &prove, &Fees::PROVE_COMMIT.into()).await.expect("a draft");
     intend(outbox, &again);
     let elsewhere = tempfile::tempdir().expect("a directory");
     let other = self::outbox(elsewhere.path());

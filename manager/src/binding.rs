@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chain::sending::{FileOutbox, Sending};
+use chain::sending::{FileOutbox, SendError, Sending, check_payers};
 use chain::{BeaconSecret, Chain, ChainError, Lotus, Offline};
 use pipeline::RandomnessSource;
 use sealtasks::RegisteredSealProof;
@@ -66,6 +66,16 @@ pub(crate) async fn bind(
         }
         (ChainChoice::Lotus { lotus, sending }, _) => {
             check_miner(&lotus, miner).await?;
+            let settings = &repo.config().chain;
+            for payment in [&settings.pre_commit_payment, &settings.prove_commit_payment] {
+                match check_payers(&lotus, miner.actor, &payment.from).await {
+                    Err(SendError::Chain(error)) => return Err(error.into()),
+                    checked => checked.map_err(|error| ManagerError::Miner {
+                        miner: miner.actor,
+                        detail: error.to_string(),
+                    })?,
+                }
+            }
             let first_sector = lotus.first_free(miner.actor).await?;
             let outbox = FileOutbox::open(&repo.messages())?;
             Ok(Bound {

@@ -127,6 +127,11 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 #pre_commit_fee = "0.02"
 #prove_commit_fee = "0.03"
 
+# Control addresses that pay before the miner's worker, the first first; the worker pays what they cannot. None: the worker
+# alone. One that is not named is never used: it may be kept for window PoSt.
+#pre_commit_from = []
+#prove_commit_from = []
+
 # How long sectors are to live.
 #sector_lifetime_days = 540
 "#;

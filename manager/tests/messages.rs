@@ -10,8 +10,8 @@ use chain::sending::Sending;
 use futures_util::stream;
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
-use world::World;
-use yard::{calls, pledge, state, yard};
+use world::{World, start};
+use yard::{AT_ONCE, calls, chain, pledge, state, yard};
 
 /// Gives two files for one sector, with a gap between them, and starts it: size and CID of both pieces.
 async fn two_files(world: &World) -> Vec<(u64, String)> {
@@ -88,4 +88,30 @@ fn is_for(message: &Value, spec: &Value, value: &str, fee: &str) {
         "the node chooses the nonce"
     );
     assert!(spec["MsgUuid"].as_str().is_some_and(|id| id.len() == 36), "{spec}");
+}
+
+/// The worker alone, unless the operator names a control address; one that is none of the miner's is refused at the start.
+#[tokio::test]
+async fn who_pays_is_as_the_operator_says() {
+    let node = StandInNode::start(standin::World::new()).await;
+    {
+        let mut chain = node.world();
+        chain.keys.push("f3control".to_owned());
+        chain.balances.insert("f3control".to_owned(), 10_u128.pow(19));
+        chain.mines_when_looked_at = true;
+    }
+    let named = |address: &str| format!("{AT_ONCE}prove_commit_from = [\"{address}\"]\n");
+    let (world, _worker) = yard(&node, Sending::On, &named("f3control")).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "Proving").await;
+    let from: Vec<_> = node.world().pushed.iter().map(|pushed| pushed.message["From"].clone()).collect();
+    assert_eq!(from, ["f3worker", "f3control"]);
+
+    let (dir, dialer, _) = world.stop().await;
+    let repo = dir.path().join("repo");
+    std::fs::write(repo.join("config.toml"), named("f0999")).expect("config.toml");
+    let refused =
+        start(&repo, &dialer, chain(&node, Sending::On).await).await.err().expect("refused").to_string();
+    assert!(refused.contains("MGR065") && refused.contains("f0999 cannot pay"), "{refused}");
+    assert!(refused.contains("prove_commit_from"), "{refused}");
 }

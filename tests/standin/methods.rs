@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::world::{Pushed, Tipset, World};
+use super::world::{Pushed, ROBUST, Tipset, World};
 
 type Answer = Result<Value, (i64, String)>;
 
@@ -68,7 +68,13 @@ impl World {
                 Some("f0102") => "f3control",
                 other => other.unwrap_or_default(),
             })),
-            "StateLookupID" => Ok(json!("f01000")),
+            "StateLookupID" => match param(0).as_str().unwrap_or_default() {
+                "f3worker" => Ok(json!("f0101")),
+                "f3control" => Ok(json!("f0102")),
+                ROBUST => Ok(json!("f01000")),
+                id if id.get(1..2) == Some("0") => Ok(json!(id)),
+                other => Err((11, format!("failed to resolve {other}: actor not found"))),
+            },
             "WalletHas" => Ok(json!(self.keys.iter().any(|key| Some(key.as_str()) == param(0).as_str()))),
             "WalletBalance" => {
                 let balance = param(0).as_str().and_then(|address| self.balances.get(address));

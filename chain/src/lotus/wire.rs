@@ -102,6 +102,7 @@ pub(crate) struct ActiveSync {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct MinerInfo {
+    pub(crate) owner: String,
     pub(crate) worker: String,
     #[serde(default, deserialize_with = "nullable")]
     pub(crate) control_addresses: Vec<String>,

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use rpc::ApiError;
 use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
 use uuid::Uuid;
 
 use super::outbox::{Intent, OutboxError};
-use crate::lotus::wire::{Bytes, Link, Message, PreCommitInfo, SendSpec};
+use crate::lotus::wire::{Bytes, Link, Message, MinerInfo, PreCommitInfo, SendSpec};
 use crate::lotus::{HEAD, Node, address};
 use crate::params::{Method, ParamsError, PreCommit, ProveCommit, pre_commit, prove_commit};
 use crate::{ChainError, Lotus, TokenAmount};
@@ -32,6 +33,24 @@ impl Fees {
         let sectors = u64::try_from(sectors).unwrap_or(u64::MAX);
         let all = self.per_sector.checked_mul(sectors).and_then(|all| all.checked_add(self.base));
         all.ok_or(SendError::Overflow)
+    }
+}
+
+/// Who pays for a message, and how much at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// What its gas may cost.
+    pub fees: Fees,
+    /// Addresses of the miner that pay before its worker, in this order: control addresses, or the owner. Lotus's
+    /// `PreCommitControl` and `CommitControl`. A control address that is not named is kept for what else it is for, such as
+    /// window PoSt, and the owner's balance is not touched.
+    pub from: Vec<String>,
+}
+
+/// The worker pays.
+impl From<Fees> for Payment {
+    fn from(fees: Fees) -> Self {
+        Self { fees, from: Vec::new() }
     }
 }
 
@@ -79,7 +98,7 @@ pub async fn draft_pre_commit(
     lotus: &Lotus,
     miner: ActorId,
     sectors: &[PreCommit],
-    fees: Fees,
+    payment: &Payment,
 ) -> Result<Draft, SendError> {
     let params = pre_commit(sectors)?;
     let mut value = TokenAmount::ZERO;
@@ -97,7 +116,7 @@ pub async fn draft_pre_commit(
         value = value.checked_add(deposit).ok_or(SendError::Overflow)?;
     }
     let numbers = sectors.iter().map(|sector| sector.sector.id.number).collect();
-    let parts = Parts { miner, method: Method::PreCommitSectorBatch2, numbers, value, params, fees };
+    let parts = Parts { miner, method: Method::PreCommitSectorBatch2, numbers, value, params, payment };
     draft(&lotus.node, parts).await
 }
 
@@ -109,7 +128,7 @@ pub async fn draft_prove_commit(
     lotus: &Lotus,
     miner: ActorId,
     prove: &ProveCommit,
-    fees: Fees,
+    payment: &Payment,
 ) -> Result<Draft, SendError> {
     let params = prove_commit(prove)?;
     let size = lotus.miner(miner, None).await?.size.bytes();
@@ -127,24 +146,24 @@ pub async fn draft_prove_commit(
         value = value.checked_add(rest).ok_or(SendError::Overflow)?;
     }
     let numbers = prove.sectors.iter().map(|sector| sector.number).collect();
-    draft(&lotus.node, Parts { miner, method: Method::ProveCommitSectors3, numbers, value, params, fees })
+    draft(&lotus.node, Parts { miner, method: Method::ProveCommitSectors3, numbers, value, params, payment })
         .await
 }
 
-struct Parts {
+struct Parts<'a> {
     miner: ActorId,
     method: Method,
     numbers: Vec<SectorNumber>,
     value: TokenAmount,
     params: Vec<u8>,
-    fees: Fees,
+    payment: &'a Payment,
 }
 
-async fn draft(node: &Node, parts: Parts) -> Result<Draft, SendError> {
-    let max_fee = parts.fees.of(parts.numbers.len())?;
+async fn draft(node: &Node, parts: Parts<'_>) -> Result<Draft, SendError> {
+    let max_fee = parts.payment.fees.of(parts.numbers.len())?;
     let needed = parts.value.checked_add(max_fee).ok_or(SendError::Overflow)?;
     let since = node.head().await?.epoch();
-    let from = payer(node, parts.miner, needed).await?;
+    let from = payer(node, parts.miner, needed, &parts.payment.from).await?;
     let intent = Intent {
         id: Uuid::new_v4(),
         miner: parts.miner,
@@ -178,12 +197,54 @@ pub(super) fn message(intent: &Intent) -> Message {
     }
 }
 
-/// The first of the miner's control addresses, else its worker, whose key the node has and whose balance is enough, for
-/// its messages that wait as well.
-async fn payer(node: &Node, miner: ActorId, needed: TokenAmount) -> Result<String, SendError> {
+/// Whether the miner's messages may come from these addresses.
+///
+/// # Errors
+/// One of them is none of its own, or the node does not say.
+pub async fn check_payers(lotus: &Lotus, miner: ActorId, from: &[String]) -> Result<(), SendError> {
+    if from.is_empty() {
+        return Ok(());
+    }
+    let info = lotus.node.miner_info(miner).await?;
+    named(&lotus.node, miner, &info, from).await.map(drop)
+}
+
+/// The numbers of these addresses, each of which is the miner's.
+async fn named(
+    node: &Node,
+    miner: ActorId,
+    info: &MinerInfo,
+    from: &[String],
+) -> Result<Vec<String>, SendError> {
+    let own: Vec<&String> = info.control_addresses.iter().chain([&info.worker, &info.owner]).collect();
+    let mut numbers = Vec::new();
+    for address in from {
+        let number = match node.id_of(address).await {
+            Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => None,
+            number => Some(number?),
+        };
+        // Test networks' nodes write t where others write f.
+        let is_it = |own: &&&String| number.as_ref().is_some_and(|number| own.get(1..) == number.get(1..));
+        let number = own.iter().find(is_it).copied().cloned();
+        numbers.push(number.ok_or_else(|| {
+            let known = own.iter().map(|own| own.as_str()).collect::<Vec<_>>().join(", ");
+            SendError::Stranger { miner, address: address.clone(), known }
+        })?);
+    }
+    Ok(numbers)
+}
+
+/// The first of the named addresses, else the miner's worker, whose key the node has and whose balance is enough, for its
+/// messages that wait as well.
+async fn payer(
+    node: &Node,
+    miner: ActorId,
+    needed: TokenAmount,
+    from: &[String],
+) -> Result<String, SendError> {
     let info = node.miner_info(miner).await?;
     let mut seen = Vec::new();
-    for candidate in info.control_addresses.iter().chain([&info.worker]) {
+    for candidate in named(node, miner, &info, from).await?.iter().chain([&info.worker]) {
         let key = node.account_key(candidate).await?;
         if !node.has_key(&key).await? {
             seen.push(format!("{candidate}: the node has not its key"));
@@ -229,7 +290,7 @@ pub enum SendError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// Nobody has enough.
-    #[error("none of f0{}'s control and worker addresses can pay {needed} (value and highest fee): {seen}", miner.get())]
+    #[error("nobody who is to pay for f0{}'s messages can pay {needed} (value and highest fee): {seen}", miner.get())]
     Funds {
         /// The miner.
         miner: ActorId,
@@ -237,6 +298,20 @@ pub enum SendError {
         needed: TokenAmount,
         /// Who was asked, and what each has.
         seen: String,
+    },
+    /// The actor would take no message from there.
+    #[error(
+        "{address} cannot pay for messages of f0{}: it is none of its control, worker and owner addresses ({known}); \
+         [chain] pre_commit_from and prove_commit_from in config.toml say who pays",
+        miner.get()
+    )]
+    Stranger {
+        /// The miner.
+        miner: ActorId,
+        /// As it was named.
+        address: String,
+        /// Those that could.
+        known: String,
     },
     /// The node has tried it.
     #[error("the message would fail, so it is not sent")]
@@ -278,7 +353,7 @@ impl SendError {
         matches!(
             self,
             Self::Estimate {
-                source: ChainError::Node { source: rpc::ApiError::Remote { code: OUT_OF_GAS, .. }, .. }
+                source: ChainError::Node { source: ApiError::Remote { code: OUT_OF_GAS, .. }, .. }
             }
         ) || matches!(self, Self::Params(ParamsError::Length { .. }))
     }
@@ -290,12 +365,13 @@ impl SendError {
         const EXECUTED: &str = "message execution failed";
         match self {
             Self::Params(_) | Self::Chain(ChainError::NoPreCommit { .. }) => true,
-            Self::Estimate {
-                source: ChainError::Node { source: rpc::ApiError::Remote { message, .. }, .. },
-            } => self.is_out_of_gas() || message.contains(EXECUTED),
+            Self::Estimate { source: ChainError::Node { source: ApiError::Remote { message, .. }, .. } } => {
+                self.is_out_of_gas() || message.contains(EXECUTED)
+            }
             Self::Estimate { .. } => false,
             Self::Chain(_)
             | Self::Funds { .. }
+            | Self::Stranger { .. }
             | Self::Overflow
             | Self::Outbox(_)
             | Self::Unknown { .. }
@@ -314,6 +390,7 @@ impl SendError {
             Self::Outbox(_) => "SND05",
             Self::Unknown { .. } => "SND06",
             Self::Lost { .. } => "SND07",
+            Self::Stranger { .. } => "SND08",
         }
     }
 }

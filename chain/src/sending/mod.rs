@@ -8,6 +8,6 @@ mod exit_code;
 mod outbox;
 
 pub use courier::{Courier, Outcome, Sending, Submitted};
-pub use draft::{Draft, Fees, SendError, draft_pre_commit, draft_prove_commit};
+pub use draft::{Draft, Fees, Payment, SendError, check_payers, draft_pre_commit, draft_prove_commit};
 pub use exit_code::ExitCode;
 pub use outbox::{FileOutbox, Intent, Outbox, OutboxError, Record, Stage};

@@ -3,7 +3,7 @@
 use chain::Lotus;
 use chain::params::{Activation, Method, PieceActivation, PreCommit, ProveCommit, SectorProofs};
 use chain::sending::batch::{BatchPolicy, Decision, Now, Waiting, decide};
-use chain::sending::{Draft, Fees, Intent, SendError, draft_pre_commit, draft_prove_commit};
+use chain::sending::{Draft, Intent, SendError, draft_pre_commit, draft_prove_commit};
 use sealtasks::{ActorId, ChainEpoch, SectorId};
 
 use super::{Wanted, What};
@@ -40,21 +40,16 @@ pub(super) fn is_wanted(gathered: &[Gathered], intent: &Intent) -> bool {
     intent.sectors.iter().all(|number| gathered.iter().any(|one| wants(&one.wanted, *number)))
 }
 
-/// When messages of this kind go, and for how much.
-pub(super) const fn terms(settings: &ChainSettings, method: Method) -> (BatchPolicy, Fees) {
+/// When messages of this kind go.
+pub(super) const fn policy(settings: &ChainSettings, method: Method) -> BatchPolicy {
     match method {
-        Method::PreCommitSectorBatch2 => (settings.pre_commit, settings.pre_commit_fees),
-        Method::ProveCommitSectors3 => (settings.prove_commit, settings.prove_commit_fees),
+        Method::PreCommitSectorBatch2 => settings.pre_commit,
+        Method::ProveCommitSectors3 => settings.prove_commit,
     }
 }
 
 /// Takes out those of this kind that are to go now, the most urgent first.
-pub(super) fn take_due(
-    gathered: &mut Vec<Gathered>,
-    method: Method,
-    policy: &BatchPolicy,
-    now: Now,
-) -> Vec<Gathered> {
+pub(super) fn take_due(gathered: &mut Vec<Gathered>, method: Method, policy: &BatchPolicy, now: Now) -> Vec<Gathered> {
     let places: Vec<usize> = (0..gathered.len())
         .filter(|at| gathered[*at].is_new && method_of(&gathered[*at].wanted) == method)
         .collect();
@@ -95,7 +90,7 @@ pub(super) async fn draft(
         }
     }
     if sectors.is_empty() {
-        return draft_pre_commit(lotus, miner, &pre_commits, settings.pre_commit_fees).await;
+        return draft_pre_commit(lotus, miner, &pre_commits, &settings.pre_commit_payment).await;
     }
     let prove = ProveCommit {
         sectors,
@@ -104,5 +99,5 @@ pub(super) async fn draft(
         require_activation: false,
         require_notification: false,
     };
-    draft_prove_commit(lotus, miner, &prove, settings.prove_commit_fees).await
+    draft_prove_commit(lotus, miner, &prove, &settings.prove_commit_payment).await
 }

@@ -11,7 +11,7 @@ use pipeline::SectorEvent;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Gathered, draft, is_wanted, method_of, take_due, terms};
+use super::gathered::{Gathered, draft, is_wanted, method_of, policy, take_due};
 use super::{Notes, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
@@ -132,7 +132,7 @@ impl Post {
 
     async fn send_due(&mut self, shared: &Arc<Shared>, method: Method, now: Now) -> Result<(), SendError> {
         loop {
-            let (mut policy, _) = terms(&shared.chain_settings, method);
+            let mut policy = policy(&shared.chain_settings, method);
             if self.sending == Sending::Off {
                 // Nothing is gained by waiting: it is shown.
                 policy.wait_ms = 0;
