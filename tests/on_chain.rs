@@ -114,3 +114,22 @@ fn what_a_full_node_does_not_say_is_no_good_answer() {
     assert!(told.contains("on chain that no path has is not known now"), "{told}");
     assert!(told.contains("StateMinerPartitions") && told.contains("failed to load state tree"), "{told}");
 }
+
+/// What is read from a node that lags behind is old, so it is waited for, and that is told; `--nosync` takes it as it is.
+#[test]
+fn a_node_that_is_behind_is_waited_for() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let behind = World { behind: 100_000, ..World::new() };
+    let node = runtime.block_on(StandInNode::start(behind));
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let init = ["init", "--actor", "t01000", "--nosync"];
+    ok(sealyard(home).args(init).env(FULL_NODE, node.api_info()));
+    drop(manager(home, &node, &["--nosync"]));
+
+    let run = ["run", "--listen", "127.0.0.1:0"];
+    let mut waiting = Daemon::start("manager", sealyard(home).args(run).env(FULL_NODE, node.api_info()));
+    waiting.expect("the full node is at height 1000, 10000");
+    node.world().behind = 0;
+    waiting.expect("listening on");
+}

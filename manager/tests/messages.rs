@@ -11,7 +11,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
 use world::{World, start};
-use yard::{AT_ONCE, calls, chain, pledge, state, yard};
+use yard::{AT_ONCE, calls, chain, pledge, state, why_of, yard};
 
 /// Gives two files for one sector, with a gap between them, and starts it: size and CID of both pieces.
 async fn two_files(world: &World) -> Vec<(u64, String)> {
@@ -114,4 +114,34 @@ async fn who_pays_is_as_the_operator_says() {
         start(&repo, &dialer, chain(&node, Sending::On).await).await.err().expect("refused").to_string();
     assert!(refused.contains("MGR065") && refused.contains("f0999 cannot pay"), "{refused}");
     assert!(refused.contains("prove_commit_from"), "{refused}");
+}
+
+/// The first goes since it has waited long enough, alone; the second when the base fee has fallen; the third at any, since its
+/// ticket is about to expire.
+#[tokio::test]
+async fn time_base_fee_and_the_last_height_decide() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let config =
+        "[chain]\npre_commit_wait = \"0s\"\npre_commit_batch = 256\nbase_fee_max = \"0.0000000000000001\"\n";
+    let (world, _worker) = yard(&node, Sending::On, config).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+
+    node.world().base_fee = 101;
+    pledge(&world, 1).await;
+    let waits = why_of(&world, 2, "base_fee_max").await.summary;
+    assert!(waits.contains("0.000000000000000101 FIL to fall to 0.0000000000000001 FIL"), "{waits}");
+    assert_eq!(calls(&node, "MpoolPushMessage"), 1);
+    node.world().base_fee = 100;
+    state(&world, 2, "PreCommitWait").await;
+
+    node.world().base_fee = 101;
+    pledge(&world, 1).await;
+    why_of(&world, 3, "base_fee_max").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+    // Its ticket is of height 100 and lives for 3780.
+    node.world().mine_at(3600, Vec::new());
+    state(&world, 3, "PreCommitWait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
 }

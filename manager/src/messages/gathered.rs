@@ -48,8 +48,18 @@ pub(super) const fn policy(settings: &ChainSettings, method: Method) -> BatchPol
     }
 }
 
-/// Takes out those of this kind that are to go now, the most urgent first.
-pub(super) fn take_due(gathered: &mut Vec<Gathered>, method: Method, policy: &BatchPolicy, now: Now) -> Vec<Gathered> {
+/// What is to go now.
+pub(super) enum Due {
+    /// These, the most urgent first.
+    Batch(Vec<Gathered>),
+    /// None: the base fee is above the operator's limit.
+    Dear,
+    /// None yet.
+    Nothing,
+}
+
+/// Takes out those of this kind that are to go now.
+pub(super) fn take_due(gathered: &mut Vec<Gathered>, method: Method, policy: &BatchPolicy, now: Now) -> Due {
     let places: Vec<usize> = (0..gathered.len())
         .filter(|at| gathered[*at].is_new && method_of(&gathered[*at].wanted) == method)
         .collect();
@@ -57,12 +67,16 @@ pub(super) fn take_due(gathered: &mut Vec<Gathered>, method: Method, policy: &Ba
         .iter()
         .map(|at| Waiting { since_ms: gathered[*at].since_ms, cutoff: gathered[*at].wanted.cutoff })
         .collect();
-    let Decision::Send { which, .. } = decide(&waiting, policy, now) else { return Vec::new() };
+    let which = match decide(&waiting, policy, now) {
+        Decision::Send { which, .. } => which,
+        Decision::Wait { base_fee: true, .. } => return Due::Dear,
+        Decision::Wait { base_fee: false, .. } | Decision::Nothing => return Due::Nothing,
+    };
     let batch: Vec<Gathered> =
         which.iter().filter_map(|at| gathered.get(*places.get(*at)?).cloned()).collect();
     let taken = |one: &Gathered| batch.iter().any(|other| other.wanted.sector == one.wanted.sector);
     gathered.retain(|one| method_of(&one.wanted) != method || !taken(one));
-    batch
+    Due::Batch(batch)
 }
 
 /// The message for these sectors, all of one kind.

@@ -11,7 +11,7 @@ use pipeline::SectorEvent;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Gathered, draft, is_wanted, method_of, policy, take_due};
+use super::gathered::{Due, Gathered, draft, is_wanted, method_of, policy, take_due};
 use super::{Notes, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
@@ -21,6 +21,8 @@ use crate::workers::chain_of;
 const CONFIDENCE: i64 = 5;
 /// Ends of messages that wait to be told.
 const ENDS_MAX: usize = 64;
+
+const WAITS_FOR_BATCH: &str = "its message waits for its batch";
 
 /// The end of a message.
 type End = (String, Result<Outcome, SendError>);
@@ -87,7 +89,7 @@ impl Post {
     }
 
     fn gather(&mut self, wanted: Wanted, since_ms: u64) {
-        self.notes.set(wanted.sector.id, "its message waits for its batch");
+        self.notes.set(wanted.sector.id, WAITS_FOR_BATCH);
         // Asked for again, for example after `update-state`: the later wish counts.
         let method = method_of(&wanted);
         self.gathered.retain(|one| one.wanted.sector != wanted.sector || method_of(&one.wanted) != method);
@@ -138,11 +140,30 @@ impl Post {
                 policy.wait_ms = 0;
                 policy.base_fee_max = None;
             }
-            let batch = take_due(&mut self.gathered, method, &policy, now);
-            if batch.is_empty() {
-                return Ok(());
-            }
+            let batch = match take_due(&mut self.gathered, method, &policy, now) {
+                Due::Batch(batch) => batch,
+                Due::Dear => {
+                    let (fee, most) = (now.base_fee, policy.base_fee_max.unwrap_or_default());
+                    let text = format!(
+                        "its message waits for the base fee of {fee} to fall to {most} ([chain] base_fee_max); when its \
+                         ticket or seed is about to expire it goes anyway"
+                    );
+                    self.note(method, &text);
+                    return Ok(());
+                }
+                Due::Nothing => {
+                    self.note(method, WAITS_FOR_BATCH);
+                    return Ok(());
+                }
+            };
             self.send(shared, batch).await?;
+        }
+    }
+
+    /// Says this of all whose message of this kind may go.
+    fn note(&self, method: Method, text: &str) {
+        for one in self.gathered.iter().filter(|one| one.is_new && method_of(&one.wanted) == method) {
+            self.notes.set(one.wanted.sector.id, text);
         }
     }
 
