@@ -257,10 +257,8 @@ fn an_abort_detaches_what_a_lotus_worker_does_and_frees_it_when_that_has_returne
     none(worker.complaints());
 }
 
-#[test]
-fn a_lotus_worker_returns_to_a_restarted_manager() {
-    let home = tempfile::tempdir().expect("a directory");
-    let home = home.path();
+/// A manager, and a Lotus worker that holds a sector's PreCommit1 back; then the manager is killed and started again.
+fn restarted_meanwhile(home: &Path) -> (Daemon, LotusWorker, u64) {
     let mut first = manager(home);
     let line = first.expect("listening on");
     let address =
@@ -272,8 +270,22 @@ fn a_lotus_worker_returns_to_a_restarted_manager() {
     let killed = std::process::Command::new("kill").args(["-9", &first.id().to_string()]).status();
     assert!(killed.is_ok_and(|status| status.success()));
     assert_eq!(first.end(), None, "it was killed");
+    (run_manager(home, &address), worker, number)
+}
 
-    let mut second = run_manager(home, &address);
+fn work_of(worker: &LotusWorker, sector: u64) -> Vec<String> {
+    let is = |params: &[Value]| params[0]["ID"]["Number"] == sector;
+    let work = worker.work().into_iter().filter(|(name, params)| name != "Fetch" && is(params));
+    work.map(|(method, _)| method).collect()
+}
+
+const ALL_WORK: [&str; 4] = ["AddPiece", "SealPreCommit1", "SealPreCommit2", "SealCommit1"];
+
+#[test]
+fn a_lotus_worker_returns_to_a_restarted_manager() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let (mut second, worker, number) = restarted_meanwhile(home);
     // Lotus returns first and registers when it is quiet: the new process must still know the old one's call.
     worker.let_go();
     let is = |seen: &Seen| matches!(seen, Seen::Return { method, .. } if method == "ReturnSealPreCommit1");
@@ -281,12 +293,42 @@ fn a_lotus_worker_returns_to_a_restarted_manager() {
     assert_eq!(returned(&worker, "ReturnSealPreCommit1").len(), 1);
     worker.join_again();
     sealed(home, number, &mut second, &worker);
-    let names: Vec<String> =
-        worker.work().into_iter().map(|(method, _)| method).filter(|name| name != "Fetch").collect();
-    assert_eq!(
-        names,
-        ["AddPiece", "SealPreCommit1", "SealPreCommit2", "SealCommit1"],
-        "nothing is done twice"
-    );
+    assert_eq!(work_of(&worker, number), ALL_WORK, "nothing is done twice");
+    none(worker.complaints());
+}
+
+#[test]
+fn a_restarted_manager_dials_a_lotus_worker_that_is_not_quiet() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let (mut second, worker, number) = restarted_meanwhile(home);
+    // Its PreCommit1 runs on for hours, and until then it does not register by itself.
+    worker.declare_again();
+    let listed = || -> Value {
+        serde_json::from_str(&ok(sealyard(home).args(["workers", "list", "--json"]))).expect("JSON")
+    };
+    let begun = Instant::now();
+    let found = loop {
+        let list = listed();
+        let is = |worker: &&Value| worker["name"] == "lotus-stand-in";
+        if let Some(found) = list.as_array().expect("a list").iter().find(is) {
+            break found.clone();
+        }
+        assert!(begun.elapsed() < EVENT_MAX, "it is not dialled: {list:#}\n{}", second.said());
+    };
+    assert_eq!(found["running"]["PC1"], 1, "what it does is charged: {found:#}");
+    let next = pledge(home);
+    let is = |seen: &Seen| {
+        matches!(seen, Seen::Call { method, params, .. }
+            if method == "AddPiece" && params[0]["ID"]["Number"] == next)
+    };
+    worker.trace().first("work on its free slots", EVENT_MAX, is);
+    assert!(returned(&worker, "ReturnSealPreCommit1").is_empty(), "it was never quiet");
+
+    worker.let_go();
+    for sector in [number, next] {
+        sealed(home, sector, &mut second, &worker);
+        assert_eq!(work_of(&worker, sector), ALL_WORK, "nothing is done twice");
+    }
     none(worker.complaints());
 }

@@ -30,6 +30,7 @@ mod originals;
 mod places;
 mod pledging;
 mod rebuilding;
+mod redial;
 mod removed;
 mod restart;
 mod returns;
@@ -62,6 +63,7 @@ use input::{Busy, Sector};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
 use liveness::Silence;
 pub(crate) use places::IndexChanges;
+pub(crate) use redial::Redial;
 pub(crate) use removed::{CLEANED_UP, REMOVED};
 pub(crate) use scrubbing::{Beside, Scrubbable};
 pub(crate) use sectors::REBUILT;
@@ -318,6 +320,7 @@ impl Driver {
                 self.pledging_due = true;
                 self.registered(*introduction, reply);
             }
+            Input::Redialled { introduction } => self.redialled(*introduction),
             Input::WorkerState { state, reply } => self.worker_state(*state, reply),
             Input::WorkerPolled { session, polled } => self.worker_polled(session, polled),
             Input::WorkerSeen { session } => self.worker_seen(session),

@@ -15,7 +15,7 @@ use stores::{DeletePermit, LockOwner, LockWant};
 use crate::driver::{Effect, Input, StartCall};
 use crate::shared::Shared;
 use crate::staging::Staged;
-use crate::workers::{chain_of, watch};
+use crate::workers::{chain_of, redial, watch};
 
 /// A task that found the line for its sector's files full looks again after this.
 const LINE_AGAIN: Duration = Duration::from_secs(1);
@@ -56,6 +56,7 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
                 () = stand_in_line(own.clone(), task, want, owner) => {}
             }
         }),
+        Effect::Redial(session) => spawn(shared, redial(own, session)),
         Effect::LookUp { call, returned, reply } => spawn(shared, async move {
             match own.state.call(call).await {
                 Ok(row) => tell(&own, Input::ReturnedOld { call, returned, row, reply }).await,

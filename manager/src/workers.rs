@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use crate::driver::{Beside, Input, Peer, Polled, Worker};
-use crate::service::refusal;
+use crate::driver::{Beside, Input, Peer, Polled, Redial, Worker};
+use crate::service::{Service, refusal};
 use crate::shared::Shared;
 use crate::state::CAPS_MAX;
 
@@ -154,6 +154,7 @@ pub(crate) struct Introduction {
     pub(crate) session: WorkerId,
     /// When it was asked, in Unix milliseconds.
     pub(crate) asked_ms: u64,
+    redialled: bool,
     url: String,
     peer: Peer,
     /// The id of the worker's own token, if it joined with one.
@@ -185,6 +186,11 @@ impl Introduction {
     /// Calls that run there, with their attempts.
     pub(crate) fn running(&self) -> Vec<(AttemptId, CallId)> {
         self.state.as_ref().map(running_calls).unwrap_or_default()
+    }
+
+    /// Whether it did not register, but was dialled by this manager: nothing shows that it is quiet.
+    pub(crate) const fn was_redialled(&self) -> bool {
+        self.redialled
     }
 
     /// Whether it says which calls it holds; a Lotus worker does not.
@@ -289,6 +295,33 @@ pub(crate) async fn introduce(
         .map(|known| Introduction { token: joins_with, ..known })
 }
 
+/// Dials a Lotus worker that an earlier life had calls on, again and again until it is here or has nothing of ours. It is
+/// shown what it was shown when it registered: a Lotus worker joins with a token that has the permission admin.
+pub(crate) async fn redial(shared: Arc<Shared>, session: WorkerId) {
+    let service = Service(shared.clone());
+    for failures in 0.. {
+        let url = match service.view(move |driver| driver.to_redial(session)).await {
+            Ok(Redial::Now(url)) => Some(url),
+            Ok(Redial::Later) => None,
+            Ok(Redial::Never) | Err(_) => return,
+        };
+        if let Some(url) = url {
+            match introduce(&shared, &url, None).await {
+                // Another process is there now; it registers by itself.
+                Ok(known) if known.session != session || known.peer != Peer::Lotus => {}
+                Ok(known) => {
+                    let introduction = Box::new(Introduction { redialled: true, ..known });
+                    drop(shared.inputs.send(Input::Redialled { introduction }).await);
+                }
+                Err(error) => {
+                    tracing::warn!(%session, url, reason = chain_of(&error), "a worker that has calls of ours does not answer; it is dialled again");
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(shared.timing.call_again.after(failures))).await;
+    }
+}
+
 /// How long a connection may take to be made when only its possibility is asked for.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -350,7 +383,19 @@ async fn question(
         0..=CAPS_MAX => {}
         found => return Err(DialError::Caps { url, found }),
     }
-    Ok(Introduction { session, asked_ms, url, peer, token: None, api, info, tasks, paths, state })
+    Ok(Introduction {
+        session,
+        asked_ms,
+        redialled: false,
+        url,
+        peer,
+        token: None,
+        api,
+        info,
+        tasks,
+        paths,
+        state,
+    })
 }
 
 fn unreachable_worker(url: &str, error: &dyn std::error::Error) -> DialError {

@@ -82,6 +82,77 @@ async fn a_call_that_nobody_listened_to_becomes_a_new_attempt() {
     assert_eq!(states, ["failed", "done"]);
 }
 
+/// A call of which nobody knows whether the worker took it: were the worker given more to do it would never be quiet, and
+/// that alone shows that it did not take it. The other worker is the measure of how soon one is dialled.
+#[tokio::test]
+async fn one_that_may_hold_an_unknown_call_is_dialled_only_when_that_has_returned() {
+    let world = world().await;
+    let plan = |name, seed, tasks| Plan { name, seed, tasks, stores: false, sealyard: false };
+    let unclear = FakeWorker::new(plan("unclear", 1, TASKS));
+    let clear = FakeWorker::new(plan("clear", 2, &[TaskType::PreCommit2, TaskType::Fetch]));
+    for behaviour in [Behaviour::Work, Behaviour::Hold, Behaviour::LoseBoth] {
+        unclear.script("PC1", behaviour);
+    }
+    clear.script("PC2", Behaviour::Hold);
+    for worker in [&clear, &unclear] {
+        world.join(worker).await;
+    }
+    for _ in 0..3 {
+        world.api.pledge_sector().await.expect("a pledge");
+    }
+    unclear.call_of("PC1").await;
+    let (known, lost) = (unclear.call_of("PC1").await, unclear.call_of("PC1").await);
+    for held in [clear.call_of("PC2").await, known.clone()] {
+        let number = held.call.sector.number.get();
+        world.sector(number, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+    }
+
+    let world = world.restart().await;
+    for worker in [&clear, &unclear] {
+        worker.serve(world.api.clone()).await;
+    }
+    let listed = async |name: &str| {
+        let stats = world.api.worker_stats().await.expect("stats");
+        stats.into_values().any(|stats| stats.info.hostname == name)
+    };
+    let comes = async |name: &str| {
+        let ask = async {
+            while !listed(name).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, ask).await.unwrap_or_else(|_| panic!("{name} is not dialled"));
+    };
+    comes("clear").await;
+    assert!(!listed("unclear").await, "nobody knows what it holds");
+    unclear.finish(&lost).await;
+    comes("unclear").await;
+    unclear.finish(&known).await;
+    for taken in [lost, known] {
+        let number = taken.call.sector.number.get();
+        let detail = world.sector(number, |sector| sector.state == "PreCommit2").await;
+        assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "unclear".to_owned())]);
+    }
+}
+
+/// The files were fetched and the task called, and the manager ended before it heard of either answer to the latter.
+#[tokio::test]
+async fn what_one_returns_of_a_task_called_just_before_a_restart_is_taken() {
+    let world = world().await;
+    joined(&world).await;
+    let tasks = &[TaskType::PreCommit2, TaskType::Fetch];
+    let worker = FakeWorker::new(Plan { name: "M", seed: 2, tasks, stores: false, sealyard: false });
+    worker.script("PC2", Behaviour::LoseBoth);
+    world.join(&worker).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let lost = worker.call_of("PC2").await;
+    let world = world.restart().await;
+    worker.serve(world.api.clone()).await;
+    worker.finish(&lost).await;
+    let detail = world.sector(1, |sector| sector.state != "PreCommit2").await;
+    assert_eq!(attempts(&detail, "PC2"), [("done".to_owned(), "M".to_owned())]);
+}
+
 #[tokio::test]
 async fn of_several_urls_one_that_is_not_there_is_detached_without_an_error_as_in_lotus() {
     let world = world().await;

@@ -137,10 +137,14 @@ impl LotusWorker {
         Self { inner, beat, _server: server }
     }
 
-    /// What a Lotus worker does when it finds a new session at its manager and is quiet itself: declares everything
-    /// again and registers, the same process as before.
-    pub fn join_again(&self) {
+    /// What a Lotus worker does as soon as it finds a new session at its manager: declares everything again.
+    pub fn declare_again(&self) {
         self.inner.declare_paths();
+    }
+
+    /// What it does then when it is quiet itself: registers, the same process as before.
+    pub fn join_again(&self) {
+        self.declare_again();
         self.inner.connect();
     }
 

@@ -94,6 +94,9 @@ impl Driver {
     /// Those that a worker which registers proves to have ended: it is a new process at the same address, or the same
     /// one, which registers at a new manager only when it is quiet.
     pub(super) fn proven_quiet(&self, introduction: &Introduction) -> Vec<AttemptId> {
+        if introduction.was_redialled() {
+            return Vec::new();
+        }
         let quiet = |given_up: &&Detached| {
             let open = &given_up.open;
             if open.worker == introduction.session {

@@ -148,6 +148,12 @@ enum Fate {
 
 impl Driver {
     pub(super) fn registered(&mut self, introduction: Introduction, reply: Reply<()>) {
+        self.join(introduction);
+        self.answer(reply, Ok(()));
+    }
+
+    /// The worker is one of ours from now on, in place of any that it replaces.
+    pub(super) fn join(&mut self, introduction: Introduction) {
         let session = introduction.session;
         let replaced: Vec<_> = self
             .workers
@@ -186,7 +192,6 @@ impl Driver {
             self.end_detached(attempt, "given up; its worker has registered since, and so is quiet");
         }
         self.stop_fenced(session, running);
-        self.answer(reply, Ok(()));
     }
 
     /// Tells the scheduler of a worker that registers. One that may not have everything offers nothing until the
@@ -240,6 +245,11 @@ impl Driver {
             },
         );
         let same_session = attempt.worker == introduction.session;
+        if introduction.was_redialled() {
+            // It is busy, with what the durable state says that it took.
+            let took = same_session && matches!(attempt.phase, Phase::Held(..));
+            return if took { Fate::Adopt } else { Fate::Leave };
+        }
         // One that was gone has lost its slots with the scheduler, although its session is the same.
         let stays_bound = same_session && attempt.scheduled && self.workers.contains_key(&attempt.worker);
         if held {

@@ -39,6 +39,8 @@ pub(crate) enum Input {
     Pledge { options: PledgeOptions, reply: Reply<SectorId> },
     /// A worker was dialled back and introduced itself.
     Registered { introduction: Box<Introduction>, reply: Reply<()> },
+    /// A Lotus worker that did not register was dialled after a restart, and answered.
+    Redialled { introduction: Box<Introduction> },
     /// A Sealyard worker's state: pushed, or asked for.
     WorkerState { state: Box<WorkerState>, reply: Option<Reply<()>> },
     /// What a Lotus worker answered when polled.
@@ -157,6 +159,8 @@ pub(crate) enum Effect {
     Unstage(Vec<Uuid>),
     /// Watch a new worker's heartbeat.
     Watch { session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer, stop: CancellationToken },
+    /// Dial a Lotus worker that an earlier life had calls on, until it is here or nothing is awaited of it.
+    Redial(WorkerId),
     /// Look a call up, then come back with [`Input::ReturnedOld`].
     LookUp { call: CallId, returned: Box<Returned>, reply: Reply<()> },
     /// Stand in line for a lock until it is had or given up, then come back with [`Input::TurnCame`].

@@ -177,10 +177,14 @@ impl Driver {
 
     /// `first` is the stage of an attempt whose call nobody knows.
     fn load_attempt(&mut self, open: OpenAttempt, first: CallStage) -> Attempt {
+        // A word we do not know is a peer we know nothing of: as careful as with a Lotus worker.
+        let peer = Peer::from_word(&open.peer).unwrap_or(Peer::Lotus);
         let phase = match open.calls.last() {
             None => Phase::Calling(first),
             Some(call) if call.state == "held" => Phase::Held(call.stage, call.call),
-            Some(_) => Phase::Ready,
+            Some(_) if peer.is_sealyard() => Phase::Ready,
+            // It may have been called for the task itself, too, and would not know the same call from another.
+            Some(_) => Phase::Calling(CallStage::Work),
         };
         if let Phase::Held(stage, call) = phase {
             self.calls.insert(call, (open.attempt, stage));
@@ -190,8 +194,7 @@ impl Driver {
             worker: open.worker,
             url: open.url,
             name: open.name,
-            // A word we do not know is a peer we know nothing of: as careful as with a Lotus worker.
-            peer: Peer::from_word(&open.peer).unwrap_or(Peer::Lotus),
+            peer,
             phase,
             staged: false,
             scheduled: false,
@@ -231,6 +234,7 @@ impl Driver {
         for sector in sectors {
             self.advance(sector);
         }
+        self.redial_workers();
     }
 }
 
