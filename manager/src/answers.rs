@@ -170,6 +170,7 @@ pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
             AttemptOutcome::Failed
             | AttemptOutcome::StartFailed
             | AttemptOutcome::Requeued
+            | AttemptOutcome::Disowned
             | AttemptOutcome::Aborted,
         ) => "failed",
         None if row.state == "cancelled" => "failed",

@@ -15,6 +15,7 @@ mod chaining;
 mod control;
 mod detached;
 mod diagnostics;
+mod disowned;
 mod errands;
 mod explain;
 mod filling;
@@ -151,6 +152,8 @@ pub(crate) struct Task {
     attempts: u32,
     /// Starts refused in a row, for the back-off.
     refusals: u32,
+    /// Attempts lost with their workers; see `disowned`.
+    disowned: u32,
     /// Its own priority; `None` = its sector's.
     priority: Option<i64>,
     /// The scheduler is not to have it yet; see `detached` and `line`.

@@ -1,8 +1,8 @@
 //! The durable record of a sector, and what it waits for.
 
 use sealtasks::{
-    C1Output, ChainEpoch, Commit1Input, Commit2Input, FileTypes, FinalizeInput, MoveInput, Pc1Output,
-    PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, StorageId, TaskInput,
+    C1Output, ChainEpoch, Commit1Input, Commit2Input, FailureClass, FileTypes, FinalizeInput, MoveInput,
+    Pc1Output, PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, StorageId, TaskInput,
     Ticket, UnsealedCid, VerifyInput,
 };
 use serde::{Deserialize, Serialize};
@@ -270,6 +270,11 @@ impl SectorRecord {
     /// The latest failures, oldest first; at most [`Failure::KEPT_MAX`].
     pub fn failures(&self) -> &[Failure] {
         &self.fields.failures.kept
+    }
+
+    /// How many of this class there were since the last progress; of bad data, since the pledge or the operator's last retry.
+    pub fn failures_in_a_row(&self, class: FailureClass) -> u32 {
+        self.fields.failures.counts.get(&class).copied().unwrap_or_default()
     }
 
     /// Whom it waits for, if it does nothing by itself. Cheaper than [`SectorRecord::next`].

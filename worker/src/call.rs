@@ -210,7 +210,9 @@ async fn finish(shared: &Arc<Shared>, accepted: Accepted, result: Outcome<TaskOu
         && let Err(failure) = &result
     {
         tracing::warn!(call = %accepted.call, failure.message, "given up: the worker stops");
-        let ended = Ended { result: Err(restarted(&shared.name)), account: AttemptAccount::default() };
+        // Lotus's code says that the worker is gone; the class, that somebody wanted it so.
+        let account = AttemptAccount { class: Some(FailureClass::Aborted), ..AttemptAccount::default() };
+        let ended = Ended { result: Err(restarted(&shared.name)), account };
         return end(shared, accepted, ended).await;
     }
     crash_point("worker.declared");

@@ -126,10 +126,11 @@ fn a_call_whose_executor_died_too_is_returned_as_restarted_and_nothing_of_it_is_
         let worker = world.start().await;
         assert_ne!(worker.id(), session, "it was away");
         let returned = world.returned(call).await;
-        let error = returned.result.unwrap_err();
+        let error = returned.result.as_ref().unwrap_err();
         assert_eq!(error.code, CallErrorCode::TempWorkerRestart);
         assert_eq!(error.message, "worker [name: w1] restarted");
         assert_eq!(returned.attempt, Some(attempt(1)));
+        assert_eq!(returned.account.unwrap().class, None, "nobody wanted it");
         assert!(!alive(&helper));
         assert!(!world.file(FileType::Sealed).exists() && !world.file(FileType::Cache).exists());
         assert!(world.file(FileType::Unsealed).exists(), "what was there before the call stays");
@@ -219,7 +220,9 @@ fn a_worker_that_stops_at_once_gives_its_calls_back_before_it_ends() {
         appears(&world.evidence("hangs")).await;
         held(&worker, call, Some(CallPhase::Running)).await;
         assert_eq!(worker.stop_now().await, 0, "the manager has it all");
-        let error = world.returned(call).await.result.unwrap_err();
+        let returned = world.returned(call).await;
+        assert_eq!(returned.account.unwrap().class, Some(FailureClass::Aborted), "somebody wanted it so");
+        let error = returned.result.unwrap_err();
         assert_eq!(
             (error.code, error.message.as_str()),
             (CallErrorCode::TempWorkerRestart, "worker [name: w1] restarted")

@@ -302,18 +302,28 @@ impl Driver {
         self.events.push(StateEvent::AttemptEnded { attempt, outcome, reason: reason.to_owned() });
     }
 
-    /// The attempt was lost or disowned: the task goes on as a new attempt.
+    /// The attempt was lost, or somebody stopped its worker: the task goes on as a new attempt, now.
     pub(super) fn requeue(&mut self, attempt: AttemptId, reason: &str) {
+        self.requeue_as(attempt, AttemptOutcome::Requeued, self.now_ms(), reason);
+    }
+
+    pub(super) fn requeue_as(
+        &mut self,
+        attempt: AttemptId,
+        outcome: AttemptOutcome,
+        not_before_ms: u64,
+        reason: &str,
+    ) {
         let Some(open) = self.open_mut(attempt) else { return };
         let scheduled = open.scheduled;
         if open.giving_up == Some(GivingUp::Abort) {
             // The operator wanted it to end, and so it has.
             return self.given_up(attempt, GivingUp::Abort);
         }
-        tracing::warn!(%attempt, reason, "requeued");
-        self.end_attempt(attempt, AttemptOutcome::Requeued, reason);
+        tracing::warn!(%attempt, reason, not_before_ms, "requeued");
+        self.end_attempt(attempt, outcome, reason);
         if scheduled {
-            let not_before = Millis::new(self.now_ms());
+            let not_before = Millis::new(not_before_ms);
             self.tell_sched(Event::Ended { attempt, outcome: Outcome::Retry { not_before } });
         } else {
             self.submit(attempt.task);
@@ -326,9 +336,10 @@ impl Driver {
         self.end_attempt(attempt, outcome, reason);
         let (ended, left) = match outcome {
             AttemptOutcome::Done => (TaskOutcome::Done, Outcome::Finished),
-            AttemptOutcome::Failed | AttemptOutcome::StartFailed | AttemptOutcome::Requeued => {
-                (TaskOutcome::Failed, Outcome::Failed)
-            }
+            AttemptOutcome::Failed
+            | AttemptOutcome::StartFailed
+            | AttemptOutcome::Requeued
+            | AttemptOutcome::Disowned => (TaskOutcome::Failed, Outcome::Failed),
             AttemptOutcome::Aborted => (TaskOutcome::Cancelled, Outcome::Failed),
         };
         self.events.push(StateEvent::TaskEnded {

@@ -349,6 +349,7 @@ impl Driver {
             queued_ms,
             attempts: 0,
             refusals: 0,
+            disowned: 0,
             priority: None,
             held_back: false,
             in_line: None,

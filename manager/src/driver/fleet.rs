@@ -140,8 +140,10 @@ enum Fate {
     Adopt,
     /// It may not have arrived: the same call is made again.
     CallAgain,
-    /// It is lost.
+    /// It is lost, and never ran.
     Requeue(&'static str),
+    /// It is lost with the worker that had it.
+    Disown(&'static str),
     /// It has nothing to do with this worker, or nothing can be said yet.
     Leave,
 }
@@ -271,7 +273,7 @@ impl Driver {
         }
         match attempt.phase {
             Phase::Held(..) if asked_before => Fate::Leave,
-            Phase::Held(..) => Fate::Requeue("its worker came back without it"),
+            Phase::Held(..) => Fate::Disown("its worker came back without it"),
             Phase::Calling(_) if same_session && attempt.scheduled && !attempt.unheard => Fate::Leave,
             Phase::Calling(_) if same_session && attempt.peer.is_sealyard() => Fate::CallAgain,
             Phase::Calling(_) => Fate::Requeue("its worker came back and does not have it"),
@@ -284,6 +286,7 @@ impl Driver {
         match fate {
             Fate::Leave => {}
             Fate::Requeue(reason) => self.requeue(attempt, reason),
+            Fate::Disown(reason) => self.disowned(attempt, reason),
             Fate::Adopt => self.adopt(attempt, session),
             Fate::CallAgain => {
                 self.adopt(attempt, session);

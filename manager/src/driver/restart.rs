@@ -144,6 +144,7 @@ impl Driver {
             queued_ms: row.queued_ms,
             attempts: row.attempts,
             refusals: 0,
+            disowned: row.disowned,
             priority: row.priority,
             held_back: false,
             in_line: None,

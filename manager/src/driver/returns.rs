@@ -227,7 +227,11 @@ impl Driver {
         told: Option<FailureClass>,
     ) {
         let class = match (error.code, told) {
-            (CallErrorCode::TempWorkerRestart, _) => return self.requeue(attempt, &error.message),
+            // Somebody stopped the worker.
+            (CallErrorCode::TempWorkerRestart, Some(FailureClass::Aborted)) => {
+                return self.requeue(attempt, &error.message);
+            }
+            (CallErrorCode::TempWorkerRestart, _) => return self.disowned(attempt, &error.message),
             (_, Some(told)) => told,
             (CallErrorCode::TempAllocateSpace, None) => FailureClass::Space,
             (CallErrorCode::Unknown | CallErrorCode::TempUnknown | CallErrorCode::Other(_), None) => {
@@ -255,12 +259,13 @@ impl Driver {
             AttemptOutcome::Done
             | AttemptOutcome::Failed
             | AttemptOutcome::StartFailed
-            | AttemptOutcome::Requeued => FailureClass::Compute,
+            | AttemptOutcome::Requeued
+            | AttemptOutcome::Disowned => FailureClass::Compute,
         };
         self.task_failed_as(attempt, outcome, class, reason);
     }
 
-    fn task_failed_as(
+    pub(super) fn task_failed_as(
         &mut self,
         attempt: AttemptId,
         outcome: AttemptOutcome,

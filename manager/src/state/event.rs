@@ -335,8 +335,11 @@ pub enum AttemptOutcome {
     Failed,
     /// The worker did not take it.
     StartFailed,
-    /// The worker lost or disowned it; the task goes on as a new attempt.
+    /// The worker was lost, or somebody stopped it; the task goes on as a new attempt.
     Requeued,
+    /// The worker ended while it had it, for all that is known because of it; the task goes on as a new attempt, but not
+    /// for ever.
+    Disowned,
     /// An operator stopped it.
     Aborted,
 }
@@ -382,7 +385,8 @@ words! { TaskOutcome { Done = "done", Failed = "failed", Cancelled = "cancelled"
 words! { CallStage { Prepare = "prepare", Work = "work", } }
 words! {
     AttemptOutcome {
-        Done = "done", Failed = "failed", StartFailed = "start_failed", Requeued = "requeued", Aborted = "aborted",
+        Done = "done", Failed = "failed", StartFailed = "start_failed", Requeued = "requeued", Disowned = "disowned",
+        Aborted = "aborted",
     }
 }
 

@@ -45,6 +45,8 @@ pub struct OpenTask {
     pub queued_ms: u64,
     /// The highest attempt so far; 0 = none.
     pub attempts: u32,
+    /// Attempts that were lost with their workers.
+    pub disowned: u32,
     /// The attempt that has not ended.
     pub open: Option<OpenAttempt>,
 }
@@ -313,6 +315,7 @@ fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateE
             step: row.get(5).map_err(column)?,
             queued_ms: loaded("time", row.get(6).map_err(column)?)?,
             attempts: row.get(7).map_err(column)?,
+            disowned: 0,
             priority: row.get(8).map_err(column)?,
             open: None,
         })
@@ -320,6 +323,9 @@ fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateE
     // One that had no attempt has none open; of many tasks that wait, few have had any.
     for task in tasks.iter_mut().filter(|task| task.attempts > 0) {
         task.open = open_attempt(db, task.task)?;
+        let sql = "SELECT count(*) FROM attempt WHERE task = ?1 AND state = 'disowned'";
+        let counted = all(db, sql, [stored("task", task.task.get())?], |row| row.get(0).map_err(column))?;
+        task.disowned = counted.first().copied().unwrap_or_default();
     }
     Ok(tasks)
 }
