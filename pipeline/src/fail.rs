@@ -5,8 +5,10 @@ use sealtasks::FailureClass;
 use crate::awaited::Awaited;
 use crate::{Failure, Outcome, PendingRetry, Progress, RetryWhen, SectorRecord, SectorState};
 
-/// So many invalid proofs of one replica prove the replica bad (Lotus: more than one).
-const INVALID_PROOFS_MAX: u32 = 2;
+/// After so many invalid proofs of one replica somebody has to look. Lotus seals the sector anew after two. But a GPU with
+/// a fault makes the same wrong proof twice, and Commit1 has verified what lies on disk each time: a bad replica fails
+/// there, as bad data. A replica is the only one there is, so nothing less than that condemns it.
+const INVALID_PROOFS_MAX: u32 = 3;
 
 impl SectorRecord {
     /// The step failed: into the failed state, with the retry decided.
@@ -51,7 +53,12 @@ impl SectorRecord {
             // PC2 encodes the replica in place, so a bad replica is made anew from its labels on.
             Awaited::Commit1 if bad => Outcome::RetrySealPreCommit1,
             Awaited::Commit1 => Outcome::RetryComputeProof,
-            Awaited::Commit2 | Awaited::Verification => self.proof_failed(failed, bad),
+            Awaited::Commit2 | Awaited::Verification => {
+                let retry = self.proof_failed(failed, bad);
+                let enough = self.fields.failures.invalid_proofs >= INVALID_PROOFS_MAX;
+                when = if bad && enough { RetryWhen::Operator } else { when };
+                retry
+            }
             Awaited::Finalize | Awaited::Move => {
                 // Nothing to go back to: the proof is made, and what it proves must not be touched.
                 when = if bad { RetryWhen::Operator } else { when };
@@ -80,7 +87,7 @@ impl SectorRecord {
         self.fields.progress.verified = Some(false);
         let invalid = &mut self.fields.failures.invalid_proofs;
         *invalid = invalid.saturating_add(1);
-        if *invalid >= INVALID_PROOFS_MAX { Outcome::RetrySealPreCommit1 } else { Outcome::RetryComputeProof }
+        Outcome::RetryComputeProof
     }
 
     /// Leaves the failed state and forgets what is to be made again.

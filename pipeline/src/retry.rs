@@ -41,7 +41,7 @@ pub struct Failure {
     pub state: SectorState,
     /// What kind of failure.
     pub class: FailureClass,
-    /// The chain of causes, cut to [`Failure::MESSAGE_MAX`] bytes.
+    /// The chain of causes; beyond [`Failure::MESSAGE_MAX`] bytes the middle is left out.
     pub message: String,
     /// When, in wall milliseconds.
     pub at_ms: u64,
@@ -52,7 +52,30 @@ impl Failure {
     pub const MESSAGE_MAX: usize = 4096;
     /// Failures kept of a sector; the oldest goes first.
     pub const KEPT_MAX: usize = 32;
+    /// Bytes of the beginning of a message that is too long: what failed. The rest is its end, for a program's last words
+    /// say why.
+    const HEAD: usize = 512;
+    const LEFT_OUT: &str = "\n[the middle is left out]\n";
+
+    fn shorten(&mut self) {
+        let message = &self.message;
+        let Some(over) = message.len().checked_sub(Self::MESSAGE_MAX).filter(|over| *over > 0) else {
+            return;
+        };
+        let mut head = Self::HEAD;
+        while !message.is_char_boundary(head) {
+            head -= 1;
+        }
+        let mut tail = Self::HEAD + over + Self::LEFT_OUT.len();
+        while !message.is_char_boundary(tail) {
+            tail += 1;
+        }
+        self.message = format!("{}{}{}", &message[..head], Self::LEFT_OUT, &message[tail..]);
+    }
 }
+
+const _: () =
+    assert!(Failure::HEAD + Failure::LEFT_OUT.len() < Failure::MESSAGE_MAX, "there is room for an end");
 
 /// The retry that a failed sector waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,11 +113,7 @@ impl Failures {
     /// Keeps the failure and says when its retry may come.
     pub(crate) fn add(&mut self, mut failure: Failure) -> RetryWhen {
         let (class, at_ms) = (failure.class, failure.at_ms);
-        let mut end = failure.message.len().min(Failure::MESSAGE_MAX);
-        while !failure.message.is_char_boundary(end) {
-            end -= 1;
-        }
-        failure.message.truncate(end);
+        failure.shorten();
         let too_many = self.kept.len().saturating_sub(Failure::KEPT_MAX - 1);
         self.kept.drain(..too_many);
         self.kept.push(failure);

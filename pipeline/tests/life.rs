@@ -148,16 +148,24 @@ fn a_sector_sent_back_keeps_its_ticket_and_draws_a_new_seed() {
 }
 
 #[test]
-fn an_invalid_proof_is_made_again_and_a_second_one_condemns_the_replica() {
+fn invalid_proofs_are_made_again_from_commit1_on_and_never_condemn_the_replica() {
     let mut world = World::at("verify");
+    for _ in 0..2 {
+        world.done(TaskOutput::Verify(false));
+        world.expect(SectorState::ComputeProofFailed, "retry");
+        assert_eq!(world.record.progress().verified, Some(false));
+        world.wait_and_retry();
+        world.expect(SectorState::Committing, "run C1");
+        assert_eq!(world.record.progress().verified, None);
+        world.run_to("verify");
+    }
     world.done(TaskOutput::Verify(false));
-    world.expect(SectorState::ComputeProofFailed, "retry");
-    assert_eq!(world.record.progress().verified, Some(false));
-    world.wait_and_retry();
+    world.expect(SectorState::ComputeProofFailed, "rest: needs the operator");
+    world.refuse(SectorEvent::RetryDue { now_ms: u64::MAX });
+    world.apply(SectorEvent::RetryNow);
     world.expect(SectorState::Committing, "run C1");
-    assert_eq!(world.record.progress().verified, None);
-    world.run_to("verify");
-    world.done(TaskOutput::Verify(false));
+    // Commit1 looks at the replica itself: its word is proof.
+    world.fail(FailureClass::BadData);
     world.wait_and_retry();
     world.expect(SectorState::PreCommit1, "run PC1");
     world.run_to("done");
@@ -261,13 +269,21 @@ fn progress_renews_the_budgets_but_bad_data_is_remembered() {
 }
 
 #[test]
-fn long_messages_are_cut_at_a_letter() {
+fn of_long_messages_the_beginning_and_the_last_words_are_kept() {
+    for middle in ["ü".repeat(5000), format!("a{}", "ü".repeat(5000)), "漢".repeat(2000)] {
+        let mut world = World::at("run PC1");
+        let message = format!("the executor ended; its last words:\n{middle}\npanicked: out of memory");
+        world.apply(SectorEvent::Failed { class: FailureClass::Compute, message, now_ms: 0 });
+        let kept = &world.record.failures()[0].message;
+        assert!(
+            kept.starts_with("the executor ended") && kept.ends_with("panicked: out of memory"),
+            "{kept}"
+        );
+        assert!(kept.contains("the middle is left out"), "{kept}");
+        assert!((Failure::MESSAGE_MAX - 6..=Failure::MESSAGE_MAX).contains(&kept.len()), "{}", kept.len());
+    }
     let mut world = World::at("run PC1");
-    let message = "ü".repeat(5000);
-    world.apply(SectorEvent::Failed { class: FailureClass::Compute, message, now_ms: 0 });
-    assert_eq!(world.record.failures()[0].message.len(), Failure::MESSAGE_MAX);
-    let message = format!("a{}", "ü".repeat(5000));
-    world.apply(SectorEvent::RetryNow);
-    world.apply(SectorEvent::Failed { class: FailureClass::Compute, message, now_ms: 0 });
-    assert_eq!(world.record.failures()[1].message.len(), Failure::MESSAGE_MAX - 1);
+    let message = "x".repeat(Failure::MESSAGE_MAX);
+    world.apply(SectorEvent::Failed { class: FailureClass::Compute, message: message.clone(), now_ms: 0 });
+    assert_eq!(world.record.failures()[0].message, message, "it has room");
 }
