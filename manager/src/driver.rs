@@ -34,6 +34,7 @@ mod rebuilding;
 mod redial;
 mod removed;
 mod restart;
+mod resting;
 mod returns;
 mod schedule;
 mod scrubbing;
@@ -66,6 +67,7 @@ use liveness::Silence;
 pub(crate) use places::IndexChanges;
 pub(crate) use redial::Redial;
 pub(crate) use removed::{CLEANED_UP, REMOVED};
+use resting::Failed;
 pub(crate) use scrubbing::{Beside, Scrubbable};
 pub(crate) use sectors::REBUILT;
 pub(crate) use tokens::host_of;
@@ -112,6 +114,8 @@ pub(crate) struct Driver {
     early: VecDeque<Early>,
     workers: BTreeMap<WorkerId, Worker>,
     silence: Silence,
+    /// Tasks that failed on the workers that are here.
+    failed: Failed,
     audit: Audit,
     generations: BTreeMap<WorkerId, u32>,
     /// Machines that workers told of, by id.
@@ -310,6 +314,7 @@ impl Driver {
     fn look_around(&mut self) {
         self.check_paths();
         self.forget_lost();
+        self.end_rests();
         self.audit();
         self.pledging_due = true;
         self.shared.locks.end_all_leases();

@@ -209,6 +209,7 @@ impl Introduction {
             info: self.info,
             tasks: self.tasks,
             pending: std::collections::BTreeMap::new(),
+            resting: std::collections::BTreeMap::new(),
             paths: self.paths.into_iter().map(|path| path.id).collect(),
             enabled: true,
             misses: 0,

@@ -176,9 +176,9 @@ pub struct ManagerOverview {
 /// Something that an operator must look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertView {
-    /// What it is about: `sectors`.
+    /// What it is about: `sectors`, `workers`.
     pub system: String,
-    /// Which of them, for example a sector's number.
+    /// Which of them: a sector's number, a worker's name.
     pub subject: String,
     /// What is wrong.
     pub text: String,

@@ -76,7 +76,7 @@ impl Driver {
             text: finding.text.clone(),
             since_ms: finding.since_ms,
         };
-        certain.take(ALERTS_MAX).map(view).collect()
+        self.broken_workers().chain(certain.map(view)).take(ALERTS_MAX).collect()
     }
 
     /// Sectors that nothing carries on, or more than one thing, and why.

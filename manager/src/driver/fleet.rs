@@ -67,6 +67,8 @@ pub(crate) struct Worker {
     pub(crate) info: WorkerInfo,
     pub(crate) tasks: BTreeSet<TaskType>,
     pub(crate) pending: BTreeMap<TaskType, String>,
+    /// What it offers and is not given, and why; see `resting`.
+    pub(crate) resting: BTreeMap<TaskType, String>,
     pub(crate) paths: Vec<StorageId>,
     /// It says itself that it takes tasks.
     pub(crate) enabled: bool,
@@ -112,7 +114,7 @@ impl Worker {
         let mut profile = WorkerProfile {
             host: self.info.hostname.clone(),
             is_local: self.peer == Peer::Local,
-            tasks: self.tasks.iter().copied().collect(),
+            tasks: self.tasks.iter().filter(|task| !self.resting.contains_key(task)).copied().collect(),
             resources: rows.map(|(task, proof, resources)| ResourceRow { task, proof, resources }).collect(),
             mem_physical: has.mem_physical.saturating_sub(self.beside.of_machine),
             mem_swap: has.mem_swap,
@@ -120,7 +122,12 @@ impl Worker {
             swap_used: has.mem_swap_used,
             cpus: has.cpus,
             gpus: has.gpus.clone(),
-            pending: self.pending.clone(),
+            pending: self
+                .pending
+                .iter()
+                .chain(&self.resting)
+                .map(|(task, why)| (*task, why.clone()))
+                .collect(),
             durations: self.durations.clone(),
             bandwidth: self.bandwidth,
             ignore_resources: self.info.ignore_resources,
@@ -170,6 +177,7 @@ impl Driver {
         let mut worker = introduction.into_worker(key);
         self.recall(&mut worker);
         self.equip(&mut worker);
+        worker.resting = self.resting_of(session);
         tracing::info!(worker = worker.name(), %session, url = worker.url, peer = worker.peer.word(), "registered");
         let (api, peer, stop) = (worker.api.clone(), worker.peer, worker.watching.clone());
         if let Some(known) = self.workers.get(&session) {

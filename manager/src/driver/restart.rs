@@ -15,6 +15,7 @@ use super::errands::{Errand, ErrandKind, MOVE, RELEASE, UNSEAL};
 use super::fleet::Peer;
 use super::input::Busy;
 use super::liveness::Silence;
+use super::resting::Failed;
 use super::sectors::short_code;
 use super::{Attempt, Detached, Driver, EARLY_MAX, Early, GivingUp, Phase, Task};
 use crate::loading::{Loaded, LoadedSector};
@@ -46,6 +47,7 @@ impl Driver {
             early: VecDeque::new(),
             workers: BTreeMap::new(),
             silence: Silence::default(),
+            failed: Failed::default(),
             audit: Audit::default(),
             generations: BTreeMap::new(),
             machines: BTreeMap::new(),

@@ -192,6 +192,7 @@ impl Driver {
                 let reason = "the worker answered with another task's result";
                 return self.task_failed_as(attempt, AttemptOutcome::Failed, FailureClass::Compute, reason);
             }
+            self.note_success(attempt);
             self.task_ended(attempt, AttemptOutcome::Done, "");
             return self.errand_over(sector, Ok(()));
         }
@@ -209,6 +210,7 @@ impl Driver {
         if matches!(kind, SectorEvent::TaskDone { output: TaskOutput::PreCommit1(_), .. }) {
             self.note_elsewhere(attempt);
         }
+        self.note_success(attempt);
         self.task_ended(attempt, AttemptOutcome::Done, "");
         self.sector_event(sector, kind);
     }
@@ -274,6 +276,7 @@ impl Driver {
     ) {
         let Some(task) = self.tasks.get(&attempt.task) else { return };
         let (sector, errand) = (task.sector.id, task.is_errand());
+        self.note_failure(attempt, class, reason);
         let now_ms = self.now_ms();
         tracing::warn!(%attempt, sector = %sector, ?class, reason, "the task failed");
         self.task_ended(attempt, outcome, reason);

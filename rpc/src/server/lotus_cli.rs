@@ -73,7 +73,8 @@ fn process(methods: &mut Manager) {
 /// In the shape of Lotus's `alerting.Alert`.
 fn alert(view: &AlertView) -> Value {
     let raised = GoTime { unix_ms: view.since_ms };
-    let message = json!({"sector": view.subject, "message": view.text});
+    let subject = if view.system == "workers" { "worker" } else { "sector" };
+    let message = json!({ (subject): view.subject, "message": view.text });
     json!({
         "Type": {"System": view.system, "Subsystem": view.subject},
         "Active": true,
