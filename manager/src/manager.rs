@@ -131,7 +131,7 @@ pub enum ManagerError {
 /// A running manager. Clones are cheap.
 #[derive(Clone)]
 pub struct ManagerHandle {
-    service: Service,
+    pub(crate) service: Service,
     problems: Arc<Vec<PathProblem>>,
     /// Taken by the first who waits for the end.
     ended: Arc<Mutex<Option<Ended>>>,

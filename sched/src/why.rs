@@ -198,6 +198,11 @@ impl Sched {
         Some(on.collect())
     }
 
+    /// Whether this task is here, waiting or bound.
+    pub fn knows(&self, id: TaskId) -> bool {
+        self.tasks.get(&id).is_some()
+    }
+
     /// Where this task is, without the checks on each worker; `None`: it is not here.
     pub fn whereabouts_of(&self, id: TaskId) -> Option<Whereabouts> {
         self.tasks.get(&id).map(|task| self.whereabouts(task))

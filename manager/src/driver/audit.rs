@@ -11,6 +11,9 @@ use sealtasks::{SectorId, TaskId};
 use super::input::{Busy, Sector};
 use super::{Driver, Task};
 
+#[cfg(test)]
+mod tests;
+
 /// Between two audits, in milliseconds. The first comes with the manager's first look around.
 const EVERY_MS: u64 = 30_000;
 /// What is found in so many audits, one after the other, is true: an answer can be on its way when it is first looked for.
@@ -115,8 +118,10 @@ impl Driver {
             return Err(format!("task {stray} is live, but {state} does not wait for it"));
         }
         match &sector.busy {
-            Busy::Task(task) if own.contains(task) => self.is_live(*task),
-            Busy::Task(task) => Err(format!("{state} waits for task {task}, which is not there")),
+            Busy::Task(task) => match self.tasks.get(task).filter(|_| own.contains(task)) {
+                Some(task) => self.is_live(task),
+                None => Err(format!("{state} waits for task {task}, which is not there")),
+            },
             Busy::Until(at) if self.timers.contains(&(*at, id)) => Ok(()),
             Busy::Until(at) => Err(format!("{state} waits for a timer at {at} ms, which is not set")),
             // The index tells when it knows of the file.
@@ -149,17 +154,20 @@ impl Driver {
     }
 
     /// A task is the scheduler's, or a worker's, or waits for somebody whose end brings it on.
-    fn is_live(&self, id: TaskId) -> Result<(), String> {
-        let waits_for_nobody = |task: &&Task| {
-            task.held_back
-                && task.open.is_none()
-                && task.in_line.is_none()
-                && task.turn.is_none()
-                && self.holding_back(task.sector.id).is_none()
-        };
-        match self.tasks.get(&id).filter(waits_for_nobody) {
-            Some(task) => Err(format!("task {} is held back, and nobody holds it", task.id)),
-            None => Ok(()),
+    fn is_live(&self, task: &Task) -> Result<(), String> {
+        let id = task.id;
+        let waits_for_nobody = task.held_back
+            && task.open.is_none()
+            && task.in_line.is_none()
+            && task.turn.is_none()
+            && self.holding_back(task.sector.id).is_none();
+        if waits_for_nobody {
+            return Err(format!("task {id} is held back, and nobody holds it"));
         }
+        // An open attempt waits for its worker's word, also where the scheduler has not been told of it yet.
+        if !task.held_back && task.open.is_none() && !self.sched.knows(id) {
+            return Err(format!("task {id} waits, and the scheduler does not know it"));
+        }
+        Ok(())
     }
 }
