@@ -10,6 +10,7 @@ use chain::sending::Sending;
 use manager::{ChainChoice, InitOptions, Repo};
 use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize};
 use standin::{Effect, PreCommitted, Proven, StandInNode};
+use world::fake_worker::Behaviour;
 use world::lost::{lose, old_path, rebuild, update};
 use world::{World, start};
 use yard::{AT_ONCE, calls, chain, land, pledge, state, why, why_of, yard};
@@ -345,9 +346,8 @@ async fn a_sector_whose_original_is_back_is_held_although_a_rebuild_was_given_up
     let away = old_path(&world).await;
     pledge(&world, 1).await;
     state(&world, 1, "PreCommitWait").await;
-    land(&node, vec![pre_committed(1)]);
+    land(&node);
     state(&world, 1, "CommitWait").await;
-    land(&node, vec![proven(1)]);
     state(&world, 1, "Proving").await;
     let api = world.handle.proving_api();
     let unheld = || async { api.unheld().await.expect("told") };

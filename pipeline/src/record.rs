@@ -2,8 +2,8 @@
 
 use sealtasks::{
     C1Output, ChainEpoch, Commit1Input, Commit2Input, FailureClass, FileTypes, FinalizeInput, MoveInput,
-    Pc1Output, PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, StorageId, TaskInput,
-    Ticket, UnsealedCid, VerifyInput,
+    Pc1Output, PieceInfo, PreCommit1Input, PreCommit2Input, Proof, SealedCid, SectorRef, Seed, StorageId,
+    TaskInput, Ticket, UnsealedCid, VerifyInput,
 };
 use serde::{Deserialize, Serialize};
 

@@ -65,7 +65,7 @@ impl Driver {
         }
         (row.since_ms, row.reason) = (now_ms, first_line(reason));
         if row.is_broken() && row.until_ms.is_none() && self.another_takes(session, kind) {
-            self.rest(session, kind);
+            self.let_rest(session, kind);
         }
     }
 
@@ -96,7 +96,7 @@ impl Driver {
         })
     }
 
-    fn rest(&mut self, session: WorkerId, kind: TaskType) {
+    fn let_rest(&mut self, session: WorkerId, kind: TaskType) {
         let now_ms = self.now_ms();
         let Some(row) = self.failed.0.get_mut(&(session, kind)) else { return };
         let doubled = FIRST_MS.saturating_mul(1_u64.checked_shl(row.rests).unwrap_or(u64::MAX));

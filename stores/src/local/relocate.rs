@@ -70,7 +70,7 @@ impl Local {
         for holder in holders {
             let Ok(dir) = self.dir(&holder.id) else { continue };
             let file = layout::file(&dir, sector, kind);
-            if is_there(&file).await? {
+            if self.exists(&file).await? {
                 return Ok(Some((holder.id, file)));
             }
         }
