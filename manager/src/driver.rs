@@ -39,6 +39,7 @@ mod returns;
 mod schedule;
 mod scrubbing;
 mod sectors;
+mod threads;
 mod tokens;
 mod views;
 

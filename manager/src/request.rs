@@ -94,7 +94,7 @@ fn row(work: &TaskInput) -> Row {
 }
 
 /// What the scheduler is asked; `None` for verification, which is not scheduled. `since` is when the task was first
-/// submitted, `attempts` how many attempts it has made.
+/// submitted, `attempts` how many attempts it has made. Whose plans have a say is not in the table.
 pub(crate) fn request(
     sector: SectorRef,
     work: &TaskInput,
@@ -126,6 +126,7 @@ pub(crate) fn request(
     Some(Request {
         sector,
         task,
+        purpose: None,
         priority: 0,
         needs: Needs { existing, allocate },
         locks: Locks { read: row.read, write: row.write },

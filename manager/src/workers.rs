@@ -12,7 +12,7 @@ use rpc::extension::{CallPhase, Hello, WorkerState};
 use rpc::operator::WorkerMode;
 use rpc::{ApiError, ApiResult, Mark, Scope, Transport, Trust, WorkerApi, WorkerClient, versions};
 use sched::WorkerKey;
-use sealtasks::{AttemptId, CallId, TaskCaps, TaskType, WorkerId};
+use sealtasks::{AttemptId, CallId, SealingPlan, TaskCaps, TaskType, WorkerId};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -211,6 +211,8 @@ impl Introduction {
             pending: std::collections::BTreeMap::new(),
             resting: std::collections::BTreeMap::new(),
             paths: self.paths.into_iter().map(|path| path.id).collect(),
+            plan: SealingPlan::Any,
+            threads: Vec::new(),
             enabled: true,
             misses: 0,
             silent_since_ms: 0,
@@ -233,6 +235,7 @@ impl Introduction {
             worker.pending = state.pending;
             worker.enabled = state.enabled;
             worker.paths = state.paths;
+            (worker.plan, worker.threads) = (state.plan, state.threads);
             worker.own_caps = state.caps;
             worker.told_machine = state.machine;
             worker.repo = state.repo;

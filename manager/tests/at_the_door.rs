@@ -69,6 +69,8 @@ async fn a_worker_that_cannot_be_dialled_is_told_which_port_to_open() {
         calls: Vec::new(),
         caps: Default::default(),
         machine: None,
+        plan: Default::default(),
+        threads: Vec::new(),
     };
     let text = world.api.worker_state(state).await.expect_err("a stranger").to_string();
     assert!(text.contains("not registered"), "{text}");

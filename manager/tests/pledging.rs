@@ -5,6 +5,7 @@ mod world;
 use std::sync::Arc;
 
 use rpc::pipelining::PledgingView;
+use sealtasks::SealingPlan;
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{ALL, LIMIT, World, world, world_with};
 
@@ -92,6 +93,18 @@ async fn nothing_piles_up_before_pc1() {
     worker.finish(&held).await;
     // It runs PC1 and goes on to the end; another is pledged in its place.
     pledged(&world, 3).await;
+}
+
+#[tokio::test]
+async fn a_worker_for_lost_sectors_is_none_for_new_ones() {
+    let world = world_with("[sealing]\nkeep_in_pipeline = 1\n").await;
+    let worker = worker();
+    *worker.plan.lock().expect("nobody panicked") = SealingPlan::Rebuild;
+    world.join(&worker).await;
+    waits_for(&world, "no-worker").await;
+    assert!(world.api.sectors_list().await.expect("listed").is_empty());
+    let listed = world.api.overview().await.expect("told");
+    assert_eq!(listed.workers[0].plan, SealingPlan::Rebuild);
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealtasks::{
-    AttemptId, FetchVerb, FileTypes, Reign, SectorId, SectorSize, StorageId, TaskCaps, TaskType, WorkerId,
+    AttemptId, FetchVerb, FileTypes, Reign, SealingPlan, SectorId, SectorSize, StorageId, TaskCaps, TaskType,
+    WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -90,9 +91,29 @@ pub struct WorkerState {
     /// The machine it runs on; `None` = it does not say.
     #[serde(default)]
     pub machine: Option<MachineIdentity>,
+    /// Which sectors it takes where no thread says otherwise.
+    #[serde(default)]
+    pub plan: SealingPlan,
+    /// Its storage paths for sealing, and which sectors may begin there.
+    #[serde(default)]
+    pub threads: Vec<ThreadState>,
     /// Its repo's own id: the same after every restart and at every address; `None` = it does not say.
     #[serde(default)]
     pub repo: Option<Uuid>,
+}
+
+/// A sealing thread: a storage path of a worker, and which sectors may begin there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadState {
+    /// The path's directory.
+    pub location: String,
+    /// The path; `None` = none is open there.
+    pub path: Option<StorageId>,
+    /// Which sectors may begin there from now on.
+    pub plan: SealingPlan,
+    /// What is wrong with it, for people; empty: nothing.
+    #[serde(default)]
+    pub error: String,
 }
 
 /// The machine that a worker runs on. Workers with the same id share its memory, CPU threads and GPUs.
@@ -246,6 +267,35 @@ pub struct WorkerView {
     /// The rate at which one fetch of such a worker got its files; 0 = not measured.
     #[serde(default)]
     pub fetches_bytes_per_second: u64,
+    /// Which sectors it takes where no thread says otherwise.
+    #[serde(default)]
+    pub plan: SealingPlan,
+    /// Its sealing threads.
+    #[serde(default)]
+    pub threads: Vec<ThreadView>,
+}
+
+/// One sealing thread for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadView {
+    /// Counted from 1 among the threads of its worker.
+    pub index: usize,
+    /// The path's directory.
+    pub location: String,
+    /// The path; `None` = none is open there.
+    pub path: Option<StorageId>,
+    /// The plan under which the sectors that are there began.
+    pub plan: SealingPlan,
+    /// The plan for the next sector, where it is another one.
+    pub pending: Option<SealingPlan>,
+    /// The sectors that are being sealed there.
+    pub sectors: Vec<SectorId>,
+    /// Nothing new begins there.
+    pub paused: bool,
+    /// `idle`, `sealing`, `paused`, or `closed`: no path is open there.
+    pub state: String,
+    /// What is wrong with it; empty: nothing.
+    pub last_error: String,
 }
 
 /// How long tasks of one type and size took on workers of one name.

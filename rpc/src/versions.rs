@@ -18,7 +18,10 @@ pub const EXTENSION_VERSION: u32 = 1;
 const REHEARSAL: &str = "rehearsal";
 
 /// Abilities that a Sealyard names in its [`Hello`]; a peer uses only those it finds there.
-pub const FEATURES: [&str; 4] = ["abort", "declare-batch", "push-state", "start-attempt"];
+pub const FEATURES: [&str; 5] = ["abort", "declare-batch", PLANS, "push-state", "start-attempt"];
+
+/// The feature of a manager that sends a worker only sectors that its plans take.
+pub const PLANS: &str = "plans";
 
 impl Hello {
     /// How this build introduces itself; `software` is for people, for example `sealyard 0.1.0`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use sealtasks::{AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, TaskType};
+use sealtasks::{AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, SealingPurpose, TaskType};
 
 use crate::ExistingRule;
 use crate::few::Few;
@@ -108,6 +108,8 @@ pub(crate) struct ClassKey {
     pub(crate) miner: ActorId,
     pub(crate) existing: Option<ClassExisting>,
     pub(crate) allocate: Option<(PathType, Vec<NewFile>)>,
+    /// For what the sector is sealed, where plans have a say.
+    pub(crate) purpose: Option<SealingPurpose>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! What a draining worker still takes: tasks on files within its reach that nobody else sees to. Files on shared paths would
+//! What a draining worker, or one whose plans do not take the sector, still takes: tasks on files within its reach that nobody else sees to. Files on shared paths would
 //! keep it busy for ever otherwise: new tasks for them come as long as there is work. Never: ends a drain; whoever asked for
 //! it looks at [`crate::Drain`].
 //!
-//! Another worker sees to a task if it is usable and not draining itself, offers the type, is large enough for one such task
+//! Another worker sees to a task if it is usable and not draining itself, has a plan for the sector, offers the type, is large enough for one such task
 //! while nothing else runs there, reaches every one of the files that the draining worker reaches, and has the paths that the
 //! task's new files need. Whether it has room just now does not count: it will have. A file that others would have to fetch
 //! lives with the draining worker alone.
@@ -15,19 +15,24 @@ use crate::worker::Worker;
 use crate::{Event, ExistingRule, GroupCap, Obstacle, PathFacts, Sched, WorkerMode, WorkerProfile};
 
 impl Sched {
-    /// Whether the worker's mode lets such a task come.
+    /// Whether the worker's mode and plans let such a task come.
     ///
     /// # Errors
-    /// What the mode says against it.
+    /// What they say against it.
     pub(crate) fn admitted(&self, key: &ClassKey, slot: usize) -> Result<(), Obstacle> {
         let worker = self.workers.get(slot);
         match worker.mode {
             // Whether a disabled worker may be used at all is asked elsewhere.
-            WorkerMode::Open | WorkerMode::Disabled => Ok(()),
-            WorkerMode::Cordoned if key.needs_no_file() || key.lives_with(worker) => Ok(()),
-            WorkerMode::Cordoned => Err(Obstacle::Cordoned),
+            WorkerMode::Disabled => Ok(()),
             WorkerMode::Draining if key.lives_with(worker) && !self.others_see_to(key, slot) => Ok(()),
             WorkerMode::Draining => Err(Obstacle::Draining),
+            WorkerMode::Cordoned if !key.needs_no_file() && !key.lives_with(worker) => {
+                Err(Obstacle::Cordoned)
+            }
+            WorkerMode::Open | WorkerMode::Cordoned => match worker.other_plan(key) {
+                Some(_) if key.lives_with(worker) && !self.others_see_to(key, slot) => Ok(()),
+                other => other.map_or(Ok(()), Err),
+            },
         }
     }
 
@@ -54,6 +59,9 @@ impl Sched {
         if !worker.is_usable() || worker.mode == WorkerMode::Draining || !worker.offers(key.task) {
             return false;
         }
+        if !worker.profile.takes(key.purpose) {
+            return false;
+        }
         let kind = SealTaskType { task: key.task, proof: key.proof };
         let ask = worker.ask(kind, &self.options.resources);
         let forbids = |(_, cap): (_, &GroupCap)| cap.most == 0 && cap.tasks.contains(&key.task);
@@ -62,17 +70,22 @@ impl Sched {
             ExistingRule::Here | ExistingRule::PartlyHere(_) | ExistingRule::Fetch(_) => None,
         });
         let mut needed = key.allocate.iter().map(|(path_type, _)| *path_type).chain(moves_to);
-        let has =
-            |path_type: PathType| worker.paths.iter().any(|path| self.paths.get(*path).is_for(path_type));
+        let has = |path_type: PathType| {
+            let mut paths = worker.paths.iter().copied();
+            paths.any(|path| {
+                self.paths.get(path).is_for(path_type) && self.may_begin_in(key, worker, path, path_type)
+            })
+        };
         Tally::default().fits(&ask, &worker.capacity.without_others())
             && !self.caps(slot).any(forbids)
             && needed.all(has)
     }
 
-    /// Follows the worker's mode.
+    /// Follows the worker's mode and plans.
     pub(crate) fn note_drain(&mut self, slot: usize) {
         let worker = self.workers.get(slot);
-        if worker.mode == WorkerMode::Draining && !worker.lost {
+        let leaves_to_others = worker.mode == WorkerMode::Draining || !worker.profile.takes_all();
+        if leaves_to_others && !worker.lost {
             self.draining.insert(slot);
         } else {
             self.draining.remove(&slot);
@@ -120,9 +133,7 @@ impl Sched {
     pub(crate) fn look_at_drains(&mut self) {
         let slots: Vec<usize> = self.draining.iter().copied().collect();
         for slot in slots {
-            for group in 0..self.queue.groups.len() {
-                self.queue.unstick_near(group, &self.workers.get(slot).paths);
-            }
+            self.look_again_near(slot);
             self.dirty.insert(slot);
         }
         self.world += 1;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sealtasks::{
-    ActorId, AttemptId, FileType, FileTypes, RegisteredSealProof, Resources, SectorId, StorageId,
-    StorageStanza, TaskId, TaskType, WorkerId,
+    ActorId, AttemptId, FileType, FileTypes, RegisteredSealProof, Resources, SealingPlan, SectorId,
+    StorageId, StorageStanza, TaskId, TaskType, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -246,6 +246,13 @@ pub struct WorkerProfile {
     pub ignore_resources: bool,
     /// The storage paths it reaches without the network's help. This is the one source for who reaches what.
     pub paths: Vec<StorageId>,
+    /// Which sectors it takes, where `path_plans` says nothing.
+    #[serde(default)]
+    pub plan: SealingPlan,
+    /// Which sectors may begin in which of its paths for sealing. Unless it is empty, tasks without files come for whatever any
+    /// of these plans takes.
+    #[serde(default)]
+    pub path_plans: BTreeMap<StorageId, SealingPlan>,
 }
 
 impl WorkerProfile {

@@ -56,7 +56,9 @@ impl Sched {
         GroupCap::check(&profile.host, &profile.group_caps)?;
         let paths = self.intern_all(&profile.paths)?;
         let is_quiet = self.is_quiet(slot);
-        self.bandwidth_changed(self.workers.get(slot).profile.bandwidth, profile.bandwidth);
+        let before = &self.workers.get(slot).profile;
+        let plans_changed = (before.plan, &before.path_plans) != (profile.plan, &profile.path_plans);
+        self.bandwidth_changed(before.bandwidth, profile.bandwidth);
         self.workers.get_mut(slot).change(profile, is_quiet);
         self.set_machine(slot);
         self.renew_staggers(slot);
@@ -65,6 +67,10 @@ impl Sched {
             self.set_reach(slot, paths);
         }
         self.renew_asks(slot);
+        if plans_changed {
+            self.note_drain(slot);
+            self.look_again_near(slot);
+        }
         self.mates(slot).into_iter().for_each(|mate| self.recall_stranded(mate));
         Ok(())
     }

@@ -41,6 +41,7 @@ mod outlook;
 mod packing;
 mod passing;
 mod placement;
+mod plans;
 mod policy;
 mod queue;
 mod request;
@@ -129,7 +130,7 @@ pub struct Sched {
     fresh: BTreeSet<queue::ClassIdx>,
     /// Workers that may stage one more task.
     stageable: slots::Slots,
-    /// Workers that drain.
+    /// Workers that leave to others what others see to: they drain, or have plans.
     draining: BTreeSet<usize>,
     actions: VecDeque<Action>,
     wake_at: Option<Millis>,

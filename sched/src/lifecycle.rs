@@ -62,6 +62,7 @@ impl Sched {
             miner: request.sector.id.miner,
             existing,
             allocate: needs.allocate.as_ref().map(|allocate| (allocate.path_type, allocate.files.clone())),
+            purpose: request.purpose,
         };
         let group = self.group(kind);
         if key.ties().is_none() && !self.queue.groups[group].is_ranked {

@@ -132,11 +132,15 @@ impl Sched {
         self.workers.get_mut(slot).mode = mode;
         self.note_drain(slot);
         self.usability_changed(slot);
-        // It may have fitted all the while and been refused by the mode alone.
+        self.look_again_near(slot);
+        Ok(())
+    }
+
+    /// Has tasks looked at again that may have fitted on the worker all the while and been refused by its mode or plans alone.
+    pub(crate) fn look_again_near(&mut self, slot: usize) {
         for group in 0..self.queue.groups.len() {
             self.queue.unstick_near(group, &self.workers.get(slot).paths);
         }
-        Ok(())
     }
 
     pub(crate) fn worker_suspect(&mut self, key: WorkerKey, suspect: bool) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use sealtasks::{FileType, PathType, SectorId, StorageId, TaskId, TaskType};
+use sealtasks::{FileType, PathType, SealingPlan, SealingPurpose, SectorId, StorageId, TaskId, TaskType};
 use serde::{Deserialize, Serialize};
 
 use crate::{Eta, Millis, Shortage};
@@ -23,6 +23,13 @@ pub enum Obstacle {
     Cordoned,
     /// The worker only finishes what lives within its reach, and no file that the task reads does.
     Draining,
+    /// The worker's plans take no such sectors, and either no file of this one lies within its reach or others see to it.
+    OtherPlan {
+        /// Each plan once.
+        plans: Vec<SealingPlan>,
+        /// For what the sector is sealed.
+        purpose: SealingPurpose,
+    },
     /// The worker was not heard of for a while.
     Suspect,
     /// The worker is to offer the task and cannot yet.

@@ -236,6 +236,7 @@ mod tests {
                 proof: RegisteredSealProof::for_new_sector(size),
             },
             task,
+            purpose: None,
             priority: [0, 0, 0, 1024][of(4, 16) as usize],
             needs: Needs { existing: Some(existing).filter(|_| is_tied || of(3, 26) > 0), allocate: None },
             locks: Locks::default(),
@@ -307,6 +308,7 @@ mod tests {
         Request {
             sector: SectorRef { id: SectorId::new(miner, task as u64), proof },
             task,
+            purpose: None,
             priority,
             needs: Needs::default(),
             locks: Locks::default(),

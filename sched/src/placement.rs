@@ -66,7 +66,8 @@ impl ClassKey {
         self.allocate.is_some() || self.existing.as_ref().is_some_and(fetches)
     }
 
-    fn is_held_by(&self, path: PathIdx) -> bool {
+    /// Whether a file that the task reads lies in this path.
+    pub(crate) fn is_held_by(&self, path: PathIdx) -> bool {
         let files = self.existing.iter().flat_map(|existing| &existing.files);
         files.into_iter().any(|file| file.held_by.binary_search(&path).is_ok())
     }
@@ -204,7 +205,7 @@ impl Sched {
                     miner: key.miner,
                     groups: None,
                 };
-                let path = self.room_for(worker, &wanted, draft)?;
+                let path = self.room_for(key, worker, &wanted, draft)?;
                 draft.taken.push((path, file.bytes));
                 draft.allocate.push((file.kind, path, file.bytes));
             }
@@ -267,15 +268,22 @@ impl Sched {
             miner: key.miner,
             groups: groups.as_ref(),
         };
-        let to = self.room_for(worker, &wanted, draft)?;
+        let to = self.room_for(key, worker, &wanted, draft)?;
         draft.taken.push((to, file.bytes));
         draft.moved = draft.moved.saturating_add(file.bytes);
         draft.fetch.push(Fetch { kind: file.kind, from, to, bytes: file.bytes });
         Ok(())
     }
 
-    fn room_for(&self, worker: &Worker, wanted: &Wanted<'_>, draft: &mut Draft) -> Result<PathIdx, Obstacle> {
-        let candidates = worker.paths.iter().copied();
+    fn room_for(
+        &self,
+        key: &ClassKey,
+        worker: &Worker,
+        wanted: &Wanted<'_>,
+        draft: &mut Draft,
+    ) -> Result<PathIdx, Obstacle> {
+        let may = |path: &PathIdx| self.may_begin_in(key, worker, *path, wanted.path_type);
+        let candidates = worker.paths.iter().copied().filter(may);
         let path = match &mut draft.laying {
             Laying::InTurn => self.paths.best(candidates, wanted, &draft.taken),
             Laying::Together(paths) => paths.get(draft.taken.len()).copied(),
@@ -292,7 +300,8 @@ impl Sched {
                 let given: u128 = given.map(|(_, bytes)| u128::from(*bytes)).sum();
                 self.paths.get(*path).free().saturating_sub(given)
             };
-            let paths = worker.paths.iter().filter(|path| self.paths.get(**path).is_for(wanted.path_type));
+            let paths = worker.paths.iter().filter(|path| may(path));
+            let paths = paths.filter(|path| self.paths.get(**path).is_for(wanted.path_type));
             let emptiest = paths.max_by_key(|path| left(path));
             Obstacle::NoRoom {
                 kind: wanted.kind,

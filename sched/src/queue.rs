@@ -455,7 +455,8 @@ mod tests {
         let proof = RegisteredSealProof::all().next().expect("some proof");
         let (group, _) = queue.group(SealTaskType { proof, task });
         let [here, there] = [1, 2].map(|miner| {
-            let key = ClassKey { task, proof, miner: ActorId::new(miner), existing: None, allocate: None };
+            let miner = ActorId::new(miner);
+            let key = ClassKey { task, proof, miner, existing: None, allocate: None, purpose: None };
             queue.join(key, group)
         });
         let key = |id| Seat::new(TaskId::new(id), SectorNumber::new(id), 0, None).key(task);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use sealtasks::{AcquireMode, FileType, FileTypes, PathType, SectorRef, StorageId, TaskType};
+use sealtasks::{AcquireMode, FileType, FileTypes, PathType, SealingPurpose, SectorRef, StorageId, TaskType};
 use serde::{Deserialize, Serialize};
 
 /// One task, as the manager wants it done.
@@ -13,6 +13,9 @@ pub struct Request {
     pub sector: SectorRef,
     /// What is to be done.
     pub task: TaskType,
+    /// For what the sector is sealed, where the task is one of its sealing; `None`: no plan has a say in it.
+    #[serde(default)]
+    pub purpose: Option<SealingPurpose>,
     /// Larger goes first, within the rules of the order table. Lotus: 0, or 1024 for a sector with deals.
     pub priority: i64,
     /// Which files must be within reach, and what room is needed.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sealtasks::TaskType;
+use sealtasks::{SealingPurpose, TaskType};
 
 use crate::shortage::Bytes;
 use crate::{
@@ -197,6 +197,14 @@ impl fmt::Display for Obstacle {
             }
             Self::Draining => {
                 f.write_str("is draining: it finishes what lives there alone, and this task has no file there or others see to it")
+            }
+            Self::OtherPlan { plans, purpose } => {
+                let plans: Vec<&str> = plans.iter().map(|plan| plan.word()).collect();
+                write!(f, "this worker's plan is {}, and this sector is ", plans.join(" and "))?;
+                f.write_str(match purpose {
+                    SealingPurpose::New => "a new one",
+                    SealingPurpose::Rebuild => "being rebuilt",
+                })
             }
             Self::Suspect => f.write_str("was not heard of for a while"),
             Self::NotYet { task, reason } => write!(f, "does not yet offer {task}: {reason}"),

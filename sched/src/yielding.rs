@@ -111,7 +111,9 @@ impl Sched {
         let open = self
             .workers
             .try_get(slot)
-            .filter(|worker| worker.is_usable() && worker.mode == WorkerMode::Open)
+            .filter(|worker| {
+                worker.is_usable() && worker.mode == WorkerMode::Open && worker.profile.takes_all()
+            })
             .zip(ask.filter(|ask| !ask.is_light()));
         let (types, places) = match open {
             Some((worker, ask)) if self.could_hold(slot, &ask) => {

@@ -16,6 +16,7 @@ mod ids;
 mod path_order;
 mod payload;
 mod piece;
+mod plan;
 mod proof;
 pub mod recovery;
 pub mod rehearsal;
@@ -48,6 +49,7 @@ pub use payload::{
     UnsealInput, UnsealedRange, VanillaProof, VerifyInput,
 };
 pub use piece::{PaddedPieceSize, PieceInfo, PieceSizeError, UnpaddedOffset, UnpaddedPieceSize};
+pub use plan::{SealingPlan, SealingPlanError, SealingPurpose};
 pub use proof::{ProofFeature, ProofVersion, RegisteredSealProof, SealProofError, SectorSize};
 pub use reign::{Reign, ReignError, Relation};
 pub use resources::{ResourceEnvError, ResourceTable, ResourceVariable, Resources};

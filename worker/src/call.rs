@@ -51,7 +51,12 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
     }
     // A repeated start is answered even when the task is no longer offered, so what is offered is asked only of new ones.
     let offered = shared.offer.tasks().contains(&task);
-    let room = shared.calls.len() < CALLS_MAX;
+    // So is what it was bound by: plans that have changed since are told, and it is bound anew.
+    if shared.threads.look().await {
+        shared.changed();
+    }
+    let told = shared.threads.are_told();
+    let room = told && shared.calls.len() < CALLS_MAX;
     if !offered && attempt.is_none() {
         return Err(not_offered(shared, task));
     }
@@ -71,6 +76,12 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
         Some(Acceptance::Known(call)) => return Ok(call),
         Some(Acceptance::New(call)) => call,
         None if !offered => return Err(not_offered(shared, task)),
+        None if !told => {
+            let name = &shared.name;
+            return Err(ApiError::refused(format!(
+                "the plans of worker {name} have changed; it tells them now"
+            )));
+        }
         None => {
             return Err(ApiError::refused(format!("worker {} holds {CALLS_MAX} calls already", shared.name)));
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sealtasks::TaskType;
+use sealtasks::{SealingPlan, TaskType};
 use toml::{Table, Value};
 
 use crate::confine::Confinement;
@@ -28,7 +28,21 @@ pub struct Config {
     pub private_key: Option<PathBuf>,
     /// `[tls] ca_file`: certificate authorities that are believed besides the machine's.
     pub ca_file: Option<PathBuf>,
+    /// `[[sealing_thread]]`, in their order.
+    pub sealing_threads: Vec<SealingThread>,
 }
+
+/// A `[[sealing_thread]]`: a storage path for sealing whose plan may change while the worker runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealingThread {
+    /// The path's directory; below the repo unless absolute.
+    pub location: PathBuf,
+    /// Which sectors may begin there; `None` = as the worker's own plan.
+    pub plan: Option<SealingPlan>,
+}
+
+/// More threads are not read: no machine has so many disks to seal on.
+const THREADS_MAX: usize = 256;
 
 impl Config {
     /// What a new repo's `config.toml` says: everything commented out.
@@ -57,6 +71,13 @@ impl Config {
 #certificate = \"worker.pem\"
 #private_key = \"worker.key\"
 #ca_file = \"ca.pem\"
+
+# Which sectors may begin in a storage path for sealing: sealer (new ones), rebuild (those whose files are lost), any, none.
+# What has begun there is finished. A config.toml in that directory with a line such as plan = \"rebuild\" counts instead,
+# as long as it is there; it may change while the worker runs, and is read before each new sector.
+#[[sealing_thread]]
+#location = \"/mnt/nvme1\"
+#plan = \"sealer\"
 ";
 
     /// Reads `path`.
@@ -64,12 +85,19 @@ impl Config {
     /// # Errors
     /// It cannot be read, is no TOML, or has a key that means nothing (with the nearest one that does).
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let io = |source| ConfigError::Io { path: path.to_owned(), source };
-        let length = std::fs::metadata(path).map_err(io)?.len();
-        if length > LENGTH_MAX {
-            return Err(ConfigError::Length { path: path.to_owned(), length });
+        Self::parse(&text_of(path)?)
+    }
+
+    /// Reads the `config.toml` in the location of a sealing thread: its plan, if it says one.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_thread(path: &Path) -> Result<Option<SealingPlan>, ConfigError> {
+        let root = table_of(&text_of(path)?)?;
+        if let Some(key) = root.keys().find(|key| *key != "plan") {
+            return Err(unknown(key, ["plan".to_owned()]));
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(io)?)
+        root.get("plan").map(|value| plan_of("plan", value)).transpose()
     }
 
     /// Parses the text of a `config.toml`.
@@ -77,7 +105,7 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let root: Table = text.parse().map_err(|source| ConfigError::Syntax { source: Box::new(source) })?;
+        let root = table_of(text)?;
         let mut config = Self::default();
         for (key, value) in &root {
             match key.as_str() {
@@ -86,7 +114,11 @@ impl Config {
                     config.set_tls(table(key, value)?)?;
                     continue;
                 }
-                _ => return Err(unknown(key, ["executor".to_owned(), "tls".to_owned()])),
+                "sealing_thread" => {
+                    config.set_threads(key, value)?;
+                    continue;
+                }
+                _ => return Err(unknown(key, ["executor", "sealing_thread", "tls"].map(str::to_owned))),
             }
             for (task, section) in table(key, value)? {
                 let at = format!("executor.{task}");
@@ -130,6 +162,36 @@ impl Config {
         Ok(())
     }
 
+    fn set_threads(&mut self, key: &str, value: &Value) -> Result<(), ConfigError> {
+        let wrong = |key: String, expected| ConfigError::Kind { key, expected };
+        let blocks = value.as_array().filter(|blocks| blocks.len() <= THREADS_MAX);
+        let blocks = blocks.ok_or_else(|| wrong(key.to_owned(), "at most 256 blocks [[sealing_thread]]"))?;
+        for (block, number) in blocks.iter().zip(1..) {
+            let at = format!("{key} {number}");
+            let (mut location, mut plan) = (None, None);
+            for (name, value) in table(&at, block)? {
+                let key = format!("{at}: {name}");
+                match name.as_str() {
+                    "location" => {
+                        let text = value.as_str().filter(|text| !text.is_empty());
+                        let text = text.ok_or_else(|| wrong(key, "a directory in quotes"))?;
+                        location = Some(PathBuf::from(text));
+                    }
+                    "plan" => plan = Some(plan_of(&key, value)?),
+                    _ => {
+                        return Err(unknown(
+                            &key,
+                            ["location", "plan"].map(|known| format!("{at}: {known}")),
+                        ));
+                    }
+                }
+            }
+            let location = location.ok_or_else(|| wrong(format!("{at}: location"), "given"))?;
+            self.sealing_threads.push(SealingThread { location, plan });
+        }
+        Ok(())
+    }
+
     fn set_tls(&mut self, section: &Table) -> Result<(), ConfigError> {
         for (name, value) in section {
             let key = format!("tls.{name}");
@@ -149,6 +211,26 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// What a settings file says.
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let io = |source| ConfigError::Io { path: path.to_owned(), source };
+    let length = std::fs::metadata(path).map_err(io)?.len();
+    if length > LENGTH_MAX {
+        return Err(ConfigError::Length { path: path.to_owned(), length });
+    }
+    std::fs::read_to_string(path).map_err(io)
+}
+
+fn table_of(text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|source| ConfigError::Syntax { source: Box::new(source) })
+}
+
+fn plan_of(key: &str, value: &Value) -> Result<SealingPlan, ConfigError> {
+    let plan = value.as_str().and_then(|text| text.parse().ok());
+    let expected = "any, sealer, rebuild or none, in quotes";
+    plan.ok_or_else(|| ConfigError::Kind { key: key.to_owned(), expected })
 }
 
 /// `72GiB` in bytes; at least a MiB.
@@ -239,6 +321,14 @@ pub enum ConfigError {
         /// The nearest key that means something.
         nearest: String,
     },
+    /// A sealing thread cannot be there.
+    #[error("config.toml: the sealing_thread at {} {why}", .location.display())]
+    Location {
+        /// Its directory.
+        location: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// A value of the wrong kind.
     #[error("config.toml: `{key}` must be {expected}")]
     Kind {
@@ -279,6 +369,28 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert_eq!(config.certificate, Some("/etc/w.pem".into()));
         assert_eq!((config.private_key, config.ca_file), (Some("w.key".into()), None));
+    }
+
+    #[test]
+    fn sealing_threads_are_read_in_their_order() {
+        let text = "[[sealing_thread]]\nlocation = \"/mnt/b\"\n[[sealing_thread]]\nlocation = \"a\"\nplan = \"rebuild\"\n";
+        let thread = |location: &str, plan| SealingThread { location: location.into(), plan };
+        let expected = [thread("/mnt/b", None), thread("a", Some(SealingPlan::Rebuild))];
+        assert_eq!(Config::parse(text).unwrap().sealing_threads, expected);
+        let told = |text: &str| Config::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            told("[[sealing_thread]]\nplan = \"any\"\n"),
+            "config.toml: `sealing_thread 1: location` must be given"
+        );
+        assert_eq!(
+            told("[[sealing_thread]]\nlocation = \"a\"\nplan = \"wdpost\"\n"),
+            "config.toml: `sealing_thread 1: plan` must be any, sealer, rebuild or none, in quotes"
+        );
+        assert!(
+            told("[[sealing_thread]]\nlocatoin = \"a\"\n")
+                .ends_with("did you mean `sealing_thread 1: location`?")
+        );
+        assert!(told("[sealing_thread]\nlocation = \"a\"\n").contains("blocks [[sealing_thread]]"));
     }
 
     #[test]

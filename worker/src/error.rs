@@ -98,6 +98,15 @@ pub enum WorkerError {
     /// None of several places has the manager now.
     #[error("none of the managers that this worker was told of can be served now")]
     NoManager,
+    /// The manager would send this worker what its plans forbid.
+    #[error(
+        "the manager at {url} knows no plans of workers; start this one without --plan and [[sealing_thread]], or join it to a \
+         Sealyard of this version"
+    )]
+    NoPlans {
+        /// The manager.
+        url: String,
+    },
     /// The worker was closed meanwhile.
     #[error("the worker is closing")]
     Closed,
@@ -121,6 +130,7 @@ impl WorkerError {
             Self::OtherManager { .. } => "WRK012",
             Self::OtherMiner { .. } => "WRK013",
             Self::NoManager => "WRK015",
+            Self::NoPlans { .. } => "WRK016",
         }
     }
 }

@@ -39,12 +39,13 @@ mod report;
 pub mod resources;
 mod returns;
 mod scrub;
+mod threads;
 mod tickets;
 mod usage;
 mod worker;
 
 pub use auth::ManagerTokens;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, SealingThread};
 pub use error::WorkerError;
 pub use executor::{ExecutorOptions, Replacement};
 pub use legacy::begun_files;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rpc::ApiError;
 use rpc::extension::Hello;
+use rpc::versions::PLANS;
 use stores::IndexError;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -102,6 +103,7 @@ impl WorkerHandle {
                     let address = membership.options.address.clone();
                     return Err(WorkerError::NotTaken { address, words: chain(&error) });
                 }
+                _ if method == PLANS => return Err(WorkerError::NoPlans { url }),
                 error => return Err(refused(&url, method, error)),
             }
         }
@@ -137,11 +139,19 @@ async fn push_for_ever(shared: &Arc<Shared>) {
             _ = beat.tick() => {}
             _ = changes.changed() => {}
         }
-        if let Err(error) = shared.manager.worker_state(shared.state().await).await {
+        if let Err(error) = push_once(shared).await {
             tracing::debug!(error = %chain(&error), "the manager did not take this worker's state");
         }
         tokio::time::sleep(shared.periods.push_gap).await;
     }
+}
+
+/// Tells the manager the worker's state.
+async fn push_once(shared: &Shared) -> Result<(), ApiError> {
+    let state = shared.state().await;
+    shared.manager.worker_state(state.clone()).await?;
+    shared.threads.told(&state);
+    Ok(())
 }
 
 /// One worker's membership with its manager.
@@ -177,7 +187,11 @@ impl Membership {
             let met = managers.meet(peer.as_ref().and_then(|peer| peer.reign.as_ref())).await;
             met.map_err(|error| ("Sealyard.Hello", ApiError::refused(chain(&error))))?;
         }
-        self.pushes = peer.is_some_and(|peer| peer.features.contains("push-state"));
+        let has = |feature: &str| peer.as_ref().is_some_and(|peer| peer.features.contains(feature));
+        if self.shared.threads.need_plans() && !has(PLANS) {
+            return Err((PLANS, ApiError::refused("it knows no plans")));
+        }
+        self.pushes = has("push-state");
         Ok(session)
     }
 
@@ -268,7 +282,7 @@ impl Membership {
         if !self.pushes {
             return Ok(());
         }
-        match self.shared.manager.worker_state(self.shared.state().await).await {
+        match push_once(&self.shared).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_method_not_found() => {
                 self.pushes = false;

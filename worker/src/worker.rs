@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rpc::api::WorkerResources;
 use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
 use rpc::{ManagerApi, Trust};
-use sealtasks::{SectorSize, TaskCaps, TaskType, WorkerId};
+use sealtasks::{SealingPlan, SectorSize, TaskCaps, TaskType, WorkerId};
 use stores::{
     BegunFile, FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Rehearsal, Remote,
     StoreError,
@@ -29,8 +29,9 @@ use crate::managers::Managers;
 use crate::offer::{self, BUILT, Offer, ProofParams};
 use crate::process::Orphan;
 use crate::registration::report_health_for_ever;
-use crate::repo::Repo;
+use crate::repo::{Repo, RepoError};
 use crate::resources::{self, Swap};
+use crate::threads::{self, Threads};
 use crate::tickets::Tickets;
 use crate::{call, proving, returns};
 
@@ -55,6 +56,8 @@ pub struct WorkerOptions {
     pub token: String,
     /// The tasks it was asked to offer.
     pub tasks: BTreeSet<TaskType>,
+    /// Which sectors it takes where no sealing thread says otherwise.
+    pub plan: SealingPlan,
     /// What runs them.
     pub executor: ExecutorOptions,
     /// The proofs libraries' settings that its executors get, as it tells those who ask. `cli` works them out.
@@ -132,6 +135,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) calls: Calls,
     pub(crate) offer: Offer,
+    pub(crate) threads: Threads,
     pub(crate) local: Arc<Local>,
     /// Whether the paths are this worker's own and not the manager's.
     pub(crate) owns_paths: bool,
@@ -179,7 +183,7 @@ impl Worker {
     /// # Errors
     /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
-        check_tasks(&options.tasks)?;
+        let threads = checked(&options)?;
         let journal = open_journal(&options.repo, options.token.clone(), options.managers.as_deref()).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
@@ -215,6 +219,7 @@ impl Worker {
             journal,
             calls: Calls::default(),
             offer: Offer::new(options.tasks),
+            threads,
             local,
             owns_paths,
             urls: options.urls,
@@ -253,10 +258,14 @@ impl Worker {
     }
 }
 
-fn check_tasks(tasks: &BTreeSet<TaskType>) -> Result<(), WorkerError> {
-    let Some(task) = tasks.iter().copied().find(|task| !BUILT.contains(task)) else { return Ok(()) };
-    let known = BUILT.map(TaskType::short).join(", ");
-    Err(WorkerError::NotBuilt { task, known })
+/// Checks what can be before anything is changed. Gives the sealing threads.
+fn checked(options: &WorkerOptions) -> Result<Threads, WorkerError> {
+    if let Some(task) = options.tasks.iter().copied().find(|task| !BUILT.contains(task)) {
+        let known = BUILT.map(TaskType::short).join(", ");
+        return Err(WorkerError::NotBuilt { task, known });
+    }
+    let threads = Threads::new(options.plan, options.repo.dir(), options.repo.config());
+    Ok(threads.map_err(RepoError::Config)?)
 }
 
 /// The repo's journal, for the calls of the manager that takes this token, and that was chosen.
@@ -391,6 +400,7 @@ impl Shared {
     /// Starts what runs in the background.
     async fn begin(self: &Arc<Self>) -> Result<(), WorkerError> {
         offer::look_after_parameters(self).await;
+        threads::look_after(self).await;
         if self.owns_paths {
             let own = Arc::clone(self);
             let closed = self.closed.clone();
@@ -473,6 +483,7 @@ impl Shared {
             (memory.used.saturating_sub(own), memory.swap_used)
         };
         let (mem_used, mem_swap_used) = tokio::task::spawn_blocking(measure).await.unwrap_or_default();
+        let paths = self.local.paths();
         WorkerState {
             session: self.session,
             name: self.name.clone(),
@@ -482,7 +493,9 @@ impl Shared {
             mem_used,
             mem_swap_used,
             mem_beside: self.beside.load(Ordering::Relaxed),
-            paths: self.local.paths().into_iter().map(|path| path.id).collect(),
+            plan: self.threads.plan(),
+            threads: self.threads.states(&paths),
+            paths: paths.into_iter().map(|path| path.id).collect(),
             calls: self.calls.list(),
             caps: self.caps.clone(),
             machine: self.machine.clone(),

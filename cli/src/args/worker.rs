@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use sealtasks::CapSpec;
+use sealtasks::{CapSpec, SealingPlan};
 
 use super::{ExecutorArgs, ListArgs, ModeArgs, TasksCommand, TlsArgs};
 
@@ -106,6 +106,7 @@ impl FromStr for TaskFlag {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sealyard worker run\n  \
     sealyard worker run --precommit1 --precommit2 --commit --address 10.0.0.7:3456\n  \
+    sealyard worker run --plan rebuild\n  \
     sealyard worker run --executor all=rehearsal --rehearsal-machine memory=512GiB,cpus=64,gpus=1\n  \
     MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http sealyard worker run --precommit1=false\n  \
     MINER_API_INFO=eyJ…:/ip4/10.0.0.5/tcp/2345/http,/ip4/10.0.0.6/tcp/2345/http sealyard worker run\n\n\
@@ -169,6 +170,10 @@ pub struct WorkerRunArgs {
     /// kernel, with the host's name; a container with a memory limit counts as a machine of its own.
     #[arg(long, value_name = "NAME", env = "SEALYARD_MACHINE")]
     pub machine: Option<String>,
+    /// Which sectors it takes: sealer (new ones), rebuild (those whose files are lost), any, or none. What has begun there is
+    /// finished. Each [[sealing_thread]] in the repo's config.toml may have another plan.
+    #[arg(long, default_value_t = SealingPlan::Any, value_name = "PLAN", env = "SEALYARD_PLAN")]
+    pub plan: SealingPlan,
     #[command(flatten)]
     pub executors: ExecutorArgs,
     /// Never fetch proof parameters.

@@ -8,7 +8,7 @@ use chain::sending::Sending;
 use manager::{ChainChoice, Manager, ManagerError, ManagerHandle, ManagerOptions, Repo, RpcDialer};
 use rpc::multiaddr::Multiaddr;
 use rpc::{Identity, Trust};
-use sealtasks::TaskCaps;
+use sealtasks::{SealingPlan, TaskCaps};
 use worker::resources::Swap;
 use worker::{FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
 
@@ -254,6 +254,7 @@ async fn own_worker(
         urls,
         token,
         tasks: config.local_tasks.clone(),
+        plan: SealingPlan::Any,
         params: executors.params(Obtain::Fetch, &program),
         trust,
         parallel_fetch_limit: config.parallel_fetch_limit,

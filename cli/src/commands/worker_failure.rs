@@ -13,7 +13,7 @@ pub fn worker_failure(error: WorkerError) -> Failure {
         | WorkerError::Leftover(_) => Code::Repo,
         WorkerError::Stores(_) => Code::Storage,
         WorkerError::NotBuilt { .. } => Code::NotBuilt,
-        WorkerError::Version(_) => Code::Version,
+        WorkerError::Version(_) | WorkerError::NoPlans { .. } => Code::Version,
         WorkerError::Token { .. } => Code::Token,
         WorkerError::Handshake { source, .. } => match source {
             rpc::ApiError::Unauthorized { .. } => Code::Token,
@@ -29,10 +29,12 @@ pub fn worker_failure(error: WorkerError) -> Failure {
     };
     let not_a_manager =
         matches!(&error, WorkerError::Handshake { source: rpc::ApiError::Malformed { .. }, .. });
+    let knows_no_plans = matches!(&error, WorkerError::NoPlans { .. });
     let advice = match code {
         _ if not_a_manager => Some(
             "what answers there is no manager; is it a worker? `sealyard workers join-command` prints the right line",
         ),
+        _ if knows_no_plans => None,
         Code::Version => Some("run the same version on both machines"),
         Code::DialBack => {
             Some("open that port, or name an address that the manager can reach with --address HOST:PORT")

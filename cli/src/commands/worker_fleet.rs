@@ -1,9 +1,9 @@
 //! `worker list|pause|resume`, and `worker info` of a worker that is named: workers as the manager sees them, with what each
-//! has in hand and what failed there last.
+//! has in hand, what failed there last, and its sealing threads with their plans.
 
-use rpc::extension::{JobView, ManagerOverview, WorkerView};
+use rpc::extension::{JobView, ManagerOverview, ThreadView, WorkerView};
 use rpc::operator::WorkerMode;
-use sealtasks::SectorId;
+use sealtasks::{SealingPlan, SectorId};
 use serde::Serialize;
 
 use crate::connect::{Connection, rpc_failure};
@@ -24,6 +24,9 @@ struct Row {
     paused: bool,
     /// The storage paths that it serves: the directory where it is on the manager's host, else the path's id.
     locations: Vec<String>,
+    /// Which sectors it takes where no thread says otherwise.
+    plan: SealingPlan,
+    threads: Vec<ThreadView>,
     tasks: Vec<Busy>,
     /// What failed there last, of the tasks that the manager still lists; empty: nothing.
     last_error: String,
@@ -71,6 +74,10 @@ pub async fn info(connection: &Connection, name: &str, json: bool) -> Outcome {
     for location in &row.locations {
         line(&format!("        PATH: {}", plain(location)))?;
     }
+    line(&format!("        PLAN: {}", row.plan))?;
+    for thread in &row.threads {
+        line(&format!("        THREAD {}", say_thread(thread)))?;
+    }
     for busy in &row.tasks {
         line(&format!("        NOW:  {}", say(busy)))?;
     }
@@ -109,6 +116,8 @@ fn rows(overview: &ManagerOverview, jobs: &[JobView]) -> Vec<Row> {
             state: worker.state.clone(),
             paused: worker.mode == WorkerMode::Disabled || !worker.enabled,
             locations: serves.map(|path| path.local.clone().unwrap_or_else(|| path.id.to_string())).collect(),
+            plan: worker.plan,
+            threads: worker.threads.clone(),
             tasks: open.map(|job| busy(job, now_ms)).collect(),
             last_error: failed.map(|job| job.reason.clone()).unwrap_or_default(),
         }
@@ -133,6 +142,17 @@ fn print_row(row: &Row) -> Outcome {
     let tasks = if tasks.is_empty() { "nothing".to_owned() } else { tasks.join(", ") };
     let (index, name) = (row.index, plain(&row.name));
     line(&format!("{index:<4} {name:<17} {state:<11} {:<24} {tasks}", plain(address)))?;
+    if row.plan != SealingPlan::Any {
+        line(&format!("     plan: {}", row.plan))?;
+    }
+    let is_plain = |thread: &ThreadView| {
+        (thread.plan, thread.pending) == (row.plan, None) && thread.last_error.is_empty()
+    };
+    if !row.threads.iter().all(is_plain) {
+        for thread in &row.threads {
+            line(&format!("     thread {}", say_thread(thread)))?;
+        }
+    }
     if row.last_error.is_empty() {
         Ok(())
     } else {
@@ -142,6 +162,19 @@ fn print_row(row: &Row) -> Outcome {
 
 fn say(busy: &Busy) -> String {
     format!("{} of {} {} {}", busy.task, busy.sector, busy.state, age(busy.milliseconds))
+}
+
+/// `2: /mnt/nvme1, plan sealer, then rebuild, sealing 1000/7`.
+fn say_thread(thread: &ThreadView) -> String {
+    let ThreadView { index, plan, state, .. } = thread;
+    let next = thread.pending.map(|plan| format!(", then {plan}")).unwrap_or_default();
+    let sectors: Vec<String> = thread.sectors.iter().map(ToString::to_string).collect();
+    let sectors = if sectors.is_empty() { String::new() } else { format!(" {}", sectors.join(" ")) };
+    let error = match &*thread.last_error {
+        "" => String::new(),
+        error => format!("; last error: {}", plain(error)),
+    };
+    format!("{index}: {}, plan {plan}{next}, {state}{sectors}{error}", plain(&thread.location))
 }
 
 /// `http://host:port/rpc/v0` without what is the same everywhere.

@@ -82,6 +82,7 @@ pub async fn run(manager_repo: &Path, args: &WorkerRunArgs) -> Outcome {
         urls: vec![place.url("remote")],
         token: door.token.clone(),
         tasks,
+        plan: args.plan,
         params: executors.params(obtain, &program),
         trust,
         parallel_fetch_limit: args.parallel_fetch_limit.into(),

@@ -164,6 +164,7 @@ fn workload(cluster: &Cluster) -> Workload {
         Job {
             sector: SectorRef { id: SectorId::new(MINER, number), proof: cluster.proof() },
             release: Millis::new(at),
+            purpose: None,
             priority: if deals { DEAL_PRIORITY } else { 0 },
             wait_limit: None,
             deadline: None,

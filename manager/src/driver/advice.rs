@@ -31,6 +31,10 @@ fn by_hand(finding: &Finding, worker: &str, why: &Why) -> String {
         Obstacle::Disabled | Obstacle::Cordoned | Obstacle::Draining => {
             format!("`sealyard workers enable {worker}` opens it again")
         }
+        Obstacle::OtherPlan { purpose, .. } => format!(
+            "start that worker with --plan {0}, or write plan = \"{0}\" into the config.toml of one of its sealing threads",
+            purpose.plan()
+        ),
         Obstacle::Suspect => {
             "it goes on when that worker answers again; look at its log and the network".into()
         }
@@ -121,6 +125,7 @@ pub(super) const fn check(obstacle: &Obstacle) -> &'static str {
         Obstacle::Disabled => "disabled",
         Obstacle::Cordoned => "cordoned",
         Obstacle::Draining => "draining",
+        Obstacle::OtherPlan { .. } => "other plan",
         Obstacle::Suspect => "not heard of",
         Obstacle::Lost => "gone",
         Obstacle::Staggered { .. } => "started lately",

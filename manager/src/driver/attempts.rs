@@ -39,7 +39,8 @@ impl Driver {
         let since = Millis::new(task.queued_ms);
         let request = request::request(task.sector, &task.work, &held_by, since, task.attempts)?;
         let (deadline, priority) = (self.deadline(task.sector.id), self.priority_of(id));
-        Some(sched::Request { deadline, priority, ..request })
+        let purpose = self.purpose(task.sector.id, request.task);
+        Some(sched::Request { purpose, deadline, priority, ..request })
     }
 
     /// When the sector's present work must be done to be of use.

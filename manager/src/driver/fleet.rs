@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rpc::api::WorkerInfo;
-use rpc::extension::{MachineIdentity, WorkerState};
+use rpc::extension::{MachineIdentity, ThreadState, WorkerState};
 use rpc::operator::WorkerMode;
 use rpc::{ApiError, WorkerApi};
 use sched::{Event, KindDuration, Millis, PathBytes, ResourceRow, WorkerKey, WorkerProfile};
-use sealtasks::{AttemptId, CallId, StorageId, TaskCaps, TaskType, WorkerId};
+use sealtasks::{AttemptId, CallId, SealingPlan, StorageId, TaskCaps, TaskType, WorkerId};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use super::attempts::told_shares;
 use super::control::{core_mode, limit};
 use super::input::{Effect, Polled, Reply};
 use super::scrubbing::Beside;
+use super::threads::path_plans;
 use super::{Driver, GivingUp, Phase};
 use crate::state::{CallStage, StateEvent};
 use crate::workers::{Introduction, running_calls};
@@ -70,6 +71,10 @@ pub(crate) struct Worker {
     /// What it offers and is not given, and why; see `resting`.
     pub(crate) resting: BTreeMap<TaskType, String>,
     pub(crate) paths: Vec<StorageId>,
+    /// Which sectors it takes where no thread says otherwise.
+    pub(crate) plan: SealingPlan,
+    /// Its storage paths for sealing, and which sectors may begin there.
+    pub(crate) threads: Vec<ThreadState>,
     /// It says itself that it takes tasks.
     pub(crate) enabled: bool,
     /// Heartbeats missed in a row.
@@ -132,6 +137,8 @@ impl Worker {
             bandwidth: self.bandwidth,
             ignore_resources: self.info.ignore_resources,
             paths: self.paths.clone(),
+            plan: self.plan,
+            path_plans: path_plans(self),
             stagger: self.stagger.clone(),
             machine: self.machine.clone(),
             ..WorkerProfile::default()
@@ -370,6 +377,7 @@ impl Driver {
         worker.info.resources.mem_used = state.mem_used;
         worker.info.resources.mem_swap_used = state.mem_swap_used;
         worker.paths = state.paths;
+        (worker.plan, worker.threads) = (state.plan, state.threads);
         worker.misses = 0;
         worker.beside.told = state.mem_beside;
         self.tell_changes(state.session, &before);

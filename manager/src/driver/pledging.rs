@@ -5,7 +5,9 @@ use rpc::pipelining::PledgingView;
 use sealtasks::{FileTypes, PathType, SpaceTable, TaskType};
 
 use super::Driver;
+use super::fleet::Worker;
 use super::input::{Busy, Sector};
+use super::threads::takes_new;
 use crate::answers::check_pledge;
 
 /// What a sector takes while it is sealed.
@@ -58,8 +60,8 @@ impl Driver {
             to_store = to_store.saturating_add(u64::from(sector.record.stop_after().is_none()));
         }
         let offering = |task: TaskType| {
-            let workers =
-                self.workers.values().filter(|worker| worker.enabled && worker.tasks.contains(&task));
+            let may = |worker: &&Worker| worker.enabled && worker.tasks.contains(&task) && takes_new(worker);
+            let workers = self.workers.values().filter(may);
             u32::try_from(workers.count()).unwrap_or(u32::MAX)
         };
         facts.workers = (offering(TaskType::AddPiece), offering(TaskType::PreCommit1));
@@ -89,7 +91,7 @@ impl Driver {
         let usable = self.shared.index.paths().into_iter().filter(|path| {
             let stanza = &path.info.stanza;
             let serves = match kind {
-                PathType::Sealing => stanza.can_seal,
+                PathType::Sealing => stanza.can_seal && self.path_takes_new(&path.info.id),
                 PathType::Storage => stanza.can_store,
             };
             serves && path.healthy && path.confirmed && stanza.filters.accepts_miner(miner)

@@ -86,8 +86,12 @@ impl Driver {
         let uses = self.sched.worker_uses();
         let uses = Uses::of(&uses);
         let machines = self.machine_caps_views(&uses);
-        let mut views: Vec<_> =
-            self.workers.values().map(|worker| self.view(worker, &uses, &machines)).collect();
+        let under_way = self.under_way();
+        let view = |worker: &Worker| WorkerView {
+            threads: self.thread_views(worker, &under_way),
+            ..self.view(worker, &uses, &machines)
+        };
+        let mut views: Vec<_> = self.workers.values().map(view).collect();
         views.extend(self.forgotten_views());
         views.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
         views
@@ -130,6 +134,8 @@ impl Driver {
             gpus: has.gpus.clone(),
             durations: self.durations_of(worker.name()),
             fetches_bytes_per_second: worker.bandwidth,
+            plan: worker.plan,
+            threads: Vec::new(),
             mode: worker.mode,
             mode_set: self.mode_set(worker),
             caps: self.caps_view(worker, uses),

@@ -13,8 +13,8 @@ use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
     AttemptId, CallError, CallErrorCode, CallId, FailureClass, FileTypes, FsStat, PathType, ResourceTable,
-    ScrubOrder, ScrubbedFile, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps, TaskInput,
-    TaskOutput, TaskType, WorkerId,
+    ScrubOrder, ScrubbedFile, SealingPlan, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps,
+    TaskInput, TaskOutput, TaskType, WorkerId,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -56,6 +56,8 @@ pub struct FakeWorker {
     /// Every call it took, in order; the tests are short, so nothing bounds it.
     pub calls: tokio::sync::Mutex<mpsc::UnboundedReceiver<Taken>>,
     pub deleted: Arc<Mutex<Vec<String>>>,
+    /// Which sectors it takes.
+    pub plan: Mutex<SealingPlan>,
     /// Its resource table; `None` = Lotus's.
     pub table: Mutex<Option<ResourceTable>>,
     /// Scrubs that it may do now.
@@ -98,6 +100,7 @@ impl FakeWorker {
             taken,
             calls: tokio::sync::Mutex::new(calls),
             deleted: Arc::default(),
+            plan: Mutex::default(),
             table: Mutex::default(),
             scrubs: tokio::sync::Semaphore::new(0),
         })
@@ -433,6 +436,8 @@ impl WorkerApi for FakeWorker {
             caps: TaskCaps::none(),
             machine: None,
             repo: Some(repo_of(self.session)),
+            plan: *self.plan.lock().expect("no panic elsewhere"),
+            threads: Vec::new(),
         })
     }
 

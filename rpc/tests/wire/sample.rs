@@ -7,17 +7,18 @@ use rpc::api::{
 };
 use rpc::extension::{
     AlertView, CallPhase, DataView, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello,
-    JobView, MachineIdentity, ManagerOverview, PathView, SectorDetail, WorkerState, WorkerView,
+    JobView, MachineIdentity, ManagerOverview, PathView, SectorDetail, ThreadState, ThreadView, WorkerState,
+    WorkerView,
 };
 use rpc::operator::WorkerMode;
 use sealtasks::{
     ActorId, AddPieceInput, AttemptId, C1Output, CallId, Commit1Input, Commit2Input, Commitment,
     DataCidInput, FetchInput, FileType, FileTypes, FinalizeInput, FsStat, HealthReport, MoveInput,
     PaddedPieceSize, PathFilters, PathType, Pc1Output, PieceInfo, PieceSource, PreCommit1Input,
-    PreCommit2Input, Proof, RegisteredSealProof, ReleaseUnsealedInput, ResourceTable, SealedCid, SectorDecl,
-    SectorId, SectorRef, SectorSize, SectorStorageInfo, Seed, StorageId, StorageInfo, StorageStanza, TaskId,
-    TaskInput, TaskOutput, TaskType, Ticket, UnpaddedOffset, UnpaddedPieceSize, UnsealInput, UnsealedCid,
-    UnsealedRange, WorkerId,
+    PreCommit2Input, Proof, RegisteredSealProof, ReleaseUnsealedInput, ResourceTable, SealedCid, SealingPlan,
+    SectorDecl, SectorId, SectorRef, SectorSize, SectorStorageInfo, Seed, StorageId, StorageInfo,
+    StorageStanza, TaskId, TaskInput, TaskOutput, TaskType, Ticket, UnpaddedOffset, UnpaddedPieceSize,
+    UnsealInput, UnsealedCid, UnsealedRange, WorkerId,
 };
 use uuid::Uuid;
 
@@ -186,6 +187,13 @@ pub fn worker_state() -> WorkerState {
         }],
         caps: serde_json::from_str(r#"{"PC1":3,"PC2+C2":1}"#).unwrap(),
         machine: Some(MachineIdentity { id: "b0".into(), name: "big-box".into() }),
+        plan: SealingPlan::Rebuild,
+        threads: vec![ThreadState {
+            location: "/mnt/nvme1".into(),
+            path: Some(storage_id()),
+            plan: SealingPlan::Sealer,
+            error: "config.toml is no valid TOML".into(),
+        }],
     }
 }
 
@@ -205,6 +213,20 @@ pub fn job_view() -> JobView {
         priority: -1,
         rehearsal: false,
         fetch: Some(FetchView { files: 2, bytes_done: 3, bytes_total: 9, rate: 2, eta_s: Some(3) }),
+    }
+}
+
+fn thread_view() -> ThreadView {
+    ThreadView {
+        index: 1,
+        location: "/mnt/nvme1".into(),
+        path: Some(storage_id()),
+        plan: SealingPlan::Sealer,
+        pending: Some(SealingPlan::Rebuild),
+        sectors: vec![SECTOR],
+        paused: false,
+        state: "sealing".into(),
+        last_error: String::new(),
     }
 }
 
@@ -246,6 +268,8 @@ pub fn overview() -> ManagerOverview {
                 cpu_ms: 70,
             }],
             fetches_bytes_per_second: 1 << 20,
+            plan: SealingPlan::Any,
+            threads: vec![thread_view()],
         }],
         paths: vec![PathView {
             id: storage_id(),

@@ -294,6 +294,7 @@ impl<S: Scheduler> Cluster<S> {
                 proof: RegisteredSealProof::for_new_sector(kind.size),
             },
             task: kind.task,
+            purpose: None,
             priority: if self.draw(10) == 0 { 1024 } else { 0 },
             needs,
             locks,

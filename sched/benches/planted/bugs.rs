@@ -165,6 +165,18 @@ pub const BUGS: &[Bug] = &[
         "if @ || !worker.is_usable() || worker.mode == WorkerMode::Draining || !worker.offers(key.task) {",
     ),
     bug(
+        "a worker gets sectors that its plans do not take",
+        "draining.rs",
+        "other => other.map_or(Ok(()), Err),",
+        "other => other.filter(|_| !@).map_or(Ok(()), Err),",
+    ),
+    bug(
+        "sectors begin in paths whose plans do not take them",
+        "plans.rs",
+        "|| key.purpose.is_none_or(takes)",
+        "|| @ || key.purpose.is_none_or(takes)",
+    ),
+    bug(
         "a draining worker does not take what nobody else sees to any more",
         "lib.rs",
         "        if concerns_drains {",

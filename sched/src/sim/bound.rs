@@ -414,6 +414,7 @@ mod tests {
                 proof: RegisteredSealProof::for_new_sector(SectorSize::GiB32),
             },
             release: Millis::new(release * HOUR),
+            purpose: None,
             priority: 0,
             wait_limit: None,
             deadline: None,

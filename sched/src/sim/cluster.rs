@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sealtasks::{FileType, SectorRef, StorageId, TaskType, WorkerId};
+use sealtasks::{FileType, SealingPurpose, SectorRef, StorageId, TaskType, WorkerId};
 use uuid::Uuid;
 
 use super::shape::Shape;
@@ -82,6 +82,8 @@ pub struct Job {
     pub sector: SectorRef,
     /// When its first stage may be submitted.
     pub release: Millis,
+    /// For what it is sealed, where plans have a say.
+    pub purpose: Option<SealingPurpose>,
     /// The priority of all its tasks.
     pub priority: i64,
     /// How long each task may wait before it is due; `None`: the scheduler's own limit.

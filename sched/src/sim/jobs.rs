@@ -102,6 +102,7 @@ impl<S: Scheduler, W: Watch<S>> Engine<S, W> {
         let sector = state.job.sector;
         let files = &self.files;
         let mut request = stage.shape.request(sector, since, |kind| files.places(sector.id, kind));
+        request.purpose = state.job.purpose;
         request.priority = state.job.priority;
         request.wait_limit = state.job.wait_limit;
         request.deadline = state.job.deadline;

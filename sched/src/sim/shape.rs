@@ -202,6 +202,7 @@ impl Shape {
         Request {
             sector,
             task: self.task,
+            purpose: None,
             priority: 0,
             needs: Needs { existing, allocate },
             locks: Locks { read: self.read, write: self.write },

@@ -145,6 +145,7 @@ fn job(number: u64, release: Millis, random: &mut SplitMix) -> Job {
     Job {
         sector: SectorRef { id: SectorId::new(1000, number), proof: proof() },
         release,
+        purpose: None,
         priority: if random.chance(WITH_DEALS, 100) { 1024 } else { 0 },
         wait_limit: None,
         deadline: None,

@@ -12,6 +12,7 @@ mod modes;
 mod oracle;
 mod order;
 mod passing;
+mod plans;
 mod policies;
 mod promises;
 mod recount;

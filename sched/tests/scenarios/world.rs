@@ -134,6 +134,7 @@ pub fn request(task: TaskType, number: u64) -> Request {
     Request {
         sector: sector(number),
         task,
+        purpose: None,
         priority: 0,
         needs: Needs::default(),
         locks: Locks::default(),

@@ -57,6 +57,7 @@ fn job(number: u64, release: u64, work: &[(SealStage, u64)]) -> Job {
     Job {
         sector: SectorRef { id: SectorId::new(1000, number), proof },
         release: Millis::new(release),
+        purpose: None,
         priority: 0,
         wait_limit: None,
         deadline: None,

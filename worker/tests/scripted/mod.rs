@@ -189,6 +189,7 @@ impl World {
             urls: vec!["http://127.0.0.1:3456/remote".into()],
             token: "token".into(),
             tasks: self.tasks.iter().copied().collect(),
+            plan: Default::default(),
             executor: ExecutorOptions {
                 program: self.dir.path().join("program/executor"),
                 arguments: vec!["exec".into()],

@@ -144,7 +144,7 @@ impl Model {
         self.workers.values().filter(move |worker| worker.profile.machine.as_deref() == Some(machine))
     }
 
-    /// Whether the worker's mode lets such a task come to it.
+    /// Whether the worker's mode and plans let such a task come to it.
     pub(super) fn mode_allows(&self, worker: &Worker, task: &Task, table: &ResourceTable) -> bool {
         let lives_here = || {
             let mut files = task.request.needs.existing.iter().flat_map(|existing| &existing.files);
@@ -154,11 +154,16 @@ impl Model {
             })
         };
         let needs = &task.request.needs;
+        let finishes = || lives_here() && !self.others_see_to(worker, task, table);
         match worker.mode {
-            WorkerMode::Open => true,
-            WorkerMode::Cordoned => (needs.existing.is_none() && needs.allocate.is_none()) || lives_here(),
-            WorkerMode::Draining => lives_here() && !self.others_see_to(worker, task, table),
             WorkerMode::Disabled => false,
+            WorkerMode::Draining => finishes(),
+            WorkerMode::Cordoned
+                if !(needs.existing.is_none() && needs.allocate.is_none() || lives_here()) =>
+            {
+                false
+            }
+            WorkerMode::Open | WorkerMode::Cordoned => worker.plans_take(task) || finishes(),
         }
     }
 
@@ -185,6 +190,10 @@ impl Model {
             let Some(facts) = facts.filter(|facts| takes(facts, kind, sector.miner)) else {
                 return Some(format!("{kind} goes to path {path}, which does not take it"));
             };
+            let in_store = facts.can_store && !facts.can_seal;
+            if !in_store && !self.plan_lets(task, worker, path) {
+                return Some(format!("{kind} goes to path {path}, where no such sector may begin"));
+            }
             let places = self.places(sector, kind);
             if plan.fetch.iter().any(|step| step.kind == kind && &step.to == path)
                 && !self.may_go(places, facts)
@@ -249,6 +258,7 @@ impl Model {
         };
         worker.is_usable()
             && worker.mode == WorkerMode::Open
+            && worker.has_no_plans()
             && worker.offers(kind.task)
             && self.over(worker, kind, &row, &charge).is_none()
             && self.gpus_free(worker, &row)

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use sealtasks::{
-    AttemptId, FileType, ResourceTable, Resources, SealTaskType, SectorId, StorageId, TaskId, TaskType,
+    AttemptId, FileType, ResourceTable, Resources, SealTaskType, SealingPlan, SectorId, StorageId, TaskId,
+    TaskType,
 };
 
 use crate::sim::usage::resources;
@@ -122,6 +123,21 @@ impl Path {
 impl Worker {
     pub(super) fn is_usable(&self) -> bool {
         self.enabled && !self.lost && !self.suspect && self.mode != WorkerMode::Disabled
+    }
+
+    /// Whether one of its plans takes the task's sector.
+    pub(super) fn plans_take(&self, task: &Task) -> bool {
+        let Some(purpose) = task.request.purpose else { return true };
+        let mut plans = self.profile.path_plans.values();
+        match self.profile.path_plans.is_empty() {
+            true => self.profile.plan.takes(purpose),
+            false => plans.any(|plan| plan.takes(purpose)),
+        }
+    }
+
+    /// Whether nothing depends on what a sector is sealed for.
+    pub(super) fn has_no_plans(&self) -> bool {
+        self.profile.plan == SealingPlan::Any && self.profile.path_plans.is_empty()
     }
 
     pub(super) fn offers(&self, task: TaskType) -> bool {

@@ -254,6 +254,7 @@ impl Oracle {
                 && state.request.needs.existing.is_none()
                 && state.request.needs == task.request.needs
                 && state.request.sector.id.miner == task.request.sector.id.miner
+                && state.request.purpose == task.request.purpose
                 && model.lock_holder(**other, state.request.sector.id, state.request.locks).is_none()
         });
         if let Some(passed) = passed.map(|(passed, _)| *passed) {

@@ -1,8 +1,10 @@
 //! From a seed to a cluster, its work, and what goes wrong with it.
 
-use sealtasks::{FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize, StorageId, TaskType};
+use sealtasks::{
+    FileTypes, RegisteredSealProof, SealingPurpose, SectorId, SectorRef, SectorSize, StorageId, TaskType,
+};
 
-use super::trouble::{fault, plain_stray};
+use super::trouble::{draw_plans, fault, plain_stray, plans_change};
 use crate::sim::{Cluster, Job, JobStage, SealStage, SimPath, SimWorker, Speed, SplitMix, Trouble, Workload};
 use crate::{GroupCap, Millis, Options, PathFacts, Policy, WorkerProfile};
 
@@ -17,6 +19,8 @@ const HEAL_AGAIN: u64 = 900 * SECOND;
 /// Makes the numbers for the paths' groups others than those for all else: what a seed meant before there were groups it means
 /// still, wherever there are none.
 const GROUPS: u64 = 0x6772_6f75_7073;
+/// The same for plans.
+const PLANS: u64 = 0x70_6c61_6e73;
 /// No word is later than this.
 pub(super) const LATE_MAX: u64 = 60 * SECOND;
 
@@ -119,6 +123,8 @@ fault_kinds! {
     Paths, "worker's paths changed";
     /// A worker has less memory, CPU threads and devices.
     Shrunk, "worker shrunk";
+    /// A worker's plans change.
+    Plans, "worker's plans changed";
     /// The clock stands still for a while.
     ClockStops, "clock stands still";
     /// The clock jumps forwards.
@@ -141,11 +147,20 @@ impl Schedule {
     pub fn from_seed(seed: u64) -> Self {
         let mut random = SplitMix::new(seed);
         let mut cluster = cluster(&mut random.split());
-        let jobs = jobs(&mut random.split(), &cluster);
+        let mut jobs = jobs(&mut random.split(), &cluster);
+        let mut plans_random = SplitMix::new(seed ^ PLANS);
+        let has_plans = plans_random.chance(1, 3);
+        if has_plans {
+            give_plans(&mut plans_random, &mut cluster, &mut jobs);
+        }
         let mut faults_random = random.split();
         let count = faults_random.within(12, 20);
         let mut faults: Vec<Fault> = (0..count).map(|_| fault(&mut faults_random, &cluster)).collect();
         faults.push(plain_stray(&mut faults_random));
+        if has_plans {
+            let changes = plans_random.within(1, 4);
+            faults.extend((0..changes).map(|_| plans_change(&mut plans_random, &cluster)));
+        }
         group_paths(&mut SplitMix::new(seed ^ GROUPS), &mut cluster);
         let policies =
             [Policy::Utilization, Policy::Spread, Policy::SpreadTasks, Policy::SpreadQcount, Policy::Random];
@@ -221,6 +236,17 @@ fn group_paths(random: &mut SplitMix, cluster: &mut Cluster) {
         if random.chance(2, 3) {
             facts.allow_to = vec![STORAGE.to_owned(), "near".to_owned()];
         }
+    }
+}
+
+/// In some clusters sectors are sealed for this and that, and workers have plans; not the first two, so that nothing waits
+/// for ever.
+fn give_plans(random: &mut SplitMix, cluster: &mut Cluster, jobs: &mut [Job]) {
+    for worker in cluster.workers.iter_mut().skip(2) {
+        draw_plans(random, &mut worker.profile);
+    }
+    for job in jobs {
+        job.purpose = *random.one_of(&[None, Some(SealingPurpose::New), Some(SealingPurpose::Rebuild)]);
     }
 }
 
@@ -337,6 +363,7 @@ fn job(random: &mut SplitMix, number: u64, stages: &[SealStage]) -> Job {
     Job {
         sector: SectorRef { id: SectorId::new(1000 + number % 2, number), proof },
         release,
+        purpose: None,
         priority: *random.one_of(&[0, 0, 0, 1, 1024, -1]),
         wait_limit,
         deadline,

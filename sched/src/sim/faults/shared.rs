@@ -41,17 +41,31 @@ impl Model {
         let mut purposes = needs.allocate.iter().map(|allocate| allocate.path_type).chain(moves_to);
         let has = |purpose: PathType| {
             let facts = |path| self.paths.get(path).and_then(|path| path.facts.as_ref());
-            worker.profile.paths.iter().filter_map(facts).any(|facts| is_for(facts, purpose))
+            let paths = worker.profile.paths.iter().filter_map(facts);
+            paths
+                .filter(|facts| is_for(facts, purpose))
+                .any(|facts| purpose == PathType::Storage || self.plan_lets(task, worker, &facts.id))
         };
         let forbids =
             |caps: &[GroupCap]| caps.iter().any(|cap| cap.most == 0 && cap.tasks.contains(&kind.task));
         let machine = worker.profile.machine.as_ref().and_then(|machine| self.machine_caps.get(machine));
         worker.is_usable()
             && worker.mode != WorkerMode::Draining
+            && worker.plans_take(task)
             && worker.offers(kind.task)
             && !machine.is_some_and(|caps| forbids(caps))
             && purposes.all(has)
             && self.fits_idle(worker, task, table)
+    }
+
+    /// Whether the plan of a path for sealing lets new files of the task's sector lie there, or one that the task reads does.
+    pub(super) fn plan_lets(&self, task: &Task, worker: &Worker, path: &StorageId) -> bool {
+        let profile = &worker.profile;
+        let plan = profile.path_plans.get(path).unwrap_or(&profile.plan);
+        let mut files = task.request.needs.existing.iter().flat_map(|existing| &existing.files);
+        profile.path_plans.is_empty()
+            || task.request.purpose.is_none_or(|purpose| plan.takes(purpose))
+            || files.any(|file| self.places(task.request.sector.id, file.kind).contains(path))
     }
 
     /// Whether one such task fits on the worker's machine while nothing else uses it.

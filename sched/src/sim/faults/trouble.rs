@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sealtasks::{AttemptId, TaskId, TaskType};
+use sealtasks::{AttemptId, SealingPlan, TaskId, TaskType};
 
 use super::schedule::{BUSY, Fault, FaultKind, LATE_MAX};
 use crate::sim::{ClockTrouble, Cluster, Luck, Noise, SplitMix, Trouble, worker_key};
@@ -12,7 +12,9 @@ const SECOND: u64 = 1000;
 
 /// A fault of any kind, somewhere, some time.
 pub(super) fn fault(random: &mut SplitMix, cluster: &Cluster) -> Fault {
-    let kind = *random.one_of(FaultKind::ALL);
+    // Plans change only where there are some. What a seed meant before there were any it means still in all other clusters.
+    let drawn: Vec<_> = FaultKind::ALL.iter().copied().filter(|kind| *kind != FaultKind::Plans).collect();
+    let kind = *random.one_of(&drawn);
     let from = random.below(BUSY);
     let span = random.within(SECOND, 120 * SECOND);
     let (start, end) = (Millis::new(from), Millis::new(from + span));
@@ -47,6 +49,7 @@ pub(super) fn fault(random: &mut SplitMix, cluster: &Cluster) -> Fault {
             .map(|_| (Millis::new(random.within(start.get(), end.get())), at_once(random, kind)))
             .chain([(start, Trouble::Aborts(500)), (end, Trouble::Aborts(0))])
             .collect(),
+        FaultKind::Plans => plans_change(random, cluster).strikes,
         FaultKind::FailsNow
         | FaultKind::Priority
         | FaultKind::Deadline
@@ -62,6 +65,29 @@ pub(super) fn fault(random: &mut SplitMix, cluster: &Cluster) -> Fault {
 pub(super) fn plain_stray(random: &mut SplitMix) -> Fault {
     let at = Millis::new(random.below(BUSY));
     Fault { kind: FaultKind::Stray, strikes: vec![(at, at_once(random, FaultKind::Stray))] }
+}
+
+/// A worker, not one of the first two, has other plans for a while.
+pub(super) fn plans_change(random: &mut SplitMix, cluster: &Cluster) -> Fault {
+    let worker = random.within(2, cluster.workers.len() as u64 - 1) as usize;
+    let before = &cluster.workers[worker].profile;
+    let mut after = before.clone();
+    draw_plans(random, &mut after);
+    let from = random.below(BUSY);
+    let strikes = [(from, after), (from + random.within(SECOND, 120 * SECOND), before.clone())]
+        .map(|(at, profile)| (Millis::new(at), Trouble::Profile { worker, profile: Box::new(profile) }));
+    Fault { kind: FaultKind::Plans, strikes: strikes.into() }
+}
+
+/// Gives a worker a plan of its own, plans for some of its paths, or both.
+pub(super) fn draw_plans(random: &mut SplitMix, profile: &mut WorkerProfile) {
+    profile.plan = *random.one_of(&SealingPlan::ALL);
+    profile.path_plans.clear();
+    for path in &profile.paths {
+        if random.chance(1, 3) {
+            profile.path_plans.insert(path.clone(), *random.one_of(&SealingPlan::ALL));
+        }
+    }
 }
 
 type Strikes = Vec<(Millis, Trouble)>;
