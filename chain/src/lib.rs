@@ -45,10 +45,13 @@ pub trait Chain: Send + Sync {
     /// Nothing stands against sealing this sector anew: asked before every PreCommit1 but a rebuild's, which deletes each
     /// earlier replica. Without a chain nothing does.
     ///
+    /// Gives the head where the sector's ticket can expire; `None`: nothing expires, or the sector is pre-committed and stays
+    /// with the ticket that it has.
+    ///
     /// # Errors
     /// The sector is proven, [`ChainError::AlreadyProven`], or nobody can tell now.
-    async fn may_seal(&self, _sector: SectorId) -> Result<(), ChainError> {
-        Ok(())
+    async fn may_seal(&self, _sector: SectorId) -> Result<Option<ChainEpoch>, ChainError> {
+        Ok(None)
     }
 
     /// The miner's sectors that are proven, but for those that are held. Without a chain there are none.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{DataPiece, RandomnessSource, Rest, SectorRecord, Step};
+use pipeline::{DataPiece, Failure, RandomnessSource, Rest, SectorRecord, SectorState, Step};
 use rpc::api::PledgeOptions;
 use rpc::extension::{DataView, FileView, JobView, ManagerOverview, PathView, SectorDetail};
 use rpc::{ApiError, ApiResult};
@@ -134,18 +134,30 @@ fn data_view(data: &DataPiece) -> DataView {
     }
 }
 
-/// The failure that the sector stands at, and what to do about it; empty once the step that failed has worked.
+/// The failure that the sector stands at, or that has put it back, and what to do about it; empty once the step that
+/// failed has worked.
 pub(crate) fn last_error(record: &SectorRecord) -> String {
     match record.failures().last() {
         Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
             let number = record.sector().id.number;
             format!("{}; it waits for `sealyard sectors retry {number}`", failure.message)
         }
-        Some(failure) if record.state().is_failed() || failure.state == record.state() => {
+        Some(failure)
+            if record.state().is_failed()
+                || failure.state == record.state()
+                || puts_back(failure, record) =>
+        {
             failure.message.clone()
         }
         Some(_) | None => String::new(),
     }
+}
+
+/// Whether the sector is made anew since it could not be pre-committed.
+fn puts_back(failure: &Failure, record: &SectorRecord) -> bool {
+    let anew =
+        matches!(record.state(), SectorState::GetTicket | SectorState::PreCommit1 | SectorState::PreCommit2);
+    anew && failure.state == SectorState::PreCommitting && record.rebuilt_to().is_none()
 }
 
 /// Tasks that wait, run, or ended lately.

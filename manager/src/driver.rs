@@ -344,7 +344,7 @@ impl Driver {
             }
             Input::AbortFailed { attempt, reason } => self.abort_failed(attempt, &reason),
             Input::Sector { sector, event } => self.sector_event(sector, event),
-            Input::NotProven { sector } => self.not_proven(sector),
+            Input::Leave { sector, leave } => self.leave(sector, leave),
             Input::Released { sector, result } => self.released(sector, result),
             Input::AbortCall { call, reply } => self.abort_call(call, reply),
             Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),

@@ -183,11 +183,9 @@ async fn ticket(shared: Arc<Shared>, sector: SectorRef) {
 }
 
 async fn ask_proven(shared: Arc<Shared>, sector: SectorId) {
-    let input = match shared.chain.may_seal(sector).await {
-        Ok(()) => Input::NotProven { sector },
-        Err(error) => Input::Sector { sector, event: failed(&shared, class_of(&error), chain_of(&error)) },
-    };
-    tell(&shared, input).await;
+    let leave = shared.chain.may_seal(sector).await;
+    let leave = leave.map_err(|error| failed(&shared, class_of(&error), chain_of(&error)));
+    tell(&shared, Input::Leave { sector, leave }).await;
 }
 
 async fn seed(shared: Arc<Shared>, sector: SectorRef, sealed: SealedCid) {

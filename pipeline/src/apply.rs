@@ -67,6 +67,7 @@ impl SectorRecord {
                 self.fields.progress.ticket = Some(SealTicket { value: ticket, epoch });
                 self.advance(Outcome::Ticket);
             }
+            SectorEvent::TicketExpired { head, now_ms } => self.ticket_expired(head, now_ms, name)?,
             SectorEvent::SeedReady { seed, epoch } => {
                 self.require(Awaited::Seed, name)?;
                 self.fields.progress.seed = Some(SealSeed { value: seed, epoch });
@@ -247,7 +248,7 @@ impl SectorRecord {
         })
     }
 
-    fn advance(&mut self, outcome: Outcome) {
+    pub(crate) fn advance(&mut self, outcome: Outcome) {
         self.fields.failures.progress();
         self.go(outcome);
     }

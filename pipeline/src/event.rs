@@ -85,6 +85,13 @@ pub enum SectorEvent {
         /// The height; 0 from an offline source.
         epoch: ChainEpoch,
     },
+    /// The ticket is too old for what is still to be done with it; nothing with it is on chain or on its way there.
+    TicketExpired {
+        /// The chain's height now.
+        head: ChainEpoch,
+        /// The time now, in wall milliseconds.
+        now_ms: u64,
+    },
     /// The interactive randomness and the height it was drawn at.
     SeedReady {
         /// The randomness.
@@ -135,6 +142,7 @@ impl SectorEvent {
             },
             Self::Failed { .. } => "failure",
             Self::TicketReady { .. } => "ticket",
+            Self::TicketExpired { .. } => "expired ticket",
             Self::SeedReady { .. } => "seed",
             Self::RetryDue { .. } => "due retry",
             Self::RetryNow => "retry by the operator",

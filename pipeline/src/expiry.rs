@@ -1,10 +1,10 @@
 //! Until when a sector's present work is of use: the chain takes a ticket and a pre-commitment for so long only. Never:
 //! time; heights are the chain's, and what hour one is at is the chain's to say.
 
-use sealtasks::{ChainEpoch, ProofVersion, RegisteredSealProof};
+use sealtasks::{ChainEpoch, FailureClass, ProofVersion, RegisteredSealProof};
 
 use crate::awaited::Awaited;
-use crate::{RandomnessSource, SectorRecord};
+use crate::{Failure, Outcome, Progress, RandomnessSource, SectorRecord, SectorState, TransitionError};
 
 /// Epochs of 30 s in a day: `EPOCHS_IN_DAY` of builtin-actors.
 const EPOCHS_IN_DAY: i64 = 2880;
@@ -12,6 +12,11 @@ const EPOCHS_IN_DAY: i64 = 2880;
 /// A pre-commitment's ticket may be this old: `MAX_PRE_COMMIT_RANDOMNESS_LOOKBACK` of builtin-actors, a day and
 /// `CHAIN_FINALITY` (900). The miner actor refuses `seal_rand_epoch < current - lookback`.
 const TICKET_EPOCHS_MAX: i64 = EPOCHS_IN_DAY + 900;
+
+/// A sector whose ticket is of use for less than this is not labelled with it: PreCommit1, PreCommit2 and the message
+/// could take longer, and a new ticket costs nothing yet. A fresh one is of use for a day, drawn 900 heights back.
+const SEALING_EPOCHS: i64 = EPOCHS_IN_DAY / 2;
+const _: () = assert!(SEALING_EPOCHS < TICKET_EPOCHS_MAX - 900, "a fresh ticket is good enough");
 
 impl SectorRecord {
     /// The last height at which what the sector works on now can still be put on chain; `None`: it is bound to none, or
@@ -56,6 +61,48 @@ impl SectorRecord {
             | Awaited::Nothing => return None,
         };
         Some(ChainEpoch::new(from.get().saturating_add(epochs)))
+    }
+
+    /// Whether at this height of the chain the sector needs another ticket for what is next: nothing was made with it yet
+    /// and too little of its time is left, or the pre-commitment can no longer land. A sector that is sealed again
+    /// keeps its ticket for ever, or it would become another replica.
+    pub fn needs_new_ticket(&self, head: ChainEpoch) -> bool {
+        let still_needed = match self.awaited() {
+            Awaited::PreCommit1 => SEALING_EPOCHS,
+            Awaited::PreCommitMessage => 0,
+            _ => return false,
+        };
+        self.deadline().is_some_and(|last| last.get().saturating_sub(still_needed) < head.get())
+    }
+
+    /// Everything that was made with the ticket is of no use: the sector gets a new one. Its pieces stay.
+    pub(crate) fn ticket_expired(
+        &mut self,
+        head: ChainEpoch,
+        now_ms: u64,
+        event: &'static str,
+    ) -> Result<(), TransitionError> {
+        let (Some(ticket), true) = (self.fields.progress.ticket, self.needs_new_ticket(head)) else {
+            return Err(self.unexpected(event));
+        };
+        let state = self.fields.state;
+        let pieces = std::mem::take(&mut self.fields.progress.pieces);
+        self.fields.progress = Progress { pieces, ..Progress::default() };
+        self.fields.failures.invalid_proofs = 0;
+        self.advance(Outcome::OldTicket);
+        // Before PreCommit1 nothing is lost, and nothing has failed.
+        if state == SectorState::PreCommitting {
+            let message = format!(
+                "its ticket of height {} was good for a pre-commitment up to height {}, and the chain is at {}; it is \
+                 sealed again from PreCommit1 on, with a new ticket",
+                ticket.epoch.get(),
+                ticket.epoch.get().saturating_add(TICKET_EPOCHS_MAX),
+                head.get()
+            );
+            let class = FailureClass::Environment;
+            self.fields.failures.keep(Failure { state, class, message, at_ms: now_ms });
+        }
+        Ok(())
     }
 }
 

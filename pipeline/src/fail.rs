@@ -132,6 +132,7 @@ impl SectorRecord {
             | Outcome::CommitLanded
             | Outcome::Packed
             | Outcome::Ticket
+            | Outcome::OldTicket
             | Outcome::PreCommit1
             | Outcome::PreCommit2
             | Outcome::Rebuild

@@ -111,12 +111,9 @@ pub(crate) struct Failures {
 
 impl Failures {
     /// Keeps the failure and says when its retry may come.
-    pub(crate) fn add(&mut self, mut failure: Failure) -> RetryWhen {
+    pub(crate) fn add(&mut self, failure: Failure) -> RetryWhen {
         let (class, at_ms) = (failure.class, failure.at_ms);
-        failure.shorten();
-        let too_many = self.kept.len().saturating_sub(Failure::KEPT_MAX - 1);
-        self.kept.drain(..too_many);
-        self.kept.push(failure);
+        self.keep(failure);
         let count = self.counts.entry(class).or_default();
         *count = count.saturating_add(1);
         let policy = back_off(class);
@@ -125,6 +122,14 @@ impl Failures {
         }
         let doubled = policy.first_s.saturating_mul(1_u64.checked_shl(*count - 1).unwrap_or(u64::MAX));
         RetryWhen::NotBeforeMs(at_ms.saturating_add(doubled.min(policy.most_s) * 1000))
+    }
+
+    /// Keeps the failure, of which the sector has gone on by itself.
+    pub(crate) fn keep(&mut self, mut failure: Failure) {
+        failure.shorten();
+        let too_many = self.kept.len().saturating_sub(Failure::KEPT_MAX - 1);
+        self.kept.drain(..too_many);
+        self.kept.push(failure);
     }
 
     /// A step succeeded. Bad data is remembered, or two steps could send a sector to and fro for ever.

@@ -148,6 +148,8 @@ pub enum Outcome {
     Packed,
     /// The ticket is there.
     Ticket,
+    /// The chain takes no replica with its ticket any more, or soon will not.
+    OldTicket,
     /// PreCommit1 is done.
     PreCommit1,
     /// PreCommit2 is done.
@@ -210,7 +212,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Start,
         Self::AddPiece,
         Self::PieceWritten,
@@ -218,6 +220,7 @@ impl Outcome {
         Self::StartPacking,
         Self::Packed,
         Self::Ticket,
+        Self::OldTicket,
         Self::PreCommit1,
         Self::PreCommit2,
         Self::Rebuild,

@@ -36,6 +36,66 @@ fn a_ticket_binds_until_the_pre_commitment_and_a_seed_until_the_proof() {
     assert_eq!(deadline(&world), None, "the proof has landed");
 }
 
+fn expire(head: i64) -> SectorEvent {
+    SectorEvent::TicketExpired { head: ChainEpoch::new(head), now_ms: 7 }
+}
+
+fn ticket_of(height: i64) -> SectorEvent {
+    SectorEvent::TicketReady { ticket: Ticket([1; 32]), epoch: ChainEpoch::new(height) }
+}
+
+#[test]
+fn before_pc1_a_ticket_with_less_than_half_a_day_left_is_replaced() {
+    let mut world = of_a_chain(RegisteredSealProof::for_new_sector(SectorSize::KiB2));
+    world.run_to("ticket");
+    world.apply(ticket_of(10_000));
+    world.refuse(expire(10_000 + 3780 - 1440));
+    world.apply(expire(10_000 + 3780 - 1440 + 1));
+    world.expect(SectorState::GetTicket, "ticket");
+    assert_eq!(world.record.progress().ticket, None);
+    assert_eq!(world.record.progress().pieces.len(), 1, "its pieces stay");
+    assert!(world.record.failures().is_empty(), "nothing was lost");
+    world.apply(ticket_of(12_000));
+    world.run_to("run PC2");
+    world.refuse(expire(i64::MAX));
+}
+
+#[test]
+fn a_replica_that_can_no_longer_be_pre_committed_is_made_anew_and_the_record_says_why() {
+    let mut world = of_a_chain(RegisteredSealProof::for_new_sector(SectorSize::KiB2));
+    world.run_to("ticket");
+    world.apply(ticket_of(10_000));
+    world.run_to("pre-commit");
+    world.refuse(expire(10_000 + 3780));
+    world.apply(expire(10_000 + 3780 + 1));
+    world.expect(SectorState::GetTicket, "ticket");
+    assert_eq!((&world.record.progress().pc1, world.record.progress().cids), (&None, None));
+    let failure = world.record.failures().last().expect("work was lost");
+    assert_eq!((failure.state, failure.at_ms), (SectorState::PreCommitting, 7));
+    assert!(failure.message.contains("ticket of height 10000 was good"), "{}", failure.message);
+
+    // On its way: whether it lands is not decided here.
+    world.apply(ticket_of(20_000));
+    world.run_to("pre-commit");
+    world.apply(SectorEvent::MessageSent { message: "bafy".to_owned() });
+    world.refuse(expire(i64::MAX));
+    world.apply(SectorEvent::Landed { epoch: ChainEpoch::new(20_100) });
+    world.refuse(expire(i64::MAX));
+}
+
+/// Another ticket would make another replica.
+#[test]
+fn a_sector_that_is_sealed_again_keeps_its_ticket() {
+    let mut world = of_a_chain(RegisteredSealProof::for_new_sector(SectorSize::KiB2));
+    world.run_to("ticket");
+    world.apply(ticket_of(10_000));
+    world.run_to("done");
+    world.apply(SectorEvent::Rebuild { refill: Refill::Zeros });
+    world.run_to("run PC1");
+    assert!(!world.record.needs_new_ticket(ChainEpoch::new(i64::MAX)));
+    world.refuse(expire(i64::MAX));
+}
+
 #[test]
 fn what_no_chain_knows_never_expires() {
     for step in ["run PC1", "run PC2", "run C1", "run C2"] {

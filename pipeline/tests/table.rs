@@ -106,6 +106,7 @@ fn every_event() -> Vec<(SectorEvent, &'static [Outcome])> {
         ),
         (SectorEvent::TicketReady { ticket: Ticket([1; 32]), epoch: ChainEpoch::new(0) }, &[Outcome::Ticket]),
         (SectorEvent::SeedReady { seed: Seed([2; 32]), epoch: ChainEpoch::new(0) }, &[Outcome::SeedReady]),
+        (SectorEvent::TicketExpired { head: ChainEpoch::new(i64::MAX), now_ms: 0 }, &[Outcome::OldTicket]),
         (SectorEvent::RetryDue { now_ms: u64::MAX }, &Outcome::ALL),
         (SectorEvent::RetryNow, &Outcome::ALL),
     ]
@@ -296,6 +297,7 @@ fn any_told() -> impl Strategy<Value = Told> {
         any::<[u8; 32]>()
             .prop_map(|b| SectorEvent::TicketReady { ticket: Ticket(b), epoch: ChainEpoch::new(-1) }),
         any::<[u8; 32]>().prop_map(|b| SectorEvent::SeedReady { seed: Seed(b), epoch: ChainEpoch::new(9) }),
+        any::<i64>().prop_map(|head| SectorEvent::TicketExpired { head: ChainEpoch::new(head), now_ms: 0 }),
         any::<u64>().prop_map(|now_ms| SectorEvent::RetryDue { now_ms }),
         Just(SectorEvent::RetryNow),
         Just(SectorEvent::StartPacking),

@@ -284,10 +284,11 @@ impl Chain for Lotus {
         Ok((Ticket(ticket), ChainEpoch::new(epoch)))
     }
 
-    async fn may_seal(&self, sector: SectorId) -> Result<(), ChainError> {
-        match self.node.sector(sector, HEAD).await? {
-            Some(_) => Err(ChainError::AlreadyProven { sector }),
-            None => Ok(()),
+    async fn may_seal(&self, sector: SectorId) -> Result<Option<ChainEpoch>, ChainError> {
+        match self.standing(sector).await? {
+            SectorStanding::Proven { .. } => Err(ChainError::AlreadyProven { sector }),
+            SectorStanding::PreCommitted { .. } => Ok(None),
+            SectorStanding::Unknown => Ok(Some(self.node.head().await?.epoch())),
         }
     }
 

@@ -71,6 +71,9 @@ impl Driver {
     /// Binds an attempt: commits it, then calls the worker.
     fn bind(&mut self, assignment: Assignment, staged: bool) {
         let Assignment { attempt, worker: key, plan, .. } = assignment;
+        if self.leave_is_old(attempt.task) {
+            return self.ask_again(attempt);
+        }
         let Ok(lock) = self.lock_for(attempt) else { return self.stand_in_line(attempt) };
         let Some(worker) = self.workers.get(&key.session).filter(|worker| worker.key == key) else {
             // The scheduler knows only workers that we told it of, so this is a fault of ours; the task is not lost.

@@ -160,7 +160,8 @@ impl Driver {
             && task.open.is_none()
             && task.in_line.is_none()
             && task.turn.is_none()
-            && self.holding_back(task.sector.id).is_none();
+            && self.holding_back(task.sector.id).is_none()
+            && !self.shared.asked.contains(task.sector.id);
         if waits_for_nobody {
             return Err(format!("task {id} is held back, and nobody holds it"));
         }

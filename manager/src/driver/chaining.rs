@@ -3,12 +3,16 @@
 use chain::params::Method;
 use chain::sending::Sending;
 use pipeline::{RandomnessSource, SectorEvent, SectorRecord, SectorState, Step};
-use sealtasks::{ChainEpoch, FailureClass, SectorId, SectorRef};
+use sealtasks::{AttemptId, ChainEpoch, FailureClass, SectorId, SectorRef, TaskId, TaskInput};
 
-use super::Driver;
 use super::input::{Busy, Effect};
 use super::originals::KEEP_TOLD;
+use super::{Driver, Task};
 use crate::messages::{Wanted, What, Wish};
+use crate::state::{StateEvent, TaskOutcome};
+
+/// What the chain has said of a sector counts for half an hour, in milliseconds: a task may wait for a worker for days.
+const LEAVE_MS: u64 = 30 * 60 * 1000;
 
 impl Driver {
     /// What no chain will ever see lands at once, and nothing is sent.
@@ -68,14 +72,74 @@ impl Driver {
         true
     }
 
-    /// The chain has no such sector.
-    pub(super) fn not_proven(&mut self, id: SectorId) {
+    /// What the chain says of a sector that is to be labelled, or was to be a while ago.
+    pub(super) fn leave(&mut self, id: SectorId, leave: Result<Option<ChainEpoch>, SectorEvent>) {
+        let now_ms = self.now_ms();
         let Some(sector) = self.sectors.get_mut(&id) else { return };
-        if sector.busy != Busy::Asking || sector.record.state() != SectorState::PreCommit1 {
+        if sector.record.state() != SectorState::PreCommit1 {
             return;
         }
-        (sector.not_proven, sector.busy) = (true, Busy::Free);
-        self.advance(id);
+        let waits = match sector.busy {
+            Busy::Asking => None,
+            Busy::Task(task) => Some(task),
+            Busy::Free | Busy::Until(_) | Busy::File(_) | Busy::Stage => return,
+        };
+        let event = match leave {
+            Ok(Some(head)) if sector.record.needs_new_ticket(head) => {
+                SectorEvent::TicketExpired { head, now_ms }
+            }
+            Ok(_) => {
+                sector.leave_ms = now_ms;
+                return match waits {
+                    Some(task) => self.goes_on(task),
+                    None => {
+                        (sector.not_proven, sector.busy) = (true, Busy::Free);
+                        self.advance(id);
+                    }
+                };
+            }
+            Err(failed) => failed,
+        };
+        if waits.is_none_or(|task| self.taken_back(task)) {
+            self.sector_event(id, event);
+        }
+    }
+
+    /// Whether this is PreCommit1 of a sector of a chain that has not been asked for long: it waited for a worker.
+    pub(super) fn leave_is_old(&self, task: TaskId) -> bool {
+        let Some(task) = self.tasks.get(&task) else { return false };
+        let Some(sector) = self.sectors.get(&task.sector.id) else { return false };
+        matches!(task.work, TaskInput::PreCommit1(_))
+            && sector.record.source() == RandomnessSource::Lotus
+            && sector.record.rebuilt_to().is_none()
+            && sector.leave_ms.saturating_add(LEAVE_MS) < self.now_ms()
+    }
+
+    /// Takes a task that was just bound back from the scheduler, until the chain has said that its sector may be sealed still.
+    /// Nothing of the binding is committed yet, and nobody was called.
+    pub(super) fn ask_again(&mut self, attempt: AttemptId) {
+        self.take_back(attempt, "the chain is asked whether it may begin");
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
+        task.held_back = true;
+        self.effects.push(Effect::AskProven(task.sector.id));
+    }
+
+    /// One that was taken back goes to the scheduler again, in its old place.
+    fn goes_on(&mut self, task: TaskId) {
+        if self.tasks.get(&task).is_some_and(Task::asks) {
+            self.submit(task);
+        }
+    }
+
+    /// Ends one that was taken back; false: it is not, or no more.
+    fn taken_back(&mut self, task: TaskId) -> bool {
+        if !self.tasks.get(&task).is_some_and(Task::asks) {
+            return false;
+        }
+        self.tasks.remove(&task);
+        let reason = "it may not begin now".to_owned();
+        self.events.push(StateEvent::TaskEnded { task, outcome: TaskOutcome::Cancelled, reason });
+        true
     }
 
     /// What is known of the message that a sector waits for, and whether only the operator's leave is missing.
@@ -87,6 +151,13 @@ impl Driver {
         };
         let messages = self.shared.messages.as_ref()?;
         Some((messages.note(record.sector().id), unsent && messages.sending == Sending::Off))
+    }
+}
+
+impl Task {
+    /// Whether it is held back, and not for its files.
+    pub(super) fn asks(&self) -> bool {
+        self.held_back && self.open.is_none() && self.in_line.is_none()
     }
 }
 

@@ -157,6 +157,10 @@ impl Driver {
             let besides = why.map(|why| without_session(&alone(why), why)).unwrap_or_default();
             return Reason { prospects: besides, ..in_use };
         }
+        if task.asks() {
+            let summary = format!("{name} waits until the chain has said that it may begin");
+            return Reason::new(WaitsFor::Answer, summary, "");
+        }
         let Some(why) = why else {
             return Reason::new(WaitsFor::SilentWorker, format!("{name} is not with the scheduler"), "");
         };

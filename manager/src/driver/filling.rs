@@ -175,6 +175,7 @@ impl Driver {
                 steps: 0,
                 released: false,
                 not_proven: false,
+                leave_ms: 0,
                 emptied: false,
             },
         );

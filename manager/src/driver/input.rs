@@ -12,7 +12,7 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, FileType, RegisteredSealProof, Reign, ScrubbedFile, SealedCid, SectorId,
+    AttemptId, CallId, CapSpec, ChainEpoch, FileType, RegisteredSealProof, Reign, ScrubbedFile, SealedCid, SectorId,
     SectorRef, StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
@@ -65,8 +65,9 @@ pub(crate) enum Input {
     AbortFailed { attempt: AttemptId, reason: String },
     /// The pipeline's next event, from outside the task machinery: ticket, seed, verification.
     Sector { sector: SectorId, event: SectorEvent },
-    /// The chain has no such sector: it may be sealed.
-    NotProven { sector: SectorId },
+    /// Whether a sector may be sealed, and up to which height its ticket must be good; see `chain::Chain::may_seal`. Else a
+    /// failure of the sector.
+    Leave { sector: SectorId, leave: Result<Option<ChainEpoch>, SectorEvent> },
     /// Unsealed data that is no longer needed has been deleted, or not.
     Released { sector: SectorId, result: Result<(), String> },
     /// An operator ends a call.
@@ -199,6 +200,8 @@ pub(crate) struct Sector {
     pub(crate) released: bool,
     /// The chain was asked before PreCommit1, and has no such sector.
     pub(crate) not_proven: bool,
+    /// When the chain last said so to this manager, in Unix milliseconds; 0 = never.
+    pub(crate) leave_ms: u64,
     /// Its unsealed file was deleted everywhere, so that it is filled anew; holds for the next AddPiece.
     pub(crate) emptied: bool,
 }

@@ -52,16 +52,20 @@ impl Driver {
     pub(super) fn stand_in_line(&mut self, attempt: AttemptId) {
         let id = attempt.task;
         let Some(want) = self.want_of(id) else { return };
-        let not_before = Millis::new(self.now_ms().saturating_add(1));
-        let reason = "its files are in use".to_owned();
-        self.tell_sched(Event::StartFailed { attempt, reason, not_before });
-        self.tell_sched(Event::Cancel { task: id });
+        self.take_back(attempt, "its files are in use");
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let left = CancellationToken::new();
         let owner = LockOwner { owner: format!("task {id}"), reason: short_code(&task.work).into() };
         tracing::info!(task = %id, sector = %task.sector.id, "waits for files that somebody else has");
         (task.held_back, task.in_line) = (true, Some(left.clone().drop_guard()));
         self.effects.push(Effect::StandInLine { task: id, want, owner, left });
+    }
+
+    /// The scheduler lets a task go that it has just bound.
+    pub(super) fn take_back(&mut self, attempt: AttemptId, reason: &str) {
+        let not_before = Millis::new(self.now_ms().saturating_add(1));
+        self.tell_sched(Event::StartFailed { attempt, reason: reason.to_owned(), not_before });
+        self.tell_sched(Event::Cancel { task: attempt.task });
     }
 
     /// A task in line has its lock: the scheduler may bind it now.

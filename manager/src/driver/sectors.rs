@@ -329,6 +329,9 @@ fn describe(event: &SectorEvent) -> String {
         }
         SectorEvent::MessageSent { message } => format!("message {message} sent"),
         SectorEvent::Landed { epoch } => format!("on chain at {}", epoch.get()),
+        SectorEvent::TicketExpired { head, .. } => {
+            format!("its ticket is too old at height {}; it gets a new one", head.get())
+        }
         SectorEvent::Rebuild { .. } => REBUILT.to_owned(),
         SectorEvent::Made { paths } => format!("this rebuild makes files in path {}", listed(paths)),
         SectorEvent::Filled { paths } => {
@@ -378,6 +381,9 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
         }
         SectorEvent::SeedReady { seed, epoch } => {
             json!({ "event": "seed_ready", "seed": seed, "epoch": epoch })
+        }
+        SectorEvent::TicketExpired { head, now_ms } => {
+            json!({ "event": "ticket_expired", "head": head, "now_ms": now_ms })
         }
         SectorEvent::RetryDue { now_ms } => json!({ "event": "retry_due", "now_ms": now_ms }),
         SectorEvent::RetryNow => json!({ "event": "retry_now" }),

@@ -19,6 +19,9 @@ use crate::workers::chain_of;
 
 /// What is on chain counts when so many heights lie above it (Lotus's MessageConfidence).
 const CONFIDENCE: i64 = 5;
+/// What is said of a sector that waited too long for leave to send.
+const EXPIRED_UNSENT: &str = "nothing was sent without --send-messages, and its ticket has expired meanwhile; with them it is \
+    sealed anew with another ticket";
 /// Ends of messages that wait to be told.
 const ENDS_MAX: usize = 64;
 
@@ -119,6 +122,7 @@ impl Post {
         }
         let (head, base_fee) = self.lotus.head().await?;
         self.sort_out(shared, head).await?;
+        self.let_expired_go(shared, head).await;
         let now = Now { ms: shared.state.now_ms(), head, base_fee };
         // A sector that is to be proven has a deposit to lose; a new one only waits.
         let mut short = Ok(());
@@ -213,6 +217,26 @@ impl Post {
             }
         }
         Ok(())
+    }
+
+    /// Nothing of those that are new is on its way; a pre-commitment whose ticket is too old by now would be refused. Without
+    /// leave to send it stays: sealed anew it would only wait again.
+    async fn let_expired_go(&mut self, shared: &Arc<Shared>, head: ChainEpoch) {
+        let is_expired = |one: &Gathered| {
+            one.is_new && method_of(&one.wanted) == Method::PreCommitSectorBatch2 && one.wanted.cutoff < head
+        };
+        for at in (0..self.gathered.len()).rev() {
+            if !is_expired(&self.gathered[at]) {
+                continue;
+            }
+            let id = self.gathered.swap_remove(at).wanted.sector.id;
+            if self.sending == Sending::Off {
+                self.notes.set(id, EXPIRED_UNSENT);
+            } else {
+                let event = SectorEvent::TicketExpired { head, now_ms: shared.state.now_ms() };
+                self.tell(shared, id, event).await;
+            }
+        }
     }
 
     /// Sends a batch, in halves where the whole cannot go: in the end only the sector that is to blame is left behind, or
