@@ -89,6 +89,16 @@ pub enum ChainError {
         /// The sector.
         sector: SectorId,
     },
+    /// The number is no longer ours to take.
+    #[error(
+        "the number of {sector} was taken on chain by a message that this manager has not sent, or by a sector that is gone; a \
+         replica of ours could not be pre-committed under it, and nothing is sealed. Remove the sector \
+         (`sealyard sectors remove`) and pledge another, or give its data to another"
+    )]
+    NumberTaken {
+        /// The sector.
+        sector: SectorId,
+    },
 }
 
 impl ChainError {
@@ -100,7 +110,8 @@ impl ChainError {
             | Self::ApiVersion { .. }
             | Self::SectorSize { .. }
             | Self::OtherReplica { .. }
-            | Self::AlreadyProven { .. } => true,
+            | Self::AlreadyProven { .. }
+            | Self::NumberTaken { .. } => true,
             Self::Node { source, .. } => {
                 matches!(source, ApiError::Unauthorized { .. }) || source.is_method_not_found()
             }
@@ -120,6 +131,7 @@ impl ChainError {
             Self::NoPreCommit { .. } => "CHN07",
             Self::OtherReplica { .. } => "CHN08",
             Self::AlreadyProven { .. } => "CHN09",
+            Self::NumberTaken { .. } => "CHN10",
         }
     }
 }

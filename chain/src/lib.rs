@@ -27,6 +27,19 @@ pub use offline::{BeaconSecret, Offline};
 pub use params::entropy;
 pub use token_amount::{TokenAmount, TokenAmountError};
 
+/// What has become of a sector's number on a chain; each is used once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Nothing, or there is no chain.
+    Free,
+    /// A replica is promised under it, and a deposit paid.
+    PreCommitted,
+    /// A sector is proven under it.
+    Proven,
+    /// It was used, and what was promised or proven is gone.
+    Spent,
+}
+
 /// A source of the randomness that sealing needs.
 #[async_trait]
 pub trait Chain: Send + Sync {
@@ -52,6 +65,22 @@ pub trait Chain: Send + Sync {
     /// The sector is proven, [`ChainError::AlreadyProven`], or nobody can tell now.
     async fn may_seal(&self, _sector: SectorId) -> Result<Option<ChainEpoch>, ChainError> {
         Ok(None)
+    }
+
+    /// What has become of the sector's number.
+    ///
+    /// # Errors
+    /// Nobody can tell now.
+    async fn allocation(&self, _sector: SectorId) -> Result<Allocation, ChainError> {
+        Ok(Allocation::Free)
+    }
+
+    /// The number above all that the miner has ever pre-committed, those of sectors that are gone included; 0 without a chain.
+    ///
+    /// # Errors
+    /// Nobody can tell now, or the numbers add up to more than there are.
+    async fn first_free(&self, _miner: ActorId) -> Result<u64, ChainError> {
+        Ok(0)
     }
 
     /// The miner's sectors that are proven, but for those that are held. Without a chain there are none.

@@ -345,6 +345,7 @@ impl Driver {
             Input::AbortFailed { attempt, reason } => self.abort_failed(attempt, &reason),
             Input::Sector { sector, event } => self.sector_event(sector, event),
             Input::Leave { sector, leave } => self.leave(sector, leave),
+            Input::FirstFree(number) => self.next_sector = self.next_sector.max(number),
             Input::Released { sector, result } => self.released(sector, result),
             Input::AbortCall { call, reply } => self.abort_call(call, reply),
             Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chain::{Allocation, ChainError};
 use pipeline::SectorEvent;
 use rpc::{ApiError, Job, PieceData, WorkerApi};
 use sealtasks::{
@@ -15,6 +16,7 @@ use stores::{DeletePermit, LockOwner, LockWant};
 use crate::driver::{Effect, Input, StartCall};
 use crate::shared::Shared;
 use crate::staging::Staged;
+use crate::state::copy::TAKEOVER_GAP;
 use crate::workers::{chain_of, redial, watch};
 
 /// A task that found the line for its sector's files full looks again after this.
@@ -175,16 +177,51 @@ async fn ticket(shared: Arc<Shared>, sector: SectorRef) {
         let event = SectorEvent::TicketReady { ticket, epoch: ChainEpoch::new(0) };
         return tell(&shared, Input::Sector { sector: sector.id, event }).await;
     }
-    let event = match shared.chain.ticket(sector).await {
-        Ok((ticket, epoch)) => SectorEvent::TicketReady { ticket, epoch },
-        Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
+    let event = match number_is_ours(&shared, sector.id).await {
+        Ok(()) => match shared.chain.ticket(sector).await {
+            Ok((ticket, epoch)) => SectorEvent::TicketReady { ticket, epoch },
+            Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
+        },
+        Err(failed) => failed,
     };
     tell(&shared, Input::Sector { sector: sector.id, event }).await;
 }
 
+/// The sector's number is free on its chain, or was taken by a message of ours: sealed under one that somebody else has taken
+/// since this manager started, it could never be pre-committed (Lotus asks at GetTicket, too).
+async fn number_is_ours(shared: &Shared, sector: SectorId) -> Result<(), SectorEvent> {
+    let refused = |error: ChainError| failed(shared, class_of(&error), chain_of(&error));
+    let is_ours = match shared.chain.allocation(sector).await.map_err(refused)? {
+        // One that is proven is refused for just that.
+        Allocation::Free | Allocation::Proven => true,
+        Allocation::Spent => false,
+        // What a lost manager has promised after the copy was made that this one goes on from is in no outbox here.
+        Allocation::PreCommitted if shared.state.epoch().get() > TAKEOVER_GAP => true,
+        Allocation::PreCommitted => {
+            let promised = shared.messages.as_ref().map(|messages| messages.has_promised(sector));
+            promised
+                .unwrap_or(Ok(false))
+                .map_err(|error| failed(shared, FailureClass::Environment, chain_of(&error)))?
+        }
+    };
+    if is_ours {
+        return Ok(());
+    }
+    // Those who took this one may have taken more.
+    if let Ok(free) = shared.chain.first_free(sector.miner).await {
+        tell(shared, Input::FirstFree(free)).await;
+    }
+    Err(refused(ChainError::NumberTaken { sector }))
+}
+
 async fn ask_proven(shared: Arc<Shared>, sector: SectorId) {
-    let leave = shared.chain.may_seal(sector).await;
-    let leave = leave.map_err(|error| failed(&shared, class_of(&error), chain_of(&error)));
+    let leave = match number_is_ours(&shared, sector).await {
+        Ok(()) => {
+            let leave = shared.chain.may_seal(sector).await;
+            leave.map_err(|error| failed(&shared, class_of(&error), chain_of(&error)))
+        }
+        Err(failed) => Err(failed),
+    };
     tell(&shared, Input::Leave { sector, leave }).await;
 }
 
@@ -201,7 +238,7 @@ async fn seed(shared: Arc<Shared>, sector: SectorRef, sealed: SealedCid) {
     tell(&shared, Input::Sector { sector: sector.id, event }).await;
 }
 
-fn class_of(error: &chain::ChainError) -> FailureClass {
+fn class_of(error: &ChainError) -> FailureClass {
     if error.is_permanent() { FailureClass::Environment } else { FailureClass::Network }
 }
 

@@ -126,6 +126,11 @@ impl Messages {
         Ok(open)
     }
 
+    /// Whether a pre-commitment of this sector was ever meant to be sent from here. May read files.
+    pub(crate) fn has_promised(&self, sector: SectorId) -> Result<bool, OutboxError> {
+        self.outbox.knows(Method::PreCommitSectorBatch2, sector)
+    }
+
     /// Hands a wish over.
     pub(crate) async fn wish(&self, wish: Wish) {
         // It is watched from now on, however long the clerk is with another.

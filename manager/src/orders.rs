@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use rpc::api::ApiResult;
-use rpc::operator::{AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, WorkerMode, WorkerRest};
+use rpc::operator::{
+    AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, Removal, WorkerMode, WorkerRest,
+};
 use rpc::subject::Subject;
 use sealtasks::{CapSpec, SectorId, SectorNumber};
 
@@ -44,8 +46,12 @@ impl OperatorApi for Service {
         self.ask(|reply| Input::Priority { what, priority, by: signed(&by), reply }).await
     }
 
-    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()> {
+    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()> {
         let sector = SectorId { miner: self.0.miner.actor, number };
+        match removal {
+            Removal::UnlessOnChain => self.check_nothing_on_chain(sector).await?,
+            Removal::AlthoughOnChain => {}
+        }
         self.ask(|reply| Input::RemoveSector { sector, by: signed(&by), reply }).await
     }
 

@@ -102,12 +102,17 @@ impl PipelineApi for Service {
 impl Service {
     /// Puts a sector into a state by hand.
     async fn put_into(&self, sector: SectorId, to: SectorState) -> ApiResult<()> {
+        let open = self.open_message(sector).await?;
+        self.ask(|reply| Input::Order(Order::UpdateState { sector, to, open, reply })).await
+    }
+
+    /// The first message about this sector whose end is not known.
+    pub(crate) async fn open_message(&self, sector: SectorId) -> ApiResult<Option<String>> {
         let shared = self.0.clone();
         let open = tokio::task::spawn_blocking(move || {
             shared.messages.as_ref().map_or(Ok(None), |messages| messages.open_message(sector))
         });
-        let open = open.await.map_err(|_| stopping())?.map_err(refusal)?;
-        self.ask(|reply| Input::Order(Order::UpdateState { sector, to, open, reply })).await
+        open.await.map_err(|_| stopping())?.map_err(refusal)
     }
 }
 

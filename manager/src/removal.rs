@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rpc::api::ApiResult;
+use chain::Allocation;
+use pipeline::{RandomnessSource, SectorRecord};
+use rpc::api::{ApiError, ApiResult};
 use rpc::storage::PathHost;
 use sealtasks::{
     CleanedEntry, FileMeasure, FileType, FileTypes, Finding, Matter, PathOrder, PathReport, PathSurvey,
@@ -14,6 +16,7 @@ use stores::{LockOwner, LockWant};
 
 use crate::driver::{CLEANED_UP, Input};
 use crate::service::Service;
+use crate::workers::chain_of;
 
 /// A declared file of a removed sector, by the entry that a survey names.
 struct Removed {
@@ -21,8 +24,28 @@ struct Removed {
     sector: SectorId,
     file: FileType,
     path: StorageId,
-    /// It may be the original of a sector that was only told of, and is shown alone.
-    told: bool,
+    /// Why it is shown alone, and never deleted.
+    keep: Option<String>,
+}
+
+/// Who may need the files of a sector.
+enum Standing {
+    /// Nobody else: no chain knows it.
+    Offline,
+    /// Perhaps its chain.
+    OnChain,
+    /// It was known by a file alone.
+    Told,
+}
+
+impl Standing {
+    fn of(record: &SectorRecord) -> Self {
+        match record.source() {
+            _ if record.is_told() => Self::Told,
+            RandomnessSource::Lotus => Self::OnChain,
+            RandomnessSource::Offline | RandomnessSource::Rehearsal => Self::Offline,
+        }
+    }
 }
 
 impl Service {
@@ -32,7 +55,7 @@ impl Service {
         path: &mut PathSurvey,
         declared: &[(SectorDecl, FileTypes)],
     ) -> ApiResult<()> {
-        for Removed { entry, sector, file, told, .. } in
+        for Removed { entry, sector, file, keep, .. } in
             self.removed_in(&path.id, &path.dir, declared).await?
         {
             path.findings.push(Finding {
@@ -41,12 +64,12 @@ impl Service {
                 file: Some((sector, file)),
                 bytes: 0,
                 age_s: 0,
-                offered: !told,
+                offered: keep.is_none(),
                 reason: format!(
                     "sector {} was removed; `sealyard sectors status {} --log` shows when and by whom{}",
                     sector.number,
                     sector.number,
-                    if told { "; it was never stored here, and this may be its original" } else { "" }
+                    keep.map(|why| format!("; {why}")).unwrap_or_default()
                 ),
             });
         }
@@ -60,21 +83,63 @@ impl Service {
         declared: &[(SectorDecl, FileTypes)],
     ) -> ApiResult<Vec<Removed>> {
         let sectors: Vec<SectorId> = declared.iter().map(|(decl, _)| decl.sector).collect();
-        let removed: BTreeMap<SectorId, bool> = self
+        let removed: Vec<(SectorId, Standing)> = self
             .view(move |driver| {
-                let removed = sectors.into_iter().filter(|sector| driver.is_removed(*sector));
-                removed.map(|sector| (sector, driver.is_told_removed(sector))).collect()
+                let removed =
+                    sectors.into_iter().filter_map(|sector| Some((sector, driver.removed(sector)?)));
+                removed.map(|(sector, record)| (sector, Standing::of(record))).collect()
             })
             .await?;
-        let files = declared.iter().filter_map(|(decl, _)| Some((decl, *removed.get(&decl.sector)?)));
-        let each = |(decl, told): (&SectorDecl, bool)| {
+        let mut keep = BTreeMap::new();
+        for (sector, standing) in removed {
+            let why = match standing {
+                Standing::Told => Some("it was never stored here, and this may be its original".to_owned()),
+                Standing::OnChain => self.on_chain(sector).await.err(),
+                Standing::Offline => None,
+            };
+            keep.insert(sector, why);
+        }
+        let files = declared.iter().filter_map(|(decl, _)| Some((decl, keep.get(&decl.sector)?.clone())));
+        let each = |(decl, keep): (&SectorDecl, Option<String>)| {
             let (sector, path, dir) = (decl.sector, path.clone(), dir.to_owned());
             decl.types.iter().map(move |file| {
                 let entry = dir.join(file.name()).join(sector.to_string());
-                Removed { entry, sector, file, path: path.clone(), told }
+                Removed { entry, sector, file, path: path.clone(), keep: keep.clone() }
             })
         };
         Ok(files.flat_map(each).collect())
+    }
+
+    /// Refuses where removing this sector would cost money: something of it is on chain, or may be on its way there.
+    pub(crate) async fn check_nothing_on_chain(&self, sector: SectorId) -> ApiResult<()> {
+        let known = self.view(move |driver| driver.record(sector).map(Standing::of));
+        // One that is not here is refused for that; files of one that was only told of are never deleted.
+        let (Some(Standing::OnChain), number) = (known.await?, sector.number) else { return Ok(()) };
+        let refuse = |why: String| {
+            Err(ApiError::refused(format!(
+                "MGR190: sector {number} is not removed: {why}. If that is what you want, add --although-on-chain"
+            )))
+        };
+        if let Some(message) = self.open_message(sector).await? {
+            return refuse(format!("message {message} of it may be on its way to the chain"));
+        }
+        self.on_chain(sector).await.or_else(refuse)
+    }
+
+    /// The error says why files of this sector are needed, in words: it lives on its chain, or nobody can tell.
+    async fn on_chain(&self, sector: SectorId) -> Result<(), String> {
+        match self.0.chain.allocation(sector).await {
+            Ok(Allocation::Free | Allocation::Spent) => Ok(()),
+            Ok(Allocation::PreCommitted) => {
+                Err("it is pre-committed on chain, and unless it is proven its deposit is lost".to_owned())
+            }
+            Ok(Allocation::Proven) => Err(
+                "it is proven on chain, and without its files it is faulty, which costs a fee every day, until it is \
+                 terminated"
+                    .to_owned(),
+            ),
+            Err(error) => Err(format!("whether it lives on its chain is not known: {}", chain_of(&error))),
+        }
     }
 
     /// Deletes what a clean-up names of removed sectors, and leaves the rest of it to be done.
@@ -132,7 +197,13 @@ impl Service {
     }
 
     async fn discard(&self, host: &PathHost, one: &Removed) -> ApiResult<()> {
-        let Removed { sector, file, path, .. } = one;
+        let Removed { sector, file, path, keep, .. } = one;
+        if let Some(why) = keep {
+            return Err(ApiError::refused(format!(
+                "MGR191: {file} of the removed sector {} is not deleted: {why}",
+                sector.number
+            )));
+        }
         let want = LockWant { sector: *sector, read: FileTypes::NONE, write: (*file).into() };
         let owner = LockOwner { owner: "operator".to_owned(), reason: "clean-up".to_owned() };
         // Whoever reads the file now reads it to its end.

@@ -30,10 +30,21 @@ pub trait OperatorApi: Send + Sync + 'static {
     async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView>;
     /// Takes a sector that nothing is being done with out of the pipeline, for good. Its record stays, and its files until
     /// they are cleaned up.
-    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()>;
+    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()>;
     /// Ends a task, an attempt or a call: its sector then waits for a retry. The answer says what becomes of what it
     /// holds.
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView>;
+}
+
+/// Which sectors may be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// One for which nothing is on chain, nor on its way there.
+    #[default]
+    UnlessOnChain,
+    /// Any: the operator takes the loss of its deposit, or its faults.
+    AlthoughOnChain,
 }
 
 /// What an operator allows a worker. Whatever it is, the worker goes on to serve its files.

@@ -19,7 +19,7 @@ pub(crate) use node::{HEAD, Node, address};
 
 pub use sync::SyncProgress;
 
-use crate::{Chain, ChainError, EpochClock, TokenAmount};
+use crate::{Allocation, Chain, ChainError, EpochClock, TokenAmount};
 use wire::{Link, PreCommitOnChain};
 
 /// The API version that is needed: major 2, and at least this minor version, which first had what is called here.
@@ -195,18 +195,6 @@ impl Lotus {
         })
     }
 
-    /// The number above all that the miner has ever pre-committed, those of sectors that are gone included.
-    ///
-    /// # Errors
-    /// The node does not say, or the numbers add up to more than there are.
-    pub async fn first_free(&self, miner: ActorId) -> Result<u64, ChainError> {
-        let runs = self.node.allocated(miner).await?;
-        first_free(&runs).ok_or_else(|| {
-            let detail = "more sector numbers than there are".to_owned();
-            ChainError::Answer { method: "StateMinerAllocated", detail }
-        })
-    }
-
     /// The head and its base fee, for [`crate::sending::batch`].
     ///
     /// # Errors
@@ -247,6 +235,16 @@ fn first_free(runs: &[u64]) -> Option<u64> {
     Some(free)
 }
 
+/// Whether this number lies in a run that is set.
+fn is_set(runs: &[u64], number: u64) -> bool {
+    let mut end = 0_u64;
+    let run = runs.iter().position(|length| {
+        end = end.saturating_add(*length);
+        number < end
+    });
+    run.is_some_and(|place| place % 2 == 1)
+}
+
 /// CommR, from a node.
 pub(crate) fn sealed(link: Option<&Link>, method: &'static str) -> Result<SealedCid, ChainError> {
     let link = link.ok_or_else(|| ChainError::Answer { method, detail: "it has no SealedCID".to_owned() })?;
@@ -265,6 +263,27 @@ impl Chain for Lotus {
         held: &BTreeSet<SectorNumber>,
     ) -> Result<Vec<SectorNumber>, ChainError> {
         Self::proven_but(self, miner, held).await
+    }
+
+    async fn allocation(&self, sector: SectorId) -> Result<Allocation, ChainError> {
+        Ok(match self.standing(sector).await? {
+            SectorStanding::Proven { .. } => Allocation::Proven,
+            SectorStanding::PreCommitted { .. } => Allocation::PreCommitted,
+            SectorStanding::Unknown => {
+                match is_set(&self.node.allocated(sector.miner).await?, sector.number.get()) {
+                    true => Allocation::Spent,
+                    false => Allocation::Free,
+                }
+            }
+        })
+    }
+
+    async fn first_free(&self, miner: ActorId) -> Result<u64, ChainError> {
+        let runs = self.node.allocated(miner).await?;
+        first_free(&runs).ok_or_else(|| {
+            let detail = "more sector numbers than there are".to_owned();
+            ChainError::Answer { method: "StateMinerAllocated", detail }
+        })
     }
 
     fn clock(&self) -> Option<EpochClock> {
@@ -314,7 +333,14 @@ impl Chain for Lotus {
 
 #[cfg(test)]
 mod tests {
-    use super::first_free;
+    use super::{first_free, is_set};
+
+    #[test]
+    fn a_number_is_set_in_every_second_run() {
+        let set: Vec<u64> = (0..12).filter(|number| is_set(&[3, 2, 4, 1], *number)).collect();
+        assert_eq!(set, [3, 4, 9]);
+        assert!(is_set(&[0, 1], 0) && !is_set(&[], 0) && !is_set(&[u64::MAX], u64::MAX));
+    }
 
     #[test]
     fn the_first_free_number_lies_behind_the_last_run_that_is_set() {

@@ -138,6 +138,12 @@ impl Entry {
     }
 }
 
+impl Entry {
+    fn is_about(&self, method: Method, sector: SectorId) -> bool {
+        self.method == method && self.miner == sector.miner && self.sectors.contains(&sector.number)
+    }
+}
+
 impl FileOutbox {
     /// Opens the directory, made if it is not there.
     ///
@@ -165,19 +171,29 @@ impl FileOutbox {
         sector: SectorId,
         message: &str,
     ) -> Result<Option<Record>, OutboxError> {
+        let entries = self.read_entries()?;
+        let known = entries.iter().flatten();
+        let landed = |entry: &Entry| entry.is_about(method, sector) && entry.has_landed;
+        let sent = known.clone().find(|(_, entry)| entry.cid.as_deref() == Some(message));
+        let found = sent.or_else(|| known.rev().find(|(_, entry)| landed(entry)));
+        found.map(|((_, id), _)| read(&self.path(*id))).transpose()
+    }
+
+    /// Whether a message of this kind was ever meant to be sent for this sector. All records are read the first time only.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn knows(&self, method: Method, sector: SectorId) -> Result<bool, OutboxError> {
+        Ok(self.read_entries()?.iter().flatten().any(|(_, entry)| entry.is_about(method, sector)))
+    }
+
+    fn read_entries(&self) -> Result<MutexGuard<'_, Option<Entries>>, OutboxError> {
         let mut entries = self.entries();
         if entries.is_none() {
             let all = self.all()?;
             *entries = Some(all.iter().map(|record| (place(&record.intent), Entry::of(record))).collect());
         }
-        let known = entries.iter().flatten();
-        let landed = |entry: &Entry| {
-            let same = entry.method == method && entry.miner == sector.miner && entry.has_landed;
-            same && entry.sectors.contains(&sector.number)
-        };
-        let sent = known.clone().find(|(_, entry)| entry.cid.as_deref() == Some(message));
-        let found = sent.or_else(|| known.rev().find(|(_, entry)| landed(entry)));
-        found.map(|((_, id), _)| read(&self.path(*id))).transpose()
+        Ok(entries)
     }
 
     fn entries(&self) -> MutexGuard<'_, Option<Entries>> {

@@ -124,6 +124,9 @@ pub enum SectorsCommand {
         /// Do it: nothing brings the sector back.
         #[arg(long)]
         really_do_it: bool,
+        /// Also if the sector is pre-committed or proven on chain: its deposit is lost, or it is faulty until it is terminated.
+        #[arg(long)]
+        although_on_chain: bool,
     },
     /// Have a sector's data unsealed, so that it can be read.
     Unseal(UnsealArgs),

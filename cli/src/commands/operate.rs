@@ -1,7 +1,7 @@
 //! The daily questions: workers, jobs, sectors, and pledging.
 
 use rpc::extension::SectorDetail;
-use rpc::operator::WorkerMode;
+use rpc::operator::{Removal, WorkerMode};
 use sealtasks::{ActorId, SectorNumber};
 use serde::Serialize;
 use serde_json::json;
@@ -66,7 +66,10 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         SectorsCommand::Unseal(args) => unsealing::unseal(connection, args).await,
         SectorsCommand::ReadPiece(args) => unsealing::read_piece(connection, args).await,
         SectorsCommand::ReleaseUnsealed(args) => unsealing::release(connection, args).await,
-        SectorsCommand::Remove { number, really_do_it } => remove(connection, *number, *really_do_it).await,
+        SectorsCommand::Remove { number, really_do_it, although_on_chain } => {
+            let removal = if *although_on_chain { Removal::AlthoughOnChain } else { Removal::UnlessOnChain };
+            remove(connection, *number, *really_do_it, removal).await
+        }
         SectorsCommand::Rebuild(args) => rebuild::run_numbers(connection, args).await,
         SectorsCommand::Retry { number } => {
             connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
@@ -109,7 +112,7 @@ async fn sector_state(connection: &Connection, args: &SectorStateArgs) -> Outcom
     print_state(&detail, &found)
 }
 
-async fn remove(connection: &Connection, number: u64, really_do_it: bool) -> Outcome {
+async fn remove(connection: &Connection, number: u64, really_do_it: bool, removal: Removal) -> Outcome {
     let sector = SectorNumber::new(number);
     if !really_do_it {
         let detail = connection.manager.sector_detail(sector).await.map_err(rpc_failure)?;
@@ -117,7 +120,7 @@ async fn remove(connection: &Connection, number: u64, really_do_it: bool) -> Out
             format!("sector {number} ({}) is not removed: nothing would bring it back", state_of(&detail));
         return Err(Failure::new(Code::Usage, text).advise("add --really-do-it if that is what you want"));
     }
-    connection.operator.remove_sector(sector, super::control::by()).await.map_err(rpc_failure)?;
+    connection.operator.remove_sector(sector, removal, super::control::by()).await.map_err(rpc_failure)?;
     line(&format!("sector {number} is removed; `sealyard storage cleanup` offers its files"))
 }
 

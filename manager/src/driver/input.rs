@@ -68,6 +68,8 @@ pub(crate) enum Input {
     /// Whether a sector may be sealed, and up to which height its ticket must be good; see `chain::Chain::may_seal`. Else a
     /// failure of the sector.
     Leave { sector: SectorId, leave: Result<Option<ChainEpoch>, SectorEvent> },
+    /// On chain all numbers below this one are taken, or may be.
+    FirstFree(u64),
     /// Unsealed data that is no longer needed has been deleted, or not.
     Released { sector: SectorId, result: Result<(), String> },
     /// An operator ends a call.

@@ -5,7 +5,9 @@ use sealtasks::{CapSpec, SectorNumber};
 
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
-use crate::operator::{AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, WorkerMode, WorkerRest};
+use crate::operator::{
+    AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, Removal, WorkerMode, WorkerRest,
+};
 use crate::subject::Subject;
 
 #[async_trait]
@@ -31,8 +33,8 @@ impl OperatorApi for ManagerClient {
         self.caller().call("Sealyard.SetPriority", &(what, priority, by)).await
     }
 
-    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()> {
-        self.caller().tell("Sealyard.RemoveSector", &(number, by)).await
+    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()> {
+        self.caller().tell("Sealyard.RemoveSector", &(number, removal, by)).await
     }
 
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {

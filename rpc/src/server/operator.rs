@@ -39,9 +39,10 @@ pub fn operator_methods(api: Arc<dyn OperatorApi>) -> Methods {
         let what = args.next::<Subject>("what")?;
         Ok(api.abort(what, text(&mut args, "by")?).await?)
     });
-    methods.on_detached("Sealyard.RemoveSector", Admin, 2, |api, mut args| async move {
+    methods.on_detached("Sealyard.RemoveSector", Admin, 3, |api, mut args| async move {
         let number = args.next::<SectorNumber>("sector")?;
-        Ok(api.remove_sector(number, text(&mut args, "by")?).await?)
+        let removal = args.next_or_zero("removal")?;
+        Ok(api.remove_sector(number, removal, text(&mut args, "by")?).await?)
     });
     methods.into_methods()
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::operator::{
-    AbortOutcome, AbortView, CapView, CapsTarget, CapsView, NAME_MAX, PriorityView, RestTask, WorkerMode,
-    WorkerRest,
+    AbortOutcome, AbortView, CapView, CapsTarget, CapsView, NAME_MAX, PriorityView, Removal, RestTask,
+    WorkerMode, WorkerRest,
 };
 use rpc::subject::Subject;
 use rpc::{ApiResult, ManagerClient, OperatorApi, Permission, Secret, Transport};
@@ -90,8 +90,8 @@ impl OperatorApi for FakeOperator {
         Ok(priority())
     }
 
-    async fn remove_sector(&self, number: SectorNumber, by: String) -> ApiResult<()> {
-        self.note(format!("remove {number} {by}"));
+    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()> {
+        self.note(format!("remove {number} {removal:?} {by}"));
         Ok(())
     }
 
@@ -122,14 +122,14 @@ async fn every_order_arrives_as_it_was_given_and_is_answered_in_full() {
     assert_eq!(client.change_caps(target, changes, by()).await.unwrap(), caps());
     assert_eq!(client.set_priority("s-t01000-42".parse().unwrap(), -5, by()).await.unwrap(), priority());
     assert_eq!(client.abort("7.2".parse().unwrap(), by()).await.unwrap(), aborted());
-    client.remove_sector(SectorNumber::new(42), by()).await.unwrap();
+    client.remove_sector(SectorNumber::new(42), Removal::AlthoughOnChain, by()).await.unwrap();
     let asked = [
         "draining w1 root@here",
         "rest of w1",
         "Machine(\"rack-7\") PC1=3 PC2+C2=none root@here",
         "s-t01000-42 -5 root@here",
         "abort 7.2 root@here",
-        "remove 42 root@here",
+        "remove 42 AlthoughOnChain root@here",
     ];
     assert_eq!(*fake.0.lock().unwrap(), asked);
 }
