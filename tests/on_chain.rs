@@ -80,6 +80,22 @@ fn sectors_are_sealed_for_a_full_node_s_chain() {
     }
     assert_eq!(pushes(&node), 4, "each message is sent once");
     the_chain_has_what_was_sealed(home, &node, &pieces);
+    files_of_a_sector_that_lives_on_chain_stay(home);
+}
+
+/// Whatever an operator removes: without them the miner pays for faults until the sector is terminated.
+fn files_of_a_sector_that_lives_on_chain_stay(home: &Path) {
+    let remove = ["sectors", "remove", "--really-do-it", "1"];
+    let error = refused(sealyard(home).args(remove), 1);
+    assert!(error.contains("MGR190") && error.contains("it is proven on chain"), "{error}");
+    ok(sealyard(home).args(remove).arg("--although-on-chain"));
+    let survey = ok(sealyard(home).args(["storage", "cleanup"]));
+    assert!(survey.contains("sector 1 was removed") && survey.contains("it is proven on chain"), "{survey}");
+    let cleaned = json(home, &["storage", "cleanup", "--really-do-it"]);
+    let gone = cleaned["cleaned"].as_array().expect("a list").iter().filter(|it| it["kept"].is_null());
+    assert_eq!(gone.count(), 0, "{cleaned:#}");
+    let found = json(home, &["storage", "find", "1"]).to_string();
+    assert!(found.contains("sealed") && found.contains("cache"), "{found}");
 }
 
 /// The node has read it from the messages alone, and has found the data to be what the pre-commitment promised.

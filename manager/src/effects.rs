@@ -233,6 +233,10 @@ async fn seed(shared: Arc<Shared>, sector: SectorRef, sealed: SealedCid) {
     }
     let event = match shared.chain.seed(sector, sealed).await {
         Ok((seed, epoch)) => SectorEvent::SeedReady { seed, epoch },
+        // Lost, as a message is that is nowhere.
+        Err(error @ ChainError::NoPreCommit { .. }) => {
+            failed(&shared, FailureClass::Compute, chain_of(&error))
+        }
         Err(error) => failed(&shared, class_of(&error), chain_of(&error)),
     };
     tell(&shared, Input::Sector { sector: sector.id, event }).await;

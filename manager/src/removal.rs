@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use chain::Allocation;
 use pipeline::{RandomnessSource, SectorRecord};
-use rpc::api::{ApiError, ApiResult};
+use rpc::ApiError;
+use rpc::api::ApiResult;
 use rpc::storage::PathHost;
 use sealtasks::{
     CleanedEntry, FileMeasure, FileType, FileTypes, Finding, Matter, PathOrder, PathReport, PathSurvey,

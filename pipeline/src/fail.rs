@@ -49,6 +49,8 @@ impl SectorRecord {
                 when = if class == FailureClass::Network { when } else { RetryWhen::Operator };
                 message_retry(failed, class)
             }
+            // The pre-commitment is gone from the chain: it is put there again, if it does not come back meanwhile.
+            Awaited::Seed if class == FailureClass::Compute => Outcome::RetryPreCommit,
             Awaited::Seed => Outcome::RetryWaitSeed,
             // PC2 encodes the replica in place, so a bad replica is made anew from its labels on.
             Awaited::Commit1 if bad => Outcome::RetrySealPreCommit1,

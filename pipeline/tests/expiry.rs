@@ -83,6 +83,22 @@ fn a_replica_that_can_no_longer_be_pre_committed_is_made_anew_and_the_record_say
     world.refuse(expire(i64::MAX));
 }
 
+#[test]
+fn a_pre_commitment_that_is_gone_from_the_chain_is_put_there_again() {
+    let mut world = of_a_chain(RegisteredSealProof::for_new_sector(SectorSize::KiB2));
+    world.run_to("seed");
+    let replica = world.record.progress().cids;
+    world.fail(FailureClass::Network);
+    world.wait_and_retry();
+    world.expect(SectorState::WaitSeed, "seed");
+    world.fail(FailureClass::Compute);
+    world.expect(SectorState::PreCommitFailed, "retry");
+    world.wait_and_retry();
+    world.expect(SectorState::PreCommitting, "pre-commit");
+    assert_eq!((world.record.progress().cids, &world.record.progress().pre_commit), (replica, &None));
+    world.run_to("done");
+}
+
 /// Another ticket would make another replica.
 #[test]
 fn a_sector_that_is_sealed_again_keeps_its_ticket() {

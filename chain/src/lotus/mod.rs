@@ -30,6 +30,9 @@ const API_MINOR_MIN: u32 = 1;
 const TICKET_LOOKBACK: i64 = 900;
 /// A seed counts when so many heights lie above its own (Lotus's InteractivePoRepConfidence).
 const SEED_CONFIDENCE: i64 = 6;
+/// A pre-commitment that a reorganisation has taken off the chain waits among the messages, and lands again within a few
+/// heights; one that is away for so many is not coming back by itself.
+const GONE_FOR: i64 = 20;
 /// The first network version whose new sectors have V1_1 proofs.
 const V1_1_SINCE: u32 = 7;
 /// Between two looks at the head, at most and at least.
@@ -210,15 +213,15 @@ impl Lotus {
         Duration::from_millis(self.clock.period_ms / 10).clamp(LOOK_MIN, LOOK_MAX)
     }
 
-    /// The pre-commitment to exactly this replica.
+    /// The pre-commitment to exactly this replica, if the chain has one.
     async fn own_pre_commit(
         &self,
         sector: SectorId,
         ours: SealedCid,
-    ) -> Result<PreCommitOnChain, ChainError> {
-        let found = self.node.pre_commit(sector, HEAD).await?.ok_or(ChainError::NoPreCommit { sector })?;
+    ) -> Result<Option<PreCommitOnChain>, ChainError> {
+        let Some(found) = self.node.pre_commit(sector, HEAD).await? else { return Ok(None) };
         let chain = sealed(found.info.sealed.as_ref(), "StateSectorPreCommitInfo")?;
-        if chain == ours { Ok(found) } else { Err(ChainError::OtherReplica { sector, chain, ours }) }
+        if chain == ours { Ok(Some(found)) } else { Err(ChainError::OtherReplica { sector, chain, ours }) }
     }
 }
 
@@ -314,8 +317,20 @@ impl Chain for Lotus {
     /// Waits until the seed's height lies deep enough. Where the pre-commitment stands is asked at every look: a
     /// reorganisation may have moved it, and with it the seed.
     async fn seed(&self, sector: SectorRef, sealed: SealedCid) -> Result<(Seed, ChainEpoch), ChainError> {
+        let mut gone_since = None;
         loop {
-            let found = self.own_pre_commit(sector.id, sealed).await?;
+            let Some(found) = self.own_pre_commit(sector.id, sealed).await? else {
+                let head = self.node.head().await?.height;
+                // A reorganisation may have put the head back, too.
+                let since = gone_since.map_or(head, |since: i64| since.min(head));
+                gone_since = Some(since);
+                if head.saturating_sub(since) >= GONE_FOR {
+                    return Err(ChainError::NoPreCommit { sector: sector.id });
+                }
+                tokio::time::sleep(self.pause()).await;
+                continue;
+            };
+            gone_since = None;
             let epoch = found.pre_commit_epoch.saturating_add(self.challenge_delay);
             let head = self.node.head().await?;
             if head.height >= epoch.saturating_add(SEED_CONFIDENCE) {

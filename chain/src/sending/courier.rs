@@ -218,6 +218,18 @@ impl<'a, O: Outbox> Courier<'a, O> {
         Ok(found.map(|signed| (signed.cid, signed.message.nonce)))
     }
 
+    /// A message that had landed, and that a reorganisation has taken off the chain: if the node has it among those that wait, it
+    /// is on its way again, and is not sent a second time.
+    ///
+    /// # Errors
+    /// The node does not answer, or the outbox cannot be written.
+    pub async fn revive(&self, record: &Record) -> Result<Option<Record>, SendError> {
+        match self.waiting(&record.intent).await? {
+            Some((cid, nonce)) => self.pushed(record.intent.clone(), cid, nonce).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Waits until the message lies deep enough on chain, through reorganisations, and records how it ended. One that is lost
     /// is forgotten.
     ///

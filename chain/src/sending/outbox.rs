@@ -187,6 +187,17 @@ impl FileOutbox {
         Ok(self.read_entries()?.iter().flatten().any(|(_, entry)| entry.is_about(method, sector)))
     }
 
+    /// The messages of this kind that have landed for this sector, oldest first. All records are read the first time only.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn landed(&self, method: Method, sector: SectorId) -> Result<Vec<Record>, OutboxError> {
+        let entries = self.read_entries()?;
+        let landed =
+            entries.iter().flatten().filter(|(_, entry)| entry.is_about(method, sector) && entry.has_landed);
+        landed.map(|((_, id), _)| read(&self.path(*id))).collect()
+    }
+
     fn read_entries(&self) -> Result<MutexGuard<'_, Option<Entries>>, OutboxError> {
         let mut entries = self.entries();
         if entries.is_none() {

@@ -161,6 +161,13 @@ impl Task {
     }
 }
 
+fn proof_of(record: &SectorRecord) -> Option<What> {
+    // The actor counts zeros between and behind them by itself. Named, they would cost gas, and a repair would ask for
+    // them.
+    let pieces = record.data().iter().map(|data| data.piece).collect();
+    Some(What::Prove { pieces, proof: record.progress().proof.clone()? })
+}
+
 /// What the sector wants of the chain.
 fn wish_of(record: &SectorRecord) -> Option<Wish> {
     let (sector, progress) = (record.sector(), record.progress());
@@ -176,12 +183,7 @@ fn wish_of(record: &SectorRecord) -> Option<Wish> {
             let unsealed = progress.cids.filter(|_| record.has_data()).map(|cids| cids.unsealed);
             What::PreCommit { ticket_epoch: progress.ticket.as_ref()?.epoch, unsealed }
         }
-        Step::SubmitCommit => {
-            // The actor counts zeros between and behind them by itself. Named, they would cost gas, and a repair would ask for
-            // them.
-            let pieces = record.data().iter().map(|data| data.piece).collect();
-            What::Prove { pieces, proof: progress.proof.clone()? }
-        }
+        Step::SubmitCommit => proof_of(record)?,
         _ => return None,
     };
     let sealed = progress.cids?.sealed;

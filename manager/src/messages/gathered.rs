@@ -31,13 +31,17 @@ pub(super) const fn method_of(wanted: &Wanted) -> Method {
 pub(super) fn is_wanted(gathered: &[Gathered], intent: &Intent) -> bool {
     let wants = |wanted: &Wanted, number| {
         let id = SectorId { miner: intent.miner, number };
-        let says = match &wanted.what {
-            What::PreCommit { .. } => intent.says(wanted.sealed.commitment().bytes()),
-            What::Prove { proof, .. } => intent.says(&proof.0),
-        };
-        wanted.sector.id == id && method_of(wanted) == intent.method && says
+        wanted.sector.id == id && method_of(wanted) == intent.method && says(wanted, intent)
     };
     intent.sectors.iter().all(|number| gathered.iter().any(|one| wants(&one.wanted, *number)))
+}
+
+/// Whether the message says what is wanted: this CommR, or this proof.
+pub(super) fn says(wanted: &Wanted, intent: &Intent) -> bool {
+    match &wanted.what {
+        What::PreCommit { .. } => intent.says(wanted.sealed.commitment().bytes()),
+        What::Prove { proof, .. } => intent.says(&proof.0),
+    }
 }
 
 /// When messages of this kind go.

@@ -11,7 +11,7 @@ use pipeline::SectorEvent;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Due, Gathered, draft, is_wanted, method_of, policy, take_due};
+use super::gathered::{Due, Gathered, draft, is_wanted, method_of, policy, says, take_due};
 use super::{Notes, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
@@ -56,10 +56,19 @@ impl Post {
         notes: Arc<Notes>,
         wishes: mpsc::Receiver<Wish>,
     ) -> Self {
-        let (gathered, sent, awaited) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        let ends = mpsc::channel(ENDS_MAX);
-        // What an earlier life has meant to send comes first.
-        Self { lotus, outbox, sending, notes, wishes, gathered, sent, awaited, ends, unsure: true }
+        Self {
+            lotus,
+            outbox,
+            sending,
+            notes,
+            wishes,
+            gathered: Vec::new(),
+            sent: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            ends: mpsc::channel(ENDS_MAX),
+            // What an earlier life has meant to send comes first.
+            unsure: true,
+        }
     }
 
     /// Works until the manager stops; what is not done then is found in the outbox and on chain at the next start.
@@ -208,6 +217,10 @@ impl Post {
                     Stands::Wrong(message) => Some(failed(shared, FailureClass::Environment, message)),
                 },
             };
+            let event = match event {
+                None => self.revived(id, method, &self.gathered[at].wanted).await?,
+                event => event,
+            };
             match event {
                 None => self.gathered[at].is_new = true,
                 Some(event) => {
@@ -217,6 +230,25 @@ impl Post {
             }
         }
         Ok(())
+    }
+
+    /// What a reorganisation has taken off the chain waits among the node's messages as a rule, and is not sent twice.
+    async fn revived(
+        &self,
+        id: SectorId,
+        method: Method,
+        wanted: &Wanted,
+    ) -> Result<Option<SectorEvent>, SendError> {
+        let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
+        for record in self.outbox.landed(method, id)?.iter().rev() {
+            if !says(wanted, &record.intent) {
+                continue;
+            }
+            if let Some(Record { stage: Stage::Pushed { cid, .. }, .. }) = courier.revive(record).await? {
+                return Ok(Some(SectorEvent::MessageSent { message: cid }));
+            }
+        }
+        Ok(None)
     }
 
     /// Nothing of those that are new is on its way; a pre-commitment whose ticket is too old by now would be refused. Without

@@ -113,6 +113,11 @@ pub async fn world_with(config: &str) -> World {
 
 /// The same, for this chain.
 pub async fn world_on(chain: ChainChoice, config: &str) -> World {
+    world_judged(chain, config, Arc::new(Believer)).await
+}
+
+/// The same, whose proofs are judged so.
+pub async fn world_judged(chain: ChainChoice, config: &str, verifier: Arc<dyn Verifier>) -> World {
     let dir = TempDir::new().expect("a temporary directory");
     let identity = match &chain {
         ChainChoice::Offline => None,
@@ -124,7 +129,8 @@ pub async fn world_on(chain: ChainChoice, config: &str) -> World {
         std::fs::write(dir.path().join("repo/config.toml"), config).expect("config.toml");
     }
     let dialer = Arc::new(FakeDialer::default());
-    let handle = start(&dir.path().join("repo"), &dialer, chain.clone()).await.expect("the manager starts");
+    let started = start_judged(&dir.path().join("repo"), &dialer, chain.clone(), timing(), verifier).await;
+    let handle = started.expect("the manager starts");
     World { api: handle.api(), operator: handle.operator_api(), dir, handle, dialer, chain }
 }
 
@@ -144,13 +150,23 @@ pub async fn start_timed(
     chain: ChainChoice,
     timing: Timing,
 ) -> Result<ManagerHandle, ManagerError> {
+    start_judged(repo, dialer, chain, timing, Arc::new(Believer)).await
+}
+
+async fn start_judged(
+    repo: &Path,
+    dialer: &Arc<FakeDialer>,
+    chain: ChainChoice,
+    timing: Timing,
+    verifier: Arc<dyn Verifier>,
+) -> Result<ManagerHandle, ManagerError> {
     let options = ManagerOptions {
         repo: Repo::open(repo).expect("the repo is free"),
         chain,
         remote_urls: vec!["http://127.0.0.1:9/remote".to_owned()],
         advertised: None,
         software: "sealyard test".to_owned(),
-        verifier: Arc::new(Believer),
+        verifier,
         dialer: dialer.clone(),
         trust: Trust::system(),
         timing,
