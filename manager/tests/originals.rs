@@ -268,7 +268,11 @@ async fn no_clean_up_offers_or_deletes_files_of_a_sector_that_was_only_told() {
     world.api.storage_add_local(dir).await.expect("opened");
     worker.fail_as(&zeros, FailureClass::Environment).await;
     world.sector(7, |detail| detail.state == "AddPieceFailed").await;
-    world.operator.remove_sector(SectorNumber::new(7), "a test".to_owned()).await.expect("removed");
+    world
+        .operator
+        .remove_sector(SectorNumber::new(7), Default::default(), "a test".to_owned())
+        .await
+        .expect("removed");
 
     let storage = world.handle.storage_api();
     let survey = storage.path_order(PathHost::Manager, PathOrder::Survey).await.expect("surveyed");

@@ -12,8 +12,8 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, ChainEpoch, FileType, RegisteredSealProof, Reign, ScrubbedFile, SealedCid, SectorId,
-    SectorRef, StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
+    AttemptId, CallId, CapSpec, ChainEpoch, FileType, RegisteredSealProof, Reign, ScrubbedFile, SealedCid,
+    SectorId, SectorRef, StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
