@@ -55,6 +55,7 @@ fn said(driver: &Driver, busy: Busy, own: &[TaskId]) -> Option<String> {
         steps: 0,
         released: false,
         not_proven: false,
+        leave_ms: 0,
         emptied: false,
     };
     driver.carried(*id, &sector, own, &driver.places_taken()).err()
