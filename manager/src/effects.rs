@@ -14,10 +14,11 @@ use sealtasks::{
 use stores::{DeletePermit, LockOwner, LockWant};
 
 use crate::driver::{Effect, Input, StartCall};
+use crate::heartbeats::watch;
 use crate::shared::Shared;
 use crate::staging::Staged;
 use crate::state::copy::TAKEOVER_GAP;
-use crate::workers::{chain_of, redial, watch};
+use crate::workers::{chain_of, redial};
 
 /// A task that found the line for its sector's files full looks again after this.
 const LINE_AGAIN: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ mod driver;
 mod effects;
 mod explain;
 mod foreign;
+mod heartbeats;
 mod loading;
 mod manager;
 mod memory;

@@ -13,13 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rpc::extension::{ThreadState, WorkerState};
-use sealtasks::{SealingPlan, StorageId, chain};
+use sealtasks::{SealingPlan, StorageId, TaskType, chain};
 use stores::{LocalPath, StorageMeta};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{Config, ConfigError, SealingThread};
-use crate::worker::Shared;
+use crate::error::WorkerError;
+use crate::offer::BUILT;
+use crate::repo::RepoError;
+use crate::worker::{Shared, WorkerOptions};
 
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
@@ -185,6 +188,16 @@ impl Threads {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Checks what can be of a worker's options before anything is changed. Gives its sealing threads.
+pub(crate) fn checked(options: &WorkerOptions) -> Result<Threads, WorkerError> {
+    if let Some(task) = options.tasks.iter().copied().find(|task| !BUILT.contains(task)) {
+        let known = BUILT.map(TaskType::short).join(", ");
+        return Err(WorkerError::NotBuilt { task, known });
+    }
+    let threads = Threads::new(options.plan, options.repo.dir(), options.repo.config());
+    Ok(threads.map_err(RepoError::Config)?)
 }
 
 /// Looks at the files now, and in the background from time to time.

@@ -26,10 +26,10 @@ use crate::journal::{Journal, Life};
 use crate::legacy::{self, Survivor};
 use crate::manager_index::ManagerIndex;
 use crate::managers::Managers;
-use crate::offer::{self, BUILT, Offer, ProofParams};
+use crate::offer::{self, Offer, ProofParams};
 use crate::process::Orphan;
 use crate::registration::report_health_for_ever;
-use crate::repo::{Repo, RepoError};
+use crate::repo::Repo;
 use crate::resources::{self, Swap};
 use crate::threads::{self, Threads};
 use crate::tickets::Tickets;
@@ -183,7 +183,7 @@ impl Worker {
     /// # Errors
     /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
-        let threads = checked(&options)?;
+        let threads = threads::checked(&options)?;
         let journal = open_journal(&options.repo, options.token.clone(), options.managers.as_deref()).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");
@@ -193,15 +193,13 @@ impl Worker {
         let life = begin_life(&journal, &options.urls, &survivors).await?;
         let session = life.session;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
-
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
         let begun = survivors.iter().flat_map(Survivor::begun).collect();
         let config = options.repo.storage_json();
         let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
         let (local, problems) = open_paths(options.local, paths, options.executor.rehearsal, begun).await?;
-        let tickets = Tickets::new(Arc::clone(&options.manager), session, options.token);
-        let tickets = Arc::new(tickets);
+        let tickets = Arc::new(Tickets::new(Arc::clone(&options.manager), session, options.token));
         // Peers are shown what `Tickets` gives and no other token.
         let fetch = FetchOptions { token: String::new(), parallel: options.parallel_fetch_limit };
         let remote = Remote::new(Arc::clone(&local), as_index, fetch)
@@ -256,16 +254,6 @@ impl Worker {
         shared.begin().await?;
         Ok(WorkerHandle(shared))
     }
-}
-
-/// Checks what can be before anything is changed. Gives the sealing threads.
-fn checked(options: &WorkerOptions) -> Result<Threads, WorkerError> {
-    if let Some(task) = options.tasks.iter().copied().find(|task| !BUILT.contains(task)) {
-        let known = BUILT.map(TaskType::short).join(", ");
-        return Err(WorkerError::NotBuilt { task, known });
-    }
-    let threads = Threads::new(options.plan, options.repo.dir(), options.repo.config());
-    Ok(threads.map_err(RepoError::Config)?)
 }
 
 /// The repo's journal, for the calls of the manager that takes this token, and that was chosen.
