@@ -49,11 +49,9 @@ async fn a_sector_that_waited_too_long_for_pc1_gets_a_new_ticket_before_it_begin
     assert_eq!(sent.last_error, "", "nothing was lost");
     let begun: Vec<_> = attempts(&sent, "PC1").into_iter().filter(|(_, worker)| !worker.is_empty()).collect();
     assert_eq!(begun.len(), 1, "no worker was called for the old ticket: {begun:?}");
-    let chain = node.world();
-    let (_, params) = &chain.sent(PRE_COMMIT)[0];
-    let promised = pre_commits(params.clone()).expect("a pre-commitment");
+    let params = node.world().sent(PRE_COMMIT)[0].1.clone();
+    let promised = pre_commits(params).expect("a pre-commitment");
     assert_eq!(promised[0].0.ticket_epoch, 2100);
-    drop(chain);
     world.handle.stop().await;
 }
 
