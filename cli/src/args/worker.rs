@@ -171,7 +171,7 @@ pub struct WorkerRunArgs {
     #[arg(long, value_name = "NAME", env = "SEALYARD_MACHINE")]
     pub machine: Option<String>,
     /// Which sectors it takes: sealer (new ones), rebuild (those whose files are lost), any, or none. What has begun there is
-    /// finished. Each [[sealing_thread]] in the repo's config.toml may have another plan.
+    /// finished. Each `[[sealing_thread]]` in the repo's config.toml may have another plan.
     #[arg(long, default_value_t = SealingPlan::Any, value_name = "PLAN", env = "SEALYARD_PLAN")]
     pub plan: SealingPlan,
     #[command(flatten)]
