@@ -11,7 +11,7 @@ use sealtasks::{
     FailureClass, FileTypes, FsStat, Matter, NewPath, PathOrder, PathReport, SectorId, SectorNumber,
     StorageId, StorageInfo, StorageStanza,
 };
-use world::fake_worker::{Behaviour, FakeWorker, Plan};
+use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::lost::{
     FILES, REPLICA, events, hand_in, held_by, lose, lose_file, lost, old_path, proven, rebuild, unsealed_in,
     update, wanted, with_data, yard,
@@ -87,13 +87,7 @@ async fn a_rebuild_that_is_given_up_leaves_a_sector_that_can_be_sealed_again() {
 async fn an_original_that_comes_back_in_a_path_for_sealing_is_never_deleted() {
     let (world, worker) = yard().await;
     let away = old_path(&world).await;
-    world.api.pledge_sector().await.expect("a pledge");
-    proven(&world, 1).await;
-    lose(&world, 1).await;
-    while !worker.is_idle().await {}
-    worker.script("AP", Behaviour::Hold);
-    rebuild(&world, 1, None).await.expect("it begins");
-    let zeros = worker.call_of("AP").await;
+    let zeros = lost_and_begun(&world, &worker, "AP").await;
     let sector = SectorId::new(1000, 1);
     away.declare(sector, REPLICA).await;
     worker.finish(&zeros).await;
@@ -123,13 +117,7 @@ async fn an_original_that_comes_back_in_a_path_for_sealing_is_never_deleted() {
 #[tokio::test]
 async fn what_a_rebuild_has_made_itself_is_made_anew_also_after_a_restart() {
     let (world, worker) = yard().await;
-    world.api.pledge_sector().await.expect("a pledge");
-    proven(&world, 1).await;
-    lose(&world, 1).await;
-    while !worker.is_idle().await {}
-    worker.script("PC2", Behaviour::Hold);
-    rebuild(&world, 1, None).await.expect("it begins");
-    let held = worker.call_of("PC2").await;
+    let held = lost_and_begun(&world, &worker, "PC2").await;
     worker.fail_as(&held, FailureClass::BadData).await;
     let bad = world.sector(1, |detail| detail.state == "SealPreCommit2Failed").await;
     assert!(events(&bad, "this rebuild makes files in path") == 1, "{:#?}", bad.log);
@@ -214,13 +202,7 @@ async fn an_original_of_a_told_sector_is_not_given_up_by_the_advice() {
 async fn an_original_for_which_a_rebuild_is_given_up_is_believed() {
     let (world, worker) = yard().await;
     let away = old_path(&world).await;
-    world.api.pledge_sector().await.expect("a pledge");
-    proven(&world, 1).await;
-    lose(&world, 1).await;
-    worker.script("PC2", Behaviour::Hold);
-    while !worker.is_idle().await {}
-    rebuild(&world, 1, None).await.expect("it begins");
-    let held = worker.call_of("PC2").await;
+    let held = lost_and_begun(&world, &worker, "PC2").await;
     worker.fail(&held, 0).await;
     world.sector(1, |sector| sector.state == "SealPreCommit2Failed").await;
     update(&world, 1, "Proving").await.expect("given up");
@@ -291,6 +273,17 @@ async fn no_clean_up_offers_or_deletes_files_of_a_sector_that_was_only_told() {
     assert_eq!(std::fs::read(&original).expect("it is there"), [7; 2048]);
 }
 
+/// A pledged sector is proven and lost, and sealed again as far as this task, which is held.
+async fn lost_and_begun(world: &World, worker: &FakeWorker, task: &'static str) -> Taken {
+    world.api.pledge_sector().await.expect("a pledge");
+    proven(world, 1).await;
+    lose(world, 1).await;
+    while !worker.is_idle().await {}
+    worker.script(task, Behaviour::Hold);
+    rebuild(world, 1, None).await.expect("it begins");
+    worker.call_of(task).await
+}
+
 /// A Lotus worker that does everything, and whose tasks are all planned in a path that it never uses.
 async fn wayward() -> (World, Arc<FakeWorker>) {
     let world = world::world().await;
@@ -307,13 +300,7 @@ async fn wayward() -> (World, Arc<FakeWorker>) {
 #[tokio::test]
 async fn what_a_lotus_worker_makes_elsewhere_than_planned_is_the_rebuild_s_own() {
     let (world, worker) = wayward().await;
-    world.api.pledge_sector().await.expect("a pledge");
-    proven(&world, 1).await;
-    lose(&world, 1).await;
-    while !worker.is_idle().await {}
-    worker.script("PC2", Behaviour::Hold);
-    rebuild(&world, 1, None).await.expect("it begins");
-    let held = worker.call_of("PC2").await;
+    let held = lost_and_begun(&world, &worker, "PC2").await;
     let made = format!("this rebuild makes files in path {}", worker.sealing);
     let under_way = world.sector(1, |_| true).await;
     assert_eq!(events(&under_way, &made), 1, "{:#?}", under_way.log);
@@ -329,13 +316,7 @@ async fn what_a_lotus_worker_makes_elsewhere_than_planned_is_the_rebuild_s_own()
 async fn an_original_that_turns_up_while_a_lotus_worker_seals_is_not_taken_for_its_work() {
     let (world, worker) = wayward().await;
     let away = old_path(&world).await;
-    world.api.pledge_sector().await.expect("a pledge");
-    proven(&world, 1).await;
-    lose(&world, 1).await;
-    while !worker.is_idle().await {}
-    worker.script("PC1", Behaviour::Hold);
-    rebuild(&world, 1, None).await.expect("it begins");
-    let labels = worker.call_of("PC1").await;
+    let labels = lost_and_begun(&world, &worker, "PC1").await;
     let sector = SectorId::new(1000, 1);
     away.declare(sector, REPLICA).await;
     // It says that it is done, and what it has made is declared nowhere yet.
