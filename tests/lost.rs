@@ -29,6 +29,8 @@ const FULL_NODE: &str = "FULLNODE_API_INFO";
 /// Processes that are killed unless `SEALYARD_LOST_KILLS` says how many; from which seed unless `SEALYARD_LOST_SEED` gives one.
 const KILLS: usize = 4;
 const SEED: u64 = 6;
+/// Entries in a sector's log after which trying again is taken to be in vain: a worker is away for a few seconds.
+const RETRIES: usize = 200;
 /// So many tries for each: some sectors are back before their point comes.
 const TRIES: usize = 4;
 /// The data of sector 1.
@@ -217,11 +219,19 @@ impl Yard {
     }
 
     /// How much was logged of both, and whether both are back. What failed while something was dead is tried again now and
-    /// not in a minute.
+    /// not in a minute; what stays so, whatever is tried, ends the test.
     fn look(&self) -> (usize, bool) {
         let (mut events, mut back) = (0, true);
         for number in [1, 2] {
             let status = self.status(number);
+            let log = status["log"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let retries = log.iter().rev().take_while(|entry| is_of_retry(entry)).count();
+            assert!(
+                retries < RETRIES,
+                "sector {number} stays in {}: {}",
+                status["state"],
+                status["last_error"]
+            );
             events += status["log"].as_array().map_or(0, Vec::len);
             back &= status["state"] == "Proving" && self.file("sealed", number).is_file();
             if status["state"].as_str().is_some_and(|state| state.ends_with("Failed")) {
@@ -260,6 +270,12 @@ impl Drop for Yard {
             println!("{words:?}: {}{}", text(&told.stdout), text(&told.stderr));
         }
     }
+}
+
+/// Whether nothing else has happened to a sector than that it was tried again in vain.
+fn is_of_retry(entry: &Value) -> bool {
+    let event = entry[2].as_str().unwrap_or_default();
+    event.starts_with("retry by") || event.starts_with("failure: ")
 }
 
 /// Who has done a task of a sector, each time.

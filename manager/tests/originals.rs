@@ -8,9 +8,10 @@ use std::sync::Arc;
 use rpc::storage::PathHost;
 use rpc::{ReturnMethod, Returned};
 use sealtasks::{
-    FailureClass, FileTypes, FsStat, Matter, NewPath, PathOrder, PathReport, SectorId, SectorNumber,
-    StorageId, StorageInfo, StorageStanza,
+    FailureClass, FileTypes, Matter, NewPath, PathOrder, PathReport, SectorId, SectorNumber, StorageId,
+    StorageInfo, StorageStanza,
 };
+use world::canned::roomy;
 use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::lost::{
     FILES, REPLICA, events, hand_in, held_by, lose, lose_file, lost, old_path, proven, rebuild, unsealed_in,
@@ -72,6 +73,7 @@ async fn a_rebuild_that_is_given_up_leaves_a_sector_that_can_be_sealed_again() {
     assert!(error.contains("MGR157") && error.contains("proving check 1"), "{error}");
     let world = world.restart().await;
     world.join(&worker).await;
+    worker.declare(SectorId::new(1000, 1), REPLICA).await;
     let error = rebuild(&world, 1, None).await.expect_err("refused").to_string();
     assert!(error.contains("MGR157"), "{error}");
     lose(&world, 1).await;
@@ -292,8 +294,9 @@ async fn wayward() -> (World, Arc<FakeWorker>) {
     let url = worker.url().replace("/rpc/v0", "/remote");
     let stanza = StorageStanza { weight: 1000, can_seal: true, can_store: false, ..StorageStanza::default() };
     let info = StorageInfo { id: StorageId::from(uuid::Uuid::from_u64_pair(5, 3)), urls: vec![url], stanza };
-    let stat = FsStat { capacity: 1 << 40, available: 1 << 40, fs_available: 1 << 40, ..FsStat::default() };
-    world.api.storage_attach(info, stat).await.expect("attached");
+    let id = info.id.clone();
+    world.api.storage_attach(info, roomy()).await.expect("attached");
+    world.api.storage_declared_all(id).await.expect("taken");
     (world, worker)
 }
 

@@ -169,7 +169,7 @@ async fn what_was_told_of_a_sector_is_corrected_while_nothing_of_it_is_stored() 
 
 /// Where a sector was moved last, right before the manager died, is not in what it remembers.
 #[tokio::test]
-async fn nothing_counts_as_lost_while_a_path_may_still_come_back_after_a_start() {
+async fn nothing_counts_as_lost_while_a_path_may_still_come_back_or_declare() {
     let (world, worker) = yard().await;
     world.api.pledge_sector().await.expect("a pledge");
     proven(&world, 1).await;
@@ -178,5 +178,9 @@ async fn nothing_counts_as_lost_while_a_path_may_still_come_back_after_a_start()
     let error = rebuild(&world, 1, None).await.expect_err("refused").to_string();
     assert!(error.contains("MGR159") && error.contains("is not back"), "{error}");
     world.join(&worker).await;
+    worker.attach().await;
+    let error = rebuild(&world, 1, None).await.expect_err("refused").to_string();
+    assert!(error.contains("MGR159") && error.contains("still being declared"), "{error}");
+    world.know(&worker).await;
     rebuild(&world, 1, None).await.expect("it begins");
 }

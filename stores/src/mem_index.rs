@@ -33,6 +33,7 @@ use tokio::sync::watch;
 pub(crate) use self::answers::Remembered;
 pub use self::answers::{HeldFiles, PathView, Place, PrimaryConflict, UrlTrouble};
 use self::held::Kind;
+use self::path::PathSlot;
 use self::table::{Table, Wanted};
 use crate::index::{CopyKind, Index, IndexError, Suits};
 
@@ -282,7 +283,7 @@ impl Index for MemIndex {
             let sectors = || part.iter().map(|decl| decl.sector).collect();
             self.content_changed(|| IndexChange::Files { id: id.clone(), sectors: sectors() });
         }
-        Ok(())
+        self.write().with_path(id, PathSlot::declared_all)
     }
 
     async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError> {

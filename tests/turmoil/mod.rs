@@ -173,18 +173,28 @@ impl Yard {
         seat.daemon.as_ref().map(Daemon::id)
     }
 
-    /// What runs now. No sector has two at a time, whoever was killed.
+    /// What runs now. No sector has two at a time, whoever was killed: one may have ended and the next begun while we looked,
+    /// but two that were both met in each of two looks were there side by side.
     fn executors(&self) -> Vec<Executor> {
-        let found = at_work::look(&self.home, &WORKERS, &WATCHED);
-        let mut sectors = BTreeSet::new();
-        if found.iter().all(|executor| sectors.insert(executor.sector)) {
+        let look = || at_work::look(&self.home, &WORKERS, &WATCHED);
+        let (found, mut twins) = (look(), Vec::new());
+        for (at, one) in found.iter().enumerate() {
+            twins.extend(
+                found[at + 1..].iter().filter(|other| other.sector == one.sector).map(|other| (one, other)),
+            );
+        }
+        if twins.is_empty() {
             return found;
         }
-        // One may have ended and the next begun while we looked.
-        let again = at_work::look(&self.home, &WORKERS, &WATCHED);
-        let mut sectors = BTreeSet::new();
-        for executor in &again {
-            assert!(sectors.insert(executor.sector), "two executors of one sector: {again:?}");
+        let again = look();
+        let is_there = |one: &Executor| again.iter().any(|found| found.pid == one.pid);
+        for (one, other) in twins {
+            let both = is_there(one) && is_there(other);
+            assert!(
+                !both,
+                "two executors of one sector: {one:?} and {other:?}\n{}",
+                told(&[one.pid, other.pid])
+            );
         }
         again
     }
@@ -393,6 +403,13 @@ impl Drop for Yard {
 
 fn has_failed(sector: &Value) -> bool {
     sector["state"].as_str().is_some_and(|state| state.ends_with("Failed"))
+}
+
+/// What the system says of these processes.
+fn told(processes: &[u32]) -> String {
+    let list: Vec<String> = processes.iter().map(u32::to_string).collect();
+    let asked = ["-o", "pid,ppid,stat,etime,lstart,args", "-p", &list.join(",")];
+    Command::new("ps").args(asked).output().map(|output| text(&output.stdout)).unwrap_or_default()
 }
 
 fn signal(process: u32, signal: &str) {

@@ -219,22 +219,40 @@ impl Driver {
             );
             return Err(("MGR160", why));
         }
+        if let Some(why) = self.may_be_back() {
+            return Err(("MGR159", why));
+        }
         match files.first() {
-            None => self.may_be_back().map_or(Ok(false), |why| Err(("MGR159", why))),
+            None => Ok(false),
             Some(held) => Err(("MGR139", format!("path {} holds files of it; {forget}", held.id))),
         }
     }
 
-    /// What the index remembers is older than its end: of a path that is not back nobody knows what came to it last.
+    /// What the index remembers is older than its end: of a path that is not back, or that is back and has not declared all
+    /// yet, nobody knows what came to it last.
     fn may_be_back(&self) -> Option<String> {
         let left_ms = self.began_ms.saturating_add(BACK_MAX_MS).saturating_sub(self.now_ms());
-        let away = self.shared.index.paths().into_iter().find(|path| left_ms > 0 && !path.confirmed)?;
-        Some(format!(
-            "this manager has just started, and path {}, which may hold files of it, is not back; if it is not in {} s \
-             either, nothing is expected of it",
-            away.info.id,
-            left_ms.div_ceil(1000)
-        ))
+        self.shared.index.paths().into_iter().find_map(|path| {
+            let id = &path.info.id;
+            if !path.confirmed {
+                let seconds = left_ms.div_ceil(1000);
+                return (left_ms > 0).then(|| {
+                    format!(
+                        "this manager has just started, and path {id}, which may hold files of it, is not back; if it \
+                         is not in {seconds} s either, nothing is expected of it"
+                    )
+                });
+            }
+            // Owners that follow Lotus never say that they have declared all.
+            let left_ms = BACK_MAX_MS.saturating_sub(path.declaring_ms?);
+            (left_ms > 0).then(|| {
+                format!(
+                    "path {id}, which may hold files of it, has just been attached, and what lies there is still being \
+                     declared; after {} s it is taken to be",
+                    left_ms.div_ceil(1000)
+                )
+            })
+        })
     }
 
     /// A sector that was sealed elsewhere.

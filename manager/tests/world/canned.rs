@@ -3,7 +3,7 @@
 use manager::{Dialer as _, RpcDialer};
 use rpc::api::WorkerResources;
 use rpc::{ApiResult, Job, Mark, Transport, Trust};
-use sealtasks::{CallId, TaskInput, WorkerId};
+use sealtasks::{CallId, FsStat, TaskInput, WorkerId};
 use uuid::Uuid;
 
 /// What our client says of a port that nobody listens on.
@@ -19,6 +19,11 @@ pub async fn call_nobody(job: Job) -> ApiResult<CallId> {
 pub fn repo_of(session: WorkerId) -> Uuid {
     let seed = session.0.as_u64_pair().0;
     Uuid::from_u128(u128::from(if seed < 10_000 { seed % 100 } else { seed }))
+}
+
+/// How full a path is that has room for whatever a test makes.
+pub fn roomy() -> FsStat {
+    FsStat { capacity: 1 << 40, available: 1 << 40, fs_available: 1 << 40, ..FsStat::default() }
 }
 
 /// What a worker's machine has.

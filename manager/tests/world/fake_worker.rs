@@ -12,7 +12,7 @@ use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallError, CallErrorCode, CallId, FailureClass, FileTypes, FsStat, PathType, ResourceTable,
+    AttemptId, CallError, CallErrorCode, CallId, FailureClass, FileTypes, PathType, ResourceTable,
     ScrubOrder, ScrubbedFile, SealingPlan, SectorId, StorageId, StorageInfo, StorageStanza, TaskCaps,
     TaskInput, TaskOutput, TaskType, WorkerId,
 };
@@ -20,13 +20,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub use super::canned::Behaviour;
-use super::canned::{call_nobody, code_of, repo_of, resources};
+use super::canned::{call_nobody, code_of, repo_of, resources, roomy};
 use super::made::{output_of, read};
 
 /// Bytes that a fake fetch claims to have received.
 pub const FETCHED: u64 = 4096;
 
-/// One call as a fake worker took it.
 #[derive(Clone, Debug)]
 pub struct Taken {
     pub call: CallId,
@@ -199,15 +198,20 @@ impl FakeWorker {
             };
             tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
         }
-        let stat =
-            FsStat { capacity: 1 << 40, available: 1 << 40, fs_available: 1 << 40, ..FsStat::default() };
+        self.attach().await;
+        for (id, ..) in self.all_paths() {
+            manager.storage_declared_all(id).await.expect("taken");
+        }
+    }
+
+    /// Attaches its paths, and has yet to declare what lies there.
+    pub async fn attach(&self) {
+        let manager = self.manager();
         for (id, can_seal, can_store) in self.all_paths() {
             let url = format!("http://127.0.0.1:{}/remote", self.port.get().expect("just set"));
             let stanza = StorageStanza { weight: 10, can_seal, can_store, ..StorageStanza::default() };
-            manager
-                .storage_attach(StorageInfo { id, urls: vec![url], stanza }, stat)
-                .await
-                .expect("attached");
+            let info = StorageInfo { id, urls: vec![url], stanza };
+            manager.storage_attach(info, roomy()).await.expect("attached");
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct PathSlot {
     error: Option<String>,
     /// Attached since the index was made, and not only remembered by a snapshot.
     pub(super) confirmed: bool,
+    /// Since when its owner is declaring what lies there; `None` = all of it is declared.
+    declaring_since_ms: Option<u64>,
     /// URLs that failed when they were last asked.
     failing: BTreeMap<String, Failing>,
 }
@@ -33,7 +35,15 @@ impl Failing {
 
 impl PathSlot {
     pub(super) fn new(info: StorageInfo, stat: FsStat, now: u64) -> Self {
-        Self { info, stat, heartbeat_ms: now, error: None, confirmed: true, failing: BTreeMap::new() }
+        Self {
+            info,
+            stat,
+            heartbeat_ms: now,
+            error: None,
+            confirmed: true,
+            declaring_since_ms: Some(now),
+            failing: BTreeMap::new(),
+        }
     }
 
     /// A path of a snapshot: known, and offered for nothing.
@@ -52,6 +62,12 @@ impl PathSlot {
         // Whoever attaches a path at a URL has just begun to serve it there.
         self.failing.retain(|url, _| !info.urls.contains(url));
         self.info = StorageInfo { urls, ..info };
+        self.declaring_since_ms = Some(now);
+    }
+
+    /// Its owner has said that nothing lies there but what was declared.
+    pub(super) fn declared_all(&mut self) {
+        self.declaring_since_ms = None;
     }
 
     pub(super) fn remove_url(&mut self, position: usize) {
@@ -100,6 +116,7 @@ impl PathSlot {
             healthy: now <= self.fresh_until(),
             sectors,
             confirmed: self.confirmed,
+            declaring_ms: self.declaring_since_ms.map(|since| now.saturating_sub(since)),
             troubles: self.troubles().collect(),
         }
     }
