@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use system::wire::Wire;
-use system::{Daemon, ask_until, executors, ok, refused, run_within, sealyard, signal, text};
+use system::{Daemon, ask_until, executors, kill, ok, refused, run_within, sealyard, signal, text};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(240);
@@ -26,7 +26,7 @@ struct Yard {
     home: tempfile::TempDir,
     _seal: Daemon,
     store: Daemon,
-    _manager: Daemon,
+    manager: Daemon,
     /// Other hosts reach the manager's files by way of it.
     wire: Wire,
 }
@@ -48,7 +48,7 @@ impl Yard {
         let tasks = ["--addpiece", "--precommit1", "--precommit2", "--commit"];
         let seal = worker(at, "seal", &[&tasks[..], executors].concat());
         let store = worker(at, "store", &[&["--unseal"][..], executors].concat());
-        let yard = Self { _seal: seal, store, _manager: manager, wire, home };
+        let yard = Self { _seal: seal, store, manager, wire, home };
         yard.attach("seal", &["--seal"], "nvme");
         yard.attach("store", &["--store", "--keep-free", "1MiB"], "disks");
         yard
@@ -379,4 +379,27 @@ fn paths_of_a_worker_are_looked_after_from_afar() {
     assert!(line.contains("no worker \"nobody\"") && line.contains("seal"), "{line}");
     let line = refused(sealyard(yard.home()).args(["storage", "move", "1", &store]), 10);
     assert!(line.contains("no sector 1"), "{line}");
+}
+
+#[test]
+fn a_path_that_nobody_serves_any_more_is_forgotten_by_its_id() {
+    let mut yard = Yard::new(&[], &[]);
+    let store = yard.id("disks");
+    let detach = ["storage", "detach", "--id", &store];
+    let sure = [&detach[..], &["--really-do-it"]].concat();
+    let line = refused(sealyard(yard.home()).args(&sure), 10);
+    assert!(line.contains("is served by"), "{line}");
+    kill(&mut yard.store);
+    signal(yard.manager.id(), "-TERM");
+    assert_eq!(yard.manager.end(), Some(0));
+    yard.manager =
+        Daemon::start("manager", sealyard(yard.home.path()).args(["run", "--listen", "127.0.0.1:0"]));
+    yard.manager.expect("listening on");
+    assert!(yard.say(&["storage", "list"]).contains(&store), "it is remembered");
+    let line = refused(sealyard(yard.home()).args(detach), 2);
+    assert!(line.contains("--really-do-it"), "{line}");
+    assert_eq!(yard.say(&sure), format!("detached {store}\n"));
+    assert!(!yard.say(&["storage", "list"]).contains(&store));
+    let line = refused(sealyard(yard.home()).args(&sure), 10);
+    assert!(line.contains("the manager knows no storage path"), "{line}");
 }

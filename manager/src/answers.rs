@@ -86,6 +86,7 @@ pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> Ap
     let rows = service.0.state.tasks_of(sector).await.map_err(refusal)?;
     detail.tasks = rows.into_iter().map(|row| job(row, &reasons)).collect();
     mark(&service.0, &mut detail.tasks);
+    detail.older = service.older_copies(sector).await?;
     let log = service.0.state.log_of(sector).await.map_err(refusal)?;
     detail.rebuilt |= log.iter().any(|row| row.text.starts_with(REBUILT));
     detail.log = log.into_iter().map(|row| (row.at_ms, row.kind, row.text)).collect();
@@ -122,6 +123,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         tasks: Vec::new(),
         log: Vec::new(),
         last_error: last_error(record),
+        older: Vec::new(),
     }
 }
 

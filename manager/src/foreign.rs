@@ -110,7 +110,8 @@ const fn is_whole(matter: Matter) -> bool {
 /// The sector of an entry that a survey may have found whole: a file in its place, or one whose place another took.
 fn whole_file_of(entry: &Path) -> Option<SectorId> {
     let name = entry.file_name()?.to_str()?;
-    if let Some((sector, _)) = name.split_once(".replaced-") {
+    let aside = name.split_once(".replaced-").or_else(|| name.split_once(".doubted-"));
+    if let Some((sector, _)) = aside {
         return sector.parse().ok();
     }
     // A Lotus's fetches lie in `fetching/` under the same name, and are no whole file of anybody.
@@ -143,6 +144,7 @@ mod tests {
         let sector = Some(SectorId::new(1000, 8));
         assert_eq!(whole_file_of(Path::new("/p/sealed/s-t01000-8")), sector);
         assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8.replaced-1")), sector);
+        assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8.doubted-1")), sector);
         assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8")), None);
         assert_eq!(whole_file_of(Path::new("/p/sealed/fetching/s-t01000-8.part")), None);
     }

@@ -20,6 +20,7 @@ mod loading;
 mod manager;
 mod memory;
 mod messages;
+mod older;
 mod orders;
 mod pipelining;
 mod proving;

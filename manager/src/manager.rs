@@ -30,6 +30,7 @@ use crate::driver::{Driver, IndexChanges, Input};
 use crate::loading::{Loaded, load};
 use crate::memory;
 use crate::messages::Post;
+use crate::older;
 use crate::pipelining::data_router;
 use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
@@ -246,6 +247,7 @@ async fn attend(shared: &Arc<Shared>, repo: &Repo, post: Option<Post>) -> Result
             () = outgoing.tidy() => {}
         }
     });
+    shared.tasks.spawn(older::ask_owners(Service(shared.clone())));
     let holds = shared.state.holds().await?;
     shared.tasks.spawn(Service(shared.clone()).resume_moves(holds));
     Ok(())

@@ -166,15 +166,34 @@ impl Service {
                 let freed = size.first().filter(|_| kept.is_none());
                 cleaned.push(CleanedEntry { entry, bytes: freed.map_or(0, |size| size.bytes), kept });
             }
-            // Only the manager knows which copies tasks have left behind.
-            let is_old = |found: &&Finding| {
-                let of = found.file.filter(|_| found.matter == Matter::NotInIndex);
-                of.is_some_and(|(sector, kind)| self.0.index.superseded_in(&survey.id, sector).contains(kind))
-            };
-            old.extend(survey.findings.iter().filter(is_old).map(|found| found.entry.clone()));
+            old.extend(self.old_in(&survey).await?);
         }
         old.retain(|entry| entries.contains(entry));
         Ok((PathOrder::CleanUp { entries, old }, cleaned))
+    }
+
+    /// The findings that are older than what there is of their files elsewhere, and need not be matched file by file: copies
+    /// that tasks have left behind, and what made room for another file of a sector that is sealed and stored, which needs no
+    /// layers any more. Only the manager knows which they are.
+    async fn old_in(&self, survey: &PathSurvey) -> ApiResult<Vec<PathBuf>> {
+        let replaced = survey.findings.iter().filter(|found| found.matter == Matter::Replaced);
+        let mut stored: Vec<SectorId> = replaced.filter_map(|found| Some(found.file?.0)).collect();
+        if !stored.is_empty() {
+            stored = self
+                .view(move |driver| {
+                    stored.retain(|sector| driver.is_stored(*sector));
+                    stored
+                })
+                .await?;
+        }
+        let is_old = |found: &&Finding| match (found.matter, found.file) {
+            (Matter::NotInIndex, Some((sector, kind))) => {
+                self.0.index.superseded_in(&survey.id, sector).contains(kind)
+            }
+            (Matter::Replaced, Some((sector, _))) => stored.contains(&sector),
+            _ => false,
+        };
+        Ok(survey.findings.iter().filter(is_old).map(|found| found.entry.clone()).collect())
     }
 
     /// The sizes and ages of files in paths of one process; none when it does not tell.

@@ -51,6 +51,8 @@ pub struct Timing {
     pub look_around: Duration,
     /// Between two health reports of the manager's own paths.
     pub health_report: Duration,
+    /// A newer copy that nobody has had for this long is gone, and the older one is asked for: longer than a worker's restart.
+    pub newer_gone: Duration,
     /// A reader of a piece that takes nothing for this long is given up, so that it cannot keep its sector locked.
     pub reader_stall: Duration,
 }
@@ -64,6 +66,7 @@ impl Default for Timing {
             call_again: BackOff { first_ms: 1_000, most_ms: 30_000 },
             look_around: Duration::from_secs(5),
             health_report: Duration::from_secs(10),
+            newer_gone: Duration::from_secs(600),
             reader_stall: Duration::from_secs(600),
         }
     }

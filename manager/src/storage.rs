@@ -53,6 +53,7 @@ impl StorageApi for Service {
             places: held.into_iter().filter_map(|held| self.place(held, &servers)).collect(),
             under_way: under_way.collect(),
             locks: locks.flat_map(|view| holders(&view)).collect(),
+            older: self.older_copies(sector).await?,
         })
     }
 
@@ -209,7 +210,7 @@ impl Service {
 
 impl Service {
     /// Names of the workers that serve each path.
-    async fn servers(&self) -> ApiResult<BTreeMap<StorageId, Vec<String>>> {
+    pub(crate) async fn servers(&self) -> ApiResult<BTreeMap<StorageId, Vec<String>>> {
         let mut servers = self.view(|driver| driver.path_servers()).await?;
         for path in self.0.local.paths() {
             servers.entry(path.id).or_default().insert(0, "manager".to_owned());

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::operator::{CapView, WorkerMode};
+use crate::storage::OlderCopy;
 
 /// The first call between Sealyards. A peer that answers "method not found" is a Lotus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -467,6 +468,9 @@ pub struct SectorDetail {
     /// The last error.
     #[serde(default)]
     pub last_error: String,
+    /// Copies of its files that are older than others and listed in no place, by path.
+    #[serde(default)]
+    pub older: Vec<OlderCopy>,
 }
 
 /// Data in a sector.

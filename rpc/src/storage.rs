@@ -189,6 +189,24 @@ pub struct SectorPlaces {
     pub under_way: Vec<JobView>,
     /// Who holds locks on it.
     pub locks: Vec<LockHolder>,
+    /// Copies that are older than others and listed in no place, by path.
+    #[serde(default)]
+    pub older: Vec<OlderCopy>,
+}
+
+/// Copies of a sector's files in one path that are older than what lies, or lay, elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OlderCopy {
+    /// The path's id.
+    pub path: StorageId,
+    /// Names of the workers that serve it; `manager` for the manager itself.
+    pub workers: Vec<String>,
+    /// Which files.
+    pub types: FileTypes,
+    /// The paths that have newer ones, or had them when the manager last ran; by id.
+    pub newer: Vec<StorageId>,
+    /// What is to be done about it.
+    pub remedy: String,
 }
 
 /// One path that holds files of a sector.

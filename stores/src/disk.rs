@@ -109,6 +109,15 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync", dir))
 }
 
+/// Renames `from` to `to`, where nothing may lie, durably.
+pub(crate) fn rename_to_free(from: &Path, to: &Path) -> Result<(), StoreError> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+        .map_err(|error| StoreError::io("put back", to)(error.into()))?;
+    sync_parent(to)?;
+    sync_parent(from)
+}
+
 /// Renames `from` to `to`, durably. What lay there is set aside first and stays there; whether there was anything.
 pub(crate) fn put_in_place(from: &Path, to: &Path, aside: &Path) -> Result<bool, StoreError> {
     if let Some(dir) = aside.parent() {

@@ -5,8 +5,8 @@
 
 use async_trait::async_trait;
 use sealtasks::{
-    ActorId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo,
-    StorageId, StorageInfo,
+    ActorId, FileType, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize,
+    SectorStorageInfo, StorageId, StorageInfo,
 };
 
 /// Whether a declared file is the primary copy. The bool on the wire: `true` is primary.
@@ -79,6 +79,11 @@ pub trait Index: Send + Sync + 'static {
     /// can only forget them until that path is scanned again.
     async fn supersede(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
         self.drop_files(id, sector, types).await
+    }
+    /// Paths with copies of a file that are listed nowhere because they are older than another one. An index that does not tell,
+    /// as Lotus's, has none.
+    async fn older(&self, _sector: SectorId, _kind: FileType) -> Result<Vec<SectorStorageInfo>, IndexError> {
+        Ok(Vec::new())
     }
     /// Holders of any of `types`, by weight (highest first), then id; with `fetch` followed by paths that all of
     /// `types` of a sector of that size could be fetched to.

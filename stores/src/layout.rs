@@ -77,10 +77,40 @@ pub(crate) fn replaced(path: &Path, sector: SectorId, kind: FileType) -> PathBuf
 /// What [`replaced`] puts between the sector and the fresh part of a name.
 const REPLACED: &str = ".replaced-";
 
-/// Whether a name is one that [`leaving`] or [`replaced`] makes, with this between its parts.
+/// A fresh name for a file that is looked at once more before it is deleted. Nothing deletes it unasked, and whoever opens the
+/// path next puts it back.
+pub(crate) fn doubted(path: &Path, sector: SectorId, kind: FileType) -> PathBuf {
+    path.join(kind.name()).join(FETCHING).join(format!("{sector}{DOUBTED}{}", Uuid::new_v4()))
+}
+
+/// What [`doubted`] puts between the sector and the fresh part of a name.
+const DOUBTED: &str = ".doubted-";
+
+/// The files in a storage path that have a name which [`doubted`] makes, with their places.
+pub(crate) fn all_doubted(path: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut found = Vec::new();
+    for kind in FileType::ALL {
+        let dir = path.join(kind.name());
+        // On a full disk there may have been no room for `fetching/`.
+        let dirs = [dir.join(FETCHING), dir].into_iter().filter_map(|dir| fs::read_dir(dir).ok());
+        for entry in dirs.flatten().flatten().map(|entry| entry.path()).filter(|at| is_fresh(at, DOUBTED)) {
+            if let Some((sector, kind)) = named(&entry) {
+                found.push((entry, file(path, sector, kind)));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a name is one that [`leaving`], [`doubted`] or [`replaced`] makes, with this between its parts.
 fn is_fresh(path: &Path, between: &str) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once(between));
     name.is_some_and(|(sector, fresh)| sector.parse::<SectorId>().is_ok() && Uuid::try_parse(fresh).is_ok())
+}
+
+/// One that is looked at once more is shown like one whose place another took, should its place be another's by now.
+fn is_replaced(path: &Path) -> bool {
+    is_fresh(path, REPLACED) || is_fresh(path, DOUBTED)
 }
 
 fn is_leaving(path: &Path) -> bool {
@@ -98,7 +128,7 @@ pub(crate) fn named(entry: &Path) -> Option<(SectorId, FileType)> {
 
 /// The same for an entry with a name that [`replaced`] makes.
 pub(crate) fn replaced_file(entry: &Path) -> Option<(SectorId, FileType)> {
-    if is_fresh(entry, REPLACED) { named(entry) } else { None }
+    if is_replaced(entry) { named(entry) } else { None }
 }
 
 /// The sector and type of a file in its place, by its name.
@@ -160,7 +190,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
                     for left in leftovers(&found)? {
                         if is_leaving(&left) {
                             scan.removed.push(left);
-                        } else if is_fresh(&left, REPLACED) {
+                        } else if is_replaced(&left) {
                             scan.replaced.push(left);
                         } else {
                             scan.partial.push(left);
@@ -169,7 +199,7 @@ pub(crate) fn scan(path: &Path) -> Result<Scan, StoreError> {
                 }
                 // On a full disk there may have been no room for `fetching/`.
                 Entry::Foreign if is_leaving(&found) => scan.removed.push(found),
-                Entry::Foreign if is_fresh(&found, REPLACED) => scan.replaced.push(found),
+                Entry::Foreign if is_replaced(&found) => scan.replaced.push(found),
                 Entry::Foreign => scan.foreign.push(found),
                 Entry::Sector(sector) => {
                     let types = sectors.entry(sector).or_default();

@@ -402,7 +402,11 @@ impl Local {
 
     async fn read_path(&self, dir: &Path, limit: Option<Duration>) -> Result<Contents, StoreError> {
         let (owned, rehearses) = (dir.to_owned(), self.rehearses());
-        let reading = on_thread("reading a storage path", move || Contents::read(&owned, rehearses));
+        let reading = on_thread("reading a storage path", move || {
+            StorageMeta::read(&owned)?;
+            exact::put_back_doubted(&owned);
+            Contents::read(&owned, rehearses)
+        });
         let Some(limit) = limit else {
             return reading.0.await.unwrap_or(Err(StoreError::Lost { what: reading.1 }));
         };

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sealtasks::{
-    ActorId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo,
-    StorageId, StorageInfo,
+    ActorId, FileType, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId, SectorSize,
+    SectorStorageInfo, StorageId, StorageInfo,
 };
 use tokio::sync::watch;
 
@@ -303,6 +303,10 @@ impl Index for MemIndex {
     async fn supersede(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
         self.supersede_copies(id, sector, types);
         Ok(())
+    }
+
+    async fn older(&self, sector: SectorId, kind: FileType) -> Result<Vec<SectorStorageInfo>, IndexError> {
+        Ok(self.older_copies(sector, kind))
     }
 
     async fn find(

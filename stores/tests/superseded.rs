@@ -7,9 +7,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use sealtasks::{AcquireMode, FileType, FileTypes, PathOrder, PathReport, PathType, SectorDecl};
-use stores::{CopyKind, Index, MemIndex, SnapshotRead, TransferMeter, read_snapshot, write_snapshot};
+use stores::{
+    CopyKind, DeletePermit, Index, MemIndex, SnapshotRead, TransferMeter, read_snapshot, write_snapshot,
+};
 use support::wire::{Scene, Weather};
-use support::{both, clock, id, info, room, sector};
+use support::{World, both, clock, id, info, room, sector};
 
 const CACHE: FileType = FileType::Cache;
 const C: FileTypes = FileTypes::CACHE;
@@ -148,4 +150,28 @@ async fn an_older_copy_is_shown_and_cleaned_up_once_the_newer_one_was_looked_at(
     assert!(scene.source_dir().exists());
     assert_eq!(clean_up(&entries).await, None);
     assert!(!scene.source_dir().exists() && scene.world.index.superseded().1.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_permit_older_copies_go_with_all_others() {
+    let world = World::new();
+    let (one, two, third) = (world.node().await, world.node().await, world.node().await);
+    let mut copies = Vec::new();
+    for (node, path) in [(&one, "a"), (&two, "b"), (&third, "c"), (&one, "d"), (&two, "busy")] {
+        node.path(path, both()).await;
+        copies.push(node.put(path, sector(1), CACHE).await);
+    }
+    for older in ["a", "c", "busy"] {
+        world.index.supersede_copies(&id(older), sector(1).id, C);
+    }
+    assert_eq!(world.holders(sector(1), CACHE).await, ["b*", "d*"]);
+    // A task is just making another one there.
+    let _making = two.local.making(sector(1).id, &[(CACHE, id("busy"))]);
+    let permit = DeletePermit { reason: "a test".to_owned() };
+    third.remote.remove_all(sector(1).id, CACHE, &permit).await.expect("removed");
+    let left: Vec<_> = copies.iter().filter(|copy| copy.exists()).collect();
+    assert_eq!(left, [&copies[4]]);
+    assert_eq!(world.holders(sector(1), CACHE).await, Vec::<String>::new());
+    let older: Vec<_> = world.index.superseded().1.into_iter().map(|(.., path)| path).collect();
+    assert_eq!(older, [id("busy")]);
 }

@@ -77,10 +77,15 @@ pub struct StorageAttachArgs {
 
 /// `sealyard storage detach`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard storage detach --really-do-it /mnt/long-term")]
+#[command(after_help = "Examples:\n  sealyard storage detach --really-do-it /mnt/long-term\n  \
+    sealyard storage detach --really-do-it --id 7c1f…")]
 pub struct DetachArgs {
     /// The directory; with --worker on that worker's host.
-    pub path: String,
+    #[arg(required_unless_present = "id")]
+    pub path: Option<String>,
+    /// The id of a path that nobody serves any more: the manager forgets it, and what it remembers to lie there.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["path", "worker"])]
+    pub id: Option<String>,
     /// Do it, not only say what it means.
     #[arg(long)]
     pub really_do_it: bool,

@@ -67,17 +67,45 @@ pub async fn attach_on_worker(connection: &Connection, worker: &String, args: &S
 
 /// `storage detach`.
 pub async fn detach(connection: &Connection, args: &DetachArgs) -> Outcome {
-    let dir = directory(&args.path, args.worker.as_ref())?;
+    let unsaid = |what: &str| {
+        let text = format!("{what} is not detached: its files stay, but nobody finds them any more");
+        Failure::new(Code::Usage, text).advise("add --really-do-it")
+    };
+    if let Some(id) = &args.id {
+        let id = storage_id(id)?;
+        return if args.really_do_it {
+            forget(connection, &id, args.json).await
+        } else {
+            Err(unsaid(id.as_str()))
+        };
+    }
+    let dir = directory(args.path.as_deref().unwrap_or_default(), args.worker.as_ref())?;
     if !args.really_do_it {
-        let text =
-            format!("{} is not detached: its files stay, but nobody finds them any more", dir.display());
-        return Err(Failure::new(Code::Usage, text).advise("add --really-do-it"));
+        return Err(unsaid(&dir.display().to_string()));
     }
     match order(connection, host_of(args.worker.as_ref()), PathOrder::Detach { dir: dir.clone() }).await? {
         PathReport::Detached if args.json => print_json(&json!({ "path": dir, "worker": args.worker })),
         PathReport::Detached => line(&format!("detached {}", dir.display())),
         other => Err(unexpected(&other)),
     }
+}
+
+/// Has the manager forget a path that nobody serves.
+async fn forget(connection: &Connection, id: &StorageId, json: bool) -> Outcome {
+    let paths = connection.storage.storage_paths().await.map_err(rpc_failure)?;
+    let Some(path) = paths.into_iter().find(|path| path.id == id.as_str()) else {
+        return Err(Failure::new(Code::Storage, format!("the manager knows no storage path {id}"))
+            .advise("`sealyard storage list` shows every path"));
+    };
+    if path.healthy || !path.workers.is_empty() {
+        let who = if path.workers.is_empty() { "somebody".to_owned() } else { path.workers.join(", ") };
+        return Err(Failure::new(Code::Storage, format!("storage path {id} is served by {who}"))
+            .advise("detach it there: give its directory, and --worker for a worker's"));
+    }
+    for url in path.urls {
+        connection.manager.storage_detach(id.clone(), url).await.map_err(path_failure)?;
+    }
+    if json { print_json(&json!({ "path": id })) } else { line(&format!("detached {id}")) }
 }
 
 /// `storage redeclare`: the difference first.

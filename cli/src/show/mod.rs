@@ -15,7 +15,7 @@ mod workers;
 pub use bars::{age, bar, bytes, clock};
 pub use caps::print_caps;
 pub use jobs::print_jobs;
-pub use places::{FoundSector, find, print_around, print_find};
+pub use places::{FoundSector, find, print_around, print_find, print_older};
 pub use schedule::{print_durations, print_schedule};
 pub use sectors::{print_sector, print_sectors, print_state, state_of};
 pub use storage::print_storage;

@@ -1,7 +1,7 @@
 //! `storage find`: where a sector's files are.
 
 use rpc::extension::{JobView, PathView};
-use rpc::storage::{LockHolder, SectorPlaces};
+use rpc::storage::{LockHolder, OlderCopy, SectorPlaces};
 use sealtasks::{FileType, FileTypes, SectorId, SectorNumber};
 use serde::Serialize;
 
@@ -25,6 +25,8 @@ pub struct FoundSector {
     pub under_way: Vec<JobView>,
     /// Who holds locks on it.
     pub locks: Vec<LockHolder>,
+    /// Copies that are older than others and listed in no place.
+    pub older: Vec<OlderCopy>,
 }
 
 impl From<SectorPlaces> for FoundSector {
@@ -51,6 +53,7 @@ impl From<SectorPlaces> for FoundSector {
             conflicts: names(told.conflicts),
             under_way: told.under_way,
             locks: told.locks,
+            older: told.older,
         }
     }
 }
@@ -154,6 +157,7 @@ pub fn print_around(found: &FoundSector) -> Outcome {
         let text = format!("Conflict: more than one path claims the primary copy of {types}");
         line(&paint::red(&text))?;
     }
+    print_older(&found.older)?;
     for job in &found.under_way {
         let place = job.worker.as_deref().map(|name| format!(" on {}", plain(name))).unwrap_or_default();
         let reason = if job.reason.is_empty() { String::new() } else { format!(": {}", plain(&job.reason)) };
@@ -166,6 +170,21 @@ pub fn print_around(found: &FoundSector) -> Outcome {
             plain(&lock.owner),
             plain(&lock.reason)
         ))?;
+    }
+    Ok(())
+}
+
+/// Older copies, each with its path and what is to be done about it.
+pub fn print_older(older: &[OlderCopy]) -> Outcome {
+    for copy in older {
+        let host = if copy.workers.is_empty() { "nobody".to_owned() } else { copy.workers.join(", ") };
+        line(&paint::yellow(&format!(
+            "Older copy: {} in {}, served by {}: {}",
+            names(copy.types).join(", "),
+            copy.path,
+            plain(&host),
+            plain(&copy.remedy)
+        )))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use rpc::extension::SectorDetail;
 
-use super::{FoundSector, age, clock, line, paint};
+use super::{FoundSector, age, clock, line, paint, print_older};
 use crate::exit::Outcome;
 
 /// The state as shown: without a chain a sector is proven to nobody but us, and says so.
@@ -89,6 +89,7 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
     if !sector.last_error.is_empty() {
         line(&format!("Last Error:\t{}", paint::red(&sector.last_error)))?;
     }
+    print_older(&sector.older)?;
     for task in &sector.tasks {
         let place = task.worker.as_deref().unwrap_or("-");
         let span = if task.ended_ms > task.started_ms && task.started_ms > 0 {

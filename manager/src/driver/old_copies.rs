@@ -2,6 +2,7 @@
 //! counts, wherever the others lie and whoever brought them there. And deeds of attempts that are over, which do not count.
 //! Never: deletes a copy.
 
+use pipeline::SectorState;
 use rpc::storage::{CopyDeed, CopyState};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{AttemptId, FileTypes, SectorId, StorageId, TaskInput};
@@ -73,6 +74,9 @@ impl Driver {
         let own =
             |session| asker.is_none_or(|token| self.joined_with(session).is_none_or(|known| known == token));
         if !open.is_some_and(|open| own(open.worker)) {
+            if open.is_none() && state != CopyState::Superseded {
+                self.disown(asker, &path, sector, types);
+            }
             return Err(ApiError::refused(format!(
                 "MGR145: attempt {attempt} is over, so {types} of {sector} in path {path} is not listed as its work; \
                  `sealyard storage cleanup` shows what is left of it"
@@ -92,6 +96,31 @@ impl Driver {
                 index.declare_now(&path, sector, types, CopyKind::Secondary).map_err(refusal)
             }
         }
+    }
+
+    /// What an attempt that is over has brought to a path of its worker is listed by nobody, and older than the copy that
+    /// counts elsewhere: no scan is to list it beside that.
+    fn disown(&self, asker: Option<Uuid>, path: &StorageId, sector: SectorId, types: FileTypes) {
+        let serves = |worker: &super::Worker| worker.token == asker && self.serves(worker, path);
+        if asker.is_some() && !self.workers.values().any(serves) {
+            return;
+        }
+        let held = self.shared.index.sector_files(sector);
+        let (here, elsewhere): (Vec<HeldFiles>, Vec<HeldFiles>) =
+            held.into_iter().partition(|held| held.id == *path);
+        let listed = here.iter().fold(FileTypes::NONE, |all, held| all | held.types | held.unconfirmed);
+        let counts = elsewhere.iter().fold(FileTypes::NONE, |all, held| all | held.primary);
+        let old = types.difference(listed).intersection(counts);
+        if !old.is_empty() {
+            tracing::warn!(%sector, types = %old, %path, "brought by an attempt that is over: an older copy");
+            self.shared.index.supersede_copies(path, sector, old);
+        }
+    }
+
+    /// Whether a sector's files are sealed and stored, and known to be what was proven.
+    pub(crate) fn is_stored(&self, sector: SectorId) -> bool {
+        let record = self.record(sector);
+        record.is_some_and(|record| record.state() == SectorState::Proving && record.doubtful().is_empty())
     }
 
     /// Whether a declaration that names no attempt may be the deed of one that is at work there, or of an operator's move.

@@ -255,11 +255,14 @@ impl Driver {
         !filled || std::mem::take(&mut sector.emptied) || self.is_deleted(id, ANEW_REASON)
     }
 
-    /// Whether no path holds the unsealed file; else it is deleted, by a permit that is durable first.
+    /// Whether no path holds the unsealed file, nor an older copy that is listed nowhere: a worker would find it in the place of
+    /// the one that it is to make. Else it is deleted, by a permit that is durable first.
     fn is_deleted(&mut self, id: SectorId, reason: &str) -> bool {
         let file = FileType::Unsealed;
         let files = self.shared.index.sector_files(id).into_iter();
-        let holders: Vec<_> = files.filter(|held| held.types.contains(file)).map(|held| held.id).collect();
+        let older = self.shared.index.older_copies(id, file).into_iter().map(|older| older.id);
+        let holders: Vec<_> =
+            files.filter(|held| held.types.contains(file)).map(|held| held.id).chain(older).collect();
         if holders.is_empty() {
             return true;
         }

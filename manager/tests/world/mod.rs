@@ -9,7 +9,7 @@ pub mod lost;
 pub mod made;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use manager::{
 };
 use rpc::extension::SectorDetail;
 use rpc::{ApiError, ApiResult, ManagerApi, Mark, OperatorApi, Transport, Trust, WorkerApi};
-use sealtasks::{ActorId, SectorRef, SectorSize, TaskType, VerifyInput};
+use sealtasks::{ActorId, SectorRef, SectorSize, StorageId, StorageStanza, TaskType, VerifyInput};
 use tempfile::TempDir;
 
 use fake_worker::FakeWorker;
@@ -97,6 +97,7 @@ fn timing() -> Timing {
         heartbeat: Duration::from_millis(200),
         look_around: Duration::from_millis(100),
         reader_stall: Duration::from_millis(200),
+        newer_gone: Duration::from_millis(200),
         ..Timing::default()
     }
 }
@@ -186,6 +187,22 @@ impl World {
     pub async fn join(&self, worker: &Arc<FakeWorker>) {
         self.know(worker).await;
         self.api.worker_connect(worker.url()).await.expect("the worker is registered");
+    }
+
+    /// Opens a path for storing in the manager itself, in which these files lie, with these members; the content is of no
+    /// matter. Where it is, and its id.
+    pub async fn own_path(&self, files: &[(&str, &[&str])]) -> (PathBuf, StorageId) {
+        let (dir, id) = (self.dir.path().join("own"), StorageId::from(uuid::Uuid::from_u64_pair(9, 9)));
+        let stanza = StorageStanza { weight: 10, can_store: true, ..StorageStanza::default() };
+        stores::init_path(&dir, &stores::StorageMeta::new(&id, &stanza)).expect("a new path");
+        for (name, members) in files {
+            std::fs::create_dir_all(dir.join(name)).expect("a directory");
+            for member in *members {
+                std::fs::write(dir.join(name).join(member), "some").expect("a member");
+            }
+        }
+        self.api.storage_add_local(dir.clone()).await.expect("it opens");
+        (dir, id)
     }
 
     /// Stops the manager and starts another one on the same repo.

@@ -320,6 +320,7 @@ pub fn sector_detail() -> SectorDetail {
         log: vec![(1500, "event".into(), "text".into())],
         stopped: true,
         last_error: String::new(),
+        older: Vec::new(),
     }
 }
 

@@ -100,7 +100,7 @@ impl Local {
         let path = self.path(id)?;
         // Unlisted: it is matched as closely as a primary one.
         let copy = listed.unwrap_or(CopyKind::Primary);
-        let doomed = [Doomed { id: id.clone(), path, copy, twin: twin.clone() }];
+        let doomed = [Doomed { id: id.clone(), path, copy, listed: listed.is_some(), twin: twin.clone() }];
         self.check_survivor(sector, kind, &doomed).await?;
         let _leaving = self.leaving(sector, kind, &doomed);
         if listed.is_some() {
@@ -116,7 +116,7 @@ impl Local {
         let file = layout::file(&path.dir, sector, kind);
         let leaving = Leaving {
             file: file.clone(),
-            unsure: layout::replaced(&path.dir, sector, kind),
+            unsure: layout::doubted(&path.dir, sector, kind),
             sure: layout::leaving(&path.dir, sector, kind),
         };
         let (wanted, kept, of) = (etag.to_owned(), self.kept.clone(), id.clone());
@@ -189,6 +189,21 @@ impl Leaving {
     }
 }
 
+/// Puts back what lies aside in a path since a process ended while it looked at it once more: it was not decided that it goes.
+/// Where another file lies in its place it stays aside. Blocks.
+pub(super) fn put_back_doubted(path: &Path) {
+    for (aside, file) in layout::all_doubted(path) {
+        match disk::rename_to_free(&aside, &file) {
+            Ok(()) => {
+                tracing::warn!(path = ?file, "put back: a process ended before it had decided whether to delete it")
+            }
+            Err(error) => {
+                tracing::warn!(path = ?file, ?aside, error = chain(&error), "what was set aside stays there");
+            }
+        }
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -198,8 +213,40 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+
+    #[test]
+    fn what_a_process_had_not_decided_on_when_it_ended_is_put_back_unless_its_place_is_taken() {
+        for taken in [false, true] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (path, sector, kind) = (dir.path(), SectorId::new(1000, 1), FileType::Sealed);
+            let file = layout::file(path, sector, kind);
+            fs::create_dir_all(path.join("sealed")).expect("made");
+            fs::write(&file, "the only one").expect("written");
+            let leaving = Leaving {
+                file: file.clone(),
+                unsure: layout::doubted(path, sector, kind),
+                sure: layout::leaving(path, sector, kind),
+            };
+            let killed = catch_unwind(AssertUnwindSafe(|| leaving.delete_if(|_| panic!("killed here"))));
+            assert!(killed.is_err() && !file.exists());
+            if taken {
+                fs::write(&file, "another one").expect("written");
+            }
+            put_back_doubted(path);
+            let scan = layout::scan(path).expect("scanned");
+            let there = fs::read_to_string(&file).expect("a file");
+            if taken {
+                assert_eq!((there.as_str(), scan.replaced.len()), ("another one", 1), "{scan:?}");
+                assert_eq!(fs::read_to_string(&scan.replaced[0]).expect("kept"), "the only one");
+                assert_eq!(layout::replaced_file(&scan.replaced[0]), Some((sector, kind)));
+            } else {
+                assert_eq!((there.as_str(), scan.replaced.len()), ("the only one", 0), "{scan:?}");
+            }
+        }
+    }
 
     /// A process that is killed before it has looked must leave nothing behind that a scan deletes.
     #[test]
@@ -211,7 +258,7 @@ mod tests {
         fs::write(&file, "rewritten").expect("written");
         let leaving = Leaving {
             file: file.clone(),
-            unsure: layout::replaced(path, sector, kind),
+            unsure: layout::doubted(path, sector, kind),
             sure: layout::leaving(path, sector, kind),
         };
         let refused = leaving.delete_if(|aside| {

@@ -88,7 +88,8 @@ impl Local {
         self.remove_guarded(sector, kind, doomed, turn).await
     }
 
-    /// Deletes all of this process's copies of a file, the last one included. No copy here is no error.
+    /// Deletes all of this process's copies of a file, the last one included, and those that are listed nowhere because they
+    /// are older. No copy here is no error.
     ///
     /// # Errors
     /// When the index or the disk refuses.
@@ -98,10 +99,12 @@ impl Local {
         kind: FileType,
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
-        self.remove_by_permit(sector, kind, permit, |_| true).await
+        let older: Vec<StorageId> =
+            self.index.older(sector, kind).await?.into_iter().map(|older| older.id).collect();
+        self.remove_by_permit(sector, kind, permit, |_| true, &older).await
     }
 
-    /// Deletes the copy in this path, the last one included. None there is no error.
+    /// Deletes the copy in this path, the last one included, listed or not. None there is no error.
     pub(crate) async fn remove_permitted(
         &self,
         sector: SectorId,
@@ -109,7 +112,8 @@ impl Local {
         path: &StorageId,
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
-        self.remove_by_permit(sector, kind, permit, |holder| holder.id == *path).await
+        let named = std::slice::from_ref(path);
+        self.remove_by_permit(sector, kind, permit, |holder| holder.id == *path, named).await
     }
 
     async fn remove_by_permit(
@@ -118,10 +122,19 @@ impl Local {
         kind: FileType,
         permit: &DeletePermit,
         pick: impl Fn(&SectorStorageInfo) -> bool,
+        unlisted: &[StorageId],
     ) -> Result<(), StoreError> {
         let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
-        let doomed = self.open_among(&holders, pick);
+        let mut doomed = self.open_among(&holders, pick);
+        let is_listed = |id: &StorageId| holders.iter().any(|holder| holder.id == *id);
+        // What a task is just making there is another one.
+        for id in unlisted.iter().filter(|id| !is_listed(id) && !self.is_made(id, sector, kind)) {
+            if let Ok(path) = self.path(id) {
+                let (id, copy) = (id.clone(), CopyKind::Secondary);
+                doomed.push(Doomed { id, path, copy, listed: false, twin: None });
+            }
+        }
         let _leaving = self.leaving(sector, kind, &doomed);
         for one in &doomed {
             tracing::info!(%sector, %kind, path = %one.id, reason = permit.reason, "deleting by permit");
@@ -169,6 +182,7 @@ impl Local {
 
     /// Takes them out of the index, all or none: what is neither listed nor deleted would be lost to view.
     async fn drop_all(&self, sector: SectorId, kind: FileType, doomed: &[Doomed]) -> Result<(), StoreError> {
+        let doomed: Vec<&Doomed> = doomed.iter().filter(|one| one.listed).collect();
         for (count, one) in doomed.iter().enumerate() {
             if let Err(error) = self.index.drop_files(&one.id, sector, kind.into()).await {
                 for back in &doomed[..count] {
@@ -276,10 +290,14 @@ impl Local {
             tokio::task::spawn_blocking(job).await.unwrap_or(Err(StoreError::Lost { what: "deleting" }));
         doomed.path.space.touched();
         if let Err(error) = result {
-            if self.exists(&file).await.unwrap_or(true) {
+            if doomed.listed && self.exists(&file).await.unwrap_or(true) {
                 self.index.declare(&doomed.id, sector, kind.into(), doomed.copy).await?;
             }
             return Err(error);
+        }
+        if !doomed.listed {
+            // Nor is it an older copy of anything any more.
+            self.index.drop_files(&doomed.id, sector, kind.into()).await?;
         }
         tracing::info!(%sector, %kind, path = %doomed.id, "deleted");
         Ok(())
@@ -320,7 +338,8 @@ impl Local {
         let table = self.table();
         let doomed = |holder: &SectorStorageInfo| {
             let path = table.get(&holder.id)?.clone();
-            Some(Doomed { id: holder.id.clone(), path, copy: CopyKind::from(holder.primary), twin: None })
+            let (id, copy) = (holder.id.clone(), CopyKind::from(holder.primary));
+            Some(Doomed { id, path, copy, listed: true, twin: None })
         };
         holders.iter().filter(|holder| pick(holder)).filter_map(doomed).collect()
     }
@@ -330,6 +349,8 @@ pub(super) struct Doomed {
     pub(super) id: StorageId,
     pub(super) path: OpenPath,
     pub(super) copy: CopyKind,
+    /// The index names it.
+    pub(super) listed: bool,
     /// The path elsewhere whose copy was found to have all of this one.
     pub(super) twin: Option<StorageId>,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealtasks::{FileType, FileTypes, SectorDecl, SectorId, StorageId};
+use sealtasks::{FileType, FileTypes, SectorDecl, SectorId, SectorStorageInfo, StorageId};
 
 use super::held::Kind;
 use super::table::Table;
@@ -113,6 +113,46 @@ impl MemIndex {
     /// The older copies of a sector's files in a path.
     pub fn superseded_in(&self, id: &StorageId, sector: SectorId) -> FileTypes {
         self.read().superseded.types(id, sector)
+    }
+
+    /// The older copies of a file that are listed nowhere, in paths that somebody has attached.
+    pub fn older_copies(&self, sector: SectorId, kind: FileType) -> Vec<SectorStorageInfo> {
+        let table = self.read();
+        let unlisted = |(_, id): &(FileType, StorageId)| {
+            let listed = table.held(sector).any(|(held, at)| at.info.id == *id && held.any().contains(kind));
+            let (_, path) = table.path(id).filter(|(_, path)| path.confirmed && !listed)?;
+            Some(path.place(sector, kind.into()))
+        };
+        table.superseded.of(sector).filter(|(one, _)| *one == kind).filter_map(unlisted).collect()
+    }
+
+    /// A sector's older copies that are listed nowhere, by path, attached or not.
+    pub fn older_of(&self, sector: SectorId) -> BTreeMap<StorageId, FileTypes> {
+        let table = self.read();
+        let mut older: BTreeMap<StorageId, FileTypes> = BTreeMap::new();
+        for (kind, id) in table.superseded.of(sector) {
+            if !table.held(sector).any(|(held, at)| at.info.id == *id && held.any().contains(*kind)) {
+                let types = older.entry(id.clone()).or_default();
+                *types = *types | (*kind).into();
+            }
+        }
+        older
+    }
+
+    /// Older copies in attached paths of files that nobody else has, as far as is known or remembered: they are listed as soon as
+    /// their paths are scanned.
+    pub fn stranded(&self) -> Vec<(SectorId, FileType, StorageId)> {
+        let table = self.read();
+        let is_stranded = |sector: SectorId, kind: FileType, id: &StorageId| {
+            table.path(id).is_some_and(|(_, path)| path.confirmed)
+                && !table.held(sector).any(|(held, _)| held.any().contains(kind))
+        };
+        let mut stranded = Vec::new();
+        for (sector, copies) in &table.superseded.copies {
+            let of_sector = copies.iter().filter(|(kind, id)| is_stranded(*sector, *kind, id));
+            stranded.extend(of_sector.map(|(kind, id)| (*sector, *kind, id.clone())));
+        }
+        stranded
     }
 
     /// All older copies, and how often there was a change of them.

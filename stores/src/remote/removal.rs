@@ -86,10 +86,11 @@ impl Remote {
         Ok(())
     }
 
-    /// Deletes every copy of a file, the last one included.
+    /// Deletes every copy of a file, the last one included, and those that are listed nowhere because they are older.
     ///
     /// # Errors
-    /// The last failure of this process or of a peer; all are tried.
+    /// The last failure of this process or of a peer; all are tried. An older copy that a peer keeps is only logged: nobody is
+    /// told of it.
     pub async fn remove_all(
         &self,
         sector: SectorId,
@@ -97,11 +98,15 @@ impl Remote {
         permit: &DeletePermit,
     ) -> Result<(), StoreError> {
         let holders = self.index.find(sector, kind.into(), None).await?;
+        let older = self.index.older(sector, kind).await?;
         let mut result = self.local.remove_all(sector, kind, permit).await;
         for holder in self.elsewhere(&holders) {
             if let Some(error) = self.ask_by_permit((sector, kind), holder, permit).await {
                 result = Err(error);
             }
+        }
+        for holder in self.elsewhere(&older) {
+            self.ask_by_permit((sector, kind), holder, permit).await;
         }
         result
     }
