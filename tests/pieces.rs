@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use system::parameters::{self, PROVING_MAX};
-use system::{COMMAND_MAX, Daemon, ask_until, json, ok, refused, run_within, sealyard, signal, text};
+use system::{COMMAND_MAX, Daemon, ask_until, json, kill, ok, refused, run_within, sealyard, signal, text};
 
 /// Seconds on an idle machine.
 const FILLING_MAX: Duration = Duration::from_secs(120);
@@ -151,17 +151,50 @@ fn say(home: &Path, args: &[&str]) -> String {
     ok(sealyard(home).args(args))
 }
 
-/// The sector goes to a worker and comes back; that worker stands still meanwhile, so that the move can be looked at.
-fn work_on_it_is_no_fault(home: &Path) {
+/// A worker that only has a storage path.
+fn store(home: &Path) -> Daemon {
     let mut command = sealyard(home);
     command.args(["worker", "run", "--name", "store", "--address", "127.0.0.1:0", "--worker-repo", "store"]);
     let mut worker = Daemon::start("store", command.args(["--no-local-storage", "--unseal"]));
     worker.expect("registered");
+    worker
+}
+
+/// The worker that has the sector is killed, starts again without its disk, and with it. Nothing is held against the files.
+fn a_path_that_is_away_is_no_fault(home: &Path, mut worker: Daemon, disks: &Path) -> Daemon {
+    let is_away = |why: &str| {
+        let check = ["proving", "check", "1"];
+        let output = run_within(sealyard(home).args(check), COMMAND_MAX);
+        let (said, error) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{why}: {said}{error}");
+        assert!(said.starts_with("sector 1: path away: "), "{why}: {said}");
+        assert!(said.ends_with("1 sectors checked: 1 path away\n"), "{why}: {said}");
+        assert!(error.contains("nothing is said against their files"), "{why}: {error}");
+    };
+    kill(&mut worker);
+    is_away("killed");
+    let aside = home.join("aside");
+    fs::rename(disks, &aside).expect("unmounted");
+    let mut worker = store(home);
+    is_away("not mounted");
+    kill(&mut worker);
+    fs::rename(&aside, disks).expect("mounted");
+    let worker = store(home);
+    let good = |said: &String| said == "sector 1: good\n1 sectors checked: 1 good\n";
+    let check = || text(&run_within(sealyard(home).args(["proving", "check", "1"]), COMMAND_MAX).stdout);
+    ask_until("its files", FILLING_MAX, check, good);
+    worker
+}
+
+/// The sector goes to a worker and comes back; that worker stands still meanwhile, so that the move can be looked at.
+fn work_on_it_is_no_fault(home: &Path) {
+    let worker = store(home);
     let disks = home.join("disks");
     let attach = ["storage", "attach", "--init", "--store", "--worker", "store"];
     let attached = ok(sealyard(home).args(attach).arg(&disks));
     let there = attached.split_whitespace().find(|word| word.len() == 36).expect("an id").to_owned();
     say(home, &["storage", "move", "1", &there]);
+    let worker = a_path_that_is_away_is_no_fault(home, worker, &disks);
     signal(worker.id(), "-STOP");
     let (at, (_, here)) = (home.to_owned(), own_path(home));
     let back = std::thread::spawn(move || {
@@ -194,6 +227,8 @@ fn whether_it_can_be_proven_is_told(home: &Path) {
     let (said, _) = check(&["--storage-id", "another"], 0);
     assert_eq!(said, "0 sectors checked: nothing to check\n");
     check(&["99"], 14);
+    let (said, _) = check(&["99", "1"], 14);
+    assert!(said.starts_with("sector 99: unknown: MGR053") && said.contains("\nsector 1: good\n"), "{said}");
     let cache = path.join("cache/s-t01000-1");
     let files = [
         (path.join("sealed/s-t01000-1"), "sealed: "),

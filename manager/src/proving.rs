@@ -28,6 +28,7 @@ const PROVEN: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
 const AT_ONCE: usize = 32;
 const PARTITION_MAX: Duration = Duration::from_secs(20 * 60);
 
+const NOBODY: &str = "no host could be asked for its files; check it again";
 const CHANGED: &str = "its files changed meanwhile; check it again";
 
 #[async_trait]
@@ -99,8 +100,10 @@ impl Service {
             None => {
                 let size = known.sector.proof.sector_size();
                 let input = VanillaInput { sealed, challenges: unforeseen(size, count)? };
-                let copies = self.0.remote.prove_copies(known.sector, &input).await.map_err(refusal)?;
-                judged(view(ProvingState::Good, String::new()), copies)
+                match self.0.remote.prove_copies(known.sector, &input).await {
+                    Ok(copies) => judged(view(ProvingState::Unknown, NOBODY.to_owned()), copies),
+                    Err(error) => view(ProvingState::Unknown, sealtasks::chain(&error)),
+                }
             }
         };
         let same = before == self.view(move |driver| driver.scrubbable(id)).await? && held == self.held(id);
@@ -153,14 +156,9 @@ const fn noun(kind: FileType) -> &'static str {
     if kind.is_directory() { "directory" } else { "file" }
 }
 
-/// What follows from what came of each copy: a bad one is told even where another one is good.
+/// What follows from what came of each copy: a bad one is told even where another one is good. Without any the view stays
+/// as it is.
 fn judged(mut view: ProvingView, copies: Vec<ProvenCopy>) -> ProvingView {
-    if copies.is_empty() {
-        let apart = "its sealed file and its cache lie on different hosts; bring them together with \
-            `sealyard storage move`";
-        (view.state, view.detail) = (ProvingState::Bad, apart.to_owned());
-        return view;
-    }
     view.copies = copies.into_iter().map(copy).collect();
     let of = |state| view.copies.iter().find(|copy| copy.state == state);
     let first = [ProvingState::Bad, ProvingState::Good, ProvingState::Unknown, ProvingState::Away];
@@ -196,3 +194,6 @@ fn unforeseen(size: SectorSize, count: usize) -> ApiResult<Vec<u64>> {
         mixed ^ (mixed >> 31)
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,14 +48,14 @@ pub struct ProvingView {
     pub copies: Vec<ProvingCopy>,
 }
 
-/// One copy: replica and cache on one host.
+/// One copy: replica and cache on one host, or what is known of both where no host that answers has both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvingCopy {
     /// The path of its replica.
     pub sealed: StorageId,
     /// The path of its cache.
     pub cache: StorageId,
-    /// The base URL of the host.
+    /// The base URL of the host; empty: none was asked.
     pub url: String,
     /// What is to be thought of it.
     pub state: ProvingState,
@@ -73,9 +73,9 @@ pub enum ProvingState {
     NotSealed,
     /// Something is being done with its files. No fault.
     Locked,
-    /// Nobody who has its files could be reached. No fault of the files.
+    /// Nobody who has its files could be reached, or the path that they lie in is not there now. No fault of the files.
     Away,
-    /// Whoever has its files could not tell.
+    /// Whoever has its files could not tell, or they lie on different hosts. No fault of the files either.
     Unknown,
     /// It cannot: files are missing or damaged.
     Bad,

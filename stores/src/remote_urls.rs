@@ -40,7 +40,7 @@ impl Remote {
     }
 
     /// Why a URL does not serve a path. A peer that answers with an error is there, and may recover.
-    async fn failure_of(&self, id: &StorageId, base: &str) -> Option<String> {
+    pub(crate) async fn failure_of(&self, id: &StorageId, base: &str) -> Option<String> {
         match timeout(ANSWER_MAX, self.stat_at(id, base)).await {
             Ok(Ok(_)) => None,
             Ok(Err(StoreError::PeerAnswer { status, .. })) if !NOT_SERVED.contains(&status) => None,

@@ -81,7 +81,7 @@ async fn what_cannot_be_proven_is_said_as_lotus_says_it() {
     let node = holder(&world).await;
     let replica = node.dir.path().join("a/sealed/s-t01000-1");
     let cases = [
-        (("\"SectorNumber\":1", "\"SectorNumber\":2"), " environment", "s-t01000-2"),
+        (("\"SectorNumber\":1", "\"SectorNumber\":2"), " path_away", "s-t01000-2"),
         (("Type\":10", "Type\":15"), " ", "ProofType 15 is no PoSt proof for 2KiB sectors"),
         (("Type\":10", "Type\":8"), " ", "ProofType 8 is no PoSt proof for 2KiB sectors"),
         (("Proof\":5", "Proof\":99"), " ", "99"),
@@ -105,7 +105,7 @@ async fn what_cannot_be_proven_is_said_as_lotus_says_it() {
     // A disk that is not there has no bad files.
     fs::remove_file(node.dir.path().join("a/sectorstore.json")).expect("removed");
     let (_, head, body) = post(&node, "single", &single(("", ""))).await;
-    assert_eq!(head, "text/plain; charset=utf-8 environment");
+    assert_eq!(head, "text/plain; charset=utf-8 path_away");
     assert!(body.contains("is not mounted"), "{body}");
 }
 
@@ -159,4 +159,100 @@ async fn every_copy_is_proven_where_it_lies() {
     fs::remove_file(&replica).expect("removed");
     bad.local.redeclare(None, true).await.expect("declared");
     assert_eq!(prove().await.expect("asked").len(), 2, "a cache alone is no copy");
+}
+
+fn prove_input() -> VanillaInput {
+    VanillaInput { sealed: COMM_R.parse::<SealedCid>().expect("a CID"), challenges: vec![3, 62] }
+}
+
+async fn only_outcome(asker: &Node) -> CopyOutcome {
+    let copies = asker.remote.prove_copies(sector(1), &prove_input()).await.expect("asked");
+    let [copy] = &copies[..] else { panic!("{copies:?}") };
+    copy.outcome.clone()
+}
+
+/// Files on two hosts are nobody's fault, and neither is a host that is gone, or one that has not got the path now.
+#[tokio::test]
+async fn files_apart_and_paths_that_are_not_there_are_no_faults() {
+    let world = World::new();
+    let asker = world.node().await;
+    let (one, other) = (world.node().await, world.node().await);
+    one.path("one", both()).await;
+    one.put("one", sector(1), FileType::Sealed).await;
+    other.path("other", both()).await;
+    other.put("other", sector(1), FileType::Cache).await;
+    let apart = only_outcome(&asker).await;
+    assert!(matches!(&apart, CopyOutcome::Untold(why) if why.contains("different hosts")), "{apart:?}");
+    // The same with a host that is gone.
+    other.local.close_all().await.expect("closed");
+    let away = info("away", "http://127.0.0.1:1/remote", both());
+    world.index.attach(away, room(1 << 40)).await.expect("attached");
+    let path: StorageId = "away".parse().expect("an id");
+    world
+        .index
+        .declare(&path, sector(1).id, FileType::Cache.into(), CopyKind::Primary)
+        .await
+        .expect("declared");
+    let gone = only_outcome(&asker).await;
+    assert!(matches!(&gone, CopyOutcome::Away(why) if why.starts_with("storage path away: ")), "{gone:?}");
+    // Brought together on a host that is up, and whose disk is not.
+    one.put("one", sector(1), FileType::Cache).await;
+    world.index.drop_files(&path, sector(1).id, FileType::Cache.into()).await.expect("dropped");
+    assert_eq!(only_outcome(&asker).await, CopyOutcome::Proven);
+    let (dir, aside) = (one.dir.path().join("one"), one.dir.path().join("aside"));
+    fs::rename(&dir, &aside).expect("unmounted");
+    fs::create_dir(&dir).expect("its mount point");
+    let unmounted = only_outcome(&asker).await;
+    assert!(matches!(&unmounted, CopyOutcome::Away(why) if why.contains("not mounted")), "{unmounted:?}");
+    // Its host started again without the disk: it knows nothing of the path.
+    one.local.close_all().await.expect("closed");
+    world.index.attach(info("one", &one.base, both()), room(1 << 40)).await.expect("attached");
+    let path: StorageId = "one".parse().expect("an id");
+    let files = FileTypes::SEALED | FileTypes::CACHE;
+    world.index.declare(&path, sector(1).id, files, CopyKind::Primary).await.expect("declared");
+    let closed = only_outcome(&asker).await;
+    assert!(matches!(&closed, CopyOutcome::Away(why) if why.contains("s-t01000-1")), "{closed:?}");
+}
+
+/// A Lotus worker says no class; what its words name decides, and whether it has the path at all.
+#[tokio::test]
+async fn a_lotus_holder_s_words_say_whose_fault_it_is() {
+    let world = World::new();
+    let asker = world.node().await;
+    let stat = r#"{"Capacity":1,"Available":1,"FSAvailable":1,"Reserved":0,"Max":0,"Used":0}"#;
+    let cases = [
+        ("failed to generate a vanilla proof: invalid tree", 200, CopyOutcome::Faulty as fn(String) -> _),
+        ("acquire sector: finding path", 200, CopyOutcome::Untold),
+        ("could not open replica: Too many open files (os error 24)", 200, CopyOutcome::Untold),
+        ("fsstat: path not found", 404, CopyOutcome::Away),
+    ];
+    for (at, (says, status, expected)) in cases.into_iter().enumerate() {
+        let route = axum::Router::new()
+            .route(
+                "/remote/vanilla/single",
+                axum::routing::post(move || async move {
+                    (StatusCode::INTERNAL_SERVER_ERROR, format!("{says}\n"))
+                }),
+            )
+            .route(
+                "/remote/stat/{id}",
+                axum::routing::get(
+                    move || async move { (StatusCode::from_u16(status).expect("a status"), stat) },
+                ),
+            );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}/remote", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, route).await });
+        let name: StorageId = format!("lotus{at}").parse().expect("an id");
+        world.index.attach(info(name.as_str(), &base, both()), room(1 << 40)).await.expect("attached");
+        let files = FileTypes::SEALED | FileTypes::CACHE;
+        world.index.declare(&name, sector(1).id, files, CopyKind::Primary).await.expect("declared");
+        let outcome = only_outcome(&asker).await;
+        assert_eq!(
+            std::mem::discriminant(&outcome),
+            std::mem::discriminant(&expected(String::new())),
+            "{says}: {outcome:?}"
+        );
+        world.index.drop_files(&name, sector(1).id, files).await.expect("dropped");
+    }
 }

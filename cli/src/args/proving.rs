@@ -17,8 +17,10 @@ pub enum ProvingCommand {
     Looked at are the lengths of the sealed file, p_aux and every file of tree-r-last, whether p_aux belongs to CommR, and a real\n\
     vanilla proof, made where the files lie, of challenges that nobody knew before. Sectors of 2 KiB and 8 MiB are challenged\n\
     everywhere, larger ones at --challenges leaves: `sealyard storage scrub` reads every byte. Nothing is fetched, changed or\n\
-    sent to a chain. A sector that is being worked on is locked, one whose host is not reached is away; neither is a fault.\n\
-    Exit codes: 13 a sector cannot be proven, 14 no such sector."
+    sent to a chain. A sector that is being worked on is locked; where no host is reached, or its path is not mounted, the path\n\
+    is away; where nobody could tell, or its files lie on different hosts, it is unknown. None of these is a fault.\n\
+    Exit codes: 0 all that was checked is good, locked or not sealed yet; 13 a sector cannot be proven, or is on chain and in no\n\
+    path; 14 no such sector; 1 paths are away, sectors unknown, or the full node does not answer."
 )]
 pub struct ProvingCheckArgs {
     /// The sectors; default: all that have a replica.

@@ -39,13 +39,26 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
     let bar = bar(numbers.len());
     let asked = numbers.into_iter().map(|sector| {
         let wish = ProvingWish { sector, challenges: args.challenges };
-        async move { connection.proving.check_provable(wish).await }
+        async move { (sector, connection.proving.check_provable(wish).await) }
     });
     let mut answers = stream::iter(asked).buffered(AT_ONCE);
-    let mut views = Vec::new();
-    while let Some(view) = answers.next().await {
+    let (mut views, mut failed) = (Vec::new(), Vec::new());
+    while let Some((sector, answer)) = answers.next().await {
         bar.inc(1);
-        let view = view.map_err(failure)?;
+        let view = match answer {
+            Ok(view) => view,
+            Err(error) if concerns_all(&error) => return Err(rpc_failure(error)),
+            // It was removed meanwhile.
+            Err(error) if all && is_unknown(&error) => continue,
+            Err(error) => {
+                let why = rpc::error::chain(&error);
+                if !args.json && !args.only_bad {
+                    bar.suspend(|| line(&told(sector, ProvingState::Unknown, &why)))?;
+                }
+                failed.push(Failed { sector, why, missing: is_unknown(&error) });
+                continue;
+            }
+        };
         if wanted(&view, all, args.storage_id.as_ref()) {
             if !args.json && shown(&view, args) {
                 bar.suspend(|| line(&sentence(&view)))?;
@@ -59,19 +72,34 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
         true => Some(ask_unheld(connection).await),
         false => None,
     };
-    tell(&views, unheld, args)
+    tell(&views, &failed, unheld, args)
 }
 
-fn failure(error: ApiError) -> Failure {
-    if error.to_string().contains("MGR053") {
-        return Failure::new(Code::Unknown, error.to_string());
-    }
-    rpc_failure(error)
+/// Whether every other sector would be answered alike.
+fn concerns_all(error: &ApiError) -> bool {
+    let refused = matches!(error, ApiError::Remote { message, .. } if message.contains("missing permission"));
+    refused
+        || error.was_not_sent()
+        || error.is_method_not_found()
+        || matches!(error, ApiError::Unauthorized { .. })
+}
+
+fn is_unknown(error: &ApiError) -> bool {
+    error.to_string().contains("MGR053")
+}
+
+/// A sector about which the manager could not be asked.
+struct Failed {
+    sector: SectorNumber,
+    why: String,
+    /// There is none with this number.
+    missing: bool,
 }
 
 /// Lists and sums up; the exit code says whether all can be proven.
 fn tell(
     views: &[ProvingView],
+    failed: &[Failed],
     unheld: Option<Result<Vec<SectorNumber>, String>>,
     args: &ProvingCheckArgs,
 ) -> Outcome {
@@ -81,13 +109,20 @@ fn tell(
         None => (None, None),
     };
     let alert = unheld_alert(unheld.as_deref().unwrap_or_default());
-    let count = |state| views.iter().filter(|view| view.state == state).count();
+    let count = |state| {
+        let also = if state == ProvingState::Unknown { failed.len() } else { 0 };
+        views.iter().filter(|view| view.state == state).count().saturating_add(also)
+    };
+    let checked = views.len().saturating_add(failed.len());
     let bad = count(ProvingState::Bad);
+    let unsure = count(ProvingState::Away).saturating_add(count(ProvingState::Unknown));
     if args.json {
         let shown: Vec<&ProvingView> = views.iter().filter(|view| shown(view, args)).collect();
-        print_json(
-            &json!({ "checked": views.len(), "bad": bad, "sectors": shown, "on_chain_only": unheld }),
-        )?;
+        let failed: Vec<_> = failed.iter().map(|it| json!({ "sector": it.sector, "why": it.why })).collect();
+        print_json(&json!({
+            "checked": checked, "bad": bad, "unsure": unsure, "sectors": shown, "failed": failed,
+            "on_chain_only": unheld,
+        }))?;
     } else {
         let states = [
             ProvingState::Good,
@@ -100,26 +135,49 @@ fn tell(
         let told = states.into_iter().map(|state| (count(state), state)).filter(|(count, _)| *count > 0);
         let told: Vec<String> = told.map(|(count, state)| format!("{count} {}", state.words())).collect();
         let told = if told.is_empty() { "nothing to check".to_owned() } else { told.join(", ") };
-        line(&format!("{} sectors checked: {told}", views.len()))?;
+        line(&format!("{checked} sectors checked: {told}"))?;
         if let Some(alert) = &alert {
             line(&paint::red(alert))?;
         }
     }
-    match (bad, alert, untold) {
-        (0, Some(alert), _) => Err(Failure::new(Code::Sealing, alert).advise(
+    // Whichever exit code comes of it.
+    if let Some(why) = untold.as_ref().filter(|_| bad > 0) {
+        talk!("{}", untold_text(why));
+    }
+    let missing: Vec<&str> = failed.iter().filter(|it| it.missing).map(|it| it.why.as_str()).collect();
+    verdict(bad, alert, &missing, unsure, untold)
+}
+
+/// The worst of what was found. Who reads the exit code alone must not take what was not answered for good.
+fn verdict(
+    bad: usize,
+    alert: Option<String>,
+    missing: &[&str],
+    unsure: usize,
+    untold: Option<String>,
+) -> Outcome {
+    if bad > 0 {
+        return Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
+            .advise("fetch good copies of the files that are named, or seal those sectors again"));
+    }
+    if let Some(alert) = alert {
+        return Err(Failure::new(Code::Sealing, alert).advise(
             "attach the paths that have them, or bring them back: `sealyard repair export`, `repair run`",
-        )),
-        // Half of what was asked is not answered, and who reads the exit code alone must not take it for good.
-        (0, None, Some(why)) => Err(Failure::new(Code::Failed, untold_text(&why))
+        ));
+    }
+    if !missing.is_empty() {
+        return Err(Failure::new(Code::Unknown, missing.join("; ")));
+    }
+    if unsure > 0 {
+        let text = format!("of {unsure} sectors it is not known whether they can be proven");
+        return Err(Failure::new(Code::Failed, text).advise(
+            "nothing is said against their files: check them again when the hosts that have them answer",
+        ));
+    }
+    match untold {
+        Some(why) => Err(Failure::new(Code::Failed, untold_text(&why))
             .advise("check again when the full node answers; the sectors that were checked are listed")),
-        (0, None, None) => Ok(()),
-        (bad, _, untold) => {
-            if let Some(why) = untold {
-                talk!("{}", untold_text(&why));
-            }
-            Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
-                .advise("fetch good copies of the files that are named, or seal those sectors again"))
-        }
+        None => Ok(()),
     }
 }
 
@@ -166,17 +224,21 @@ fn shown(view: &ProvingView, args: &ProvingCheckArgs) -> bool {
 }
 
 fn sentence(view: &ProvingView) -> String {
-    let words = view.state.words();
-    let state = match view.state {
+    told(view.sector.number, view.state, &view.detail)
+}
+
+fn told(sector: SectorNumber, state: ProvingState, detail: &str) -> String {
+    let words = state.words();
+    let state = match state {
         ProvingState::Good => paint::green(words),
         ProvingState::Bad => paint::red(words),
         _ => paint::yellow(words),
     };
-    let detail = match view.detail.is_empty() {
+    let detail = match detail.is_empty() {
         true => String::new(),
-        false => format!(": {}", plain(&view.detail)),
+        false => format!(": {}", plain(detail)),
     };
-    format!("sector {}: {state}{detail}", view.sector.number)
+    format!("sector {sector}: {state}{detail}")
 }
 
 fn bar(sectors: usize) -> ProgressBar {

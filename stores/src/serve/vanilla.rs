@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sealtasks::{
     Commit1Input, ExecutorFailure, ExecutorRequest, FailureClass, FetchVerb, FileType, PieceInfo,
@@ -28,6 +28,9 @@ const REQUEST_MAX: usize = 1 << 20;
 /// Says which [`FailureClass`] stands behind a status 500, by its name in JSON: what is said of bad files, and what of this
 /// host, reads the same otherwise. A Lotus peer does not look at it.
 pub(crate) const FAILURE_HEADER: HeaderName = HeaderName::from_static("x-sealyard-failure");
+
+/// Stands there instead of a class: the storage path is not open here, not mounted, or hangs.
+pub(crate) const PATH_AWAY: &[u8] = b"path_away";
 
 /// What a Sealyard says that makes no proofs; earlier ones said it without a class.
 pub(crate) const NO_PROVER: &str = "vanilla proofs are not made by this worker";
@@ -67,7 +70,7 @@ pub(super) async fn answer(server: &Server, access: &Access, kind: Kind, body: B
     let asked = match asked {
         Ok(asked) => asked,
         // Lotus does not look at what it cannot read.
-        Err(error) if access.is_admin() => return text(&crate::local::chain(&*error), None),
+        Err(error) if access.is_admin() => return text(&crate::local::chain(&*error)),
         Err(_) => return super::access::refused("a fetch token opens files only, and this names none"),
     };
     // Who may take the cache may have it proven.
@@ -82,15 +85,42 @@ pub(super) async fn answer(server: &Server, access: &Access, kind: Kind, body: B
             tracing::debug!(%sector, ?kind, ms = seconds.elapsed().as_millis(), "proven");
             ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
         }
-        Err(failure) => {
-            tracing::warn!(%sector, ?kind, class = ?failure.class, message = failure.message, "not proven");
-            text(&failure.message, Some(failure.class))
+        Err(unproven) => {
+            tracing::warn!(%sector, ?kind, ?unproven, "not proven");
+            unproven.response()
         }
     }
 }
 
-async fn prove(server: &Server, asked: Asked) -> Result<Vec<u8>, ExecutorFailure> {
-    let broken = |message: String| ExecutorFailure { class: FailureClass::Environment, message };
+/// Why there is no proof.
+#[derive(Debug)]
+enum Unproven {
+    /// The storage path of a file is not there now, which says nothing of the file.
+    PathAway(String),
+    Failed(ExecutorFailure),
+}
+
+impl Unproven {
+    fn response(&self) -> Response {
+        let (message, class) = match self {
+            Self::PathAway(message) => (message, HeaderValue::from_bytes(PATH_AWAY).ok()),
+            Self::Failed(failure) => (&failure.message, name_of(failure.class)),
+        };
+        let mut response = text(message);
+        if let Some(class) = class {
+            response.headers_mut().insert(FAILURE_HEADER, class);
+        }
+        response
+    }
+}
+
+fn name_of(class: FailureClass) -> Option<HeaderValue> {
+    serde_json::to_value(class).ok()?.as_str()?.parse().ok()
+}
+
+async fn prove(server: &Server, asked: Asked) -> Result<Vec<u8>, Unproven> {
+    let broken =
+        |message: String| Unproven::Failed(ExecutorFailure { class: FailureClass::Environment, message });
     let Some(prover) = &server.prover else {
         return Err(broken(NO_PROVER.to_owned()));
     };
@@ -98,7 +128,9 @@ async fn prove(server: &Server, asked: Asked) -> Result<Vec<u8>, ExecutorFailure
     for (kind, role) in [(asked.replica, FileType::Sealed), (asked.cache, FileType::Cache)] {
         let found = server.local.file_path(asked.sector.id, kind).await;
         let found = found.map_err(|error| broken(crate::local::chain(&error)))?;
-        let missing = || broken(StoreError::NotFound { sector: asked.sector.id, kind }.to_string());
+        // Whoever asks was told that it lies here, in a path that is not open then.
+        let missing =
+            || Unproven::PathAway(StoreError::NotFound { sector: asked.sector.id, kind }.to_string());
         files.insert(role, found.ok_or_else(missing)?.1);
     }
     let request = ExecutorRequest {
@@ -108,18 +140,28 @@ async fn prove(server: &Server, asked: Asked) -> Result<Vec<u8>, ExecutorFailure
         files: SectorFiles(files),
     };
     let paths: Vec<PathBuf> = request.files.0.values().filter_map(|file| path_of(file)).collect();
-    let made = Arc::clone(prover).prove(request).await;
-    if let Err(failure) = &made
-        && failure.class == FailureClass::BadData
-        && let Some(away) = paths.iter().find(|path| !path.join(META_FILE).exists())
-    {
-        return Err(broken(format!("storage path {} is not mounted: {}", away.display(), failure.message)));
-    }
-    match made? {
+    let made = match Arc::clone(prover).prove(request).await {
+        Ok(made) => made,
+        Err(failure) => return Err(whose_fault(server, &paths, failure).await),
+    };
+    match made {
         TaskOutput::Vanilla(proof) => Ok(proof.0),
         TaskOutput::Commit1(output) => Ok(output.0),
         _ => Err(broken("the executor did another task".to_owned())),
     }
+}
+
+/// A disk that is not there has no bad files.
+async fn whose_fault(server: &Server, paths: &[PathBuf], failure: ExecutorFailure) -> Unproven {
+    for path in paths {
+        let why = match server.local.exists(&path.join(META_FILE)).await {
+            Ok(true) => continue,
+            Ok(false) => format!("storage path {} is not mounted", path.display()),
+            Err(error) => crate::local::chain(&error),
+        };
+        return Unproven::PathAway(format!("{why}: {}", failure.message));
+    }
+    Unproven::Failed(failure)
 }
 
 /// The storage path that a sector's file lies in.
@@ -171,11 +213,6 @@ fn read(kind: Kind, body: &[u8]) -> Result<Asked, Failure> {
 }
 
 /// Go's `http.Error`: status 500 and the text on a line.
-fn text(message: &str, class: Option<FailureClass>) -> Response {
-    let mut response = (StatusCode::INTERNAL_SERVER_ERROR, format!("{message}\n")).into_response();
-    let class = class.and_then(|class| serde_json::to_value(class).ok());
-    if let Some(class) = class.as_ref().and_then(|class| class.as_str()?.parse().ok()) {
-        response.headers_mut().insert(FAILURE_HEADER, class);
-    }
-    response
+fn text(message: &str) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{message}\n")).into_response()
 }

@@ -289,10 +289,12 @@ pub struct Reader;
 #[async_trait]
 impl Prover for Reader {
     async fn prove(&self, request: ExecutorRequest) -> Result<TaskOutput, ExecutorFailure> {
-        let sealed = std::fs::read(&request.files.0[&FileType::Sealed]).expect("the replica");
+        let failed = |class, message: &str| Err(ExecutorFailure { class, message: message.to_owned() });
+        let Ok(sealed) = std::fs::read(&request.files.0[&FileType::Sealed]) else {
+            return failed(FailureClass::BadData, "sealed: it is not there");
+        };
         let cached = request.files.0[&FileType::Cache].join("p_aux");
         let found = [sealed, std::fs::read(cached).unwrap_or_default()].concat();
-        let failed = |class, message: &str| Err(ExecutorFailure { class, message: message.to_owned() });
         match &request.work {
             _ if found.windows(3).any(|word| word == b"bad") => {
                 failed(FailureClass::BadData, "sealed: it is bad")
