@@ -5,12 +5,17 @@ mod world;
 use std::sync::Arc;
 
 use rpc::pipelining::PledgingView;
-use sealtasks::SealingPlan;
+use sealtasks::{
+    FileType, FileTypes, FsStat, HealthReport, SealingPlan, SectorSize, StorageInfo, StorageStanza,
+    finalized_space, sealing_space,
+};
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{ALL, LIMIT, World, world, world_with};
 
+const PLAN: Plan = Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true };
+
 fn worker() -> Arc<FakeWorker> {
-    FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })
+    FakeWorker::new(PLAN)
 }
 
 /// What the manager says of its pledging, once it waits for this.
@@ -114,4 +119,55 @@ async fn without_the_setting_nothing_is_pledged() {
     let view = waits_for(&world, "off").await;
     assert!(view.change.contains("keep_in_pipeline"), "{view:?}");
     assert!(world.api.sectors_list().await.expect("listed").is_empty());
+}
+
+/// Attaches a path that nobody serves.
+async fn attach(world: &World, name: &str, available: u64, stanza: StorageStanza) {
+    let urls = vec!["http://127.0.0.1:1/remote".to_owned()];
+    let info = StorageInfo { id: name.parse().expect("an id"), urls, stanza };
+    world.api.storage_attach(info, free(available)).await.expect("attached");
+}
+
+fn free(available: u64) -> FsStat {
+    FsStat { capacity: 1 << 40, available: available as i64, fs_available: 1 << 40, ..FsStat::default() }
+}
+
+/// What has no room to be finalized is not begun: a path that refuses replicas has none, nor has one that is read-only.
+#[tokio::test]
+async fn only_paths_that_take_replicas_have_room_for_them() {
+    let world = world_with("[sealing]\nkeep_in_pipeline = 1\n").await;
+    world.join(&FakeWorker::new(Plan { stores: false, ..PLAN })).await;
+    let storing = StorageStanza { weight: 10, can_store: true, ..StorageStanza::default() };
+    let mut picky = storing.clone();
+    picky.filters.deny_types = vec![FileType::Sealed];
+    attach(&world, "picky", 1 << 40, picky).await;
+    attach(&world, "read-only", 1 << 40, StorageStanza { weight: 0, ..storing.clone() }).await;
+    // The cache may lie in the picky one.
+    let replica = finalized_space(FileTypes::SEALED, SectorSize::KiB2);
+    attach(&world, "small", replica - 1, storing.clone()).await;
+    let view = waits_for(&world, "no-storage-space").await;
+    assert!(view.summary.contains("room for 0 sectors, and 1 need it"), "{view:?}");
+    assert!(world.api.sectors_list().await.expect("listed").is_empty());
+    attach(&world, "enough", replica, storing).await;
+    pledged(&world, 1).await;
+}
+
+/// No byte of a path that seals and stores is promised for both.
+#[tokio::test]
+async fn a_path_for_both_uses_is_counted_once() {
+    let world = world_with("[sealing]\nkeep_in_pipeline = 1\n").await;
+    let worker = FakeWorker::new(Plan { stores: false, ..PLAN });
+    world.join(&worker).await;
+    let report = |available| HealthReport { stat: free(available), error: None };
+    world.api.storage_report_health(worker.sealing.clone(), report(0)).await.expect("reported");
+    let all = FileTypes::UNSEALED | FileTypes::SEALED | FileTypes::CACHE;
+    let sealed = sealing_space(all, SectorSize::KiB2);
+    let stored = finalized_space(FileTypes::SEALED | FileTypes::CACHE, SectorSize::KiB2);
+    let both = StorageStanza { weight: 10, can_seal: true, can_store: true, ..StorageStanza::default() };
+    attach(&world, "both", sealed + stored - 1, both).await;
+    waits_for(&world, "no-sealing-space").await;
+    assert!(world.api.sectors_list().await.expect("listed").is_empty());
+    let id = "both".parse().expect("an id");
+    world.api.storage_report_health(id, report(sealed + stored)).await.expect("reported");
+    pledged(&world, 1).await;
 }

@@ -27,7 +27,7 @@ mod table;
 pub use check::RecordError;
 pub use event::{SectorEvent, TransitionError};
 pub use filling::{DATA_PIECES_MAX, DataPiece, FillingError, fillers, required_padding, without_fillers};
-pub use pledging::{BEFORE_PC1_MAX, Hindrance, Pledging};
+pub use pledging::{BEFORE_PC1_MAX, Hindrance, PathRoom, Pledging, take_room};
 pub use rebuild::Refill;
 pub use record::{
     OnChain, Progress, RandomnessSource, Rest, SealSeed, SealTicket, SectorCids, SectorRecord, Step,

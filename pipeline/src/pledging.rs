@@ -1,6 +1,9 @@
-//! Whether the manager pledges a sector by itself: a pure decision from counts. Never: pledges.
+//! Whether the manager pledges a sector by itself: a pure decision from counts, and for how many sectors there is room. Never:
+//! pledges.
 
 use std::fmt;
+
+use sealtasks::{FileTypes, PathType, SectorSize};
 
 /// How many sectors may be on their way to PC1, or wait for it, without a place there: with one that is being filled and
 /// one that waits, PC1 never idles, and nothing piles up before it.
@@ -23,10 +26,54 @@ pub struct Pledging {
     pub workers: (u32, u32),
     /// Sectors that have no running PreCommit1 yet.
     pub before_pc1: u32,
-    /// Free bytes of paths for sealing, and what sectors that have not got theirs will take there, a new one included.
+    /// For how many of the sectors that have no room yet, a new one included, there is some in paths for sealing, and how many
+    /// these are.
     pub sealing: (u64, u64),
-    /// The same of paths for storing.
+    /// The same of paths for storing. No byte is counted for both.
     pub storage: (u64, u64),
+}
+
+/// A storage path that takes new files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathRoom {
+    /// Its free bytes.
+    pub free: u64,
+    /// What it takes of sectors that are sealed.
+    pub seals: FileTypes,
+    /// What it takes of sectors that are stored.
+    pub stores: FileTypes,
+}
+
+impl PathRoom {
+    const fn takes(&self, path_type: PathType) -> FileTypes {
+        match path_type {
+            PathType::Sealing => self.seals,
+            PathType::Storage => self.stores,
+        }
+    }
+}
+
+/// Takes the room for these files of `count` sectors from the paths, each file as a whole from one of them, and says for how many
+/// sectors there was enough. Paths that have no other use come first, then those with the most room.
+pub fn take_room(
+    paths: &mut [PathRoom],
+    (path_type, types): (PathType, FileTypes),
+    size: SectorSize,
+    count: u64,
+) -> u64 {
+    for taken in 0..count {
+        for kind in types.iter() {
+            let need = path_type.space_table().bytes(kind.into(), size);
+            let takes = |path: &&mut PathRoom| path.free >= need && path.takes(path_type).contains(kind);
+            let best = paths.iter_mut().filter(takes).max_by_key(|path| {
+                let only = path.seals.is_empty() || path.stores.is_empty();
+                (only, path.free)
+            });
+            let Some(best) = best else { return taken };
+            best.free = best.free.saturating_sub(need);
+        }
+    }
+    count
 }
 
 /// Why no sector is pledged now.

@@ -1,14 +1,18 @@
 //! Sectors that the manager pledges by itself: the facts are counted here, `pipeline::Pledging` decides.
 
-use pipeline::{Hindrance, Pledging, Rest, SectorRecord, SectorState};
+use std::collections::BTreeSet;
+
+use pipeline::{Hindrance, PathRoom, Pledging, Rest, SectorRecord, SectorState, take_room};
 use rpc::pipelining::PledgingView;
-use sealtasks::{FileTypes, PathType, SpaceTable, TaskType};
+use sealtasks::{FileType, FileTypes, PathType, SectorId, StorageId, TaskType};
+use stores::PathView;
 
 use super::Driver;
 use super::fleet::Worker;
 use super::input::{Busy, Sector};
 use super::threads::takes_new;
 use crate::answers::check_pledge;
+use crate::state::ReservedSpace;
 
 /// What a sector takes while it is sealed.
 const SEALING: FileTypes = FileTypes::UNSEALED.union(FileTypes::SEALED).union(FileTypes::CACHE);
@@ -44,8 +48,8 @@ impl Driver {
             paused: self.pledging_paused,
             ..Pledging::default()
         };
-        let (mut to_seal, mut to_store) = (1_u64, u64::from(settings.stop_at.is_none()));
-        for sector in self.sectors.values() {
+        let (mut to_seal, mut to_store) = (1_u64, BTreeSet::new());
+        for (id, sector) in &self.sectors {
             match sector.record.rest() {
                 _ if sector.record.state() == SectorState::Proving => continue,
                 Some(Rest::WaitsForData | Rest::NotStarted) => continue,
@@ -57,7 +61,9 @@ impl Driver {
             }
             facts.in_pipeline = facts.in_pipeline.saturating_add(1);
             to_seal = to_seal.saturating_add(u64::from(self.is_before_pc1(sector)));
-            to_store = to_store.saturating_add(u64::from(sector.record.stop_after().is_none()));
+            if sector.record.stop_after().is_none() {
+                to_store.insert(*id);
+            }
         }
         let offering = |task: TaskType| {
             let may = |worker: &&Worker| worker.enabled && worker.tasks.contains(&task) && takes_new(worker);
@@ -65,9 +71,42 @@ impl Driver {
             u32::try_from(workers.count()).unwrap_or(u32::MAX)
         };
         facts.workers = (offering(TaskType::AddPiece), offering(TaskType::PreCommit1));
-        facts.sealing = (self.room(PathType::Sealing), to_seal);
-        facts.storage = (self.room(PathType::Storage), to_store);
+        // Only where nothing else stands in the way is the room counted: that takes its time.
+        if facts.hindrance().is_none() {
+            let (mut paths, size) = (self.rooms(), self.shared.miner.sector_size);
+            let mut take = |what, count| (take_room(&mut paths, what, size, count), count);
+            // First what must end up there, whatever is begun.
+            let moved = to_store.difference(&self.stored_where_sealed()).count() as u64;
+            let new = u64::from(settings.stop_at.is_none());
+            facts.storage = take((PathType::Storage, STORED), moved.saturating_add(new));
+            facts.sealing = take((PathType::Sealing, SEALING), to_seal);
+        }
         facts
+    }
+
+    /// Sectors whose replica lies, or is being made, in a path that also stores: it stays there.
+    fn stored_where_sealed(&self) -> BTreeSet<SectorId> {
+        let index = &self.shared.index;
+        let stores = |path: &PathView| {
+            let stanza = &path.info.stanza;
+            stanza.can_store && stanza.filters.accepted(STORED) == STORED
+        };
+        let paths: BTreeSet<StorageId> =
+            index.paths().into_iter().filter(stores).map(|path| path.info.id).collect();
+        let has_replica = |id: &SectorId| {
+            let mut held = index.sector_files(*id).into_iter();
+            held.any(|held| held.types.contains(FileType::Sealed) && paths.contains(&held.id))
+        };
+        let open = self.sectors.iter().filter(|(_, sector)| sector.record.state() != SectorState::Proving);
+        let mut found: BTreeSet<SectorId> = open.map(|(id, _)| *id).filter(has_replica).collect();
+        for (task, open) in self.open_attempts() {
+            let is_made =
+                |space: &ReservedSpace| space.types.contains(FileType::Sealed) && paths.contains(&space.path);
+            if open.reservations.iter().any(is_made) {
+                found.insert(task.sector.id);
+            }
+        }
+        found
     }
 
     /// Whether PreCommit1 of this sector has not got a place yet.
@@ -80,23 +119,23 @@ impl Driver {
         sector.record.progress().pc1.is_none() && !labels
     }
 
-    /// How many sectors' files find room on paths of this kind; each must fit one path as a whole.
-    fn room(&self, kind: PathType) -> u64 {
-        let (table, types) = match kind {
-            PathType::Sealing => (SpaceTable::Sealing, SEALING),
-            PathType::Storage => (SpaceTable::Finalized, STORED),
-        };
-        let each = table.bytes(types, self.shared.miner.sector_size).max(1);
+    /// The paths that take files of new sectors, and what of them.
+    fn rooms(&self) -> Vec<PathRoom> {
         let miner = self.shared.miner.actor;
-        let usable = self.shared.index.paths().into_iter().filter(|path| {
+        let takes_new = |path: &PathView| {
             let stanza = &path.info.stanza;
-            let serves = match kind {
-                PathType::Sealing => stanza.can_seal && self.path_takes_new(&path.info.id),
-                PathType::Storage => stanza.can_store,
-            };
-            serves && path.healthy && path.confirmed && stanza.filters.accepts_miner(miner)
-        });
-        usable.fold(0, |sum, path| sum.saturating_add(u64::try_from(path.stat.available).unwrap_or(0) / each))
+            path.healthy && path.confirmed && stanza.weight > 0 && stanza.filters.accepts_miner(miner)
+        };
+        let room = |path: PathView| {
+            let stanza = &path.info.stanza;
+            let taken = |may: bool, types| if may { stanza.filters.accepted(types) } else { FileTypes::NONE };
+            PathRoom {
+                free: u64::try_from(path.stat.available).unwrap_or(0),
+                seals: taken(stanza.can_seal && self.path_takes_new(&path.info.id), SEALING),
+                stores: taken(stanza.can_store, STORED),
+            }
+        };
+        self.shared.index.paths().into_iter().filter(takes_new).map(room).collect()
     }
 
     /// How it stands, in words.
