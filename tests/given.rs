@@ -68,7 +68,7 @@ fn sealed_elsewhere(home: &Path) -> Lost {
         entries.push(json!({
             "SectorNumber": status["sector"]["number"], "SealProof": status["proof_type"],
             "Ticket": base64::engine::general_purpose::STANDARD.encode(ticket),
-            "SealedCID": {"/": status["comm_r"]}, "Pieces": pieces,
+            "SealedCID": {"/": status["comm_r"]}, "UnsealedCID": {"/": status["comm_d"]}, "Pieces": pieces,
         }));
         let file = home.join(format!("first/sealed/s-t01000-{number}"));
         replicas.push(fs::read(file).expect("its replica"));
@@ -76,6 +76,21 @@ fn sealed_elsewhere(home: &Path) -> Lost {
     let file = json!({"Miner": "f01000", "SectorSize": 2048, "SectorInfos": entries});
     fs::write(home.join("lost.json"), file.to_string()).expect("the file");
     Lost { cids, replicas }
+}
+
+/// Before anything is copied or sealed, whether or not the data is given.
+fn pieces_that_make_another_sector_are_refused(home: &Path, second: &impl Fn(&[&str], &[String]) -> Command) {
+    let file = fs::read(home.join("lost.json")).expect("the file");
+    let mut file: Value = serde_json::from_slice(&file).expect("JSON");
+    let stated = file["SectorInfos"][0]["UnsealedCID"]["/"].as_str().expect("a CID").to_owned();
+    let pieces = &mut file["SectorInfos"][0]["Pieces"];
+    pieces.as_array_mut().expect("pieces").reverse();
+    fs::write(home.join("turned.json"), file.to_string()).expect("the file");
+    let turned = ["repair", "run", "--manager", "--metadata", "turned.json", "1"];
+    let (said, told) = run(second(&turned, &[]), 1);
+    let named = format!("sector 1 is not back: UnsealedCID is {stated}, and its Pieces in this order make ");
+    assert!(told.contains(&named), "{said}{told}");
+    assert_eq!(answer(home, &["--repo", "second", "sectors", "list"]), json!([]), "nothing has begun");
 }
 
 /// Serves a piece that breaks off in its midst, to whoever asks. Gives its URL.
@@ -121,6 +136,7 @@ fn pieces_that_are_given_are_used_or_refused_aloud() {
     };
     let repair = ["repair", "run", "--manager", "--metadata", "lost.json", "--parallel", "2"];
 
+    pieces_that_make_another_sector_are_refused(&home, &second);
     // A source that breaks off is named with its piece, and the other sector goes on.
     let url = broken_off();
     let mut pieces = lost.pieces();

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chain::recovery::{FILE_SIZE_MAX, LostSector, Metadata, parse, sector_numbers};
+use pieces::commitment::combine;
 use rpc::ApiError;
 use rpc::explain::{Explanation, WaitsFor};
 use rpc::pipelining::Lost;
 use rpc::subject::Subject;
-use sealtasks::{SectorId, SectorNumber, SectorRef, SectorSize, TaskId};
+use sealtasks::{SectorId, SectorNumber, SectorRef, SectorSize, TaskId, UnsealedCid};
 use serde::Serialize;
 
 use super::refill::{Sources, hand_over, objection};
@@ -92,13 +93,28 @@ fn read(path: &Path) -> Result<Metadata, Failure> {
 
 /// What the manager is told of a sector.
 fn lost_of(metadata: &Metadata, sector: &LostSector) -> Result<Lost, String> {
-    if sector.pieces.is_empty() && sector.unsealed.is_some() {
-        return Err("the file says that it holds data, and not in which pieces".to_owned());
-    }
+    check_unsealed(metadata.size, sector)?;
     let id = SectorId { miner: metadata.miner, number: sector.number };
     let sector_ref = SectorRef { id, proof: sector.proof };
     let pieces = sector.pieces.clone();
     Ok(Lost { sector: sector_ref, ticket: sector.ticket, sealed: sector.sealed, pieces })
+}
+
+/// What is sealed from other data has another CommR, which is known hours later.
+fn check_unsealed(size: SectorSize, sector: &LostSector) -> Result<(), String> {
+    let Some(stated) = sector.unsealed else { return Ok(()) };
+    let made = combine(&sector.pieces, size).map_err(|error| format!("Pieces: {error}"))?;
+    if made == stated.commitment() {
+        return Ok(());
+    }
+    if sector.pieces.is_empty() {
+        return Err("the file says that it holds data, and not in which pieces".to_owned());
+    }
+    let made = UnsealedCid::new(made);
+    Err(format!(
+        "UnsealedCID is {stated}, and its Pieces in this order make {made}; one of them is missing, in another place or has \
+         another size, or UnsealedCID is wrong; mend the file and start again"
+    ))
 }
 
 type Job = (SectorNumber, Option<Result<Lost, String>>);
