@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use standin::{Deal, Effect, PreCommitted, Proven, StandInNode, World};
 use system::dice::Dice;
 use system::{
-    COMMAND_MAX, Daemon, ask_until, executors, json as answer, kill, ok, refused, run_within, sealyard, text,
+    COMMAND_MAX, Daemon, ask_until, executors, json as answer, kill, ok, read_piece, refused, run_within,
+    sealyard, text,
 };
 
 /// Two 2 KiB sectors take seconds; a loaded machine gets more.
@@ -40,6 +41,8 @@ const FILES: [(&str, usize); 3] = [("one.car", 200), ("two.car", 508), ("three.c
 struct Lost {
     entries: Vec<Value>,
     replicas: Vec<Vec<u8>>,
+    /// What sector 1 holds.
+    unsealed: Vec<u8>,
     /// `CID=FILE` of each piece.
     pieces: Vec<String>,
 }
@@ -97,7 +100,8 @@ fn sealed_elsewhere(home: &Path) -> Lost {
     let mut file: Value = serde_json::from_slice(&file).expect("JSON");
     let entries = file["SectorInfos"].as_array_mut().map(std::mem::take).expect("sectors");
     assert_eq!((entries.len(), entries[0]["Pieces"].as_array().map(Vec::len)), (2, Some(3)), "{entries:#?}");
-    Lost { entries, replicas, pieces }
+    let unsealed = fs::read(home.join("first/unsealed/s-t01000-1")).expect("its data");
+    Lost { entries, replicas, unsealed, pieces }
 }
 
 fn write(home: &Path, name: &str, entries: &[Value]) {
@@ -210,8 +214,13 @@ impl Yard {
         command
     }
 
-    /// Both are back, byte for byte.
+    /// Both are back, byte for byte, and the files of sector 1 can be read.
     fn is_whole(&self, lost: &Lost) {
+        assert!(fs::read(self.file("unsealed", 1)).expect("its data") == lost.unsealed, "other data");
+        for (data, (name, length)) in self.status(1)["data"].as_array().expect("data").iter().zip(FILES) {
+            let read = read_piece(&self.home, data["offset"].as_u64().expect("written"), length as u64);
+            assert!(read == fs::read(self.home.join(name)).expect("the file"), "{name} is another file");
+        }
         for (number, replica) in [1, 2].into_iter().zip(&lost.replicas) {
             assert_eq!(self.status(number)["state"], "Proving");
             assert!(fs::read(self.file("sealed", number)).expect("it is there") == *replica, "{number}");

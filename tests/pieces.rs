@@ -1,5 +1,6 @@
 //! Three real files become the pieces of a sector that is sealed with real proofs, from Empty to Proving, and each reads back
-//! as it was. Whether the sector can be proven is told then, and what a flipped byte in it does.
+//! as it was. Whether the sector can be proven is told then, and what a flipped byte in it does; lost, it comes back. Sectors flow
+//! to Proving unattended.
 
 mod system;
 
@@ -9,23 +10,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 use system::parameters::{self, PROVING_MAX};
-use system::{COMMAND_MAX, Daemon, ask_until, json, kill, ok, refused, run_within, sealyard, signal, text};
+use system::{
+    COMMAND_MAX, Daemon, ask_until, json, kill, ok, read_piece, refused, run_within, sealyard, signal, text,
+};
 
 /// Seconds on an idle machine.
 const FILLING_MAX: Duration = Duration::from_secs(120);
 
 fn status(home: &Path) -> Value {
     json(home, &["sectors", "status", "1"])
-}
-
-/// The bytes of a piece, which must be there without unsealing.
-fn read(home: &Path, offset: u64, size: u64) -> Vec<u8> {
-    let (offset, size) = (offset.to_string(), size.to_string());
-    let args =
-        ["sectors", "read-piece", "1", "--no-unseal", "--output", "-", "--offset", &offset, "--size", &size];
-    let output = run_within(sealyard(home).args(args), COMMAND_MAX);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    output.stdout
 }
 
 #[test]
@@ -57,7 +50,7 @@ fn three_files_are_sealed_and_read_back() {
     let as_given = |data: &Value| {
         for ((name, bytes), data) in files.iter().zip(data.as_array().expect("data")) {
             let offset = data["offset"].as_u64().expect("it is written");
-            assert!(read(home, offset, bytes.len() as u64) == *bytes, "{name} is not what was given");
+            assert!(read_piece(home, offset, bytes.len() as u64) == *bytes, "{name} is not what was given");
         }
     };
     as_given(&status(home)["data"]);
@@ -75,7 +68,11 @@ fn three_files_are_sealed_and_read_back() {
     as_given(&proven["data"]);
     work_on_it_is_no_fault(home);
     whether_it_can_be_proven_is_told(home);
+    let lost = Files::of(home);
     scrubbing_tells_a_changed_byte(home);
+    it_comes_back(home, &proven, files.iter().map(|(name, _)| *name));
+    assert!(Files::of(home) == lost, "the replica or its data is not what it was");
+    as_given(&status(home)["data"]);
 }
 
 /// Data that somebody gave stays unsealed beside the finalized sector: one place has all three.
@@ -297,25 +294,91 @@ fn scrubbing_tells_a_changed_byte(home: &Path) {
     assert!(said.contains("intact") && said.contains("differs"), "{said}");
 }
 
+/// What must be byte for byte as it was.
+#[derive(PartialEq)]
+struct Files([Vec<u8>; 2]);
+
+impl Files {
+    fn of(home: &Path) -> Self {
+        let (path, _) = own_path(home);
+        Self(["sealed", "unsealed"].map(|kind| fs::read(path.join(kind).join("s-t01000-1")).expect("a file")))
+    }
+}
+
+/// All three of its files are deleted; the manager that has sealed and proven it seals it again from the files that were given.
+fn it_comes_back<'a>(home: &Path, proven: &Value, names: impl Iterator<Item = &'a str>) {
+    let (path, _) = own_path(home);
+    for kind in ["sealed", "unsealed"] {
+        fs::remove_file(path.join(kind).join("s-t01000-1")).expect("it is deleted");
+    }
+    fs::remove_dir_all(path.join("cache/s-t01000-1")).expect("the cache is deleted");
+    say(home, &["storage", "redeclare", "--all", "--drop-missing"]);
+    let check = run_within(sealyard(home).args(["proving", "check"]), COMMAND_MAX);
+    let (code, told) = (check.status.code(), text(&check.stdout));
+    assert!(code == Some(13) && told.starts_with("sector 1: bad: no storage path has its sealed"), "{told}");
+    let mut rebuild = sealyard(home);
+    rebuild.args(["sectors", "rebuild", "1"]);
+    for (data, name) in proven["data"].as_array().expect("data").iter().zip(names) {
+        rebuild.args(["--piece", &format!("{}={name}", data["cid"].as_str().expect("a CID"))]);
+    }
+    let output = run_within(&mut rebuild, PROVING_MAX);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let again = status(home);
+    for kept in ["comm_r", "comm_d", "ticket", "seed", "proof", "verified", "pieces", "data"] {
+        assert_eq!(again[kept], proven[kept], "{kept}: {again:#}");
+    }
+    assert_eq!(again["state"], "Proving");
+    assert_eq!(say(home, &["proving", "check"]), "sector 1: good\n1 sectors checked: 1 good\n");
+}
+
+/// How many sectors flow unless `SEALYARD_FLOW_SECTORS` says it, so many at once.
+const FLOW: usize = 3;
+const KEEP: usize = 2;
+
+/// The manager pledges them by itself, another one for each that is proven, is killed on the way, and goes on.
 #[test]
-fn ten_sectors_are_pledged_and_sealed_unattended() {
+fn sectors_flow_unattended_to_proving() {
+    let count = std::env::var("SEALYARD_FLOW_SECTORS").map_or(FLOW, |count| count.parse().expect("a number"));
+    let bound = PROVING_MAX * u32::try_from(count).expect("a few");
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
+    parameters::generate(home);
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB"]));
-    let config = "[Storage]\nAllowCommit = false\n[sealing]\nkeep_in_pipeline = 10\nstop_at = \"pc2\"\n";
+    let config = format!("[sealing]\nkeep_in_pipeline = {KEEP}\n");
     fs::write(home.join(".sealyard/config.toml"), config).expect("config.toml");
-    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
-    manager.expect("listening on");
-    let all_there = |sectors: &Value| {
-        let sectors = sectors.as_array().expect("sectors");
-        sectors.len() == 10
-            && sectors.iter().all(|sector| sector["stopped"] == true && sector["comm_r"].is_string())
+    let start = || {
+        let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
+        manager.expect("listening on");
+        manager
     };
-    ask_until("ten replicas", Duration::from_secs(600), || json(home, &["sectors", "list"]), all_there);
-    let why = json(home, &["sealing", "why", "pledge"]);
-    assert_eq!((&why["waits_for"], &why["in_pipeline"]), (&Value::from("full"), &Value::from(10)), "{why:#}");
-    let paused = ok(sealyard(home).args(["sectors", "pledge", "--pause"]));
+    let sectors = || {
+        let listed = json(home, &["sectors", "list"]);
+        listed.as_array().expect("sectors").clone()
+    };
+    let proven = |sectors: &Vec<Value>| sectors.iter().filter(|it| it["state"] == "Proving").count();
+    let mut manager = start();
+    let has_replica = |sectors: &Vec<Value>| sectors.iter().any(|sector| sector["comm_r"].is_string());
+    let before = ask_until("a replica", bound, sectors, has_replica);
+    assert_eq!((before.len(), proven(&before)), (KEEP, 0), "{before:#?}");
+    kill(&mut manager);
+    let _manager = start();
+    ask_until("the last pledge", bound, sectors, |sectors| sectors.len() >= count);
+    let paused = say(home, &["sectors", "pledge", "--pause"]);
     assert!(paused.contains("paused by an operator") && paused.contains("--resume"), "{paused}");
-    let resumed = ok(sealyard(home).args(["sectors", "pledge", "--resume"]));
-    assert!(resumed.contains("10 sectors are in the pipeline"), "{resumed}");
+    let all = ask_until("Proving", bound, sectors, |sectors| proven(sectors) == sectors.len());
+    assert!(all.len() >= count, "{all:#?}");
+    for (one, other) in all.iter().zip(all.iter().skip(1)) {
+        assert_ne!(one["comm_r"], other["comm_r"]);
+    }
+    let told = say(home, &["proving", "check"]);
+    let good = format!("{0} sectors checked: {0} good\n", all.len());
+    assert!(told.ends_with(&good), "{told}");
+    let why = json(home, &["sealing", "why", "pledge"]);
+    assert_eq!(
+        (&why["waits_for"], &why["in_pipeline"]),
+        (&Value::from("paused"), &Value::from(0)),
+        "{why:#}"
+    );
+    let resumed = say(home, &["sectors", "pledge", "--resume"]);
+    assert!(resumed.contains("sectors are in the pipeline"), "{resumed}");
 }

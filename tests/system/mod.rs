@@ -150,6 +150,16 @@ pub fn json(home: &Path, args: &[&str]) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?} printed no JSON ({error}): {text}"))
 }
 
+/// The bytes of a piece of sector 1, which must be there without unsealing.
+pub fn read_piece(home: &Path, offset: u64, size: u64) -> Vec<u8> {
+    let (offset, size) = (offset.to_string(), size.to_string());
+    let args =
+        ["sectors", "read-piece", "1", "--no-unseal", "--output", "-", "--offset", &offset, "--size", &size];
+    let output = run_within(sealyard(home).args(args), COMMAND_MAX);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    output.stdout
+}
+
 /// A process that runs until it is dropped, its output line by line.
 pub struct Daemon {
     child: Child,
