@@ -204,7 +204,10 @@ impl Yard {
             fs::remove_dir_all(self.file("cache", number)).expect("its cache, too");
         }
         fs::remove_file(self.file("unsealed", 1)).expect("its data, too");
-        ok(sealyard(&self.home).args(["storage", "redeclare", "--all", "--worker", "B"]));
+        // A manager that has just started may not know B again.
+        let redeclare = ["storage", "redeclare", "--all", "--worker", "B"];
+        let tell = || run_within(sealyard(&self.home).args(redeclare), COMMAND_MAX).status.success();
+        ask_until("the index is told", COMMAND_MAX, tell, |told| *told);
     }
 
     fn rebuild(&self, pieces: &[String]) -> Command {

@@ -89,6 +89,25 @@ fn deleted_sectors_are_sealed_again_byte_for_byte() {
     let again = ok(sealyard(home).args(repair));
     assert!(again.contains("2 of 2 sectors are back"), "what is there is left as it is: {again}");
 
+    // What is left of a sector is set aside, not deleted and not in the way; a clean-up offers it when there is a whole copy.
+    fs::remove_dir_all(home.join("second/cache/s-t01000-1")).expect("its cache is deleted");
+    ok(sealyard(home).args(["--repo", "second", "storage", "redeclare", "--all", "--drop-missing"]));
+    let told = ok(sealyard(home).args(["--repo", "second", "sectors", "rebuild", "1"]));
+    assert!(told.contains("1 of 1 sectors are back"), "{told}");
+    whole();
+    let aside: Vec<_> = fs::read_dir(home.join("second/sealed/fetching"))
+        .expect("it is set aside")
+        .map(|entry| entry.expect("read").path())
+        .collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    assert!(fs::read(&aside[0]).expect("it is there") == replicas[0]);
+    let cleanup = ["--repo", "second", "storage", "cleanup"];
+    let told = ok(sealyard(home).args(cleanup));
+    assert!(told.contains("replaced") && told.contains(aside[0].to_str().expect("text")), "{told}");
+    ok(sealyard(home).args(cleanup).arg("--really-do-it"));
+    assert!(!aside[0].exists());
+    whole();
+
     // Another ticket makes another replica, and that is not believed.
     let mut third = entries[0].clone();
     third["SectorNumber"] = json!(3);

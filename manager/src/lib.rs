@@ -25,6 +25,7 @@ mod orders;
 mod pipelining;
 mod proving;
 mod refill;
+mod remains;
 mod removal;
 mod repo;
 mod request;

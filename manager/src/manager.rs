@@ -193,6 +193,7 @@ impl Manager {
             scheduling: options.repo.config().scheduling.clone(),
             sealing: options.repo.config().sealing.clone(),
             refills: Default::default(),
+            written: Default::default(),
             staging: open_staging(&options.repo, &loaded)?,
             locks: SectorLocks::new(clock),
             data_cids: DataCids::default(),

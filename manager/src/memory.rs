@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stores::{MemIndex, SnapshotRead, read_snapshot, write_snapshot};
+use tokio::sync::{Notify, watch};
 
 use crate::shared::Shared;
 use crate::workers::chain_of;
@@ -14,8 +15,35 @@ use crate::workers::chain_of;
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(60);
 /// Writing may take this part of the time, so that a large index on a slow disk is written less often.
 const SNAPSHOT_SHARE: u32 = 50;
+/// Whoever waits for a snapshot waits no longer than this: a disk that refuses it keeps no path away.
+const WRITTEN_MAX: Duration = Duration::from_secs(10);
 /// URLs of storage paths are asked this often whether they answer.
 const URLS_EVERY: Duration = Duration::from_secs(600);
+
+/// Who waits until the snapshot has what the index has now.
+pub(crate) struct Written {
+    wanted: Notify,
+    /// What the last snapshot had: [`MemIndex::content_generation`].
+    generation: watch::Sender<u64>,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self { wanted: Notify::new(), generation: watch::Sender::new(0) }
+    }
+}
+
+impl Written {
+    /// Waits until all that `index` knows now is in the snapshot, unless the disk refuses that.
+    pub(crate) async fn up_to_now(&self, index: &MemIndex) {
+        let now = index.content_generation();
+        let mut written = self.generation.subscribe();
+        self.wanted.notify_one();
+        if tokio::time::timeout(WRITTEN_MAX, written.wait_for(|known| *known >= now)).await.is_err() {
+            tracing::warn!("the index's snapshot lacks a path that was just attached");
+        }
+    }
+}
 
 /// Reads what was known when the manager last ran.
 pub(crate) async fn recall(index: &Arc<MemIndex>, file: PathBuf) {
@@ -47,7 +75,7 @@ pub(crate) async fn recall(index: &Arc<MemIndex>, file: PathBuf) {
     }
 }
 
-/// Writes the snapshot whenever the index changed, and once more when the manager stops.
+/// Writes the snapshot whenever the index changed, soon or when somebody waits for it, and once more when the manager stops.
 pub(crate) async fn keep(shared: Arc<Shared>, file: PathBuf) {
     let mut written = 0;
     let mut rest = SNAPSHOT_EVERY;
@@ -55,12 +83,14 @@ pub(crate) async fn keep(shared: Arc<Shared>, file: PathBuf) {
         let stopping = tokio::select! {
             () = shared.cancelled.cancelled() => true,
             () = tokio::time::sleep(rest) => false,
+            () = shared.written.wanted.notified() => false,
         };
         let now = shared.index.content_generation();
         if now != written {
             let begun = Instant::now();
             if write(&shared.index, &file).await {
                 written = now;
+                shared.written.generation.send_replace(now);
             }
             rest = SNAPSHOT_EVERY.max(begun.elapsed() * SNAPSHOT_SHARE);
         }

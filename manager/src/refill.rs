@@ -169,6 +169,7 @@ impl Service {
     pub(crate) async fn begin_rebuild(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
         let sector = SectorId { miner: self.0.miner.actor, number };
         let lost = lost.map(without_fillers);
+        self.set_remains_aside(sector, lost.as_ref()).await?;
         self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
     }
 }

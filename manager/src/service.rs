@@ -158,7 +158,14 @@ impl ManagerApi for Service {
     }
 
     async fn storage_attach(&self, info: StorageInfo, stat: FsStat) -> ApiResult<()> {
-        self.0.index.attach(info, stat).await.map_err(refusal)
+        let index = &self.0.index;
+        let is_new = index.path_view(&info.id).is_none();
+        index.attach(info, stat).await.map_err(refusal)?;
+        // The next run of this manager must know that such a path may come back, with files of which nobody else knows.
+        if is_new {
+            self.0.written.up_to_now(index).await;
+        }
+        Ok(())
     }
 
     async fn storage_detach(&self, id: StorageId, url: String) -> ApiResult<()> {

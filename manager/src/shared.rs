@@ -22,6 +22,7 @@ use crate::backup::serving::Outgoing;
 use crate::config::{ChainSettings, Scheduling, Sealing};
 use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
+use crate::memory::Written;
 use crate::messages::Messages;
 use crate::refill::Refills;
 use crate::staging::Staging;
@@ -104,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) advertised: Option<String>,
     pub(crate) index: Arc<MemIndex>,
     pub(crate) index_changes: Arc<IndexChanges>,
+    /// How much of the index the next run will remember.
+    pub(crate) written: Written,
     pub(crate) local: Arc<Local>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) locks: SectorLocks,

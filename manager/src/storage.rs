@@ -15,7 +15,7 @@ use sealtasks::{
     FileType, FileTypes, PathOrder, PathReport, SectorId, SectorNumber, SectorRef, StorageId, StorageInfo,
     TransferChange,
 };
-use stores::{HeldFiles, LockOwner, LockWant, SectorLockView};
+use stores::{HeldFiles, LockGuard, LockOwner, LockWant, SectorLockView};
 
 use crate::answers;
 use crate::driver::Input;
@@ -112,6 +112,12 @@ impl StorageApi for Service {
             // It must not run beside a task of the sector.
             PathOrder::Move { .. } => {
                 return Err(ApiError::refused("MGR084: sectors are moved by Sealyard.MoveSector"));
+            }
+            // What is left of a sector is no more than that only when the manager has looked.
+            PathOrder::SetAside { .. } => {
+                return Err(ApiError::refused(
+                    "MGR192: what is left of a sector is set aside when it is sealed again",
+                ));
             }
             // The permit comes first.
             PathOrder::Discard { .. } => {
@@ -319,23 +325,24 @@ impl Service {
                 "MGR085: no path holds {what} of sector {number}; `sealyard storage find {number}` shows what there is"
             )));
         }
-        let want = LockWant { sector: sector.id, read: FileTypes::NONE, write: types };
-        let owner = LockOwner { owner: "operator".to_owned(), reason: format!("move to {to}") };
-        let Some(_lock) = self.0.locks.try_lock(want, owner).map_err(refusal)? else {
-            let names: Vec<_> = self
-                .0
-                .locks
-                .in_the_way(want)
-                .into_iter()
-                .map(|it| format!("{} ({})", it.owner, it.reason))
-                .collect();
-            return Err(ApiError::refused(format!(
-                "MGR086: files of sector {} are in use by {}; try again later, `sealyard storage locks` shows since when",
-                sector.id.number,
-                if names.is_empty() { "nobody any more".to_owned() } else { names.join(", ") }
-            )));
-        };
+        let _lock = self.claim(sector.id, types, format!("move to {to}"))?;
         self.hand_order(PathHost::Owner(to.clone()), PathOrder::Move { sector, types, to }).await.map(drop)
+    }
+
+    /// Locks files for an operator, or says who uses them.
+    pub(crate) fn claim(&self, sector: SectorId, types: FileTypes, reason: String) -> ApiResult<LockGuard> {
+        let want = LockWant { sector, read: FileTypes::NONE, write: types };
+        let locks = &self.0.locks;
+        let owner = LockOwner { owner: "operator".to_owned(), reason };
+        locks.try_lock(want, owner).map_err(refusal)?.ok_or_else(|| {
+            let users = locks.in_the_way(want).into_iter().map(|it| format!("{} ({})", it.owner, it.reason));
+            let names: Vec<_> = users.collect();
+            ApiError::refused(format!(
+                "MGR086: files of sector {} are in use by {}; try again later, `sealyard storage locks` shows since when",
+                sector.number,
+                if names.is_empty() { "nobody any more".to_owned() } else { names.join(", ") }
+            ))
+        })
     }
 }
 

@@ -184,3 +184,15 @@ async fn nothing_counts_as_lost_while_a_path_may_still_come_back_or_declare() {
     world.know(&worker).await;
     rebuild(&world, 1, None).await.expect("it begins");
 }
+
+/// A manager that is killed within its first minute has written nothing else of its index.
+#[tokio::test]
+async fn a_path_is_remembered_from_the_moment_it_is_attached() {
+    let (world, worker) = yard().await;
+    let remembered = std::sync::Arc::new(stores::MemIndex::new(std::sync::Arc::new(|| 0)));
+    let file = world.dir.path().join("repo/index.snapshot");
+    let read = stores::read_snapshot(&remembered, &file).expect("it is there");
+    assert!(matches!(read, stores::SnapshotRead::Restored { .. }), "{read:?}");
+    let path = remembered.path_view(&worker.sealing).expect("it is remembered");
+    assert!(!path.confirmed);
+}

@@ -61,6 +61,15 @@ pub enum PathOrder {
         /// Why it is no longer needed.
         reason: String,
     },
+    /// Give these files of a sector that is sealed again names of their own, and take them out of the index. None is deleted.
+    SetAside {
+        /// The sector.
+        sector: SectorId,
+        /// Which files.
+        types: FileTypes,
+        /// In which path.
+        path: StorageId,
+    },
     /// Bring files of a sector into this path, then delete them where they were.
     Move {
         /// The sector.
@@ -99,6 +108,8 @@ pub enum PathReport {
     Discarded,
     /// The files lie there now.
     Moved,
+    /// Where they lie now.
+    SetAside(Vec<PathBuf>),
 }
 
 /// Settings of a storage path that is to be made.

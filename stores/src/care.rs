@@ -58,6 +58,9 @@ impl Remote {
                 local.remove_permitted(sector, file, &path, &DeletePermit { reason }).await?;
                 PathReport::Discarded
             }
+            PathOrder::SetAside { sector, types, path } => {
+                PathReport::SetAside(local.set_aside(sector, types, &path).await?)
+            }
             PathOrder::Move { sector, types, to } => {
                 for kind in types.iter() {
                     self.bring_into(sector, kind, &to, &TransferMeter::default()).await?;

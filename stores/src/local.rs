@@ -7,6 +7,7 @@
 //! what `sectorstore.json` says is read again only by `redeclare`. A crash loses reservations, nothing else.
 
 mod acquire;
+mod aside;
 mod departures;
 mod exact;
 mod looking;

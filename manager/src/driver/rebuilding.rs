@@ -22,6 +22,9 @@ const BACK_MAX_MS: u64 = 60_000;
 /// an earlier rebuild has left, or a path may yet come back.
 const GIVEN_STAYS: [&str; 4] = ["MGR153", "MGR141", "MGR157", "MGR159"];
 
+/// Said when files of the replica are there, but not all of them, or not of a sector that is known.
+const PART_LEFT: &str = "MGR139";
+
 impl Driver {
     /// Begins, or finds that it has begun. What was given for it and is not taken does not stay, but where it is sure to be
     /// asked for again soon.
@@ -173,6 +176,23 @@ impl Driver {
         doubtful.map(|(id, sector)| (*id, sector.record.doubtful().to_vec())).collect()
     }
 
+    /// What is left of a known sector's replica, path by path, if that is all that is in the way of sealing it again.
+    pub(crate) fn remains(&self, id: SectorId, lost: Option<&Lost>) -> Vec<(StorageId, FileTypes)> {
+        let Some(sector) = self.sectors.get(&id) else { return Vec::new() };
+        let record = &sector.record;
+        let rests = record.state() == SectorState::Proving
+            && sector.busy == Busy::Free
+            && !self.removed.contains_key(&id)
+            && self.moved_or_used(id).is_none();
+        let fits = lost.is_none_or(|lost| other_sector(record, lost).is_none());
+        let is_part = || matches!(self.is_whole(id, true), Err((PART_LEFT, _)));
+        if !(rests && fits && is_part() && self.refill(record).is_ok()) {
+            return Vec::new();
+        }
+        let files = self.shared.index.sector_files(id).into_iter();
+        files.map(|held| (held.id.clone(), left(&held))).filter(|(_, left)| !left.is_empty()).collect()
+    }
+
     /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
     /// must not be sealed again: that begins with the deletion of every file of it, and one that is away may be good.
     fn is_whole(&self, id: SectorId, is_known: bool) -> Result<bool, (&'static str, String)> {
@@ -224,7 +244,7 @@ impl Driver {
         }
         match files.first() {
             None => Ok(false),
-            Some(held) => Err(("MGR139", format!("path {} holds files of it; {forget}", held.id))),
+            Some(held) => Err((PART_LEFT, format!("path {} holds files of it; {forget}", held.id))),
         }
     }
 

@@ -216,6 +216,8 @@ impl Local {
             }
             return Err(error);
         }
+        // Whoever looked for missing files before it came has dropped it from the index.
+        self.index.declare_made(&step.to, sector, kind.into(), CopyKind::Primary).await?;
         let _turn = self.removing.lock().await;
         self.departures.note(&step.from, sector, kind);
         Ok(self.index.drop_files(&step.from, sector, kind.into()).await?)
