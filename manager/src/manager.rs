@@ -171,7 +171,6 @@ impl Manager {
         let remote = Remote::new(local.clone(), index.clone(), fetch)
             .with_tokens(Arc::new(tokens))
             .with_tls(options.trust.config());
-        let clock = clock_of(&state);
         let loaded = loading.await.map_err(|_| StateError::Closed)??;
         let shared = Arc::new(Shared {
             chain,
@@ -195,7 +194,7 @@ impl Manager {
             refills: Default::default(),
             written: Default::default(),
             staging: open_staging(&options.repo, &loaded)?,
-            locks: SectorLocks::new(clock),
+            locks: SectorLocks::new(clock_of(&state)),
             data_cids: DataCids::default(),
             asked: crate::asked::Asked::default(),
             tasks: TaskTracker::new(),
