@@ -136,7 +136,12 @@ fn a_32_gib_sector_is_rehearsed_over_two_workers_killed_on_the_way() {
         &["sectors", "list"][..],
         &["sectors", "status", "1"],
         &["storage", "find", "1"],
+        &["storage", "list"],
         &["sealing", "jobs", "--all"],
+        &["sealing", "why", "1"],
+        &["workers", "list"],
+        &["worker", "list"],
+        &["info"],
     ] {
         let said = ok(sealyard(yard.home.path()).args(args));
         assert!(said.contains("REHEARSAL"), "{args:?}: {said}");

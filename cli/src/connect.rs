@@ -7,7 +7,7 @@ use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::ManagerClient;
 use rpc::{ApiError, ManagerApi, OperatorApi, PipelineApi, ProvingApi, StorageApi, UnsealApi};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, Outcome};
 use crate::show::talk;
 use crate::tls;
 
@@ -63,6 +63,15 @@ impl Connection {
             pipeline: client,
             info,
         })
+    }
+
+    /// Prints that nothing which this manager tells of is real, where that is so.
+    ///
+    /// # Errors
+    /// The manager does not answer, or nobody reads the output.
+    pub async fn mark_rehearsal(&self) -> Outcome {
+        let overview = self.manager.overview().await.map_err(rpc_failure)?;
+        crate::show::mark_rehearsal(&overview)
     }
 }
 

@@ -21,7 +21,11 @@ pub async fn why(connection: &Connection, args: &WhyArgs) -> Outcome {
         let is_unknown = error.to_string().contains(UNKNOWN);
         if is_unknown { Failure::new(Code::Unknown, error.to_string()) } else { rpc_failure(error) }
     })?;
-    if args.json { print_json(&explanation) } else { print_explanation(&explanation) }
+    if args.json {
+        return print_json(&explanation);
+    }
+    connection.mark_rehearsal().await?;
+    print_explanation(&explanation)
 }
 
 /// `sealing sched-diag`.

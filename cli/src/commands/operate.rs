@@ -13,7 +13,8 @@ use crate::args::{
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
 use crate::show::{
-    line, print_jobs, print_json, print_sector, print_sectors, print_state, print_workers, state_of,
+    line, mark_rehearsal, print_jobs, print_json, print_sector, print_sectors, print_state, print_workers,
+    state_of,
 };
 
 /// `workers …`.
@@ -126,7 +127,11 @@ async fn remove(connection: &Connection, number: u64, really_do_it: bool, remova
 
 async fn list_workers(connection: &Connection, args: ListArgs) -> Outcome {
     let overview = connection.manager.overview().await.map_err(rpc_failure)?;
-    if args.json { print_json(&overview.workers) } else { print_workers(&overview.workers) }
+    if args.json {
+        return print_json(&overview.workers);
+    }
+    mark_rehearsal(&overview)?;
+    print_workers(&overview.workers)
 }
 
 async fn jobs(connection: &Connection, all: bool, json: bool) -> Outcome {

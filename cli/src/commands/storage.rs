@@ -26,8 +26,13 @@ pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
         StorageCommand::List(args) => match args.what {
             Some(ListWhat::Sectors(list)) => list_sectors(&discover()?, list.json || args.json).await,
             None => {
-                let paths = discover()?.storage.storage_paths().await.map_err(rpc_failure)?;
-                if args.json { print_json(&paths) } else { print_storage(&paths) }
+                let connection = discover()?;
+                let paths = connection.storage.storage_paths().await.map_err(rpc_failure)?;
+                if args.json {
+                    return print_json(&paths);
+                }
+                connection.mark_rehearsal().await?;
+                print_storage(&paths)
             }
         },
         StorageCommand::Find(args) => find(&discover()?, args).await,

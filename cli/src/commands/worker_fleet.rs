@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
-use crate::show::{age, line, plain, print_json, print_workers};
+use crate::show::{age, line, mark_rehearsal, plain, print_json, print_workers};
 
 /// One worker.
 #[derive(Serialize)]
@@ -49,6 +49,7 @@ pub async fn list(connection: &Connection, json: bool) -> Outcome {
     if json {
         return print_json(&rows);
     }
+    mark_rehearsal(&overview)?;
     line("#    worker            state       address                  in hand")?;
     for row in &rows {
         print_row(row)?;

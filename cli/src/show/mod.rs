@@ -24,7 +24,7 @@ pub use stored::{
 };
 pub use transfers::{fetch_words, print_transfers};
 pub use why::{brief, print_explanation};
-pub use workers::print_workers;
+pub use workers::{mark_rehearsal, print_workers};
 
 use crate::exit::{Code, Failure, Outcome};
 

@@ -1,6 +1,6 @@
 //! `workers list` (alias `sealing workers`): every worker with its tasks and bars.
 
-use rpc::extension::WorkerView;
+use rpc::extension::{ManagerOverview, WorkerView};
 use rpc::operator::WorkerMode;
 
 use super::caps::caps_line;
@@ -8,6 +8,8 @@ use super::{age, bar, bytes, line, paint, plain};
 use crate::exit::Outcome;
 
 const WIDTH: usize = 64;
+/// What a manager of rehearsals says in place of its chain.
+const REHEARSAL: &str = "REHEARSAL";
 
 /// Prints all workers, sorted by name.
 pub fn print_workers(workers: &[WorkerView]) -> Outcome {
@@ -20,6 +22,14 @@ pub fn print_workers(workers: &[WorkerView]) -> Outcome {
         print_worker(worker)?;
     }
     Ok(())
+}
+
+/// Prints that nothing which the manager tells of is real, where that is so.
+pub fn mark_rehearsal(overview: &ManagerOverview) -> Outcome {
+    match overview.chain.as_str() {
+        REHEARSAL => line("REHEARSAL: nothing of this is real, and no chain will ever know it"),
+        _ => Ok(()),
+    }
 }
 
 /// Since when a worker has not answered, and what comes of it.
