@@ -107,6 +107,34 @@ fn a_worker_with_a_bad_token() {
     assert_eq!(snapshot(elsewhere.path()), []);
 }
 
+/// Executors without the limit that was asked for would take the memory of all others.
+#[test]
+fn a_limit_on_memory_that_cannot_be_given() {
+    let home = tempfile::tempdir().expect("a directory");
+    init(home.path());
+    let dir = home.path().join(".sealyard/worker");
+    std::fs::create_dir(&dir).expect("the own worker's repo");
+    std::fs::write(dir.join("config.toml"), "[executor.pc1]\nmemory = \"72GiB\"\n").expect("written");
+    // A machine without control groups.
+    let without = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", &format!("mount -t tmpfs none /sys/fs/cgroup && exec {script}")]);
+        system::quiet(&mut command, home.path());
+        command
+    };
+    if !system::run_within(&mut without("true"), system::COMMAND_MAX).status.success() {
+        #[expect(clippy::print_stderr, reason = "whoever reads the test's output must see what was left out")]
+        {
+            eprintln!("LEFT OUT: this user may not mount a tmpfs");
+        }
+        return;
+    }
+    let line = refused(&mut without(&format!("{} run --listen 127.0.0.1:0", system::SEALYARD)), 9);
+    for word in ["limits the memory of executors", "/sys/fs/cgroup", "Delegate=memory"] {
+        assert!(line.contains(word), "{line}");
+    }
+}
+
 #[test]
 fn a_worker_without_a_manager() {
     let home = tempfile::tempdir().expect("a directory");

@@ -57,9 +57,11 @@ impl Config {
 #[executor.c2.env]
 #CUDA_VISIBLE_DEVICES = \"0\"
 
-# Where the executors of one task run. cpus: l3 (one whole group that shares an L3 cache for each), node0 (a NUMA node's
-# CPUs, whose memory they then use first) or a list such as 0-7,64-71. memory: a limit, by a control group of version 1 or
-# 2; the worker's own group must be writable for that. What this machine cannot give is logged once and done without.
+# Where the executors of one task run. cpus: l3 (one whole group that shares an L3 cache for each, which no other worker of
+# this machine uses if one is left), node0 (a NUMA node's CPUs, whose memory they then use first) or a list such as
+# 0-7,64-71. CPUs that are not there are logged once and done without. memory: a limit, by a control group of version 1 or 2;
+# where it cannot be given the worker does not start. Under systemd it takes Delegate=memory and
+# DelegateSubgroup=sealyard-worker.
 #[executor.pc1]
 #cpus = \"l3\"
 #memory = \"72GiB\"

@@ -1,21 +1,26 @@
 //! Where an executor may run and how much memory it may have: a set of CPUs of its own (whole groups that share an L3
 //! cache, the CPUs of a NUMA node, or a list) and a limit on memory by a control group of version 1 or 2.
 //!
-//! What this machine cannot give is said once and done without: a task that runs anywhere is better than none.
-//! Never: another process than an executor.
+//! CPUs that this machine cannot give are said once and done without: a task that runs anywhere is better than none. A limit
+//! that it cannot give keeps the worker from starting, and a task from running: without it the kernel ends tasks that kept to
+//! theirs. Never: another process than an executor, or the worker itself.
 
 mod cpus;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
-use sealtasks::TaskType;
+use sealtasks::{ExecutorFailure, FailureClass, TaskType};
+use tokio::process::Command;
 
-pub(crate) use memory::Group;
+use crate::error::WorkerError;
+use crate::fork;
+use memory::Group;
 
 /// What the executors of one task are given; from `[executor.<task>]` of `config.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +34,8 @@ pub struct Confinement {
 /// A choice of CPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CpuChoice {
-    /// A whole group that shares an L3 cache, the one with the fewest executors of ours.
+    /// A whole group that shares an L3 cache: one that no worker of this machine uses, else the one with the fewest executors of
+    /// ours.
     L3,
     /// All of a NUMA node.
     Node(u32),
@@ -73,10 +79,12 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// The CPUs that it may use; empty = all.
-    pub(crate) cpus: BTreeSet<usize>,
+    cpus: BTreeSet<usize>,
     /// Its group with a limit on memory.
-    pub(crate) group: Option<Group>,
+    group: Option<Group>,
     l3: Option<(usize, Arc<Mutex<Shared>>)>,
+    /// Held by the executor, too, which may outlive its worker.
+    lock: Option<File>,
 }
 
 impl Confiner {
@@ -85,8 +93,21 @@ impl Confiner {
         Self { tasks, shared: Arc::default() }
     }
 
+    /// Makes sure that the limits that were asked for can be given. Where control groups are of version 2 this process moves
+    /// into a group of its own.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub(crate) fn prepare(&self) -> Result<(), WorkerError> {
+        let largest = self.tasks.values().filter_map(|wanted| wanted.memory).max();
+        largest.map_or(Ok(()), |bytes| memory::prepare(Path::new("/"), bytes)).map_err(WorkerError::NoLimit)
+    }
+
     /// A place for an executor of this task; `name` is its group's, which nobody else has.
-    pub(crate) fn place(&self, task: TaskType, name: &str) -> Place {
+    ///
+    /// # Errors
+    /// Its limit on memory cannot be given; why, and what to do.
+    pub(crate) fn place(&self, task: TaskType, name: &str) -> Result<Place, String> {
         self.place_in(Path::new("/"), task, name)
     }
 
@@ -115,50 +136,47 @@ impl Confiner {
         drop(Group::find(Path::new("/"), name, None));
     }
 
-    fn place_in(&self, root: &Path, task: TaskType, name: &str) -> Place {
+    fn place_in(&self, root: &Path, task: TaskType, name: &str) -> Result<Place, String> {
         let nowhere = Confinement::default();
         let wanted = self.tasks.get(&task).unwrap_or(&nowhere);
         let mut place = Place::anywhere();
-        if let Some(choice) = &wanted.cpus {
-            match self.choose(root, choice) {
-                Ok((cpus, l3)) => {
-                    place.cpus = cpus;
-                    place.l3 = l3.map(|first| (first, Arc::clone(&self.shared)));
-                }
-                Err(why) => self.say(task, &why),
-            }
+        match &wanted.cpus {
+            None => {}
+            Some(CpuChoice::L3) => self.take_l3(root, task, &mut place),
+            Some(CpuChoice::List(cpus)) => place.cpus.clone_from(cpus),
+            Some(CpuChoice::Node(node)) => match cpus::of_node(root, *node) {
+                Some(cpus) => place.cpus = cpus,
+                None => self.say(task, &format!("this machine has no NUMA node {node}")),
+            },
         }
         if let Some(bytes) = wanted.memory {
-            match Group::make(root, name, bytes) {
-                Ok(group) => place.group = Some(group),
-                Err(why) => self.say(task, &why),
-            }
+            place.group = Some(Group::make(root, name, bytes)?);
         }
-        place
+        Ok(place)
     }
 
-    /// The CPUs of a choice, and the first of the L3 group that was taken.
-    fn choose(&self, root: &Path, choice: &CpuChoice) -> Result<(BTreeSet<usize>, Option<usize>), String> {
-        match choice {
-            CpuChoice::List(cpus) => Ok((cpus.clone(), None)),
-            CpuChoice::Node(node) => {
-                let cpus = cpus::of_node(root, *node);
-                cpus.map(|cpus| (cpus, None)).ok_or_else(|| format!("this machine has no NUMA node {node}"))
+    /// Gives a place the L3 group that suits it best.
+    fn take_l3(&self, root: &Path, task: TaskType, place: &mut Place) {
+        let first = |group: &BTreeSet<usize>| group.first().copied().unwrap_or_default();
+        let mut groups: Vec<_> = cpus::l3_groups(root, &allowed()).into_iter().collect();
+        let taken = self.shared().taken.clone();
+        groups.sort_by_key(|group| {
+            let taken = taken.get(&first(group)).copied().unwrap_or(0);
+            (taken, std::cmp::Reverse(group.len()), first(group))
+        });
+        let free = groups.iter().find_map(|group| match cpus::hold_l3(root, group) {
+            Ok(lock) => lock.map(|lock| (group, Some(lock))),
+            Err(error) => {
+                self.say(task, &format!("whether other workers use CPUs {group:?} cannot be told: {error}"));
+                Some((group, None))
             }
-            CpuChoice::L3 => {
-                let groups = cpus::l3_groups(root, &allowed());
-                let mut shared = self.shared();
-                let first = |group: &BTreeSet<usize>| group.first().copied().unwrap_or_default();
-                let least = groups.iter().min_by_key(|group| {
-                    let taken = shared.taken.get(&first(group)).copied().unwrap_or(0);
-                    (taken, std::cmp::Reverse(group.len()), first(group))
-                });
-                let group = least.ok_or("the kernel does not tell which CPUs share an L3 cache")?.clone();
-                *shared.taken.entry(first(&group)).or_default() += 1;
-                let first = first(&group);
-                Ok((group, Some(first)))
-            }
-        }
+        });
+        let Some((group, lock)) = free.or_else(|| groups.first().map(|group| (group, None))) else {
+            return self.say(task, "the kernel does not tell which CPUs share an L3 cache");
+        };
+        *self.shared().taken.entry(first(group)).or_default() += 1;
+        (place.cpus, place.lock) = (group.clone(), lock);
+        place.l3 = Some((first(group), Arc::clone(&self.shared)));
     }
 
     fn say(&self, task: TaskType, why: &str) {
@@ -186,34 +204,47 @@ impl Drop for Place {
     }
 }
 
-/// Puts a process and all that it starts on these CPUs. A CPU that is not there, or not ours, is left out.
-pub(crate) fn keep_to(pid: u32, cpus: &BTreeSet<usize>) -> nix::Result<()> {
-    let mut set = CpuSet::new();
-    for cpu in cpus {
-        set.set(*cpu)?;
-    }
-    let pid = i32::try_from(pid).map_err(|_| nix::errno::Errno::ESRCH)?;
-    sched_setaffinity(Pid::from_raw(pid), &set)
-}
-
 impl Place {
     /// All CPUs, and no limit.
     pub(crate) fn anywhere() -> Self {
-        Self { cpus: BTreeSet::new(), group: None, l3: None }
+        Self { cpus: BTreeSet::new(), group: None, l3: None, lock: None }
     }
 
-    /// Puts an executor that was just started into its place. What cannot be done is said; the executor runs on.
-    pub(crate) fn hold(&self, pid: u32) {
-        if !self.cpus.is_empty()
-            && let Err(error) = keep_to(pid, &self.cpus)
-        {
-            tracing::warn!(pid, %error, cpus = ?self.cpus, "an executor could not be kept to its CPUs");
+    /// Has an executor that is about to be started begin in its place, and so all that it starts. A CPU that is not there, or
+    /// not ours, is left out.
+    ///
+    /// # Errors
+    /// It cannot be put under its limit, or this process has no descriptors left.
+    pub(crate) fn keep(&self, command: &mut Command) -> Result<(), String> {
+        let door = self.group.as_ref().map(Group::door).transpose()?;
+        let mut set = CpuSet::new();
+        // The kernel knows no more CPUs than the set has room for.
+        let known = self.cpus.iter().filter(|cpu| set.set(**cpu).is_ok()).count();
+        fork::put_in(command, (known > 0).then_some(set), door);
+        let lock = self.lock.as_ref().map(File::try_clone).transpose();
+        if let Some(lock) = lock.map_err(|error| format!("the lock on its CPUs: {error}"))? {
+            fork::keep_open(command, lock);
         }
-        if let Some(group) = &self.group
-            && let Err(error) = group.take_in(pid)
-        {
-            tracing::warn!(pid, %error, "an executor could not be put under its limit on memory");
+        Ok(())
+    }
+
+    /// Says so when an executor that was just started runs elsewhere than on its CPUs.
+    pub(crate) fn check(&self, pid: u32) {
+        let has = allowed_to(pid);
+        if !self.cpus.is_empty() && !has.is_subset(&self.cpus) {
+            tracing::warn!(pid, wanted = ?self.cpus, ?has, "an executor could not be kept to its CPUs");
         }
+    }
+
+    /// Adds to a failure that the executor, or what it had started, was ended for its limit on memory.
+    pub(crate) fn explain(&self, task: &str, failure: ExecutorFailure) -> ExecutorFailure {
+        let Some(limit) = self.group.as_ref().and_then(Group::exceeded) else { return failure };
+        let message = format!(
+            "the kernel ended it for taking more memory than its limit of {limit} bytes (`memory` in [executor.{task}] of \
+             the worker's config.toml): {}",
+            failure.message
+        );
+        ExecutorFailure { class: FailureClass::Environment, message }
     }
 }
 

@@ -107,6 +107,9 @@ pub enum WorkerError {
         /// The manager.
         url: String,
     },
+    /// Executors would run without the limits on memory that were asked for.
+    #[error("config.toml limits the memory of executors, which this machine cannot: {0}")]
+    NoLimit(String),
     /// The worker was closed meanwhile.
     #[error("the worker is closing")]
     Closed,
@@ -131,6 +134,7 @@ impl WorkerError {
             Self::OtherMiner { .. } => "WRK013",
             Self::NoManager => "WRK015",
             Self::NoPlans { .. } => "WRK016",
+            Self::NoLimit(_) => "WRK017",
         }
     }
 }

@@ -95,6 +95,8 @@ pub(crate) struct Executor {
     feed: Option<JoinHandle<Result<u64, FeedError>>>,
     request: ExecutorRequest,
     dir: PathBuf,
+    /// Given back when it has ended.
+    place: Place,
 }
 
 /// How an executor's end is learnt.
@@ -102,15 +104,12 @@ enum Process {
     Child {
         child: Child,
         watch: Watch,
-        /// Given back when it has ended.
-        _place: Place,
     },
     /// An earlier life of the worker started it.
     Orphan {
         orphan: Orphan,
         /// What it took when it was last looked at.
         seen: Arc<Mutex<Usage>>,
-        _place: Place,
     },
     /// The same, and it has ended since.
     Over,
@@ -215,7 +214,9 @@ impl ExecutorOptions {
             }
         };
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let place = task.map_or_else(Place::anywhere, |task| self.confiner.place(task, &name));
+        let place = task.map_or_else(|| Ok(Place::anywhere()), |task| self.confiner.place(task, &name));
+        let place = place.map_err(|e| broken("no limit on its memory", &e))?;
+        place.keep(&mut command).map_err(|e| broken("no limit on its memory", &e))?;
         let mut child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
         // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
         drop(command);
@@ -231,10 +232,10 @@ impl ExecutorOptions {
         };
         // A process that is gone already has no start time; nothing can be found again then, nor needs to be.
         let starttime = process::start_time(pid).unwrap_or_default();
-        place.hold(pid);
+        place.check(pid);
         let mark = ProcessMark { pid, starttime };
-        let process = Process::Child { child, watch: Watch::start(pid), _place: place };
-        Ok(Executor { call, process, mark, feed, request, dir })
+        let process = Process::Child { child, watch: Watch::start(pid) };
+        Ok(Executor { call, process, mark, feed, request, dir, place })
     }
 }
 
@@ -250,8 +251,8 @@ impl Executor {
     ) -> Self {
         let gone = || ProcessMark { pid: 0, starttime: String::new() };
         let mark = orphan.as_ref().map_or_else(gone, |orphan| orphan.mark().clone());
-        let process = orphan.map_or(Process::Over, |orphan| Process::Orphan { orphan, seen, _place: place });
-        Self { call, process, mark, feed: None, request, dir }
+        let process = orphan.map_or(Process::Over, |orphan| Process::Orphan { orphan, seen });
+        Self { call, process, mark, feed: None, request, dir, place }
     }
 
     /// How to find the process again.
@@ -274,13 +275,13 @@ impl Executor {
     /// # Errors
     /// Why there is no result: the executor's own words, or how it ended with the end of its log.
     pub(crate) async fn finish(
-        self,
+        mut self,
         stop: &CancellationToken,
         leaving: &AtomicBool,
     ) -> Result<TaskOutput, ExecutorFailure> {
         let (call, dir, is_fed) = (self.call, self.dir.clone(), self.feed.is_some());
         let leaves = || !is_fed && leaving.load(Ordering::Relaxed);
-        let result = self.wait_for_result(stop, &leaves).await;
+        let result = self.wait_for_result(stop, &leaves).await.map_err(|failure| self.explained(failure));
         if result.is_err()
             && !leaves()
             && let Err(error) = process::end_leftovers(None, call, &dir).await
@@ -290,8 +291,15 @@ impl Executor {
         result
     }
 
+    fn explained(&self, failure: ExecutorFailure) -> ExecutorFailure {
+        match failure.class {
+            FailureClass::Aborted => failure,
+            _ => self.place.explain(&word(&self.request.work), failure),
+        }
+    }
+
     async fn wait_for_result(
-        mut self,
+        &mut self,
         stop: &CancellationToken,
         leaves: &impl Fn() -> bool,
     ) -> Result<TaskOutput, ExecutorFailure> {
@@ -447,8 +455,13 @@ mod tests {
         assert!(failure.message.contains("see the kernel's log"), "{failure}");
         // No disk has room for a sector of this size.
         let files = SectorFiles([(FileType::Sealed, dir.path().join("sealed"))].into());
-        let failure = killed(Some(ExitStatus::from_raw(7)), "ended".into(), &files, u64::MAX);
-        assert_eq!(failure.class, FailureClass::Space);
-        assert!(failure.message.ends_with("is full; free space there: ended"), "{failure}");
+        // How one ended that an earlier life of the worker started is not known.
+        for status in [Some(ExitStatus::from_raw(7)), None] {
+            let failure = killed(status, "ended".into(), &files, u64::MAX);
+            assert_eq!(failure.class, FailureClass::Space);
+            assert!(failure.message.ends_with("is full; free space there: ended"), "{failure}");
+            let class = if status.is_some() { FailureClass::Environment } else { FailureClass::Compute };
+            assert_eq!(killed(status, "ended".into(), &files, 0).class, class);
+        }
     }
 }

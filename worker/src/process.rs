@@ -102,6 +102,13 @@ fn started_for(call: Uuid) -> Vec<ProcessMark> {
     processes().filter_map(mark).collect()
 }
 
+/// Whether a process was started for some call, as an executor or by one.
+pub(crate) fn is_executor(pid: u32) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let prefix = format!("{CALL_VARIABLE}=");
+    environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(prefix.as_bytes()))
+}
+
 /// Kills a process group at once. One that is gone is no error.
 pub(crate) fn kill_group(leader: u32) {
     if let Ok(pid) = i32::try_from(leader) {

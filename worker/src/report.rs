@@ -46,14 +46,15 @@ pub(crate) fn read_report(
         .map_err(|error| compute(format!("the executor's report is no ExecutorReport: {error}")))
 }
 
-/// The proofs libraries write through mappings, where a full disk is no error but the signal SIGBUS; so is a broken one.
+/// The proofs libraries write through mappings, where a full disk is no error but the signal SIGBUS; so is a broken one. Of an
+/// executor that was not this process's child the signal is not known: where the disk is full that is the reason.
 pub(crate) fn killed(
     status: Option<ExitStatus>,
     message: String,
     files: &SectorFiles,
     sector_bytes: u64,
 ) -> ExecutorFailure {
-    if status.and_then(|status| status.signal()) != Some(Signal::SIGBUS as i32) {
+    if status.is_some_and(|status| status.signal() != Some(Signal::SIGBUS as i32)) {
         return compute(message);
     }
     // Everything large in sealing comes in units of the sector's size.
@@ -65,6 +66,7 @@ pub(crate) fn killed(
         Some(dir) => {
             (FailureClass::Space, format!("the disk of {} is full; free space there", dir.display()))
         }
+        None if status.is_none() => return compute(message),
         None => {
             (FailureClass::Environment, "a disk failed under a mapped file; see the kernel's log".to_owned())
         }

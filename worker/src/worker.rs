@@ -181,9 +181,11 @@ impl Worker {
     /// were never taken. It does not join the manager yet; see [`WorkerHandle::register`].
     ///
     /// # Errors
-    /// A task that is not built in, a journal or path that cannot be used, an executor that does not end.
+    /// A task that is not built in, a journal or path that cannot be used, a limit on memory that cannot be given, an executor that
+    /// does not end.
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
         let threads = threads::checked(&options)?;
+        options.executor.confiner.prepare()?;
         let journal = open_journal(&options.repo, options.token.clone(), options.managers.as_deref()).await?;
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let calls = options.repo.dir().join("calls");

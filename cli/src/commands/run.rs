@@ -13,6 +13,7 @@ use worker::resources::Swap;
 use worker::{FirstPath, Periods, Worker, WorkerHandle, WorkerOptions};
 
 use super::daemon;
+use super::worker_failure::worker_failure;
 use crate::args::RunArgs;
 use crate::executor_settings::{ExecutorSettings, Sources};
 use crate::executors::Executors;
@@ -268,7 +269,7 @@ async fn own_worker(
         periods: Periods::default(),
     })
     .await
-    .map_err(|error| Failure::from_error(Code::Failed, &error))
+    .map_err(worker_failure)
 }
 
 /// Flags beat the configuration; `--api` is a port of the configured host.

@@ -23,7 +23,7 @@ pub fn worker_failure(error: WorkerError) -> Failure {
         },
         WorkerError::NotTaken { .. } => Code::DialBack,
         WorkerError::OtherManager { .. } => Code::Overtaken,
-        WorkerError::OtherMiner { .. } => Code::Setting,
+        WorkerError::OtherMiner { .. } | WorkerError::NoLimit(_) => Code::Setting,
         WorkerError::NoManager => Code::Unreachable,
         WorkerError::Closed => Code::Failed,
     };

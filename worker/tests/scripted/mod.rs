@@ -23,6 +23,7 @@ use sealtasks::{
     SectorRef, SectorSize, TaskCaps, TaskId, TaskInput, TaskOutput, TaskType, Ticket,
 };
 use tokio::sync::watch;
+use worker::confine::Confiner;
 use worker::resources::{Swap, detect};
 use worker::{
     BUILT, ExecutorOptions, FirstPath, Periods, ProofParams, Repo, RepoError, Worker, WorkerHandle,
@@ -54,6 +55,8 @@ pub async fn until<T, R>(watched: &watch::Sender<T>, mut seen: impl FnMut(&T) ->
 /// The executor of the tests: a shell script that speaks the executor's files and does as `$MODE` says.
 const EXECUTOR: &str = r#"#!/bin/sh
 # exec <task> --input <request> --output <report>
+grep Cpus_allowed_list /proc/$$/status > "$EVIDENCE/cpus"
+cat /proc/$$/cgroup > "$EVIDENCE/groups"
 echo "$2" >> "$EVIDENCE/runs"
 echo $$ > "$EVIDENCE/pid"
 pwd > "$EVIDENCE/cwd"
@@ -74,6 +77,7 @@ case "$MODE" in
     crash) echo "first words"; echo "famous last words" >&2; kill -9 $$ ;;
     silent) exit 0 ;;
     nothing) rm -r "$sealed" ;;
+    greedy) x=$(head -c 500000000 /dev/zero | tr '\0' x) ;;
 esac
 cp "$EVIDENCE/answer" "$6.tmp" && mv "$6.tmp" "$6"
 "#;
@@ -86,6 +90,8 @@ pub struct World {
     pub params: Arc<ScriptedParams>,
     pub environment: Mutex<BTreeMap<&'static str, String>>,
     pub periods: Periods,
+    /// Where executors may run, and with how much memory.
+    pub confiner: Confiner,
 }
 
 /// Executors outlive whoever started them; a test that fails leaves none behind all the same.
@@ -118,6 +124,7 @@ impl World {
             tasks: BUILT.to_vec(),
             params: Arc::new(ScriptedParams::ready()),
             environment: Mutex::default(),
+            confiner: Confiner::default(),
             periods: Periods {
                 heartbeat: short,
                 push_gap: Duration::from_millis(1),
@@ -136,7 +143,8 @@ impl World {
         fs::write(self.evidence("answer"), serde_json::to_vec(report).unwrap()).unwrap();
     }
 
-    /// How executors behave from the next start of the worker on: `hang`, `crash`, `silent`.
+    /// How executors behave from the next start of the worker on: `hang`, `crash`, `silent`,
+    /// `nothing`, `greedy`.
     pub fn mode(&self, mode: &str) {
         self.environment.lock().unwrap().insert("MODE", mode.to_owned());
     }
@@ -196,7 +204,7 @@ impl World {
                 environment: worker::environment::filtered(std::env::vars_os()),
                 replacements: BTreeMap::new(),
                 rehearsal: None,
-                confiner: worker::confine::Confiner::default(),
+                confiner: self.confiner.clone(),
                 task_environment: BUILT.iter().map(|task| (*task, variables.clone())).collect(),
             },
             settings: Vec::new(),
