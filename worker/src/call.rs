@@ -3,6 +3,7 @@
 
 mod ending;
 mod inputs;
+mod lingering;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +31,8 @@ use crate::manager_index::on_behalf_of;
 use crate::returns;
 use crate::usage::{self, Usage};
 use crate::worker::{Shared, now_ms};
+
+pub(crate) use lingering::outwait;
 
 /// Accepts a job, or finds that it is accepted already, and runs it in the background.
 pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> {
@@ -142,12 +145,7 @@ pub(crate) fn resume(shared: &Arc<Shared>, survivor: Survivor) {
     shared.calls.hold(accepted.call, accepted.attempt, CallPhase::Running, stop.clone());
     let pid = orphan.as_ref().map(|orphan| orphan.mark().pid);
     shared.calls.proceed(accepted.call, CallPhase::Running, pid);
-    let made = running
-        .ids
-        .iter()
-        .filter(|(kind, _)| running.files.0.get(kind).is_some_and(|file| created.contains(file)));
-    let made: Vec<_> = made.map(|(kind, id)| (*kind, id.clone())).collect();
-    let making = shared.local.making(accepted.sector.id, &made);
+    let making = shared.local.making(accepted.sector.id, &running.made(&created));
     let sector = accepted.sector;
     let request = ExecutorRequest {
         version: ExecutorRequest::VERSION,

@@ -38,9 +38,6 @@ pub enum WorkerError {
         /// Short codes of those that are.
         known: String,
     },
-    /// An executor of an earlier life does not end.
-    #[error("{0}")]
-    Leftover(String),
     /// The manager's API is another one.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -124,7 +121,7 @@ impl WorkerError {
             Self::Stores(_) => "WRK003",
             Self::Io { .. } => "WRK004",
             Self::NotBuilt { .. } => "WRK005",
-            Self::Leftover(_) => "WRK006",
+            // WRK006 was an executor of an earlier life that did not end.
             Self::Version(_) => "WRK007",
             Self::Token { .. } => "WRK008",
             Self::Handshake { .. } => "WRK009",

@@ -87,6 +87,14 @@ pub struct Running {
     pub bytes_fetched: u64,
 }
 
+impl Running {
+    /// Those of the created files, and the storage path that each lies in.
+    pub(crate) fn made(&self, created: &[PathBuf]) -> Vec<(FileType, StorageId)> {
+        let is_new = |kind: &FileType| self.files.0.get(kind).is_some_and(|file| created.contains(file));
+        self.ids.iter().filter(|(kind, _)| is_new(kind)).map(|(kind, id)| (*kind, id.clone())).collect()
+    }
+}
+
 /// One life of the worker: from its start to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {

@@ -14,7 +14,8 @@
 //! | after it was acknowledged | `acknowledged` | nothing; a repeated start is the same call |
 //!
 //! An executor of a call that is given up is dead before a file of it is removed and before the return is journalled, so
-//! there are never two for one sector. The report decides after a crash of the machine too: what it speaks of is on stable
+//! there are never two for one sector. One that does not end although killed, since it hangs in the kernel, keeps its call held
+//! until it does (`call/lingering.rs`); the worker starts and serves its files meanwhile. The report decides after a crash of the machine too: what it speaks of is on stable
 //! storage before it is written (see `proofs/EXECUTORS.md`).
 
 use std::collections::BTreeSet;
@@ -23,19 +24,72 @@ use std::time::Duration;
 
 use rpc::ApiError;
 use rpc::api::AttemptAccount;
-use sealtasks::{CallError, CallErrorCode, FileType, PieceSource, SectorId, SectorStorageInfo, TaskInput};
+use sealtasks::{
+    CallError, CallErrorCode, FileType, PieceSource, SectorId, SectorStorageInfo, TaskInput, WorkerId,
+};
 use stores::{BegunFile, Index as _, IndexError, StorageMeta, StoreError};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::confine::Confiner;
 use crate::error::{WorkerError, chain};
 use crate::files::room_of;
-use crate::journal::{Accepted, Ended, Journal, ProcessMark, Running, Unfinished};
+use crate::journal::{Accepted, Ended, Journal, Life, ProcessMark, Running, Unfinished};
 use crate::manager_index::ManagerIndex;
 use crate::process::{self, Orphan};
 
 /// Between two questions to a manager that does not answer while the worker starts.
 pub(crate) const MANAGER_RETRY: Duration = Duration::from_secs(1);
+
+/// What is left of an earlier life and goes on in this one.
+#[derive(Default)]
+pub(crate) struct Left {
+    pub(crate) survivors: Vec<Survivor>,
+    /// Calls that are given up and whose executors have not ended yet.
+    pub(crate) lingering: Vec<Unfinished>,
+}
+
+impl Left {
+    /// The calls that this life holds.
+    pub(crate) fn held(&self) -> BTreeSet<Uuid> {
+        let go_on = self.survivors.iter().map(|survivor| &survivor.accepted);
+        go_on
+            .chain(self.lingering.iter().map(|lost| &lost.accepted))
+            .map(|accepted| accepted.call.id)
+            .collect()
+    }
+
+    /// What they had begun, with the room that it was promised.
+    pub(crate) fn begun(&self) -> Vec<BegunFile> {
+        let go_on = self.survivors.iter().flat_map(Survivor::begun);
+        go_on.chain(self.lingering.iter().flat_map(Unfinished::begun)).collect()
+    }
+
+    /// Begins a life in the journal. It has the session of the one before while calls of that one go on and files are served at
+    /// the same place: to any manager the worker then never went away, what it runs stays charged there, and no call is failed
+    /// for a restart that it survived. With nothing taken over a new session is the better news, since a Lotus manager asks a
+    /// worker for its name, memory and GPUs only once per session; and at another address it must be, since a Lotus manager
+    /// takes a known session for a repetition and goes on dialling the old one.
+    pub(crate) async fn begin_life(&self, journal: &Journal, urls: &[String]) -> Result<Life, WorkerError> {
+        let url = urls.join(" ");
+        let goes_on = !self.survivors.is_empty() || !self.lingering.is_empty();
+        let last = journal.run(|journal| journal.last_life()).await?;
+        let life = match last.filter(|last| goes_on && last.url == url) {
+            Some(last) => last,
+            None => Life { session: WorkerId(Uuid::new_v4()), url, joined: None },
+        };
+        let begun = life.clone();
+        journal.run(move |journal| journal.begin_life(&begun)).await?;
+        Ok(life)
+    }
+}
+
+impl Unfinished {
+    /// What it had begun, with the room that it was promised.
+    pub(crate) fn begun(&self) -> Vec<BegunFile> {
+        begun(&self.accepted, &self.input, self.created.clone())
+    }
+}
 
 /// A call of an earlier life that goes on.
 pub(crate) struct Survivor {
@@ -55,33 +109,41 @@ impl Survivor {
     }
 }
 
-/// Sorts the calls that an earlier life left unfinished. Those that are given up have ended in the journal when this
-/// returns, their executors are dead and their files gone.
+/// Sorts the calls that an earlier life left unfinished: those that go on, and those that are given up and whose executors do
+/// not end by then. All others have ended in the journal when this returns, their executors are dead and their files gone.
 pub(crate) async fn sort_out(
     journal: &Journal,
     name: &str,
     calls: &Path,
     index: &ManagerIndex,
-) -> Result<Vec<Survivor>, WorkerError> {
-    let mut survivors = Vec::new();
+    end: Instant,
+) -> Result<Left, WorkerError> {
+    let mut left = Left::default();
     for unfinished in journal.run(|journal| journal.unfinished()).await? {
-        let dir = calls.join(unfinished.accepted.call.id.to_string());
+        let call = unfinished.accepted.call.id;
+        let dir = calls.join(call.to_string());
         let mark = match &unfinished.process {
             Some(mark) => Some(mark.clone()),
-            None => {
-                process::leader(unfinished.accepted.call.id, &dir).await.map_err(|_| WorkerError::Closed)?
-            }
+            None => process::leader(call, &dir).await.map_err(|_| WorkerError::Closed)?,
         };
-        match surviving(unfinished, &dir, mark.as_ref()) {
+        let lost = match surviving(unfinished, &dir, mark.as_ref()) {
             Ok(survivor) => {
                 let pid = survivor.orphan.as_ref().map(|orphan| orphan.mark().pid);
                 tracing::info!(call = %survivor.accepted.call, pid, "a call of an earlier life goes on");
-                survivors.push(survivor);
+                left.survivors.push(survivor);
+                continue;
             }
-            Err(lost) => give_up(*lost, journal, name, &dir, index).await?,
+            Err(lost) => Unfinished { process: mark, ..*lost },
+        };
+        match process::end_leftovers_by(end, lost.process.as_ref(), call, &dir).await {
+            Ok(()) => give_up(lost, journal, name, index).await?,
+            Err(error) => {
+                tracing::error!(call = %lost.accepted.call, error, "its call stays held until it has ended");
+                left.lingering.push(lost);
+            }
         }
     }
-    Ok(survivors)
+    Ok(left)
 }
 
 /// Whether the call has a result, or can still get one from the executor with this mark.
@@ -113,16 +175,15 @@ const fn is_fed(input: &TaskInput) -> bool {
     matches!(source, PieceSource::Stream)
 }
 
+/// The executor of the call is dead.
 async fn give_up(
     lost: Unfinished,
     journal: &Journal,
     name: &str,
-    dir: &Path,
     index: &ManagerIndex,
 ) -> Result<(), WorkerError> {
-    let Unfinished { accepted, process, created, .. } = lost;
+    let Unfinished { accepted, created, .. } = lost;
     let call = accepted.call;
-    process::end_leftovers(process.as_ref(), call.id, dir).await.map_err(WorkerError::Leftover)?;
     tracing::warn!(%call, "a call of an earlier life is given up");
     let ended = Ended { result: Err(restarted(name)), account: AttemptAccount::default() };
     let created = undeclared(index, accepted.sector.id, created).await?;
@@ -209,25 +270,29 @@ pub(crate) fn remove_created(created: &[PathBuf]) {
 }
 
 /// Makes the directory of call directories and removes those that are left of calls that have ended, and of scrubbing,
-/// which nobody goes on with.
+/// which nobody goes on with. One that somebody works in who does not end stays for the next start.
 pub(crate) async fn sweep_call_dirs(
     calls: &Path,
-    survivors: &[Survivor],
+    held: &BTreeSet<Uuid>,
     confiner: &Confiner,
+    end: Instant,
 ) -> Result<(), WorkerError> {
     let io = |source| WorkerError::Io { path: calls.display().to_string(), source };
-    let kept: BTreeSet<Uuid> = survivors.iter().map(|survivor| survivor.accepted.call.id).collect();
     stores::make_dir(calls).map_err(io)?;
     for entry in std::fs::read_dir(calls).map_err(io)? {
         let entry = entry.map_err(io)?;
         // Only what we made: a directory named by a uuid.
         let call = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
-        let Some(call) = call.filter(|call| !kept.contains(call)) else { continue };
-        if entry.file_type().map_err(io)?.is_dir() {
-            process::end_leftovers(None, call, &entry.path()).await.map_err(WorkerError::Leftover)?;
-            std::fs::remove_dir_all(entry.path()).map_err(io)?;
-            confiner.forget(&call.to_string());
+        let Some(call) = call.filter(|call| !held.contains(call)) else { continue };
+        if !entry.file_type().map_err(io)?.is_dir() {
+            continue;
         }
+        if let Err(error) = process::end_leftovers_by(end, None, call, &entry.path()).await {
+            tracing::error!(%call, error, "the directory of a call that is over stays until the next start");
+            continue;
+        }
+        std::fs::remove_dir_all(entry.path()).map_err(io)?;
+        confiner.forget(&call.to_string());
     }
     Ok(())
 }
@@ -259,9 +324,7 @@ pub async fn begun_files(repo: &Path) -> Result<Vec<BegunFile>, WorkerError> {
             return Ok(Vec::new());
         }
         let unfinished = Journal::open(&file)?.unfinished()?;
-        let begun =
-            |Unfinished { accepted, input, created, .. }: Unfinished| begun(&accepted, &input, created);
-        Ok(unfinished.into_iter().flat_map(begun).collect())
+        Ok(unfinished.iter().flat_map(Unfinished::begun).collect())
     };
     tokio::task::spawn_blocking(read).await.map_err(|_| WorkerError::Closed)?.map_err(WorkerError::Journal)
 }

@@ -15,12 +15,13 @@ use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::journal::ProcessMark;
 
 /// How long a killed process may take to go, and how often that is looked at.
-const DEATH_MAX: Duration = Duration::from_secs(30);
+pub(crate) const DEATH_MAX: Duration = Duration::from_secs(30);
 const DEATH_POLL: Duration = Duration::from_millis(20);
 /// How often a process that is no child of ours is looked at where the kernel has no pidfd (before Linux 5.3).
 const ORPHAN_POLL: Duration = Duration::from_millis(250);
@@ -123,6 +124,19 @@ pub(crate) fn kill_group(leader: u32) {
 /// # Errors
 /// It does not go: it hangs in the kernel, usually on a disk. Or this process ends.
 pub(crate) async fn end_leftovers(mark: Option<&ProcessMark>, call: Uuid, dir: &Path) -> Result<(), String> {
+    end_leftovers_by(Instant::now() + DEATH_MAX, mark, call, dir).await
+}
+
+/// The same with a time until which they are waited for; they are killed, however late it is.
+///
+/// # Errors
+/// As [`end_leftovers`].
+pub(crate) async fn end_leftovers_by(
+    end: Instant,
+    mark: Option<&ProcessMark>,
+    call: Uuid,
+    dir: &Path,
+) -> Result<(), String> {
     // Every process of the machine is looked at, which on a large one takes too long for a thread that others wait for.
     let left = || async {
         let (mark, dir) = (mark.cloned(), dir.to_owned());
@@ -148,7 +162,7 @@ pub(crate) async fn end_leftovers(mark: Option<&ProcessMark>, call: Uuid, dir: &
         }
         Ok(())
     };
-    if let Ok(ended) = tokio::time::timeout(DEATH_MAX, gone).await {
+    if let Ok(ended) = tokio::time::timeout_at(end, gone).await {
         return ended;
     }
     let pid = found.first().map_or(0, |mark| mark.pid);

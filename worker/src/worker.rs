@@ -15,6 +15,7 @@ use stores::{
     StoreError,
 };
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -22,12 +23,12 @@ use uuid::Uuid;
 use crate::calls::Calls;
 use crate::error::{WorkerError, chain};
 use crate::executor::ExecutorOptions;
-use crate::journal::{Journal, Life};
-use crate::legacy::{self, Survivor};
+use crate::journal::Journal;
+use crate::legacy::{self, Left};
 use crate::manager_index::ManagerIndex;
 use crate::managers::Managers;
 use crate::offer::{self, Offer, ProofParams};
-use crate::process::Orphan;
+use crate::process::{self, Orphan};
 use crate::registration::report_health_for_ever;
 use crate::repo::Repo;
 use crate::resources::{self, Swap};
@@ -99,6 +100,8 @@ pub struct Periods {
     pub parameters_retry: Duration,
     /// Between two looks at whether missing parameters have appeared by another's doing.
     pub parameters_look: Duration,
+    /// How long a start waits for the end of executors that it kills.
+    pub death: Duration,
 }
 
 impl Default for Periods {
@@ -110,6 +113,7 @@ impl Default for Periods {
             refusals_max: 20,
             parameters_retry: Duration::from_secs(10),
             parameters_look: Duration::from_secs(10),
+            death: process::DEATH_MAX,
         }
     }
 }
@@ -181,26 +185,23 @@ impl Worker {
     /// were never taken. It does not join the manager yet; see [`WorkerHandle::register`].
     ///
     /// # Errors
-    /// A task that is not built in, a journal or path that cannot be used, a limit on memory that cannot be given, an executor that
-    /// does not end.
+    /// A task that is not built in, a journal or path that cannot be used, a limit on memory that cannot be given.
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
         let threads = threads::checked(&options)?;
         options.executor.confiner.prepare()?;
         let journal = open_journal(&options.repo, options.token.clone(), options.managers.as_deref()).await?;
-        // Before the paths are opened: what a dead executor half wrote must not be found and declared.
-        let calls = options.repo.dir().join("calls");
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
-        let survivors = legacy::sort_out(&journal, &options.name, &calls, &index).await?;
-        legacy::sweep_call_dirs(&calls, &survivors, &options.executor.confiner).await?;
-        let life = begin_life(&journal, &options.urls, &survivors).await?;
+        // Before the paths are opened: what a dead executor half wrote must not be found and declared.
+        let left = sorted_out(&options, &journal, &index).await?;
+        let life = left.begin_life(&journal, &options.urls).await?;
         let session = life.session;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
-        let begun = survivors.iter().flat_map(Survivor::begun).collect();
         let config = options.repo.storage_json();
         let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
-        let (local, problems) = open_paths(options.local, paths, options.executor.rehearsal, begun).await?;
+        let (local, problems) =
+            open_paths(options.local, paths, options.executor.rehearsal, left.begun()).await?;
         let tickets = Arc::new(Tickets::new(Arc::clone(&options.manager), session, options.token));
         // Peers are shown what `Tickets` gives and no other token.
         let fetch = FetchOptions { token: String::new(), parallel: options.parallel_fetch_limit };
@@ -249,13 +250,24 @@ impl Worker {
             problems,
             repo: options.repo,
         });
-        for survivor in survivors {
-            call::resume(&shared, survivor);
-        }
+        left.survivors.into_iter().for_each(|survivor| call::resume(&shared, survivor));
+        left.lingering.into_iter().for_each(|lost| call::outwait(&shared, lost));
         shared.local.begun_settled();
         shared.begin().await?;
         Ok(WorkerHandle(shared))
     }
+}
+
+/// What an earlier life left and goes on; all else of it is over.
+async fn sorted_out(
+    options: &WorkerOptions,
+    journal: &Journal,
+    index: &ManagerIndex,
+) -> Result<Left, WorkerError> {
+    let (calls, end) = (options.repo.dir().join("calls"), Instant::now() + options.periods.death);
+    let left = legacy::sort_out(journal, &options.name, &calls, index, end).await?;
+    legacy::sweep_call_dirs(&calls, &left.held(), &options.executor.confiner, end).await?;
+    Ok(left)
 }
 
 /// The repo's journal, for the calls of the manager that takes this token, and that was chosen.
@@ -272,23 +284,6 @@ async fn open_journal(
         managers.remember_in(&journal).await?;
     }
     Ok(journal)
-}
-
-/// Begins a life in the journal. It has the session of the one before while calls of that one go on and files are served at
-/// the same place: to any manager the worker then never went away, what it runs stays charged there, and no call is failed
-/// for a restart that it survived. With nothing taken over a new session is the better news, since a Lotus manager asks a
-/// worker for its name, memory and GPUs only once per session; and at another address it must be, since a Lotus manager
-/// takes a known session for a repetition and goes on dialling the old one.
-async fn begin_life(journal: &Journal, urls: &[String], survivors: &[Survivor]) -> Result<Life, WorkerError> {
-    let url = urls.join(" ");
-    let last = journal.run(|journal| journal.last_life()).await?;
-    let life = match last.filter(|last| !survivors.is_empty() && last.url == url) {
-        Some(last) => last,
-        None => Life { session: WorkerId(Uuid::new_v4()), url, joined: None },
-    };
-    let begun = life.clone();
-    journal.run(move |journal| journal.begin_life(&begun)).await?;
-    Ok(life)
 }
 
 /// The worker's own paths, for which a manager that does not answer is waited for, or those of the manager that it lives in.

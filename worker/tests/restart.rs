@@ -3,18 +3,20 @@
 
 mod scripted;
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use rpc::api::Job;
 use rpc::extension::CallPhase;
 use rpc::{PieceData, WorkerApi as _};
 use scripted::{SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data};
 use sealtasks::{
-    CallErrorCode, CallId, DataCidInput, FailureClass, FileType, FileTypes, PieceSource, TaskInput,
-    UnpaddedPieceSize, WorkerId,
+    CallErrorCode, CallId, DataCidInput, FailureClass, FileType, FileTypes, PieceSource, SectorId, SectorRef,
+    TaskInput, UnpaddedPieceSize, WorkerId,
 };
 use stores::{CopyKind, Index as _};
 use tokio::io::AsyncWriteExt as _;
@@ -51,6 +53,38 @@ fn die_beside_an_executor(world: &World) -> (CallId, WorkerId) {
         held(&worker, call, Some(CallPhase::Running)).await;
         (call, worker.id())
     })
+}
+
+/// Processes that no signal ends, as those are that hang in the kernel: frozen by a control group of version 1.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    /// `None`: here nothing can be frozen so.
+    fn new() -> Option<Self> {
+        let dir = PathBuf::from(format!("/sys/fs/cgroup/freezer/sealyard-test-{}", std::process::id()));
+        let made = std::fs::create_dir(&dir).is_ok() && dir.join("freezer.state").exists();
+        made.then_some(Self(dir))
+    }
+
+    fn take(&self, pids: &[&str]) {
+        for pid in pids {
+            std::fs::write(self.0.join("cgroup.procs"), pid.trim()).unwrap();
+        }
+        std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
+        let state = || std::fs::read_to_string(self.0.join("freezer.state")).unwrap();
+        soon("they are frozen", || (state().trim() == "FROZEN").then_some(()));
+    }
+
+    fn thaw(&self) {
+        std::fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.thaw();
+        soon("the group is empty", || std::fs::remove_dir(&self.0).ok());
+    }
 }
 
 /// Ends the executor at the gate as by a crash, with its helpers left behind.
@@ -294,6 +328,55 @@ fn what_an_attempt_made_that_was_given_up_is_not_declared() {
 }
 
 /// The bytes end where the worker died, and the executor cannot know.
+#[test]
+fn an_executor_that_hangs_in_the_kernel_keeps_its_call_held_and_nothing_else_from_going_on() {
+    let mut world = World::new();
+    let Some(frozen) = Frozen::new() else {
+        #[expect(clippy::print_stderr, reason = "a test that leaves something out says so")]
+        {
+            eprintln!("LEFT OUT: no process can be frozen here");
+        }
+        return;
+    };
+    let (call, session) = die_beside_an_executor(&world);
+    let pid = world.told("pid");
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).unwrap();
+    let helper = children.trim().to_owned();
+    // The executor is gone, and a helper of its is not: nobody will report, so the call is lost.
+    frozen.take(&[&helper]);
+    kill_the_executor(&world);
+    world.periods.death = Duration::from_millis(50);
+    // With a further start while nothing has changed.
+    for _ in 0..2 {
+        die_after(async {
+            let worker = world.start().await;
+            held(&worker, call, Some(CallPhase::Running)).await;
+            assert_eq!(worker.id(), session, "to its manager the worker was never away");
+            assert!(alive(&helper) && world.file(FileType::Sealed).exists(), "it may write still");
+            let find = |kind: FileType| world.manager.index.find(SECTOR.id, kind.into(), None);
+            assert!(find(FileType::Sealed).await.unwrap().is_empty(), "nor is it whole");
+            assert_eq!(find(FileType::Unsealed).await.unwrap().len(), 1, "what is whole is found");
+            let other = SectorRef { id: SectorId::new(1000, 8), ..SECTOR };
+            let next = start_ok(&worker, Job { sector: other, ..pc1(None) }).await;
+            // It has no data to seal, and says so.
+            world.returned(next).await.result.unwrap_err();
+        });
+    }
+    Runtime::new().unwrap().block_on(async {
+        let worker = world.start().await;
+        held(&worker, call, Some(CallPhase::Running)).await;
+        frozen.thaw();
+        let error = world.returned(call).await.result.unwrap_err();
+        assert_eq!(error.code, CallErrorCode::TempWorkerRestart, "{error}");
+        assert!(
+            !alive(&helper)
+                && !world.file(FileType::Sealed).exists()
+                && !world.file(FileType::Cache).exists()
+        );
+        worker.close().await;
+    });
+}
+
 #[test]
 fn an_executor_that_was_fed_by_its_worker_is_never_taken_over() {
     let world = World::new();

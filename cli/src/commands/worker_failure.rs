@@ -7,10 +7,7 @@ use crate::exit::{Code, Failure};
 /// A worker that does not run, with its exit code.
 pub fn worker_failure(error: WorkerError) -> Failure {
     let code = match &error {
-        WorkerError::Repo(_)
-        | WorkerError::Journal(_)
-        | WorkerError::Io { .. }
-        | WorkerError::Leftover(_) => Code::Repo,
+        WorkerError::Repo(_) | WorkerError::Journal(_) | WorkerError::Io { .. } => Code::Repo,
         WorkerError::Stores(_) => Code::Storage,
         WorkerError::NotBuilt { .. } => Code::NotBuilt,
         WorkerError::Version(_) | WorkerError::NoPlans { .. } => Code::Version,

@@ -132,6 +132,7 @@ impl World {
                 refusals_max: 3,
                 parameters_retry: short,
                 parameters_look: short,
+                death: PATIENCE,
             },
         };
         world.answers(&ExecutorReport::Done(pc1_output()));
