@@ -5,13 +5,15 @@
 mod system;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, SEALYARD, ask_until, executors, json, ok, sealyard, signal};
+use system::{COMMAND_MAX, Daemon, SEALYARD, ask_until, executors, json, ok, sealyard, signal, text};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(240);
@@ -73,6 +75,20 @@ impl Yard {
     fn pc1(&self) -> u32 {
         let running = || executors(&self.home, "pc1");
         ask_until("PreCommit1", SEALING_MAX, running, |found| found.len() == 1)[0]
+    }
+
+    /// The worker gives the sector's unsealed file to whoever may have it, whatever else it does not do now.
+    fn serves_its_files(&self) {
+        let token = fs::read_to_string(self.home.join(".sealyard/token")).expect("the manager's token");
+        let mut socket = TcpStream::connect(&self.address).expect("the worker listens");
+        socket.set_read_timeout(Some(COMMAND_MAX)).expect("a limit");
+        let head = "GET /remote/unsealed/s-t01000-1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+        write!(socket, "{head}Authorization: Bearer {}\r\n\r\n", token.trim()).expect("asked");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).expect("an answer");
+        let file = fs::read(self.home.join("W/unsealed/s-t01000-1")).expect("the file");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", text(&answer));
+        assert!(file.len() >= 2048 && answer.ends_with(&file), "{} bytes", answer.len());
     }
 
     fn open_the_gate(&self) {
@@ -172,9 +188,43 @@ fn a_worker_that_is_stopped_finishes_first_or_gives_back_at_once() {
     stop.expect("waiting for 1 calls to end");
     ask_until("taken off", SEALING_MAX, || yard.shown(), |worker| worker["enabled"] == false);
     assert!(!worker.has_ended(), "{}", worker.said());
+    yard.serves_its_files();
+
+    // Whoever waits no longer has stopped nothing.
+    signal(stop.id(), "-INT");
+    assert_eq!(stop.end(), Some(1), "{}", stop.said());
+    assert!(stop.said().contains("was not stopped and takes tasks again"), "{}", stop.said());
+    ask_until("taken on again", SEALING_MAX, || yard.shown(), |worker| worker["enabled"] == true);
+
+    let mut stop = Daemon::start("stop", sealyard(&home).args(["worker", "stop", "--worker-repo", "W"]));
+    stop.expect("waiting for 1 calls to end");
     yard.open_the_gate();
     assert_eq!(stop.end(), Some(0), "{}", stop.said());
     assert_eq!(worker.end(), Some(0), "{}", worker.said());
     let _last = yard.worker();
     assert_eq!(yard.sealed(), ["failed", "done"]);
+}
+
+#[test]
+fn a_worker_that_drains_finishes_what_lives_there_and_serves_its_files() {
+    let (_dir, home) = home();
+    let mut yard = Yard::new(&home, "");
+    let _worker = yard.worker();
+    ok(sealyard(&home).args(["sectors", "pledge", "--until", "c1"]));
+    let pid = yard.pc1();
+    let said = ok(sealyard(&home).args(["workers", "drain", "W"]));
+    assert!(said.contains("W"), "{said}");
+    ok(sealyard(&home).args(["sectors", "pledge", "--until", "c1"]));
+    let drains = |why: &Value| why.to_string().contains("draining");
+    let why = || json(&home, &["sealing", "why", "2"]);
+    ask_until("the second sector's reason", SEALING_MAX, why, drains);
+    assert_eq!(executors(&home, "pc1"), [pid], "it runs on");
+    yard.serves_its_files();
+    yard.open_the_gate();
+    assert_eq!(yard.sealed(), ["done"]);
+    assert!(drains(&why()), "nothing new began: {}", why());
+    yard.serves_its_files();
+    ok(sealyard(&home).args(["workers", "enable", "W"]));
+    let begun = |status: &Value| status["c1_sha256"].is_string();
+    ask_until("the second sector", SEALING_MAX, || json(&home, &["sectors", "status", "2"]), begun);
 }

@@ -10,6 +10,7 @@ use sealtasks::{ResourceTable, TaskType};
 use serde_json::json;
 
 use super::control::set_mode;
+use super::daemon::stop_requested;
 use super::storage::worker_client;
 use super::worker_fleet;
 use crate::args::WorkerCommand;
@@ -68,9 +69,21 @@ async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     }
 }
 
-/// Waits until the worker, which takes nothing new from now on, holds no call any more.
+/// Waits until the worker, which takes nothing new from now on, holds no call any more. Whoever ends the waiting has changed
+/// nothing.
 async fn finish_calls(worker: &impl WorkerApi) -> Outcome {
+    let was_enabled = worker.state().await.map_err(rpc_failure)?.enabled;
     worker.set_enabled(false).await.map_err(rpc_failure)?;
+    let why = tokio::select! {
+        ended = calls_ended(worker) => return ended,
+        why = stop_requested(false) => why,
+    };
+    worker.set_enabled(was_enabled).await.map_err(rpc_failure)?;
+    let after = if was_enabled { "takes tasks again" } else { "takes none, as before" };
+    Err(Failure::new(Code::Failed, format!("{why}: the worker was not stopped and {after}")))
+}
+
+async fn calls_ended(worker: &impl WorkerApi) -> Outcome {
     let mut said = 0;
     loop {
         let calls = worker.state().await.map_err(rpc_failure)?.calls.len();
@@ -79,7 +92,8 @@ async fn finish_calls(worker: &impl WorkerApi) -> Outcome {
         }
         if calls != said {
             talk!(
-                "waiting for {calls} calls to end (Ctrl-C ends the waiting; `sealyard worker stop --now` gives them back)"
+                "waiting for {calls} calls to end (Ctrl-C lets the worker go on as before; `sealyard worker stop --now` gives \
+                 them back)"
             );
             said = calls;
         }
