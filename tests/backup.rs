@@ -346,3 +346,25 @@ fn a_backup_is_fetched_from_another_host_as_a_whole_or_not_at_all() {
     let sectors = json(home, &["--repo", "second", "sectors", "list"]);
     assert_eq!(sectors.as_array().map(Vec::len), Some(2), "{sectors:#}");
 }
+
+/// It never died: it hears of the other one from the worker that it goes on calling.
+#[test]
+fn a_manager_that_was_only_cut_off_stands_by_when_it_is_back() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    init(home);
+    let [old, new, _] = free_addresses();
+    let (mut first, _) = manager(home, &["--listen", &old]);
+    let mut worker = worker_of(home, &format!("{}:http://{old},http://{new}", token(home)), &[]);
+    worker.expect("registered");
+    json(home, &["backup", "saved"]);
+    signal(first.id(), "-STOP");
+    let (_second, _) = manager(home, &["--repo", "second", "--listen", &new, "--from-backup", "saved"]);
+    let lives = |fleet: &Vec<(String, String)>| fleet.contains(&("A".to_owned(), "live".to_owned()));
+    ask_until("the worker's move", TAKEOVER_MAX, || fleet(home, "second"), lives);
+    signal(first.id(), "-CONT");
+    first.expect("OVERTAKEN: MGR170");
+    let refusal = refused(sealyard(home).args(["sectors", "pledge"]), 1);
+    assert!(refusal.contains("MGR170"), "{refusal}");
+    assert!(lives(&fleet(home, "second")), "the worker stays where it is");
+}
