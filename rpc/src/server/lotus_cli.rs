@@ -136,6 +136,12 @@ fn numbers_and_deals(methods: &mut Manager) {
     methods.on("Filecoin.SectorNumReservations", Read, 0, |_, _| async move {
         Ok(BTreeMap::<String, Value>::new())
     });
+    methods.on(
+        "Filecoin.SectorNumAssignerMeta",
+        Read,
+        0,
+        |_, _| async move { refuse::<()>(NO_RESERVATIONS) },
+    );
     for (name, params) in [
         ("Filecoin.SectorNumReserve", 3),
         ("Filecoin.SectorNumReserveCount", 2),

@@ -218,6 +218,7 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
         ("SectorTerminate", json!([42]), "RPC015: sector 42 stays in Proving"),
         ("SectorSetSealDelay", json!([1]), "takes no deals"),
         ("SectorAddPieceToAny", json!([2032, reader, {}]), "takes no deals"),
+        ("SectorNumAssignerMeta", json!([]), "gives out sector numbers itself"),
         ("SectorNumReserve", json!(["mine", [1, 1], false]), "reserves none"),
         ("SectorNumReserveCount", json!(["mine", 5]), "reserves none"),
         ("SectorNumFree", json!(["mine"]), "reserves none"),
