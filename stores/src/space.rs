@@ -266,13 +266,19 @@ impl Space {
         }
     }
 
+    /// The file system has said how full it is: what follows is counting.
+    fn answered(&self) {
+        let mut ledger = self.ledger();
+        if let Some(work) = &mut ledger.under_way {
+            work.answered = true;
+        }
+    }
+
     fn take_sample(&self, keys: Vec<FileKey>, limited: bool) -> Result<Sample, StoreError> {
         let taken = Instant::now();
         let (capacity, fs_available) =
             (self.probe)(&self.dir).map_err(StoreError::io("measure", &self.dir))?;
-        if let Some(work) = &mut self.ledger().under_way {
-            work.answered = true;
-        }
+        self.answered();
         let mut on_disk = BTreeMap::new();
         for (sector, kind) in keys {
             let here = (self.usage)(&layout::file(&self.dir, sector, kind))?;

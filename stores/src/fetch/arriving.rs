@@ -267,7 +267,8 @@ impl Arriving {
     /// source never come back. Also of what had not been in its place yet.
     pub(crate) fn give_back(&self) -> Result<(), StoreError> {
         let file = layout::file(&self.path, self.sector, self.kind);
-        if let Some(Spared { aside, noted, plan, journal }) = self.spared().take() {
+        let spared = self.spared().take();
+        if let Some(Spared { aside, noted, plan, journal }) = spared {
             // The notes come first: without them a scan would take the file for one that counts.
             self.empty()?;
             if let Some(plan) = plan {

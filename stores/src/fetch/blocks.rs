@@ -190,10 +190,8 @@ impl Fetch<'_> {
                 self.stream();
             }
         });
-        match self.queue().failed.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        let failed = self.queue().failed.take();
+        failed.map_or(Ok(()), Err)
     }
 
     /// Fetches blocks until none is missing or something is wrong that another try would not mend.

@@ -12,7 +12,6 @@ use super::Remote;
 use super::bring::discard;
 use crate::error::StoreError;
 use crate::fetch::arriving::{Arrived, Arriving};
-use crate::fetch::on_thread;
 use crate::layout;
 use crate::local::chain;
 
@@ -87,7 +86,8 @@ impl Remote {
     ) -> Result<bool, StoreError> {
         let turn = self.turn(sector, kind).await;
         let (dir, held) = (self.local.dir(id)?, Arc::clone(&turn));
-        let left = on_thread(move || {
+        let at = dir.clone();
+        let left = self.local.look(&at, "looking at what a move owes", move || {
             let _turn = held;
             let Some(place) = Arriving::left(&dir, sector, kind)? else { return Ok(None) };
             let noted = place.arrived().filter(|noted| noted.moves && !place.data().exists());
