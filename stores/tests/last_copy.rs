@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sealtasks::{
-    AcquireMode, ActorId, FetchScope, FetchVerb, FileType, FileTypes, Finding, FsStat, HealthReport, Matter,
-    PathOrder, PathReport, PathType, SectorDecl, SectorId, SectorSize, SectorStorageInfo, StorageId,
-    StorageInfo, WorkerId,
+    AcquireMode, FetchScope, FetchVerb, FileType, FileTypes, Finding, Matter, PathOrder, PathReport,
+    PathType, WorkerId,
 };
 use stores::{
-    CopyKind, DeletePermit, FetchOptions, Index, IndexError, Local, LocalOptions, Looking, MemIndex,
-    PERMIT_HEADER, Remote, StorageMeta, TokenAccess, TransferMeter, VerifyToken, fetch_router, init_path,
+    CopyKind, DeletePermit, Index, Looking, PERMIT_HEADER, StorageMeta, TokenAccess, TransferMeter,
+    VerifyToken, fetch_router, init_path,
 };
 use support::mount::Mount;
+use support::through::Through;
 use support::wire::{Scene, Weather};
 use support::{ADMIN, Node, World, ask, both, content, id, info, room, sealing, sector, storing, write_file};
 use tokio::net::TcpListener;
@@ -25,84 +25,6 @@ use tokio::net::TcpListener;
 const S: FileTypes = FileTypes::SEALED;
 const NONE: FileTypes = FileTypes::NONE;
 const SEALED: FileType = FileType::Sealed;
-
-/// Loses the declaration of `lost` in the moment in which that of `ours` is dropped.
-struct Forgetful {
-    index: Arc<MemIndex>,
-    ours: StorageId,
-    lost: StorageId,
-}
-
-#[async_trait]
-impl Index for Forgetful {
-    async fn attach(&self, info: StorageInfo, stat: FsStat) -> Result<(), IndexError> {
-        self.index.attach(info, stat).await
-    }
-    async fn detach(&self, id: &StorageId, url: &str) -> Result<(), IndexError> {
-        self.index.detach(id, url).await
-    }
-    async fn info(&self, id: &StorageId) -> Result<StorageInfo, IndexError> {
-        self.index.info(id).await
-    }
-    async fn report_health(&self, id: &StorageId, report: HealthReport) -> Result<(), IndexError> {
-        self.index.report_health(id, report).await
-    }
-    async fn declare(
-        &self,
-        id: &StorageId,
-        sector: SectorId,
-        types: FileTypes,
-        copy: CopyKind,
-    ) -> Result<(), IndexError> {
-        self.index.declare(id, sector, types, copy).await
-    }
-    async fn declare_batch(&self, id: &StorageId, files: &[(SectorDecl, bool)]) -> Result<(), IndexError> {
-        self.index.declare_batch(id, files).await
-    }
-    async fn files(&self, id: &StorageId) -> Result<Vec<SectorDecl>, IndexError> {
-        self.index.files(id).await
-    }
-    async fn drop_files(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
-        if *id == self.ours {
-            self.index.drop_files(&self.lost, sector, types).await?;
-        }
-        self.index.drop_files(id, sector, types).await
-    }
-    async fn find(
-        &self,
-        sector: SectorId,
-        types: FileTypes,
-        fetch: Option<SectorSize>,
-    ) -> Result<Vec<SectorStorageInfo>, IndexError> {
-        self.index.find(sector, types, fetch).await
-    }
-    async fn best_alloc(
-        &self,
-        types: FileTypes,
-        size: SectorSize,
-        path_type: PathType,
-        miner: ActorId,
-    ) -> Result<Vec<StorageInfo>, IndexError> {
-        self.index.best_alloc(types, size, path_type, miner).await
-    }
-}
-
-/// A node with the path `name` that reaches the world's index through one that forgets `lost`.
-async fn forgetful(world: &World, name: &str, lost: &str) -> Node {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let base = format!("http://{}/remote", listener.local_addr().expect("an address"));
-    let index: Arc<dyn Index> =
-        Arc::new(Forgetful { index: world.index.clone(), ours: id(name), lost: id(lost) });
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("storage.json");
-    let options = LocalOptions { config, urls: vec![base.clone()], index: index.clone() };
-    let (local, _) = Local::open(options).await.expect("an empty node opens");
-    let looking = Looking::with_one_token("admin-token".to_owned());
-    let router = fetch_router(local.clone(), Arc::new(support::Tokens), looking, None);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    let fetch = FetchOptions { token: "admin-token".to_owned(), parallel: 1 };
-    Node { remote: Remote::new(local.clone(), index, fetch), dir, base, local }
-}
 
 /// The copy that was asked for is gone by the time of the deletion; another one is only declared.
 #[tokio::test]
@@ -112,7 +34,7 @@ async fn only_the_copy_that_was_asked_for_lets_ours_go() {
         let other = world.node().await;
         other.path("x", storing()).await;
         other.put("x", sector(1), SEALED).await;
-        let node = forgetful(&world, "ours", "x").await;
+        let node = world.node_over(Through::losing(&world.index, id("ours"), id("x"))).await;
         node.path("ours", sealing()).await;
         let ours = node.put("ours", sector(1), SEALED).await;
         world.index.attach(info("y", "http://127.0.0.1:1/remote", both()), room(0)).await.expect("attached");

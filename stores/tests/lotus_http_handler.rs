@@ -11,7 +11,7 @@ use std::fs;
 
 use pieces::PartialFile;
 use sealtasks::FileType;
-use support::deaf::Deaf;
+use support::through::Through;
 use support::{ADMIN, Node, World, ask, both, content, sector};
 
 /// A node that knows an allocated unsealed file of sector 1, a damaged one of sector 2, and one of sector 3 that is gone.
@@ -58,7 +58,7 @@ async fn remote_get_allocated() {
 #[tokio::test]
 async fn acquiring_fails() {
     let world = World::new();
-    let deaf = Deaf::over(&world.index);
+    let deaf = Through::to(&world.index);
     let node = world.node_over(deaf.clone()).await;
     let path = node.path("a", both()).await;
     let file = path.join("unsealed/s-t01000-1");

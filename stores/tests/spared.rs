@@ -3,50 +3,28 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 
 use sealtasks::{AcquireMode, FileType};
 use stores::Index;
-use support::wire::{MIB, Scene, Weather};
+use support::wire::Scene;
 use support::{id, sector};
 
 const CACHE: FileType = FileType::Cache;
 
-fn notes(scene: &Scene) -> PathBuf {
-    scene.target.dir.path().join("b/cache/fetching/s-t01000-1.part")
-}
-
 /// As a process leaves it that is killed between the end of a fetch and the rename to the place, or after that.
 async fn untold(in_place: bool) -> Scene {
-    let scene = Scene::new().await;
-    scene.front.is(Weather::Dead(64 * MIB as u64));
-    scene.fetch(AcquireMode::Move).await.expect_err("cut off");
-    let kept: Vec<_> = ["plan.json", "journal"]
-        .map(|name| (name, fs::read(notes(&scene).join(name)).expect("noted")))
-        .into();
-    scene.front.is(Weather::NoDeletion);
-    scene.fetch(AcquireMode::Move).await.expect("moved");
-    scene.front.is(Weather::Fair);
-    kept.iter().for_each(|(name, bytes)| fs::write(notes(&scene).join(name), bytes).expect("put back"));
-    let note = notes(&scene).join("arrived.json");
-    let text = fs::read_to_string(&note).expect("a note");
-    fs::write(&note, text.replace("\"declared\":true", "\"declared\":false")).expect("rewritten");
-    scene.world.index.drop_files(&id("b"), sector(1).id, CACHE.into()).await.expect("dropped");
+    let scene = Scene::untold().await;
     if !in_place {
-        fs::rename(copy(&scene), notes(&scene).join("data")).expect("as before the rename");
+        fs::rename(scene.copy(), scene.notes().join("data")).expect("as before the rename");
     }
     scene
-}
-
-fn copy(scene: &Scene) -> PathBuf {
-    scene.target.dir.path().join("b/cache/s-t01000-1")
 }
 
 fn is_whole(scene: &Scene) -> bool {
     scene
         .files
         .iter()
-        .all(|(name, bytes)| fs::read(copy(scene).join(name)).is_ok_and(|there| there == *bytes))
+        .all(|(name, bytes)| fs::read(scene.copy().join(name)).is_ok_and(|there| there == *bytes))
 }
 
 #[tokio::test(flavor = "multi_thread")]

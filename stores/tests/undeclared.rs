@@ -4,25 +4,16 @@ mod support;
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sealtasks::{AcquireMode, FetchVerb, FileType};
 use stores::{FetchOptions, Index, PeerTokens, Remote, TokenUse};
-use support::wire::{MIB, Scene, Weather};
+use support::wire::{Scene, Weather};
 use support::{id, sector};
 
 const CACHE: FileType = FileType::Cache;
-
-fn notes(scene: &Scene) -> PathBuf {
-    scene.target.dir.path().join("b/cache/fetching/s-t01000-1.part")
-}
-
-fn copy(scene: &Scene) -> PathBuf {
-    scene.target.dir.path().join("b/cache/s-t01000-1")
-}
 
 /// A move whose source could not be deleted, after which the source declares its copy again.
 async fn owing() -> Scene {
@@ -35,23 +26,9 @@ async fn owing() -> Scene {
     scene
 }
 
-/// As a process leaves it that is killed between the rename to the place and the declaration.
+/// The same before anyone was told that it was moved.
 async fn untold() -> Scene {
-    let scene = Scene::new().await;
-    scene.front.is(Weather::Dead(64 * MIB as u64));
-    scene.fetch(AcquireMode::Move).await.expect_err("cut off");
-    let kept: Vec<_> = ["plan.json", "journal"]
-        .map(|name| (name, fs::read(notes(&scene).join(name)).expect("noted")))
-        .into();
-    scene.front.is(Weather::NoDeletion);
-    scene.fetch(AcquireMode::Move).await.expect("moved");
-    scene.front.is(Weather::Fair);
-    kept.iter().for_each(|(name, bytes)| fs::write(notes(&scene).join(name), bytes).expect("put back"));
-    let note = notes(&scene).join("arrived.json");
-    let text = fs::read_to_string(&note).expect("a note");
-    assert!(text.contains("\"declared\":true"), "{text}");
-    fs::write(&note, text.replace("\"declared\":true", "\"declared\":false")).expect("rewritten");
-    scene.world.index.drop_files(&id("b"), sector(1).id, CACHE.into()).await.expect("dropped");
+    let scene = Scene::untold().await;
     scene.source.local.redeclare(None, false).await.expect("declared");
     scene
 }
@@ -76,7 +53,7 @@ async fn what_nobody_was_told_of_gives_way_to_what_its_source_has_become() {
     let (name, newer) = ("t_aux", vec![0x5A; 300]);
     fs::write(scene.source_dir().join(name), &newer).expect("of the same length");
     scene.fetch(AcquireMode::Move).await.expect("moved");
-    assert_eq!(fs::read(copy(&scene).join(name)).expect("there"), newer);
+    assert_eq!(fs::read(scene.copy().join(name)).expect("there"), newer);
     assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
     assert!(!scene.source_dir().exists() && scene.left_behind().is_empty());
 }
@@ -87,7 +64,7 @@ async fn what_nobody_was_told_of_stays_while_its_source_is_away_and_stands_for_i
     scene.front.is(Weather::Dead(0));
     scene.fetch(AcquireMode::Move).await.expect_err("away");
     let layer = "sc-02-data-layer-2.dat";
-    assert_eq!(fs::read(copy(&scene).join(layer)).expect("kept"), scene.files[layer]);
+    assert_eq!(fs::read(scene.copy().join(layer)).expect("kept"), scene.files[layer]);
     scene.front.is(Weather::Fair);
     scene.fetch(AcquireMode::Move).await.expect("moved");
     scene.expect_whole();
@@ -100,7 +77,7 @@ async fn what_nobody_was_told_of_stays_while_its_source_is_away_and_stands_for_i
     assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
     assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("it is here"), 0);
     for (name, bytes) in &scene.files {
-        assert!(fs::read(copy(&scene).join(name)).expect("there") == *bytes, "{name} differs");
+        assert!(fs::read(scene.copy().join(name)).expect("there") == *bytes, "{name} differs");
     }
 }
 
@@ -108,9 +85,9 @@ async fn what_nobody_was_told_of_stays_while_its_source_is_away_and_stands_for_i
 async fn what_came_whole_is_never_taken_for_a_remainder() {
     let scene = untold().await;
     // As a process leaves it that is killed while it asks the source.
-    fs::rename(copy(&scene), notes(&scene).join("data")).expect("taken back");
+    fs::rename(scene.copy(), scene.notes().join("data")).expect("taken back");
     let old = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
-    for dir in [notes(&scene), notes(&scene).join("data")] {
+    for dir in [scene.notes(), scene.notes().join("data")] {
         for entry in fs::read_dir(&dir).expect("a directory").flatten().map(|entry| entry.path()).chain([dir])
         {
             fs::File::open(entry).and_then(|file| file.set_modified(old)).expect("aged");
@@ -141,7 +118,7 @@ async fn a_task_that_finds_its_file_here_ends_the_move_that_brought_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_a_task_has_added_to_still_ends_its_move() {
     let scene = owing().await;
-    fs::write(copy(&scene).join("sc-02-data-tree-c-0.dat"), "made by PreCommit2").expect("added");
+    fs::write(scene.copy().join("sc-02-data-tree-c-0.dat"), "made by PreCommit2").expect("added");
     assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
     assert!(!scene.source_dir().exists());
     assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);

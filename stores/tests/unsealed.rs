@@ -34,7 +34,7 @@ use futures_util::TryStreamExt;
 use pieces::{PieceData, PieceReader, add_piece};
 use sealtasks::{FileTypes, SectorRef, StorageStanza, UnpaddedPieceSize};
 use stores::{CopyKind, FetchOptions, Index as _, Remote, StoreError};
-use support::deaf::Deaf;
+use support::through::Through;
 use support::{Node, SIZE, World, both, id, info, room, sector};
 
 const PIECE: u64 = 1016;
@@ -187,7 +187,7 @@ async fn a_holder_that_fails_is_passed_over() {
 async fn an_index_that_does_not_answer_is_an_error() {
     for holds in [false, true] {
         let world = World::new();
-        let deaf = Deaf::over(&world.index);
+        let deaf = Through::to(&world.index);
         let node = world.node_over(deaf.clone()).await;
         node.path("a", both()).await;
         if holds {

@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "every test target uses its own part of this module")]
 #![allow(missing_docs, reason = "test support")]
 
-pub mod deaf;
 pub mod mount;
+pub mod through;
 pub mod wire;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sealtasks::{AcquireMode, FileTypes, PathType};
-use stores::{StoreError, TransferMeter};
+use stores::{Index, StoreError, TransferMeter};
 
 use super::{Node, World, both, id, sector};
 
@@ -178,8 +178,38 @@ impl Scene {
         self.source.dir.path().join("a/cache/s-t01000-1")
     }
 
+    /// Where the target notes what arrives.
+    pub fn notes(&self) -> PathBuf {
+        self.target.dir.path().join("b/cache/fetching/s-t01000-1.part")
+    }
+
+    /// The target's copy.
+    pub fn copy(&self) -> PathBuf {
+        self.target.dir.path().join("b/cache/s-t01000-1")
+    }
+
+    /// As a process leaves it that is killed between the rename to the place and the declaration.
+    pub async fn untold() -> Self {
+        let scene = Self::new().await;
+        scene.front.is(Weather::Dead(64 * MIB as u64));
+        scene.fetch(AcquireMode::Move).await.expect_err("cut off");
+        let kept: Vec<_> = ["plan.json", "journal"]
+            .map(|name| (name, fs::read(scene.notes().join(name)).expect("noted")))
+            .into();
+        scene.front.is(Weather::NoDeletion);
+        scene.fetch(AcquireMode::Move).await.expect("moved");
+        scene.front.is(Weather::Fair);
+        kept.iter().for_each(|(name, bytes)| fs::write(scene.notes().join(name), bytes).expect("put back"));
+        let note = scene.notes().join("arrived.json");
+        let text = fs::read_to_string(&note).expect("a note");
+        assert!(text.contains("\"declared\":true"), "{text}");
+        fs::write(&note, text.replace("\"declared\":true", "\"declared\":false")).expect("rewritten");
+        scene.world.index.drop_files(&id("b"), sector(1).id, C).await.expect("dropped");
+        scene
+    }
+
     pub fn expect_whole(&self) {
-        let dir = self.target.dir.path().join("b/cache/s-t01000-1");
+        let dir = self.copy();
         for (name, bytes) in &self.files {
             assert!(fs::read(dir.join(name)).expect("there") == *bytes, "{name} differs");
         }

@@ -1,4 +1,5 @@
-//! An index that at some time stops telling where files are, as one does that cannot be reached.
+//! The world's index as a node reaches it through something that fails: it stops telling where files are, or loses a
+//! declaration in the worst moment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +11,23 @@ use sealtasks::{
 };
 use stores::{CopyKind, Index, IndexError, MemIndex};
 
-/// The world's index until it is deaf.
-pub struct Deaf {
+pub struct Through {
     index: Arc<MemIndex>,
     deaf: AtomicBool,
+    /// When files of the first path are dropped, their declarations in the second one are lost.
+    loses: Option<(StorageId, StorageId)>,
 }
 
-impl Deaf {
-    pub fn over(index: &Arc<MemIndex>) -> Arc<Self> {
-        Arc::new(Self { index: Arc::clone(index), deaf: AtomicBool::new(false) })
+impl Through {
+    /// Fails in nothing until it is told to.
+    pub fn to(index: &Arc<MemIndex>) -> Arc<Self> {
+        Arc::new(Self { index: Arc::clone(index), deaf: AtomicBool::new(false), loses: None })
+    }
+
+    /// Loses the declarations in `lost` in the moment in which those in `ours` are dropped.
+    pub fn losing(index: &Arc<MemIndex>, ours: StorageId, lost: StorageId) -> Arc<Self> {
+        let (index, deaf) = (Arc::clone(index), AtomicBool::new(false));
+        Arc::new(Self { index, deaf, loses: Some((ours, lost)) })
     }
 
     /// From now on nobody is told where a file is.
@@ -28,7 +37,7 @@ impl Deaf {
 }
 
 #[async_trait]
-impl Index for Deaf {
+impl Index for Through {
     async fn attach(&self, info: StorageInfo, stat: FsStat) -> Result<(), IndexError> {
         self.index.attach(info, stat).await
     }
@@ -64,6 +73,9 @@ impl Index for Deaf {
     }
 
     async fn drop_files(&self, id: &StorageId, sector: SectorId, types: FileTypes) -> Result<(), IndexError> {
+        if let Some((_, lost)) = self.loses.as_ref().filter(|(ours, _)| ours == id) {
+            self.index.drop_files(lost, sector, types).await?;
+        }
         self.index.drop_files(id, sector, types).await
     }
 
