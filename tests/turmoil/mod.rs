@@ -117,9 +117,13 @@ impl Yard {
     /// One sector that goes all the way, with Commit2, to a path that stores.
     pub fn pledge_whole(&mut self) {
         let attach = ["storage", "attach", "--init", "--store", "--worker-repo", "B", STORE];
-        ok(self.command(1).args(attach));
-        let known = |list: &Value| list.as_array().is_some_and(|paths| paths.len() == 3);
-        ask_until("the path is known", COMMAND_MAX, || self.json(&["storage", "list"]), known);
+        // The processes have just been started.
+        let taken = || run_within(self.command(1).args(attach), COMMAND_MAX).status.success();
+        ask_until("the path is attached", COMMAND_MAX, taken, |taken| *taken);
+        let known = |list: &Option<Value>| {
+            list.as_ref().and_then(Value::as_array).is_some_and(|paths| paths.len() == 3)
+        };
+        ask_until("the path is known", COMMAND_MAX, || self.ask(&["storage", "list"]), known);
         ok(self.command(0).args(["sectors", "pledge"]));
         let sectors = self.json(&["sectors", "list"]);
         self.whole = sectors[0]["sector"]["number"].as_u64();
