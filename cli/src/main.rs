@@ -47,6 +47,7 @@ async fn run(cli: Cli) -> Outcome {
     match &cli.command {
         Command::Init(args) => commands::init::init(&repo, args).await,
         Command::Run(args) => commands::run::run(&repo, args).await,
+        Command::Miners(command) => commands::miners::miners(&repo, command).await,
         Command::Backup(args) => commands::backup::backup(&repo, args).await,
         Command::Worker(WorkerCommand::Run(args)) => commands::worker_run::run(&repo, args).await,
         Command::Worker(command) => commands::worker::worker(&repo, command).await,

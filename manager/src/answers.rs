@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pipeline::{DataPiece, Failure, RandomnessSource, Rest, SectorRecord, SectorState, Step};
 use rpc::api::PledgeOptions;
 use rpc::extension::{DataView, FileView, JobView, ManagerOverview, PathView, SectorDetail};
-use rpc::{ApiError, ApiResult};
+use rpc::{ApiError, ApiResult, SectorName};
 use sealtasks::{SectorId, SectorNumber, StorageId, TaskId, UnpaddedOffset};
 use sha2::{Digest as _, Sha256};
 use stores::OpenedPath;
@@ -18,8 +18,13 @@ use crate::state::{AttemptOutcome, TaskRow};
 /// Ended tasks shown beside those that wait or run.
 const ENDED_JOBS_MAX: u32 = 200;
 
-/// Whether a sector of this size can be pledged here.
+/// Whether a sector of this miner and size can be pledged here.
 pub(crate) fn check_pledge(shared: &Shared, options: PledgeOptions) -> ApiResult<()> {
+    if let Some(miner) = options.miner.filter(|miner| !shared.miners.contains(*miner)) {
+        return Err(ApiError::refused(format!(
+            "MGR051: this manager does not serve {miner}; `sealyard miners list` lists those that it does"
+        )));
+    }
     let size = options.sector_size.unwrap_or(shared.miner.sector_size);
     match shared.randomness {
         RandomnessSource::Offline if !size.is_test_size() => Err(ApiError::refused(format!(
@@ -42,9 +47,14 @@ pub(crate) fn warn_of_foreign(opened: &OpenedPath) {
 }
 
 impl Driver {
-    /// All sector numbers, lowest first.
+    /// All sectors, by miner and number.
+    pub(crate) fn sector_ids(&self) -> Vec<SectorId> {
+        self.records().map(|record| record.sector().id).collect()
+    }
+
+    /// The numbers of the first miner's sectors, lowest first.
     pub(crate) fn sector_numbers(&self) -> Vec<SectorNumber> {
-        self.records().map(|record| record.sector().id.number).collect()
+        first_ones(self, self.records())
     }
 
     /// How many sectors are in each state.
@@ -57,31 +67,39 @@ impl Driver {
         states
     }
 
-    /// Numbers of the sectors in any of these states.
+    /// Numbers of the first miner's sectors in any of these states.
     pub(crate) fn sectors_in(&self, states: &[String]) -> Vec<SectorNumber> {
         let wanted = |record: &&SectorRecord| states.iter().any(|state| state == record.state().name());
         let removed = states.iter().any(|state| state == REMOVED);
         let removed = self.removed_records().filter(|_| removed);
-        self.records().filter(wanted).chain(removed).map(|record| record.sector().id.number).collect()
+        first_ones(self, self.records().filter(wanted).chain(removed))
     }
 
     fn detail(&self, sector: SectorId) -> Option<(SectorDetail, BTreeMap<TaskId, String>)> {
+        let name = self.shared().name(sector);
         if let Some(record) = self.removed(sector) {
-            let detail = SectorDetail { state: REMOVED.to_owned(), stopped: false, ..detail_of(record) };
+            let detail =
+                SectorDetail { state: REMOVED.to_owned(), stopped: false, ..detail_of(record, name) };
             return Some((detail, BTreeMap::new()));
         }
         let record = self.record(sector)?;
-        Some((detail_of(record), self.reasons(Some(sector))))
+        Some((detail_of(record, name), self.reasons(Some(sector))))
     }
 }
 
+/// Of these the first miner's: Lotus's lists have numbers alone.
+fn first_ones<'a>(driver: &Driver, records: impl Iterator<Item = &'a SectorRecord>) -> Vec<SectorNumber> {
+    let first = driver.shared().miners.first;
+    let ids = records.map(|record| record.sector().id);
+    ids.filter(|id| id.miner == first).map(|id| id.number).collect()
+}
+
 /// One sector with everything known of it.
-pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> ApiResult<SectorDetail> {
-    let sector = SectorId { miner: service.0.miner.actor, number };
+pub(crate) async fn sector_detail(service: &Service, name: SectorName) -> ApiResult<SectorDetail> {
+    let sector = service.sector_id(name).await?;
     let found = service.view(move |driver| driver.detail(sector)).await?;
     let Some((mut detail, reasons)) = found else {
-        let message = format!("MGR053: no sector {number}; `sealyard sectors list` lists them");
-        return Err(ApiError::refused(message));
+        return Err(service.0.no_sector(sector));
     };
     let rows = service.0.state.tasks_of(sector).await.map_err(refusal)?;
     detail.tasks = rows.into_iter().map(|row| job(row, &reasons)).collect();
@@ -93,7 +111,7 @@ pub(crate) async fn sector_detail(service: &Service, number: SectorNumber) -> Ap
     Ok(detail)
 }
 
-fn detail_of(record: &SectorRecord) -> SectorDetail {
+fn detail_of(record: &SectorRecord, name: SectorName) -> SectorDetail {
     let progress = record.progress();
     let sector = record.sector();
     let stopped = matches!(record.rest(), Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1));
@@ -122,7 +140,7 @@ fn detail_of(record: &SectorRecord) -> SectorDetail {
         data: record.data().iter().map(data_view).collect(),
         tasks: Vec::new(),
         log: Vec::new(),
-        last_error: last_error(record),
+        last_error: last_error(record, name),
         older: Vec::new(),
     }
 }
@@ -138,11 +156,10 @@ fn data_view(data: &DataPiece) -> DataView {
 
 /// The failure that the sector stands at, or that has put it back, and what to do about it; empty once the step that
 /// failed has worked.
-pub(crate) fn last_error(record: &SectorRecord) -> String {
+pub(crate) fn last_error(record: &SectorRecord, name: SectorName) -> String {
     match record.failures().last() {
         Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
-            let number = record.sector().id.number;
-            format!("{}; it waits for `sealyard sectors retry {number}`", failure.message)
+            format!("{}; it waits for `sealyard sectors retry {name}`", failure.message)
         }
         Some(failure)
             if record.state().is_failed()

@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use pipeline::SectorRecord;
 use sched::{Event, Millis, Sched};
-use sealtasks::{AttemptId, CallId, SectorId, SectorRef, StorageId, TaskId, TaskInput, WorkerId};
+use sealtasks::{ActorId, AttemptId, CallId, SectorId, SectorRef, StorageId, TaskId, TaskInput, WorkerId};
 use stores::LockGuard;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -133,7 +133,8 @@ pub(crate) struct Driver {
     old_copies: (u64, BTreeSet<OldCopy>),
     /// Scrubs that were asked of workers since this manager started.
     scrubs_begun: u64,
-    next_sector: u64,
+    /// Of each miner.
+    next_sector: BTreeMap<ActorId, u64>,
     /// When this manager started.
     began_ms: u64,
     next_task: u64,
@@ -345,7 +346,7 @@ impl Driver {
             Input::AbortFailed { attempt, reason } => self.abort_failed(attempt, &reason),
             Input::Sector { sector, event } => self.sector_event(sector, event),
             Input::Leave { sector, leave } => self.leave(sector, leave),
-            Input::FirstFree(number) => self.next_sector = self.next_sector.max(number),
+            Input::FirstFree { miner, number } => self.first_free(miner, number),
             Input::Released { sector, result } => self.released(sector, result),
             Input::AbortCall { call, reply } => self.abort_call(call, reply),
             Input::AbortAttempt { attempt, reply } => self.abort_attempt(attempt, reply),

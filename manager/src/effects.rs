@@ -209,8 +209,9 @@ async fn number_is_ours(shared: &Shared, sector: SectorId) -> Result<(), SectorE
         return Ok(());
     }
     // Those who took this one may have taken more.
-    if let Ok(free) = shared.chain.first_free(sector.miner).await {
-        tell(shared, Input::FirstFree(free)).await;
+    let miner = sector.miner;
+    if let Ok(number) = shared.chain.first_free(miner).await {
+        tell(shared, Input::FirstFree { miner, number }).await;
     }
     Err(refused(ChainError::NumberTaken { sector }))
 }

@@ -17,6 +17,9 @@ use crate::state::TaskRow;
 /// # Errors
 /// `MGR054`: nothing is known of it.
 pub(crate) async fn why(service: &Service, subject: Subject) -> ApiResult<Explanation> {
+    if let Subject::Number(number) = subject {
+        service.view(move |driver| driver.numbered(number)).await??;
+    }
     if let Some(explanation) = service.view(move |driver| driver.explain(subject)).await? {
         return Ok(explanation);
     }
@@ -50,7 +53,7 @@ async fn of_call(service: &Service, call: CallId) -> ApiResult<Option<TaskRow>> 
         Some(None) => Err(ApiError::refused(format!(
             "MGR055: a worker returned call {call}, and nobody knows who asked for it; its result is kept, see \
              `sealyard sectors status --log {}`",
-            call.sector.number
+            service.0.name(call.sector)
         ))),
         None => Ok(None),
     }

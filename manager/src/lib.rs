@@ -20,6 +20,7 @@ mod loading;
 mod manager;
 mod memory;
 mod messages;
+mod naming;
 mod older;
 mod orders;
 mod pipelining;
@@ -42,7 +43,7 @@ mod unnamed;
 mod unsealing;
 mod workers;
 
-pub use binding::ChainChoice;
+pub use binding::{ChainChoice, add_miner};
 pub use config::{Config, ConfigError};
 pub use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions};
 pub use repo::{InitOptions, LocalStorage, Repo, RepoError};

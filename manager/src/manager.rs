@@ -115,6 +115,18 @@ pub enum ManagerError {
         /// What each says.
         detail: String,
     },
+    /// It cannot be added.
+    #[error("MGR181: miner f0{} is served already", .miner.get())]
+    ServedAlready {
+        /// The miner.
+        miner: ActorId,
+    },
+    /// There are as many as one manager serves.
+    #[error("MGR182: one manager serves at most {most} miners")]
+    TooManyMiners {
+        /// So many.
+        most: usize,
+    },
     /// The full node does not answer.
     #[error("MGR066: the full node cannot be used")]
     Chain(#[from] ChainError),
@@ -150,9 +162,9 @@ impl Manager {
     /// See [`ManagerError`]; nothing runs then.
     pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, ManagerError> {
         let state = State::open(&options.repo.state_file())?;
-        let miner = state.miner().await?;
-        let Bound { chain, randomness, messages, first_sector } =
-            bind(&options.repo, &miner, options.chain).await?;
+        let (miner, miners) = (state.miner().await?, state.miners().await?);
+        let Bound { chain, randomness, messages, first_sectors } =
+            bind(&options.repo, &miner, &miners, options.chain).await?;
         let (messages, post) = messages.unzip();
         let (standing, secret, cancelled) = begin_reign(&options.repo, &state, &miner).await?;
         let loading = tokio::spawn(load(state.clone()));
@@ -181,7 +193,7 @@ impl Manager {
             standing,
             outgoing: Arc::new(Outgoing::of(options.repo.dir())?),
             session: random_uuid()?,
-            first_sector,
+            first_sectors,
             software: options.software,
             advertised: options.advertised,
             verifier: options.verifier,
@@ -202,6 +214,7 @@ impl Manager {
             cancelled,
             shutdown_asked: CancellationToken::new(),
             state,
+            miners,
             miner,
             index,
             index_changes,
@@ -211,12 +224,11 @@ impl Manager {
         });
         let ended = run(&shared, loaded, waiting).await?;
         attend(&shared, &options.repo, post).await?;
-        let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
         Ok(ManagerHandle {
             service: Service(shared),
-            problems,
+            problems: Arc::new(problems),
             ended: Arc::new(Mutex::new(Some(ended))),
-            repo,
+            repo: Arc::new(options.repo),
         })
     }
 }

@@ -1,12 +1,13 @@
 //! The operator's part of the API: each order goes to the driver, which decides and commits it. Never: decides.
 
 use async_trait::async_trait;
+use rpc::SectorName;
 use rpc::api::ApiResult;
 use rpc::operator::{
     AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, Removal, WorkerMode, WorkerRest,
 };
 use rpc::subject::Subject;
-use sealtasks::{CapSpec, SectorId, SectorNumber};
+use sealtasks::CapSpec;
 
 use crate::driver::Input;
 use crate::service::Service;
@@ -46,8 +47,8 @@ impl OperatorApi for Service {
         self.ask(|reply| Input::Priority { what, priority, by: signed(&by), reply }).await
     }
 
-    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()> {
-        let sector = SectorId { miner: self.0.miner.actor, number };
+    async fn remove_sector(&self, sector: SectorName, removal: Removal, by: String) -> ApiResult<()> {
+        let sector = self.sector_id(sector).await?;
         match removal {
             Removal::UnlessOnChain => self.check_nothing_on_chain(sector).await?,
             Removal::AlthoughOnChain => {}

@@ -12,12 +12,13 @@ use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
+use rpc::api::PledgeOptions;
 use rpc::pipelining::{
     ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE,
     WantedPiece,
 };
-use rpc::{ApiError, ApiResult};
-use sealtasks::{PieceInfo, SectorId, SectorNumber, UnpaddedPieceSize};
+use rpc::{ApiError, ApiResult, SectorName};
+use sealtasks::{ActorId, PieceInfo, SectorId, UnpaddedPieceSize};
 use serde::Deserialize;
 
 use crate::answers::check_pledge;
@@ -26,30 +27,33 @@ use crate::service::{Service, refusal, stopping};
 
 #[async_trait]
 impl PipelineApi for Service {
-    async fn add_piece(&self, sector: Option<SectorNumber>, data: PieceParts) -> ApiResult<PieceAdded> {
-        check_pledge(&self.0, Default::default())?;
+    async fn add_piece(
+        &self,
+        sector: Option<SectorName>,
+        miner: Option<ActorId>,
+        data: PieceParts,
+    ) -> ApiResult<PieceAdded> {
+        check_pledge(&self.0, PledgeOptions { miner, ..PledgeOptions::default() })?;
+        let miner = miner.unwrap_or(self.0.miners.first);
         if self.0.rehearses() {
             return Err(ApiError::refused("MGR126: a REHEARSAL takes no data: its executors write none"));
         }
-        let miner = self.0.miner.actor;
-        let sector = sector.map(|number| SectorId { miner, number });
+        let sector = match sector {
+            Some(name) => Some(self.sector_id(name).await?),
+            None => None,
+        };
         if let Some(id) = sector {
             // Before hours of copying, not behind them.
             let known = self.view(move |driver| driver.sector_ref(id)).await?;
-            known.ok_or_else(|| {
-                ApiError::refused(format!(
-                    "MGR053: no sector {}; `sealyard sectors list` lists them",
-                    id.number
-                ))
-            })?;
+            known.ok_or_else(|| self.0.no_sector(id))?;
         }
         let whole = UnpaddedPieceSize::whole_sector(self.0.miner.sector_size).get();
         let staged = self.0.staging.take(data, whole).await.map_err(refusal)?;
         let data = DataPiece { piece: staged.piece, bytes: staged.bytes, staged: staged.id, offset: None };
-        let given = self.ask(|reply| Input::Order(Order::AddData { sector, data, reply })).await;
+        let given = self.ask(|reply| Input::Order(Order::AddData { sector, miner, data, reply })).await;
         match given {
             Ok(id) => Ok(PieceAdded {
-                sector: id.number.get(),
+                sector: self.0.name(id),
                 cid: staged.piece.cid.to_string(),
                 bytes: staged.bytes,
                 padded_size: staged.piece.size.get(),
@@ -64,30 +68,30 @@ impl PipelineApi for Service {
         }
     }
 
-    async fn start_sealing(&self, number: SectorNumber) -> ApiResult<()> {
-        let sector = SectorId { miner: self.0.miner.actor, number };
+    async fn start_sealing(&self, sector: SectorName) -> ApiResult<()> {
+        let sector = self.sector_id(sector).await?;
         self.ask(|reply| Input::Order(Order::StartSealing { sector, reply })).await
     }
 
-    async fn update_state(&self, number: SectorNumber, state: String) -> ApiResult<()> {
+    async fn update_state(&self, sector: SectorName, state: String) -> ApiResult<()> {
         let to: SectorState = state.parse().map_err(|error: StateError| {
             let names: Vec<_> = SectorState::ALL.iter().map(|state| state.name()).collect();
             ApiError::refused(format!("MGR125: {error}; there are {}", names.join(", ")))
         })?;
-        let sector = SectorId { miner: self.0.miner.actor, number };
+        let sector = self.sector_id(sector).await?;
         self.put_into(sector, to).await
     }
 
-    async fn rebuild(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
-        self.begin_rebuild(number, lost).await
+    async fn rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()> {
+        self.begin_rebuild(sector, lost).await
     }
 
-    async fn rebuild_pieces(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
-        self.wanted_pieces(number, lost).await
+    async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
+        self.wanted_pieces(sector, lost).await
     }
 
-    async fn give_piece(&self, number: SectorNumber, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {
-        self.take_refill(number, piece, data).await
+    async fn give_piece(&self, sector: SectorName, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {
+        self.take_refill(sector, piece, data).await
     }
 
     async fn pledging(&self) -> ApiResult<PledgingView> {
@@ -126,7 +130,8 @@ pub(crate) fn data_router(service: Service) -> Router {
 
 #[derive(Deserialize)]
 struct Asked {
-    sector: Option<u64>,
+    sector: Option<String>,
+    miner: Option<String>,
 }
 
 async fn take(
@@ -139,7 +144,15 @@ async fn take(
         return refused.into_response();
     }
     let data = body.into_data_stream().map_err(std::io::Error::other);
-    match service.add_piece(asked.sector.map(SectorNumber::new), Box::pin(data)).await {
+    let sector = match asked.sector.map(|name| name.parse::<SectorName>()).transpose() {
+        Ok(sector) => sector,
+        Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
+    };
+    let miner = match asked.miner.map(|miner| miner.parse::<ActorId>()).transpose() {
+        Ok(miner) => miner,
+        Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
+    };
+    match service.add_piece(sector, miner, Box::pin(data)).await {
         Ok(added) => Json(added).into_response(),
         Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
     }

@@ -35,26 +35,29 @@ const CHANGED: &str = "its files changed meanwhile; check it again";
 impl ProvingApi for Service {
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView> {
         let ProvingWish { sector, challenges } = wish;
-        self.prove(SectorId { miner: self.0.miner.actor, number: sector }, challenges).await
+        self.prove(self.sector_id(sector).await?, challenges).await
     }
 
-    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>> {
-        let miner = self.0.miner.actor;
+    async fn unheld(&self) -> ApiResult<Vec<SectorId>> {
         let doubtful = self.view(Driver::doubtful).await?;
-        let is_held = |number: &SectorNumber| {
-            let id = SectorId { miner, number: *number };
-            let mut held = self.held(id);
-            if let Some(doubtful) = doubtful.get(&id) {
+        let listed: BTreeSet<_> =
+            self.0.index.list().into_values().flatten().map(|decl| decl.sector).collect();
+        let is_held = |id: &SectorId| {
+            let mut held = self.held(*id);
+            if let Some(doubtful) = doubtful.get(id) {
                 held.retain(|(path, _)| !doubtful.contains(path));
             }
             missing(&held).is_none()
         };
-        let listed = self.0.index.list().into_values().flatten();
-        let ours = listed.filter(|decl| decl.sector.miner == miner).map(|decl| decl.sector.number);
-        let held = ours.collect::<BTreeSet<_>>().into_iter().filter(is_held).collect();
-        let mut unheld = self.0.chain.proven_but(miner, &held).await.map_err(refusal)?;
-        // What is only remembered is not listed.
-        unheld.retain(|number| !is_held(number));
+        let mut unheld = Vec::new();
+        for miner in self.0.miners.all() {
+            let ours = listed.iter().filter(|id| id.miner == miner && is_held(id));
+            let held = ours.map(|id| id.number).collect();
+            let proven = self.0.chain.proven_but(miner, &held).await.map_err(refusal)?;
+            let proven = proven.into_iter().map(|number| SectorId { miner, number });
+            // What is only remembered is not listed.
+            unheld.extend(proven.filter(|id| !is_held(id)));
+        }
         Ok(unheld)
     }
 
@@ -80,10 +83,7 @@ impl Service {
         }
         let before = self.view(move |driver| driver.scrubbable(id)).await?;
         let Some(known) = before.clone() else {
-            let number = id.number;
-            return Err(ApiError::refused(format!(
-                "MGR053: no sector {number}; `sealyard sectors list` lists them"
-            )));
+            return Err(self.0.no_sector(id));
         };
         let held = self.held(id);
         let paths = held.iter().map(|(path, _)| path.clone()).collect();

@@ -13,8 +13,8 @@ use futures_util::TryStreamExt as _;
 use pieces::commitment::zero_commitment;
 use pipeline::DataPiece;
 use rpc::pipelining::{Lost, PieceParts, PipelineApi as _, WantedPiece};
-use rpc::{ApiError, ApiResult};
-use sealtasks::{PaddedPieceSize, PieceInfo, SectorId, SectorNumber, UnsealedCid};
+use rpc::{ApiError, ApiResult, SectorName};
+use sealtasks::{PaddedPieceSize, PieceInfo, SectorId, UnsealedCid};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ impl Waiting {
             return Some(format!(
                 "MGR158: sector {} lacks no piece {cid} as far as was asked; \
                  `sealyard sectors rebuild` and `sealyard repair run` ask first what is missing",
-                sector.number
+                SectorName::from(sector)
             ));
         }
         let full = self.given.len() >= WAITING_MAX && !self.given.contains_key(key);
@@ -128,10 +128,10 @@ fn without_fillers(lost: Lost) -> Lost {
 impl Service {
     pub(crate) async fn wanted_pieces(
         &self,
-        number: SectorNumber,
+        sector: SectorName,
         lost: Option<Lost>,
     ) -> ApiResult<Vec<WantedPiece>> {
-        let id = SectorId { miner: self.0.miner.actor, number };
+        let id = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
         let (pieces, needed) = self.view(move |driver| driver.wanted_pieces(id, lost.as_ref())).await?;
         // Of what is not needed nothing is taken.
@@ -143,11 +143,11 @@ impl Service {
 
     pub(crate) async fn take_refill(
         &self,
-        number: SectorNumber,
+        sector: SectorName,
         piece: PieceInfo,
         data: PieceParts,
     ) -> ApiResult<()> {
-        let key = (SectorId { miner: self.0.miner.actor, number }, piece);
+        let key = (self.sector_id(sector).await?, piece);
         let refused = self.0.refills.lock().refusal(&key);
         refused.map_or(Ok(()), |text| Err(ApiError::refused(text)))?;
         let staged = self.0.staging.take_piece(data, piece).await.map_err(refusal)?;
@@ -166,8 +166,8 @@ impl Service {
         first.map(drop).map_err(ApiError::refused)
     }
 
-    pub(crate) async fn begin_rebuild(&self, number: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
-        let sector = SectorId { miner: self.0.miner.actor, number };
+    pub(crate) async fn begin_rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()> {
+        let sector = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
         self.set_remains_aside(sector, lost.as_ref()).await?;
         self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
@@ -176,7 +176,7 @@ impl Service {
 
 #[derive(Deserialize)]
 pub(crate) struct Asked {
-    sector: u64,
+    sector: String,
     cid: String,
     size: u64,
 }
@@ -192,6 +192,10 @@ pub(crate) async fn take(
         return status.into_response();
     }
     let unfit = |text: String| (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
+    let sector = match asked.sector.parse::<SectorName>() {
+        Ok(sector) => sector,
+        Err(error) => return unfit(error.to_string()),
+    };
     let cid: UnsealedCid = match asked.cid.parse() {
         Ok(cid) => cid,
         Err(error) => return unfit(format!("MGR156: cid: {error}")),
@@ -201,7 +205,7 @@ pub(crate) async fn take(
         Err(error) => return unfit(format!("MGR156: size: {error}")),
     };
     let data = Box::pin(body.into_data_stream().map_err(std::io::Error::other));
-    match service.give_piece(SectorNumber::new(asked.sector), PieceInfo { size, cid }, data).await {
+    match service.give_piece(sector, PieceInfo { size, cid }, data).await {
         Ok(()) => Json(()).into_response(),
         Err(error) => unfit(error.to_string()),
     }

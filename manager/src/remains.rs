@@ -31,7 +31,7 @@ impl Service {
                 ApiError::refused(format!(
                     "MGR193: sector {} is not sealed again: path {path} has only {types} of its replica, which could not be \
                      set aside: {error}; move it away by hand, and `sealyard storage redeclare` forgets it",
-                    sector.number
+                    self.0.name(sector)
                 ))
             })?;
         }

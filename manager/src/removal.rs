@@ -68,8 +68,8 @@ impl Service {
                 offered: keep.is_none(),
                 reason: format!(
                     "sector {} was removed; `sealyard sectors status {} --log` shows when and by whom{}",
-                    sector.number,
-                    sector.number,
+                    self.0.name(sector),
+                    self.0.name(sector),
                     keep.map(|why| format!("; {why}")).unwrap_or_default()
                 ),
             });
@@ -115,10 +115,10 @@ impl Service {
     pub(crate) async fn check_nothing_on_chain(&self, sector: SectorId) -> ApiResult<()> {
         let known = self.view(move |driver| driver.record(sector).map(Standing::of));
         // One that is not here is refused for that; files of one that was only told of are never deleted.
-        let (Some(Standing::OnChain), number) = (known.await?, sector.number) else { return Ok(()) };
+        let (Some(Standing::OnChain), name) = (known.await?, self.0.name(sector)) else { return Ok(()) };
         let refuse = |why: String| {
             Err(ApiError::refused(format!(
-                "MGR190: sector {number} is not removed: {why}. If that is what you want, add --although-on-chain"
+                "MGR190: sector {name} is not removed: {why}. If that is what you want, add --although-on-chain"
             )))
         };
         if let Some(message) = self.open_message(sector).await? {
@@ -221,7 +221,7 @@ impl Service {
         if let Some(why) = keep {
             return Err(ApiError::refused(format!(
                 "MGR191: {file} of the removed sector {} is not deleted: {why}",
-                sector.number
+                self.0.name(*sector)
             )));
         }
         let want = LockWant { sector: *sector, read: FileTypes::NONE, write: (*file).into() };

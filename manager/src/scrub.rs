@@ -3,10 +3,8 @@
 //! files that were worked on meanwhile is not believed. Never: touches a file itself.
 
 use rpc::storage::ScrubResult;
-use rpc::{ApiError, ApiResult};
-use sealtasks::{
-    FileType, FileTypes, ScrubOrder, ScrubVerdict, ScrubbedFile, SectorId, SectorNumber, StorageId,
-};
+use rpc::{ApiResult, SectorName};
+use sealtasks::{FileType, FileTypes, ScrubOrder, ScrubVerdict, ScrubbedFile, SectorId, StorageId};
 use stores::LockWant;
 
 use crate::driver::{Input, Scrubbable};
@@ -20,12 +18,10 @@ const CHANGED: &str = "the sector was worked on meanwhile; scrub it again";
 
 impl Service {
     /// Scrubs the files of one sector, path after path.
-    pub(crate) async fn scrub(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>> {
-        let id = SectorId { miner: self.0.miner.actor, number };
+    pub(crate) async fn scrub(&self, sector: SectorName) -> ApiResult<Vec<ScrubResult>> {
+        let id = self.sector_id(sector).await?;
         let Some(Scrubbable { sector, input, busy, .. }) = self.scrubbable(id).await? else {
-            return Err(ApiError::refused(format!(
-                "MGR053: no sector {number}; `sealyard sectors list` lists them"
-            )));
+            return Err(self.0.no_sector(id));
         };
         let mut results = Vec::new();
         for (path, types) in self.scrubbed_files(id) {
@@ -99,8 +95,11 @@ impl Service {
     }
 
     /// What was last found.
-    pub(crate) async fn scrubs(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>> {
-        let sector = number.map(|number| SectorId { miner: self.0.miner.actor, number });
+    pub(crate) async fn scrubs(&self, sector: Option<SectorName>) -> ApiResult<Vec<ScrubResult>> {
+        let sector = match sector {
+            Some(name) => Some(self.sector_id(name).await?),
+            None => None,
+        };
         self.0.state.scrubs(sector).await.map_err(refusal)
     }
 }

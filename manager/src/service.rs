@@ -13,7 +13,9 @@ use rpc::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, Se
 use rpc::server::caller;
 use rpc::storage::CopyDeed;
 use rpc::subject::Subject;
-use rpc::{ApiError, ApiResult, Grant, ManagerApi, Permission, Returned, Scope, versions};
+use rpc::{
+    ApiError, ApiResult, Grant, ManagerApi, Miners, Permission, Returned, Scope, SectorName, versions,
+};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
@@ -130,8 +132,9 @@ impl ManagerApi for Service {
     }
 
     async fn actor_sector_size(&self, actor: ActorId) -> ApiResult<SectorSize> {
-        let ours = self.0.miner.actor;
-        if actor != ours {
+        if !self.0.miners.contains(actor) {
+            let ours: Vec<String> = self.0.miners.all().map(|miner| miner.to_string()).collect();
+            let ours = ours.join(", ");
             return Err(ApiError::refused(format!("MGR051: this manager serves {ours}, not {actor}")));
         }
         Ok(self.0.miner.sector_size)
@@ -312,8 +315,8 @@ impl ManagerApi for Service {
         self.ask(|reply| Input::AbortAttempt { attempt, reply }).await
     }
 
-    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
-        let sector = SectorId { miner: self.0.miner.actor, number };
+    async fn retry_sector(&self, sector: SectorName) -> ApiResult<()> {
+        let sector = self.sector_id(sector).await?;
         self.ask(|reply| Input::RetrySector { sector, reply }).await
     }
 
@@ -333,6 +336,14 @@ impl ManagerApi for Service {
         self.pledge(PledgeOptions::default()).await
     }
 
+    async fn miners(&self) -> ApiResult<Miners> {
+        Ok(self.0.miners.clone())
+    }
+
+    async fn sectors(&self) -> ApiResult<Vec<SectorId>> {
+        self.view(Driver::sector_ids).await
+    }
+
     async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>> {
         self.view(Driver::sector_numbers).await
     }
@@ -345,8 +356,8 @@ impl ManagerApi for Service {
         self.view(move |driver| driver.sectors_in(&states)).await
     }
 
-    async fn sector_detail(&self, number: SectorNumber) -> ApiResult<SectorDetail> {
-        answers::sector_detail(self, number).await
+    async fn sector_detail(&self, sector: SectorName) -> ApiResult<SectorDetail> {
+        answers::sector_detail(self, sector).await
     }
 
     async fn hello(&self, _hello: Hello) -> ApiResult<Option<Hello>> {

@@ -1,6 +1,7 @@
 //! What the driver, its effects and the API share: handles to the durable state, the index, the stores, the chain and
 //! the secret. Never: state of its own beyond these.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use chain::Chain;
 use pipeline::RandomnessSource;
 use rpc::extension::Hello;
 use rpc::token::TokenError;
-use rpc::{Permission, Secret, Trust};
-use sealtasks::{ExecutorFailure, ExecutorRequest, FailureClass, SectorRef, TaskOutput, VerifyInput};
+use rpc::{Miners, Permission, Secret, Trust};
+use sealtasks::{
+    ActorId, ExecutorFailure, ExecutorRequest, FailureClass, SectorRef, TaskOutput, VerifyInput,
+};
 use stores::{Local, MemIndex, Prover, Remote, SectorLocks};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +97,8 @@ impl BackOff {
 pub(crate) struct Shared {
     pub(crate) state: State,
     pub(crate) miner: MinerIdentity,
+    /// All that it serves; the first is that of the repo.
+    pub(crate) miners: Miners,
     pub(crate) secret: Secret,
     pub(crate) standing: Standing,
     /// Backups that other hosts fetch.
@@ -113,8 +118,8 @@ pub(crate) struct Shared {
     pub(crate) data_cids: DataCids,
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
-    /// No new sector has a lower number.
-    pub(crate) first_sector: u64,
+    /// No new sector of a miner has a lower number.
+    pub(crate) first_sectors: BTreeMap<ActorId, u64>,
     pub(crate) verifier: Arc<dyn Verifier>,
     /// The manager's own worker, once it is there.
     pub(crate) prover: Arc<LateProver>,

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::storage::{
     HostTransfers, LockHolder, LockedSector, PathHost, Place, ScrubResult, SectorPlaces, StorageApi,
     StoragePathView, StoredSector,
 };
+use rpc::{ApiError, SectorName};
 use sealtasks::{
-    FileType, FileTypes, PathOrder, PathReport, SectorId, SectorNumber, SectorRef, StorageId, StorageInfo,
-    TransferChange,
+    FileType, FileTypes, PathOrder, PathReport, SectorId, SectorRef, StorageId, StorageInfo, TransferChange,
 };
 use stores::{HeldFiles, LockGuard, LockOwner, LockWant, SectorLockView};
 
@@ -35,8 +34,8 @@ impl StorageApi for Service {
         Ok(futures_util::future::join_all(views).await)
     }
 
-    async fn sector_places(&self, number: SectorNumber) -> ApiResult<SectorPlaces> {
-        let sector = SectorId { miner: self.0.miner.actor, number };
+    async fn sector_places(&self, sector: SectorName) -> ApiResult<SectorPlaces> {
+        let sector = self.sector_id(sector).await?;
         let servers = self.servers().await?;
         let held = self.0.index.sector_files(sector);
         let state = self.view(move |driver| driver.state_name(sector)).await?;
@@ -146,16 +145,16 @@ impl StorageApi for Service {
         self.host_transfers(worker, change).await
     }
 
-    async fn scrub_sector(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>> {
-        self.scrub(number).await
+    async fn scrub_sector(&self, sector: SectorName) -> ApiResult<Vec<ScrubResult>> {
+        self.scrub(sector).await
     }
 
-    async fn scrub_results(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>> {
-        self.scrubs(number).await
+    async fn scrub_results(&self, sector: Option<SectorName>) -> ApiResult<Vec<ScrubResult>> {
+        self.scrubs(sector).await
     }
 
-    async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
-        let hold = Hold { sector: SectorId { miner: self.0.miner.actor, number }, types, to };
+    async fn move_sector(&self, sector: SectorName, types: FileTypes, to: StorageId) -> ApiResult<()> {
+        let hold = Hold { sector: self.sector_id(sector).await?, types, to };
         // On a task of its own: whoever asked may go away, and the sector must be let go all the same.
         let (own, cancelled) = (self.clone(), self.0.standing.acting().clone());
         let moving = self.0.tasks.spawn(async move {
@@ -320,7 +319,7 @@ impl Service {
         let missing = types.difference(there);
         if types.is_empty() || !missing.is_empty() {
             let what = if types.is_empty() { "any file".to_owned() } else { format!("{missing}") };
-            let number = sector.id.number;
+            let number = self.0.name(sector.id);
             return Err(ApiError::refused(format!(
                 "MGR085: no path holds {what} of sector {number}; `sealyard storage find {number}` shows what there is"
             )));
@@ -339,7 +338,7 @@ impl Service {
             let names: Vec<_> = users.collect();
             ApiError::refused(format!(
                 "MGR086: files of sector {} are in use by {}; try again later, `sealyard storage locks` shows since when",
-                sector.number,
+                self.0.name(sector),
                 if names.is_empty() { "nobody any more".to_owned() } else { names.join(", ") }
             ))
         })

@@ -17,11 +17,8 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use rpc::unsealing::{
     PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealState, UnsealView, UnsealWish,
 };
-use rpc::{ApiError, ApiResult, PieceData};
-use sealtasks::{
-    DataCidInput, FileTypes, PieceInfo, SectorId, SectorNumber, SectorRef, TaskInput, UnpaddedPieceSize,
-    UnsealedRange,
-};
+use rpc::{ApiError, ApiResult, PieceData, SectorName};
+use sealtasks::{DataCidInput, FileTypes, PieceInfo, SectorRef, TaskInput, UnpaddedPieceSize, UnsealedRange};
 use serde::Deserialize;
 use stores::{Lease, LockOwner, LockWant, StoreError, UnsealedPiece};
 use tokio::sync::{mpsc, oneshot};
@@ -39,15 +36,10 @@ const READER_LEASE: Duration = Duration::from_secs(10 * 60);
 const LEASE_ENDED: &str = "no data came for 10 minutes, and it may have been freed since; read it again";
 
 impl Service {
-    fn sector_id(&self, number: SectorNumber) -> SectorId {
-        SectorId { miner: self.0.miner.actor, number }
-    }
-
-    async fn known(&self, number: SectorNumber) -> ApiResult<SectorRef> {
-        let id = self.sector_id(number);
+    async fn known(&self, name: SectorName) -> ApiResult<SectorRef> {
+        let id = self.sector_id(name).await?;
         let found = self.view(move |driver| driver.sector_ref(id)).await?;
-        let unknown = || format!("MGR053: no sector {number}; `sealyard sectors list` lists them");
-        found.ok_or_else(|| ApiError::refused(unknown()))
+        found.ok_or_else(|| self.0.no_sector(id))
     }
 
     async fn find(&self, sector: SectorRef, span: &Range<u64>) -> ApiResult<Option<UnsealedPiece>> {
@@ -58,7 +50,7 @@ impl Service {
     async fn piece(&self, sector: SectorRef, span: Range<u64>, unseal: bool) -> ApiResult<Found> {
         let unsealed = self.find(sector, &span).await?.is_none();
         if unsealed && !unseal {
-            let number = sector.id.number;
+            let number = self.0.name(sector.id);
             return Err(ApiError::refused(format!(
                 "{NOT_UNSEALED}: bytes {} to {} of sector {number} are not unsealed; `sealyard sectors unseal {number}` \
                  unseals them, on a worker that runs with --unseal",
@@ -74,7 +66,9 @@ impl Service {
         let lease = self.0.locks.lease(want, owner, READER_LEASE).await.map_err(refusal)?;
         match self.find(sector, &span).await? {
             Some(piece) => Ok(Found { piece, lease, unsealed }),
-            None => Err(not_unsealed(sector, "its unsealed data was there and is gone already")),
+            None => {
+                Err(not_unsealed(self.0.name(sector.id), "its unsealed data was there and is gone already"))
+            }
         }
     }
 
@@ -82,13 +76,13 @@ impl Service {
     async fn unseal_to_end(&self, sector: SectorRef) -> ApiResult<()> {
         let (tell, ended) = oneshot::channel();
         self.ask(|reply| Input::Unseal { sector: sector.id, ended: Some(tell), reply }).await?;
-        let stopping = |_| not_unsealed(sector, "the manager is stopping");
-        ended.await.map_err(stopping)?.map_err(|reason| not_unsealed(sector, &reason))
+        let stopping = |_| not_unsealed(self.0.name(sector.id), "the manager is stopping");
+        ended.await.map_err(stopping)?.map_err(|reason| not_unsealed(self.0.name(sector.id), &reason))
     }
 }
 
-fn not_unsealed(sector: SectorRef, reason: &str) -> ApiError {
-    ApiError::refused(format!("MGR089: sector {} was not unsealed: {reason}", sector.id.number))
+fn not_unsealed(sector: SectorName, reason: &str) -> ApiError {
+    ApiError::refused(format!("MGR089: sector {sector} was not unsealed: {reason}"))
 }
 
 /// Bytes that are unsealed, and stay so while the lock is held.
@@ -144,29 +138,30 @@ fn held_while_read(
 
 #[async_trait]
 impl UnsealApi for Service {
-    async fn is_unsealed(&self, sector: SectorNumber, span: Range<u64>) -> ApiResult<bool> {
+    async fn is_unsealed(&self, sector: SectorName, span: Range<u64>) -> ApiResult<bool> {
         let sector = self.known(sector).await?;
         self.0.remote.is_unsealed(sector, span).await.map_err(refusal)
     }
 
-    async fn unseal_sector(&self, number: SectorNumber) -> ApiResult<UnsealView> {
-        let found = self.unseal_state(number).await?;
+    async fn unseal_sector(&self, name: SectorName) -> ApiResult<UnsealView> {
+        let found = self.unseal_state(name).await?;
         if found.state == UnsealState::Unsealed {
             return Ok(found);
         }
-        let sector = self.sector_id(number);
+        let sector = self.sector_id(name).await?;
         self.ask(|reply| Input::Unseal { sector, ended: None, reply }).await
     }
 
     async fn unseal_piece(&self, wish: UnsealWish) -> ApiResult<()> {
         let id = wish.sector.id;
-        if id.miner != self.0.miner.actor {
-            let miner = self.0.miner.actor;
+        if !self.0.miners.contains(id.miner) {
+            let ours: Vec<String> = self.0.miners.all().map(|miner| miner.to_string()).collect();
             return Err(ApiError::refused(format!(
-                "MGR111: sector {id} is none of this manager's miner {miner}"
+                "MGR111: sector {id} is none of this manager's miner {}",
+                ours.join(", ")
             )));
         }
-        let sector = self.known(id.number).await?;
+        let sector = self.known(id.into()).await?;
         let work = self.view(move |driver| driver.unseal_work(id)).await?;
         let known = work.and_then(|(_, work)| match work {
             TaskInput::Unseal(input) => Some(input),
@@ -178,7 +173,7 @@ impl UnsealApi for Service {
             ("CommD", known.as_ref().zip(wish.unsealed).is_some_and(|(known, said)| known.unsealed != said)),
         ];
         if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
-            let text = format!("MGR112: {what} is not what is known of sector {}", id.number);
+            let text = format!("MGR112: {what} is not what is known of sector {}", self.0.name(id));
             return Err(ApiError::refused(text));
         }
         if self.find(sector, &wish.span).await?.is_some() {
@@ -186,11 +181,13 @@ impl UnsealApi for Service {
         }
         self.unseal_to_end(sector).await?;
         let found = self.find(sector, &wish.span).await?;
-        found.map(drop).ok_or_else(|| not_unsealed(sector, "it was, but its file is gone already"))
+        found
+            .map(drop)
+            .ok_or_else(|| not_unsealed(self.0.name(sector.id), "it was, but its file is gone already"))
     }
 
-    async fn unseal_state(&self, number: SectorNumber) -> ApiResult<UnsealView> {
-        let sector = self.known(number).await?;
+    async fn unseal_state(&self, name: SectorName) -> ApiResult<UnsealView> {
+        let sector = self.known(name).await?;
         let id = sector.id;
         let mut view = self.view(move |driver| driver.errand_view(id)).await?;
         let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
@@ -200,12 +197,8 @@ impl UnsealApi for Service {
         Ok(view)
     }
 
-    async fn release_unsealed(
-        &self,
-        number: SectorNumber,
-        keep: Vec<UnsealedRange>,
-    ) -> ApiResult<UnsealView> {
-        let sector = self.known(number).await?.id;
+    async fn release_unsealed(&self, sector: SectorName, keep: Vec<UnsealedRange>) -> ApiResult<UnsealView> {
+        let sector = self.known(sector).await?.id;
         self.ask(|reply| Input::ReleaseUnsealed { sector, keep, reply }).await
     }
 
@@ -241,7 +234,7 @@ struct Asked {
 
 async fn serve(
     State(service): State<Arc<Service>>,
-    Path(number): Path<u64>,
+    Path(sector): Path<String>,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
@@ -249,7 +242,11 @@ async fn serve(
         return refused.into_response();
     }
     let Asked { offset, size, unseal } = asked;
-    let wish = PieceWish { sector: SectorNumber::new(number), offset, size, unseal };
+    let sector = match sector.parse::<SectorName>() {
+        Ok(sector) => sector,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let wish = PieceWish { sector, offset, size, unseal };
     match service.read_piece(wish).await {
         Ok(PieceBytes { size, unsealed, parts }) => {
             let headers = [

@@ -102,7 +102,7 @@ async fn an_exit_code_parks_the_sector_with_its_meaning_until_the_operator_tries
         chain.exit_codes = [(34, 19)].into();
         chain.mines_when_looked_at = false;
     }
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried again");
     state(&world, 1, "PreCommitWait").await;
     land(&node);
     state(&world, 1, "CommitWait").await;
@@ -233,7 +233,7 @@ async fn without_leave_a_sector_whose_message_may_have_gone_is_put_into_no_other
     world.join(&worker).await;
     state(&world, 1, "PreCommitting").await;
     let api = world.handle.pipeline_api();
-    let error = api.update_state(SectorNumber::new(1), "PreCommit2".to_owned()).await;
+    let error = api.update_state(SectorNumber::new(1).into(), "PreCommit2".to_owned()).await;
     let error = error.expect_err("refused").to_string();
     assert!(error.contains("MGR122") && error.contains("may have been sent"), "{error}");
     assert_eq!(state(&world, 1, "PreCommitting").await.last_error, "");
@@ -306,7 +306,7 @@ async fn numbers_in_use_are_not_taken_and_what_is_proven_is_not_sealed_anew() {
     }
     let number = SectorNumber::new(6);
     let to = "PreCommit1".to_owned();
-    world.handle.pipeline_api().update_state(number, to).await.expect("put there");
+    world.handle.pipeline_api().update_state(number.into(), to).await.expect("put there");
     let parked = state(&world, 6, "SealPreCommit1Failed").await;
     assert!(parked.last_error.contains("proven on chain already"), "{}", parked.last_error);
     let first = parked.log.iter().filter(|(_, _, text)| text.contains("result of PC1")).count();
@@ -327,7 +327,7 @@ async fn sectors_on_chain_that_no_path_has_are_named() {
         chain.mine();
     }
     let (world, worker) = yard(&node, Sending::Off, AT_ONCE).await;
-    let numbers = |all: &[u64]| all.iter().copied().map(SectorNumber::new).collect::<Vec<_>>();
+    let numbers = |all: &[u64]| all.iter().map(|number| SectorId::new(1000, *number)).collect::<Vec<_>>();
     let api = world.handle.proving_api();
     assert_eq!(api.unheld().await.expect("told"), numbers(&[4, 5]), "9 is not proven");
     worker.declare(SectorId::new(1000, 4), FileTypes::SEALED | FileTypes::CACHE).await;
@@ -359,7 +359,7 @@ async fn a_sector_whose_original_is_back_is_held_although_a_rebuild_was_given_up
     worker.fail(&worker.call_of("PC2").await, 0).await;
     state(&world, 1, "SealPreCommit2Failed").await;
     update(&world, 1, "Proving").await.expect("given up");
-    assert_eq!(unheld().await, [SectorNumber::new(1)], "half a replica is none");
+    assert_eq!(unheld().await, [SectorId::new(1000, 1)], "half a replica is none");
     away.declare(SectorId::new(1000, 1), FileTypes::SEALED | FileTypes::CACHE).await;
     assert_eq!(unheld().await, []);
     world.handle.stop().await;

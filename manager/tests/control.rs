@@ -200,7 +200,7 @@ async fn an_abort_on_a_lotus_worker_keeps_everything_charged_until_it_returns() 
     let left = world.operator.worker_rest("A".into()).await.expect("what is left").tasks;
     assert_eq!(left.iter().map(|task| task.attempt).collect::<Vec<_>>(), [view.attempt]);
 
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     let next = AttemptId { task: TaskId::new(view.attempt.task.get() + 1), attempt: 1 };
     let reason = job(&world, next, "queued").await;
     assert!(reason.contains("locked by PC1 of sector 1"), "it waits for the files: {reason}");
@@ -223,7 +223,7 @@ async fn a_registration_proves_that_a_lotus_worker_is_quiet_also_to_a_restarted_
     let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
     let world = world.restart().await;
     job(&world, view.attempt, "detached").await;
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     let next = AttemptId { task: TaskId::new(view.attempt.task.get() + 1), attempt: 1 };
     // Another worker has room for it, but the first may still write.
     let b = worker("B", 2, true);
@@ -249,7 +249,7 @@ async fn a_successor_of_a_lotus_worker_proves_it_too_and_a_silent_one_is_given_u
 
     next_life.script("PC1", Behaviour::Hold);
     next_life.declare(SECTOR, FileTypes::UNSEALED).await;
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     next_life.call_of("PC1").await;
     world.sector(1, |sector| attempts(sector, "PC1").iter().any(|(state, _)| state == "running")).await;
     let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
@@ -269,7 +269,7 @@ async fn an_abort_on_a_lotus_worker_that_has_not_come_back_to_a_restarted_manage
     assert_eq!((view.outcome, view.worker.as_deref()), (AbortOutcome::Detached, Some("A")));
     world.sector(1, |sector| sector.state == FAILED).await;
     job(&world, view.attempt, "detached").await;
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     // Another worker has room for it, but the first still writes.
     let b = worker("B", 2, true);
     world.join(&b).await;
@@ -328,7 +328,7 @@ async fn an_abort_of_a_task_that_waits_or_that_a_sealyard_runs_says_so() {
     let a = worker("A", 1, true);
     a.script("AP", Behaviour::Hold);
     world.join(&a).await;
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     let taken = a.call_of("AP").await;
     world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
     let view = world.operator.abort(Subject::Call(taken.call), by()).await.expect("aborted");

@@ -77,7 +77,7 @@ async fn a_task_that_ends_its_worker_every_time_is_parked_with_its_reason() {
         let why = world.api.why("1".parse().expect("a sector")).await.expect("an answer");
         let why = serde_json::to_string(&why).expect("JSON");
         assert!(why.contains("operator"), "{why}");
-        world.api.retry_sector(SectorNumber::new(1)).await.expect("the operator has looked");
+        world.api.retry_sector(SectorNumber::new(1).into()).await.expect("the operator has looked");
         let detail = world.sector(1, |sector| sector.state == "Proving").await;
         assert_eq!(states(&detail).last().map(String::as_str), Some("done"));
     }

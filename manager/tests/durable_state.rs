@@ -1,9 +1,12 @@
 //! The durable state alone: epochs, group commit, refusal of what does not apply, and time that never goes back.
 
+use std::collections::BTreeMap;
+
 use manager::state::{
     AttemptOutcome, CallStage, Measured, Measures, MinerIdentity, ReservedSpace, State, StateError,
     StateEvent,
 };
+use rpc::Miners;
 use rusqlite::Connection;
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, RegisteredSealProof, SectorId, SectorRef, SectorSize, StorageId,
@@ -73,7 +76,9 @@ async fn what_was_committed_is_there_after_a_restart() {
 
     let state = State::open(&path).expect("the second manager");
     assert_eq!(state.epoch().get(), 2);
-    assert_eq!(state.next_ids().await.expect("the next ids"), (5, 2));
+    assert_eq!(state.next_task().await.expect("the next task"), 2);
+    let next = state.next_sectors().await.expect("the next numbers");
+    assert_eq!(next, BTreeMap::from([(ActorId::new(1000), 5)]));
     let open = state.open_tasks().await.expect("open tasks");
     let [task] = open.as_slice() else { panic!("{open:?}") };
     let found = task.open.as_ref().expect("an open attempt");
@@ -237,7 +242,7 @@ async fn time_never_goes_back_behind_what_is_stored() {
 fn of_version_1(path: &std::path::Path) {
     let db = Connection::open(path).expect("the database");
     db.execute_batch(
-        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE superseded; DROP TABLE chain; DROP INDEX attempt_detached;
+        "DROP TABLE duration; DROP TABLE throughput; DROP TABLE control; DROP TABLE hold; DROP TABLE scrub; DROP TABLE superseded; DROP TABLE chain; DROP TABLE added_miner; DROP INDEX attempt_detached;
          DROP TABLE takeover; DROP TABLE overtaken;
          DROP INDEX call_orphan;
          ALTER TABLE sector DROP COLUMN priority; ALTER TABLE task DROP COLUMN priority;
@@ -254,6 +259,10 @@ async fn a_database_of_an_earlier_version_is_upgraded() {
     let state = State::open(&path).expect("it is upgraded");
     state.commit(vec![pledged(4)]).await.expect("a pledge");
     assert_eq!(state.measures().await.expect("no measures"), Measures::new());
+    let only = Miners { first: ActorId::new(1000), others: Vec::new() };
+    assert_eq!(state.miners().await.expect("its miner"), only, "a repo of one miner stays one");
+    let next = state.next_sectors().await.expect("the next number");
+    assert_eq!(next, BTreeMap::from([(only.first, 5)]));
     drop(state);
     State::open(&path).expect("it is upgraded once");
 }
@@ -284,4 +293,25 @@ async fn what_was_measured_is_there_after_a_restart_as_it_was_in_memory() {
     let pc1 = expected.durations[&(TaskType::PreCommit1, proof)];
     assert_eq!((pc1.peak_bytes, pc1.cpu_ms), (4_999_000, 2_000), "the largest, and the latest");
     assert_eq!(expected.throughput.bytes_per_second(), 1 << 29);
+}
+
+#[tokio::test]
+async fn each_miner_counts_its_own_sectors() {
+    let (_dir, path) = new_database();
+    let other = ActorId::new(2000);
+    let state = State::open(&path).expect("the first manager");
+    let added = StateEvent::MinerAdded { miner: other, by: "a test".to_owned() };
+    state.commit(vec![added.clone(), pledged(4)]).await.expect("a miner and a pledge");
+    let mut its = pledged(9);
+    if let StateEvent::SectorPledged { sector, .. } = &mut its {
+        sector.id.miner = other;
+    }
+    state.commit(vec![its]).await.expect("its pledge");
+    state.commit(vec![added]).await.expect_err("it is there already");
+    drop(state);
+    let state = State::open(&path).expect("the second manager");
+    let miners = state.miners().await.expect("both");
+    assert_eq!(miners, Miners { first: ActorId::new(1000), others: vec![other] });
+    let next = state.next_sectors().await.expect("the next numbers");
+    assert_eq!(next, BTreeMap::from([(ActorId::new(1000), 5), (other, 10)]));
 }

@@ -6,6 +6,7 @@ mod world;
 use std::sync::Arc;
 
 use futures_util::stream;
+use rpc::SectorName;
 use rpc::pipelining::{PieceAdded, PieceParts};
 use sealtasks::{FileTypes, SectorId, SectorNumber, TaskInput};
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
@@ -15,8 +16,8 @@ fn worker() -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })
 }
 
-fn number(number: u64) -> SectorNumber {
-    SectorNumber::new(number)
+fn number(number: u64) -> SectorName {
+    SectorNumber::new(number).into()
 }
 
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
@@ -30,7 +31,7 @@ fn parts(data: Vec<u8>) -> PieceParts {
 
 async fn give(world: &World, sector: Option<u64>, data: Vec<u8>) -> PieceAdded {
     let api = world.handle.pipeline_api();
-    api.add_piece(sector.map(number), parts(data)).await.expect("the data is taken")
+    api.add_piece(sector.map(number), None, parts(data)).await.expect("the data is taken")
 }
 
 fn staged(world: &World) -> usize {
@@ -47,7 +48,8 @@ async fn three_files_become_pieces_with_fillers_between_them_and_stay_unsealed()
     for file in &files {
         sectors.push(give(&world, None, file.clone()).await);
     }
-    let sizes: Vec<_> = sectors.iter().map(|added| (added.sector, added.bytes, added.padded_size)).collect();
+    let sizes: Vec<_> =
+        sectors.iter().map(|added| (added.sector.number.get(), added.bytes, added.padded_size)).collect();
     assert_eq!(sizes, [(1, 200, 256), (1, 508, 512), (1, 60, 128)]);
     let waits = world.sector(1, |sector| sector.state == "WaitDeals" && sector.pieces.len() == 4).await;
     assert!(waits.data.iter().all(|data| data.offset.is_some()), "{:?}", waits.data);
@@ -103,7 +105,7 @@ async fn three_files_become_pieces_with_fillers_between_them_and_stay_unsealed()
 async fn data_that_waits_outlives_the_manager() {
     let world = world().await;
     let added = give(&world, None, bytes(1016, 1)).await;
-    assert_eq!((added.sector, staged(&world)), (1, 1));
+    assert_eq!((added.sector, staged(&world)), (number(1), 1));
     let world = world.restart().await;
     assert_eq!(staged(&world), 1);
     let worker = worker();
@@ -124,15 +126,16 @@ async fn what_no_sector_takes_is_refused_and_leaves_nothing() {
         (None, bytes(2033, 1), "more than 2032 bytes"),
         (Some(number(9)), bytes(10, 1), "no sector 9"),
     ] {
-        let error = api.add_piece(sector, parts(data)).await.expect_err(words).to_string();
+        let error = api.add_piece(sector, None, parts(data)).await.expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
     give(&world, None, bytes(1016, 1)).await;
-    let error = api.add_piece(Some(number(1)), parts(bytes(2000, 2))).await.expect_err("no room").to_string();
+    let error =
+        api.add_piece(Some(number(1)), None, parts(bytes(2000, 2))).await.expect_err("no room").to_string();
     assert!(error.contains("MGR120") && error.contains("does not fit"), "{error}");
     assert_eq!(staged(&world), 1);
     // Without a sector named it goes to a new one.
-    assert_eq!(give(&world, None, bytes(2000, 2)).await.sector, 2);
+    assert_eq!(give(&world, None, bytes(2000, 2)).await.sector, number(2));
 }
 
 #[tokio::test]

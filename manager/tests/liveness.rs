@@ -217,7 +217,7 @@ async fn a_worker_s_class_of_failure_decides_what_is_tried_again() {
         let taken = b.call_of("PC2").await;
         b.fail_as(&taken, class).await;
         world.sector(1, |sector| sector.state.ends_with("Failed")).await;
-        world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
+        world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried again");
         let detail = world.sector(1, |sector| sector.state == "Proving").await;
         let times = |task: &str| attempts(&detail, task).len();
         let expected = if again == "PC1" { (2, 2) } else { (1, 2) };

@@ -117,7 +117,7 @@ async fn a_task_in_line_that_is_taken_out_leaves_the_line() {
     world.sector(1, |sector| sector.state == "SealPreCommit1Failed").await;
     table(&world, |locked| locked.waiters.is_empty()).await;
     drop(reader);
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("again");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("again");
     a.finish(&a.call_of("PC1").await).await;
     world.sector(1, |sector| sector.state == "Proving").await;
 }

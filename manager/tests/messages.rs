@@ -19,11 +19,11 @@ async fn two_files(world: &World) -> Vec<(u64, String)> {
     let mut pieces = Vec::new();
     for length in [200_u8, 254] {
         let parts = stream::iter([Ok(vec![length; length.into()].into())]);
-        let added = api.add_piece(None, Box::pin(parts)).await.expect("the data is taken");
-        assert_eq!(added.sector, 1);
+        let added = api.add_piece(None, None, Box::pin(parts)).await.expect("the data is taken");
+        assert_eq!(added.sector.to_string(), "1");
         pieces.push((added.padded_size, added.cid));
     }
-    api.start_sealing(sealtasks::SectorNumber::new(1)).await.expect("it starts");
+    api.start_sealing(sealtasks::SectorNumber::new(1).into()).await.expect("it starts");
     pieces
 }
 

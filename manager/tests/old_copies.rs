@@ -160,7 +160,8 @@ async fn what_an_attempt_that_is_over_has_brought_is_older_than_what_counts() {
 }
 
 async fn older(world: &World) -> Vec<OlderCopy> {
-    let places = world.handle.storage_api().sector_places(SectorNumber::new(1)).await.expect("an answer");
+    let places =
+        world.handle.storage_api().sector_places(SectorNumber::new(1).into()).await.expect("an answer");
     places.older
 }
 
@@ -251,7 +252,7 @@ async fn a_sector_is_filled_anew_only_where_no_older_filling_lies_unlisted() {
     a.script("AP", Behaviour::Hold);
     a.fail(&held, 0).await;
     world.sector(2, |sector| sector.state.contains("Failed")).await;
-    world.api.retry_sector(SectorNumber::new(2)).await.expect("tried again");
+    world.api.retry_sector(SectorNumber::new(2).into()).await.expect("tried again");
     a.call_of("AP").await;
     assert_eq!(deleted(), [format!("/remote/unsealed/{second}")]);
     let told = world.sector(2, |_| true).await;

@@ -69,7 +69,7 @@ async fn an_attempt_of_a_silent_worker_says_so_and_can_be_given_up_and_is_fenced
 
     world.api.abort_attempt(attempt).await.expect("aborted");
     world.sector(1, |sector| sector.state == FAILED).await;
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     world.sector(1, |sector| attempts(sector, "PC1").len() == 2).await;
 
     a.set_silent(false);
@@ -132,15 +132,15 @@ async fn after_a_restart_an_attempt_says_that_its_worker_has_not_come_back() {
 async fn a_waiting_task_is_taken_out_and_only_a_failed_sector_is_tried_again() {
     let world = world().await;
     world.api.pledge_sector().await.expect("a pledge");
-    let error = world.api.retry_sector(ONE).await.expect_err("it has not failed").to_string();
+    let error = world.api.retry_sector(ONE.into()).await.expect_err("it has not failed").to_string();
     assert!(error.contains("Packing") && error.contains("only a failed sector"), "{error}");
-    let missing = world.api.retry_sector(SectorNumber::new(9)).await.expect_err("no such").to_string();
+    let missing = world.api.retry_sector(SectorNumber::new(9).into()).await.expect_err("no such").to_string();
     assert!(missing.contains("no sector 9"), "{missing}");
 
     let waiting = AttemptId { task: TaskId::new(1), attempt: 1 };
     world.api.abort_attempt(waiting).await.expect("taken out");
     world.sector(1, |sector| sector.state == "AddPieceFailed").await;
-    world.api.retry_sector(ONE).await.expect("tried again");
+    world.api.retry_sector(ONE.into()).await.expect("tried again");
     let detail = world.sector(1, |sector| sector.state == "Packing").await;
     assert_eq!(detail.tasks.iter().filter(|row| row.state == "queued").count(), 1, "{:?}", detail.tasks);
 }
@@ -168,7 +168,8 @@ async fn a_sector_that_is_being_moved_is_held_over_a_restart_until_its_move_is_f
         .await;
 
     let storage = world.handle.storage_api();
-    let again = storage.move_sector(sector.number, FileTypes::NONE, "to".parse().expect("an id")).await;
+    let again =
+        storage.move_sector(sector.number.into(), FileTypes::NONE, "to".parse().expect("an id")).await;
     assert!(again.expect_err("it is held").to_string().contains("MGR080"));
     let rows = world.handle.state().tasks_of(sector).await.expect("rows");
     assert!(rows.iter().all(|row| row.ended_ms > 0), "{rows:?}");

@@ -99,7 +99,7 @@ async fn an_original_that_comes_back_in_a_path_for_sealing_is_never_deleted() {
     // While somebody puts it right, what is not there is forgotten.
     world.api.storage_drop(away.sealing.clone(), sector, REPLICA).await.expect("forgotten");
     worker.script("PC1", Behaviour::Hold);
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("it goes on");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("it goes on");
     let labels = worker.call_of("PC1").await;
     away.declare(sector, REPLICA).await;
     for kind in REPLICA.iter() {
@@ -109,7 +109,7 @@ async fn an_original_that_comes_back_in_a_path_for_sealing_is_never_deleted() {
     }
     worker.fail_as(&labels, FailureClass::Environment).await;
     world.sector(1, |detail| detail.state == "SealPreCommit1Failed").await;
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("it goes on");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("it goes on");
     let parked = world.sector(1, |detail| events(detail, "has turned up on path") == 2).await;
     assert!(parked.last_error.contains(&away.sealing.to_string()), "{}", parked.last_error);
     assert_eq!(held_by(&world, &away.sealing, 1).await, REPLICA);
@@ -127,7 +127,7 @@ async fn what_a_rebuild_has_made_itself_is_made_anew_also_after_a_restart() {
     let world = world.restart().await;
     world.join(&worker).await;
     worker.declare(SectorId::new(1000, 1), REPLICA | FileTypes::UNSEALED).await;
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("it goes on");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("it goes on");
     let back = proven(&world, 1).await;
     assert_eq!((events(&back, "result of PC1"), events(&back, "turned up")), (3, 0), "{:#?}", back.log);
 }
@@ -170,7 +170,7 @@ async fn an_unsealed_file_that_comes_back_is_neither_deleted_nor_written_into() 
     assert!(kept.expect_err("it is filled").to_string().contains("are left alone"));
     worker.fail_as(&first, FailureClass::Environment).await;
     world.sector(1, |detail| detail.state == "AddPieceFailed").await;
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("it goes on");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("it goes on");
     let parked = world.sector(1, |detail| events(detail, "holds an unsealed file") == 1).await;
     assert_eq!(parked.state, "AddPieceFailed");
     assert!(parked.last_error.contains(&away.sealing.to_string()), "{}", parked.last_error);
@@ -181,7 +181,7 @@ async fn an_unsealed_file_that_comes_back_is_neither_deleted_nor_written_into() 
     // Without it, what an attempt has left is made anew.
     world.api.storage_drop(away.sealing.clone(), sector, FileTypes::UNSEALED).await.expect("forgotten");
     worker.declare(sector, FileTypes::UNSEALED).await;
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("it goes on");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("it goes on");
     proven(&world, 1).await;
 }
 
@@ -254,7 +254,7 @@ async fn no_clean_up_offers_or_deletes_files_of_a_sector_that_was_only_told() {
     world.sector(7, |detail| detail.state == "AddPieceFailed").await;
     world
         .operator
-        .remove_sector(SectorNumber::new(7), Default::default(), "a test".to_owned())
+        .remove_sector(SectorNumber::new(7).into(), Default::default(), "a test".to_owned())
         .await
         .expect("removed");
 

@@ -60,7 +60,7 @@ async fn lost_in_wait_seed(mempool: Mempool) -> (usize, usize) {
         chain.mines_when_looked_at = false;
         chain.mempool = waiting;
     }
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("now");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("now");
     state(&world, 1, "PreCommitWait").await;
     land(&node);
     state(&world, 1, "WaitSeed").await;

@@ -64,7 +64,7 @@ async fn every_sector_is_sealed_elsewhere_and_the_broken_worker_is_an_alert() {
     // All that they need lies with the worker that fails, so it would be the first choice.
     for taken in &taken {
         let number = taken.call.sector.number;
-        world.api.retry_sector(number).await.expect("tried again");
+        world.api.retry_sector(number.into()).await.expect("tried again");
         let detail = world.sector(number.get(), |sector| sector.state == "PreCommit2").await;
         let by = [("failed".to_owned(), "bad".to_owned()), ("done".to_owned(), "good".to_owned())];
         assert_eq!(attempts(&detail, "PC1"), by);
@@ -96,7 +96,7 @@ async fn a_sector_that_fails_again_and_again_says_nothing_of_its_worker() {
     for _ in 0..3 {
         bad.script("PC1", Behaviour::Hold);
         fails(&world, &bad, &[taken]).await;
-        world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
+        world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried again");
         taken = bad.call_of("PC1").await;
     }
     assert_eq!(alerts(&world, |_| true).await, []);

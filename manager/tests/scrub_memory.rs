@@ -31,7 +31,9 @@ async fn busy_world() -> (World, Arc<FakeWorker>) {
 async fn begun(world: &World) -> tokio::task::JoinHandle<Vec<ScrubResult>> {
     let storage = world.handle.storage_api();
     let scrubbing =
-        tokio::spawn(async move { storage.scrub_sector(SectorNumber::new(1)).await.expect("an answer") });
+        tokio::spawn(
+            async move { storage.scrub_sector(SectorNumber::new(1).into()).await.expect("an answer") },
+        );
     ram_is(world, 10 * GIB).await;
     scrubbing
 }
@@ -81,7 +83,8 @@ async fn a_scrub_takes_no_memory_from_a_task() {
     let taken = worker.call_of("AP").await;
     // The first one was sector 1's.
     let taken = if taken.call.sector.number.get() == 2 { taken } else { worker.call_of("AP").await };
-    let found = world.handle.storage_api().scrub_sector(SectorNumber::new(1)).await.expect("an answer");
+    let found =
+        world.handle.storage_api().scrub_sector(SectorNumber::new(1).into()).await.expect("an answer");
     assert!(!found.is_empty());
     for one in found {
         assert_eq!(one.verdict, ScrubVerdict::LeftOut);

@@ -76,7 +76,7 @@ async fn two_sectors_do_not_share_numbers_and_a_stopped_one_rests_after_c1() {
     let world = world().await;
     let all = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
     world.join(&all).await;
-    let stop = PledgeOptions { stop_after_c1: true, sector_size: None };
+    let stop = PledgeOptions { stop_after_c1: true, sector_size: None, miner: None };
     let first = world.api.pledge(stop).await.expect("a pledge");
     let second = world.api.pledge_sector().await.expect("a pledge");
     assert_eq!((first.number.get(), second.number.get()), (1, 2));
@@ -293,7 +293,7 @@ async fn one_repo_has_one_manager_and_large_sectors_need_a_chain() {
     let error = Repo::open(&world.dir.path().join("repo")).expect_err("it is in use").to_string();
     assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
     for size in [SectorSize::GiB32, SectorSize::GiB64] {
-        let options = PledgeOptions { stop_after_c1: false, sector_size: Some(size) };
+        let options = PledgeOptions { stop_after_c1: false, sector_size: Some(size), miner: None };
         let error = world.api.pledge(options).await.expect_err("no chain").to_string();
         assert!(
             error.contains(&format!("{size} sectors need a chain")) && error.contains("FULLNODE_API_INFO"),

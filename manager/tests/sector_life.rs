@@ -130,7 +130,7 @@ async fn a_sector_with_money_on_chain_is_removed_by_an_explicit_word_alone() {
     let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
     let remove = |number: u64, removal| {
         let operator = world.operator.clone();
-        async move { operator.remove_sector(SectorNumber::new(number), removal, "a test".to_owned()).await }
+        async move { operator.remove_sector(SectorNumber::new(number).into(), removal, "a test".to_owned()).await }
     };
     // One of which nothing was ever sent.
     worker.script("PC1", Behaviour::Fail(0));

@@ -54,7 +54,7 @@ async fn with_unsealer(behaviour: Behaviour) -> (World, Arc<FakeWorker>) {
 async fn ended(api: &Arc<dyn UnsealApi>) -> UnsealView {
     let wait = async {
         loop {
-            let view = api.unseal_state(ONE).await.expect("a known sector");
+            let view = api.unseal_state(ONE.into()).await.expect("a known sector");
             if view.state != UnsealState::UnderWay {
                 return view;
             }
@@ -65,37 +65,37 @@ async fn ended(api: &Arc<dyn UnsealApi>) -> UnsealView {
 }
 
 fn wish(unseal: bool) -> PieceWish {
-    PieceWish { sector: ONE, offset: 0, size: Some(127), unseal }
+    PieceWish { sector: ONE.into(), offset: 0, size: Some(127), unseal }
 }
 
 #[tokio::test]
 async fn what_can_never_be_is_refused_at_once() {
     let world = sealed().await;
     let api = world.handle.unseal_api();
-    let error = api.unseal_sector(ONE).await.unwrap_err().to_string();
+    let error = api.unseal_sector(ONE.into()).await.unwrap_err().to_string();
     assert!(error.contains("MGR085"), "nobody unseals: {error}");
     let error = api.read_piece(wish(true)).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("MGR085"), "nor for a reader: {error}");
     let error = api.read_piece(wish(false)).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("MGR088"), "a reader who does not wait: {error}");
-    let error = api.unseal_sector(SectorNumber::new(9)).await.unwrap_err().to_string();
+    let error = api.unseal_sector(SectorNumber::new(9).into()).await.unwrap_err().to_string();
     assert!(error.contains("MGR053"), "no such sector: {error}");
-    let error = api.release_unsealed(ONE, vec![]).await.unwrap_err().to_string();
+    let error = api.release_unsealed(ONE.into(), vec![]).await.unwrap_err().to_string();
     assert!(error.contains("MGR084"), "nothing to release: {error}");
-    assert!(!api.is_unsealed(ONE, 0..127).await.expect("an answer"));
-    assert!(api.is_unsealed(ONE, 0..4096).await.is_err(), "not within the sector");
+    assert!(!api.is_unsealed(ONE.into(), 0..127).await.expect("an answer"));
+    assert!(api.is_unsealed(ONE.into(), 0..4096).await.is_err(), "not within the sector");
     // Its replica is where nobody can read it.
     for path in world.api.storage_find(sector_id(), replica(), None).await.expect("found") {
         let report = HealthReport { stat: FsStat::default(), error: Some("the mount hangs".to_owned()) };
         world.api.storage_report_health(path.id, report).await.expect("reported");
     }
-    let error = api.unseal_sector(ONE).await.unwrap_err().to_string();
+    let error = api.unseal_sector(ONE.into()).await.unwrap_err().to_string();
     assert!(error.contains("MGR148"), "{error}");
     // Its replica is gone.
     for path in world.api.storage_find(sector_id(), replica(), None).await.expect("found") {
         world.api.storage_drop(path.id, sector_id(), replica()).await.expect("dropped");
     }
-    let error = api.unseal_sector(ONE).await.unwrap_err().to_string();
+    let error = api.unseal_sector(ONE.into()).await.unwrap_err().to_string();
     assert!(error.contains("MGR081"), "{error}");
     assert_eq!(ended(&api).await.state, UnsealState::NotUnsealed);
 }
@@ -112,8 +112,8 @@ fn replica() -> sealtasks::FileTypes {
 async fn all_who_want_a_sector_share_one_task() {
     let (world, b) = with_unsealer(Behaviour::Hold).await;
     let api = world.handle.unseal_api();
-    let first = api.unseal_sector(ONE).await.expect("a task");
-    let second = api.unseal_sector(ONE).await.expect("the same task");
+    let first = api.unseal_sector(ONE.into()).await.expect("a task");
+    let second = api.unseal_sector(ONE.into()).await.expect("the same task");
     assert_eq!((first.state, first.task), (UnsealState::UnderWay, second.task));
     let mut reader = Box::pin(api.read_piece(wish(true)));
     tokio::select! {
@@ -125,12 +125,12 @@ async fn all_who_want_a_sector_share_one_task() {
     let TaskInput::Unseal(input) = &taken.work else { panic!("{taken:?}") };
     assert_eq!((input.range.offset.get(), input.range.size), (0, 2032), "the whole sector");
     b.finish(&taken).await;
-    let done = UnsealView { sector: 1, done: first.task, ..UnsealView::default() };
+    let done = UnsealView { sector: ONE.into(), done: first.task, ..UnsealView::default() };
     assert_eq!(ended(&api).await, done);
     // The fake worker made no file, and whoever waited to read is told so rather than left waiting.
     let error = tokio::time::timeout(LIMIT, reader).await.expect("told").map(drop).unwrap_err();
     assert!(error.to_string().contains("MGR089"), "{error}");
-    let again = api.unseal_sector(ONE).await.expect("another task");
+    let again = api.unseal_sector(ONE.into()).await.expect("another task");
     assert_ne!(again.task, first.task);
     // The sector itself has gone nowhere.
     world.sector(1, |sector| sector.state == "Proving").await;
@@ -152,7 +152,7 @@ async fn a_failure_is_told_to_all_and_the_sector_stays_as_it_is() {
 async fn readers_who_have_gone_keep_nobody_out() {
     let (world, _b) = with_unsealer(Behaviour::Hold).await;
     let api = world.handle.unseal_api();
-    let begun = api.unseal_sector(ONE).await.expect("a task");
+    let begun = api.unseal_sector(ONE.into()).await.expect("a task");
     for _ in 0..1030 {
         // Joins, since the driver answers whoever came before it first, and goes.
         let mut reader = Box::pin(api.read_piece(wish(true)));
@@ -172,9 +172,9 @@ async fn readers_who_have_gone_keep_nobody_out() {
 
 /// A state that was asked for once all that were asked before it were answered.
 async fn joined(api: &Arc<dyn UnsealApi>) -> UnsealView {
-    let mut view = api.unseal_state(ONE).await.expect("known");
+    let mut view = api.unseal_state(ONE.into()).await.expect("known");
     for _ in 0..8 {
-        view = api.unseal_state(ONE).await.expect("known");
+        view = api.unseal_state(ONE.into()).await.expect("known");
     }
     view
 }
@@ -184,7 +184,7 @@ async fn data_of_a_sector_that_is_still_being_sealed_is_kept() {
     let world = world().await;
     world.api.pledge_sector().await.expect("a pledge");
     let api = world.handle.unseal_api();
-    let error = api.release_unsealed(ONE, vec![]).await.unwrap_err().to_string();
+    let error = api.release_unsealed(ONE.into(), vec![]).await.unwrap_err().to_string();
     assert!(error.contains("MGR110") && error.contains("still being sealed"), "{error}");
 }
 
@@ -203,7 +203,7 @@ async fn a_reader_that_reads_no_more_does_not_keep_the_sector_locked() {
     let world = sealed().await;
     with_unsealed_file(&world).await;
     let api = world.handle.unseal_api();
-    let wish = PieceWish { sector: ONE, offset: 100, size: Some(1000), unseal: false };
+    let wish = PieceWish { sector: ONE.into(), offset: 100, size: Some(1000), unseal: false };
     let whole: Vec<_> = api.read_piece(wish).await.expect("unsealed").parts.collect().await;
     let bytes: usize = whole.iter().map(|part| part.as_ref().expect("a part").len()).sum();
     assert_eq!(bytes, 1000);
@@ -252,7 +252,7 @@ async fn lotus_callers_must_know_the_sector() {
 async fn an_operator_ends_it() {
     let (world, b) = with_unsealer(Behaviour::Hold).await;
     let api = world.handle.unseal_api();
-    api.unseal_sector(ONE).await.expect("a task");
+    api.unseal_sector(ONE.into()).await.expect("a task");
     let taken = b.call_of("UNS").await;
     world.api.abort_attempt(taken.attempt.expect("a Sealyard worker is told")).await.expect("aborted");
     assert_eq!(ended(&api).await.state, UnsealState::Failed);
@@ -262,11 +262,11 @@ async fn an_operator_ends_it() {
 #[tokio::test]
 async fn a_restarted_manager_goes_on_with_it() {
     let (world, b) = with_unsealer(Behaviour::Hold).await;
-    let begun = world.handle.unseal_api().unseal_sector(ONE).await.expect("a task");
+    let begun = world.handle.unseal_api().unseal_sector(ONE.into()).await.expect("a task");
     let taken = b.call_of("UNS").await;
     let world = world.restart().await;
     let api = world.handle.unseal_api();
-    let view = api.unseal_state(ONE).await.expect("known");
+    let view = api.unseal_state(ONE.into()).await.expect("known");
     assert_eq!((view.state, view.task), (UnsealState::UnderWay, begun.task));
     world.join(&b).await;
     b.finish(&taken).await;
@@ -281,13 +281,13 @@ async fn a_restarted_manager_still_knows_which_data_is_to_be_kept() {
     b.script("FUS", Behaviour::Hold);
     b.declare(sector_id(), FileTypes::UNSEALED).await;
     let keep = vec![UnsealedRange { offset: 0.try_into().expect("a multiple of 127"), size: 1016 }];
-    let begun = world.handle.unseal_api().release_unsealed(ONE, keep.clone()).await.expect("a task");
+    let begun = world.handle.unseal_api().release_unsealed(ONE.into(), keep.clone()).await.expect("a task");
     let taken = b.call_of("FUS").await;
     let work = TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep });
     assert_eq!(taken.work, work);
     let world = world.restart().await;
     let api = world.handle.unseal_api();
-    let view = api.unseal_state(ONE).await.expect("known");
+    let view = api.unseal_state(ONE.into()).await.expect("known");
     assert_eq!((view.state, view.task), (UnsealState::UnderWay, begun.task));
     // Its worker is another one now and starts it anew: with the same ranges.
     let plan = Plan { name: "B", seed: 3, tasks: UNSEALING, stores: false, sealyard: true };
@@ -308,7 +308,7 @@ async fn a_restarted_manager_still_knows_which_data_is_to_be_kept() {
 async fn unsealed_data_goes_into_storage_and_nobody_waits_for_that() {
     let (world, b) = with_unsealer(Behaviour::Hold).await;
     let api = world.handle.unseal_api();
-    let begun = api.unseal_sector(ONE).await.expect("a task");
+    let begun = api.unseal_sector(ONE.into()).await.expect("a task");
     let taken = b.call_of("UNS").await;
     b.declare(sector_id(), FileTypes::UNSEALED).await;
     b.finish(&taken).await;

@@ -48,7 +48,7 @@ fn done(node: &StandInNode, sector: &SectorDetail) -> (usize, usize, usize, usiz
 }
 
 async fn retry(world: &World) {
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("tried again");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried again");
 }
 
 #[tokio::test]

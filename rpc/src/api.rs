@@ -24,6 +24,7 @@ use crate::extension::{
     WorkerState,
 };
 use crate::reader::PieceData;
+use crate::sector_name::{Miners, SectorName};
 use crate::storage::CopyDeed;
 use crate::subject::Subject;
 use crate::token::{Grant, Permission};
@@ -215,14 +216,18 @@ pub trait ManagerApi: Send + Sync + 'static {
 
     /// Starts a committed-capacity sector.
     async fn pledge_sector(&self) -> ApiResult<SectorId>;
-    /// All sector numbers.
+    /// The miners that the manager serves. Permission `read`.
+    async fn miners(&self) -> ApiResult<Miners>;
+    /// All sectors of all miners. Permission `read`.
+    async fn sectors(&self) -> ApiResult<Vec<SectorId>>;
+    /// Lotus's list, which has numbers alone: the sectors of the first miner.
     async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>>;
     /// How many sectors are in each state.
     async fn sectors_summary(&self) -> ApiResult<BTreeMap<String, u64>>;
-    /// Sector numbers in any of these states.
+    /// Lotus's list of the first miner's sectors in any of these states.
     async fn sectors_in_states(&self, states: Vec<String>) -> ApiResult<Vec<SectorNumber>>;
     /// One sector, with its tasks and its log.
-    async fn sector_detail(&self, number: SectorNumber) -> ApiResult<SectorDetail>;
+    async fn sector_detail(&self, sector: SectorName) -> ApiResult<SectorDetail>;
 
     /// Introduces a Sealyard to a Sealyard.
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>>;
@@ -243,7 +248,7 @@ pub trait ManagerApi: Send + Sync + 'static {
     async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()>;
     /// Has a failed sector tried again now, with its budgets of retries anew. Permission `admin`. The error says in which
     /// state it is when that is no failed one.
-    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()>;
+    async fn retry_sector(&self, sector: SectorName) -> ApiResult<()>;
     /// Why a sector or a piece of its work is where it is, and what would change it. Permission `read`. The error says
     /// that nothing is known of it.
     async fn why(&self, subject: Subject) -> ApiResult<Explanation>;
@@ -444,6 +449,8 @@ pub struct ManagerVersion {
 pub struct PledgeOptions {
     /// Rest after Commit1; nothing is proven and the sector stays in `Committing`.
     pub stop_after_c1: bool,
+    /// Whose sector it is; `None`: the first miner's.
+    pub miner: Option<ActorId>,
     /// This size instead of the miner's; test sizes without a chain only.
     pub sector_size: Option<SectorSize>,
 }

@@ -24,6 +24,7 @@ pub mod reader;
 pub mod repo_files;
 pub mod repo_lock;
 mod return_method;
+pub mod sector_name;
 pub mod server;
 pub mod storage;
 pub mod subject;
@@ -44,6 +45,7 @@ pub use pipelining::PipelineApi;
 pub use proving::ProvingApi;
 pub use push::PushStreams;
 pub use reader::PieceData;
+pub use sector_name::{Miners, SectorName};
 pub use server::{
     Authenticate, data_methods, manager_methods, operator_methods, pipeline_methods, proving_methods,
     rpc_router, storage_methods, unseal_methods, worker_methods,

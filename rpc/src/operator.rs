@@ -3,10 +3,11 @@
 //! any of it is carried out.
 
 use async_trait::async_trait;
-use sealtasks::{AttemptId, CapSpec, SectorNumber, TaskGroup, TaskId, TaskType, WorkerId};
+use sealtasks::{AttemptId, CapSpec, TaskGroup, TaskId, TaskType, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
+use crate::sector_name::SectorName;
 use crate::subject::Subject;
 
 /// Longest text by which an operator names a worker, a machine or work, in bytes; beyond, it is refused.
@@ -30,7 +31,7 @@ pub trait OperatorApi: Send + Sync + 'static {
     async fn set_priority(&self, what: Subject, priority: i64, by: String) -> ApiResult<PriorityView>;
     /// Takes a sector that nothing is being done with out of the pipeline, for good. Its record stays, and its files until
     /// they are cleaned up.
-    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()>;
+    async fn remove_sector(&self, sector: SectorName, removal: Removal, by: String) -> ApiResult<()>;
     /// Ends a task, an attempt or a call: its sector then waits for a retry. The answer says what becomes of what it
     /// holds.
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView>;
@@ -119,8 +120,8 @@ impl WorkerRest {
 pub struct RestTask {
     /// The attempt.
     pub attempt: AttemptId,
-    /// The sector's number.
-    pub sector: SectorNumber,
+    /// The sector.
+    pub sector: SectorName,
     /// The task.
     pub task: TaskType,
     /// `running`, or `staged`: it is fetching its inputs, or waits for its slot.

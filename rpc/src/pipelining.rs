@@ -7,16 +7,17 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{PieceInfo, SealedCid, SectorNumber, SectorRef, Ticket};
+use sealtasks::{ActorId, PieceInfo, SealedCid, SectorRef, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
+use crate::sector_name::SectorName;
 
-/// Where a manager takes data: `POST <route>?sector=<number>`, the bytes as body, permission `admin`. Without `sector` a
-/// sector that has room, or a new one. Answers with a [`PieceAdded`].
+/// Where a manager takes data: `POST <route>?sector=<name>`, the bytes as body, permission `admin`. Without `sector` a
+/// sector of `miner` that has room, or a new one. Answers with a [`PieceAdded`].
 pub const ADD_PIECE_ROUTE: &str = "/sealyard/add-piece";
 
-/// Where a manager takes the data of a sector that is to be sealed again: `POST <route>?sector=<number>&cid=<CommP>&size=<padded
+/// Where a manager takes the data of a sector that is to be sealed again: `POST <route>?sector=<name>&cid=<CommP>&size=<padded
 /// bytes>`, the bytes as body, permission `admin`. What has another commitment is refused.
 pub const REBUILD_PIECE_ROUTE: &str = "/sealyard/rebuild-piece";
 
@@ -28,21 +29,27 @@ pub type PieceParts = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>
 pub trait PipelineApi: Send + Sync + 'static {
     /// Takes data for a sector, or for one that has room: on stable storage, with its commitment known, when this returns.
     /// Permission `admin`. The error says why no sector takes it.
-    async fn add_piece(&self, sector: Option<SectorNumber>, data: PieceParts) -> ApiResult<PieceAdded>;
+    /// `miner` counts without a sector; `None`: the first miner.
+    async fn add_piece(
+        &self,
+        sector: Option<SectorName>,
+        miner: Option<ActorId>,
+        data: PieceParts,
+    ) -> ApiResult<PieceAdded>;
     /// Has a sector sealed that waits for data: what is left of it becomes zeros. Permission `admin`.
-    async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()>;
+    async fn start_sealing(&self, sector: SectorName) -> ApiResult<()>;
     /// Puts a sector into a state by hand. Permission `admin`. The error says what the sector lacks for that, or what would
     /// be lost.
-    async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()>;
+    async fn update_state(&self, sector: SectorName, state: String) -> ApiResult<()>;
     /// Has a sector sealed again whose files are lost: up to PreCommit2, whose CommR must be the old one, then finalized.
     /// Without `lost` from the manager's own record. A rebuild that is under way goes on. Permission `admin`. The error says
     /// why nothing is changed.
-    async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()>;
+    async fn rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()>;
     /// The pieces of data that a sector is sealed again from, if it holds data and is not under way. Permission `read`.
-    async fn rebuild_pieces(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>>;
+    async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>>;
     /// Takes one of them, or what is left of it without the zeros at its end. It waits for `rebuild`. Permission `admin`. The
     /// error says why it is not that piece.
-    async fn give_piece(&self, sector: SectorNumber, piece: PieceInfo, data: PieceParts) -> ApiResult<()>;
+    async fn give_piece(&self, sector: SectorName, piece: PieceInfo, data: PieceParts) -> ApiResult<()>;
     /// Whether a sector is pledged next by the manager itself, and if not, why. Permission `read`.
     async fn pledging(&self) -> ApiResult<PledgingView>;
     /// Stops or resumes what the manager pledges by itself; lasts over restarts. Permission `admin`.
@@ -53,7 +60,7 @@ pub trait PipelineApi: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PieceAdded {
     /// The sector it goes to.
-    pub sector: u64,
+    pub sector: SectorName,
     /// CommP as a CID.
     pub cid: String,
     /// Raw bytes that were given.

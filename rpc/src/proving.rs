@@ -6,6 +6,7 @@ use sealtasks::{SectorId, SectorNumber, SectorRef, StorageId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
+use crate::sector_name::SectorName;
 
 /// Most sectors of one `CheckProvable`: those of a window PoSt partition of 2 KiB to 64 GiB, with room.
 pub const PROVABLE_MAX: usize = 10_000;
@@ -17,7 +18,7 @@ pub trait ProvingApi: Send + Sync + 'static {
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView>;
     /// Sectors that are proven on chain and of which no path, here or away, has both sealed file and cache. Permission
     /// `read`. The error says why the chain does not tell.
-    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>>;
+    async fn unheld(&self) -> ApiResult<Vec<SectorId>>;
     /// The same as `check_provable` for these sectors, one line for each that cannot be proven now, whatever the reason: Lotus's
     /// `CheckProvable`. Permission `admin`.
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>>;
@@ -27,8 +28,8 @@ pub trait ProvingApi: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvingWish {
-    /// Its number.
-    pub sector: SectorNumber,
+    /// Its name.
+    pub sector: SectorName,
     /// Leaves that are challenged in large sectors; those of 2 KiB and 8 MiB are challenged everywhere.
     pub challenges: usize,
 }

@@ -3,13 +3,14 @@
 
 use async_trait::async_trait;
 use sealtasks::{
-    FileType, FileTypes, PathOrder, PathReport, ScrubVerdict, SectorId, SectorNumber, StorageId,
-    TransferChange, TransferReport, WorkerId,
+    FileType, FileTypes, PathOrder, PathReport, ScrubVerdict, SectorId, StorageId, TransferChange,
+    TransferReport, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
 use crate::extension::JobView;
+use crate::sector_name::SectorName;
 
 /// Most sectors in one answer of [`StorageApi::stored_sectors`].
 pub const STORED_PAGE_MAX: u32 = 10_000;
@@ -45,7 +46,7 @@ pub trait StorageApi: Send + Sync + 'static {
     /// Every storage path, without its files.
     async fn storage_paths(&self) -> ApiResult<Vec<StoragePathView>>;
     /// Where the files of one of the miner's sectors lie, and what is being done with them.
-    async fn sector_places(&self, number: SectorNumber) -> ApiResult<SectorPlaces>;
+    async fn sector_places(&self, sector: SectorName) -> ApiResult<SectorPlaces>;
     /// What lies in a path, by sector, beginning behind `after`; `limit` sectors at most.
     async fn stored_sectors(
         &self,
@@ -67,11 +68,11 @@ pub trait StorageApi: Send + Sync + 'static {
     ) -> ApiResult<Vec<HostTransfers>>;
     /// Has a sector's unsealed and sealed files checked by the workers that hold them, at low priority; answers when that is
     /// done, and keeps what was found.
-    async fn scrub_sector(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>>;
+    async fn scrub_sector(&self, sector: SectorName) -> ApiResult<Vec<ScrubResult>>;
     /// What scrubbing last found of each file, of one sector or of all.
-    async fn scrub_results(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>>;
+    async fn scrub_results(&self, sector: Option<SectorName>) -> ApiResult<Vec<ScrubResult>>;
     /// Moves files of a sector that nothing is being done with into a path; returns when they lie there.
-    async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()>;
+    async fn move_sector(&self, sector: SectorName, types: FileTypes, to: StorageId) -> ApiResult<()>;
 }
 
 /// What scrubbing found of one file.

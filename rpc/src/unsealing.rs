@@ -8,16 +8,15 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{
-    DataCidInput, PieceInfo, SectorNumber, SectorRef, TaskId, Ticket, UnsealedCid, UnsealedRange,
-};
+use sealtasks::{DataCidInput, PieceInfo, SectorRef, TaskId, Ticket, UnsealedCid, UnsealedRange};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
 use crate::error::ApiError;
 use crate::reader::PieceData;
+use crate::sector_name::SectorName;
 
-/// Where a manager serves raw bytes of sectors: `GET <route>/<sector number>?offset=<bytes>&size=<bytes>&unseal=<bool>`,
+/// Where a manager serves raw bytes of sectors: `GET <route>/<sector>?offset=<bytes>&size=<bytes>&unseal=<bool>`,
 /// permission `admin`. Without `size`, up to the sector's end. 409 if they are not unsealed and were not to be.
 pub const PIECE_ROUTE: &str = "/sealyard/piece";
 
@@ -31,19 +30,18 @@ pub const KEEP_MAX: usize = 4096;
 #[async_trait]
 pub trait UnsealApi: Send + Sync + 'static {
     /// Whether these raw bytes of a sector are unsealed in one copy. Permission `read`.
-    async fn is_unsealed(&self, sector: SectorNumber, span: Range<u64>) -> ApiResult<bool>;
+    async fn is_unsealed(&self, sector: SectorName, span: Range<u64>) -> ApiResult<bool>;
     /// Has a whole sector unsealed, or joins the task that does it already; answers at once. Permission `admin`. The error
     /// says why it can never be: no replica, nobody who unseals.
-    async fn unseal_sector(&self, sector: SectorNumber) -> ApiResult<UnsealView>;
+    async fn unseal_sector(&self, sector: SectorName) -> ApiResult<UnsealView>;
     /// Has raw bytes of a sector unsealed and waits until they are: Lotus's `SectorsUnsealPiece`. Permission `admin`. The
     /// error says which part of the wish does not fit the sector, why it can never be, or why it failed.
     async fn unseal_piece(&self, wish: UnsealWish) -> ApiResult<()>;
     /// How the unsealing of a sector, or the release of its unsealed data, goes. Permission `read`.
-    async fn unseal_state(&self, sector: SectorNumber) -> ApiResult<UnsealView>;
+    async fn unseal_state(&self, sector: SectorName) -> ApiResult<UnsealView>;
     /// Has the disk space of unsealed data freed but for these raw ranges; without any, all copies of the file go.
     /// Answers at once. Permission `admin`.
-    async fn release_unsealed(&self, sector: SectorNumber, keep: Vec<UnsealedRange>)
-    -> ApiResult<UnsealView>;
+    async fn release_unsealed(&self, sector: SectorName, keep: Vec<UnsealedRange>) -> ApiResult<UnsealView>;
     /// The commitment of a piece whose bytes are given: Lotus's `ComputeDataCid`. Permission `admin`. `data` is there where
     /// the input says that the bytes come as a stream.
     async fn data_cid(&self, _input: DataCidInput, _data: Option<PieceData>) -> ApiResult<PieceInfo> {
@@ -71,7 +69,7 @@ pub struct UnsealWish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PieceWish {
     /// The sector.
-    pub sector: SectorNumber,
+    pub sector: SectorName,
     /// First raw byte.
     pub offset: u64,
     /// Raw bytes; `None` = up to the sector's end.
@@ -94,8 +92,8 @@ pub struct PieceBytes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnsealView {
-    /// The sector's number.
-    pub sector: u64,
+    /// The sector.
+    pub sector: SectorName,
     /// Where it stands.
     pub state: UnsealState,
     /// The task that does it.

@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::ExecutorArgs;
+use sealtasks::ActorId;
+
+use super::{ExecutorArgs, ListArgs};
 
 /// `sealyard init`.
 #[derive(Debug, Args)]
@@ -41,7 +43,33 @@ pub struct InitArgs {
     pub pre_sealed_sectors: Vec<String>,
 }
 
-/// The chain of `init` and `run`.
+/// `sealyard miners`.
+#[derive(Debug, Subcommand)]
+pub enum MinersCommand {
+    /// Serve another miner, from the manager's next start on.
+    Add(MinerAddArgs),
+    /// The miners that the manager serves, the one that it was made for first.
+    #[command(after_help = "Example:\n  sealyard miners list")]
+    List(ListArgs),
+}
+
+/// `sealyard miners add`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard miners add f02000\n\
+    The manager must not run meanwhile. The miner is of the repo's chain and has sectors of the same size. All its sectors are\n\
+    named with it, f02000/7, and so are then the first miner's where a number alone could mean either.")]
+pub struct MinerAddArgs {
+    /// The miner actor.
+    #[arg(value_name = "ADDRESS")]
+    pub miner: ActorId,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The chain of `init`, `run` and `miners add`.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// The full node of the chain, as `lotus auth api-info --perm sign` prints it. `init` binds the repo to its network, for

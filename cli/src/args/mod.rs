@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand};
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
-pub use manager::{AuthCommand, BackupArgs, InitArgs, Perm, RunArgs, TlsArgs};
+pub use manager::{AuthCommand, BackupArgs, InitArgs, MinerAddArgs, MinersCommand, Perm, RunArgs, TlsArgs};
 pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
 pub use pipelining::{
     AddPieceArgs, PledgeArgs, RebuildArgs, SectorStateArgs, SectorsListArgs, UpdateStateArgs,
@@ -60,6 +60,9 @@ pub enum Command {
     Init(InitArgs),
     /// Run the manager.
     Run(RunArgs),
+    /// The miners whose sectors one manager seals.
+    #[command(subcommand, after_help = "Example:\n  sealyard miners add f02000")]
+    Miners(MinersCommand),
     /// Copy the manager's repo to a safe place, while it runs.
     Backup(BackupArgs),
     /// Run a worker, or ask one.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use rpc::SectorName;
 
 use super::{
     AbortArgs, AddPieceArgs, CapsArgs, DataCidArgs, DrainArgs, ModeArgs, PledgeArgs, PriorityArgs,
@@ -87,8 +88,8 @@ pub enum SectorsCommand {
     /// Seal a sector with the data that it has, without waiting for more.
     #[command(after_help = "Example:\n  sealyard sectors start-seal 7", visible_alias = "seal")]
     StartSeal {
-        /// The sector's number.
-        number: u64,
+        /// The sector: 7, or with its miner f02000/7.
+        number: SectorName,
     },
     /// Put a sector into a state by hand.
     UpdateState(UpdateStateArgs),
@@ -99,8 +100,8 @@ pub enum SectorsCommand {
     /// One sector.
     #[command(after_help = "Example:\n  sealyard sectors status --log 1")]
     Status {
-        /// The sector's number.
-        number: u64,
+        /// The sector: 7, or with its miner f02000/7.
+        number: SectorName,
         /// Also what happened to it.
         #[arg(long, short)]
         log: bool,
@@ -113,14 +114,14 @@ pub enum SectorsCommand {
     /// Try a failed sector again now.
     #[command(after_help = "Example:\n  sealyard sectors retry 1")]
     Retry {
-        /// The sector's number.
-        number: u64,
+        /// The sector: 7, or with its miner f02000/7.
+        number: SectorName,
     },
     /// Take a sector out for good: its record stays, and its files until `storage cleanup` deletes them.
     #[command(after_help = "Example:\n  sealyard sectors remove --really-do-it 1")]
     Remove {
-        /// The sector's number.
-        number: u64,
+        /// The sector: 7, or with its miner f02000/7.
+        number: SectorName,
         /// Do it: nothing brings the sector back.
         #[arg(long)]
         really_do_it: bool,

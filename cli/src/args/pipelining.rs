@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rpc::SectorName;
+use sealtasks::ActorId;
 
 /// `sealyard sectors pledge`.
 #[derive(Debug, Args)]
@@ -13,6 +15,9 @@ pub struct PledgeArgs {
     /// How many.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub count: u32,
+    /// Whose they are; default: the first miner's.
+    #[arg(long, value_name = "ADDRESS")]
+    pub miner: Option<ActorId>,
     /// Rest after Commit1.
     #[arg(long, value_name = "TASK", value_parser = ["c1"])]
     pub until: Option<String>,
@@ -20,10 +25,10 @@ pub struct PledgeArgs {
     #[arg(long, value_name = "SIZE")]
     pub sector_size: Option<String>,
     /// The manager pledges no more by itself; also over restarts.
-    #[arg(long, conflicts_with_all = ["count", "until", "sector_size", "resume"])]
+    #[arg(long, conflicts_with_all = ["count", "until", "sector_size", "miner", "resume"])]
     pub pause: bool,
     /// It does again.
-    #[arg(long, conflicts_with_all = ["count", "until", "sector_size"])]
+    #[arg(long, conflicts_with_all = ["count", "until", "sector_size", "miner"])]
     pub resume: bool,
     /// Print JSON.
     #[arg(long)]
@@ -43,7 +48,10 @@ pub struct AddPieceArgs {
     pub file: PathBuf,
     /// The sector that it goes to.
     #[arg(long, value_name = "NUMBER")]
-    pub sector: Option<u64>,
+    pub sector: Option<SectorName>,
+    /// Whose sector it goes to, without --sector; default: the first miner's.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "sector")]
+    pub miner: Option<ActorId>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -55,8 +63,8 @@ pub struct AddPieceArgs {
     A sector is put back, never forward: it does again what comes behind. What would lose a proof that is on chain, or needs\n\
     what is not there any more, is refused.")]
 pub struct UpdateStateArgs {
-    /// The sector's number.
-    pub number: u64,
+    /// The sector: 7, or with its miner f02000/7.
+    pub number: SectorName,
     /// The state, as `sealyard sectors list` names it.
     pub state: String,
     /// Without it nothing is done.
@@ -66,12 +74,14 @@ pub struct UpdateStateArgs {
 
 /// `sealyard sectors rebuild`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealyard sectors rebuild --parallel 4 1-100\n\
+#[command(
+    after_help = "Examples:\n  sealyard sectors rebuild --parallel 4 1-100\n  sealyard sectors rebuild f02000 7 9\n\
     From the manager's own record: the old ticket, and the old CommR or nothing. A sector with data is sealed from its unsealed\n\
     file where one is left, else from its pieces: --piece CID=FILE or CID=URL, once for each. What is missing is named.\n\
-    `sealyard repair run` does it from a file.")]
+    `sealyard repair run` does it from a file."
+)]
 pub struct RebuildArgs {
-    /// Sector numbers and ranges.
+    /// Sector numbers and ranges, behind the miner (f02000 1-100) where it is not the manager's first, or f02000/7.
     #[arg(required = true, value_name = "NUMBERS")]
     pub numbers: Vec<String>,
     /// Sectors under way at once.

@@ -1,6 +1,7 @@
 //! Arguments of the commands about proving.
 
 use clap::{Args, Subcommand};
+use rpc::SectorName;
 use sealtasks::CHALLENGES;
 
 /// `sealyard proving`.
@@ -23,8 +24,8 @@ pub enum ProvingCommand {
     path; 14 no such sector; 1 paths are away, sectors unknown, or the full node does not answer."
 )]
 pub struct ProvingCheckArgs {
-    /// The sectors; default: all that have a replica.
-    pub sectors: Vec<u64>,
+    /// The sectors, each 7 or with its miner f02000/7; default: all that have a replica.
+    pub sectors: Vec<SectorName>,
     /// Show only what cannot be proven.
     #[arg(long)]
     pub only_bad: bool,

@@ -1,6 +1,7 @@
 //! Arguments of `storage …`.
 
 use clap::{Args, Subcommand};
+use rpc::SectorName;
 
 use super::ListArgs;
 
@@ -151,8 +152,8 @@ pub enum ListWhat {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sealyard storage find 1")]
 pub struct FindArgs {
-    /// The sector's number.
-    pub number: u64,
+    /// The sector: 7, or with its miner f02000/7.
+    pub number: SectorName,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -164,8 +165,8 @@ pub struct FindArgs {
     after_help = "Examples:\n  sealyard storage move 1 7c1f…\n  sealyard storage move --types unsealed 1 /mnt/archive"
 )]
 pub struct MoveArgs {
-    /// The sector's number.
-    pub number: u64,
+    /// The sector: 7, or with its miner f02000/7.
+    pub number: SectorName,
     /// The path: its id, or its directory if it is one of the manager's.
     pub to: String,
     /// Only these files; default: all there are.
@@ -252,8 +253,8 @@ pub struct TransfersArgs {
     what they find is kept. Files of sectors that are being worked on are left out."
 )]
 pub struct ScrubArgs {
-    /// The sectors; default: all.
-    pub sectors: Vec<u64>,
+    /// The sectors, each 7 or with its miner f02000/7; default: all.
+    pub sectors: Vec<SectorName>,
     /// Only show what was last found of each file, and when.
     #[arg(long, conflicts_with_all = ["dir", "work"])]
     pub results: bool,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rpc::SectorName;
 use sealtasks::{UnpaddedOffset, UnsealedRange};
 
 /// `sealyard sectors unseal`.
@@ -13,8 +14,8 @@ use sealtasks::{UnpaddedOffset, UnsealedRange};
     Exit codes: 13 it cannot be or it failed, 14 no such sector."
 )]
 pub struct UnsealArgs {
-    /// The sector's number.
-    pub number: u64,
+    /// The sector: 7, or with its miner f02000/7.
+    pub number: SectorName,
     /// Return as soon as the task is there.
     #[arg(long)]
     pub no_wait: bool,
@@ -33,8 +34,8 @@ pub struct UnsealArgs {
     Exit codes: 13 it is not unsealed, and was not to be or could not be; 14 no such sector."
 )]
 pub struct ReadPieceArgs {
-    /// The sector's number.
-    pub number: u64,
+    /// The sector: 7, or with its miner f02000/7.
+    pub number: SectorName,
     /// First raw byte.
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
     pub offset: u64,
@@ -61,8 +62,8 @@ pub struct ReadPieceArgs {
     Exit codes: 13 it is kept or the release failed, 14 no such sector.",
     group = clap::ArgGroup::new("what").required(true).args(["keep", "all"]))]
 pub struct ReleaseUnsealedArgs {
-    /// The sector's number.
-    pub number: u64,
+    /// The sector: 7, or with its miner f02000/7.
+    pub number: SectorName,
     /// Raw bytes to keep (may be repeated).
     #[arg(long, value_name = "OFFSET:SIZE", value_parser = range)]
     pub keep: Vec<UnsealedRange>,

@@ -2,6 +2,7 @@
 
 use rpc::subject::{Subject, SubjectError};
 
+use super::operate::miners;
 use crate::args::{ListArgs, SchedDiagArgs, WhyArgs};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
@@ -25,7 +26,7 @@ pub async fn why(connection: &Connection, args: &WhyArgs) -> Outcome {
         return print_json(&explanation);
     }
     connection.mark_rehearsal().await?;
-    print_explanation(&explanation)
+    print_explanation(&explanation, &miners(connection).await?)
 }
 
 /// `sealing sched-diag`.
@@ -35,7 +36,7 @@ pub async fn sched_diag(connection: &Connection, args: &SchedDiagArgs) -> Outcom
         return print_json(&diagnostics);
     }
     let schedule = connection.manager.schedule(args.limit).await.map_err(rpc_failure)?;
-    print_schedule(&schedule)
+    print_schedule(&schedule, &miners(connection).await?)
 }
 
 /// `sealing durations`.

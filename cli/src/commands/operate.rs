@@ -2,7 +2,8 @@
 
 use rpc::extension::SectorDetail;
 use rpc::operator::{Removal, WorkerMode};
-use sealtasks::{ActorId, SectorNumber};
+use rpc::{Miners, SectorName};
+use sealtasks::{ActorId, SectorId, SectorNumber};
 use serde::Serialize;
 use serde_json::json;
 
@@ -56,11 +57,10 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         SectorsCommand::List(args) => {
             let mut details = all_sectors(connection).await?;
             details.retain(|detail| is_listed(detail, args));
-            if args.json { print_json(&details) } else { print_sectors(&details) }
+            if args.json { print_json(&details) } else { print_sectors(&details, &miners(connection).await?) }
         }
         SectorsCommand::Status { number, log, json } => {
-            let detail =
-                connection.manager.sector_detail(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
+            let detail = connection.manager.sector_detail(*number).await.map_err(rpc_failure)?;
             if *json { print_json(&detail) } else { print_sector(&detail, *log) }
         }
         SectorsCommand::State(args) => sector_state(connection, args).await,
@@ -73,7 +73,7 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         }
         SectorsCommand::Rebuild(args) => rebuild::run_numbers(connection, args).await,
         SectorsCommand::Retry { number } => {
-            connection.manager.retry_sector(SectorNumber::new(*number)).await.map_err(rpc_failure)?;
+            connection.manager.retry_sector(*number).await.map_err(rpc_failure)?;
             line(&format!(
                 "sector {number} is tried again; `sealyard sectors status {number}` shows how it goes"
             ))
@@ -94,18 +94,20 @@ fn is_listed(detail: &SectorDetail, args: &SectorsListArgs) -> bool {
 async fn sector_state(connection: &Connection, args: &SectorStateArgs) -> Outcome {
     let usage = |text: String| Failure::new(Code::Usage, text);
     let miner: ActorId = args.miner.parse().map_err(|error| usage(format!("{}: {error}", args.miner)))?;
-    let ours = connection.manager.actor_address().await.map_err(rpc_failure)?;
-    if miner != ours {
-        let text = format!("this manager is {ours}'s, and knows no sector of {miner}");
+    let ours = miners(connection).await?;
+    if !ours.contains(miner) {
+        let ours: Vec<String> = ours.all().map(|miner| miner.to_string()).collect();
+        let text = format!("this manager is {}'s, and knows no sector of {miner}", ours.join(" and "));
         return Err(Failure::new(Code::Unknown, text));
     }
-    let number = SectorNumber::new(args.number);
-    let detail = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
+    let sector = SectorId { miner, number: SectorNumber::new(args.number) };
+    let number = ours.name(sector);
+    let detail = connection.manager.sector_detail(sector.into()).await.map_err(rpc_failure)?;
     if args.offline && detail.state != "Proving" {
         let text = format!("sector {number} is under way, in {}; leave --offline out", state_of(&detail));
         return Err(Failure::new(Code::Unknown, text));
     }
-    let places = connection.storage.sector_places(number).await.map_err(rpc_failure)?;
+    let places = connection.storage.sector_places(sector.into()).await.map_err(rpc_failure)?;
     let found = crate::show::FoundSector::from(places);
     if args.json {
         return print_json(&json!({ "sector": detail, "found": found }));
@@ -113,16 +115,20 @@ async fn sector_state(connection: &Connection, args: &SectorStateArgs) -> Outcom
     print_state(&detail, &found)
 }
 
-async fn remove(connection: &Connection, number: u64, really_do_it: bool, removal: Removal) -> Outcome {
-    let sector = SectorNumber::new(number);
+async fn remove(
+    connection: &Connection,
+    sector: SectorName,
+    really_do_it: bool,
+    removal: Removal,
+) -> Outcome {
     if !really_do_it {
         let detail = connection.manager.sector_detail(sector).await.map_err(rpc_failure)?;
         let text =
-            format!("sector {number} ({}) is not removed: nothing would bring it back", state_of(&detail));
+            format!("sector {sector} ({}) is not removed: nothing would bring it back", state_of(&detail));
         return Err(Failure::new(Code::Usage, text).advise("add --really-do-it if that is what you want"));
     }
     connection.operator.remove_sector(sector, removal, super::control::by()).await.map_err(rpc_failure)?;
-    line(&format!("sector {number} is removed; `sealyard storage cleanup` offers its files"))
+    line(&format!("sector {sector} is removed; `sealyard storage cleanup` offers its files"))
 }
 
 async fn list_workers(connection: &Connection, args: ListArgs) -> Outcome {
@@ -139,22 +145,34 @@ async fn jobs(connection: &Connection, all: bool, json: bool) -> Outcome {
     if !all {
         jobs.retain(|job| job.ended_ms == 0);
     }
-    if json { print_json(&jobs) } else { print_jobs(&jobs, crate::clock::now_ms()) }
+    if json {
+        print_json(&jobs)
+    } else {
+        print_jobs(&jobs, &miners(connection).await?, crate::clock::now_ms())
+    }
 }
 
-/// Every sector with its details, by number.
+/// Every sector with its details, by miner and number.
 pub async fn all_sectors(connection: &Connection) -> Result<Vec<SectorDetail>, crate::exit::Failure> {
     let mut details = Vec::new();
-    for number in connection.manager.sectors_list().await.map_err(rpc_failure)? {
-        details.push(connection.manager.sector_detail(number).await.map_err(rpc_failure)?);
+    for sector in connection.manager.sectors().await.map_err(rpc_failure)? {
+        details.push(connection.manager.sector_detail(sector.into()).await.map_err(rpc_failure)?);
     }
     Ok(details)
+}
+
+/// The miners that the manager serves.
+pub async fn miners(connection: &Connection) -> Result<Miners, Failure> {
+    connection.manager.miners().await.map_err(rpc_failure)
 }
 
 /// `info --json`.
 #[derive(Serialize)]
 struct Info {
+    /// The one that the manager was made for.
     miner: String,
+    /// All.
+    miners: Vec<String>,
     sector_size: Option<sealtasks::SectorSize>,
     chain: String,
     workers: usize,
@@ -162,7 +180,7 @@ struct Info {
     sectors: std::collections::BTreeMap<String, u64>,
     alerts: Vec<rpc::extension::AlertView>,
     /// On chain, and in no storage path; `null`: not known now.
-    on_chain_only: Option<Vec<SectorNumber>>,
+    on_chain_only: Option<Vec<SectorName>>,
 }
 
 /// `info`.
@@ -174,6 +192,7 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
     }
     let info = Info {
         miner: overview.miner,
+        miners: super::miners::named(&miners(connection).await?),
         sector_size: overview.sector_size,
         chain: overview.chain,
         workers: overview.workers.len(),
@@ -186,7 +205,7 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
         return print_json(&info);
     }
     let size = info.sector_size.map(|size| size.to_string()).unwrap_or_default();
-    line(&format!("Miner: {} ({size} sectors)", crate::show::paint::blue(&info.miner)))?;
+    line(&format!("Miner: {} ({size} sectors)", crate::show::paint::blue(&info.miners.join(", "))))?;
     line(&format!("Chain: {}", info.chain))?;
     if !info.alerts.is_empty() {
         line(&format!("! {}", crate::show::paint::red(&format!("{} active alerts", info.alerts.len()))))?;

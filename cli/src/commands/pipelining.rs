@@ -1,8 +1,9 @@
 //! Filling and steering the pipeline: `sectors pledge|add-piece|start-seal|update-state`, `sealing why pledge`.
 
+use rpc::SectorName;
 use rpc::api::PledgeOptions;
 use rpc::pipelining::PledgingView;
-use sealtasks::{SectorNumber, SectorSize};
+use sealtasks::SectorSize;
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
@@ -23,12 +24,13 @@ pub async fn pledge(connection: &Connection, args: &PledgeArgs) -> Outcome {
     }
     let size = args.sector_size.as_deref().map(str::parse::<SectorSize>).transpose();
     let sector_size = size.map_err(|error| Failure::from_error(Code::Usage, &error))?;
-    let options = PledgeOptions { stop_after_c1: args.until.is_some(), sector_size };
+    let options = PledgeOptions { stop_after_c1: args.until.is_some(), sector_size, miner: args.miner };
+    let miners = super::operate::miners(connection).await?;
     let mut pledged = Vec::new();
     for _ in 0..args.count {
         let sector = connection.manager.pledge(options).await.map_err(rpc_failure)?;
         if !args.json {
-            line(&format!("Created CC sector: {}", sector.number))?;
+            line(&format!("Created CC sector: {}", miners.name(sector)))?;
         }
         pledged.push(sector);
     }
@@ -62,8 +64,7 @@ pub async fn add_piece(connection: &Connection, args: &AddPieceArgs) -> Outcome 
         return Err(Failure::new(Code::Setting, format!("{name} is a directory")));
     }
     let parts = Box::pin(ReaderStream::with_capacity(file, CHUNK));
-    let sector = args.sector.map(SectorNumber::new);
-    let added = connection.pipeline.add_piece(sector, parts).await.map_err(rpc_failure)?;
+    let added = connection.pipeline.add_piece(args.sector, args.miner, parts).await.map_err(rpc_failure)?;
     if args.json {
         return print_json(&added);
     }
@@ -74,8 +75,8 @@ pub async fn add_piece(connection: &Connection, args: &AddPieceArgs) -> Outcome 
 }
 
 /// `sectors start-seal`.
-pub async fn start_sealing(connection: &Connection, number: u64) -> Outcome {
-    connection.pipeline.start_sealing(SectorNumber::new(number)).await.map_err(rpc_failure)?;
+pub async fn start_sealing(connection: &Connection, number: SectorName) -> Outcome {
+    connection.pipeline.start_sealing(number).await.map_err(rpc_failure)?;
     line(&format!("sector {number} is sealed with the data that it has"))
 }
 
@@ -86,7 +87,6 @@ pub async fn update_state(connection: &Connection, args: &UpdateStateArgs) -> Ou
             format!("nothing was done; --really-do-it puts sector {} into {}", args.number, args.state);
         return Err(Failure::new(Code::Usage, text));
     }
-    let sector = SectorNumber::new(args.number);
-    connection.pipeline.update_state(sector, args.state.clone()).await.map_err(rpc_failure)?;
+    connection.pipeline.update_state(args.number, args.state.clone()).await.map_err(rpc_failure)?;
     line(&format!("sector {} is in {} now", args.number, args.state))
 }

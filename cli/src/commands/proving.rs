@@ -3,9 +3,9 @@
 
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use rpc::ApiError;
 use rpc::proving::{ProvingState, ProvingView, ProvingWish};
-use sealtasks::{CHALLENGES_MAX, SectorNumber, StorageId};
+use rpc::{ApiError, Miners, SectorName};
+use sealtasks::{CHALLENGES_MAX, StorageId};
 use serde_json::json;
 
 use crate::args::{ProvingCheckArgs, ProvingCommand};
@@ -32,12 +32,16 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
         return Err(Failure::new(Code::Usage, text));
     }
     let all = args.sectors.is_empty();
-    let numbers = match all {
-        true => connection.manager.sectors_list().await.map_err(rpc_failure)?,
-        false => args.sectors.iter().copied().map(SectorNumber::new).collect(),
+    let miners = super::operate::miners(connection).await?;
+    let sectors: Vec<SectorName> = match all {
+        true => {
+            let listed = connection.manager.sectors().await.map_err(rpc_failure)?;
+            listed.into_iter().map(|sector| miners.name(sector)).collect()
+        }
+        false => args.sectors.clone(),
     };
-    let bar = bar(numbers.len());
-    let asked = numbers.into_iter().map(|sector| {
+    let bar = bar(sectors.len());
+    let asked = sectors.into_iter().map(|sector| {
         let wish = ProvingWish { sector, challenges: args.challenges };
         async move { (sector, connection.proving.check_provable(wish).await) }
     });
@@ -61,7 +65,7 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
         };
         if wanted(&view, all, args.storage_id.as_ref()) {
             if !args.json && shown(&view, args) {
-                bar.suspend(|| line(&sentence(&view)))?;
+                bar.suspend(|| line(&sentence(&view, &miners)))?;
             }
             views.push(view);
         }
@@ -90,9 +94,9 @@ fn is_unknown(error: &ApiError) -> bool {
 
 /// A sector about which the manager could not be asked.
 struct Failed {
-    sector: SectorNumber,
+    sector: SectorName,
     why: String,
-    /// There is none with this number.
+    /// There is none of this name.
     missing: bool,
 }
 
@@ -100,7 +104,7 @@ struct Failed {
 fn tell(
     views: &[ProvingView],
     failed: &[Failed],
-    unheld: Option<Result<Vec<SectorNumber>, String>>,
+    unheld: Option<Result<Vec<SectorName>, String>>,
     args: &ProvingCheckArgs,
 ) -> Outcome {
     let (unheld, untold) = match unheld {
@@ -182,8 +186,12 @@ fn verdict(
 }
 
 /// Sectors on chain that no path has; the error: why that is not known now.
-async fn ask_unheld(connection: &Connection) -> Result<Vec<SectorNumber>, String> {
-    match tokio::time::timeout(NODE_MAX, connection.proving.unheld()).await {
+async fn ask_unheld(connection: &Connection) -> Result<Vec<SectorName>, String> {
+    let asked = async {
+        let (miners, unheld) = (connection.manager.miners().await?, connection.proving.unheld().await?);
+        Ok::<_, ApiError>(unheld.into_iter().map(|sector| miners.name(sector)).collect())
+    };
+    match tokio::time::timeout(NODE_MAX, asked).await {
         Ok(answer) => answer.map_err(|error| rpc::error::chain(&error)),
         Err(_) => Err(format!("the full node has not said it within {} s", NODE_MAX.as_secs())),
     }
@@ -194,12 +202,12 @@ fn untold_text(why: &str) -> String {
 }
 
 /// Sectors on chain that no path has; `None`, and a word about it: the chain cannot be asked now.
-pub async fn unheld(connection: &Connection) -> Option<Vec<SectorNumber>> {
+pub async fn unheld(connection: &Connection) -> Option<Vec<SectorName>> {
     ask_unheld(connection).await.map_err(|why| talk!("{}", untold_text(&why))).ok()
 }
 
 /// The alert about them; `None`: there are none.
-pub fn unheld_alert(unheld: &[SectorNumber]) -> Option<String> {
+pub fn unheld_alert(unheld: &[SectorName]) -> Option<String> {
     if unheld.is_empty() {
         return None;
     }
@@ -223,11 +231,11 @@ fn shown(view: &ProvingView, args: &ProvingCheckArgs) -> bool {
     !args.only_bad || view.state == ProvingState::Bad
 }
 
-fn sentence(view: &ProvingView) -> String {
-    told(view.sector.number, view.state, &view.detail)
+fn sentence(view: &ProvingView, miners: &Miners) -> String {
+    told(miners.name(view.sector), view.state, &view.detail)
 }
 
-fn told(sector: SectorNumber, state: ProvingState, detail: &str) -> String {
+fn told(sector: SectorName, state: ProvingState, detail: &str) -> String {
     let words = state.words();
     let state = match state {
         ProvingState::Good => paint::green(words),

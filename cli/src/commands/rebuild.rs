@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use chain::recovery::{FILE_SIZE_MAX, LostSector, Metadata, parse, sector_numbers};
 use pieces::commitment::combine;
-use rpc::ApiError;
 use rpc::explain::{Explanation, WaitsFor};
 use rpc::pipelining::Lost;
 use rpc::subject::Subject;
-use sealtasks::{SectorId, SectorNumber, SectorRef, SectorSize, TaskId, UnsealedCid};
+use rpc::{ApiError, Miners, SectorName};
+use sealtasks::{ActorId, SectorId, SectorNumber, SectorRef, SectorSize, TaskId, UnsealedCid};
 use serde::Serialize;
 
 use super::refill::{Sources, hand_over, objection};
@@ -40,7 +40,7 @@ const NAMED_MAX: usize = 20;
 /// What came of one sector.
 #[derive(Serialize)]
 struct Ended {
-    sector: u64,
+    sector: SectorName,
     /// Why it is not back; empty: it is.
     why: String,
 }
@@ -59,7 +59,8 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
         wanted = named.into_iter().collect();
     }
     let lost = metadata.sectors.iter().filter(|sector| wanted.contains(&sector.number));
-    let jobs = lost.map(|sector| (sector.number, Some(lost_of(&metadata, sector)))).collect();
+    let id = |number| SectorId { miner: metadata.miner, number };
+    let jobs = lost.map(|sector| (id(sector.number).into(), Some(lost_of(&metadata, sector)))).collect();
     let sources = Sources::parse(&args.pieces)?;
     let large = metadata.size >= SectorSize::GiB32 && !args.manager;
     let stagger = args.stagger.map_or(if large { STAGGER } else { Duration::ZERO }, Duration::from_secs);
@@ -72,13 +73,32 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
 
 /// `sectors rebuild`: from the manager's own records.
 pub async fn run_numbers(connection: &Connection, args: &RebuildArgs) -> Outcome {
-    let numbers =
-        sector_numbers(&args.numbers).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
-    let jobs = numbers.into_iter().map(|number| (number, None)).collect();
+    let jobs = named(&args.numbers)?.into_iter().map(|name| (name, None)).collect();
     let sources = Sources::parse(&args.pieces)?;
     let stagger = Duration::ZERO;
     run(connection, Plan { jobs, parallel: args.parallel, stagger, json: args.json, sources, anew: None })
         .await
+}
+
+/// `7`, `1-100`, `f02000/7`, or all of these behind a miner.
+fn named(words: &[String]) -> Result<BTreeSet<SectorName>, Failure> {
+    let usage = |error: &dyn std::error::Error| Failure::new(Code::Usage, error.to_string());
+    let (miner, words) = match words.split_first() {
+        Some((first, rest)) if !rest.is_empty() && first.parse::<ActorId>().is_ok() => {
+            (first.parse().ok(), rest)
+        }
+        _ => (None, words),
+    };
+    let mut names = BTreeSet::new();
+    for word in words {
+        let (of, numbers) = match word.split_once('/') {
+            None => (miner, word.as_str()),
+            Some((of, numbers)) => (Some(of.parse::<ActorId>().map_err(|error| usage(&error))?), numbers),
+        };
+        let numbers = sector_numbers(&[numbers]).map_err(|error| usage(&error))?;
+        names.extend(numbers.into_iter().map(|number| SectorName { miner: of, number }));
+    }
+    Ok(names)
 }
 
 fn read(path: &Path) -> Result<Metadata, Failure> {
@@ -117,7 +137,7 @@ fn check_unsealed(size: SectorSize, sector: &LostSector) -> Result<(), String> {
     ))
 }
 
-type Job = (SectorNumber, Option<Result<Lost, String>>);
+type Job = (SectorName, Option<Result<Lost, String>>);
 
 /// What is sealed again, and how.
 pub struct Plan {
@@ -141,7 +161,7 @@ impl Plan {
 
     /// Their numbers.
     pub fn numbers(&self) -> impl Iterator<Item = SectorNumber> + '_ {
-        self.jobs.iter().map(|(number, _)| *number)
+        self.jobs.iter().map(|(name, _)| name.number)
     }
 
     /// How many of them hold data.
@@ -155,6 +175,8 @@ impl Plan {
 pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
     let Plan { jobs, parallel, stagger, json, sources, anew } = plan;
     let all = jobs.len();
+    let miners = super::operate::miners(connection).await?;
+    let jobs = jobs.into_iter().map(|(name, job)| (short(&miners, name), job)).collect();
     let mut last_start: Option<Instant> = None;
     let mut under_way = BTreeMap::new();
     let mut ended = BTreeMap::new();
@@ -222,11 +244,11 @@ fn advised(why: String, anew: Option<&str>) -> String {
 }
 
 /// Sums up; the exit code says whether all are back.
-fn tell(ended: BTreeMap<SectorNumber, String>, all: usize, json: bool) -> Outcome {
-    let missing: Vec<u64> =
-        ended.iter().filter(|(_, why)| !why.is_empty()).map(|(number, _)| number.get()).collect();
+fn tell(ended: BTreeMap<SectorName, String>, all: usize, json: bool) -> Outcome {
+    let missing: Vec<SectorName> =
+        ended.iter().filter(|(_, why)| !why.is_empty()).map(|(number, _)| *number).collect();
     if json {
-        let ended = ended.into_iter().map(|(number, why)| Ended { sector: number.get(), why });
+        let ended = ended.into_iter().map(|(number, why)| Ended { sector: number, why });
         print_json(&ended.collect::<Vec<_>>())?;
     } else {
         line(&format!("{} of {all} sectors are back, or were not lost", all - missing.len()))?;
@@ -245,7 +267,7 @@ async fn complete(
     connection: &Connection,
     jobs: VecDeque<Job>,
     sources: &Sources,
-    ended: &mut BTreeMap<SectorNumber, String>,
+    ended: &mut BTreeMap<SectorName, String>,
 ) -> Result<VecDeque<Job>, Failure> {
     let mut kept = VecDeque::new();
     for (number, job) in jobs {
@@ -261,7 +283,7 @@ async fn complete(
 /// `Some`: it does not begin, and why.
 async fn begin(
     connection: &Connection,
-    number: SectorNumber,
+    number: SectorName,
     job: Option<Result<Lost, String>>,
     sources: &Sources,
 ) -> Result<Option<String>, Failure> {
@@ -279,16 +301,25 @@ async fn begin(
     }
 }
 
+/// Without its miner where the manager has but this one.
+fn short(miners: &Miners, SectorName { miner, number }: SectorName) -> SectorName {
+    miner.map_or(number.into(), |miner| miners.name(SectorId { miner, number }))
+}
+
+fn subject(SectorName { miner, number }: SectorName) -> Subject {
+    miner.map_or(Subject::Number(number), |miner| Subject::Sector(SectorId { miner, number }))
+}
+
 /// Whether nothing began: what is sealed again has left this state when the manager answers.
-async fn is_whole(connection: &Connection, number: SectorNumber) -> Result<bool, Failure> {
+async fn is_whole(connection: &Connection, number: SectorName) -> Result<bool, Failure> {
     let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
     Ok(sector.state == "Proving")
 }
 
 /// Goes on with a sector that waits for an operator, unless it would become the same wrong replica again.
-async fn try_once_more(connection: &Connection, number: SectorNumber) -> Outcome {
+async fn try_once_more(connection: &Connection, number: SectorName) -> Outcome {
     let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
-    let why = connection.manager.why(Subject::Number(number)).await.map_err(rpc_failure)?;
+    let why = connection.manager.why(subject(number)).await.map_err(rpc_failure)?;
     let stuck = why.waits_for == WaitsFor::Operator && !sector.last_error.is_empty();
     if !stuck || sector.last_error.contains(OTHER_REPLICA) {
         return Ok(());
@@ -341,7 +372,7 @@ impl Waiting {
 /// `Some`: it is over; empty: the sector is back. Says what it waits for, where nobody works on it.
 async fn look(
     connection: &Connection,
-    number: SectorNumber,
+    number: SectorName,
     waiting: &mut Waiting,
 ) -> Result<Option<String>, Failure> {
     let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
@@ -350,7 +381,7 @@ async fn look(
         let given_up = step.is_some_and(|(_, _, text)| text.starts_with(GIVEN_UP));
         return Ok(Some(if given_up { "it was given up by an operator".to_owned() } else { String::new() }));
     }
-    let why = connection.manager.why(Subject::Number(number)).await.map_err(rpc_failure)?;
+    let why = connection.manager.why(subject(number)).await.map_err(rpc_failure)?;
     if waiting.is_due(&why) {
         talk!("sector {number} waits: {}", brief(&why));
     }
@@ -358,7 +389,7 @@ async fn look(
     Ok(given_up.then_some(if sector.last_error.is_empty() { why.summary } else { sector.last_error }))
 }
 
-fn end(ended: &mut BTreeMap<SectorNumber, String>, number: SectorNumber, why: String) {
+fn end(ended: &mut BTreeMap<SectorName, String>, number: SectorName, why: String) {
     if why.is_empty() {
         talk!("sector {number} is back");
     } else {

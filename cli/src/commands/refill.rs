@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::TryStreamExt as _;
 use rpc::pipelining::{Lost, PieceParts, WantedPiece};
-use rpc::{ApiError, piece_url};
-use sealtasks::{PieceInfo, SectorNumber, UnsealedCid};
+use rpc::{ApiError, SectorName, piece_url};
+use sealtasks::{PieceInfo, UnsealedCid};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
@@ -55,7 +55,7 @@ impl Sources {
 /// or given ones that would not be used.
 pub async fn objection(
     connection: &Connection,
-    number: SectorNumber,
+    number: SectorName,
     lost: Option<&Lost>,
     sources: &Sources,
 ) -> Result<Option<String>, Failure> {
@@ -84,7 +84,7 @@ pub async fn objection(
 /// Hands over what is there for the sector. `Some`: it is not what it is given as, or cannot be read, and why.
 pub async fn hand_over(
     connection: &Connection,
-    number: SectorNumber,
+    number: SectorName,
     lost: Option<&Lost>,
     sources: &Sources,
 ) -> Result<Option<String>, Failure> {
@@ -129,7 +129,7 @@ pub async fn hand_over(
 
 async fn wanted(
     connection: &Connection,
-    number: SectorNumber,
+    number: SectorName,
     lost: Option<&Lost>,
 ) -> Result<Vec<WantedPiece>, Failure> {
     connection.pipeline.rebuild_pieces(number, lost.cloned()).await.map_err(rpc_failure)

@@ -310,7 +310,7 @@ fn size(bytes: u64) -> String {
 /// it does.
 async fn hand_over(repo: &Path, miner: ActorId, id: StorageId, dir: &Path) -> Outcome {
     if let Ok(connection) = Connection::discover(repo)
-        && connection.manager.actor_address().await.is_ok_and(|actor| actor == miner)
+        && connection.manager.miners().await.is_ok_and(|miners| miners.contains(miner))
         && let Ok(open) = connection.manager.storage_local().await
         && open.get(&id).is_some_and(|open| open.canonicalize().is_ok_and(|open| open == dir))
     {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use rpc::WorkerApi;
 use rpc::api_info::{ApiInfo, Transport};
 use rpc::client::WorkerClient;
-use sealtasks::{NewPath, SectorNumber, StorageId};
+use sealtasks::{NewPath, StorageId};
 use serde_json::json;
 use stores::{StorageMeta, StoreError};
 
+use super::operate::miners;
 use super::{storage_balance as balance, storage_care as care, storage_scrub as scrub, storage_transfers};
 use crate::args::{FindArgs, ListWhat, StorageAttachArgs, StorageCommand};
 use crate::connect::{Connection, expand, rpc_failure};
@@ -37,9 +38,14 @@ pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
         },
         StorageCommand::Find(args) => find(&discover()?, args).await,
         StorageCommand::Locks(args) => {
-            let locked = discover()?.storage.lock_table().await.map_err(rpc_failure)?;
+            let connection = discover()?;
+            let locked = connection.storage.lock_table().await.map_err(rpc_failure)?;
             let now_ms = crate::clock::now_ms();
-            if args.json { print_json(&locked) } else { show::print_locks(&locked, now_ms) }
+            if args.json {
+                print_json(&locked)
+            } else {
+                show::print_locks(&locked, &miners(&connection).await?, now_ms)
+            }
         }
         StorageCommand::Move(args) => care::move_sector(&discover()?, args).await,
         StorageCommand::Balance(args) => balance::balance(&discover()?, args).await,
@@ -51,8 +57,7 @@ pub async fn storage(repo: &Path, command: &StorageCommand) -> Outcome {
 
 /// `storage find` and `find`. Nothing found is no error: the sector has no files.
 pub async fn find(connection: &Connection, args: &FindArgs) -> Outcome {
-    let number = SectorNumber::new(args.number);
-    let places = connection.storage.sector_places(number).await.map_err(rpc_failure)?;
+    let places = connection.storage.sector_places(args.number).await.map_err(rpc_failure)?;
     let found = show::FoundSector::from(places);
     if args.json {
         return print_json(&found);
@@ -71,6 +76,7 @@ pub async fn find(connection: &Connection, args: &FindArgs) -> Outcome {
 async fn list_sectors(connection: &Connection, json: bool) -> Outcome {
     let mut paths = connection.storage.storage_paths().await.map_err(rpc_failure)?;
     paths.sort_by(|a, b| b.can_store.cmp(&a.can_store).then_with(|| a.id.cmp(&b.id)));
+    let miners = miners(connection).await?;
     let mut rows = Vec::new();
     if !json {
         show::print_stored_head()?;
@@ -86,7 +92,7 @@ async fn list_sectors(connection: &Connection, json: bool) -> Outcome {
                     page.iter().map(|stored| json!({ "path": path.id, "urls": path.urls, "stored": stored })),
                 );
             } else {
-                show::print_stored(path, at, &page)?;
+                show::print_stored(path, at, &page, &miners)?;
             }
         }
     }

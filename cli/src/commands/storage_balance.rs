@@ -3,8 +3,9 @@
 //! The plan is arithmetic over what the index knows: each step takes a finished sector from the fullest path, by share of
 //! its size, to the emptiest, as long as that brings the two closer together.
 
+use rpc::SectorName;
 use rpc::storage::StoragePathView;
-use sealtasks::{FileTypes, SectorId, SectorNumber, SectorSize, SpaceTable, StorageId};
+use sealtasks::{FileTypes, SectorId, SectorSize, SpaceTable, StorageId};
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,7 +19,10 @@ use crate::show::{bytes, line, print_json};
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Step {
-    sector: SectorNumber,
+    #[serde(skip)]
+    id: SectorId,
+    /// What it is called.
+    sector: SectorName,
     types: FileTypes,
     from: String,
     to: String,
@@ -44,7 +48,11 @@ impl Vessel {
 /// `storage balance`.
 pub async fn balance(connection: &Connection, args: &BalanceArgs) -> Outcome {
     let vessels = vessels(connection).await?;
-    let steps = plan(vessels, args.moves as usize, f64::from(args.tolerance) / 100.0);
+    let mut steps = plan(vessels, args.moves as usize, f64::from(args.tolerance) / 100.0);
+    let miners = super::operate::miners(connection).await?;
+    for step in &mut steps {
+        step.sector = miners.name(step.id);
+    }
     if !args.json {
         if steps.is_empty() {
             return line("the paths for storing are even, or nothing in them may be moved");
@@ -62,7 +70,7 @@ pub async fn balance(connection: &Connection, args: &BalanceArgs) -> Outcome {
     }
     for step in &steps {
         let to = path_id(&step.to)?;
-        connection.storage.move_sector(step.sector, step.types, to).await.map_err(path_failure)?;
+        connection.storage.move_sector(step.id.into(), step.types, to).await.map_err(path_failure)?;
         if !args.json {
             line(&format!("sector {} lies in {}", step.sector, step.to))?;
         }
@@ -126,7 +134,7 @@ fn plan(mut vessels: Vec<Vessel>, moves: usize, tolerance: f64) -> Vec<Step> {
         vessels[0].used = vessels[0].used.saturating_add(size);
         vessels[giver].used = vessels[giver].used.saturating_sub(size);
         let (from, to) = (vessels[giver].id.clone(), vessels[0].id.clone());
-        steps.push(Step { sector: sector.number, types, from, to, bytes: size });
+        steps.push(Step { id: sector, sector: sector.number.into(), types, from, to, bytes: size });
     }
     steps
 }

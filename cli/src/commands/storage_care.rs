@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rpc::ApiError;
 use rpc::storage::PathHost;
-use sealtasks::{FileType, FileTypes, PathOrder, PathReport, PathSurvey, SectorNumber, StorageId};
+use sealtasks::{FileType, FileTypes, PathOrder, PathReport, PathSurvey, StorageId};
 use serde_json::json;
 
 use super::storage::settings;
@@ -129,7 +129,7 @@ pub async fn redeclare(connection: &Connection, args: &RedeclareArgs) -> Outcome
         other => return Err(unexpected(&other)),
     };
     if !args.json {
-        show::print_differences(&before, args.drop_missing)?;
+        show::print_differences(&before, args.drop_missing, &super::operate::miners(connection).await?)?;
     }
     if !args.dry_run {
         let said = PathOrder::Redeclare { id, drop_missing: args.drop_missing };
@@ -158,7 +158,7 @@ pub async fn move_sector(connection: &Connection, args: &MoveArgs) -> Outcome {
             .map_err(|error: sealtasks::FileTypeError| Failure::from_error(Code::Usage, &error))?;
         types = types.union(kind.into());
     }
-    let number = SectorNumber::new(args.number);
+    let number = args.number;
     connection.storage.move_sector(number, types, to.clone()).await.map_err(path_failure)?;
     if args.json {
         let places = connection.storage.sector_places(number).await.map_err(rpc_failure)?;

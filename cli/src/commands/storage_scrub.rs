@@ -9,7 +9,8 @@ use std::process::Command;
 use proofs::scrub;
 use rpc::extension::SectorDetail;
 use rpc::storage::ScrubResult;
-use sealtasks::{FileType, RegisteredSealProof, ScrubVerdict, SectorNumber};
+use rpc::{Miners, SectorName};
+use sealtasks::{FileType, RegisteredSealProof, ScrubVerdict};
 use serde_json::json;
 
 use super::storage_care::path_failure;
@@ -30,10 +31,11 @@ pub async fn scrub(connection: &Connection, args: &ScrubArgs) -> Outcome {
         return here(connection, args).await;
     }
     let mut scrubbed = Vec::new();
-    for number in numbers(connection, args).await? {
-        let found = connection.storage.scrub_sector(number).await.map_err(path_failure)?;
+    let miners = super::operate::miners(connection).await?;
+    for sector in sectors(connection, args).await? {
+        let found = connection.storage.scrub_sector(sector).await.map_err(path_failure)?;
         if !args.json {
-            found.iter().try_for_each(print_one)?;
+            found.iter().try_for_each(|one| line(&sentence(one, &miners)))?;
         }
         scrubbed.extend(found);
     }
@@ -48,7 +50,13 @@ pub async fn scrub(connection: &Connection, args: &ScrubArgs) -> Outcome {
 /// What was found before, of the sectors named or of all.
 async fn results(connection: &Connection, args: &ScrubArgs) -> Outcome {
     let mut kept = connection.storage.scrub_results(None).await.map_err(rpc_failure)?;
-    kept.retain(|one| args.sectors.is_empty() || args.sectors.contains(&one.sector.number.get()));
+    let miners = super::operate::miners(connection).await?;
+    let named = |one: &ScrubResult| {
+        let (full, number) = (SectorName::from(one.sector), SectorName::from(one.sector.number));
+        let is_first = one.sector.miner == miners.first;
+        args.sectors.contains(&full) || is_first && args.sectors.contains(&number)
+    };
+    kept.retain(|one| args.sectors.is_empty() || named(one));
     if args.json {
         return print_json(&json!({ "bad": bad(&kept), "files": kept }));
     }
@@ -58,15 +66,16 @@ async fn results(connection: &Connection, args: &ScrubArgs) -> Outcome {
     let now_ms = crate::clock::now_ms();
     kept.iter().try_for_each(|one| {
         let ago = age(now_ms.saturating_sub(one.at_ms));
-        line(&format!("{}, {ago} ago", sentence(one)))
+        line(&format!("{}, {ago} ago", sentence(one, &miners)))
     })
 }
 
-async fn numbers(connection: &Connection, args: &ScrubArgs) -> Result<Vec<SectorNumber>, Failure> {
-    if args.sectors.is_empty() {
-        return connection.manager.sectors_list().await.map_err(rpc_failure);
+async fn sectors(connection: &Connection, args: &ScrubArgs) -> Result<Vec<SectorName>, Failure> {
+    if !args.sectors.is_empty() {
+        return Ok(args.sectors.clone());
     }
-    Ok(args.sectors.iter().copied().map(SectorNumber::new).collect())
+    let listed = connection.manager.sectors().await.map_err(rpc_failure)?;
+    Ok(listed.into_iter().map(|sector| sector.into()).collect())
 }
 
 fn bad(scrubbed: &[ScrubResult]) -> usize {
@@ -81,13 +90,9 @@ fn verdict(bad: usize) -> Outcome {
     }
 }
 
-fn print_one(one: &ScrubResult) -> Outcome {
-    line(&sentence(one))
-}
-
-fn sentence(one: &ScrubResult) -> String {
+fn sentence(one: &ScrubResult, miners: &Miners) -> String {
     let host = if one.host.is_empty() { "nobody" } else { &one.host };
-    let (sector, file, path) = (one.sector.number, one.file, &one.path);
+    let (sector, file, path) = (miners.name(one.sector), one.file, &one.path);
     let (verdict, detail) = (painted(one.verdict), plain(&one.detail));
     format!("sector {sector} {file} in {path}: {verdict} ({detail}), by {}", plain(host))
 }
@@ -115,7 +120,7 @@ pub(super) fn at_low_priority() {
 /// One file in a directory of this host and what was found; nothing is kept of it.
 #[derive(Debug, serde::Serialize)]
 struct Scrubbed {
-    sector: SectorNumber,
+    sector: SectorName,
     file: FileType,
     path: PathBuf,
     verdict: ScrubVerdict,
@@ -127,8 +132,10 @@ async fn here(connection: &Connection, args: &ScrubArgs) -> Outcome {
     let dir = expand(args.dir.as_deref().unwrap_or_default())?;
     let work = args.work.as_deref().map_or_else(|| Ok(std::env::temp_dir()), expand)?;
     let mut scrubbed = Vec::new();
-    for number in numbers(connection, args).await? {
-        let detail = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
+    let miners = super::operate::miners(connection).await?;
+    for named in sectors(connection, args).await? {
+        let detail = connection.manager.sector_detail(named).await.map_err(rpc_failure)?;
+        let number = miners.name(detail.sector);
         let busy = detail.tasks.iter().any(|task| task.ended_ms == 0);
         for (file, path) in files_in(&dir, &detail) {
             let done = if busy {
@@ -136,7 +143,7 @@ async fn here(connection: &Connection, args: &ScrubArgs) -> Outcome {
                 Scrubbed { sector: number, file, path, verdict: ScrubVerdict::LeftOut, detail }
             } else {
                 let (detail, work) = (detail.clone(), work.clone());
-                let job = move || check(&detail, file, path, &work);
+                let job = move || check(&detail, number, file, path, &work);
                 tokio::task::spawn_blocking(job)
                     .await
                     .map_err(|error| Failure::from_error(Code::Failed, &error))?
@@ -165,8 +172,7 @@ fn files_in(dir: &Path, detail: &SectorDetail) -> Vec<(FileType, PathBuf)> {
 }
 
 /// Computes and compares.
-fn check(detail: &SectorDetail, file: FileType, path: PathBuf, work: &Path) -> Scrubbed {
-    let sector = detail.sector.number;
+fn check(detail: &SectorDetail, sector: SectorName, file: FileType, path: PathBuf, work: &Path) -> Scrubbed {
     let judged = |verdict, detail| Scrubbed { sector, file, path: path.clone(), verdict, detail };
     let recorded = if file == FileType::Unsealed { &detail.comm_d } else { &detail.comm_r };
     let Some(expected) = recorded else {

@@ -16,7 +16,7 @@ pub async fn transfers(connection: &Connection, args: &TransfersArgs) -> Outcome
     if args.json {
         print_json(&hosts)?
     } else {
-        print_transfers(&hosts)?
+        print_transfers(&hosts, &super::operate::miners(connection).await?)?
     }
     let silent: Vec<&str> =
         hosts.iter().filter(|host| host.report.is_none()).map(|host| host.host.as_str()).collect();

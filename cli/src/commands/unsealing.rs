@@ -7,9 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rpc::ApiError;
 use rpc::unsealing::{PieceBytes, PieceWish, UnsealState, UnsealView};
-use sealtasks::SectorNumber;
+use rpc::{ApiError, SectorName};
 use serde::Serialize;
 
 use crate::args::{ReadPieceArgs, ReleaseUnsealedArgs, UnsealArgs};
@@ -22,8 +21,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// `sectors unseal`.
 pub async fn unseal(connection: &Connection, args: &UnsealArgs) -> Outcome {
-    let sector = SectorNumber::new(args.number);
-    let begun = connection.unseal.unseal_sector(sector).await.map_err(unseal_failure)?;
+    let begun = connection.unseal.unseal_sector(args.number).await.map_err(unseal_failure)?;
     let view = if args.no_wait { begun } else { ended(connection, begun).await? };
     if view.state == UnsealState::NotUnsealed || view.state == UnsealState::Failed {
         return Err(failed(&view, "was not unsealed"));
@@ -43,8 +41,7 @@ pub async fn unseal(connection: &Connection, args: &UnsealArgs) -> Outcome {
 async fn ended(connection: &Connection, mut view: UnsealView) -> Result<UnsealView, Failure> {
     while view.state == UnsealState::UnderWay {
         tokio::time::sleep(POLL).await;
-        let sector = SectorNumber::new(view.sector);
-        view = connection.unseal.unseal_state(sector).await.map_err(rpc_failure)?;
+        view = connection.unseal.unseal_state(view.sector).await.map_err(rpc_failure)?;
     }
     Ok(view)
 }
@@ -67,8 +64,7 @@ fn failed(view: &UnsealView, what: &str) -> Failure {
 
 /// `sectors release-unsealed`.
 pub async fn release(connection: &Connection, args: &ReleaseUnsealedArgs) -> Outcome {
-    let sector = SectorNumber::new(args.number);
-    let begun = connection.unseal.release_unsealed(sector, args.keep.clone()).await;
+    let begun = connection.unseal.release_unsealed(args.number, args.keep.clone()).await;
     let begun = begun.map_err(unseal_failure)?;
     let task = begun.task;
     let view = ended(connection, begun).await?;
@@ -85,7 +81,7 @@ pub async fn release(connection: &Connection, args: &ReleaseUnsealedArgs) -> Out
 /// What `read-piece` says with `--json`.
 #[derive(Serialize)]
 struct ReadView {
-    sector: u64,
+    sector: SectorName,
     offset: u64,
     size: u64,
     /// It had to be unsealed first.
@@ -98,12 +94,8 @@ pub async fn read_piece(connection: &Connection, args: &ReadPieceArgs) -> Outcom
     if to_stdout && args.json {
         return Err(Failure::new(Code::Usage, "--json and --output - would both write to standard output"));
     }
-    let wish = PieceWish {
-        sector: SectorNumber::new(args.number),
-        offset: args.offset,
-        size: args.size,
-        unseal: !args.no_unseal,
-    };
+    let wish =
+        PieceWish { sector: args.number, offset: args.offset, size: args.size, unseal: !args.no_unseal };
     let piece = connection.unseal.read_piece(wish).await.map_err(unseal_failure)?;
     let (size, unsealed_first) = (piece.size, piece.unsealed);
     if to_stdout {

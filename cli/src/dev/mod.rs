@@ -10,6 +10,7 @@ mod yard;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rpc::Miners;
 use rpc::extension::{ManagerOverview, SectorDetail};
 use sealtasks::{SectorId, SectorSize};
 
@@ -171,7 +172,9 @@ fn is_at_rest(detail: &SectorDetail) -> bool {
 
 fn print_result(sectors: &[SectorId], details: &[SectorDetail], overview: &ManagerOverview) -> Outcome {
     show::line("\n$ sealyard sectors list")?;
-    show::print_sectors(details)?;
+    if let Some(SectorId { miner, .. }) = sectors.first() {
+        show::print_sectors(details, &Miners { first: *miner, others: Vec::new() })?;
+    }
     for detail in details {
         if detail.verified == Some(true) {
             let proof = detail.proof.as_deref().unwrap_or_default().len() / 2;

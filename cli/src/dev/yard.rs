@@ -67,7 +67,7 @@ impl<'a> Yard<'a> {
 
     /// Starts one sector.
     pub async fn pledge(&self, stop_after_c1: bool) -> Result<SectorId, Failure> {
-        let options = PledgeOptions { stop_after_c1, sector_size: None };
+        let options = PledgeOptions { stop_after_c1, sector_size: None, miner: None };
         self.connection.manager.pledge(options).await.map_err(rpc_failure)
     }
 
@@ -75,7 +75,7 @@ impl<'a> Yard<'a> {
     pub async fn look(&self, sectors: &[SectorId]) -> Result<(Vec<SectorDetail>, ManagerOverview), Failure> {
         let mut details = Vec::new();
         for sector in sectors {
-            details.push(self.connection.manager.sector_detail(sector.number).await.map_err(rpc_failure)?);
+            details.push(self.connection.manager.sector_detail((*sector).into()).await.map_err(rpc_failure)?);
         }
         Ok((details, self.connection.manager.overview().await.map_err(rpc_failure)?))
     }

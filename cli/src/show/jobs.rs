@@ -1,16 +1,17 @@
 //! `sealing jobs`.
 
+use rpc::Miners;
 use rpc::extension::JobView;
 
 use super::{age, fetch_words, line, paint, plain};
 use crate::exit::Outcome;
 
 /// Prints the jobs, running ones first, then by age. `now` is Unix milliseconds.
-pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
+pub fn print_jobs(jobs: &[JobView], miners: &Miners, now: u64) -> Outcome {
     let mut sorted: Vec<&JobView> = jobs.iter().collect();
     sorted.sort_by_key(|job| (rank(&job.state), job.queued_ms));
     line(&format!(
-        "{:<10}{:<8}{:<14}{:<6}{:<13}{:<6}{:<9}Why",
+        "{:<10}{:<8} {:<14}{:<6}{:<13}{:<6}{:<9}Why",
         "Attempt", "Sector", "Worker", "Task", "State", "Prio", "Time"
     ))?;
     for job in sorted {
@@ -23,9 +24,9 @@ pub fn print_jobs(jobs: &[JobView], now: u64) -> Outcome {
             _ => paint::yellow(&text),
         };
         line(&format!(
-            "{:<10}{:<8}{:<14}{:<6}{state}{:<6}{:<9}{}",
+            "{:<10}{:<8} {:<14}{:<6}{state}{:<6}{:<9}{}",
             job.attempt.to_string(),
-            job.sector.number.to_string(),
+            miners.name(job.sector).to_string(),
             job.worker.as_deref().map_or_else(|| "-".to_owned(), plain),
             job.task.short(),
             job.priority,

@@ -1,5 +1,6 @@
 //! `sealing sched-diag` for people, and `sealing durations`.
 
+use rpc::Miners;
 use rpc::explain::{HeldView, QueuedView, Schedule};
 use rpc::extension::{DurationView, WorkerView};
 use serde::Serialize;
@@ -8,7 +9,7 @@ use super::{age, bytes, line, paint, plain, print_json};
 use crate::exit::Outcome;
 
 /// Prints the counts, the queue, the places that are kept and what each worker holds.
-pub fn print_schedule(schedule: &Schedule) -> Outcome {
+pub fn print_schedule(schedule: &Schedule, miners: &Miners) -> Outcome {
     let now = schedule.now_ms;
     let counts: Vec<_> = schedule.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     line(&if counts.is_empty() { "No tasks".to_owned() } else { format!("Tasks: {}", counts.join(", ")) })?;
@@ -19,7 +20,7 @@ pub fn print_schedule(schedule: &Schedule) -> Outcome {
         ))?;
     }
     for queued in &schedule.queue {
-        line(&row(queued, now))?;
+        line(&row(queued, miners, now))?;
     }
     if schedule.left_off > 0 {
         line(&format!("… and {} more; --limit N lists up to 1000", schedule.left_off))?;
@@ -34,7 +35,7 @@ pub fn print_schedule(schedule: &Schedule) -> Outcome {
             "{} is kept for {} of sector {} (task {}) since {} ago, to start within {}{ends}",
             paint::magenta(&plain(&kept.worker)),
             kept.kind.short(),
-            kept.sector.number,
+            miners.name(kept.sector),
             kept.task,
             age(now.saturating_sub(kept.made_ms)),
             age(kept.start_by_ms.saturating_sub(now)),
@@ -43,13 +44,13 @@ pub fn print_schedule(schedule: &Schedule) -> Outcome {
     for worker in &schedule.workers {
         let place = if worker.url.is_empty() { "in the manager".to_owned() } else { plain(&worker.url) };
         line(&format!("{} ({place}):", paint::magenta(&plain(&worker.name))))?;
-        line(&format!("    running: {}", held(&worker.running, now)))?;
-        line(&format!("    staged:  {}", held(&worker.staged, now)))?;
+        line(&format!("    running: {}", held(&worker.running, miners, now)))?;
+        line(&format!("    staged:  {}", held(&worker.staged, miners, now)))?;
     }
     Ok(())
 }
 
-fn row(queued: &QueuedView, now: u64) -> String {
+fn row(queued: &QueuedView, miners: &Miners, now: u64) -> String {
     let waits = age(now.saturating_sub(queued.queued_ms));
     let waits = format!("{waits:<9}");
     let deadline = match queued.deadline_ms {
@@ -61,7 +62,7 @@ fn row(queued: &QueuedView, now: u64) -> String {
         "{:<6}{:<8}{:<8}{:<6}{:<6}{}{deadline:<10}{:<12}{}",
         queued.place,
         queued.task.to_string(),
-        queued.sector.number.to_string(),
+        miners.name(queued.sector).to_string(),
         queued.kind.short(),
         queued.priority,
         if queued.is_due { paint::red(&waits) } else { waits },
@@ -71,9 +72,9 @@ fn row(queued: &QueuedView, now: u64) -> String {
 }
 
 /// `PC1 of sector 41 (5.1, 3m05s), …`.
-fn held(tasks: &[HeldView], now: u64) -> String {
+fn held(tasks: &[HeldView], miners: &Miners, now: u64) -> String {
     let one = |task: &HeldView| {
-        let (kind, sector, attempt) = (task.kind.short(), task.sector.number, task.attempt);
+        let (kind, sector, attempt) = (task.kind.short(), miners.name(task.sector), task.attempt);
         format!("{kind} of sector {sector} ({attempt}, {})", age(now.saturating_sub(task.bound_ms)))
     };
     let listed: Vec<_> = tasks.iter().map(one).collect();

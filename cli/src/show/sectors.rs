@@ -1,5 +1,6 @@
 //! `sectors list` and `sectors status`.
 
+use rpc::Miners;
 use rpc::extension::SectorDetail;
 
 use super::{FoundSector, age, clock, line, paint, print_older};
@@ -28,7 +29,7 @@ fn painted(state: &str) -> String {
 }
 
 /// Prints one line per sector.
-pub fn print_sectors(sectors: &[SectorDetail]) -> Outcome {
+pub fn print_sectors(sectors: &[SectorDetail], miners: &Miners) -> Outcome {
     if sectors.is_empty() {
         return line("no sectors; `sealyard sectors pledge` starts one");
     }
@@ -44,8 +45,8 @@ pub fn print_sectors(sectors: &[SectorDetail]) -> Outcome {
             format!("{} {}{place}{reason}", task.task, task.state)
         });
         let tail = now.unwrap_or_default();
-        let id = sector.sector.number;
-        line(&format!("{id:<8}{}{gap}{:<8}{done:<10}{tail}", painted(&state), sector.proof_type))?;
+        let id = miners.name(sector.sector).to_string();
+        line(&format!("{id:<8} {}{gap}{:<8}{done:<10}{tail}", painted(&state), sector.proof_type))?;
         if !sector.last_error.is_empty() {
             line(&format!("        {}", paint::red(&sector.last_error)))?;
         }

@@ -1,5 +1,6 @@
 //! `storage list sectors`, `storage locks`, and what the care of paths finds: differences, leftovers, plans.
 
+use rpc::Miners;
 use rpc::storage::{LockHolder, LockedSector, StoragePathView, StoredSector};
 use sealtasks::{CleanedEntry, FileType, FileTypes, PathDifference, PathSurvey, SectorId};
 
@@ -12,22 +13,22 @@ const SHOWN_MAX: usize = 50;
 /// Prints the head of `storage list sectors`.
 pub fn print_stored_head() -> Outcome {
     line(&format!(
-        "{:<38}{:<10}{:<14}{:<22}{:<9}{:<12}URLs",
+        "{:<38}{:<10} {:<14}{:<22}{:<9}{:<12}URLs",
         "Storage", "Sector", "Type", "State", "Primary", "Path use"
     ))
 }
 
 /// Prints one line per file of a path's page of sectors. `at` counts paths, which alternate in colour.
-pub fn print_stored(path: &StoragePathView, at: usize, page: &[StoredSector]) -> Outcome {
+pub fn print_stored(path: &StoragePathView, at: usize, page: &[StoredSector], miners: &Miners) -> Outcome {
     let tint = if at.is_multiple_of(2) { paint::blue } else { paint::cyan };
     let uses = [(path.can_seal, "seal"), (path.can_store, "store")];
     let uses: Vec<&str> = uses.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
     for stored in page {
         for kind in stored.types.iter() {
             line(&format!(
-                "{}{:<10}{:<14}{:<22}{}{:<12}{}",
+                "{}{:<10} {:<14}{:<22}{}{:<12}{}",
                 tint(&format!("{:<38}", path.id)),
-                stored.sector.number,
+                miners.name(stored.sector).to_string(),
                 kind.name(),
                 stored.state.as_deref().unwrap_or("no record"),
                 copy_word(stored, kind),
@@ -51,7 +52,7 @@ fn copy_word(stored: &StoredSector, kind: FileType) -> String {
 }
 
 /// Prints one line per locked sector, and one per holder.
-pub fn print_locks(locked: &[LockedSector], now_ms: u64) -> Outcome {
+pub fn print_locks(locked: &[LockedSector], miners: &Miners, now_ms: u64) -> Outcome {
     if locked.is_empty() {
         return line("no locks");
     }
@@ -59,7 +60,7 @@ pub fn print_locks(locked: &[LockedSector], now_ms: u64) -> Outcome {
         let state = sector.state.as_deref().unwrap_or("no record");
         let waiting = if sector.waiting > 0 { format!("\t{} wait", sector.waiting) } else { String::new() };
         let types: Vec<String> = FileType::ALL.into_iter().filter_map(|kind| in_use(sector, kind)).collect();
-        line(&format!("{}\t{state}\t{}{waiting}", sector.sector.number, types.join(" ")))?;
+        line(&format!("{}\t{state}\t{}{waiting}", miners.name(sector.sector), types.join(" ")))?;
         for holder in &sector.holders {
             let since = age(now_ms.saturating_sub(holder.since_ms));
             let words = lock_words(holder);
@@ -101,7 +102,7 @@ pub fn lock_words(holder: &LockHolder) -> String {
 }
 
 /// Prints how disk and index differ; `drops` says whether what is missing is taken out.
-pub fn print_differences(differences: &[PathDifference], drops: bool) -> Outcome {
+pub fn print_differences(differences: &[PathDifference], drops: bool, miners: &Miners) -> Outcome {
     for path in differences {
         let (more, less) = (path.added.len(), path.missing.len());
         line(&format!(
@@ -110,15 +111,20 @@ pub fn print_differences(differences: &[PathDifference], drops: bool) -> Outcome
             plain(&path.dir.to_string_lossy()),
             path.unchanged
         ))?;
-        print_sectors("declare", &path.added, paint::green)?;
-        print_sectors(if drops { "drop" } else { "keep (missing)" }, &path.missing, paint::red)?;
+        print_sectors("declare", &path.added, miners, paint::green)?;
+        print_sectors(if drops { "drop" } else { "keep (missing)" }, &path.missing, miners, paint::red)?;
     }
     Ok(())
 }
 
-fn print_sectors(verb: &str, sectors: &[(SectorId, FileTypes)], tint: fn(&str) -> String) -> Outcome {
+fn print_sectors(
+    verb: &str,
+    sectors: &[(SectorId, FileTypes)],
+    miners: &Miners,
+    tint: fn(&str) -> String,
+) -> Outcome {
     for (sector, types) in sectors.iter().take(SHOWN_MAX) {
-        line(&format!("        {}", tint(&format!("{verb} {types} of sector {}", sector.number))))?;
+        line(&format!("        {}", tint(&format!("{verb} {types} of sector {}", miners.name(*sector)))))?;
     }
     match sectors.len().saturating_sub(SHOWN_MAX) {
         0 => Ok(()),

@@ -1,5 +1,6 @@
 //! `storage transfers`, and how far a job's downloads are.
 
+use rpc::Miners;
 use rpc::extension::FetchView;
 use rpc::storage::HostTransfers;
 use sealtasks::{TransferLimits, TransferView};
@@ -8,13 +9,13 @@ use super::{age, bytes, line, paint, plain};
 use crate::exit::Outcome;
 
 /// Prints the downloads of each process under what they may use.
-pub fn print_transfers(hosts: &[HostTransfers]) -> Outcome {
+pub fn print_transfers(hosts: &[HostTransfers], miners: &Miners) -> Outcome {
     for host in hosts {
         let name = paint::blue(&plain(&host.host));
         match (&host.report, &host.error) {
             (Some(report), _) => {
                 line(&format!("{name}: {}", limits(report.limits)))?;
-                print_rows(&report.transfers)?;
+                print_rows(&report.transfers, miners)?;
             }
             (None, error) => {
                 let error = error.as_deref().unwrap_or("it told nothing");
@@ -32,11 +33,11 @@ fn limits(limits: TransferLimits) -> String {
     format!("{bandwidth}; {parallel} files at once, {streams} connections each, {verify}")
 }
 
-fn print_rows(transfers: &[TransferView]) -> Outcome {
+fn print_rows(transfers: &[TransferView], miners: &Miners) -> Outcome {
     if transfers.is_empty() {
         return Ok(());
     }
-    line(&format!("  {:<8}{:<14}{:<11}{:<32}{:<14}To", "Sector", "File", "State", "Progress", "Rate"))?;
+    line(&format!("  {:<8} {:<14}{:<11}{:<32}{:<14}To", "Sector", "File", "State", "Progress", "Rate"))?;
     for transfer in transfers {
         let progress = progress(transfer.bytes_done, transfer.bytes_total, transfer.eta_s);
         let from = match transfer.url.as_str() {
@@ -44,8 +45,8 @@ fn print_rows(transfers: &[TransferView]) -> Outcome {
             url => format!(" from {} at {}", plain(&transfer.from), plain(host_of(url))),
         };
         line(&format!(
-            "  {:<8}{:<14}{:<11}{:<32}{:<14}{}{from}",
-            transfer.sector.number.to_string(),
+            "  {:<8} {:<14}{:<11}{:<32}{:<14}{}{from}",
+            miners.name(transfer.sector).to_string(),
             transfer.kind.to_string(),
             transfer.phase.name(),
             progress,

@@ -1,5 +1,6 @@
 //! `sealing why`: one sector or task, what it waits for, and what is in the way on each worker.
 
+use rpc::Miners;
 use rpc::explain::{Explanation, ObstacleView, TaskFacts, WorkerObstacles};
 
 use super::{age, clock, line, paint, plain};
@@ -11,9 +12,14 @@ const WORKERS_MAX: usize = 50;
 const BRIEF_MAX: usize = 3;
 
 /// Prints an explanation.
-pub fn print_explanation(told: &Explanation) -> Outcome {
+pub fn print_explanation(told: &Explanation, miners: &Miners) -> Outcome {
     let now = told.now_ms;
-    line(&format!("Sector {} ({}): {}", told.sector.number, told.sector, paint::blue(&told.sector_state)))?;
+    line(&format!(
+        "Sector {} ({}): {}",
+        miners.name(told.sector),
+        told.sector,
+        paint::blue(&told.sector_state)
+    ))?;
     if let Some(ended) = &told.ended {
         let place = ended.worker.as_deref().map(|name| format!(" on {}", plain(name))).unwrap_or_default();
         let reason =

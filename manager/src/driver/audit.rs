@@ -75,7 +75,7 @@ impl Driver {
         let certain = self.audit.found.iter().filter(|(_, finding)| finding.looks == LOOKS);
         let view = |(sector, finding): (&SectorId, &Finding)| AlertView {
             system: "sectors".to_owned(),
-            subject: sector.number.to_string(),
+            subject: self.shared.name(*sector).to_string(),
             text: finding.text.clone(),
             since_ms: finding.since_ms,
         };

@@ -47,7 +47,7 @@ impl Driver {
             let told = record.is_told();
             let Some(path) = self.turned_up(about.id) else { return true };
             let (class, now_ms) = (FailureClass::Environment, self.now_ms());
-            let number = about.id.number;
+            let number = self.shared.name(about.id);
             let keep = match told {
                 true => KEEP_TOLD.to_owned(),
                 false => format!(

@@ -338,7 +338,7 @@ impl Driver {
                 );
                 let stage =
                     if open.staged || fetching || open.phase == Phase::Ready { "staged" } else { "running" };
-                let (attempt, sector) = (open.id, task.sector.id.number);
+                let (attempt, sector) = (open.id, self.shared.name(task.sector.id));
                 Some(RestTask { attempt, sector, task: task.work.task_type()?, stage: stage.to_owned() })
             })
             .chain(self.detached_rest(worker.key.session))

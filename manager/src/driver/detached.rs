@@ -149,9 +149,9 @@ impl Driver {
     /// What a worker still has, though nobody waits for it.
     pub(super) fn detached_rest(&self, session: WorkerId) -> impl Iterator<Item = RestTask> {
         let here = self.detached.values().filter(move |given_up| given_up.open.worker == session);
-        here.map(|given_up| RestTask {
+        here.map(move |given_up| RestTask {
             attempt: given_up.open.id,
-            sector: given_up.sector.id.number,
+            sector: self.shared.name(given_up.sector.id),
             task: given_up.task_type,
             stage: "running".to_owned(),
         })

@@ -81,14 +81,12 @@ impl Driver {
     }
 
     fn wanted_unseal(&self, id: SectorId) -> ApiResult<(SectorRef, TaskInput)> {
-        let number = id.number;
-        let work = self.unseal_work(id).ok_or_else(|| {
-            ApiError::refused(match self.sectors.contains_key(&id) {
-                false => format!("MGR053: no sector {number}; `sealyard sectors list` lists them"),
-                true => format!(
-                    "MGR080: sector {number} has no replica yet to unseal; its data is where AddPiece put it"
-                ),
-            })
+        let number = self.shared.name(id);
+        let work = self.unseal_work(id).ok_or_else(|| match self.sectors.contains_key(&id) {
+            false => self.shared.no_sector(id),
+            true => ApiError::refused(format!(
+                "MGR080: sector {number} has no replica yet to unseal; its data is where AddPiece put it"
+            )),
         })?;
         for kind in [FileType::Sealed, FileType::Cache] {
             if !self.is_held(id, kind) {
@@ -109,11 +107,9 @@ impl Driver {
     }
 
     fn wanted_release(&self, id: SectorId, keep: Vec<UnsealedRange>) -> ApiResult<(SectorRef, TaskInput)> {
-        let number = id.number;
+        let number = self.shared.name(id);
         let Some(record) = self.sectors.get(&id).map(|known| &known.record) else {
-            return Err(ApiError::refused(format!(
-                "MGR053: no sector {number}; `sealyard sectors list` lists them"
-            )));
+            return Err(self.shared.no_sector(id));
         };
         let sector = record.sector();
         let whole = UnpaddedPieceSize::whole_sector(sector.proof.sector_size()).get();
@@ -208,7 +204,7 @@ impl Driver {
                 let task = errand.task;
                 return Err(ApiError::refused(format!(
                     "MGR086: task {task} of sector {} must end first; `sealing jobs` shows it",
-                    id.number
+                    self.shared.name(id)
                 )));
             }
             errand.waiting.retain(|waiting| !waiting.is_closed());
@@ -322,7 +318,7 @@ impl Driver {
             (None, None) => UnsealState::NotUnsealed,
         };
         let done = self.errands_done.get(&id).copied();
-        UnsealView { sector: id.number.get(), state, task, done, error }
+        UnsealView { sector: self.shared.name(id), state, task, done, error }
     }
 
     /// The sector as it is sealed, if it is here.

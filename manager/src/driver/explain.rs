@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use pipeline::{Rest, SectorRecord, Step};
+use rpc::SectorName;
 use rpc::explain::{Explanation, ObstacleView, TaskFacts, WaitsFor, WorkerObstacles};
 use rpc::subject::Subject;
 use sched::{Finding, Obstacle, Span, Whereabouts, Why, WhyWorker};
@@ -38,7 +39,7 @@ impl Driver {
     /// The explanation of what is alive; `None`: it is over or was never there, which the durable state knows.
     pub(crate) fn explain(&self, subject: Subject) -> Option<Explanation> {
         let sector = match subject {
-            Subject::Number(number) => SectorId { miner: self.shared.miner.actor, number },
+            Subject::Number(number) => self.numbered(number).ok()?,
             Subject::Sector(sector) => sector,
             Subject::Task(task) => self.tasks.get(&task)?.sector.id,
             Subject::Attempt(attempt) => self.live(attempt)?.sector.id,
@@ -82,7 +83,7 @@ impl Driver {
             prospects: reason.prospects,
             change: reason.change,
             until_ms: reason.until_ms,
-            last_error: last_error(&known.record),
+            last_error: last_error(&known.record, self.shared.name(sector)),
             ended: None,
             task,
         }
@@ -90,7 +91,7 @@ impl Driver {
 
     /// A sector without a task.
     fn sector_reason(&self, id: SectorId, known: &Sector) -> Reason {
-        let number = id.number;
+        let number = self.shared.name(id);
         match &known.busy {
             Busy::Until(at) => {
                 let wait = Span(sched::Millis::new(at.saturating_sub(self.now_ms())));
@@ -130,14 +131,18 @@ impl Driver {
                 format!("sector {number} waits for {}, which was asked for", asked_for(&known.record)),
                 "",
             ),
-            Busy::Free => resting(id, &known.record),
+            Busy::Free => resting(self.shared.name(id), &known.record),
         }
     }
 
     /// A sector with a task.
     fn task_reason(&self, task: &Task, why: Option<&Why>) -> Reason {
-        let name =
-            format!("{} of sector {} (task:{})", short_code(&task.work), task.sector.id.number, task.id);
+        let name = format!(
+            "{} of sector {} (task:{})",
+            short_code(&task.work),
+            self.shared.name(task.sector.id),
+            task.id
+        );
         if let Some(trouble) = task.open.as_deref().and_then(|open| self.trouble(open)) {
             return Reason::new(WaitsFor::SilentWorker, format!("{name}: {trouble}"), "");
         }
@@ -277,8 +282,7 @@ fn in_short(kind: Option<TaskType>, workers: &[(&str, Vec<Finding>)]) -> String 
     }
 }
 
-fn resting(id: SectorId, record: &SectorRecord) -> Reason {
-    let number = id.number;
+fn resting(number: SectorName, record: &SectorRecord) -> Reason {
     match record.next() {
         Step::Done => {
             Reason::new(WaitsFor::Nothing, format!("sector {number} is done: {}", record.shown_state()), "")

@@ -5,7 +5,7 @@ use chain::sending::Sending;
 use pipeline::{DataPiece, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::{Lost, PledgingView};
 use rpc::{ApiError, ApiResult};
-use sealtasks::{FileType, SectorId, StorageId};
+use sealtasks::{ActorId, FileType, SectorId, StorageId};
 
 use super::input::{Busy, Reply, Sector};
 use super::{Driver, Effect};
@@ -13,8 +13,8 @@ use crate::state::StateEvent;
 
 /// One order.
 pub(crate) enum Order {
-    /// Data for this sector, or for any.
-    AddData { sector: Option<SectorId>, data: DataPiece, reply: Reply<SectorId> },
+    /// Data for this sector, or for any of this miner.
+    AddData { sector: Option<SectorId>, miner: ActorId, data: DataPiece, reply: Reply<SectorId> },
     /// No more data comes.
     StartSealing { sector: SectorId, reply: Reply<()> },
     /// A state by hand; `open` is the message about it whose end is not known.
@@ -30,8 +30,8 @@ pub(crate) enum Order {
 impl Driver {
     pub(super) fn order(&mut self, order: Order) {
         match order {
-            Order::AddData { sector, data, reply } => {
-                let answer = self.add_data(sector, data);
+            Order::AddData { sector, miner, data, reply } => {
+                let answer = self.add_data(sector, miner, data);
                 self.answer(reply, answer);
             }
             Order::StartSealing { sector, reply } => {
@@ -61,17 +61,18 @@ impl Driver {
         }
     }
 
-    /// Without a sector: the first that waits for data and has room, or a new one.
-    fn add_data(&mut self, sector: Option<SectorId>, data: DataPiece) -> ApiResult<SectorId> {
+    /// Without a sector: the first of the miner that waits for data and has room, or a new one.
+    fn add_data(&mut self, sector: Option<SectorId>, miner: ActorId, data: DataPiece) -> ApiResult<SectorId> {
         let fits = |record: &SectorRecord| {
             record.clone().apply(SectorEvent::AddData { data }).is_ok()
                 && record.state() != SectorState::Empty
+                && record.sector().id.miner == miner
         };
         let open =
             || self.sectors.values().find(|sector| fits(&sector.record)).map(|one| one.record.sector().id);
         let id = match sector.or_else(open) {
             Some(id) => id,
-            None => self.new_sector(self.shared.sealing.stop_at, SectorRecord::open)?.id,
+            None => self.new_sector(miner, self.shared.sealing.stop_at, SectorRecord::open)?.id,
         };
         self.ordered(id, SectorEvent::AddData { data }, "MGR120")?;
         Ok(id)
@@ -79,7 +80,7 @@ impl Driver {
 
     /// An event by an operator's order: it may come while the sector does something.
     pub(super) fn ordered(&mut self, id: SectorId, event: SectorEvent, code: &str) -> ApiResult<()> {
-        let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
+        let Some(sector) = self.sectors.get(&id) else { return Err(self.shared.no_sector(id)) };
         let busy = sector.busy.clone();
         self.apply_event(id, event).map_err(|refusal| ApiError::refused(format!("{code}: {refusal}")))?;
         // What is under way goes on: the event has added to what comes behind it.
@@ -89,8 +90,8 @@ impl Driver {
     }
 
     fn update_state(&mut self, id: SectorId, to: SectorState, open: Option<String>) -> ApiResult<()> {
-        let number = id.number;
-        let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
+        let number = self.shared.name(id);
+        let Some(sector) = self.sectors.get(&id) else { return Err(self.shared.no_sector(id)) };
         let under_way = match &sector.busy {
             Busy::Task(task) => {
                 Some(format!("task {task} of it waits or runs; `sealing abort {number}` ends it"))
@@ -183,8 +184,4 @@ impl Driver {
             self.keep_originals(id);
         }
     }
-}
-
-pub(super) fn no_sector(sector: SectorId) -> ApiError {
-    ApiError::refused(format!("MGR053: no sector {}; `sealyard sectors list` lists them", sector.number))
 }

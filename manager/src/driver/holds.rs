@@ -17,16 +17,13 @@ impl Driver {
     /// Holds a sector with which nothing is being done, for its move.
     pub(super) fn hold_sector(&mut self, hold: Hold, reply: Reply<SectorRef>) {
         let Hold { sector: id, types, to } = hold;
+        let name = self.shared.name(id);
         let given_up = self.detached.values().any(|given_up| given_up.sector.id == id);
         let answer = match self.sectors.get_mut(&id) {
-            None => Err(ApiError::refused(format!(
-                "MGR053: no sector {}; `sealyard sectors list` lists them",
-                id.number
-            ))),
+            None => Err(self.shared.no_sector(id)),
             Some(sector) if given_up || !matches!(sector.busy, Busy::Free) => {
                 Err(ApiError::refused(format!(
-                    "MGR080: sector {} is being worked on; `sealyard sectors status {}` shows what is under way",
-                    id.number, id.number
+                    "MGR080: sector {name} is being worked on; `sealyard sectors status {name}` shows what is under way"
                 )))
             }
             Some(sector) => {

@@ -12,8 +12,9 @@ use rpc::subject::Subject;
 use rpc::unsealing::UnsealView;
 use rpc::{ApiResult, Returned, WorkerApi};
 use sealtasks::{
-    AttemptId, CallId, CapSpec, ChainEpoch, FileType, RegisteredSealProof, Reign, ScrubbedFile, SealedCid,
-    SectorId, SectorRef, StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput, WorkerId,
+    ActorId, AttemptId, CallId, CapSpec, ChainEpoch, FileType, RegisteredSealProof, Reign, ScrubbedFile,
+    SealedCid, SectorId, SectorRef, StorageId, TaskId, TaskInput, TaskType, UnsealedRange, VerifyInput,
+    WorkerId,
 };
 use stores::{LockGuard, LockOwner, LockWant};
 use tokio::sync::oneshot;
@@ -68,8 +69,8 @@ pub(crate) enum Input {
     /// Whether a sector may be sealed, and up to which height its ticket must be good; see `chain::Chain::may_seal`. Else a
     /// failure of the sector.
     Leave { sector: SectorId, leave: Result<Option<ChainEpoch>, SectorEvent> },
-    /// On chain all numbers below this one are taken, or may be.
-    FirstFree(u64),
+    /// On chain all of the miner's numbers below this one are taken, or may be.
+    FirstFree { miner: ActorId, number: u64 },
     /// Unsealed data that is no longer needed has been deleted, or not.
     Released { sector: SectorId, result: Result<(), String> },
     /// An operator ends a call.

@@ -139,8 +139,9 @@ impl Driver {
         reply: Reply<PriorityView>,
     ) {
         let answer = match self.sector_named(what) {
-            Some(sector) => self.set_sector_priority(sector, priority, by),
-            None => self
+            Err(unclear) => Err(unclear),
+            Ok(Some(sector)) => self.set_sector_priority(sector, priority, by),
+            Ok(None) => self
                 .attempt_named(what)
                 .and_then(|attempt| self.set_task_priority(attempt.task, priority, by)),
         };
@@ -148,7 +149,7 @@ impl Driver {
     }
 
     fn set_sector_priority(&mut self, id: SectorId, priority: i64, by: String) -> ApiResult<PriorityView> {
-        let Some(sector) = self.sectors.get_mut(&id) else { return Err(no_sector(id)) };
+        let Some(sector) = self.sectors.get_mut(&id) else { return Err(self.shared.no_sector(id)) };
         let before = std::mem::replace(&mut sector.priority, priority);
         self.events.push(StateEvent::SectorPrioritySet { sector: id, priority, by });
         let follows = |task: &&Task| task.sector.id == id && task.priority.is_none();
@@ -156,7 +157,7 @@ impl Driver {
         for task in &tasks {
             self.tell_priority(*task, priority);
         }
-        let subject = format!("sector {}", id.number);
+        let subject = format!("sector {}", self.shared.name(id));
         Ok(PriorityView { subject, before, priority, tasks: tasks.len() as u64 })
     }
 
@@ -192,11 +193,11 @@ impl Driver {
         task.priority.unwrap_or_else(of_sector)
     }
 
-    fn sector_named(&self, what: Subject) -> Option<SectorId> {
+    fn sector_named(&self, what: Subject) -> ApiResult<Option<SectorId>> {
         match what {
-            Subject::Number(number) => Some(SectorId { miner: self.shared.miner.actor, number }),
-            Subject::Sector(sector) => Some(sector),
-            Subject::Task(_) | Subject::Attempt(_) | Subject::Call(_) | Subject::Request(_) => None,
+            Subject::Number(number) => self.numbered(number).map(Some),
+            Subject::Sector(sector) => Ok(Some(sector)),
+            Subject::Task(_) | Subject::Attempt(_) | Subject::Call(_) | Subject::Request(_) => Ok(None),
         }
     }
 
@@ -222,20 +223,20 @@ impl Driver {
                 let queued = self.tasks.values().find(|task| request_id(task.id) == request);
                 queued.map(Task::present).ok_or_else(|| no_request(request))
             }
-            Subject::Number(number) => self.attempt_of(SectorId { miner: self.shared.miner.actor, number }),
+            Subject::Number(number) => self.attempt_of(self.numbered(number)?),
             Subject::Sector(sector) => self.attempt_of(sector),
         }
     }
 
     /// The attempt that a sector waits for; it does one thing at a time.
     fn attempt_of(&self, id: SectorId) -> ApiResult<AttemptId> {
-        let Some(sector) = self.sectors.get(&id) else { return Err(no_sector(id)) };
+        let Some(sector) = self.sectors.get(&id) else { return Err(self.shared.no_sector(id)) };
         let task = match sector.busy {
             Busy::Task(task) => self.tasks.get(&task),
             Busy::Free | Busy::Asking | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
         };
         task.map(Task::present).ok_or_else(|| {
-            let number = id.number;
+            let number = self.shared.name(id);
             ApiError::refused(format!(
                 "MGR074: sector {number} has no task that runs or waits; `sealyard sectors status {number}` shows where it \
                  is"
@@ -251,7 +252,7 @@ impl Driver {
             found.map(|given_up| (given_up.task_type.short(), given_up.sector.id))
         };
         match live.or_else(given_up) {
-            Some((step, sector)) => format!("task {id} ({step} of sector {})", sector.number),
+            Some((step, sector)) => format!("task {id} ({step} of sector {})", self.shared.name(sector)),
             None => format!("task {id}"),
         }
     }
@@ -263,7 +264,7 @@ impl Driver {
                 ApiError::refused(format!("MGR027: {refusal}; only a failed sector is retried"))
             })
         } else {
-            Err(no_sector(sector))
+            Err(self.shared.no_sector(sector))
         };
         self.answer(reply, answer);
     }
@@ -275,10 +276,6 @@ impl Task {
         let next = AttemptId { task: self.id, attempt: self.attempts.saturating_add(1) };
         self.open.as_deref().map_or(next, |open| open.id)
     }
-}
-
-fn no_sector(sector: SectorId) -> ApiError {
-    ApiError::refused(format!("MGR053: no sector {}; `sealyard sectors list` lists them", sector.number))
 }
 
 fn no_request(request: Uuid) -> ApiError {

@@ -31,7 +31,7 @@ impl Driver {
         if strays.is_empty() || !may_hold_data(record) {
             return true;
         }
-        let number = id.number;
+        let number = self.shared.name(id);
         let give_up = match record.is_told() {
             true => KEEP_TOLD.to_owned(),
             false => format!(

@@ -30,7 +30,8 @@ impl Driver {
             if check_pledge(&self.shared, Default::default()).is_err() {
                 return;
             }
-            match self.new_sector(self.shared.sealing.stop_at, SectorRecord::pledge) {
+            match self.new_sector(self.shared.miners.first, self.shared.sealing.stop_at, SectorRecord::pledge)
+            {
                 Ok(sector) => {
                     tracing::info!(sector = %sector.id, "pledged to keep the pipeline full");
                     self.advance(sector.id);
@@ -121,7 +122,8 @@ impl Driver {
 
     /// The paths that take files of new sectors, and what of them.
     fn rooms(&self) -> Vec<PathRoom> {
-        let miner = self.shared.miner.actor;
+        // What is pledged by itself is the first miner's.
+        let miner = self.shared.miners.first;
         let takes_new = |path: &PathView| {
             let stanza = &path.info.stanza;
             path.healthy && path.confirmed && stanza.weight > 0 && stanza.filters.accepts_miner(miner)

@@ -10,7 +10,6 @@ use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SectorId, StorageId,
 use stores::HeldFiles;
 
 use super::Driver;
-use super::filling::no_sector;
 use super::input::{Busy, Effect};
 use super::originals::{REPLICA, left, listed};
 use crate::refill::data_of;
@@ -46,7 +45,7 @@ impl Driver {
     }
 
     fn begin_rebuild(&mut self, id: SectorId, lost: Option<Lost>) -> ApiResult<()> {
-        let number = id.number;
+        let number = self.shared.name(id);
         let refuse = |code: &str, why: String| {
             ApiError::refused(format!("{code}: sector {number} is not sealed again: {why}"))
         };
@@ -68,7 +67,7 @@ impl Driver {
                 }
                 other.map_or(Ok(()), |why| Err(refuse("MGR138", why)))?
             }
-            (None, None) => return Err(no_sector(id)),
+            (None, None) => return Err(self.shared.no_sector(id)),
             (Some(_), None) | (None, Some(_)) => {}
         }
         let done = known.as_ref().is_none_or(|(_, record)| record.state() == SectorState::Proving);
@@ -82,7 +81,7 @@ impl Driver {
             Err((code, why)) => return Err(refuse(code, why)),
         }
         let Some((busy, record)) = known else {
-            let Some(lost) = lost else { return Err(no_sector(id)) };
+            let Some(lost) = lost else { return Err(self.shared.no_sector(id)) };
             let data = self.given(id, lost.pieces.iter().copied()).map_err(|why| refuse("MGR153", why))?;
             return self.take_in(&lost, data).map_err(|why| refuse("MGR140", why));
         };
@@ -196,7 +195,7 @@ impl Driver {
     /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
     /// must not be sealed again: that begins with the deletion of every file of it, and one that is away may be good.
     fn is_whole(&self, id: SectorId, is_known: bool) -> Result<bool, (&'static str, String)> {
-        let (index, number) = (&self.shared.index, id.number);
+        let (index, number) = (&self.shared.index, self.shared.name(id));
         let files: Vec<_> =
             index.sector_files(id).into_iter().filter(|held| !left(held).is_empty()).collect();
         let is_there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
@@ -285,6 +284,9 @@ impl Driver {
         if self.shared.randomness == RandomnessSource::Rehearsal {
             return Err("this manager's sectors are a REHEARSAL".to_owned());
         }
+        let Some(counted) = self.next_sector.get_mut(&sector.id.miner) else {
+            return Err(format!("this manager does not serve {}", sector.id.miner));
+        };
         let next = sector.id.number.get().checked_add(1).filter(|next| i64::try_from(*next).is_ok());
         let next = next.ok_or("no such sector number can be")?;
         let record = SectorRecord::lost(*sector, self.shared.randomness, told(*ticket), *sealed, data)
@@ -293,7 +295,7 @@ impl Driver {
         let state = record.state().name().to_owned();
         self.events.push(StateEvent::SectorPledged { sector: *sector, state, record: json });
         // Its number is not given to another one.
-        self.next_sector = self.next_sector.max(next);
+        *counted = (*counted).max(next);
         self.insert_sector(record);
         self.pledging_due = true;
         self.shared.refills.taken(sector.id);

@@ -33,12 +33,12 @@ impl Driver {
     }
 
     fn removable(&self, id: SectorId) -> ApiResult<()> {
-        let number = id.number;
+        let number = self.shared.name(id);
         let Some(sector) = self.sectors.get(&id) else {
-            return Err(ApiError::refused(match self.removed.contains_key(&id) {
-                true => format!("MGR120: sector {number} is removed already"),
-                false => format!("MGR053: no sector {number}; `sealyard sectors list` lists them"),
-            }));
+            return Err(match self.removed.contains_key(&id) {
+                true => ApiError::refused(format!("MGR120: sector {number} is removed already")),
+                false => self.shared.no_sector(id),
+            });
         };
         let given_up = self.detached.values().any(|given_up| given_up.sector.id == id);
         let worked_on = matches!(sector.busy, Busy::Task(_) | Busy::Asking);
@@ -78,14 +78,14 @@ impl Driver {
             Err(ApiError::refused(format!(
                 "MGR161: sector {} was known by a file alone and never stored here, so what lies of it is not this \
                  manager's to delete; delete it by hand if it is worth nothing",
-                sector.number
+                self.shared.name(sector)
             )))
         } else if self.removed.contains_key(&sector) {
             let reason = CLEANED_UP.to_owned();
             self.events.push(StateEvent::DeletePermitted { sector, file, path, reason });
             Ok(())
         } else {
-            Err(ApiError::refused(format!("MGR122: sector {} is not removed", sector.number)))
+            Err(ApiError::refused(format!("MGR122: sector {} is not removed", self.shared.name(sector))))
         };
         self.answer(reply, answer);
     }

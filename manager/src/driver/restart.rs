@@ -29,7 +29,11 @@ impl Driver {
     /// # Errors
     /// SQLite's, or rows that cannot be understood: a manager that does not know its sectors must not run.
     pub(crate) async fn load(shared: Arc<Shared>, loaded: Loaded) -> Result<Self, StateError> {
-        let (next_sector, next_task) = shared.state.next_ids().await?;
+        let mut next_sector = shared.state.next_sectors().await?;
+        for (miner, next) in &mut next_sector {
+            *next = (*next).max(shared.first_sectors.get(miner).copied().unwrap_or(0));
+        }
+        let next_task = shared.state.next_task().await?;
         let mut driver = Self {
             // The session is random and new at every start, and so is what `random` picks.
             sched: Sched::new(shared.scheduling.options(shared.session.as_u64_pair().0)),
@@ -58,7 +62,7 @@ impl Driver {
             // The index knows them already, and counts from there.
             old_copies: (0, shared.state.superseded().await?.into_iter().collect()),
             scrubs_begun: 0,
-            next_sector: next_sector.max(shared.first_sector),
+            next_sector,
             began_ms: shared.state.now_ms(),
             next_task,
             pledging_paused: shared.state.pledging_paused().await?,

@@ -5,7 +5,8 @@ use pipeline::{RandomnessSource, SectorEvent, SectorRecord, SectorState, Step, S
 use rpc::api::PledgeOptions;
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
-    FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize, TaskInput,
+    ActorId, FailureClass, FileType, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize,
+    TaskInput,
 };
 
 use super::Driver;
@@ -24,7 +25,8 @@ const ANEW_REASON: &str = "the sector is filled anew, from the data that was giv
 impl Driver {
     pub(super) fn pledge(&mut self, options: PledgeOptions, reply: Reply<SectorId>) {
         let stop_after = options.stop_after_c1.then_some(StopAfter::C1);
-        let made = self.new_sized_sector(options.sector_size, stop_after, SectorRecord::pledge);
+        let miner = options.miner.unwrap_or(self.shared.miners.first);
+        let made = self.new_sized_sector(miner, options.sector_size, stop_after, SectorRecord::pledge);
         let id = made.as_ref().ok().map(|sector| sector.id);
         self.answer(reply, made.map(|sector| sector.id));
         if let Some(id) = id {
@@ -32,28 +34,28 @@ impl Driver {
         }
     }
 
-    /// Enters a new sector of the miner's size.
+    /// Enters a new sector of the miners' size.
     pub(super) fn new_sector(
         &mut self,
+        miner: ActorId,
         stop_after: Option<StopAfter>,
         record: impl FnOnce(SectorRef, Option<StopAfter>, RandomnessSource) -> SectorRecord,
     ) -> ApiResult<SectorRef> {
-        self.new_sized_sector(None, stop_after, record)
+        self.new_sized_sector(miner, None, stop_after, record)
     }
 
     fn new_sized_sector(
         &mut self,
+        miner: ActorId,
         size: Option<SectorSize>,
         stop_after: Option<StopAfter>,
         record: impl FnOnce(SectorRef, Option<StopAfter>, RandomnessSource) -> SectorRecord,
     ) -> ApiResult<SectorRef> {
-        let miner = self.shared.miner.actor;
         let size = size.unwrap_or(self.shared.miner.sector_size);
-        let Some(number) = self.new_number() else {
+        let Some(id) = self.new_id(miner) else {
             return Err(ApiError::refused("MGR020: no sector number is left"));
         };
-        let sector =
-            SectorRef { id: SectorId { miner, number }, proof: RegisteredSealProof::for_new_sector(size) };
+        let sector = SectorRef { id, proof: RegisteredSealProof::for_new_sector(size) };
         let record = record(sector, stop_after, self.shared.randomness);
         let Some(json) = json_of(&record) else {
             return Err(ApiError::refused("MGR021: the sector's record cannot be written"));
@@ -65,17 +67,23 @@ impl Driver {
         Ok(sector)
     }
 
-    /// A number that no sector has: also none whose files lie anywhere, since sealing would delete them.
-    fn new_number(&mut self) -> Option<SectorNumber> {
+    /// A number that no sector of the miner has: also none whose files lie anywhere, since sealing would delete them.
+    fn new_id(&mut self, miner: ActorId) -> Option<SectorId> {
+        let counted = self.next_sector.get_mut(&miner)?;
         loop {
-            let number = SectorNumber::new(self.next_sector);
-            let id = SectorId { miner: self.shared.miner.actor, number };
-            let next = self.next_sector.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
-            self.next_sector = next?;
+            let id = SectorId { miner, number: SectorNumber::new(*counted) };
+            *counted = counted.checked_add(1).filter(|next| i64::try_from(*next).is_ok())?;
             let taken = self.sectors.contains_key(&id) || self.removed.contains_key(&id);
             if !taken && self.shared.index.sector_files(id).is_empty() {
-                return Some(number);
+                return Some(id);
             }
+        }
+    }
+
+    /// No new sector of the miner has a lower number.
+    pub(super) fn first_free(&mut self, miner: ActorId, number: u64) {
+        if let Some(counted) = self.next_sector.get_mut(&miner) {
+            *counted = (*counted).max(number);
         }
     }
 

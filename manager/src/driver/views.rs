@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::caps::Uses;
 use super::fleet::Worker;
 use super::{Attempt, Driver, Phase};
+use crate::shared::Shared;
 
 /// A worker prepared for a task but whose own slot is busy still: Lotus's "prepared".
 const RUN_WAIT_PREPARED: i64 = 1;
@@ -32,6 +33,17 @@ pub(crate) struct Reachable {
 }
 
 impl Driver {
+    /// What it shares with the API.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Whether there is a sector with this name, or was, or files of one.
+    pub(crate) fn has_heard_of(&self, id: SectorId) -> bool {
+        let recorded = self.sectors.contains_key(&id) || self.removed.contains_key(&id);
+        recorded || !self.shared.index.sector_files(id).is_empty()
+    }
+
     /// Every worker with its load, in Lotus's shape.
     pub(crate) fn worker_stats(&self) -> BTreeMap<WorkerId, WorkerStats> {
         let uses = self.sched.worker_uses();

@@ -27,6 +27,11 @@ pub(super) const fn method_of(wanted: &Wanted) -> Method {
     }
 }
 
+/// What one message is about: its kind and its miner.
+pub(super) const fn kind_of(wanted: &Wanted) -> (Method, ActorId) {
+    (method_of(wanted), wanted.sector.id.miner)
+}
+
 /// Whether all sectors of a message that was intended want it still, as it is: with the CommR or the proof of now.
 pub(super) fn is_wanted(gathered: &[Gathered], intent: &Intent) -> bool {
     let wants = |wanted: &Wanted, number| {
@@ -62,10 +67,15 @@ pub(super) enum Due {
     Nothing,
 }
 
-/// Takes out those of this kind that are to go now.
-pub(super) fn take_due(gathered: &mut Vec<Gathered>, method: Method, policy: &BatchPolicy, now: Now) -> Due {
+/// Takes out those of this kind and this miner that are to go now: a message is to one miner alone.
+pub(super) fn take_due(
+    gathered: &mut Vec<Gathered>,
+    kind: (Method, ActorId),
+    policy: &BatchPolicy,
+    now: Now,
+) -> Due {
     let places: Vec<usize> = (0..gathered.len())
-        .filter(|at| gathered[*at].is_new && method_of(&gathered[*at].wanted) == method)
+        .filter(|at| gathered[*at].is_new && kind_of(&gathered[*at].wanted) == kind)
         .collect();
     let waiting: Vec<Waiting> = places
         .iter()
@@ -79,7 +89,7 @@ pub(super) fn take_due(gathered: &mut Vec<Gathered>, method: Method, policy: &Ba
     let batch: Vec<Gathered> =
         which.iter().filter_map(|at| gathered.get(*places.get(*at)?).cloned()).collect();
     let taken = |one: &Gathered| batch.iter().any(|other| other.wanted.sector == one.wanted.sector);
-    gathered.retain(|one| method_of(&one.wanted) != method || !taken(one));
+    gathered.retain(|one| kind_of(&one.wanted) != kind || !taken(one));
     Due::Batch(batch)
 }
 
@@ -118,4 +128,41 @@ pub(super) async fn draft(
         require_notification: false,
     };
     draft_prove_commit(lotus, miner, &prove, &settings.prove_commit_payment).await
+}
+
+#[cfg(test)]
+mod tests {
+    use chain::TokenAmount;
+    use sealtasks::{Commitment, RegisteredSealProof, SealedCid, SectorRef, SectorSize};
+
+    use super::*;
+
+    fn waiting(miner: u64, number: u64) -> Gathered {
+        let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
+        let wanted = Wanted {
+            sector: SectorRef { id: SectorId::new(miner, number), proof },
+            sealed: SealedCid::new(Commitment::new([7; 32])),
+            cutoff: ChainEpoch::new(1_000_000),
+            what: What::PreCommit { ticket_epoch: ChainEpoch::new(1), unsealed: None },
+        };
+        Gathered { wanted, since_ms: 0, is_new: true }
+    }
+
+    #[test]
+    fn no_message_is_about_two_miners_sectors() {
+        let method = Method::PreCommitSectorBatch2;
+        let policy =
+            BatchPolicy { wait_ms: 0, base_fee_max: None, ..policy(&ChainSettings::default(), method) };
+        let now = Now { ms: 1, head: ChainEpoch::new(10), base_fee: TokenAmount::default() };
+        let mut gathered = vec![waiting(1000, 1), waiting(2000, 1), waiting(1000, 2)];
+        let mut take = |miner| {
+            let due = take_due(&mut gathered, (method, ActorId::new(miner)), &policy, now);
+            let Due::Batch(batch) = due else { panic!("nothing is due") };
+            let mut ids: Vec<_> = batch.iter().map(|one| one.wanted.sector.id).collect();
+            ids.sort();
+            (ids, gathered.len())
+        };
+        assert_eq!(take(2000), (vec![SectorId::new(2000, 1)], 2));
+        assert_eq!(take(1000), (vec![SectorId::new(1000, 1), SectorId::new(1000, 2)], 0));
+    }
 }

@@ -8,10 +8,10 @@ use chain::sending::batch::{Now, halves};
 use chain::sending::{Courier, ExitCode, FileOutbox, Outcome, Record, SendError, Sending, Stage, Submitted};
 use chain::{ChainError, Lotus, SectorStanding};
 use pipeline::SectorEvent;
-use sealtasks::{ChainEpoch, FailureClass, SectorId};
+use sealtasks::{ActorId, ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Due, Gathered, draft, is_wanted, method_of, policy, says, take_due};
+use super::gathered::{Due, Gathered, draft, is_wanted, kind_of, method_of, policy, says, take_due};
 use super::{Notes, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
@@ -136,24 +136,31 @@ impl Post {
         // A sector that is to be proven has a deposit to lose; a new one only waits.
         let mut short = Ok(());
         for method in [Method::ProveCommitSectors3, Method::PreCommitSectorBatch2] {
-            match self.send_due(shared, method, now).await {
-                // The other method's messages may need less.
-                Err(error @ SendError::Funds { .. }) => short = Err(error),
-                done => done?,
+            for miner in shared.miners.all() {
+                match self.send_due(shared, (method, miner), now).await {
+                    // The other method's messages may need less, and another miner has money of its own.
+                    Err(error @ SendError::Funds { .. }) => short = Err(error),
+                    done => done?,
+                }
             }
         }
         short
     }
 
-    async fn send_due(&mut self, shared: &Arc<Shared>, method: Method, now: Now) -> Result<(), SendError> {
+    async fn send_due(
+        &mut self,
+        shared: &Arc<Shared>,
+        kind: (Method, ActorId),
+        now: Now,
+    ) -> Result<(), SendError> {
         loop {
-            let mut policy = policy(&shared.chain_settings, method);
+            let mut policy = policy(&shared.chain_settings, kind.0);
             if self.sending == Sending::Off {
                 // Nothing is gained by waiting: it is shown.
                 policy.wait_ms = 0;
                 policy.base_fee_max = None;
             }
-            let batch = match take_due(&mut self.gathered, method, &policy, now) {
+            let batch = match take_due(&mut self.gathered, kind, &policy, now) {
                 Due::Batch(batch) => batch,
                 Due::Dear => {
                     let (fee, most) = (now.base_fee, policy.base_fee_max.unwrap_or_default());
@@ -161,11 +168,11 @@ impl Post {
                         "its message waits for the base fee of {fee} to fall to {most} ([chain] base_fee_max); when its \
                          ticket or seed is about to expire it goes anyway"
                     );
-                    self.note(method, &text);
+                    self.note(kind, &text);
                     return Ok(());
                 }
                 Due::Nothing => {
-                    self.note(method, WAITS_FOR_BATCH);
+                    self.note(kind, WAITS_FOR_BATCH);
                     return Ok(());
                 }
             };
@@ -173,9 +180,9 @@ impl Post {
         }
     }
 
-    /// Says this of all whose message of this kind may go.
-    fn note(&self, method: Method, text: &str) {
-        for one in self.gathered.iter().filter(|one| one.is_new && method_of(&one.wanted) == method) {
+    /// Says this of all whose message of this kind and this miner may go.
+    fn note(&self, kind: (Method, ActorId), text: &str) {
+        for one in self.gathered.iter().filter(|one| one.is_new && kind_of(&one.wanted) == kind) {
             self.notes.set(one.wanted.sector.id, text);
         }
     }
@@ -328,7 +335,9 @@ impl Post {
     }
 
     async fn send_part(&mut self, shared: &Arc<Shared>, part: &[Gathered]) -> Result<(), SendError> {
-        let draft = draft(&self.lotus, &shared.chain_settings, shared.miner.actor, part).await?;
+        // All of one miner: see `take_due`.
+        let Some(miner) = part.first().map(|one| one.wanted.sector.id.miner) else { return Ok(()) };
+        let draft = draft(&self.lotus, &shared.chain_settings, miner, part).await?;
         let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
         match courier.submit(draft).await? {
             Submitted::Sent(record) => {

@@ -112,6 +112,10 @@ pub fn take_over(path: &Path, id: Uuid) -> Result<CopyFacts, StateError> {
         })?;
         schema::raise_counter(&transaction, name, raised)?;
     }
+    let others = transaction
+        .execute("UPDATE added_miner SET next_sector = next_sector + ?1", [stored("gap", SECTOR_GAP)?])
+        .map_err(database("pass over sector numbers"))?;
+    tracing::debug!(others, "sector numbers of added miners are passed over, too");
     pass_over_attempts(&transaction)?;
     reign::take_over(&transaction, id)?;
     let facts = facts(&transaction)?;

@@ -2,8 +2,8 @@
 
 use rpc::operator::WorkerMode;
 use sealtasks::{
-    AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, Reign, ScrubVerdict, SectorId, SectorRef,
-    StorageId, TaskId, TaskType, UnsealedRange, WorkerId,
+    ActorId, AttemptId, CallId, FileType, FileTypes, RegisteredSealProof, Reign, ScrubVerdict, SectorId,
+    SectorRef, StorageId, TaskId, TaskType, UnsealedRange, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -289,6 +289,13 @@ pub enum StateEvent {
         /// Who said so.
         by: String,
     },
+    /// A miner is served from now on, beside the first one.
+    MinerAdded {
+        /// Which.
+        miner: ActorId,
+        /// Who said so.
+        by: String,
+    },
     /// An operator wants sectors pledged by the manager itself no longer, or again.
     PledgingPaused {
         /// No longer.
@@ -430,6 +437,7 @@ impl StateEvent {
             Self::MachineCapsSet { .. } => "machine_caps_set",
             Self::SectorPrioritySet { .. } => "sector_priority_set",
             Self::TaskPrioritySet { .. } => "task_priority_set",
+            Self::MinerAdded { .. } => "miner_added",
             Self::PledgingPaused { .. } => "pledging_paused",
             Self::AbortAsked { .. } => "abort_asked",
             Self::AttemptDetached { .. } => "attempt_detached",
@@ -446,6 +454,7 @@ impl StateEvent {
             | Self::WorkerRecognised { .. }
             | Self::WorkerCapsSet { .. }
             | Self::MachineCapsSet { .. }
+            | Self::MinerAdded { .. }
             | Self::PledgingPaused { .. } => (None, None, None),
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
             Self::SectorStepped { sector, .. }

@@ -67,6 +67,7 @@ impl StateEvent {
             Self::TaskPrioritySet { task, priority, by } => {
                 format!("task {task} has priority {priority}, says {by}")
             }
+            Self::MinerAdded { miner, by } => format!("miner {miner} is served from now on, says {by}"),
             Self::PledgingPaused { paused: true, by } => format!("pledging is paused, says {by}"),
             Self::PledgingPaused { paused: false, by } => format!("pledging goes on, says {by}"),
             Self::AbortAsked { attempt, by } => format!("attempt {attempt} is to end, says {by}"),

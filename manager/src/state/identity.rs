@@ -1,5 +1,8 @@
 //! Whose manager this is: fixed when the repo is made. Never: anything that changes later.
 
+use std::collections::BTreeMap;
+
+use rpc::Miners;
 use rusqlite::{Connection, OptionalExtension as _};
 use sealtasks::{ActorId, SectorSize};
 
@@ -48,6 +51,47 @@ impl State {
     pub async fn miner(&self) -> Result<MinerIdentity, StateError> {
         self.read(load).await
     }
+
+    /// The miners that this repo serves: the one it was made for, and those added since, by their ids.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn miners(&self) -> Result<Miners, StateError> {
+        let counted = self.next_sectors().await?;
+        let first = self.miner().await?.actor;
+        Ok(Miners { first, others: counted.into_keys().filter(|miner| *miner != first).collect() })
+    }
+
+    /// The number that each miner's next sector gets.
+    ///
+    /// # Errors
+    /// SQLite's, or a damaged row.
+    pub async fn next_sectors(&self) -> Result<BTreeMap<ActorId, u64>, StateError> {
+        self.read(|db| {
+            let sql = "SELECT actor, next_sector FROM added_miner
+                       UNION SELECT actor, (SELECT value FROM counter WHERE name = 'next_sector') FROM miner";
+            let mut statement = db.prepare(sql).map_err(database("read the miners"))?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+            let rows: Vec<(i64, i64)> =
+                rows.and_then(Iterator::collect).map_err(database("read the miners"))?;
+            let read = |(actor, next)| {
+                Ok((ActorId::new(loaded("miner actor", actor)?), loaded("sector number", next)?))
+            };
+            rows.into_iter().map(read).collect()
+        })
+        .await
+    }
+}
+
+/// Enters a miner that is served from now on beside the others.
+pub(super) fn add(connection: &Connection, miner: ActorId) -> Result<(), StateError> {
+    connection
+        .execute(
+            "INSERT INTO added_miner (actor, next_sector) VALUES (?1, 1)",
+            [stored("miner actor", miner.get())?],
+        )
+        .map_err(database("store the miner"))?;
+    Ok(())
 }
 
 /// Writes the identity into a new database.

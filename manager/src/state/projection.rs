@@ -5,7 +5,9 @@ use sealtasks::{AttemptId, CallId, SectorId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
 use super::writer::Written;
-use super::{Epoch, StateError, control, database, hold, measure, reign, schema, scrub, stored, superseded};
+use super::{
+    Epoch, StateError, control, database, hold, identity, measure, reign, schema, scrub, stored, superseded,
+};
 
 /// Adds the event to the table of events.
 pub(super) fn append(db: &Connection, epoch: Epoch, at_ms: u64, written: &Written) -> Result<(), StateError> {
@@ -89,6 +91,7 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         | StateEvent::MachineCapsSet { .. }
         | StateEvent::SectorPrioritySet { .. }
         | StateEvent::TaskPrioritySet { .. } => control::store(db, now, event),
+        StateEvent::MinerAdded { miner, .. } => identity::add(db, *miner),
         StateEvent::PledgingPaused { paused, .. } => rows.one(
             "UPDATE counter SET value = ?1 WHERE name = 'pledging_paused'",
             [i64::from(*paused)],
@@ -117,7 +120,7 @@ impl Rows<'_> {
     ) -> Result<(), StateError> {
         let (miner, number) = (self.number(sector.id.miner.get())?, self.number(sector.id.number.get())?);
         let next = sector.id.number.get().checked_add(1).ok_or_else(|| self.bad("no number is left"))?;
-        schema::raise_counter(self.db, "next_sector", next)?;
+        schema::raise_next_sector(self.db, miner, next)?;
         self.one(
             "INSERT INTO sector (miner, number, proof, state, record, changed_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

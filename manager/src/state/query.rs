@@ -187,12 +187,12 @@ impl State {
         self.read(|db| tasks_where(db, "id IN (SELECT task FROM attempt WHERE state = 'detached')")).await
     }
 
-    /// The next sector number and the next task id.
+    /// The next task id.
     ///
     /// # Errors
     /// SQLite's, or a damaged row.
-    pub async fn next_ids(&self) -> Result<(u64, u64), StateError> {
-        self.read(|db| Ok((schema::counter(db, "next_sector")?, schema::counter(db, "next_task")?))).await
+    pub async fn next_task(&self) -> Result<u64, StateError> {
+        self.read(|db| schema::counter(db, "next_task")).await
     }
 
     /// Whether an operator has paused what the manager pledges by itself.

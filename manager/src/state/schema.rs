@@ -10,9 +10,9 @@ use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored
 
 /// What makes each version of the schema from the one before; a new database takes all of them. Steps are added at the
 /// end and never changed: databases that have taken them exist.
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     TABLES, MEASURES, CONTROLS, ABORTS, REPOS, HOLDS, PEAKS, SCRUBS, PLEDGING, CHAIN, ORPHANS, SUPERSEDED,
-    TAKEOVERS,
+    TAKEOVERS, MINERS,
 ];
 
 /// The schema this program reads and writes, in SQLite's `user_version`.
@@ -167,6 +167,12 @@ CREATE TABLE overtaken (
 ) STRICT;
 ";
 
+/// Version 14: miners that are served beside the first one; see `identity`.
+const MINERS: &str = "
+-- next_sector: the number that its next sector gets; that of the first miner is in table `counter`.
+CREATE TABLE added_miner (actor INTEGER PRIMARY KEY, next_sector INTEGER NOT NULL) STRICT;
+";
+
 /// Makes the file, its tables and the miner's row.
 pub(super) fn create(path: &Path, miner: &MinerIdentity) -> Result<(), StateError> {
     let mut connection = Connection::open(path).map_err(database("be created"))?;
@@ -193,6 +199,16 @@ fn take_steps(db: &Connection, from: usize) -> Result<(), StateError> {
         db.execute_batch(step).map_err(database("make its tables"))?;
     }
     db.pragma_update(None, "user_version", VERSION).map_err(database("store its version"))
+}
+
+/// Raises the number that the next sector of a miner gets: each counts its own.
+pub(super) fn raise_next_sector(connection: &Connection, miner: i64, next: u64) -> Result<(), StateError> {
+    let stored_next = stored("sector number", next)?;
+    let added = connection
+        .prepare_cached("UPDATE added_miner SET next_sector = max(next_sector, ?2) WHERE actor = ?1")
+        .and_then(|mut statement| statement.execute((miner, stored_next)))
+        .map_err(database("store the next sector number"))?;
+    if added == 0 { raise_counter(connection, "next_sector", next) } else { Ok(()) }
 }
 
 /// Opens an existing database. One of an earlier version is brought to ours, as a whole or not at all; the program that

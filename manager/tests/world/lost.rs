@@ -26,7 +26,7 @@ pub async fn yard() -> (World, Arc<FakeWorker>) {
 }
 
 pub async fn update(world: &World, number: u64, state: &str) -> Result<(), ApiError> {
-    world.handle.pipeline_api().update_state(SectorNumber::new(number), state.to_owned()).await
+    world.handle.pipeline_api().update_state(SectorNumber::new(number).into(), state.to_owned()).await
 }
 
 pub fn parts(data: &[u8]) -> PieceParts {
@@ -34,20 +34,20 @@ pub fn parts(data: &[u8]) -> PieceParts {
 }
 
 pub async fn wanted(world: &World, number: u64, lost: Option<Lost>) -> Vec<WantedPiece> {
-    world.handle.pipeline_api().rebuild_pieces(SectorNumber::new(number), lost).await.expect("told")
+    world.handle.pipeline_api().rebuild_pieces(SectorNumber::new(number).into(), lost).await.expect("told")
 }
 
 pub async fn hand_in(world: &World, number: u64, piece: PieceInfo, data: &[u8]) -> Result<(), ApiError> {
-    world.handle.pipeline_api().give_piece(SectorNumber::new(number), piece, parts(data)).await
+    world.handle.pipeline_api().give_piece(SectorNumber::new(number).into(), piece, parts(data)).await
 }
 
 /// Sector 1 with two files as data, proven.
 pub async fn with_data(world: &World) -> SectorDetail {
     let api = world.handle.pipeline_api();
     for data in FILES {
-        api.add_piece(None, parts(data)).await.expect("taken");
+        api.add_piece(None, None, parts(data)).await.expect("taken");
     }
-    api.start_sealing(SectorNumber::new(1)).await.expect("it starts");
+    api.start_sealing(SectorNumber::new(1).into()).await.expect("it starts");
     proven(world, 1).await
 }
 
@@ -56,7 +56,7 @@ pub fn staged(world: &World) -> usize {
 }
 
 pub async fn rebuild(world: &World, number: u64, lost: Option<Lost>) -> Result<(), ApiError> {
-    world.handle.pipeline_api().rebuild(SectorNumber::new(number), lost).await
+    world.handle.pipeline_api().rebuild(SectorNumber::new(number).into(), lost).await
 }
 
 pub async fn proven(world: &World, number: u64) -> SectorDetail {

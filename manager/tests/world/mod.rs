@@ -259,7 +259,7 @@ impl World {
     }
 
     async fn detail(&self, number: u64) -> Result<SectorDetail, ApiError> {
-        self.api.sector_detail(sealtasks::SectorNumber::new(number)).await
+        self.api.sector_detail(sealtasks::SectorNumber::new(number).into()).await
     }
 }
 

@@ -26,6 +26,7 @@ use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{FetchTicket, FetchWish, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use crate::mark::Mark;
+use crate::sector_name::{Miners, SectorName};
 use crate::storage::CopyDeed;
 use crate::subject::Subject;
 use crate::tls::Trust;
@@ -383,6 +384,14 @@ impl ManagerApi for ManagerClient {
         self.caller().call_as::<wire::sector::SectorId, _, _>("Filecoin.PledgeSector", &NO_PARAMS).await
     }
 
+    async fn miners(&self) -> ApiResult<Miners> {
+        self.caller().call("Sealyard.Miners", &NO_PARAMS).await
+    }
+
+    async fn sectors(&self) -> ApiResult<Vec<SectorId>> {
+        self.caller().call("Sealyard.Sectors", &NO_PARAMS).await
+    }
+
     async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>> {
         Ok(self.caller().call::<_, Option<_>>("Filecoin.SectorsList", &NO_PARAMS).await?.unwrap_or_default())
     }
@@ -400,8 +409,8 @@ impl ManagerApi for ManagerClient {
         Ok(numbers.unwrap_or_default())
     }
 
-    async fn sector_detail(&self, number: SectorNumber) -> ApiResult<SectorDetail> {
-        self.caller().call("Sealyard.SectorDetail", &(number,)).await
+    async fn sector_detail(&self, sector: SectorName) -> ApiResult<SectorDetail> {
+        self.caller().call("Sealyard.SectorDetail", &(sector,)).await
     }
 
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>> {
@@ -444,8 +453,8 @@ impl ManagerApi for ManagerClient {
         self.caller().tell("Sealyard.AbortAttempt", &(attempt.to_string(),)).await
     }
 
-    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
-        self.caller().tell("Sealyard.RetrySector", &(number,)).await
+    async fn retry_sector(&self, sector: SectorName) -> ApiResult<()> {
+        self.caller().tell("Sealyard.RetrySector", &(sector,)).await
     }
 
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId> {

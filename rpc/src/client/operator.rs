@@ -1,13 +1,14 @@
 //! The operator's methods of a manager on another machine.
 
 use async_trait::async_trait;
-use sealtasks::{CapSpec, SectorNumber};
+use sealtasks::CapSpec;
 
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
 use crate::operator::{
     AbortView, CapsTarget, CapsView, OperatorApi, PriorityView, Removal, WorkerMode, WorkerRest,
 };
+use crate::sector_name::SectorName;
 use crate::subject::Subject;
 
 #[async_trait]
@@ -33,8 +34,8 @@ impl OperatorApi for ManagerClient {
         self.caller().call("Sealyard.SetPriority", &(what, priority, by)).await
     }
 
-    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()> {
-        self.caller().tell("Sealyard.RemoveSector", &(number, removal, by)).await
+    async fn remove_sector(&self, sector: SectorName, removal: Removal, by: String) -> ApiResult<()> {
+        self.caller().tell("Sealyard.RemoveSector", &(sector, removal, by)).await
     }
 
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {

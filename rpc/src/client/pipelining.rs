@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
-use sealtasks::{PieceInfo, SectorNumber};
+use sealtasks::{ActorId, PieceInfo};
 
 use super::manager::ManagerClient;
 use super::{NO_PARAMS, unreachable_peer};
@@ -13,6 +13,7 @@ use crate::pipelining::{
     ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE,
     WantedPiece,
 };
+use crate::sector_name::SectorName;
 
 /// Error texts are read up to this many bytes.
 const TEXT_MAX: usize = 4096;
@@ -38,21 +39,29 @@ async fn posted(url: &reqwest::Url, http: reqwest::Client, data: PieceParts) -> 
 
 #[async_trait]
 impl PipelineApi for ManagerClient {
-    async fn add_piece(&self, sector: Option<SectorNumber>, data: PieceParts) -> ApiResult<PieceAdded> {
+    async fn add_piece(
+        &self,
+        sector: Option<SectorName>,
+        miner: Option<ActorId>,
+        data: PieceParts,
+    ) -> ApiResult<PieceAdded> {
         let (mut url, http) = self.http()?;
         url.set_path(ADD_PIECE_ROUTE);
         if let Some(sector) = sector {
             url.query_pairs_mut().append_pair("sector", &sector.to_string());
         }
+        if let Some(miner) = miner {
+            url.query_pairs_mut().append_pair("miner", &miner.to_string());
+        }
         let answer = posted(&url, http, data).await?;
         answer.json().await.map_err(|source| unreachable_peer(&url, source))
     }
 
-    async fn rebuild_pieces(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
+    async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
         self.caller().call("Sealyard.RebuildPieces", &(sector, lost)).await
     }
 
-    async fn give_piece(&self, sector: SectorNumber, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {
+    async fn give_piece(&self, sector: SectorName, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {
         let (mut url, http) = self.http()?;
         url.set_path(REBUILD_PIECE_ROUTE);
         url.query_pairs_mut()
@@ -62,15 +71,15 @@ impl PipelineApi for ManagerClient {
         posted(&url, http, data).await.map(drop)
     }
 
-    async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()> {
+    async fn start_sealing(&self, sector: SectorName) -> ApiResult<()> {
         self.caller().call("Sealyard.StartSealing", &(sector,)).await
     }
 
-    async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()> {
+    async fn update_state(&self, sector: SectorName, state: String) -> ApiResult<()> {
         self.caller().call("Sealyard.UpdateState", &(sector, state)).await
     }
 
-    async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
+    async fn rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()> {
         self.caller().call("Sealyard.Rebuild", &(sector, lost)).await
     }
 

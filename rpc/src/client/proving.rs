@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sealtasks::{SectorNumber, SectorRef};
+use sealtasks::{SectorId, SectorNumber, SectorRef};
 
 use super::NO_PARAMS;
 use super::manager::ManagerClient;
@@ -21,7 +21,7 @@ impl ProvingApi for ManagerClient {
         self.caller().call("Sealyard.CheckProvable", &(wish,)).await
     }
 
-    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>> {
+    async fn unheld(&self) -> ApiResult<Vec<SectorId>> {
         self.caller().call("Sealyard.Unheld", &NO_PARAMS).await
     }
 

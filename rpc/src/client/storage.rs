@@ -1,11 +1,12 @@
 //! The storage methods of a manager on another machine.
 
 use async_trait::async_trait;
-use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, SectorNumber, StorageId, TransferChange};
+use sealtasks::{FileTypes, PathOrder, PathReport, SectorId, StorageId, TransferChange};
 
 use super::NO_PARAMS;
 use super::manager::ManagerClient;
 use crate::api::ApiResult;
+use crate::sector_name::SectorName;
 use crate::storage::{
     HostTransfers, LockedSector, PathHost, ScrubResult, SectorPlaces, StorageApi, StoragePathView,
     StoredSector,
@@ -17,8 +18,8 @@ impl StorageApi for ManagerClient {
         self.caller().call("Sealyard.StoragePaths", &NO_PARAMS).await
     }
 
-    async fn sector_places(&self, number: SectorNumber) -> ApiResult<SectorPlaces> {
-        self.caller().call("Sealyard.SectorPlaces", &(number,)).await
+    async fn sector_places(&self, sector: SectorName) -> ApiResult<SectorPlaces> {
+        self.caller().call("Sealyard.SectorPlaces", &(sector,)).await
     }
 
     async fn stored_sectors(
@@ -46,15 +47,15 @@ impl StorageApi for ManagerClient {
         self.caller().call("Sealyard.Transfers", &(worker, change)).await
     }
 
-    async fn scrub_sector(&self, number: SectorNumber) -> ApiResult<Vec<ScrubResult>> {
-        self.caller().call("Sealyard.ScrubSector", &(number,)).await
+    async fn scrub_sector(&self, sector: SectorName) -> ApiResult<Vec<ScrubResult>> {
+        self.caller().call("Sealyard.ScrubSector", &(sector,)).await
     }
 
-    async fn scrub_results(&self, number: Option<SectorNumber>) -> ApiResult<Vec<ScrubResult>> {
-        self.caller().call("Sealyard.ScrubResults", &(number,)).await
+    async fn scrub_results(&self, sector: Option<SectorName>) -> ApiResult<Vec<ScrubResult>> {
+        self.caller().call("Sealyard.ScrubResults", &(sector,)).await
     }
 
-    async fn move_sector(&self, number: SectorNumber, types: FileTypes, to: StorageId) -> ApiResult<()> {
-        self.caller().tell("Sealyard.MoveSector", &(number, types, to)).await
+    async fn move_sector(&self, sector: SectorName, types: FileTypes, to: StorageId) -> ApiResult<()> {
+        self.caller().tell("Sealyard.MoveSector", &(sector, types, to)).await
     }
 }

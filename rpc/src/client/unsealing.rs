@@ -6,12 +6,13 @@ use std::ops::Range;
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use reqwest::StatusCode;
-use sealtasks::{SectorNumber, UnsealedRange};
+use sealtasks::{SectorId, UnsealedRange};
 
 use super::manager::ManagerClient;
 use super::unreachable_peer;
 use crate::api::ApiResult;
 use crate::error::ApiError;
+use crate::sector_name::SectorName;
 use crate::unsealing::{
     PIECE_ROUTE, PieceBytes, PieceWish, UNSEALED_HEADER, UnsealApi, UnsealView, UnsealWish,
 };
@@ -22,12 +23,12 @@ const TEXT_MAX: usize = 4096;
 
 #[async_trait]
 impl UnsealApi for ManagerClient {
-    async fn is_unsealed(&self, sector: SectorNumber, span: Range<u64>) -> ApiResult<bool> {
+    async fn is_unsealed(&self, sector: SectorName, span: Range<u64>) -> ApiResult<bool> {
         let size = span.end.saturating_sub(span.start);
         self.caller().call("Sealyard.IsUnsealed", &(sector, span.start, size)).await
     }
 
-    async fn unseal_sector(&self, sector: SectorNumber) -> ApiResult<UnsealView> {
+    async fn unseal_sector(&self, sector: SectorName) -> ApiResult<UnsealView> {
         self.caller().call("Sealyard.UnsealSector", &(sector,)).await
     }
 
@@ -39,21 +40,17 @@ impl UnsealApi for ManagerClient {
         self.caller().call("Filecoin.SectorsUnsealPiece", &params).await
     }
 
-    async fn unseal_state(&self, sector: SectorNumber) -> ApiResult<UnsealView> {
+    async fn unseal_state(&self, sector: SectorName) -> ApiResult<UnsealView> {
         self.caller().call("Sealyard.UnsealState", &(sector,)).await
     }
 
-    async fn release_unsealed(
-        &self,
-        sector: SectorNumber,
-        keep: Vec<UnsealedRange>,
-    ) -> ApiResult<UnsealView> {
+    async fn release_unsealed(&self, sector: SectorName, keep: Vec<UnsealedRange>) -> ApiResult<UnsealView> {
         self.caller().call("Sealyard.ReleaseUnsealed", &(sector, keep)).await
     }
 
     async fn read_piece(&self, wish: PieceWish) -> ApiResult<PieceBytes> {
         let (mut url, http) = self.http()?;
-        url.set_path(&format!("{PIECE_ROUTE}/{}", wish.sector));
+        url.set_path(&format!("{PIECE_ROUTE}/{}", path_name(wish.sector)));
         url.query_pairs_mut()
             .append_pair("offset", &wish.offset.to_string())
             .append_pair("unseal", if wish.unseal { "true" } else { "false" });
@@ -84,4 +81,10 @@ impl UnsealApi for ManagerClient {
         let parts = Box::pin(answer.bytes_stream().map_err(io::Error::other));
         Ok(PieceBytes { size, unsealed, parts })
     }
+}
+
+/// Without a slash, which would be another step of the path.
+fn path_name(sector: SectorName) -> String {
+    let SectorName { miner, number } = sector;
+    miner.map_or_else(|| number.to_string(), |miner| SectorId { miner, number }.to_string())
 }

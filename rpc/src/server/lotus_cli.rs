@@ -124,7 +124,7 @@ fn changes(methods: &mut Manager) {
 
 async fn stays(api: &dyn ManagerApi, args: &mut Args, why: &str) -> Result<(), Fault> {
     let number = SectorNumber::new(args.next("sector")?);
-    let state = api.sector_detail(number).await?.state;
+    let state = api.sector_detail(number.into()).await?.state;
     refuse(&format!("RPC015: sector {number} stays in {state}: {why}"))
 }
 

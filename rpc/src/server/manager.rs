@@ -18,6 +18,7 @@ use super::lotus_cli::lotus_cli;
 use super::registrar::Registrar;
 use super::worker::next_missing;
 use crate::api::{AttemptAccount, ManagerApi, ReturnMethod};
+use crate::sector_name::SectorName;
 use crate::subject::Subject;
 use crate::token::Permission::{self, Admin, Read, Write};
 use crate::wire::args::Args;
@@ -239,7 +240,7 @@ fn sectors(methods: &mut Manager) {
         let number = SectorNumber::new(args.next("sid")?);
         // What the chain says of a sector is not known here, so the flag changes nothing.
         args.next::<bool>("showOnChainInfo")?;
-        Ok(sector_info(api.sector_detail(number).await?))
+        Ok(sector_info(api.sector_detail(number.into()).await?))
     });
 }
 
@@ -268,10 +269,12 @@ fn extension(methods: &mut Manager) {
         let attempt = args.next::<String>("attempt")?.parse::<AttemptId>().map_err(of("attempt"))?;
         Ok(api.storage_deed(attempt, args.next("deed")?).await?)
     });
+    methods.on("Sealyard.Miners", Read, 0, |api, _| async move { Ok(api.miners().await?) });
+    methods.on("Sealyard.Sectors", Read, 0, |api, _| async move { Ok(api.sectors().await?) });
     methods.on("Sealyard.Overview", Admin, 0, |api, _| async move { Ok(api.overview().await?) });
     methods.on("Sealyard.Jobs", Read, 0, |api, _| async move { Ok(api.jobs().await?) });
     methods.on("Sealyard.SectorDetail", Read, 1, |api, mut args| async move {
-        Ok(api.sector_detail(SectorNumber::new(args.next("number")?)).await?)
+        Ok(api.sector_detail(args.next::<SectorName>("sector")?).await?)
     });
     methods.on("Sealyard.Why", Read, 1, |api, mut args| async move {
         Ok(api.why(args.next::<String>("subject")?.parse::<Subject>().map_err(of("subject"))?).await?)
@@ -284,7 +287,7 @@ fn extension(methods: &mut Manager) {
         Ok(api.abort_attempt(attempt).await?)
     });
     methods.on_detached("Sealyard.RetrySector", Admin, 1, |api, mut args| async move {
-        Ok(api.retry_sector(SectorNumber::new(args.next("number")?)).await?)
+        Ok(api.retry_sector(args.next::<SectorName>("sector")?).await?)
     });
     methods.on_detached("Sealyard.Pledge", Write, 1, |api, mut args| async move {
         Ok(sector::SectorId::from(api.pledge(args.next("options")?).await?))

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
-use sealtasks::SectorNumber;
 
 use super::registrar::Registrar;
 use crate::operator::{CapsTarget, NAME_MAX, OperatorApi, WorkerMode};
+use crate::sector_name::SectorName;
 use crate::subject::Subject;
 use crate::token::Permission::Admin;
 use crate::wire::WireError;
@@ -40,9 +40,9 @@ pub fn operator_methods(api: Arc<dyn OperatorApi>) -> Methods {
         Ok(api.abort(what, text(&mut args, "by")?).await?)
     });
     methods.on_detached("Sealyard.RemoveSector", Admin, 3, |api, mut args| async move {
-        let number = args.next::<SectorNumber>("sector")?;
+        let sector = args.next::<SectorName>("sector")?;
         let removal = args.next_or_zero("removal")?;
-        Ok(api.remove_sector(number, removal, text(&mut args, "by")?).await?)
+        Ok(api.remove_sector(sector, removal, text(&mut args, "by")?).await?)
     });
     methods.into_methods()
 }

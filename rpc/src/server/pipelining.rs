@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
-use sealtasks::SectorNumber;
 
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
 use crate::pipelining::{Lost, PipelineApi};
+use crate::sector_name::SectorName;
 use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::WireError;
 use crate::wire::args::Args;
@@ -21,21 +21,21 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
     let [lotus_start, lotus_update] = LOTUS_METHODS;
     for (name, permission) in [("Sealyard.StartSealing", Admin), (lotus_start, Write)] {
         methods.on_detached(name, permission, 1, |api, mut args| async move {
-            Ok(api.start_sealing(args.next::<SectorNumber>("number")?).await?)
+            Ok(api.start_sealing(args.next::<SectorName>("sector")?).await?)
         });
     }
     for name in ["Sealyard.UpdateState", lotus_update] {
         methods.on_detached(name, Admin, 2, |api, mut args| async move {
-            let sector = args.next::<SectorNumber>("number")?;
+            let sector = args.next::<SectorName>("sector")?;
             Ok(api.update_state(sector, word(&mut args, "state")?).await?)
         });
     }
     methods.on_detached("Sealyard.Rebuild", Admin, 2, |api, mut args| async move {
-        let sector = args.next::<SectorNumber>("number")?;
+        let sector = args.next::<SectorName>("sector")?;
         Ok(api.rebuild(sector, args.next::<Option<Lost>>("lost")?).await?)
     });
     methods.on("Sealyard.RebuildPieces", Read, 2, |api, mut args| async move {
-        let sector = args.next::<SectorNumber>("number")?;
+        let sector = args.next::<SectorName>("sector")?;
         Ok(api.rebuild_pieces(sector, args.next::<Option<Lost>>("lost")?).await?)
     });
     methods.on("Sealyard.Pledging", Read, 0, |api, _| async move { Ok(api.pledging().await?) });

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
-use sealtasks::{FileTypes, PathOrder, SectorId, SectorNumber, StorageId, TransferChange};
+use sealtasks::{FileTypes, PathOrder, SectorId, StorageId, TransferChange};
 
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
+use crate::sector_name::SectorName;
 use crate::storage::{PathHost, STORED_PAGE_MAX, StorageApi};
 use crate::token::Permission::Admin;
 use crate::wire::WireError;
@@ -16,7 +17,7 @@ pub fn storage_methods(api: Arc<dyn StorageApi>) -> Methods {
     let mut methods = Registrar::new(api);
     methods.on("Sealyard.StoragePaths", Admin, 0, |api, _| async move { Ok(api.storage_paths().await?) });
     methods.on("Sealyard.SectorPlaces", Admin, 1, |api, mut args| async move {
-        Ok(api.sector_places(args.next::<SectorNumber>("sector")?).await?)
+        Ok(api.sector_places(args.next::<SectorName>("sector")?).await?)
     });
     methods.on("Sealyard.StoredSectors", Admin, 3, |api, mut args| async move {
         let path = args.next::<StorageId>("path")?;
@@ -39,16 +40,16 @@ pub fn storage_methods(api: Arc<dyn StorageApi>) -> Methods {
         Ok(api.path_order(host, order).await?)
     });
     methods.on_detached("Sealyard.ScrubSector", Admin, 1, |api, mut args| async move {
-        Ok(api.scrub_sector(args.next::<SectorNumber>("sector")?).await?)
+        Ok(api.scrub_sector(args.next::<SectorName>("sector")?).await?)
     });
     methods.on("Sealyard.ScrubResults", Admin, 1, |api, mut args| async move {
-        Ok(api.scrub_results(args.next::<Option<SectorNumber>>("sector")?).await?)
+        Ok(api.scrub_results(args.next::<Option<SectorName>>("sector")?).await?)
     });
     methods.on_detached("Sealyard.MoveSector", Admin, 3, |api, mut args| async move {
-        let number = args.next::<SectorNumber>("sector")?;
+        let sector = args.next::<SectorName>("sector")?;
         let types = args.next::<FileTypes>("types")?;
         let to = args.next::<StorageId>("to")?;
-        Ok(api.move_sector(number, types, to).await?)
+        Ok(api.move_sector(sector, types, to).await?)
     });
     methods.into_methods()
 }

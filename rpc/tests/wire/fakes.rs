@@ -1,7 +1,6 @@
 //! Fakes behind real sockets: a manager and a worker that write down what they are asked and answer with samples.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -11,29 +10,15 @@ use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::storage::CopyDeed;
 use rpc::subject::Subject;
-use rpc::{ApiError, ApiResult, Permission, Secret};
+use rpc::{ApiError, ApiResult, Miners, Permission, Secret, SectorName};
 use sealtasks::*;
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
+use crate::calls::Calls;
 use crate::sample::TellOnDrop;
 pub use crate::serve;
 use crate::{explained, sample};
-
-/// What was asked, in order; each as `method arguments`.
-#[derive(Default)]
-pub struct Calls(Mutex<Vec<String>>);
-
-impl Calls {
-    fn add(&self, method: &str, arguments: impl Debug) {
-        self.0.lock().expect("no test panicked here").push(format!("{method} {arguments:?}"));
-    }
-
-    /// Everything since the last time.
-    pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().expect("no test panicked here"))
-    }
-}
 
 /// Answers every question with a sample. Blocking calls wait for [`FakeWorker::quiet`] or [`FakeManager::gate`].
 pub struct FakeManager {
@@ -234,6 +219,12 @@ impl ManagerApi for FakeManager {
     async fn pledge_sector(&self) -> ApiResult<SectorId> {
         Ok(sample::SECTOR)
     }
+    async fn miners(&self) -> ApiResult<Miners> {
+        Ok(sample::miners())
+    }
+    async fn sectors(&self) -> ApiResult<Vec<SectorId>> {
+        Ok(vec![sample::SECTOR, SectorId::new(2000, 42)])
+    }
     async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>> {
         Ok(vec![SectorNumber::new(1), SectorNumber::new(u64::MAX)])
     }
@@ -244,8 +235,8 @@ impl ManagerApi for FakeManager {
         self.calls.add("sectors_in_states", states);
         Ok(vec![SectorNumber::new(1)])
     }
-    async fn sector_detail(&self, number: SectorNumber) -> ApiResult<SectorDetail> {
-        self.calls.add("sector_detail", number);
+    async fn sector_detail(&self, sector: SectorName) -> ApiResult<SectorDetail> {
+        self.calls.add("sector_detail", sector);
         Ok(sample::sector_detail())
     }
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>> {
@@ -286,8 +277,8 @@ impl ManagerApi for FakeManager {
         self.calls.add("schedule", limit);
         Ok(explained::schedule())
     }
-    async fn retry_sector(&self, number: SectorNumber) -> ApiResult<()> {
-        self.calls.add("retry_sector", number);
+    async fn retry_sector(&self, sector: SectorName) -> ApiResult<()> {
+        self.calls.add("retry_sector", sector);
         Ok(())
     }
     async fn pledge(&self, options: PledgeOptions) -> ApiResult<SectorId> {

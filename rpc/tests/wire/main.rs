@@ -3,6 +3,7 @@
 mod api_info;
 mod auth;
 mod bulk;
+mod calls;
 mod certs;
 mod door;
 mod explained;

@@ -8,7 +8,7 @@ use rpc::operator::{
     WorkerMode, WorkerRest,
 };
 use rpc::subject::Subject;
-use rpc::{ApiResult, ManagerClient, OperatorApi, Permission, Secret, Transport};
+use rpc::{ApiResult, ManagerClient, OperatorApi, Permission, Secret, SectorName, Transport};
 use sealtasks::{CapSpec, SectorNumber, TaskId, TaskType, WorkerId};
 
 use crate::{fakes, sample};
@@ -26,7 +26,7 @@ impl FakeOperator {
 fn rest() -> WorkerRest {
     let task = RestTask {
         attempt: sample::attempt(),
-        sector: SectorNumber::new(42),
+        sector: SectorNumber::new(42).into(),
         task: TaskType::PreCommit1,
         stage: "running".into(),
     };
@@ -90,8 +90,8 @@ impl OperatorApi for FakeOperator {
         Ok(priority())
     }
 
-    async fn remove_sector(&self, number: SectorNumber, removal: Removal, by: String) -> ApiResult<()> {
-        self.note(format!("remove {number} {removal:?} {by}"));
+    async fn remove_sector(&self, sector: SectorName, removal: Removal, by: String) -> ApiResult<()> {
+        self.note(format!("remove {sector} {removal:?} {by}"));
         Ok(())
     }
 
@@ -122,7 +122,7 @@ async fn every_order_arrives_as_it_was_given_and_is_answered_in_full() {
     assert_eq!(client.change_caps(target, changes, by()).await.unwrap(), caps());
     assert_eq!(client.set_priority("s-t01000-42".parse().unwrap(), -5, by()).await.unwrap(), priority());
     assert_eq!(client.abort("7.2".parse().unwrap(), by()).await.unwrap(), aborted());
-    client.remove_sector(SectorNumber::new(42), Removal::AlthoughOnChain, by()).await.unwrap();
+    client.remove_sector(SectorNumber::new(42).into(), Removal::AlthoughOnChain, by()).await.unwrap();
     let asked = [
         "draining w1 root@here",
         "rest of w1",

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rpc::operator::NAME_MAX;
 use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView, WantedPiece};
-use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, Transport};
+use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, SectorName, Transport};
 use sealtasks::{
-    Commitment, PieceInfo, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef, SectorSize,
-    Ticket,
+    ActorId, Commitment, PieceInfo, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef,
+    SectorSize, Ticket,
 };
 use serde_json::{Value, json};
 
@@ -34,32 +34,37 @@ fn view() -> PledgingView {
 
 #[async_trait]
 impl PipelineApi for FakePipeline {
-    async fn add_piece(&self, _sector: Option<SectorNumber>, _data: PieceParts) -> ApiResult<PieceAdded> {
+    async fn add_piece(
+        &self,
+        _: Option<SectorName>,
+        _: Option<ActorId>,
+        _: PieceParts,
+    ) -> ApiResult<PieceAdded> {
         Err(ApiError::refused("no method takes data"))
     }
 
-    async fn start_sealing(&self, sector: SectorNumber) -> ApiResult<()> {
+    async fn start_sealing(&self, sector: SectorName) -> ApiResult<()> {
         self.0.lock().unwrap().push(format!("start {sector}"));
         Ok(())
     }
 
-    async fn update_state(&self, sector: SectorNumber, state: String) -> ApiResult<()> {
+    async fn update_state(&self, sector: SectorName, state: String) -> ApiResult<()> {
         self.0.lock().unwrap().push(format!("{sector} into {state}"));
         Ok(())
     }
 
-    async fn rebuild(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<()> {
+    async fn rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()> {
         self.0.lock().unwrap().push(format!("rebuild {sector} from {lost:?}"));
         Ok(())
     }
 
-    async fn rebuild_pieces(&self, sector: SectorNumber, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
+    async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
         self.0.lock().unwrap().push(format!("pieces of {sector}"));
         let wanted = |piece| WantedPiece { piece, given: false, needed: true };
         Ok(lost.into_iter().flat_map(|lost| lost.pieces).map(wanted).collect())
     }
 
-    async fn give_piece(&self, _sector: SectorNumber, _piece: PieceInfo, _data: PieceParts) -> ApiResult<()> {
+    async fn give_piece(&self, _sector: SectorName, _piece: PieceInfo, _data: PieceParts) -> ApiResult<()> {
         Err(ApiError::refused("no method takes data"))
     }
 
@@ -92,8 +97,8 @@ async fn client(fake: &Arc<FakePipeline>, permission: Permission) -> ManagerClie
 async fn every_order_arrives_as_it_was_given() {
     let fake = Arc::new(FakePipeline::default());
     let client = client(&fake, Permission::Admin).await;
-    client.start_sealing(SectorNumber::new(7)).await.unwrap();
-    client.update_state(SectorNumber::new(7), "PreCommit1".to_owned()).await.unwrap();
+    client.start_sealing(SectorNumber::new(7).into()).await.unwrap();
+    client.update_state(SectorNumber::new(7).into(), "PreCommit1".to_owned()).await.unwrap();
     assert_eq!(client.pause_pledging(true, "root@here".to_owned()).await.unwrap(), view());
     assert_eq!(client.pledging().await.unwrap(), view());
     let proof = RegisteredSealProof::for_new_sector(SectorSize::KiB2);
@@ -101,17 +106,17 @@ async fn every_order_arrives_as_it_was_given() {
     let sealed = SealedCid::new(Commitment::new([4; 32]));
     let pieces = vec![PieceInfo::new(256.try_into().unwrap(), Commitment::new([5; 32]))];
     let lost = Some(Lost { sector, ticket: Ticket([3; 32]), sealed, pieces: pieces.clone() });
-    let wanted = client.rebuild_pieces(SectorNumber::new(7), lost.clone()).await.unwrap();
+    let wanted = client.rebuild_pieces(SectorNumber::new(7).into(), lost.clone()).await.unwrap();
     assert_eq!(wanted.iter().map(|wanted| wanted.piece).collect::<Vec<_>>(), pieces);
-    client.rebuild(SectorNumber::new(7), lost.clone()).await.unwrap();
-    client.rebuild(SectorNumber::new(8), None).await.unwrap();
+    client.rebuild(SectorNumber::new(7).into(), lost.clone()).await.unwrap();
+    client.rebuild(SectorId::new(2000, 8).into(), None).await.unwrap();
     let orders = [
         "start 7".to_owned(),
         "7 into PreCommit1".to_owned(),
         "paused true root@here".to_owned(),
         "pieces of 7".to_owned(),
         format!("rebuild 7 from {lost:?}"),
-        "rebuild 8 from None".to_owned(),
+        "rebuild f02000/8 from None".to_owned(),
     ];
     assert_eq!(*fake.0.lock().unwrap(), orders);
 }
@@ -140,11 +145,12 @@ async fn lotus_s_names_for_start_and_state_do_the_same() {
 #[tokio::test]
 async fn without_admin_or_with_endless_words_nothing_is_changed() {
     let fake = Arc::new(FakePipeline::default());
-    let error = client(&fake, Permission::Sign).await.start_sealing(SectorNumber::new(7)).await.unwrap_err();
+    let error =
+        client(&fake, Permission::Sign).await.start_sealing(SectorNumber::new(7).into()).await.unwrap_err();
     assert!(error.to_string().contains("missing permission"), "{error}");
     let long = "x".repeat(NAME_MAX + 1);
     let client = client(&fake, Permission::Admin).await;
-    let error = client.update_state(SectorNumber::new(7), long).await.unwrap_err();
+    let error = client.update_state(SectorNumber::new(7).into(), long).await.unwrap_err();
     assert!(error.to_string().contains("at most 1024"), "{error}");
     assert!(fake.0.lock().unwrap().is_empty());
 }

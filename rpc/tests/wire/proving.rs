@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rpc::proving::{ProvingCopy, ProvingState, ProvingView, ProvingWish};
 use rpc::{ApiResult, ManagerClient, Permission, ProvingApi, Secret, Transport};
-use sealtasks::{SectorNumber, SectorRef};
+use sealtasks::{SectorId, SectorNumber, SectorRef};
 
 use crate::framing::post;
 use crate::sample;
@@ -33,12 +33,12 @@ fn view() -> ProvingView {
 #[async_trait]
 impl ProvingApi for FakeProver {
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView> {
-        assert_eq!(wish, ProvingWish { sector: SectorNumber::new(42), challenges: 7 });
+        assert_eq!(wish, ProvingWish { sector: SectorNumber::new(42).into(), challenges: 7 });
         Ok(view())
     }
 
-    async fn unheld(&self) -> ApiResult<Vec<SectorNumber>> {
-        Ok(vec![SectorNumber::new(9)])
+    async fn unheld(&self) -> ApiResult<Vec<SectorId>> {
+        Ok(vec![SectorId::new(2000, 9)])
     }
 
     async fn not_provable(&self, sectors: Vec<SectorRef>) -> ApiResult<Vec<(SectorNumber, String)>> {
@@ -64,9 +64,10 @@ fn client(address: std::net::SocketAddr, secret: &Secret, permissions: &[Permiss
 async fn it_goes_over_the_wire_and_back() {
     let (address, secret) = host().await;
     let asked = client(address, &secret, &Permission::ALL);
-    let wish = ProvingWish { sector: SectorNumber::new(42), challenges: 7 };
+    assert_eq!(asked.unheld().await.expect("told"), [SectorId::new(2000, 9)]);
+    let wish = ProvingWish { sector: SectorNumber::new(42).into(), challenges: 7 };
     assert_eq!(asked.check_provable(wish.clone()).await.expect("told"), view());
-    let other = SectorRef { id: sealtasks::SectorId::new(1000, 43), ..sample::sector_ref() };
+    let other = SectorRef { id: SectorId::new(1000, 43), ..sample::sector_ref() };
     let told = asked.not_provable(vec![sample::sector_ref(), other]).await.expect("told");
     assert_eq!(told, [(SectorNumber::new(43), "bad: s-t01000-43 is gone".to_owned())]);
     assert_eq!(asked.not_provable(Vec::new()).await.expect("told"), []);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rpc::api::{Missing, PledgeOptions};
 use rpc::storage::{CopyDeed, CopyState};
 use rpc::{ApiError, Job, ManagerApi as _, Permission, Transport, WorkerApi as _};
-use sealtasks::{ActorId, FileTypes, PathType, SectorNumber, SectorSize, TaskInput, TaskType, WorkerId};
+use sealtasks::{
+    ActorId, FileTypes, PathType, SectorId, SectorNumber, SectorSize, TaskInput, TaskType, WorkerId,
+};
 use uuid::Uuid;
 
 use crate::fakes::{FakeWorker, ManagerHost, WorkerHost};
@@ -46,12 +48,14 @@ async fn a_manager_answers_over_both_transports_what_it_answers_itself() {
         assert_eq!(client.worker_jobs().await.unwrap()[&WorkerId::CLOSED], [sample::worker_job()]);
         assert_eq!(client.sched_diag(true).await.unwrap(), serde_json::json!({"forced": true}));
         assert_eq!(client.pledge_sector().await.unwrap(), sample::SECTOR);
+        assert_eq!(client.miners().await.unwrap(), sample::miners());
+        assert_eq!(client.sectors().await.unwrap(), [sample::SECTOR, SectorId::new(2000, 42)]);
         let numbers = [SectorNumber::new(1), SectorNumber::new(u64::MAX)];
         assert_eq!(client.sectors_list().await.unwrap(), numbers);
         assert_eq!(client.sectors_summary().await.unwrap()["Proving"], 2);
         let states = client.sectors_in_states(vec!["Proving".into()]).await.unwrap();
         assert_eq!(states, [SectorNumber::new(1)]);
-        assert_eq!(client.sector_detail(SectorNumber::new(42)).await.unwrap(), sample::sector_detail());
+        assert_eq!(client.sector_detail(sample::SECTOR.into()).await.unwrap(), sample::sector_detail());
         assert_eq!(client.hello(sample::hello()).await.unwrap(), Some(sample::hello()));
         assert_eq!(client.overview().await.unwrap(), sample::overview());
         assert_eq!(client.jobs().await.unwrap(), [sample::job_view()]);
@@ -78,7 +82,11 @@ async fn what_a_manager_is_told_arrives_over_both_transports() {
         let client = host.client(transport);
         let (id, sector, types) =
             (sample::storage_id(), sample::SECTOR, FileTypes::SEALED | FileTypes::CACHE);
-        let options = PledgeOptions { stop_after_c1: true, sector_size: Some(SectorSize::MiB8) };
+        let options = PledgeOptions {
+            stop_after_c1: true,
+            sector_size: Some(SectorSize::MiB8),
+            miner: Some(ActorId::new(2000)),
+        };
         let mut expected = Vec::new();
         macro_rules! tell {
             ($method:ident($($argument:expr),*)) => {{
@@ -109,7 +117,7 @@ async fn what_a_manager_is_told_arrives_over_both_transports() {
         tell!(sealing_abort(sample::call()));
         tell!(sealing_remove_request(Uuid::from_u128(7)));
         tell!(abort_attempt(sample::attempt()));
-        tell!(retry_sector(SectorNumber::new(42)));
+        tell!(retry_sector(rpc::SectorName::from(SectorId::new(2000, 42))));
         tell!(worker_state(sample::worker_state()));
         tell!(pledge(options));
         tell!(shutdown());

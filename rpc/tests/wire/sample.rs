@@ -297,6 +297,11 @@ pub fn overview() -> ManagerOverview {
     }
 }
 
+/// Two miners.
+pub fn miners() -> rpc::Miners {
+    rpc::Miners { first: SECTOR.miner, others: vec![ActorId::new(2000)] }
+}
+
 pub fn sector_detail() -> SectorDetail {
     SectorDetail {
         sector: SECTOR,

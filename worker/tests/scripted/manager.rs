@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rpc::api::{ManagerVersion, Missing, PledgeOptions, Returned, SectorLock, WorkerJob, WorkerStats};
 use rpc::extension::{Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::storage::{CopyDeed, CopyState};
-use rpc::{ApiError, ApiResult, ManagerApi, Permission};
+use rpc::{ApiError, ApiResult, ManagerApi, Miners, Permission, SectorName};
 use sealtasks::{
     ActorId, AttemptId, CallId, FileTypes, FsStat, HealthReport, PathType, SectorDecl, SectorId,
     SectorNumber, SectorSize, SectorStorageInfo, StorageId, StorageInfo, WorkerId,
@@ -312,6 +312,12 @@ impl ManagerApi for ScriptedManager {
     async fn pledge_sector(&self) -> ApiResult<SectorId> {
         unscripted()
     }
+    async fn miners(&self) -> ApiResult<Miners> {
+        unscripted()
+    }
+    async fn sectors(&self) -> ApiResult<Vec<SectorId>> {
+        unscripted()
+    }
     async fn sectors_list(&self) -> ApiResult<Vec<SectorNumber>> {
         unscripted()
     }
@@ -321,7 +327,7 @@ impl ManagerApi for ScriptedManager {
     async fn sectors_in_states(&self, _: Vec<String>) -> ApiResult<Vec<SectorNumber>> {
         unscripted()
     }
-    async fn sector_detail(&self, _: SectorNumber) -> ApiResult<SectorDetail> {
+    async fn sector_detail(&self, _: SectorName) -> ApiResult<SectorDetail> {
         unscripted()
     }
     async fn hello(&self, _: Hello) -> ApiResult<Option<Hello>> {
@@ -378,7 +384,7 @@ impl ManagerApi for ScriptedManager {
     async fn schedule(&self, _: u32) -> ApiResult<rpc::explain::Schedule> {
         unscripted()
     }
-    async fn retry_sector(&self, _: SectorNumber) -> ApiResult<()> {
+    async fn retry_sector(&self, _: SectorName) -> ApiResult<()> {
         unscripted()
     }
     async fn pledge(&self, _: PledgeOptions) -> ApiResult<SectorId> {
