@@ -248,13 +248,32 @@ fn a_file_with_a_mistake_is_refused_by_name() {
     let file =
         |entry: Value| json!({"Miner": "f01000", "SectorSize": 2048, "SectorInfos": [entry]}).to_string();
     for (text, words) in [
-        ("{".to_owned(), "bad.json: "),
+        ("{".to_owned(), "bad.json: the file is no JSON as `repair export` writes it"),
+        (file(json!({"Ticket": 7})), "sector entry 1 of SectorInfos: SectorNumber is missing"),
         (file(nameless), "sector 7: Ticket: it is missing"),
         (file(entry(5, "bagboea4b5abc")), "sector 7: SealedCID: "),
         (file(entry(30, good)), "sector 7: SealProof: 30 is no registered seal proof"),
     ] {
         fs::write(home.join("bad.json"), text).expect("written");
         let line = refused(sealyard(&home).args(["repair", "run", "--metadata", "bad.json"]), 9);
+        assert!(line.contains(words), "{line}");
+        assert!(!home.join("temp").exists() && !home.join("sector").exists(), "nothing is begun");
+    }
+    // Printed pre-commitments, before any node is asked.
+    let printed = |key: &str, value: Value| {
+        let mut body =
+            json!({"RegisteredProof": 5, "SectorNumber": 7, "SealedCid": good, "SealRandEpoch": 90});
+        body[key] = value;
+        body.to_string()
+    };
+    for (text, words) in [
+        ("[".to_owned(), "bad.json: the file is no JSON as a PreCommit message's body is printed"),
+        (printed("SealedCid", Value::Null), "sector 7: SealedCID: it is missing"),
+        (printed("RegisteredProof", json!(30)), "sector 7: SealProof: 30 is no registered seal proof"),
+    ] {
+        fs::write(home.join("bad.json"), text).expect("written");
+        let words_of = ["recover", "--precommit-json", "bad.json", "--miner", "f01000"];
+        let line = refused(sealyard(&home).args(words_of), 9);
         assert!(line.contains(words), "{line}");
         assert!(!home.join("temp").exists() && !home.join("sector").exists(), "nothing is begun");
     }

@@ -83,7 +83,11 @@ fn deleted_sectors_are_sealed_again_byte_for_byte() {
         fs::remove_dir_all(home.join(format!("second/cache/s-t01000-{number}"))).expect("its cache, too");
     }
     ok(sealyard(home).args(["--repo", "second", "storage", "redeclare", "--all", "--drop-missing"]));
-    let told = ok(sealyard(home).args(["--repo", "second", "sectors", "rebuild", "1,2", "--parallel", "2"]));
+    // By Damocles's name, and with the miner as it takes it; another miner's sector is none of these.
+    let rebuild = ["--repo", "second", "util", "sealer", "sectors", "rebuild"];
+    let stranger = refused(sealyard(home).args(rebuild).args(["f02000", "1"]), 1);
+    assert!(stranger.contains("f02000/1"), "{stranger}");
+    let told = ok(sealyard(home).args(rebuild).args(["f01000", "1", "2", "--parallel", "2"]));
     assert!(told.contains("2 of 2 sectors are back"), "{told}");
     whole();
     let again = ok(sealyard(home).args(repair));

@@ -6,13 +6,13 @@ mod standin;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chain::params::{Activation, PieceActivation, ProveCommit, SectorProofs, prove_commit};
-use chain::recovery::{Export, export, parse, write};
+use chain::recovery::{Export, export, export_printed, parse, parse_printed, write};
 use chain::{Lotus, entropy};
 use rpc::{ApiInfo, Trust};
 use sealtasks::{
     ActorId, Commitment, PaddedPieceSize, PieceInfo, Proof, SealedCid, SectorNumber, UnsealedCid,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use standin::{Deal, Effect, PreCommitted, Proven, StandInNode, World, comm_d, randomness_text};
 
 const MINER: ActorId = ActorId::new(1000);
@@ -49,9 +49,13 @@ fn proven(number: u64) -> Effect {
     Effect::Prove(Proven { number, proof: 5, sealed: replica(number), key: None })
 }
 
-async fn run(node: &StandInNode, numbers: &[u64]) -> Export {
+async fn connect(node: &StandInNode) -> Lotus {
     let info: ApiInfo = node.api_info().parse().expect("an API info");
-    let lotus = Lotus::connect(&info, &Trust::system()).await.expect("connected");
+    Lotus::connect(&info, &Trust::system()).await.expect("connected")
+}
+
+async fn run(node: &StandInNode, numbers: &[u64]) -> Export {
+    let lotus = connect(node).await;
     let numbers: Vec<_> = numbers.iter().copied().map(SectorNumber::new).collect();
     let mut heard = 0;
     let export = export(&lotus, MINER, &numbers, |done, all| {
@@ -158,4 +162,49 @@ async fn a_node_that_forgets_is_named() {
     let why = rpc::error::chain(&export.failed[0].why);
     assert!(why.contains("the pre-commitment of s-t01000-1"), "{why}");
     assert!(why.contains("failed to load state tree"), "{why}");
+}
+
+/// The body of a sector's pre-commitment as an explorer prints it.
+fn body(number: u64, deals: &[u64], unsealed: Option<u8>) -> Value {
+    json!({
+        "RegisteredProof": 5, "SectorNumber": number, "SealedCid": replica(number), "SealRandEpoch": 90,
+        "DealIds": deals, "Expiration": 2480426, "UnsealedCid": unsealed.map(commitment),
+    })
+}
+
+/// What the message said is all that such a node lacks; what it knows must agree.
+#[tokio::test]
+async fn printed_pre_commitments_stand_in_for_what_a_node_forgets() {
+    let whole = StandInNode::start(world()).await;
+    let expected = run(&whole, &[1, 2, 3, 8]).await.metadata;
+    let mut world = world();
+    world.remembers_from = world.head().height;
+    let node = StandInNode::start(world).await;
+    let lotus = connect(&node).await;
+    let printed = |bodies: &[Value]| parse_printed(json!(bodies).to_string().as_bytes()).expect("printed");
+    let both = comm_d(&[(256, commitment(3)), (1024, commitment(4))], 2048).expect("CommD");
+    let mut third = body(3, &[], None);
+    third["UnsealedCid"] = json!(both);
+    let bodies = [body(1, &[], None), body(2, &[71, 72], Some(9)), third, body(8, &[], None)];
+    assert_eq!(run(&node, &[1, 2, 3]).await.metadata.sectors, [], "the node alone tells none of them");
+    let export = export_printed(&lotus, MINER, &printed(&bodies), |_, _| {}).await.expect("a miner");
+    assert_eq!(export.metadata, expected, "{:?}", export.failed);
+
+    let mut other = body(8, &[], None);
+    other["SealedCid"] = json!(replica(9));
+    let mut another_proof = body(1, &[], None);
+    another_proof["RegisteredProof"] = json!(8);
+    for (body, code) in [
+        (other, "EXP04"),
+        (another_proof, "CHN05"),
+        (body(4, &[], None), "EXP02"),
+        (body(6, &[], None), "EXP04"),
+        (body(200, &[], None), "EXP01"),
+        (body(9, &[73], Some(8)), "EXP05"),
+        (body(5, &[], Some(8)), "EXP07"),
+    ] {
+        let export = export_printed(&lotus, MINER, &printed(&[body]), |_, _| {}).await.expect("a miner");
+        let failed: Vec<&str> = export.failed.iter().map(|failed| failed.why.code()).collect();
+        assert_eq!((failed, export.metadata.sectors.len()), (vec![code], 0));
+    }
 }

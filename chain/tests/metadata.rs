@@ -1,6 +1,6 @@
 //! The file of lost sectors: filecoin-sealer-recover's own form is accepted as it is, and what is wrong is named.
 
-use chain::recovery::{MetadataError, file_name, parse, write};
+use chain::recovery::{MetadataError, file_name, parse, parse_printed, write};
 use sealtasks::{ActorId, SectorNumber};
 
 const TICKET: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
@@ -118,4 +118,71 @@ fn what_is_no_such_file_is_refused() {
         assert!(parse(&cut.as_bytes()[..end]).is_err(), "cut at {end}");
     }
     assert_eq!(parse(b"{}").expect_err("empty").to_string(), "Miner: it is missing");
+}
+
+/// A PreCommit message's body as filecoin-sealer-recover's manual shows it.
+fn printed() -> String {
+    format!(
+        "{{\"RegisteredProof\": 9, \"SectorNumber\": 1322006, \"SealedCid\": \"{SEALED}\", \"SealRandEpoch\": 925221, \
+         \"DealIds\": [], \"Expiration\": 2480426, \"ReplaceCapacity\": false, \"ReplaceSectorDeadline\": 0, \
+         \"ReplaceSectorPartition\": 0, \"ReplaceSector\": 0}}"
+    )
+}
+
+#[test]
+fn printed_bodies_are_read_in_every_form() {
+    let go = format!(
+        "{{\"SealProof\":9,\"SectorNumber\":1322006,\"SealedCID\":{{\"/\":\"{SEALED}\"}},\"SealRandEpoch\":925221,\
+         \"DealIDs\":null,\"Expiration\":2480426,\"UnsealedCid\":null}}"
+    );
+    let in_a_list = format!("[{}]", printed());
+    let in_a_batch = format!("{{\"Sectors\":[{go}]}}");
+    let of_a_node = format!("{{\"Info\":{go},\"PreCommitDeposit\":\"1\",\"PreCommitEpoch\":926000}}");
+    let first = parse_printed(printed().as_bytes()).expect("the manual's form");
+    assert_eq!(first[0].number(), SectorNumber::new(1322006));
+    for text in [go, in_a_list, in_a_batch, of_a_node] {
+        let printed = parse_printed(text.as_bytes()).expect("printed");
+        assert_eq!(format!("{printed:?}"), format!("{first:?}"), "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_printed_bodies_are_named() {
+    for (from, to, expected) in [
+        (
+            "\"SectorNumber\": 1322006",
+            "\"Number\": 1",
+            "sector entry 1 of the PreCommit bodies: SectorNumber is missing or no whole number",
+        ),
+        (
+            "\"RegisteredProof\": 9",
+            "\"RegisteredProof\": 30",
+            "sector 1322006: SealProof: 30 is no registered seal proof; known are 0 to 19",
+        ),
+        (
+            "\"RegisteredProof\": 9",
+            "\"RegisteredProof\": 9, \"SealProof\": 8",
+            "sector entry 1 of the PreCommit bodies: SealProof is there twice",
+        ),
+        ("\"SealedCid\"", "\"Cid\"", "sector 1322006: SealedCID: it is missing"),
+        ("925221", "-1", "sector 1322006: SealRandEpoch: -1 is no height"),
+        ("925221", "\"925221\"", "sector 1322006: SealRandEpoch: expected a whole number, not a text"),
+        ("[]", "[\"7\"]", "sector 1322006: DealIDs: expected whole numbers in the list"),
+        ("[]", "7", "sector 1322006: DealIDs: expected a list, not a number"),
+    ] {
+        let text = printed();
+        assert!(text.contains(from), "{from}");
+        let error = parse_printed(text.replacen(from, to, 1).as_bytes()).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+    let other = printed().replace(SEALED, PIECE);
+    let error = parse_printed(other.as_bytes()).expect_err("CommP").to_string();
+    assert!(error.starts_with("sector 1322006: SealedCID: "), "{error}");
+    let twice = format!("[{0},{0}]", printed());
+    let error = parse_printed(twice.as_bytes()).expect_err("twice").to_string();
+    assert_eq!(error, "sector 1322006 is in the file twice");
+    for bad in ["", "7", "\"a\"", "{", "null"] {
+        assert!(matches!(parse_printed(bad.as_bytes()), Err(MetadataError::Json { .. })), "{bad:?}");
+    }
+    assert!(parse_printed(b"[7]").is_err() && parse_printed(b"{\"Info\":null}").is_err());
 }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{Cli, Command, SealingCommand, WorkerCommand};
+use args::{Cli, Command, SealingCommand, UtilCommand, UtilSealerCommand, WorkerCommand};
 use connect::{Connection, expand};
 use exit::{Outcome, report};
 
@@ -55,7 +55,10 @@ async fn run(cli: Cli) -> Outcome {
         Command::Sealing(SealingCommand::DataCid(args)) => commands::data_cid::print_data_cid(args).await,
         Command::Sealing(command) => commands::operate::sealing(&Connection::discover(&repo)?, command).await,
         Command::Storage(command) => commands::storage::storage(&repo, command).await,
-        Command::Sectors(command) => commands::operate::sectors(&Connection::discover(&repo)?, command).await,
+        Command::Sectors(command)
+        | Command::Util(UtilCommand::Sealer(UtilSealerCommand::Sectors(command))) => {
+            commands::operate::sectors(&Connection::discover(&repo)?, command).await
+        }
         Command::Auth(command) => commands::auth::auth(&repo, command).await,
         Command::Params(command) => commands::params::params(command).await,
         Command::Exec(_) => unreachable!("executors run before this"),
@@ -67,6 +70,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Proving(command) => commands::proving::proving(&Connection::discover(&repo)?, command).await,
         Command::Repair(command) => commands::repair::repair(&repo, command).await,
         Command::Export(args) => commands::repair::run_export(&repo, args).await,
+        Command::Recover(args) => commands::rebuild::run_file(&repo, args).await,
         Command::Completions { shell } => {
             let mut script = Vec::new(); // the generator panics over a closed pipe; a vector takes everything
             clap_complete::generate(*shell, &mut Cli::command(), "sealyard", &mut script);

@@ -44,7 +44,7 @@ impl World {
             "StateMinerAllocated" => self.allocated(param(0), param(1)),
             "StateSectorPreCommitInfo" => self.pre_commit(param(0), param(1), param(2)),
             "StateGetRandomnessFromTickets" | "StateGetRandomnessFromBeacon" => self.randomness(params),
-            "StateMarketStorageDeal" => self.deal(param(0)),
+            "StateMarketStorageDeal" => self.deal(param(0), param(1)),
             "ChainGetMessagesInTipset" => {
                 let at = self.at(param(0))?;
                 let message = |signed: &Value| json!({"Cid": signed["CID"], "Message": signed["Message"]});
@@ -207,7 +207,8 @@ impl World {
         )))
     }
 
-    fn deal(&self, deal: &Value) -> Answer {
+    fn deal(&self, deal: &Value, key: &Value) -> Answer {
+        self.state(self.at(key)?)?;
         let number = deal.as_u64().unwrap_or_default();
         let deal = self.deals.get(&number).ok_or((1, format!("deal {number} not found")))?;
         Ok(json!({

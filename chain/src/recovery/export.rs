@@ -7,8 +7,8 @@ use sealtasks::{
     SectorSize, Ticket, UnsealedCid,
 };
 
-use super::{LostSector, Metadata};
-use crate::lotus::wire::{Link, Message, PreCommitOnChain, SectorOnChain};
+use super::{LostSector, Metadata, Printed};
+use crate::lotus::wire::{Link, Message, PreCommitInfo, SectorOnChain};
 use crate::lotus::{HEAD, Node, sealed};
 use crate::params::{Method, proven_pieces};
 use crate::{ChainError, Lotus};
@@ -43,24 +43,55 @@ pub async fn export(
     lotus: &Lotus,
     miner: ActorId,
     numbers: &[SectorNumber],
-    mut done: impl FnMut(usize, usize),
+    done: impl FnMut(usize, usize),
 ) -> Result<Export, ChainError> {
     let size = lotus.miner(miner, None).await?.size;
-    let mut metadata = Metadata { miner, size, sectors: Vec::new() };
-    let mut failed = Vec::new();
     let reads = numbers.iter().map(|number| {
         let sector = SectorId { miner, number: *number };
         async move { (*number, one(&lotus.node, sector, size).await) }
     });
+    Ok(gathered(Metadata { miner, size, sectors: Vec::new() }, reads, done).await)
+}
+
+/// The same with printed pre-commitments in place of those that the state of the past has: of a proven sector only an
+/// archival node knows its own. The ticket is still the chain's.
+///
+/// # Errors
+/// The miner itself cannot be read.
+pub async fn export_printed(
+    lotus: &Lotus,
+    miner: ActorId,
+    printed: &[Printed],
+    done: impl FnMut(usize, usize),
+) -> Result<Export, ChainError> {
+    let size = lotus.miner(miner, None).await?.size;
+    let reads = printed.iter().map(|printed| {
+        let number = printed.number();
+        let sector = SectorId { miner, number };
+        async move { (number, one_printed(&lotus.node, sector, size, printed).await) }
+    });
+    Ok(gathered(Metadata { miner, size, sectors: Vec::new() }, reads, done).await)
+}
+
+async fn gathered<R>(
+    mut metadata: Metadata,
+    reads: impl ExactSizeIterator<Item = R>,
+    mut done: impl FnMut(usize, usize),
+) -> Export
+where
+    R: Future<Output = (SectorNumber, Result<LostSector, ExportFailure>)>,
+{
+    let all = reads.len();
+    let mut failed = Vec::new();
     let mut reads = futures_util::stream::iter(reads).buffered(PARALLEL);
     while let Some((number, read)) = reads.next().await {
         match read {
             Ok(sector) => metadata.sectors.push(sector),
             Err(why) => failed.push(FailedSector { number, why }),
         }
-        done(metadata.sectors.len() + failed.len(), numbers.len());
+        done(metadata.sectors.len() + failed.len(), all);
     }
-    Ok(Export { metadata, failed })
+    Export { metadata, failed }
 }
 
 async fn one(node: &Node, sector: SectorId, size: SectorSize) -> Result<LostSector, ExportFailure> {
@@ -79,21 +110,58 @@ async fn one(node: &Node, sector: SectorId, size: SectorSize) -> Result<LostSect
             (height, node.tipset_at(height.get()).await?.cids, promised)
         }
     };
-    let (proof, sealed) = replica(&promised, proven.as_ref(), size)?;
+    let then = (height, &at[..]);
+    told(node, (sector, size), &promised.info, proven.as_ref(), then, then).await
+}
+
+/// With what the chain has of the sector now, printed or not, the printed pre-commitment must agree.
+async fn one_printed(
+    node: &Node,
+    sector: SectorId,
+    size: SectorSize,
+    printed: &Printed,
+) -> Result<LostSector, ExportFailure> {
+    let Some(proven) = node.sector(sector, HEAD).await? else {
+        let lost = one(node, sector, size).await?;
+        let promised = sealed(printed.info.sealed.as_ref(), "PreCommit")?;
+        return match lost.sealed == promised {
+            true => Ok(lost),
+            false => Err(ExportFailure::OtherReplica { promised, proven: lost.sealed }),
+        };
+    };
+    if proven.key.is_some() {
+        return Err(ExportFailure::Snapped);
+    }
+    let (then, now) = (node.tipset_at(proven.activation).await?, node.head().await?);
+    let (then, now) = ((then.epoch(), &then.cids[..]), (now.epoch(), &now.cids[..]));
+    told(node, (sector, size), &printed.info, Some(&proven), then, now).await
+}
+
+/// What the chain tells of a sector whose pre-commitment is known: `then`, at the height of its activation or, before that, of
+/// its pre-commitment. Deals are looked up in the state of `deals_at`.
+async fn told(
+    node: &Node,
+    (sector, size): (SectorId, SectorSize),
+    promised: &PreCommitInfo,
+    proven: Option<&SectorOnChain>,
+    (height, at): (ChainEpoch, &[Link]),
+    deals_at: (ChainEpoch, &[Link]),
+) -> Result<LostSector, ExportFailure> {
+    let (proof, sealed) = replica(promised, proven, size)?;
     // The ticket's height lies below the pre-commitment, so every later tipset has it below itself, too.
-    let ticket = node.ticket(sector.miner, promised.info.seal_rand_epoch, &at).await?;
-    let unsealed = match &promised.info.unsealed {
+    let ticket = node.ticket(sector.miner, promised.seal_rand_epoch, at).await?;
+    let unsealed = match &promised.unsealed {
         None => None,
         Some(link) => Some(commitment(link)?),
     };
-    let deals = &promised.info.deals;
+    let deals = &promised.deals;
     let pieces = if !deals.is_empty() {
-        of_deals(node, deals, &at, height).await?
+        of_deals(node, deals, deals_at).await?
     } else if unsealed.is_some() {
         if proven.is_none() {
             return Err(ExportFailure::NotProven);
         }
-        of_proof(node, sector, &at).await?.ok_or(ExportFailure::NoPieces { height })?
+        of_proof(node, sector, at).await?.ok_or(ExportFailure::NoPieces { height })?
     } else {
         Vec::new()
     };
@@ -102,18 +170,18 @@ async fn one(node: &Node, sector: SectorId, size: SectorSize) -> Result<LostSect
 
 /// Proof and CommR, which pre-commitment, sector and miner must agree on.
 fn replica(
-    promised: &PreCommitOnChain,
+    promised: &PreCommitInfo,
     proven: Option<&SectorOnChain>,
     size: SectorSize,
 ) -> Result<(RegisteredSealProof, SealedCid), ExportFailure> {
     let method = "StateSectorPreCommitInfo";
     let answer = |detail: String| ExportFailure::from(ChainError::Answer { method, detail });
-    let number = promised.info.seal_proof;
+    let number = promised.seal_proof;
     let proof = RegisteredSealProof::try_from(number).map_err(|error| answer(error.to_string()))?;
     if proof.sector_size() != size {
         return Err(answer(format!("seal proof {proof} of a miner with {size} sectors")));
     }
-    let promise = sealed(promised.info.sealed.as_ref(), method)?;
+    let promise = sealed(promised.sealed.as_ref(), method)?;
     if let Some(proven) = proven {
         let replica = sealed(proven.sealed.as_ref(), "StateSectorGetInfo")?;
         if replica != promise || proven.seal_proof != number {
@@ -127,8 +195,7 @@ fn replica(
 async fn of_deals(
     node: &Node,
     deals: &[u64],
-    at: &[Link],
-    height: ChainEpoch,
+    (height, at): (ChainEpoch, &[Link]),
 ) -> Result<Vec<PieceInfo>, ExportFailure> {
     let mut pieces = Vec::with_capacity(deals.len());
     for deal in deals {

@@ -14,6 +14,8 @@ use crate::lotus::wire::Link;
 
 /// The largest file that is read, in bytes; a sector takes about 250.
 pub const FILE_SIZE_MAX: usize = 64 << 20;
+/// Who writes it.
+const FORM: &str = "`repair export` writes it";
 
 /// The name that filecoin-sealer-recover gives the file.
 pub fn file_name(miner: ActorId) -> String {
@@ -82,7 +84,7 @@ pub fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
     if text.len() > FILE_SIZE_MAX {
         return Err(MetadataError::Length { bytes: text.len() });
     }
-    let json = |error: serde_json::Error| MetadataError::Json { detail: error.to_string() };
+    let json = |error: serde_json::Error| MetadataError::Json { form: FORM, detail: error.to_string() };
     let file: Map<String, Value> = serde_json::from_slice(text).map_err(json)?;
     let top = Place { number: None };
     let miner = top.text(&file, "Miner")?;
@@ -108,12 +110,10 @@ pub fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
 }
 
 fn sector(at: usize, info: &Value, size: SectorSize) -> Result<LostSector, MetadataError> {
-    let nameless = |detail: String| MetadataError::Nameless { entry: at + 1, detail };
+    let list = "SectorInfos";
+    let nameless = |detail: String| MetadataError::Nameless { list, entry: at + 1, detail };
     let info = info.as_object().ok_or_else(|| nameless(format!("expected an object, not {}", kind(info))))?;
-    let number = info.get("SectorNumber").and_then(Value::as_u64);
-    let number = number
-        .map(SectorNumber::new)
-        .ok_or_else(|| nameless("SectorNumber is missing or no whole number".to_owned()))?;
+    let number = number(info).map_err(nameless)?;
     let place = Place { number: Some(number) };
     let ticket = STANDARD.decode(place.text(info, "Ticket")?);
     let ticket = ticket.ok().and_then(|bytes| bytes.try_into().ok());
@@ -135,6 +135,12 @@ fn sector(at: usize, info: &Value, size: SectorSize) -> Result<LostSector, Metad
     };
     let pieces = pieces(&place, info, size)?;
     Ok(LostSector { number, ticket: Ticket(ticket), proof, sealed, unsealed, pieces })
+}
+
+/// Of which sector an entry is.
+pub(super) fn number(entry: &Map<String, Value>) -> Result<SectorNumber, String> {
+    let number = entry.get("SectorNumber").and_then(Value::as_u64);
+    number.map(SectorNumber::new).ok_or_else(|| "SectorNumber is missing or no whole number".to_owned())
 }
 
 fn pieces(
@@ -169,12 +175,12 @@ fn pieces(
 }
 
 /// Where in the file, for errors.
-struct Place {
-    number: Option<SectorNumber>,
+pub(super) struct Place {
+    pub(super) number: Option<SectorNumber>,
 }
 
 impl Place {
-    fn wrong(&self, field: &'static str, detail: &impl ToString) -> MetadataError {
+    pub(super) fn wrong(&self, field: &'static str, detail: &impl ToString) -> MetadataError {
         let detail = detail.to_string();
         match self.number {
             Some(number) => MetadataError::Sector { number, field, detail },
@@ -191,11 +197,21 @@ impl Place {
         value.as_str().ok_or_else(|| self.wrong(name, &format!("expected a text, not {}", kind(value))))
     }
 
-    fn whole(&self, map: &Map<String, Value>, name: &'static str) -> Result<i64, MetadataError> {
+    pub(super) fn whole(&self, map: &Map<String, Value>, name: &'static str) -> Result<i64, MetadataError> {
         let value = self.field(map, name)?;
         value
             .as_i64()
             .ok_or_else(|| self.wrong(name, &format!("expected a whole number, not {}", kind(value))))
+    }
+
+    /// A CID as Go writes it, or as a text.
+    pub(super) fn cid<'a>(
+        &self,
+        map: &'a Map<String, Value>,
+        name: &'static str,
+    ) -> Result<&'a str, MetadataError> {
+        let value = self.field(map, name)?;
+        value.as_str().map_or_else(|| self.link(map, name), Ok)
     }
 
     /// `{"/": "…"}`.
@@ -205,7 +221,7 @@ impl Place {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
@@ -226,8 +242,10 @@ pub enum MetadataError {
         bytes: usize,
     },
     /// No JSON object.
-    #[error("the file is no JSON as `repair export` writes it: {detail}")]
+    #[error("the file is no JSON as {form}: {detail}")]
     Json {
+        /// Who writes such files.
+        form: &'static str,
         /// Where and why.
         detail: String,
     },
@@ -240,8 +258,10 @@ pub enum MetadataError {
         detail: String,
     },
     /// A sector whose number is not known.
-    #[error("sector entry {entry} of SectorInfos: {detail}")]
+    #[error("sector entry {entry} of {list}: {detail}")]
     Nameless {
+        /// The list.
+        list: &'static str,
         /// Its place in the list, from 1.
         entry: usize,
         /// What is wrong.

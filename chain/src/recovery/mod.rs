@@ -4,14 +4,16 @@
 mod export;
 mod file;
 mod numbers;
+mod printed;
 
 use sealtasks::{
     ActorId, PieceInfo, RegisteredSealProof, SealedCid, SectorNumber, SectorSize, Ticket, UnsealedCid,
 };
 
-pub use export::{Export, ExportFailure, FailedSector, export};
+pub use export::{Export, ExportFailure, FailedSector, export, export_printed};
 pub use file::{FILE_SIZE_MAX, MetadataError, file_name, parse, write};
 pub use numbers::{NumbersError, SECTORS_MAX, sector_numbers};
+pub use printed::{Printed, parse_printed};
 
 /// Sectors of one miner, with all that the chain tells for sealing them again.
 #[derive(Clone, Debug, PartialEq, Eq)]

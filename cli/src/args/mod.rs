@@ -110,6 +110,11 @@ pub enum Command {
     Repair(RepairCommand),
     /// Same as `repair export`.
     Export(ExportArgs),
+    /// Same as `repair run`.
+    Recover(RepairRunArgs),
+    /// Commands by Damocles's names.
+    #[command(subcommand, after_help = "Example:\n  sealyard util sealer sectors rebuild f01000 7")]
+    Util(UtilCommand),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  sealyard completions bash > /etc/bash_completion.d/sealyard")]
     Completions {
@@ -119,6 +124,22 @@ pub enum Command {
     /// The version, and what was compiled in.
     #[command(after_help = "Example:\n  sealyard version --json")]
     Version(ListArgs),
+}
+
+/// `sealyard util`.
+#[derive(Debug, Subcommand)]
+pub enum UtilCommand {
+    /// About sealing.
+    #[command(subcommand, after_help = "Example:\n  sealyard util sealer sectors list --rebuild")]
+    Sealer(UtilSealerCommand),
+}
+
+/// `sealyard util sealer`.
+#[derive(Debug, Subcommand)]
+pub enum UtilSealerCommand {
+    /// Same as `sectors`.
+    #[command(subcommand, after_help = "Example:\n  sealyard util sealer sectors state f01000 7")]
+    Sectors(SectorsCommand),
 }
 
 /// `sealyard exec`.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use sealtasks::ActorId;
 
 /// `sealyard repair`.
 #[derive(Debug, Subcommand)]
@@ -14,19 +15,32 @@ pub enum RepairCommand {
     Run(RepairRunArgs),
 }
 
-/// `sealyard repair run`.
+/// `sealyard repair run` and `sealyard recover`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     sealyard repair run --metadata sectors-recovery-f01000.json --sealing-temp /nvme/temp --sealing-result /hdd/sector 7\n  \
-    sealyard repair run --manager --metadata sectors-recovery-f01000.json --parallel 4 1-100\n\n\
+    sealyard repair run --manager --metadata sectors-recovery-f01000.json --parallel 4 1-100\n  \
+    sealyard repair run --miner f01000 --precommit-json body.json\n\n\
     Without --manager it needs no manager and no chain: it seals in --sealing-temp and stores in --sealing-result. Each\n\
     sector is sealed again from its old ticket and believed only with the old CommR; then it is finalized and stored like\n\
     any other. Started again after a crash it goes on. A sector with pieces needs --piece for each. Exit code 1 if one of\n\
-    the sectors is not back; each is named with the reason.")]
+    the sectors is not back; each is named with the reason.\n\n\
+    --precommit-json takes the body of a PreCommit message, as explorers and `lotus` print it, or a list of them, and asks the\n\
+    full node of FULLNODE_API_INFO, which need not be an archival one, for the rest.")]
 pub struct RepairRunArgs {
     /// What `repair export` or filecoin-sealer-recover wrote.
-    #[arg(long, visible_aliases = ["metadata", "recovery"], value_name = "FILE")]
-    pub sectors_recovery_metadata: PathBuf,
+    #[arg(long, visible_aliases = ["metadata", "recovery"], value_name = "FILE",
+          required_unless_present = "precommit_json")]
+    pub sectors_recovery_metadata: Option<PathBuf>,
+    /// Instead of that the printed body of the PreCommit message.
+    #[arg(long, value_name = "FILE", requires = "miner", conflicts_with = "sectors_recovery_metadata")]
+    pub precommit_json: Option<PathBuf>,
+    /// Whose sectors these are, which a body does not say.
+    #[arg(long, value_name = "ADDRESS", requires = "precommit_json")]
+    pub miner: Option<ActorId>,
+    /// Do not wait until the full node is where its network is.
+    #[arg(long, requires = "precommit_json")]
+    pub nosync: bool,
     /// Have the running manager do it, with its workers and its paths.
     #[arg(long)]
     pub manager: bool,

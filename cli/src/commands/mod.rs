@@ -8,6 +8,7 @@ pub mod data_cid;
 pub mod exec;
 pub mod explain;
 pub mod init;
+mod known;
 pub mod miners;
 pub mod operate;
 pub mod params;

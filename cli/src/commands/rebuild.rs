@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chain::recovery::{FILE_SIZE_MAX, LostSector, Metadata, parse, sector_numbers};
+use chain::recovery::{ExportFailure, LostSector, Metadata, sector_numbers};
 use pieces::commitment::combine;
 use rpc::explain::{Explanation, WaitsFor};
 use rpc::pipelining::Lost;
@@ -14,6 +14,7 @@ use rpc::{ApiError, Miners, SectorName};
 use sealtasks::{ActorId, SectorId, SectorNumber, SectorRef, SectorSize, TaskId, UnsealedCid};
 use serde::Serialize;
 
+use super::known::{Known, known};
 use super::refill::{Sources, hand_over, objection};
 use crate::args::{RebuildArgs, RepairRunArgs};
 use crate::connect::{Connection, rpc_failure};
@@ -45,26 +46,42 @@ struct Ended {
     why: String,
 }
 
-/// `repair run`: here, or by the running manager.
+/// `repair run` and `recover`: here, or by the running manager.
 pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
-    let metadata = read(&args.sectors_recovery_metadata)?;
+    let Known { metadata, failed, file } = known(repo, args).await?;
     let usage = |error: &dyn std::error::Error| Failure::new(Code::Usage, error.to_string());
-    let mut wanted: BTreeSet<SectorNumber> = metadata.sectors.iter().map(|sector| sector.number).collect();
+    let untold = failed.iter().map(|failed| failed.number);
+    let mut wanted: BTreeSet<SectorNumber> =
+        metadata.sectors.iter().map(|sector| sector.number).chain(untold).collect();
     if !args.numbers.is_empty() {
         let named = sector_numbers(&args.numbers).map_err(|error| usage(&error))?;
         if let Some(missing) = named.iter().find(|number| !wanted.contains(*number)) {
-            let file = args.sectors_recovery_metadata.display();
-            return Err(Failure::new(Code::Unknown, format!("{file} has no sector {missing}")));
+            return Err(Failure::new(Code::Unknown, format!("{} has no sector {missing}", file.display())));
         }
         wanted = named.into_iter().collect();
     }
-    let lost = metadata.sectors.iter().filter(|sector| wanted.contains(&sector.number));
-    let id = |number| SectorId { miner: metadata.miner, number };
-    let jobs = lost.map(|sector| (id(sector.number).into(), Some(lost_of(&metadata, sector)))).collect();
+    let name = |number| SectorName::from(SectorId { miner: metadata.miner, number });
+    let why = |why: &ExportFailure| format!("{}: {}", why.code(), sealtasks::chain(why));
+    let mut failed: Vec<_> = failed.iter().map(|failed| (failed.number, why(&failed.why))).collect();
+    let mut jobs = VecDeque::new();
+    for sector in &metadata.sectors {
+        match lost_of(&metadata, sector) {
+            Ok(lost) if wanted.contains(&sector.number) => jobs.push_back((name(sector.number), Some(lost))),
+            Ok(_) => {}
+            Err(why) => failed.push((sector.number, why)),
+        }
+    }
+    failed.retain(|(number, _)| wanted.contains(number));
+    let failed = failed.into_iter().map(|(number, why)| (name(number), why)).collect();
     let sources = Sources::parse(&args.pieces)?;
     let large = metadata.size >= SectorSize::GiB32 && !args.manager;
     let stagger = args.stagger.map_or(if large { STAGGER } else { Duration::ZERO }, Duration::from_secs);
-    let plan = Plan { jobs, parallel: args.parallel, stagger, json: args.json, sources, anew: None };
+    let plan = Plan { jobs, failed, parallel: args.parallel, stagger, json: args.json, sources, anew: None };
+    if plan.jobs.is_empty() {
+        // Nothing is made for nothing.
+        let all = plan.failed.len();
+        return tell(over(plan.failed), all, plan.json);
+    }
     if args.manager {
         return run(&Connection::discover(repo)?, plan).await;
     }
@@ -75,9 +92,8 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
 pub async fn run_numbers(connection: &Connection, args: &RebuildArgs) -> Outcome {
     let jobs = named(&args.numbers)?.into_iter().map(|name| (name, None)).collect();
     let sources = Sources::parse(&args.pieces)?;
-    let stagger = Duration::ZERO;
-    run(connection, Plan { jobs, parallel: args.parallel, stagger, json: args.json, sources, anew: None })
-        .await
+    let (parallel, stagger, failed) = (args.parallel, Duration::ZERO, Vec::new());
+    run(connection, Plan { jobs, failed, parallel, stagger, json: args.json, sources, anew: None }).await
 }
 
 /// `7`, `1-100`, `f02000/7`, or all of these behind a miner.
@@ -99,16 +115,6 @@ fn named(words: &[String]) -> Result<BTreeSet<SectorName>, Failure> {
         names.extend(numbers.into_iter().map(|number| SectorName { miner: of, number }));
     }
     Ok(names)
-}
-
-fn read(path: &Path) -> Result<Metadata, Failure> {
-    let unreadable = |text: String| Failure::new(Code::Setting, format!("{}: {text}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if usize::try_from(length).map_or(true, |length| length > FILE_SIZE_MAX) {
-        return Err(unreadable(format!("{length} bytes; at most {FILE_SIZE_MAX} are read")));
-    }
-    let text = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
-    parse(&text).map_err(|error| unreadable(error.to_string()))
 }
 
 /// What the manager is told of a sector.
@@ -137,11 +143,13 @@ fn check_unsealed(size: SectorSize, sector: &LostSector) -> Result<(), String> {
     ))
 }
 
-type Job = (SectorName, Option<Result<Lost, String>>);
+type Job = (SectorName, Option<Lost>);
 
 /// What is sealed again, and how.
 pub struct Plan {
     jobs: VecDeque<Job>,
+    /// Of these too little is known, and why.
+    failed: Vec<(SectorName, String)>,
     /// Sectors under way at once.
     parallel: u32,
     /// Between the beginnings of two of them, at least: all of PreCommit1 at the same stage wants the same at the same time.
@@ -166,20 +174,21 @@ impl Plan {
 
     /// How many of them hold data.
     pub fn with_data(&self) -> usize {
-        let holds = |(_, job): &&Job| matches!(job, Some(Ok(lost)) if !lost.pieces.is_empty());
+        let holds = |(_, job): &&Job| matches!(job, Some(lost) if !lost.pieces.is_empty());
         self.jobs.iter().filter(holds).count()
     }
 }
 
 /// Does it by a manager, and waits for the end.
 pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
-    let Plan { jobs, parallel, stagger, json, sources, anew } = plan;
-    let all = jobs.len();
+    let Plan { jobs, failed, parallel, stagger, json, sources, anew } = plan;
+    let all = jobs.len() + failed.len();
     let miners = super::operate::miners(connection).await?;
     let jobs = jobs.into_iter().map(|(name, job)| (short(&miners, name), job)).collect();
+    let failed = failed.into_iter().map(|(name, why)| (short(&miners, name), why)).collect();
     let mut last_start: Option<Instant> = None;
     let mut under_way = BTreeMap::new();
-    let mut ended = BTreeMap::new();
+    let mut ended = over(failed);
     let mut held_up = BTreeSet::new();
     // Before hours of work, not behind them.
     let mut jobs = complete(connection, jobs, &sources, &mut ended).await?;
@@ -271,8 +280,7 @@ async fn complete(
 ) -> Result<VecDeque<Job>, Failure> {
     let mut kept = VecDeque::new();
     for (number, job) in jobs {
-        let lost = job.as_ref().and_then(|lost| lost.as_ref().ok());
-        match objection(connection, number, lost, sources).await? {
+        match objection(connection, number, job.as_ref(), sources).await? {
             Some(why) => end(ended, number, why),
             None => kept.push_back((number, job)),
         }
@@ -284,13 +292,9 @@ async fn complete(
 async fn begin(
     connection: &Connection,
     number: SectorName,
-    job: Option<Result<Lost, String>>,
+    lost: Option<Lost>,
     sources: &Sources,
 ) -> Result<Option<String>, Failure> {
-    let lost = match job.transpose() {
-        Ok(lost) => lost,
-        Err(why) => return Ok(Some(why)),
-    };
     if let Some(why) = hand_over(connection, number, lost.as_ref(), sources).await? {
         return Ok(Some(why));
     }
@@ -387,6 +391,15 @@ async fn look(
     }
     let given_up = why.waits_for == WaitsFor::Operator;
     Ok(given_up.then_some(if sector.last_error.is_empty() { why.summary } else { sector.last_error }))
+}
+
+/// Those that are not even begun.
+fn over(failed: Vec<(SectorName, String)>) -> BTreeMap<SectorName, String> {
+    let mut ended = BTreeMap::new();
+    for (name, why) in failed {
+        end(&mut ended, name, why);
+    }
+    ended
 }
 
 fn end(ended: &mut BTreeMap<SectorName, String>, number: SectorName, why: String) {

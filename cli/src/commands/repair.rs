@@ -51,15 +51,7 @@ pub async fn run_export(repo: &Path, args: &ExportArgs) -> Outcome {
     let miner: ActorId = args.miner.parse().map_err(|error| usage(&error))?;
     let numbers = sector_numbers(&args.numbers).map_err(|error| usage(&error))?;
     debug_assert!(numbers.len() <= SECTORS_MAX);
-    let lotus = of_environment(repo).await?;
-    if !args.nosync {
-        synced(&lotus).await?;
-    }
-    let report = |done: usize, all: usize| {
-        if done.is_multiple_of(REPORT_EVERY) && done < all {
-            talk!("{done} of {all} sectors are read");
-        }
-    };
+    let lotus = of_environment(repo, args.nosync).await?;
     let result = export(&lotus, miner, &numbers, report).await.map_err(|error| failure(&error))?;
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(file_name(miner)));
     let written = !result.metadata.sectors.is_empty();
@@ -110,14 +102,25 @@ fn view(result: &Export, file: Option<PathBuf>) -> ExportView {
     }
 }
 
-/// The full node of the environment.
-async fn of_environment(repo: &Path) -> Result<Lotus, Failure> {
+/// Says now and then how far the reading of many sectors is.
+pub(super) fn report(done: usize, all: usize) {
+    if done.is_multiple_of(REPORT_EVERY) && done < all {
+        talk!("{done} of {all} sectors are read");
+    }
+}
+
+/// The full node of the environment, waited for unless it is not to be.
+pub(super) async fn of_environment(repo: &Path, nosync: bool) -> Result<Lotus, Failure> {
     let text = std::env::var(FULL_NODE).ok().filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| {
         Failure::new(Code::Setting, format!("{FULL_NODE} is not set, and this asks a full node"))
             .advise(ADVICE)
     })?;
-    connect(repo, &text).await
+    let lotus = connect(repo, &text).await?;
+    if !nosync {
+        synced(&lotus).await?;
+    }
+    Ok(lotus)
 }
 
 /// The file is the old one or the new one, whatever happens in between.
