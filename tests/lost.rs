@@ -247,15 +247,6 @@ impl Yard {
             events += status["log"].as_array().map_or(0, Vec::len);
             back &= status["state"] == "Proving" && self.file("sealed", number).is_file();
             if status["state"].as_str().is_some_and(|state| state.ends_with("Failed")) {
-                // What is remembered of files that are deleted is forgotten when their holder looks, as the failure says.
-                if status["last_error"].as_str().is_some_and(|error| error.contains("storage redeclare")) {
-                    let redeclare = ["storage", "redeclare", "--all", "--worker", "B"];
-                    run_within(sealyard(&self.home).args(redeclare), COMMAND_MAX);
-                }
-                // So is an older copy that no path lists any more, which is in the way of AddPiece.
-                if status["last_error"].as_str().is_some_and(|error| error.contains("or remove it")) {
-                    let _ = fs::remove_file(self.home.join(format!("A/unsealed/s-t01000-{number}")));
-                }
                 // It may be under way by now.
                 let mut retry = sealyard(&self.home);
                 run_within(retry.args(["sectors", "retry", &number.to_string()]), COMMAND_MAX);

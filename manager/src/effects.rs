@@ -15,6 +15,8 @@ use stores::{DeletePermit, LockOwner, LockWant};
 
 use crate::driver::{Effect, Input, StartCall};
 use crate::heartbeats::watch;
+use crate::missing;
+use crate::service::Service;
 use crate::shared::Shared;
 use crate::staging::Staged;
 use crate::state::copy::TAKEOVER_GAP;
@@ -42,6 +44,7 @@ pub(crate) fn perform(shared: &Arc<Shared>, effect: Effect) {
         Effect::Release { sector, file, reason } => {
             ask(shared, sector, release(own, sector, file, reason));
         }
+        Effect::LookAgain(files) => spawn(shared, missing::look_again(Service(own), files)),
         Effect::Unstage(staged) => spawn(shared, async move {
             for id in staged {
                 own.staging.remove(id).await;

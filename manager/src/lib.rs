@@ -20,6 +20,7 @@ mod loading;
 mod manager;
 mod memory;
 mod messages;
+mod missing;
 mod naming;
 mod older;
 mod orders;

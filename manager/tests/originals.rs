@@ -14,8 +14,7 @@ use sealtasks::{
 use world::canned::roomy;
 use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::lost::{
-    FILES, REPLICA, events, hand_in, held_by, lose, lose_file, lost, old_path, proven, rebuild, unsealed_in,
-    update, wanted, with_data, yard,
+    REPLICA, events, held_by, lose, lost, old_path, proven, rebuild, refilled, unsealed_in, update, yard,
 };
 use world::made::output_of;
 use world::{ALL, World};
@@ -153,17 +152,7 @@ async fn a_sector_from_elsewhere_is_not_begun_while_an_unsealed_file_of_it_lies_
 async fn an_unsealed_file_that_comes_back_is_neither_deleted_nor_written_into() {
     let (world, worker) = yard().await;
     let away = old_path(&world).await;
-    with_data(&world).await;
-    lose(&world, 1).await;
-    lose_file(&world, 1, FileTypes::UNSEALED).await;
-    for (piece, data) in wanted(&world, 1, None).await.iter().zip(FILES) {
-        hand_in(&world, 1, piece.piece, data).await.expect("taken");
-    }
-    while !worker.is_idle().await {}
-    worker.forget();
-    worker.script("AP", Behaviour::Hold);
-    rebuild(&world, 1, None).await.expect("it begins");
-    let first = worker.call_of("AP").await;
+    let first = refilled(&world, &worker).await;
     let sector = SectorId::new(1000, 1);
     away.declare(sector, FileTypes::UNSEALED).await;
     let kept = world.api.storage_drop(away.sealing.clone(), sector, FileTypes::UNSEALED).await;

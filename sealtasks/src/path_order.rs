@@ -50,6 +50,11 @@ pub enum PathOrder {
         /// In which path, of which sector, which file.
         files: Vec<(StorageId, SectorId, FileType)>,
     },
+    /// Take those of these files out of the index that do not lie there.
+    DropMissing {
+        /// In which path, of which sector, which file.
+        files: Vec<(StorageId, SectorId, FileType)>,
+    },
     /// Delete this file, the last copy included: the manager has made the permit for it durable.
     Discard {
         /// The sector.
@@ -104,6 +109,8 @@ pub enum PathReport {
     CleanedUp(Vec<CleanedEntry>),
     /// The size and age of each file, in the order in which they were named.
     Measured(Vec<FileMeasure>),
+    /// What was taken out of the index.
+    Dropped(Vec<(StorageId, SectorId, FileType)>),
     /// It is gone.
     Discarded,
     /// The files lie there now.

@@ -49,6 +49,7 @@ impl Remote {
             }
             PathOrder::Survey => PathReport::Surveyed(local.survey().await),
             PathOrder::Measure { files } => PathReport::Measured(local.measure(files).await),
+            PathOrder::DropMissing { files } => PathReport::Dropped(local.drop_gone(files).await?),
             PathOrder::CleanUp { entries, old } => {
                 let (entries, mut cleaned) = self.vouch(entries, &old).await;
                 cleaned.extend(local.clean_up_vouched(&entries).await);

@@ -12,6 +12,7 @@ mod departures;
 mod exact;
 mod looking;
 mod measure;
+mod missing;
 mod redeclare;
 mod relocate;
 mod removal;
@@ -25,9 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtasks::{
-    FileTypes, FsStat, HealthReport, SectorDecl, SectorId, StorageId, StorageInfo, StorageStanza,
-};
+use sealtasks::{FsStat, HealthReport, SectorDecl, StorageId, StorageInfo, StorageStanza};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
@@ -48,7 +47,7 @@ use crate::config::StorageConfig;
 use crate::disk;
 use crate::error::StoreError;
 use crate::fetch::arriving::Arriving;
-use crate::index::{CopyKind, Index, IndexError};
+use crate::index::{Index, IndexError};
 use crate::keep::KeepFree;
 use crate::kept::Kept;
 use crate::layout::{self, Scan};
@@ -361,38 +360,6 @@ impl Local {
             self.index.declare_batch(id, batch).await?;
         }
         Ok(self.index.declared_all(id).await?)
-    }
-
-    /// Looks at the disk once more before each drop: a file may have arrived since the scan.
-    async fn drop_missing(&self, id: &StorageId, scan: &Scan) -> Result<(), StoreError> {
-        let OpenPath { dir, stanza, .. } = self.path(id)?;
-        let can_store = stanza.can_store;
-        let on_disk: BTreeMap<_, _> = scan.files.iter().map(|decl| (decl.sector, decl.types)).collect();
-        for known in self.index.files(id).await? {
-            let there = on_disk.get(&known.sector).copied().unwrap_or_default();
-            let missing = self.gone(&dir, known.sector, known.types.difference(there)).await;
-            if !missing.is_empty() {
-                tracing::warn!(path = %id, sector = %known.sector, types = %missing, "dropped from the index: not on disk");
-                self.index.drop_files(id, known.sector, missing).await?;
-                let arrived = missing.difference(self.gone(&dir, known.sector, missing).await);
-                if !arrived.is_empty() {
-                    let copy = CopyKind::from(can_store);
-                    self.index.declare(id, known.sector, arrived, copy).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Those of a sector's files of which the disk says that they are not there: one that does not say is no reason.
-    async fn gone(&self, dir: &Path, sector: SectorId, types: FileTypes) -> FileTypes {
-        let mut gone = FileTypes::NONE;
-        for kind in types.iter() {
-            if self.exists(&layout::file(dir, sector, kind)).await.is_ok_and(|there| !there) {
-                gone = gone | kind.into();
-            }
-        }
-        gone
     }
 
     /// What an open path says of itself now, and what lies in it.

@@ -444,3 +444,39 @@ async fn sizes_are_checked_without_overflow() {
     let got = node.local.acquire(sector(1), NONE, S, PathType::Sealing).await.expect("it takes files");
     assert_eq!(got.ids[&FileType::Sealed], id("a"));
 }
+
+#[tokio::test]
+async fn files_that_are_gone_leave_the_index_one_by_one_and_only_where_their_path_is_there() {
+    const SEALED: FileType = FileType::Sealed;
+    let world = World::new();
+    let node = world.node().await;
+    let dir = node.path("a", both()).await;
+    let mut files = Vec::new();
+    for number in 1..=3 {
+        files.push(node.put("a", sector(number), SEALED).await);
+    }
+    let named: Vec<_> = (1..=3).map(|number| (id("a"), sector(number).id, SEALED)).collect();
+    files[..2].iter().for_each(|file| fs::remove_file(file).expect("deleted"));
+    let making = node.local.making(sector(2).id, &[(SEALED, id("a"))]);
+    assert_eq!(node.local.drop_gone(named.clone()).await.expect("looked"), named[..1]);
+    assert!(world.holders(sector(1), SEALED).await.is_empty());
+    drop(making);
+
+    // Its disk is away, or another one is there.
+    let away = dir.with_extension("away");
+    fs::rename(&dir, &away).expect("unmounted");
+    fs::create_dir(&dir).expect("where it is mounted");
+    node.local.drop_gone(named.clone()).await.expect_err("it shows nothing of itself");
+    fs::remove_dir(&dir).expect("for another one");
+    init_path(&dir, &StorageMeta::new(&id("other"), &both())).expect("a path");
+    assert_eq!(node.local.drop_gone(named.clone()).await.expect("looked"), []);
+    fs::remove_dir_all(&dir).expect("unmounted");
+    fs::rename(&away, &dir).expect("mounted");
+    for number in [2, 3] {
+        assert_eq!(world.holders(sector(number), SEALED).await, ["a*"], "{number}");
+    }
+    let gone = node.local.drop_gone(named.clone()).await.expect("looked");
+    assert_eq!(gone[gone.len() - 1], named[1]);
+    assert!(world.holders(sector(2), SEALED).await.is_empty());
+    assert_eq!(world.holders(sector(3), SEALED).await, ["a*"]);
+}

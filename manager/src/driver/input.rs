@@ -159,6 +159,8 @@ pub(crate) enum Effect {
     Wish(Wish),
     /// Delete a file everywhere; the permits are durable.
     Release { sector: SectorId, file: FileType, reason: String },
+    /// Have those that should hold these files look whether they do.
+    LookAgain(Vec<(StorageId, SectorId, FileType)>),
     /// Forget data that its sector no longer needs.
     Unstage(Vec<Uuid>),
     /// Watch a new worker's heartbeat.

@@ -9,7 +9,7 @@ use sealtasks::{AttemptId, SectorId, StorageId};
 use stores::{IndexChange, PathView};
 use tokio::sync::Notify;
 
-use super::input::Busy;
+use super::input::{Busy, Effect};
 use super::{Driver, Phase};
 use crate::request;
 
@@ -176,6 +176,23 @@ impl Driver {
             }
             Busy::File(kind) if files.iter().any(|held| held.types.contains(kind)) => self.advance(id),
             Busy::File(_) | Busy::Free | Busy::Asking | Busy::Until(_) | Busy::Stage => {}
+        }
+    }
+
+    /// Has all that the index names of a sector, on paths that are here, looked for.
+    pub(super) fn look_again(&mut self, id: SectorId) {
+        let is_here = |path: &StorageId| {
+            self.shared.index.path_view(path).is_some_and(|path| path.confirmed && path.healthy)
+        };
+        let held = self.shared.index.sector_files(id).into_iter().filter(|held| is_here(&held.id));
+        let files: Vec<_> = held
+            .flat_map(|held| {
+                let types = held.types.union(held.unconfirmed);
+                types.iter().map(move |kind| (held.id.clone(), id, kind)).collect::<Vec<_>>()
+            })
+            .collect();
+        if !files.is_empty() {
+            self.effects.push(Effect::LookAgain(files));
         }
     }
 }

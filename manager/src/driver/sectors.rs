@@ -112,6 +112,10 @@ impl Driver {
             event => describe(event),
         };
         let body = event_json(&event);
+        let doubts = matches!(
+            event,
+            SectorEvent::Failed { class: FailureClass::Environment | FailureClass::Network, .. }
+        );
         // What waits for a rebuild that is given up waits on for the next.
         let forced = matches!(event, SectorEvent::Force { .. });
         let before = sector.record.state();
@@ -127,6 +131,9 @@ impl Driver {
         self.pledging_due = true;
         if kept {
             self.keep_originals(id);
+        }
+        if doubts {
+            self.look_again(id);
         }
         if before != after {
             if !forced {

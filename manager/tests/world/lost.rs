@@ -10,7 +10,7 @@ use sealtasks::{
     SectorSize, StorageId, Ticket,
 };
 
-use super::fake_worker::{FakeWorker, Plan};
+use super::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use super::{ALL, World, world};
 
 /// What lies in a sector with data.
@@ -57,6 +57,21 @@ pub fn staged(world: &World) -> usize {
 
 pub async fn rebuild(world: &World, number: u64, lost: Option<Lost>) -> Result<(), ApiError> {
     world.handle.pipeline_api().rebuild(SectorNumber::new(number).into(), lost).await
+}
+
+/// Sector 1 with two files as data, all of which is lost and was given again, while it is filled anew: the first AddPiece, held.
+pub async fn refilled(world: &World, worker: &FakeWorker) -> Taken {
+    with_data(world).await;
+    lose(world, 1).await;
+    lose_file(world, 1, FileTypes::UNSEALED).await;
+    for (piece, data) in wanted(world, 1, None).await.iter().zip(FILES) {
+        hand_in(world, 1, piece.piece, data).await.expect("taken");
+    }
+    while !worker.is_idle().await {}
+    worker.forget();
+    worker.script("AP", Behaviour::Hold);
+    rebuild(world, 1, None).await.expect("it begins");
+    worker.call_of("AP").await
 }
 
 pub async fn proven(world: &World, number: u64) -> SectorDetail {
