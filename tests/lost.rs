@@ -244,7 +244,7 @@ impl Yard {
                 status["state"],
                 status["last_error"]
             );
-            events += status["log"].as_array().map_or(0, Vec::len);
+            events += log.len();
             back &= status["state"] == "Proving" && self.file("sealed", number).is_file();
             if status["state"].as_str().is_some_and(|state| state.ends_with("Failed")) {
                 // It may be under way by now.

@@ -182,7 +182,8 @@ impl Manager {
         let tokens = OwnTokens { secret: secret.clone(), state: state.clone(), inputs: inputs.clone() };
         let remote = Remote::new(local.clone(), index.clone(), fetch)
             .with_tokens(Arc::new(tokens))
-            .with_tls(options.trust.config());
+            .with_tls(options.trust.config())
+            .with_limits_kept_in(options.repo.limits_file())?;
         let loaded = loading.await.map_err(|_| StateError::Closed)??;
         let shared = Arc::new(Shared {
             chain,
@@ -224,12 +225,9 @@ impl Manager {
         });
         let ended = run(&shared, loaded, waiting).await?;
         attend(&shared, &options.repo, post).await?;
-        Ok(ManagerHandle {
-            service: Service(shared),
-            problems: Arc::new(problems),
-            ended: Arc::new(Mutex::new(Some(ended))),
-            repo: Arc::new(options.repo),
-        })
+        let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
+        let (service, ended) = (Service(shared), Arc::new(Mutex::new(Some(ended))));
+        Ok(ManagerHandle { service, problems, ended, repo })
     }
 }
 

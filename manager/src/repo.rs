@@ -20,6 +20,9 @@ use crate::state::{self, ChainIdentity, MinerIdentity, State, StateError};
 /// What the index remembers between two runs.
 pub(crate) const INDEX_SNAPSHOT: &str = "index.snapshot";
 
+/// What operators let the manager's downloads use.
+const LIMITS: &str = "transfers.json";
+
 /// Messages to the chain, one file each.
 pub(crate) const MESSAGES: &str = "messages";
 
@@ -191,6 +194,11 @@ impl Repo {
     /// Its `storage.json`.
     pub fn storage_config(&self) -> PathBuf {
         self.dir.join(STORAGE_CONFIG)
+    }
+
+    /// What operators let its downloads use.
+    pub(crate) fn limits_file(&self) -> PathBuf {
+        self.dir.join(LIMITS)
     }
 
     /// What the index remembers between two runs.

@@ -43,7 +43,7 @@ impl Service {
         }
         let mut hosts = Vec::new();
         if worker.is_none_or(|name| name == MANAGER) {
-            let report = self.0.remote.change_limits(change);
+            let report = self.0.remote.change_limits(change).await.map_err(refusal)?;
             hosts.push(HostTransfers {
                 host: MANAGER.to_owned(),
                 session: None,

@@ -59,7 +59,7 @@ pub trait StorageApi: Send + Sync + 'static {
     /// Has a process carry out an order about its own paths.
     async fn path_order(&self, host: PathHost, order: PathOrder) -> ApiResult<PathReport>;
     /// Changes what downloads of one process may use, the manager's own with `manager`, or of all where none is named,
-    /// and tells all that run there. What is set holds until that process ends. A process that does not answer is listed
+    /// and tells all that run there. What is set holds also after its restarts. A process that does not answer is listed
     /// with its error.
     async fn transfers(
         &self,

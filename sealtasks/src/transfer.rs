@@ -81,6 +81,17 @@ pub struct TransferChange {
 }
 
 impl TransferChange {
+    /// What this and then `later` change together.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        Self {
+            bandwidth: later.bandwidth.or(self.bandwidth),
+            parallel: later.parallel.or(self.parallel),
+            streams: later.streams.or(self.streams),
+            verify: later.verify.or(self.verify),
+        }
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -21,6 +21,7 @@ mod index;
 mod keep;
 mod kept;
 mod layout;
+mod limits;
 mod local;
 mod locks;
 mod mem_index;

@@ -30,8 +30,8 @@ use sealtasks::{
 };
 use tokio::sync::watch;
 
-pub(crate) use self::answers::Remembered;
 pub use self::answers::{HeldFiles, PathView, Place, PrimaryConflict, UrlTrouble};
+pub(crate) use self::answers::{Remembered, SilentUrl};
 use self::held::Kind;
 use self::path::PathSlot;
 use self::table::{Table, Wanted};

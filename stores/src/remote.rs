@@ -19,13 +19,14 @@ use hyper::{Method, StatusCode};
 use rustls::ClientConfig;
 use sealtasks::{
     AcquireMode, FetchVerb, FileTypes, FsStat, PathType, SectorRef, SectorStorageInfo, StorageId,
-    TransferChange, TransferLimits, TransferReport, TransferView,
+    TransferLimits, TransferView,
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::StoreError;
 use crate::fetch::{Fetcher, TransferMeter};
 use crate::index::Index;
+use crate::limits::KeptLimits;
 use crate::local::{Acquired, Local};
 use crate::peer::{Peer, nobody};
 use crate::peer_tokens::{OneToken, PeerTokens, TokenUse};
@@ -52,6 +53,7 @@ pub struct Remote {
     tokens: Arc<dyn PeerTokens>,
     fetcher: Fetcher,
     turns: Mutex<HashMap<FileKey, Arc<AsyncMutex<()>>>>,
+    pub(crate) kept_limits: AsyncMutex<KeptLimits>,
 }
 
 impl Remote {
@@ -64,6 +66,7 @@ impl Remote {
             tokens: Arc::new(OneToken(options.token)),
             fetcher: Fetcher { peer: Peer::new(nobody()), traffic: Traffic::new(limits) },
             turns: Mutex::default(),
+            kept_limits: AsyncMutex::default(),
         }
     }
 
@@ -107,19 +110,10 @@ impl Remote {
         self.fetcher.traffic.limits()
     }
 
-    /// Changes what downloads may use, running ones included. Values out of bounds are brought within them; what holds
-    /// from now on is returned.
+    /// Changes what downloads may use until the process ends, running ones included. Values out of bounds are brought within
+    /// them; what holds from now on is returned.
     pub fn set_limits(&self, limits: TransferLimits) -> TransferLimits {
         self.fetcher.traffic.set_limits(limits)
-    }
-
-    /// Changes what `change` names of the limits, and tells what holds and what runs.
-    pub fn change_limits(&self, change: TransferChange) -> TransferReport {
-        let limits = match change.is_empty() {
-            true => self.limits(),
-            false => self.set_limits(self.limits().changed(change)),
-        };
-        TransferReport { limits, transfers: self.transfers() }
     }
 
     /// As [`Local::acquire`], and `existing` files that are not here are fetched: with [`AcquireMode::Move`] the copy

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::IndexError;
-use crate::mem_index::{MemIndex, Remembered};
+use crate::mem_index::{MemIndex, Remembered, SilentUrl};
 use crate::meta::StorageMeta;
 
 const MAGIC: &[u8; 8] = b"SEALYIDX";
@@ -57,6 +57,8 @@ pub enum SnapshotRead {
 struct Description {
     meta: StorageMeta,
     urls: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    silent: Vec<SilentUrl>,
 }
 
 /// Writes what `index` knows into `file`, atomically and durably. Blocks; the index is locked for one path at a time.
@@ -137,7 +139,7 @@ fn write_all(index: &MemIndex, temporary: &Path) -> io::Result<()> {
     out.write_all(&u32::try_from(paths.len()).unwrap_or(u32::MAX).to_le_bytes())?;
     for id in paths {
         match index.memory_of(&id) {
-            Some((info, files)) => write_path(&mut out, &info, &files)?,
+            Some((info, silent, files)) => write_path(&mut out, &info, silent, &files)?,
             None => write_none(&mut out)?,
         }
     }
@@ -148,8 +150,14 @@ fn write_all(index: &MemIndex, temporary: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-fn write_path(out: &mut impl Write, info: &StorageInfo, files: &[Remembered]) -> io::Result<()> {
-    let description = Description { meta: StorageMeta::new(&info.id, &info.stanza), urls: info.urls.clone() };
+fn write_path(
+    out: &mut impl Write,
+    info: &StorageInfo,
+    silent: Vec<SilentUrl>,
+    files: &[Remembered],
+) -> io::Result<()> {
+    let (meta, urls) = (StorageMeta::new(&info.id, &info.stanza), info.urls.clone());
+    let description = Description { meta, urls, silent };
     let description = serde_json::to_vec(&description)?;
     let length = u32::try_from(description.len()).ok().filter(|length| *length <= DESCRIPTION_MAX);
     // It would be refused when read; its files are declared again all the same.
@@ -214,11 +222,11 @@ fn restore(index: &MemIndex, reader: &mut impl Read) -> Result<(usize, u64), Ref
         }
         let mut description = vec![0; length as usize];
         reader.read_exact(&mut description)?;
-        let Description { meta, urls } =
+        let Description { meta, urls, silent } =
             serde_json::from_slice(&description).map_err(|error| Refusal::Damaged(error.to_string()))?;
         let (id, stanza) =
             meta.validate(Path::new("")).map_err(|error| Refusal::Damaged(error.to_string()))?;
-        index.remember_path(StorageInfo { id: id.clone(), urls, stanza }, FsStat::default())?;
+        index.remember_path(StorageInfo { id: id.clone(), urls, stanza }, FsStat::default(), &silent)?;
         let count = u64::from_le_bytes(read(reader)?);
         let mut left = count;
         while left > 0 {

@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use sealtasks::{FileType, FileTypes, SectorId};
-use stores::{CopyKind, Index, MemIndex, URL_DEAD_MS};
+use stores::{CopyKind, Index, MemIndex, SnapshotRead, URL_DEAD_MS, read_snapshot, write_snapshot};
 use support::{World, both, clock, id, info, room, sector};
 
 const SECTOR: SectorId = SectorId::new(1000, 1);
@@ -15,13 +15,18 @@ fn bases(index: &MemIndex) -> Vec<String> {
     found.into_iter().flat_map(|one| one.base_urls).collect()
 }
 
+/// Path a at both its URLs.
+async fn attach_both(index: &MemIndex) {
+    for url in ["http://one/remote", "http://two/remote"] {
+        index.attach(info("a", url, both()), room(1)).await.expect("attached");
+    }
+}
+
 #[tokio::test]
 async fn two_hours_of_failures_set_a_url_aside_and_an_answer_brings_it_back() {
     let (now, clock) = clock();
     let index = MemIndex::new(clock);
-    for url in ["http://one/remote", "http://two/remote"] {
-        index.attach(info("a", url, both()), room(1)).await.expect("attached");
-    }
+    attach_both(&index).await;
     index.declare(&id("a"), SECTOR, FileTypes::SEALED, CopyKind::Primary).await.expect("declared");
     let fail = || index.url_asked(&id("a"), "http://one/remote", Some("refused".to_owned()));
     fail();
@@ -47,6 +52,45 @@ async fn two_hours_of_failures_set_a_url_aside_and_an_answer_brings_it_back() {
     assert_eq!(bases(&index).len(), 1);
     index.attach(info("a", "http://one/remote", both()), room(1)).await.expect("attached");
     assert_eq!(bases(&index).len(), 2, "who attaches at a URL serves there");
+}
+
+#[tokio::test]
+async fn the_two_hours_of_a_url_go_on_over_a_restart() {
+    let (now, clock) = clock();
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("index.snapshot");
+    let fail = |index: &MemIndex| index.url_asked(&id("a"), "http://one/remote", Some("refused".to_owned()));
+    let next = |index: &MemIndex| {
+        write_snapshot(index, &file).expect("written");
+        let next = MemIndex::new(clock.clone());
+        assert!(matches!(read_snapshot(&next, &file), Ok(SnapshotRead::Restored { paths: 1, .. })));
+        next
+    };
+    let index = MemIndex::new(clock.clone());
+    attach_both(&index).await;
+    index.declare(&id("a"), SECTOR, FileTypes::SEALED, CopyKind::Primary).await.expect("declared");
+    let generation = index.content_generation();
+    fail(&index);
+    assert!(index.content_generation() > generation, "worth a snapshot");
+    now.fetch_add(URL_DEAD_MS - 1, Ordering::SeqCst);
+    fail(&index);
+    assert_eq!(index.content_generation(), generation + 1, "nothing new");
+
+    let index = next(&index);
+    assert_eq!((bases(&index).len(), index.url_troubles()[0].since_ms), (2, 1_000_000));
+    now.fetch_add(1, Ordering::SeqCst);
+    fail(&index);
+    assert_eq!(bases(&index), ["http://two/remote"]);
+    let index = next(&index);
+    assert_eq!(bases(&index), ["http://two/remote"], "it is set aside from the beginning");
+
+    // All are attached anew now, whoever answers.
+    attach_both(&index).await;
+    assert_eq!(bases(&index).len(), 2, "it counts until it is asked");
+    fail(&index);
+    assert_eq!(bases(&index), ["http://two/remote"], "its two hours were over");
+    index.url_asked(&id("a"), "http://one/remote", None);
+    assert!(next(&index).url_troubles().is_empty());
 }
 
 #[tokio::test]

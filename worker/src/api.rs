@@ -207,7 +207,7 @@ impl WorkerApi for WorkerHandle {
 
     async fn transfers(&self, change: TransferChange) -> ApiResult<TransferReport> {
         change.check().map_err(|error| ApiError::refused(error.to_string()))?;
-        Ok(self.shared().remote.change_limits(change))
+        self.shared().remote.change_limits(change).await.map_err(store)
     }
 
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {

@@ -1,7 +1,8 @@
 //! The worker's repo: one directory that one process holds at a time.
 //!
-//! It holds `repo.lock`, `config.toml`, `journal.db`, `calls/`, `storage.json`, the files `api` and `token` while the
-//! worker runs, and, unless the operator wants none, the worker's first storage path (the repo itself, as Lotus does).
+//! It holds `repo.lock`, `config.toml`, `journal.db`, `calls/`, `storage.json`, `transfers.json` once its downloads were
+//! limited by an order, the files `api` and `token` while the worker runs, and, unless the operator wants none, the worker's
+//! first storage path (the repo itself, as Lotus does).
 //! Never: anything about calls, which is the journal's.
 
 use std::fs::{self, File};
@@ -95,6 +96,11 @@ impl Repo {
     /// The list of its storage paths.
     pub fn storage_json(&self) -> PathBuf {
         self.dir.join("storage.json")
+    }
+
+    /// What operators let its downloads use.
+    pub(crate) fn limits_file(&self) -> PathBuf {
+        self.dir.join("transfers.json")
     }
 
     fn lock(dir: &Path) -> Result<Self, RepoError> {

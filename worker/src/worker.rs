@@ -194,7 +194,6 @@ impl Worker {
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
         let left = sorted_out(&options, &journal, &index).await?;
         let life = left.begin_life(&journal, &options.urls).await?;
-        let session = life.session;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
         let owns_paths = options.local.is_none();
@@ -202,16 +201,17 @@ impl Worker {
         let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
         let (local, problems) =
             open_paths(options.local, paths, options.executor.rehearsal, left.begun()).await?;
-        let tickets = Arc::new(Tickets::new(Arc::clone(&options.manager), session, options.token));
+        let tickets = Arc::new(Tickets::new(Arc::clone(&options.manager), life.session, options.token));
         // Peers are shown what `Tickets` gives and no other token.
         let fetch = FetchOptions { token: String::new(), parallel: options.parallel_fetch_limit };
         let remote = Remote::new(Arc::clone(&local), as_index, fetch)
             .with_tokens(Arc::clone(&tickets) as Arc<dyn PeerTokens>)
-            .with_tls(options.trust.config());
+            .with_tls(options.trust.config())
+            .with_limits_kept_in(options.repo.limits_file())?;
         let closed = CancellationToken::new();
         let shared = Arc::new(Shared {
             name: options.name,
-            session,
+            session: life.session,
             joined_before: life.joined,
             repo_id,
             manager: options.manager,

@@ -16,7 +16,7 @@ use rpc::{PieceData, WorkerApi as _};
 use scripted::{SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data};
 use sealtasks::{
     CallErrorCode, CallId, DataCidInput, FailureClass, FileType, FileTypes, PieceSource, SectorId, SectorRef,
-    TaskInput, UnpaddedPieceSize, WorkerId,
+    TaskInput, TransferChange, UnpaddedPieceSize, WorkerId,
 };
 use stores::{CopyKind, Index as _};
 use tokio::io::AsyncWriteExt as _;
@@ -97,6 +97,15 @@ fn kill_the_executor(world: &World) {
 fn listed(world: &World, kind: FileType) -> usize {
     let find = world.manager.index.find(SECTOR.id, kind.into(), None);
     Runtime::new().unwrap().block_on(find).unwrap().len()
+}
+
+#[test]
+fn what_downloads_may_use_by_an_order_holds_in_the_next_life() {
+    let (world, nothing) = (World::new(), TransferChange::default());
+    let slow = TransferChange { bandwidth: Some(3 << 20), ..nothing };
+    die_after(async { world.start().await.transfers(slow).await.unwrap() });
+    let report = die_after(async { world.start().await.transfers(nothing).await.unwrap() });
+    assert_eq!(report.limits.bandwidth, slow.bandwidth);
 }
 
 #[test]

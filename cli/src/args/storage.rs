@@ -219,8 +219,8 @@ pub struct CleanupArgs {
 #[command(
     after_help = "Examples:\n  sealyard storage transfers\n  sealyard storage transfers --limit 500MiB\n  \
     sealyard storage transfers --worker big-box --limit none --parallel 4\n\
-    Files are downloaded by the process that gets them. What is set holds at once, running downloads included, until \
-    that process ends; its own settings hold after its next start. Lotus workers tell nothing."
+    Files are downloaded by the process that gets them. What is set holds at once, running downloads included, and \
+    after restarts of that process, whatever its own settings say. Lotus workers tell nothing."
 )]
 pub struct TransfersArgs {
     /// Only the connected Sealyard worker with this name, session or URL, or `manager`; default: all.

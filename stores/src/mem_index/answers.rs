@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sealtasks::{
     FileTypes, FsStat, SectorDecl, SectorId, SectorSize, SectorStorageInfo, StorageId, StorageInfo,
 };
+use serde::{Deserialize, Serialize};
 
 use super::held::{Held, Kind};
 use super::path::PathSlot;
@@ -219,10 +220,14 @@ impl MemIndex {
     pub fn url_asked(&self, id: &StorageId, url: &str, failure: Option<String>) {
         let now = self.now();
         let mut table = self.write();
+        let mut remembered = false;
         // A path that is gone has no URLs.
-        let known = table.with_path(id, |path| path.url_asked(url, failure, now));
-        if known.is_ok() {
-            self.changed(|| IndexChange::Path(id.clone()));
+        let known = table.with_path(id, |path| remembered = path.url_asked(url, failure, now));
+        let change = || IndexChange::Path(id.clone());
+        match known {
+            Ok(()) if remembered => self.content_changed(change),
+            Ok(()) => self.changed(change),
+            Err(_) => {}
         }
     }
 
@@ -232,8 +237,15 @@ impl MemIndex {
     }
 
     /// A path of a snapshot; one that is attached already stays as it is. Nobody is told: it counts once it is attached.
-    pub(crate) fn remember_path(&self, info: StorageInfo, stat: FsStat) -> Result<(), IndexError> {
-        self.write().restore(info, stat).map(drop)
+    pub(crate) fn remember_path(
+        &self,
+        info: StorageInfo,
+        stat: FsStat,
+        silent: &[SilentUrl],
+    ) -> Result<(), IndexError> {
+        let (mut table, id) = (self.write(), info.id.clone());
+        table.restore(info, stat)?;
+        table.with_path(&id, |path| silent.iter().for_each(|url| path.remember_silent(url)))
     }
 
     /// Files of a snapshot with their primary marks; what was declared knows better.
@@ -249,18 +261,26 @@ impl MemIndex {
 
     /// What a snapshot keeps of one path: everything, confirmed or not, with the primary marks, in no
     /// order.
-    pub(crate) fn memory_of(&self, id: &StorageId) -> Option<(StorageInfo, Vec<Remembered>)> {
+    pub(crate) fn memory_of(&self, id: &StorageId) -> Option<(StorageInfo, Vec<SilentUrl>, Vec<Remembered>)> {
         let table = self.read();
         let (slot, path) = table.path(id)?;
         let kept =
             |(sector, held): (_, Held)| Remembered { sector, types: held.any(), primary: held.marked() };
-        Some((path.info.clone(), table.sectors_unsorted(slot).map(kept).collect()))
+        Some((path.info.clone(), path.silent_urls(), table.sectors_unsorted(slot).map(kept).collect()))
     }
 
     /// The ids of all paths.
     pub(crate) fn path_ids(&self) -> Vec<StorageId> {
         self.read().paths().map(|(_, path)| path.info.id.clone()).collect()
     }
+}
+
+/// A URL that has not answered, as a snapshot keeps it: since when, and when it was last asked, in the index's milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SilentUrl {
+    pub(crate) url: String,
+    pub(crate) since_ms: u64,
+    pub(crate) tried_ms: u64,
 }
 
 /// One sector's files in one path as a snapshot keeps them.

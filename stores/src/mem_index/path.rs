@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sealtasks::{FileTypes, FsStat, HealthReport, SectorId, SectorStorageInfo, StorageInfo};
 
 use super::held::Held;
-use super::{HEARTBEAT_STALE_MS, PathView, URL_DEAD_MS, UrlTrouble};
+use super::{HEARTBEAT_STALE_MS, PathView, SilentUrl, URL_DEAD_MS, UrlTrouble};
 
 pub(super) struct PathSlot {
     pub(super) info: StorageInfo,
@@ -51,10 +51,15 @@ impl PathSlot {
         Self { confirmed: false, ..Self::new(info, stat, 0) }
     }
 
-    /// URLs are joined, settings overwritten, health kept; of a remembered path nothing but its files is kept.
+    /// URLs are joined, settings overwritten, health kept; of a remembered path only its files are kept, and since when URLs have
+    /// not answered: those who serve them attach them all after a restart of the manager, also what nobody reaches. Such a URL is
+    /// offered until it is asked.
     pub(super) fn attach_again(&mut self, info: StorageInfo, stat: FsStat, now: u64) {
         if !self.confirmed {
-            *self = Self::new(info, stat, now);
+            let failing = std::mem::take(&mut self.failing).into_iter();
+            let failing = failing.filter(|(url, _)| info.urls.contains(url));
+            let failing = failing.map(|(url, it)| (url, Failing { tried_ms: it.since_ms, ..it })).collect();
+            *self = Self { failing, ..Self::new(info, stat, now) };
             return;
         }
         let mut urls = std::mem::take(&mut self.info.urls);
@@ -81,19 +86,37 @@ impl PathSlot {
         self.heartbeat_ms = now;
     }
 
-    /// A URL was asked: it answered, or did not for this reason.
-    pub(super) fn url_asked(&mut self, url: &str, failure: Option<String>, now: u64) {
+    /// A URL was asked: it answered, or did not for this reason. Whether it now counts as another than before.
+    pub(super) fn url_asked(&mut self, url: &str, failure: Option<String>, now: u64) -> bool {
         if !self.info.urls.iter().any(|known| known == url) {
-            return;
+            return false;
         }
-        let Some(why) = failure else {
-            self.failing.remove(url);
-            return;
+        let Some(why) = failure else { return self.failing.remove(url).is_some() };
+        let before = self.failing.get(url).map(|failing| (failing.since_ms, failing.set_aside()));
+        let since_ms = before.map_or(now, |(since_ms, _)| since_ms);
+        let failing = Failing { since_ms, tried_ms: now, why };
+        let changed = before.map(|(_, aside)| aside) != Some(failing.set_aside());
+        self.failing.insert(url.to_owned(), failing);
+        changed
+    }
+
+    /// What an earlier life found of a URL, unless this one knows better.
+    pub(super) fn remember_silent(&mut self, silent: &SilentUrl) {
+        let SilentUrl { url, since_ms, tried_ms } = silent;
+        if !self.confirmed && self.info.urls.contains(url) {
+            let why = "it did not answer an earlier life of the manager".to_owned();
+            let failing = Failing { since_ms: *since_ms, tried_ms: *tried_ms, why };
+            self.failing.entry(url.clone()).or_insert(failing);
+        }
+    }
+
+    pub(super) fn silent_urls(&self) -> Vec<SilentUrl> {
+        let silent = |(url, failing): (&String, &Failing)| SilentUrl {
+            url: url.clone(),
+            since_ms: failing.since_ms,
+            tried_ms: failing.tried_ms,
         };
-        let first = Failing { since_ms: now, tried_ms: now, why: String::new() };
-        let failing = self.failing.entry(url.to_owned()).or_insert(first);
-        failing.tried_ms = now;
-        failing.why = why;
+        self.failing.iter().map(silent).collect()
     }
 
     pub(super) fn troubles(&self) -> impl Iterator<Item = UrlTrouble> + '_ {
