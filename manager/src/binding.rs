@@ -74,7 +74,13 @@ pub(crate) async fn bind(
             let mut first_sectors = BTreeMap::new();
             for actor in miners.all() {
                 check_miner(&lotus, actor, miner.sector_size).await?;
-                check_payments(repo, &lotus, actor).await?;
+                match check_payments(repo, &lotus, actor).await {
+                    // Each message is checked again; what one miner may not pay with keeps no other one's from starting.
+                    Err(error @ ManagerError::Miner { .. }) if actor != miners.first => {
+                        tracing::error!(%error, "no message of this miner is sent until that is put right");
+                    }
+                    checked => checked?,
+                }
                 first_sectors.insert(actor, lotus.first_free(actor).await?);
             }
             let outbox = FileOutbox::open(&repo.messages())?;

@@ -25,6 +25,16 @@ use crate::answers::check_pledge;
 use crate::driver::{Driver, Input, Order};
 use crate::service::{Service, refusal, stopping};
 
+/// A sector that is named twice over, by its number and by its miner beside that.
+fn of_miner(name: SectorName, miner: Option<ActorId>) -> ApiResult<SectorName> {
+    match (name.miner, miner) {
+        (Some(named), Some(miner)) if named != miner => Err(ApiError::refused(format!(
+            "MGR183: sector {name} is not one of miner {miner}; leave one of the two out"
+        ))),
+        (named, miner) => Ok(SectorName { miner: named.or(miner), ..name }),
+    }
+}
+
 #[async_trait]
 impl PipelineApi for Service {
     async fn add_piece(
@@ -34,6 +44,7 @@ impl PipelineApi for Service {
         data: PieceParts,
     ) -> ApiResult<PieceAdded> {
         check_pledge(&self.0, PledgeOptions { miner, ..PledgeOptions::default() })?;
+        let sector = sector.map(|name| of_miner(name, miner)).transpose()?;
         let miner = miner.unwrap_or(self.0.miners.first);
         if self.0.rehearses() {
             return Err(ApiError::refused("MGR126: a REHEARSAL takes no data: its executors write none"));

@@ -79,7 +79,7 @@ impl ProvingApi for Service {
 impl Service {
     async fn prove(&self, id: SectorId, count: usize) -> ApiResult<ProvingView> {
         if self.0.rehearses() {
-            return Err(ApiError::refused("MGR131: a rehearsal's files hold nothing that could be proven"));
+            return Err(ApiError::refused("MGR194: a rehearsal's files hold nothing that could be proven"));
         }
         let before = self.view(move |driver| driver.scrubbable(id)).await?;
         let Some(known) = before.clone() else {

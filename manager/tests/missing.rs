@@ -20,7 +20,7 @@ async fn an_unsealed_file_that_an_operator_has_deleted_is_in_nobodys_way() {
     world.api.storage_declare(own.clone(), sector, FileTypes::UNSEALED, true).await.expect("declared");
     worker.fail_as(&first, FailureClass::Environment).await;
     world.sector(1, |detail| detail.state == "AddPieceFailed").await;
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("tried");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried");
     let parked = world.sector(1, |detail| events(detail, "holds an unsealed file") == 1).await;
     assert!(parked.last_error.contains(own.as_str()), "{}", parked.last_error);
     let order = PathOrder::DropMissing { files: vec![(own.clone(), sector, FileType::Unsealed)] };
@@ -30,7 +30,7 @@ async fn an_unsealed_file_that_an_operator_has_deleted_is_in_nobodys_way() {
     assert!(names_it());
 
     fs::remove_file(&file).expect("deleted");
-    world.api.retry_sector(SectorNumber::new(1)).await.expect("tried");
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried");
     let forgotten = async {
         while names_it() {
             tokio::task::yield_now().await;
@@ -38,6 +38,6 @@ async fn an_unsealed_file_that_an_operator_has_deleted_is_in_nobodys_way() {
     };
     tokio::time::timeout(LIMIT, forgotten).await.expect("its path was looked at");
     // The next try, unless this one came late enough; by itself it comes in a while.
-    let _under_way = world.api.retry_sector(SectorNumber::new(1)).await;
+    let _under_way = world.api.retry_sector(SectorNumber::new(1).into()).await;
     proven(&world, 1).await;
 }

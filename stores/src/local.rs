@@ -365,15 +365,14 @@ impl Local {
     /// What an open path says of itself now, and what lies in it.
     async fn read_again(&self, path: &OpenPath) -> Result<Contents, StoreError> {
         let (dir, rehearses) = (path.dir.clone(), self.rehearses());
-        path.look(OPEN_DEADLINE, "reading a storage path", move || Contents::read(&dir, rehearses)).await
+        path.look(OPEN_DEADLINE, "reading a storage path", move || Contents::read(&dir, rehearses, |_| ()))
+            .await
     }
 
     async fn read_path(&self, dir: &Path, limit: Option<Duration>) -> Result<Contents, StoreError> {
         let (owned, rehearses) = (dir.to_owned(), self.rehearses());
         let reading = on_thread("reading a storage path", move || {
-            StorageMeta::read(&owned)?;
-            exact::put_back_doubted(&owned);
-            Contents::read(&owned, rehearses)
+            Contents::read(&owned, rehearses, exact::put_back_doubted)
         });
         let Some(limit) = limit else {
             return reading.0.await.unwrap_or(Err(StoreError::Lost { what: reading.1 }));
@@ -417,10 +416,11 @@ struct Contents {
 }
 
 impl Contents {
-    /// It must be of our world. Blocks.
-    fn read(dir: &Path, rehearses: bool) -> Result<Self, StoreError> {
+    /// It must be of our world. Before it is scanned `first` is done. Blocks.
+    fn read(dir: &Path, rehearses: bool, first: impl FnOnce(&Path)) -> Result<Self, StoreError> {
         let (id, stanza) = StorageMeta::read(dir)?.validate(dir)?;
         let keep_free = KeepFree::read(dir)?.bytes;
+        first(dir);
         let scan = Scan { untold: Arriving::untold(dir), ..layout::scan(dir)? };
         rehearsal::claim(dir, rehearses, !scan.files.is_empty())?;
         Ok(Self { id, stanza, keep_free, scan })

@@ -267,7 +267,8 @@ impl Index for MemIndex {
             kinds.extend(part.iter().map(|(decl, primary)| (*decl, Kind::Found { primary: *primary })));
             self.put(id, &kinds)?;
         }
-        Ok(())
+        let now = self.now();
+        self.write().with_path(id, |path| path.declares_on(now))
     }
 
     async fn declared_all(&self, id: &StorageId) -> Result<(), IndexError> {

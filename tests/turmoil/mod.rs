@@ -19,6 +19,8 @@ use crate::system::{COMMAND_MAX, Daemon, ask_until, ok, run_within, sealyard, te
 const HEALING_MAX: Duration = Duration::from_secs(600);
 /// A blow waits so long until its moment comes; then another is tried.
 const MOMENT_MAX: Duration = Duration::from_secs(4);
+/// So many executors are killed for every worker, and for every manager.
+const EXECUTORS_TIMES: usize = 3;
 /// Sectors under way at a time.
 const FLIGHT: usize = 4;
 /// The manager's own worker takes nothing, so that the two others do.
@@ -359,9 +361,17 @@ impl Yard {
     }
 
     pub fn least_tried(&self, dice: &mut Dice) -> (&'static str, &'static str) {
-        let least = self.kills.values().min().copied().unwrap_or_default();
-        let cells: Vec<_> =
-            self.kills.iter().filter(|(_, count)| **count == least).map(|(cell, _)| *cell).collect();
+        // Executors are killed most often in life, too.
+        let tried = |(process, _): &(&str, &str), count: &usize| {
+            if *process == "executor" { *count / EXECUTORS_TIMES } else { *count }
+        };
+        let least = self.kills.iter().map(|(cell, count)| tried(cell, count)).min().unwrap_or_default();
+        let cells: Vec<_> = self
+            .kills
+            .iter()
+            .filter(|(cell, count)| tried(cell, count) == least)
+            .map(|(cell, _)| *cell)
+            .collect();
         *dice.one_of(&cells)
     }
 

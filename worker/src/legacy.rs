@@ -222,6 +222,15 @@ pub(crate) async fn undeclared(
             Ok((id, _)) if holders.iter().any(|holder| holder.id == id) => {
                 tracing::warn!(?file, "a file of a call that is given up is declared, so it stays");
             }
+            // Which path it lies in cannot be told, and in one the sector's file is declared.
+            Err(error) if !holders.is_empty() => {
+                let error = chain(&error);
+                tracing::warn!(
+                    ?file,
+                    error,
+                    "a file of a call that is given up may be declared, so it stays"
+                );
+            }
             _ => begun.push(file),
         }
     }

@@ -3,6 +3,7 @@
 //! A process id alone says nothing: somebody else may have it by now, who began at another time then. An executor leads a
 //! session of its own, works in its call's directory, and has its call's id in its environment.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
@@ -23,6 +24,8 @@ use crate::journal::ProcessMark;
 /// How long a killed process may take to go, and how often that is looked at.
 pub(crate) const DEATH_MAX: Duration = Duration::from_secs(30);
 const DEATH_POLL: Duration = Duration::from_millis(20);
+/// Looks at every process of the machine are made less and less often, down to this.
+const DEATH_POLL_MAX: Duration = Duration::from_secs(2);
 /// How often a process that is no child of ours is looked at where the kernel has no pidfd (before Linux 5.3).
 const ORPHAN_POLL: Duration = Duration::from_millis(250);
 
@@ -148,25 +151,32 @@ pub(crate) async fn end_leftovers_by(
         };
         tokio::task::spawn_blocking(look).await.map_err(|error| format!("looking for executors: {error}"))
     };
-    let mut found = left().await?;
+    let (mut told, mut pause) = (BTreeSet::new(), DEATH_POLL);
     let gone = async {
-        while !found.is_empty() {
+        loop {
+            let found = left().await?;
+            if found.is_empty() {
+                return Ok(());
+            }
             for one in &found {
-                tracing::warn!(pid = one.pid, "ending an executor that an earlier worker left behind");
+                if told.insert(one.pid) {
+                    tracing::warn!(pid = one.pid, "ending an executor that an earlier worker left behind");
+                }
                 if let Ok(pid) = i32::try_from(one.pid) {
                     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }
             }
-            tokio::time::sleep(DEATH_POLL).await;
-            found = left().await?;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(DEATH_POLL_MAX);
         }
-        Ok(())
     };
+    // The first look, too: what the kernel says of a process that hangs may hang.
     if let Ok(ended) = tokio::time::timeout_at(end, gone).await {
         return ended;
     }
-    let pid = found.first().map_or(0, |mark| mark.pid);
-    Err(format!("executor process {pid} does not end although killed; a disk may hang"))
+    let pids: Vec<String> = told.iter().map(u32::to_string).collect();
+    let pids = if pids.is_empty() { "(which cannot be told)".to_owned() } else { pids.join(", ") };
+    Err(format!("executor process {pids} does not end although killed; a disk may hang"))
 }
 
 /// A running process that is no child of ours.

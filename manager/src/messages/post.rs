@@ -114,14 +114,19 @@ impl Post {
             return;
         }
         if let Err(error) = self.try_look(shared).await {
-            let text = format!("its message waits: {}", chain_of(&error));
-            let mut news = false;
-            for one in &self.gathered {
-                news |= self.notes.set(one.wanted.sector.id, &text);
-            }
-            if news {
-                tracing::warn!(code = error.code(), error = chain_of(&error), "no message is sent now");
-            }
+            self.held_up(&error, |_| true);
+        }
+    }
+
+    /// Says why the messages of these sectors wait.
+    fn held_up(&mut self, error: &SendError, whose: impl Fn(&Gathered) -> bool) {
+        let text = format!("its message waits: {}", chain_of(error));
+        let mut news = false;
+        for one in self.gathered.iter().filter(|one| whose(one)) {
+            news |= self.notes.set(one.wanted.sector.id, &text);
+        }
+        if news {
+            tracing::warn!(code = error.code(), error = chain_of(error), "a message is not sent now");
         }
     }
 
@@ -134,17 +139,18 @@ impl Post {
         self.let_expired_go(shared, head).await;
         let now = Now { ms: shared.state.now_ms(), head, base_fee };
         // A sector that is to be proven has a deposit to lose; a new one only waits.
-        let mut short = Ok(());
         for method in [Method::ProveCommitSectors3, Method::PreCommitSectorBatch2] {
             for miner in shared.miners.all() {
                 match self.send_due(shared, (method, miner), now).await {
-                    // The other method's messages may need less, and another miner has money of its own.
-                    Err(error @ SendError::Funds { .. }) => short = Err(error),
+                    // The other method's messages may need less money, and another miner has addresses and money of its own.
+                    Err(error) if !self.unsure => self.held_up(&error, |one| {
+                        one.wanted.sector.id.miner == miner && method_of(&one.wanted) == method
+                    }),
                     done => done?,
                 }
             }
         }
-        short
+        Ok(())
     }
 
     async fn send_due(

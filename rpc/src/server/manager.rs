@@ -240,7 +240,9 @@ fn sectors(methods: &mut Manager) {
         let number = SectorNumber::new(args.next("sid")?);
         // What the chain says of a sector is not known here, so the flag changes nothing.
         args.next::<bool>("showOnChainInfo")?;
-        Ok(sector_info(api.sector_detail(number.into()).await?))
+        // Lotus's numbers are those of its one miner.
+        let miner = Some(api.miners().await?.first);
+        Ok(sector_info(api.sector_detail(SectorName { miner, number }).await?))
     });
 }
 

@@ -37,13 +37,15 @@ impl Local {
         id: &StorageId,
         path: &OpenPath,
     ) -> Result<Option<PathBuf>, StoreError> {
-        let _turn = self.removing.lock().await;
+        let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
         let copy =
             holders.iter().find(|holder| holder.id == *id).map(|holder| CopyKind::from(holder.primary));
         // No scan declares it while it goes.
         let _leaving = self.making(sector, &[(kind, id.clone())]);
         self.index.drop_files(id, sector, kind.into()).await?;
+        // A disk that hangs keeps no other deletion, and no scan, waiting.
+        drop(turn);
         let (file, to) = (layout::file(&path.dir, sector, kind), layout::replaced(&path.dir, sector, kind));
         let at = file.clone();
         let renamed = tokio::task::spawn_blocking(move || set_aside(&at, &to)).await;

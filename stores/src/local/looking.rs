@@ -1,6 +1,7 @@
 //! Looking at what lies in an open path: on a thread of its own, within a time, and not at all while earlier looks at that path
 //! hang. One mount that hangs so keeps neither other paths nor the process waiting, and gathers no threads. Never writes.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -104,6 +105,20 @@ impl Local {
         let at = file.to_owned();
         self.look(file, "looking for a file", move || at.try_exists().map_err(StoreError::io("look at", &at)))
             .await
+    }
+
+    /// Whether the disk says that nothing has this name. A link has it also while the disk that it leads to is away.
+    ///
+    /// # Errors
+    /// As [`Local::exists`].
+    pub(crate) async fn is_gone(&self, file: &Path) -> Result<bool, StoreError> {
+        let at = file.to_owned();
+        self.look(file, "looking for a file", move || match at.symlink_metadata() {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(StoreError::io("look at", &at)(error)),
+        })
+        .await
     }
 }
 

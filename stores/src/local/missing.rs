@@ -92,7 +92,7 @@ impl Local {
     async fn gone(&self, id: &StorageId, dir: &Path, sector: SectorId, types: FileTypes) -> FileTypes {
         let mut gone = FileTypes::NONE;
         for kind in types.iter().filter(|kind| !self.is_made(id, sector, *kind)) {
-            if self.exists(&layout::file(dir, sector, kind)).await.is_ok_and(|there| !there) {
+            if self.is_gone(&layout::file(dir, sector, kind)).await.is_ok_and(|gone| gone) {
                 gone = gone | kind.into();
             }
         }

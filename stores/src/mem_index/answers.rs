@@ -30,7 +30,7 @@ pub struct PathView {
     pub sectors: usize,
     /// Whether it was attached since the index was made; else it is only remembered.
     pub confirmed: bool,
-    /// For how many milliseconds its owner has been declaring what lies there; `None` = that is done. Owners that follow
+    /// While its owner declares what lies there: milliseconds since it last did; `None` = that is done. Owners that follow
     /// Lotus never say that it is.
     pub declaring_ms: Option<u64>,
     /// Its URLs that failed when they were last asked.

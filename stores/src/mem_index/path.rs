@@ -15,7 +15,7 @@ pub(super) struct PathSlot {
     error: Option<String>,
     /// Attached since the index was made, and not only remembered by a snapshot.
     pub(super) confirmed: bool,
-    /// Since when its owner is declaring what lies there; `None` = all of it is declared.
+    /// When its owner last declared something of what lies there; `None` = all of it is declared.
     declaring_since_ms: Option<u64>,
     /// URLs that failed when they were last asked.
     failing: BTreeMap<String, Failing>,
@@ -68,6 +68,11 @@ impl PathSlot {
         self.failing.retain(|url, _| !info.urls.contains(url));
         self.info = StorageInfo { urls, ..info };
         self.declaring_since_ms = Some(now);
+    }
+
+    /// Its owner declares on.
+    pub(super) fn declares_on(&mut self, now: u64) {
+        self.declaring_since_ms = self.declaring_since_ms.map(|_| now);
     }
 
     /// Its owner has said that nothing lies there but what was declared.

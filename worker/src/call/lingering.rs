@@ -43,15 +43,18 @@ async fn outlast(shared: &Arc<Shared>, lost: Unfinished, making: Making) {
         tracing::error!(%call, error, "the call stays held until it has ended");
         tokio::time::sleep(MANAGER_RETRY).await;
     }
-    match undeclared(&shared.index, sector, created).await {
-        // Removed on a thread that may block: the disk has just come back.
-        Ok(begun) => {
-            let _ = tokio::task::spawn_blocking(move || remove_created(&begun)).await;
+    // Until that is known no scan may take them for whole ones.
+    let begun = loop {
+        match undeclared(&shared.index, sector, created.clone()).await {
+            Ok(begun) => break begun,
+            Err(error) => {
+                tracing::warn!(%call, error = %chain(&error), "whose the files of a call are cannot be told yet");
+                tokio::time::sleep(MANAGER_RETRY).await;
+            }
         }
-        Err(error) => {
-            tracing::warn!(%call, error = %chain(&error), "whose the files of a call are cannot be told; they stay");
-        }
-    }
+    };
+    // Removed on a thread that may block: the disk has just come back.
+    let _ = tokio::task::spawn_blocking(move || remove_created(&begun)).await;
     making.done();
     shared.local.reserved_again(sector);
     let ended = Ended { result: Err(restarted(&shared.name)), account: AttemptAccount::default() };
