@@ -220,6 +220,13 @@ impl Yard {
     /// Both are back, byte for byte, and the files of sector 1 can be read.
     fn is_whole(&self, lost: &Lost) {
         assert!(fs::read(self.file("unsealed", 1)).expect("its data") == lost.unsealed, "other data");
+        // A manager that has just started knows it again when its worker is back.
+        let found = || answer(&self.home, &["storage", "find", "1"]);
+        let is_known = |found: &Value| {
+            let places = found["places"].as_array().map(Vec::as_slice).unwrap_or_default();
+            places.iter().any(|place| place["types"].to_string().contains("unsealed"))
+        };
+        ask_until("its data is known", COMMAND_MAX, found, is_known);
         for (data, (name, length)) in self.status(1)["data"].as_array().expect("data").iter().zip(FILES) {
             let read = read_piece(&self.home, data["offset"].as_u64().expect("written"), length as u64);
             assert!(read == fs::read(self.home.join(name)).expect("the file"), "{name} is another file");
