@@ -190,6 +190,8 @@ pub(crate) struct Attempt {
     bound_ms: u64,
     /// When the present call was accepted, in Unix milliseconds; 0 = not yet.
     accepted_ms: u64,
+    /// The moment of that; 0 = not yet, or before the manager's start.
+    accepted_at: u64,
     reservations: Vec<ReservedSpace>,
     /// The GPUs that are its own.
     gpus: Vec<rpc::extension::GpuShare>,

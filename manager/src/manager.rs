@@ -34,7 +34,7 @@ use crate::older;
 use crate::pipelining::data_router;
 use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
-use crate::shared::{Shared, Timing, Verifier};
+use crate::shared::{Moments, Shared, Timing, Verifier};
 use crate::staging::Staging;
 use crate::standing::{Doorkeeper, Standing};
 use crate::state::{MinerIdentity, State, StateError};
@@ -221,6 +221,7 @@ impl Manager {
             index_changes,
             local,
             remote: Arc::new(remote),
+            moments: Moments::default(),
             inputs,
         });
         let ended = run(&shared, loaded, waiting).await?;
@@ -421,8 +422,8 @@ impl ManagerHandle {
     /// # Errors
     /// It does not answer, or is closing.
     pub async fn add_local_worker(&self, worker: Arc<dyn WorkerApi>) -> ApiResult<()> {
-        let asked_ms = self.service.0.state.now_ms();
-        let introduction = introduce_local(asked_ms, worker).await.map_err(refusal)?;
+        let asked_at = self.service.0.moments.next();
+        let introduction = introduce_local(asked_at, worker).await.map_err(refusal)?;
         let introduction = Box::new(introduction);
         self.service.ask(|reply| Input::Registered { introduction, reply }).await
     }

@@ -2,6 +2,7 @@
 //! the secret. Never: state of its own beyond these.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -137,6 +138,8 @@ pub(crate) struct Shared {
     pub(crate) asked: Asked,
     /// What of it waits for sectors that are to be sealed again.
     pub(crate) refills: Refills,
+    /// Tells which of two things came first.
+    pub(crate) moments: Moments,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// Everything spawned; awaited at the end.
     pub(crate) tasks: TaskTracker,
@@ -163,6 +166,18 @@ impl Shared {
     /// A fresh token for calling a worker, as Lotus mints one per worker.
     pub(crate) fn mint_admin(&self) -> Result<String, TokenError> {
         self.secret.mint(&[Permission::Admin])
+    }
+}
+
+/// Numbers that only rise. A clock's milliseconds say neither which of two quick things came first, nor anything when the
+/// clock was set back.
+#[derive(Default)]
+pub(crate) struct Moments(AtomicU64);
+
+impl Moments {
+    /// A number above all that were given out before.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 }
 

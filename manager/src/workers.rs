@@ -152,8 +152,8 @@ pub enum DialError {
 /// What a worker said of itself when it was dialled.
 pub(crate) struct Introduction {
     pub(crate) session: WorkerId,
-    /// When it was asked, in Unix milliseconds.
-    pub(crate) asked_ms: u64,
+    /// The moment when it was asked.
+    pub(crate) asked_at: u64,
     redialled: bool,
     url: String,
     peer: Peer,
@@ -262,7 +262,7 @@ pub(crate) async fn introduce(
     url: &str,
     joins_with: Option<Uuid>,
 ) -> Result<Introduction, DialError> {
-    let asked_ms = shared.state.now_ms();
+    let asked_at = shared.moments.next();
     let failed = |error: &dyn std::error::Error| unreachable_worker(url, error);
     let token = match joins_with {
         Some(worker) => shared.secret.mint_scoped(Scope::Call { worker }),
@@ -294,7 +294,7 @@ pub(crate) async fn introduce(
         None if joins_with.is_some() => return Err(DialError::NotSealyard { url: url.to_owned() }),
         None => (plain, Peer::Lotus),
     };
-    question(url.to_owned(), asked_ms, api, peer)
+    question(url.to_owned(), asked_at, api, peer)
         .await
         .map(|known| Introduction { token: joins_with, ..known })
 }
@@ -350,10 +350,10 @@ pub(crate) async fn reach(url: &str) -> Result<(), DialError> {
 
 /// The manager's own worker needs no dialling.
 pub(crate) async fn introduce_local(
-    asked_ms: u64,
+    asked_at: u64,
     api: Arc<dyn WorkerApi>,
 ) -> Result<Introduction, DialError> {
-    question(String::new(), asked_ms, api, Peer::Local).await
+    question(String::new(), asked_at, api, Peer::Local).await
 }
 
 fn speaks_with_us(ours: &Hello, theirs: &Hello) -> bool {
@@ -362,7 +362,7 @@ fn speaks_with_us(ours: &Hello, theirs: &Hello) -> bool {
 
 async fn question(
     url: String,
-    asked_ms: u64,
+    asked_at: u64,
     api: Arc<dyn WorkerApi>,
     peer: Peer,
 ) -> Result<Introduction, DialError> {
@@ -389,7 +389,7 @@ async fn question(
     }
     Ok(Introduction {
         session,
-        asked_ms,
+        asked_at,
         redialled: false,
         url,
         peer,

@@ -15,8 +15,8 @@
 //!
 //! An executor of a call that is given up is dead before a file of it is removed and before the return is journalled, so
 //! there are never two for one sector. One that does not end although killed, since it hangs in the kernel, keeps its call held
-//! until it does (`call/lingering.rs`); the worker starts and serves its files meanwhile. The report decides after a crash of the machine too: what it speaks of is on stable
-//! storage before it is written (see `proofs/EXECUTORS.md`).
+//! until it does (`call/lingering.rs`); the worker starts and serves its files meanwhile. The report decides after a crash of
+//! the machine too: what it speaks of is on stable storage before it is written (see `proofs/EXECUTORS.md`).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -104,6 +104,7 @@ impl Driver {
             unheard: false,
             bound_ms: self.now_ms(),
             accepted_ms: 0,
+            accepted_at: 0,
             reservations: reservations.clone(),
             gpus: told_shares(&plan.gpus),
             giving_up: None,
@@ -142,7 +143,7 @@ impl Driver {
             return tracing::error!(attempt = %open.id, "this work is never prepared");
         };
         open.phase = Phase::Calling(stage);
-        open.accepted_ms = 0;
+        (open.accepted_ms, open.accepted_at) = (0, 0);
         open.unheard = false;
         let (attempt, sector) = (open.id, known.sector);
         let data = match stage {
@@ -233,7 +234,7 @@ impl Driver {
     }
 
     pub(super) fn accepted(&mut self, attempt: AttemptId, stage: CallStage, call: CallId) {
-        let now_ms = self.now_ms();
+        let (now_ms, moment) = (self.now_ms(), self.shared.moments.next());
         let Some(open) = self.open_mut(attempt) else {
             return tracing::warn!(%attempt, %call, "a call was accepted for an attempt that is over");
         };
@@ -242,7 +243,7 @@ impl Driver {
             return;
         }
         open.phase = Phase::Held(stage, call);
-        open.accepted_ms = now_ms;
+        (open.accepted_ms, open.accepted_at) = (now_ms, moment);
         let (giving_up, scheduled) = (open.giving_up, open.scheduled);
         self.calls.insert(call, (attempt, stage));
         self.events.push(StateEvent::CallAccepted { attempt, call, stage });

@@ -281,7 +281,7 @@ impl Driver {
             return Fate::Leave;
         }
         // A worker that we know already says what it held when it was asked: what began later is not in its answer.
-        let asked_before = attempt.accepted_ms >= introduction.asked_ms;
+        let asked_before = attempt.accepted_at > introduction.asked_at;
         // A Lotus worker registers again only when it is quiet, but for a repeated request of the same registration.
         if same_session && attempt.scheduled && !introduction.tells_calls() {
             return Fate::Leave;

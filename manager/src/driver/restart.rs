@@ -208,6 +208,7 @@ impl Driver {
             unheard: true,
             bound_ms: open.bound_ms,
             accepted_ms: 0,
+            accepted_at: 0,
             reservations: open.reservations,
             gpus: Vec::new(),
             giving_up: open.abort_asked.then_some(GivingUp::Abort),
