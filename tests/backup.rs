@@ -7,31 +7,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use system::addresses::free_addresses;
+use system::managers::{attempts, fleet, has_its_pc1, manager, runs, token};
+use system::trio::NO_LOCAL_TASKS;
 use system::{Daemon, ask_until, executors, json, kill, ok, refused, sealyard, signal};
 
 /// An 8 MiB sector is at Commit1 within half a minute; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(300);
 
-const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
-    AllowCommit = false\nAllowUnseal = false\n";
-
 /// From the manager's death until another one has its worker and holds what runs there.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
-
-const PC1: &str = "seal/v0/precommit/1";
 
 fn init(home: &Path) {
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "8MiB", "--no-local-storage"]));
     std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
-}
-
-/// A manager, and where it listens.
-fn manager(home: &Path, args: &[&str]) -> (Daemon, String) {
-    let mut manager = Daemon::start("manager", sealyard(home).arg("run").args(args));
-    let said = manager.expect("listening on");
-    let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
-    let listen = listen.trim_end_matches(';').to_owned();
-    (manager, listen)
 }
 
 /// The executor of PreCommit1, stopped in the middle.
@@ -40,14 +28,6 @@ fn stopped_pc1(home: &Path) -> u32 {
     let found = ask_until("PreCommit1", SEALING_MAX, running, |found| !found.is_empty())[0];
     signal(found, "-STOP");
     found
-}
-
-/// State and worker of every attempt at PreCommit1 that some worker had, oldest first.
-fn attempts(status: &Value) -> Vec<(String, String)> {
-    let rows = status["tasks"].as_array().expect("tasks").iter().filter(|row| row["task"] == PC1);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let rows = rows.map(|row| (text(&row["state"]), text(&row["worker"])));
-    rows.filter(|(_, worker)| !worker.is_empty()).collect()
 }
 
 #[test]
@@ -67,7 +47,6 @@ fn a_manager_that_takes_over_goes_on_with_what_runs_and_takes_nothing_that_it_do
     ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
     let known = stopped_pc1(home);
     let status = |number: &str| json(home, &["sectors", "status", number]);
-    let runs = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "running");
     ask_until("a running PreCommit1", SEALING_MAX, || status("1"), runs);
     let made = json(home, &["backup", "saved"]);
     assert_eq!(made["miner"], "f01000");
@@ -84,11 +63,7 @@ fn a_manager_that_takes_over_goes_on_with_what_runs_and_takes_nothing_that_it_do
 
     let (mut second, _) = manager(home, &["--listen", &listen, "--from-backup", "saved"]);
     let gone = |found: &Vec<u32>| *found == [known];
-    let charged = || {
-        let workers = json(home, &["workers", "list"]);
-        let a = workers.as_array().expect("a list").iter().find(|worker| worker["name"] == "A");
-        a.is_some_and(|a| a["state"] == "live" && a["running"]["PC1"] == 1) && runs(&status("1"))
-    };
+    let charged = || has_its_pc1(home, ".sealyard") && runs(&status("1"));
     ask_until("the takeover", TAKEOVER_MAX.saturating_sub(lost.elapsed()), charged, |charged| *charged);
     ask_until("the end of what nobody knows", SEALING_MAX, || executors(home, "pc1"), gone);
     signal(known, "-CONT");
@@ -198,18 +173,6 @@ fn worker_of(home: &Path, managers: &str, args: &[&str]) -> Daemon {
     Daemon::start("A", command.env("MINER_API_INFO", managers))
 }
 
-/// A token of the manager that runs in the default repo.
-fn token(home: &Path) -> String {
-    ok(sealyard(home).args(["auth", "create-token", "--perm", "admin"])).trim().to_owned()
-}
-
-/// The workers that this repo's manager has, with their states.
-fn fleet(home: &Path, repo: &str) -> Vec<(String, String)> {
-    let workers = json(home, &["--repo", repo, "workers", "list"]);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    workers.as_array().expect("a list").iter().map(|row| (text(&row["name"]), text(&row["state"]))).collect()
-}
-
 /// The manager dies while PreCommit1 runs, another one takes over at another address, and then the first is started again.
 /// The worker is told of both, of a wrong one before them, and of a text that is no manager at all.
 #[test]
@@ -233,7 +196,6 @@ fn a_worker_goes_to_the_manager_that_took_over_and_the_one_that_was_taken_over_s
     ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
     let known = stopped_pc1(home);
     let status = |repo: &str| json(home, &["--repo", repo, "sectors", "status", "1"]);
-    let runs = |status: &Value| attempts(status).last().is_some_and(|(state, _)| state == "running");
     ask_until("a running PreCommit1", SEALING_MAX, || status(".sealyard"), runs);
     json(home, &["backup", "saved"]);
     kill(&mut first);

@@ -7,6 +7,8 @@ pub mod at_work;
 pub mod dice;
 pub mod go;
 pub mod hosts;
+pub mod labelling;
+pub mod managers;
 pub mod parameters;
 pub mod trio;
 pub mod wire;
