@@ -52,7 +52,7 @@ fn sealed_elsewhere(home: &Path) -> Lost {
         fs::write(home.join(name), bytes).expect("a file");
         ok(sealyard(home).args(["--repo", "first", "sectors", "add-piece", name]));
     }
-    ok(sealyard(home).args(["--repo", "first", "sectors", "start-seal", "1"]));
+    // Both fill the sector, which starts by itself.
     ok(sealyard(home).args(["--repo", "first", "sectors", "pledge", "--until", "c1"]));
     let (mut entries, mut replicas, mut cids) = (Vec::new(), Vec::new(), Vec::new());
     for number in ["1", "2"] {
@@ -94,8 +94,8 @@ fn pieces_that_make_another_sector_are_refused(home: &Path, second: &impl Fn(&[&
     assert_eq!(answer(home, &["--repo", "second", "sectors", "list"]), json!([]), "nothing has begun");
 }
 
-/// Serves a piece that breaks off in its midst, to whoever asks. Gives its URL.
-fn broken_off() -> String {
+/// Serves these bytes, to whoever asks, as a piece of so many: fewer break off in its midst. Gives its URL.
+fn served(bytes: Vec<u8>, length: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/piece", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {
@@ -103,8 +103,8 @@ fn broken_off() -> String {
             let Ok(mut stream) = stream else { return };
             let mut lines = BufReader::new(stream.try_clone().expect("the stream")).lines();
             while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-            let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 508\r\n\r\n".to_vec();
-            answer.extend([7; 100]);
+            let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+            answer.extend(&bytes);
             // Whoever has hung up is none to be told.
             drop(stream.write_all(&answer));
         }
@@ -139,7 +139,7 @@ fn pieces_that_are_given_are_used_or_refused_aloud() {
 
     pieces_that_make_another_sector_are_refused(&home, &second);
     // A source that breaks off is named with its piece, and the other sector goes on.
-    let url = broken_off();
+    let url = served(vec![7; 100], 508);
     let mut pieces = lost.pieces();
     pieces[1] = format!("{}={url}", lost.cids[0]);
     let (_, told) = run(second(&repair, &pieces), 1);
@@ -221,9 +221,14 @@ fn one_machine_alone_says_what_it_waits_for_and_takes_another_result_directory()
 
     // While it is not, what lay in it is not sealed anew, and the other sector is when nothing is expected any more.
     fs::rename(home.join("result"), home.join("away")).expect("taken away");
+    // Of the first one's two pieces one comes from a URL.
+    let url = served(fs::read(home.join(FILES[0].0)).expect("the file"), FILES[0].1);
+    let mut pieces = lost.pieces();
+    pieces[1] = format!("{}={url}", lost.cids[0]);
     let mut command = alone("other", &["1", "2"]);
-    command.args(lost.pieces());
+    command.args(pieces);
     let (_, told) = run(command, 1);
+    assert!(told.contains(&format!("piece {} is there, from {url}", lost.cids[0])), "{told}");
     assert!(told.contains("sector 1 waits: MGR159"), "{told}");
     assert!(told.contains("sector 1 is back"), "{told}");
     assert!(

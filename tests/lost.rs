@@ -1,8 +1,9 @@
 //! Sectors whose files are deleted come back on two workers, PreCommit1 on one and PreCommit2 on the other, with real proofs up
-//! to PreCommit2: of committed capacity, with three files as data, and through killed processes. And on one machine
-//! without any manager. What is known of them is what a stand-in for a full node says.
+//! to PreCommit2: of committed capacity, with three files as data, and through killed processes. What is known of them is
+//! what a stand-in for a full node says.
 #![expect(clippy::print_stdout, reason = "whoever reads the output sees which points were tried")]
 
+mod elsewhere;
 mod standin;
 mod system;
 
@@ -10,23 +11,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use base64::Engine as _;
+use elsewhere::{FILES, Lost, SEALING_MAX, give, sealed_elsewhere, with_another_ticket, write};
 use serde_json::{Value, json};
-use standin::{Deal, Effect, PreCommitted, Proven, StandInNode, World};
 use system::dice::Dice;
 use system::{
     COMMAND_MAX, Daemon, ask_until, executors, json as answer, kill, ok, read_piece, refused, run_within,
     sealyard, text,
 };
 
-/// Two 2 KiB sectors take seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(600);
 /// The manager's own worker takes nothing, so that the two others do.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
     AllowCommit = false\nAllowUnseal = false\n";
-const FULL_NODE: &str = "FULLNODE_API_INFO";
 /// Processes that are killed unless `SEALYARD_LOST_KILLS` says how many; from which seed unless `SEALYARD_LOST_SEED` gives one.
 const KILLS: usize = 4;
 const SEED: u64 = 6;
@@ -34,97 +30,6 @@ const SEED: u64 = 6;
 const RETRIES: usize = 200;
 /// So many tries for each: some sectors are back before their point comes.
 const TRIES: usize = 4;
-/// The data of sector 1.
-const FILES: [(&str, usize); 3] = [("one.car", 200), ("two.car", 508), ("three.car", 60)];
-
-/// What two sectors were sealed from somewhere else, and to.
-struct Lost {
-    entries: Vec<Value>,
-    replicas: Vec<Vec<u8>>,
-    /// What sector 1 holds.
-    unsealed: Vec<u8>,
-    /// `CID=FILE` of each piece.
-    pieces: Vec<String>,
-}
-
-/// Seals a sector with three files and one of zeros for a full node's chain, which then has both, and exports from there
-/// what it says of them: `lost.json`.
-fn sealed_elsewhere(home: &Path) -> Lost {
-    // The node answers while this thread waits for processes.
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let node = runtime.block_on(StandInNode::start(World::new()));
-    let first = |words: &[&str]| {
-        let mut command = sealyard(home);
-        command.args(["--repo", "first"]).args(words).env(FULL_NODE, node.api_info());
-        command
-    };
-    ok(&mut first(&["init", "--actor", "t01000"]));
-    let mut manager = Daemon::start("first", &mut first(&["run", "--listen", "127.0.0.1:0"]));
-    manager.expect("listening on");
-    let (mut pieces, mut deals) = (Vec::new(), Vec::new());
-    for (deal, (name, length)) in (71..).zip(FILES) {
-        let bytes: Vec<u8> = (0..length).map(|at| (at * 7 + length) as u8).collect();
-        fs::write(home.join(name), bytes).expect("a file");
-        let given = answer(home, &["--repo", "first", "sectors", "add-piece", name]);
-        let piece = given["cid"].as_str().expect("a CID").to_owned();
-        pieces.push(format!("{piece}={name}"));
-        let size = given["padded_size"].as_u64().expect("a size");
-        node.world().deals.insert(deal, Deal { piece, size });
-        deals.push(deal);
-    }
-    ok(&mut first(&["sectors", "start-seal", "1"]));
-    ok(&mut first(&["sectors", "pledge"]));
-    let (mut promised, mut proven, mut replicas) = (Vec::new(), Vec::new(), Vec::new());
-    for number in [1, 2] {
-        let words = ["--repo", "first", "sectors", "status", &number.to_string()];
-        let sealed = |status: &Value| status["state"] == "PreCommitting";
-        let status = ask_until("a replica", SEALING_MAX, || answer(home, &words), sealed);
-        let text = |key: &str| status[key].as_str().expect("text").to_owned();
-        let (proof, sealed) = (5, text("comm_r"));
-        let ticket_epoch = status["ticket_epoch"].as_i64().expect("a height");
-        let (deals, unsealed) =
-            if number == 1 { (deals.clone(), Some(text("comm_d"))) } else { (vec![], None) };
-        let made = PreCommitted { number, proof, sealed: sealed.clone(), ticket_epoch, deals, unsealed };
-        promised.push(Effect::PreCommit(made));
-        proven.push(Effect::Prove(Proven { number, proof, sealed, key: None }));
-        let file = home.join(format!("first/sealed/s-t01000-{number}"));
-        replicas.push(fs::read(file).expect("its replica"));
-    }
-    drop(manager);
-    node.world().mine_with(promised);
-    node.world().mine_with(proven);
-    node.world().mine();
-    let export = ["repair", "export", "--miner", "f01000", "--output", "lost.json", "1", "2"];
-    ok(sealyard(home).args(export).env(FULL_NODE, node.api_info()));
-    let file = fs::read(home.join("lost.json")).expect("the file");
-    let mut file: Value = serde_json::from_slice(&file).expect("JSON");
-    let entries = file["SectorInfos"].as_array_mut().map(std::mem::take).expect("sectors");
-    assert_eq!((entries.len(), entries[0]["Pieces"].as_array().map(Vec::len)), (2, Some(3)), "{entries:#?}");
-    let unsealed = fs::read(home.join("first/unsealed/s-t01000-1")).expect("its data");
-    Lost { entries, replicas, unsealed, pieces }
-}
-
-fn write(home: &Path, name: &str, entries: &[Value]) {
-    let file = json!({"Miner": "f01000", "SectorSize": 2048, "SectorInfos": entries});
-    fs::write(home.join(name), file.to_string()).expect("the file");
-}
-
-/// Tells a command where each piece is.
-fn give(command: &mut Command, pieces: &[String]) {
-    for piece in pieces {
-        command.args(["--piece", piece]);
-    }
-}
-
-/// A ticket with one bit of it changed.
-fn with_another_ticket(entry: &Value) -> Value {
-    let base64 = &base64::engine::general_purpose::STANDARD;
-    let mut ticket = base64.decode(entry["Ticket"].as_str().expect("a ticket")).expect("base64");
-    ticket[17] ^= 1;
-    let mut entry = entry.clone();
-    entry["Ticket"] = json!(base64.encode(ticket));
-    entry
-}
 
 /// A manager, a worker for PreCommit1 and one for PreCommit2, which has the path that stores.
 struct Yard {
@@ -424,75 +329,4 @@ fn killed_on_the_way(yard: &mut Yard, lost: &Lost) {
     };
     ask_until("both sectors", SEALING_MAX, back, |(done, _)| *done);
     println!("{wanted} kills while two sectors were lost and sealed again {times} times");
-}
-
-#[test]
-fn one_machine_alone_repairs_and_goes_on_after_a_crash() {
-    let home = tempfile::tempdir().expect("a directory");
-    let home = home.path().canonicalize().expect("a path without links");
-    let lost = sealed_elsewhere(&home);
-    let alone = |file: &str| {
-        let mut command = sealyard(&home);
-        command.args(["repair", "run", "--metadata", file, "--parallel", "2", "--stagger", "1"]);
-        give(&mut command, &lost.pieces);
-        command
-    };
-    let stored = |number: u32| home.join(format!("sector/sealed/s-t01000-{number}"));
-    // Where finished sectors lie nothing is sealed: what turns out wrong would lie among them.
-    let both = home.join("both");
-    fs::create_dir(&both).expect("made");
-    let meta = json!({ "ID": "both", "Weight": 10, "CanSeal": true, "CanStore": true, "MaxStorage": 0 });
-    fs::write(both.join("sectorstore.json"), meta.to_string()).expect("written");
-    let output = run_within(alone("lost.json").arg("--sealing-result").arg(&both), COMMAND_MAX);
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(10), "{told}");
-    assert!(told.contains("CanSeal true") && told.contains("--sealing-result"), "{told}");
-    assert_eq!(fs::read_dir(&both).expect("a directory").count(), 1, "nothing was begun");
-    // Sector 2 comes with another ticket.
-    write(&home, "wrong.json", &[lost.entries[0].clone(), with_another_ticket(&lost.entries[1])]);
-    let mut first = Daemon::start("first", &mut alone("wrong.json"));
-    first.expect("space needed:");
-    let begun = || {
-        let file = |number: u32| home.join(format!("temp/sealing/unsealed/s-t01000-{number}")).exists();
-        file(1) || file(2)
-    };
-    ask_until("the first file", SEALING_MAX, begun, |begun| *begun);
-    kill(&mut first);
-    // What lies where sector 1 is to be made is left alone until an operator has looked. Of sector 2 the other replica stays
-    // aside, and the exit code says so; made once more it would be the same.
-    let original = home.join("temp/sealing/sealed/s-t01000-1");
-    fs::create_dir_all(original.parent().expect("a directory")).expect("made");
-    fs::write(&original, [7; 2048]).expect("written");
-    for times in [1, 2] {
-        let output = run_within(&mut alone("wrong.json"), SEALING_MAX);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{times}: {told}");
-        let not_back = ["2 of 2 sectors are not back: 1 2", "1 of 2 sectors are not back: 2"][times - 1];
-        assert!(told.contains(not_back), "{times}: {told}");
-        assert!(told.contains("was proven") && told.contains("to begin from nothing"), "{times}: {told}");
-        assert!(!told.contains("sector 2 is tried once more"), "{times}: {told}");
-        assert_eq!(told.contains("sector 1 is tried once more"), times == 2, "{times}: {told}");
-        if times == 1 {
-            assert!(told.contains("a replica has turned up on path"), "{told}");
-            assert_eq!(fs::read(&original).expect("it is left"), [7; 2048]);
-            fs::remove_file(&original).expect("looked at, and deleted");
-        }
-        assert!(
-            told.contains(&format!("sealyard storage attach {}", home.join("sector").display())),
-            "{told}"
-        );
-        assert!(!stored(2).exists(), "nothing lies where good sectors belong");
-        assert!(home.join("temp/sealing/sealed/s-t01000-2").is_file(), "it is kept aside");
-    }
-    // With the right one it comes back.
-    let output = run_within(&mut alone("lost.json"), SEALING_MAX);
-    let (told, said) = (text(&output.stderr), text(&output.stdout));
-    assert!(output.status.success(), "{told}");
-    assert!(said.contains("2 of 2 sectors are back"), "{said}");
-    for (number, replica) in [1, 2].into_iter().zip(&lost.replicas) {
-        assert!(fs::read(stored(number)).expect("its replica") == *replica, "{number}");
-        assert!(home.join(format!("sector/cache/s-t01000-{number}/p_aux")).is_file());
-        assert!(!home.join(format!("temp/sealing/sealed/s-t01000-{number}")).exists());
-    }
-    assert!(!home.join("~").exists(), "the home directory is meant");
 }

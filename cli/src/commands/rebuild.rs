@@ -379,13 +379,14 @@ async fn look(
     number: SectorName,
     waiting: &mut Waiting,
 ) -> Result<Option<String>, Failure> {
+    // In this order: what fails in between has its error in the second answer.
+    let why = connection.manager.why(subject(number)).await.map_err(rpc_failure)?;
     let sector = connection.manager.sector_detail(number).await.map_err(rpc_failure)?;
     if sector.state == "Proving" {
         let step = sector.log.iter().rev().find(|(_, kind, _)| kind == "sector_stepped");
         let given_up = step.is_some_and(|(_, _, text)| text.starts_with(GIVEN_UP));
         return Ok(Some(if given_up { "it was given up by an operator".to_owned() } else { String::new() }));
     }
-    let why = connection.manager.why(subject(number)).await.map_err(rpc_failure)?;
     if waiting.is_due(&why) {
         talk!("sector {number} waits: {}", brief(&why));
     }
