@@ -43,16 +43,25 @@ async fn running_on_lotus() -> (World, Arc<FakeWorker>, Taken) {
 
 /// Waits until a job is in this state, and gives its reason.
 async fn job(world: &World, attempt: AttemptId, state: &str) -> String {
+    job_because(world, attempt, state, "").await
+}
+
+/// The same, once the reason has this in it: a task that waits is told why by and by.
+async fn job_because(world: &World, attempt: AttemptId, state: &str, part: &str) -> String {
     let ask = async {
         loop {
             let jobs = world.api.jobs().await.expect("jobs");
-            if let Some(job) = jobs.iter().find(|job| job.attempt == attempt && job.state == state) {
+            let is_it = |job: &&rpc::extension::JobView| {
+                job.attempt == attempt && job.state == state && job.reason.contains(part)
+            };
+            if let Some(job) = jobs.iter().find(is_it) {
                 return job.reason.clone();
             }
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(LIMIT, ask).await.unwrap_or_else(|_| panic!("{attempt} is never {state}"))
+    let found = tokio::time::timeout(LIMIT, ask).await;
+    found.unwrap_or_else(|_| panic!("{attempt} is never {state} because of {part:?}"))
 }
 
 #[tokio::test]
@@ -202,8 +211,7 @@ async fn an_abort_on_a_lotus_worker_keeps_everything_charged_until_it_returns() 
 
     world.api.retry_sector(ONE.into()).await.expect("tried again");
     let next = AttemptId { task: TaskId::new(view.attempt.task.get() + 1), attempt: 1 };
-    let reason = job(&world, next, "queued").await;
-    assert!(reason.contains("locked by PC1 of sector 1"), "it waits for the files: {reason}");
+    job_because(&world, next, "queued", "locked by PC1 of sector 1").await;
     let again = world.operator.abort(Subject::Attempt(view.attempt), by()).await.expect("aborted again");
     assert_eq!(again.outcome, AbortOutcome::Detached, "a worker that answers is waited for");
     assert!(a.is_idle().await);
@@ -228,8 +236,7 @@ async fn a_registration_proves_that_a_lotus_worker_is_quiet_also_to_a_restarted_
     // Another worker has room for it, but the first may still write.
     let b = worker("B", 2, true);
     world.join(&b).await;
-    let reason = job(&world, next, "queued").await;
-    assert!(reason.contains("may still run on the Lotus worker A"), "{reason}");
+    job_because(&world, next, "queued", "may still run on the Lotus worker A").await;
     assert!(b.is_idle().await);
     a.forget();
     world.join(&a).await;
@@ -274,8 +281,7 @@ async fn an_abort_on_a_lotus_worker_that_has_not_come_back_to_a_restarted_manage
     let b = worker("B", 2, true);
     world.join(&b).await;
     let next = AttemptId { task: TaskId::new(view.attempt.task.get() + 1), attempt: 1 };
-    let reason = job(&world, next, "queued").await;
-    assert!(reason.contains("may still run on the Lotus worker A"), "{reason}");
+    job_because(&world, next, "queued", "may still run on the Lotus worker A").await;
     assert!(b.is_idle().await);
 
     a.serve(world.api.clone()).await;

@@ -90,6 +90,8 @@ async fn what_an_attempt_did_counts_until_it_is_over() {
     assert_eq!(listed(&world, &a).await, None);
     let other = CopyDeed { sector: SectorId::new(1000, 2), ..deed(CopyState::Primary) };
     world.api.storage_deed(attempt, other).await.expect_err("another sector's");
+    // Where it lies is looked at before it goes on.
+    b.script("C1", Behaviour::Hold);
     b.finish(&taken).await;
     b.call_of("C1").await;
     for state in [CopyState::Primary, CopyState::Secondary, CopyState::Superseded] {
@@ -106,6 +108,8 @@ async fn what_a_lotus_worker_brings_that_has_no_attempt_does_not_count() {
     let (a, b, taken) = at_pc2(&world, false).await;
     a.declare(SECTOR, CACHE).await;
     assert_eq!((listed(&world, &a).await, listed(&world, &b).await), (None, Some(true)));
+    // Where it lies is looked at before it goes on.
+    b.script("C1", Behaviour::Hold);
     b.finish(&taken).await;
     b.call_of("C1").await;
     assert_eq!((listed(&world, &a).await, listed(&world, &b).await), (None, Some(true)));

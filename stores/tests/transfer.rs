@@ -124,8 +124,15 @@ async fn a_file_that_does_not_fit_is_not_begun() {
     let target = b.path("b", StorageStanza { max_storage: 80_000, ..both() }).await;
     let source = a.put("a", sector(1), FileType::Cache).await;
     let ids = [(FileType::Cache, id("b"))].into();
-    let held =
-        b.local.reserve(sector(9), C, &ids, sealtasks::SpaceTable::Sealing).await.expect("the room is taken");
+    // As often as it fits: directories take room on some disks and none on others.
+    let mut held = Vec::new();
+    for number in 9.. {
+        match b.local.reserve(sector(number), C, &ids, sealtasks::SpaceTable::Sealing).await {
+            Ok(room) => held.push(room),
+            Err(_) => break,
+        }
+    }
+    assert!(!held.is_empty(), "there was none");
     let meter = TransferMeter::default();
     let wish = b.remote.acquire(sector(1), C, NONE, PathType::Sealing, AcquireMode::Move, &meter).await;
     assert_eq!(wish.expect_err("full").call_code().number(), 102);

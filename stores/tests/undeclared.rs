@@ -41,7 +41,8 @@ async fn no_scan_declares_what_nobody_was_told_of_and_the_next_fetch_goes_on_wit
     scene.target.local.redeclare(None, false).await.expect("declared");
     assert_eq!(scene.world.holders(sector(1), CACHE).await, ["a*"], "its source still stands for it");
     let resent = scene.fetch(AcquireMode::Move).await.expect("moved");
-    assert!(resent < scene.total() / 2, "{resent} bytes of {} were sent again", scene.total());
+    // It was cut off after 64 MiB: three connections may each have been in the middle of a block, and one was noted.
+    assert!(resent <= scene.total() - (16 << 20), "{resent} bytes of {} were sent again", scene.total());
     assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
     assert!(!scene.source_dir().exists());
     scene.expect_whole();

@@ -69,8 +69,11 @@ impl Files {
         self.0.iter().map(|(_, _, bytes)| bytes).sum()
     }
 
+    /// Whether it lies there no more, nor beside its place until it is decided that it goes: a node that is killed then, or
+    /// decides against it, puts it back.
     pub fn is_gone(&self, node: &Path) -> bool {
-        !place(node).exists()
+        // Looked at once more after the other, since it may have been put back in between.
+        !place(node).exists() && !is_doubted(node) && !place(node).exists()
     }
 
     /// Whether every byte of every file is in its place.
@@ -140,6 +143,13 @@ fn part(node: &Path) -> PathBuf {
 
 fn place(node: &Path) -> PathBuf {
     node.join("path/cache").join(SECTOR)
+}
+
+fn is_doubted(node: &Path) -> bool {
+    let aside = fs::read_dir(node.join("path/cache/fetching")).into_iter().flatten().flatten();
+    aside
+        .map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().starts_with(&format!("{SECTOR}.doubted-")))
 }
 
 /// A prime number of bytes, so that no block is like another.
