@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use rpc::storage::PathHost;
 use sealtasks::{FileType, PathOrder, PathReport, SectorId, StorageId};
 
 use crate::service::Service;
@@ -17,7 +16,7 @@ pub(crate) async fn look_again(service: Service, files: Vec<(StorageId, SectorId
     }
     for (path, files) in by_path {
         let order = PathOrder::DropMissing { files };
-        match service.hand_order(PathHost::Owner(path.clone()), order).await {
+        match service.hand_look(&path, order).await {
             Ok(PathReport::Dropped(gone)) => {
                 for (path, sector, file) in gone {
                     tracing::warn!(%sector, %file, %path, "was listed there, and is not there");

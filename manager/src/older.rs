@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use rpc::api::ApiResult;
-use rpc::storage::{OlderCopy, PathHost};
+use rpc::storage::OlderCopy;
 use sealtasks::{FileType, FileTypes, PathOrder, SectorId, StorageId};
 
 use crate::service::Service;
@@ -104,7 +104,7 @@ async fn ask_round(service: &Service, waiting: &mut Waiting) {
     let paths: BTreeSet<StorageId> = due.iter().map(|(.., path)| path.clone()).collect();
     for path in paths {
         let order = PathOrder::Redeclare { id: Some(path.clone()), drop_missing: false };
-        match service.hand_order(PathHost::Owner(path.clone()), order).await {
+        match service.hand_look(&path, order).await {
             Ok(_) => {
                 tracing::warn!(%path, "scanned again: nobody has a newer copy of what it holds any more");
                 // What is not listed now is not there.

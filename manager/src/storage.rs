@@ -25,6 +25,8 @@ use crate::state::Hold;
 const SECTORS_AT_ONCE: usize = 1000;
 /// How long the owner of a path is waited for when paths are listed; beyond, its last report is shown.
 const STAT_LIMIT: Duration = Duration::from_secs(5);
+/// How long the owner of a path has for a scan of it, or a look at its files: many millions of them on a slow share.
+const LOOK_LIMIT: Duration = Duration::from_secs(600);
 
 #[async_trait]
 impl StorageApi for Service {
@@ -309,6 +311,17 @@ impl Service {
         match worker {
             Some(worker) => worker.path_order(order).await,
             None => self.0.remote.carry_out(order).await.map_err(refusal),
+        }
+    }
+
+    /// The same for what nobody waits for and may come late: an owner whose disk hangs keeps no other one from being asked.
+    pub(crate) async fn hand_look(&self, path: &StorageId, order: PathOrder) -> ApiResult<PathReport> {
+        match tokio::time::timeout(LOOK_LIMIT, self.hand_order(PathHost::Owner(path.clone()), order)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ApiError::refused(format!(
+                "MGR195: whoever has path {path} did not answer within {} s; its disk may hang, look at that host",
+                LOOK_LIMIT.as_secs()
+            ))),
         }
     }
 

@@ -112,10 +112,37 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
 /// Renames `from` to `to`, where nothing may lie, durably.
 pub(crate) fn rename_to_free(from: &Path, to: &Path) -> Result<(), StoreError> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
-        .map_err(|error| StoreError::io("put back", to)(error.into()))?;
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // So says NFS, which has no such rename.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_to_free(from, to),
+        Err(error) => Err(io::Error::from(error)),
+    }
+    .map_err(StoreError::io("put back", to))?;
     sync_parent(to)?;
     sync_parent(from)
+}
+
+/// The same for file systems that have no rename which replaces nothing.
+fn link_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    let (here, there) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to));
+    if here.is_dir() {
+        // What comes to lie there meanwhile is safe: a directory takes the place of no file, and of none but an empty directory.
+        return match there {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
+            Err(error) => Err(error),
+        };
+    }
+    // A process that ended between the two steps has left one file with both names.
+    let half_done = there.is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()));
+    if !half_done {
+        fs::hard_link(from, to)?;
+        // Before its other name goes, or a power cut could take both.
+        to.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
+    }
+    fs::remove_file(from)
 }
 
 /// Renames `from` to `to`, durably. What lay there is set aside first and stays there; whether there was anything.
@@ -297,4 +324,46 @@ pub(crate) fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", Uuid::new_v4()));
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_rename_that_replaces_nothing_nothing_is_replaced_either() {
+        for is_dir in [false, true] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let (from, to) = (dir.path().join("aside"), dir.path().join("file"));
+            let make = |at: &Path, text: &str| {
+                let file = if is_dir { at.join("member") } else { at.to_owned() };
+                fs::create_dir_all(file.parent().expect("a place")).expect("made");
+                fs::write(file, text).expect("written");
+            };
+            let read = |at: &Path| fs::read_to_string(if is_dir { at.join("member") } else { at.to_owned() });
+            make(&from, "the only one");
+            link_to_free(&from, &to).expect("its place is free");
+            assert_eq!(read(&to).expect("put back"), "the only one");
+            assert!(!from.exists());
+
+            make(&from, "an older one");
+            let error = link_to_free(&from, &to).expect_err("its place is taken");
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(
+                (read(&to).expect("untouched"), read(&from).expect("kept")),
+                ("the only one".into(), "an older one".into())
+            );
+        }
+    }
+
+    #[test]
+    fn one_file_with_both_names_since_a_process_ended_between_them_keeps_the_right_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("aside"), dir.path().join("file"));
+        fs::write(&from, "the only one").expect("written");
+        fs::hard_link(&from, &to).expect("killed after this");
+        link_to_free(&from, &to).expect("taken up");
+        assert!(!from.exists());
+        assert_eq!(fs::read_to_string(&to).expect("there"), "the only one");
+    }
 }

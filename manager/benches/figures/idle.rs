@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manager::{ChainChoice, InitOptions, Repo, Timing};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use rpc::ManagerApi;
 use sealtasks::{ActorId, FsStat, HealthReport, SectorSize, StorageInfo, StorageStanza};
 use tokio::time::MissedTickBehavior;
@@ -102,13 +104,11 @@ async fn report(manager: Arc<dyn ManagerApi>, fleet: Vec<Arc<FakeWorker>>) {
     }
 }
 
-/// Time on processors so far, all threads of this process.
+/// Time on processors so far, of all threads of this process, those that have ended among them.
 fn processor_time() -> Duration {
-    let threads = std::fs::read_dir("/proc/self/task").expect("this process");
-    let spent = |thread: std::io::Result<std::fs::DirEntry>| -> u64 {
-        let text =
-            thread.ok().and_then(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
-        text.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    let used = getrusage(UsageWho::RUSAGE_SELF).expect("this process's use");
+    let micros = |time: TimeVal| {
+        Duration::from_micros(u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0))
     };
-    Duration::from_nanos(threads.map(spent).sum())
+    micros(used.user_time()) + micros(used.system_time())
 }

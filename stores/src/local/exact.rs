@@ -134,8 +134,7 @@ impl Local {
             return Err(error);
         }
         if listed.is_none() {
-            // Nor is it an older copy of anything any more.
-            self.index.drop_files(id, sector, kind.into()).await?;
+            self.forget_older(id, sector, kind, &file).await?;
         }
         tracing::info!(%sector, %kind, path = %id, "deleted after it was moved away");
         Ok(())
@@ -178,8 +177,9 @@ impl Leaving {
                 Err(error) => Err(StoreError::io("set aside", &aside)(error)),
             };
         }
-        if let Err(error) = std::fs::rename(&aside, file) {
-            tracing::error!(path = ?file, ?aside, %error, "a file that was set aside could not be put back");
+        // What has come to lie there meanwhile is not replaced.
+        if let Err(error) = disk::rename_to_free(&aside, file) {
+            tracing::error!(path = ?file, ?aside, error = chain(&error), "a file that was set aside could not be put back");
         }
         if let Err(error) = meant {
             tracing::warn!(path = ?file, error = chain(&error), "not deleted: it cannot be looked at");

@@ -107,7 +107,8 @@ impl Local {
             .await
     }
 
-    /// Whether the disk says that nothing has this name. A link has it also while the disk that it leads to is away.
+    /// Whether the disk says that nothing has this name. A link has it also while the disk that it leads to is away, and one in
+    /// place of the directory says nothing then.
     ///
     /// # Errors
     /// As [`Local::exists`].
@@ -115,7 +116,10 @@ impl Local {
         let at = file.to_owned();
         self.look(file, "looking for a file", move || match at.symlink_metadata() {
             Ok(_) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let leads_nowhere = |dir: &Path| dir.is_symlink() && !dir.exists();
+                Ok(!at.parent().is_some_and(leads_nowhere))
+            }
             Err(error) => Err(StoreError::io("look at", &at)(error)),
         })
         .await

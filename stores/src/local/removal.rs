@@ -296,11 +296,25 @@ impl Local {
             return Err(error);
         }
         if !doomed.listed {
-            // Nor is it an older copy of anything any more.
-            self.index.drop_files(&doomed.id, sector, kind.into()).await?;
+            self.forget_older(&doomed.id, sector, kind, &file).await?;
         }
         tracing::info!(%sector, %kind, path = %doomed.id, "deleted");
         Ok(())
+    }
+
+    /// What was listed nowhere and is deleted is no older copy of anything any more. What a task has made in its place
+    /// meanwhile stays in the index.
+    pub(super) async fn forget_older(
+        &self,
+        id: &StorageId,
+        sector: SectorId,
+        kind: FileType,
+        file: &Path,
+    ) -> Result<(), StoreError> {
+        if self.exists(file).await.unwrap_or(true) {
+            return Ok(());
+        }
+        Ok(self.index.drop_files(id, sector, kind.into()).await?)
     }
 
     /// Files here that peers asked to be deleted and that were kept, with the reason of each.

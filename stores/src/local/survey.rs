@@ -141,9 +141,11 @@ impl Local {
                 blocking(move || clean_partial(&dir, &entry, (sector, kind))).await
             }
             (Matter::Replaced, Some(file)) => {
-                let _turn = self.removing.lock().await;
+                let turn = self.removing.lock().await;
                 let holders = self.index.find(file.0, file.1.into(), None).await?;
                 self.check_other(&entry, file, &holders, vouched).await?;
+                // No deletion counts on this one, so that none need wait for it: its disk may hang.
+                drop(turn);
                 tracing::info!(?entry, "a file whose place another one took is cleaned up");
                 blocking(move || disk::remove(&entry)).await
             }
@@ -195,7 +197,7 @@ impl Local {
         (sector, kind): FileKey,
         vouched: Option<&Vouched>,
     ) -> Result<(), StoreError> {
-        let _turn = self.removing.lock().await;
+        let turn = self.removing.lock().await;
         let holders = self.index.find(sector, kind.into(), None).await?;
         let here = self.paths().into_iter().find(|path| layout::file(&path.dir, sector, kind) == entry);
         let Some(path) = here else { return Err(StoreError::NotAttached { path: entry.to_owned() }) };
@@ -203,12 +205,18 @@ impl Local {
             let why = "the index lists it by now".to_owned();
             return Err(StoreError::LastCopy { sector, kind, why });
         }
+        if self.is_made(&path.id, sector, kind) {
+            let why = "a task is just making it".to_owned();
+            return Err(StoreError::LastCopy { sector, kind, why });
+        }
         self.check_other(entry, (sector, kind), &holders, vouched).await?;
         tracing::info!(%sector, %kind, ?entry, "an unlisted copy is deleted");
-        let (entry, aside) = (entry.to_owned(), layout::leaving(&path.dir, sector, kind));
-        blocking(move || super::removal::set_aside_and_delete(&entry, &aside)).await?;
-        // Nor is it an older copy of anything any more.
-        Ok(self.index.drop_files(&path.id, sector, kind.into()).await?)
+        // No scan declares it while it goes, and no deletion, which could not count on it, waits for a disk that hangs.
+        let _leaving = self.making(sector, &[(kind, path.id.clone())]);
+        drop(turn);
+        let (gone, aside) = (entry.to_owned(), layout::leaving(&path.dir, sector, kind));
+        blocking(move || super::removal::set_aside_and_delete(&gone, &aside)).await?;
+        self.forget_older(&path.id, sector, kind, entry).await
     }
 
     /// What a scan may delete without being asked: removals and writes that did not end, and transfers that nobody has
