@@ -2,7 +2,7 @@
 //!
 //! The workers are simulated in its own process: they are dialled, registered and asked for their state every ten seconds as
 //! real ones are, and report the health of their paths as often, but no byte goes over a socket. What a socket adds is about
-//! 10 µs a message at the manager's end; ten real workers are measured by `cargo bench -p sealyard --bench stages -- idle`.
+//! 10 µs a message at the manager's end; ten real workers are measured by `cargo bench -p sealyard --bench program -- idle`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
