@@ -88,8 +88,7 @@ fn pieces_that_make_another_sector_are_refused(home: &Path, second: &impl Fn(&[&
     fs::write(home.join("turned.json"), file.to_string()).expect("the file");
     let turned = ["repair", "run", "--manager", "--metadata", "turned.json", "1"];
     let (said, told) = run(second(&turned, &[]), 1);
-    let named =
-        format!("sector f01000/1 is not back: UnsealedCID is {stated}, and its Pieces in this order make ");
+    let named = format!("sector 1 is not back: UnsealedCID is {stated}, and its Pieces in this order make ");
     assert!(told.contains(&named), "{said}{told}");
     assert_eq!(answer(home, &["--repo", "second", "sectors", "list"]), json!([]), "nothing has begun");
 }

@@ -101,32 +101,35 @@ impl Cluster {
     }
 }
 
-/// Seals sector 1 of each, and writes for each miner the file of lost sectors. Gives their CommR.
+/// Seals sector 1 of each and another one of the first, and writes for each miner the file of lost sectors. Gives the CommR of both sectors 1.
 fn seal_both(home: &Path) -> Vec<String> {
     let cluster = Cluster::start(home, "first");
-    for miner in MINERS {
+    for (miner, number) in [(MINERS[0], 1), (MINERS[1], 1), (MINERS[0], 2)] {
         let pledged = cluster.answer(&["sectors", "pledge", "--miner", miner]);
-        assert_eq!(pledged[0]["number"], 1, "each miner counts its own: {pledged}");
+        assert_eq!(pledged[0]["number"], number, "each miner counts its own: {pledged}");
     }
     let stranger = refused(&mut cluster.command(&["sectors", "pledge", "--miner", "f03000"]), 1);
     assert!(stranger.contains("MGR051"), "{stranger}");
     let mut sealed = Vec::new();
-    for miner in MINERS {
-        // Nobody here takes Commit1.
-        let done = |status: &Value| status["comm_r"].is_string() && status["state"] == "Committing";
-        let name = format!("{miner}/1");
-        let status = ask_until("a replica", SEALING_MAX, || cluster.status(&name), done);
-        let tasks = status["tasks"].as_array().expect("tasks");
-        let done = tasks.iter().filter(|task| task["state"] == "done");
-        assert!(done.clone().all(|task| task["worker"] == "W") && done.count() == 3, "{status:#}");
-        let ticket = hex::decode(status["ticket"].as_str().expect("a ticket")).expect("hex");
-        let entry = json!({
-            "SectorNumber": 1, "SealProof": status["proof_type"], "SealedCID": {"/": status["comm_r"]},
-            "Ticket": base64::engine::general_purpose::STANDARD.encode(ticket),
-        });
-        let file = json!({"Miner": miner, "SectorSize": 2048, "SectorInfos": [entry]});
+    for (miner, numbers) in [(MINERS[0], &[1, 2][..]), (MINERS[1], &[1])] {
+        let mut entries = Vec::new();
+        for number in numbers {
+            // Nobody here takes Commit1.
+            let done = |status: &Value| status["comm_r"].is_string() && status["state"] == "Committing";
+            let name = format!("{miner}/{number}");
+            let status = ask_until("a replica", SEALING_MAX, || cluster.status(&name), done);
+            let tasks = status["tasks"].as_array().expect("tasks");
+            let done = tasks.iter().filter(|task| task["state"] == "done");
+            assert!(done.clone().all(|task| task["worker"] == "W") && done.count() == 3, "{status:#}");
+            let ticket = hex::decode(status["ticket"].as_str().expect("a ticket")).expect("hex");
+            entries.push(json!({
+                "SectorNumber": number, "SealProof": status["proof_type"], "SealedCID": {"/": status["comm_r"]},
+                "Ticket": base64::engine::general_purpose::STANDARD.encode(ticket),
+            }));
+        }
+        sealed.push(entries[0]["SealedCID"]["/"].as_str().expect("CommR").to_owned());
+        let file = json!({"Miner": miner, "SectorSize": 2048, "SectorInfos": entries});
         fs::write(home.join(format!("{miner}.json")), file.to_string()).expect("the file");
-        sealed.push(status["comm_r"].as_str().expect("CommR").to_owned());
     }
     assert_ne!(sealed[0], sealed[1], "a replica is its miner's");
     let unclear = refused(&mut cluster.command(&["sectors", "status", "1"]), 1);
@@ -146,10 +149,10 @@ fn two_miners_sectors_with_one_number_live_side_by_side() {
 
     // Both come back in another cluster, each in the path that admits its miner.
     let cluster = Cluster::start(home, "second");
-    for miner in MINERS {
+    for (miner, count) in MINERS.into_iter().zip([2, 1]) {
         let file = format!("{miner}.json");
         let told = ok(&mut cluster.command(&["repair", "run", "--manager", "--metadata", &file]));
-        assert!(told.contains("1 of 1 sectors are back"), "{told}");
+        assert!(told.contains(&format!("{count} of {count} sectors are back")), "{told}");
     }
     let ids: Vec<String> = (1..=2).map(|id| format!("6a3f8c1e-0000-4000-8000-00000000000{id}")).collect();
     for (number, miner) in MINERS.iter().enumerate() {
@@ -163,7 +166,7 @@ fn two_miners_sectors_with_one_number_live_side_by_side() {
         assert_eq!(cluster.found(&name), [ids[number].clone()], "{name} lies in the path for it");
     }
     let checked = cluster.answer(&["proving", "check"]);
-    assert_eq!((&checked["checked"], &checked["bad"]), (&json!(2), &json!(0)), "{checked:#}");
+    assert_eq!((&checked["checked"], &checked["bad"]), (&json!(3), &json!(0)), "{checked:#}");
 
     // A path that does not admit the miner gets nothing; one that admits all gets what is named.
     let refused_there = refused(&mut cluster.command(&["storage", "move", "f01000/1", &ids[1]]), 10);
@@ -194,7 +197,30 @@ fn two_miners_sectors_with_one_number_live_side_by_side() {
     assert!(contents(&cluster.files(back, 2000)[0]) == replica, "byte for byte");
     assert!(cluster.files("for-one", 1000).map(|file| contents(&file)) == others, "as they were");
     let checked = cluster.answer(&["proving", "check"]);
-    assert_eq!((&checked["checked"], &checked["bad"]), (&json!(2), &json!(0)), "{checked:#}");
+    assert_eq!((&checked["checked"], &checked["bad"]), (&json!(3), &json!(0)), "{checked:#}");
+    a_number_means_what_it_meant_at_the_start(&cluster);
+}
+
+/// Sector 2, by its number alone, while the other miner gets one with this number.
+fn a_number_means_what_it_meant_at_the_start(cluster: &Cluster) {
+    let dir = cluster.path("for-one");
+    fs::remove_file(dir.join("sealed/s-t01000-2")).expect("the replica is deleted");
+    fs::remove_dir_all(dir.join("cache/s-t01000-2")).expect("its cache, too");
+    ok(&mut cluster.command(&["storage", "redeclare", "--all", "--drop-missing", "--worker", "W"]));
+    ok(&mut cluster.command(&["workers", "disable", "W"]));
+    let mut rebuild = Daemon::start("rebuild", &mut cluster.command(&["sectors", "rebuild", "2"]));
+    let begun = |status: &Value| status["state"] != "Proving";
+    ask_until("its beginning", SEALING_MAX, || cluster.status("2"), begun);
+    let pledged = cluster.answer(&["sectors", "pledge", "--miner", MINERS[1]]);
+    assert_eq!(pledged[0]["number"], 2, "{pledged}");
+    let unclear = refused(&mut cluster.command(&["sectors", "status", "2"]), 1);
+    assert!(unclear.contains("f01000/2 and f02000/2"), "{unclear}");
+    ok(&mut cluster.command(&["workers", "enable", "W"]));
+    let code = rebuild.end();
+    let said = rebuild.said();
+    assert!(code == Some(0) && said.contains("sector f01000/2 is back"), "{code:?}: {said}");
+    let only = ok(&mut cluster.command(&["proving", "check", "f01000/2"]));
+    assert!(only.contains("sector f01000/2: good"), "{only}");
 }
 
 /// Of a file, or of all in a directory.

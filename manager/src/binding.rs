@@ -120,8 +120,7 @@ pub async fn add_miner(
     lotus: Option<&Lotus>,
     by: String,
 ) -> Result<Miners, ManagerError> {
-    let state = State::open(&repo.state_file())?;
-    let (miner, mut miners) = (state.miner().await?, state.miners().await?);
+    let (miner, mut miners) = State::identity(&repo.state_file())?;
     if miners.contains(actor) {
         return Err(ManagerError::ServedAlready { miner: actor });
     }
@@ -140,6 +139,8 @@ pub async fn add_miner(
         }
         (None, Some(ours)) => return Err(ManagerError::NoNode { ours: ours.to_string() }),
     }
+    // Opened, a database of an earlier version is upgraded, and the program that wrote it can use it no more.
+    let state = State::open(&repo.state_file())?;
     state.commit(vec![StateEvent::MinerAdded { miner: actor, by }]).await?;
     miners.others.push(actor);
     Ok(miners)

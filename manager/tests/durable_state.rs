@@ -6,6 +6,7 @@ use manager::state::{
     AttemptOutcome, CallStage, Measured, Measures, MinerIdentity, ReservedSpace, State, StateError,
     StateEvent,
 };
+use manager::{InitOptions, Repo, add_miner};
 use rpc::Miners;
 use rusqlite::Connection;
 use sealtasks::{
@@ -314,4 +315,44 @@ async fn each_miner_counts_its_own_sectors() {
     assert_eq!(miners, Miners { first: ActorId::new(1000), others: vec![other] });
     let next = state.next_sectors().await.expect("the next numbers");
     assert_eq!(next, BTreeMap::from([(ActorId::new(1000), 5), (other, 10)]));
+}
+
+/// A lost manager may have served the miner already, after the copy was made that this one goes on from.
+#[tokio::test]
+async fn a_miner_that_is_added_after_a_take_over_begins_ahead() {
+    let (_dir, path) = new_database();
+    let other = ActorId::new(2000);
+    let id = Uuid::from_u128(5).to_string();
+    let taken =
+        Connection::open(&path).and_then(|db| db.execute("INSERT INTO takeover (id) VALUES (?1)", [id]));
+    taken.expect("a take-over");
+    let state = State::open(&path).expect("the manager that has taken over");
+    let added = StateEvent::MinerAdded { miner: other, by: "a test".to_owned() };
+    state.commit(vec![added]).await.expect("a miner");
+    let next = state.next_sectors().await.expect("the next numbers");
+    assert_eq!(next[&other], 1001, "as the first one begins 1,000 ahead");
+}
+
+/// The program that wrote it can still be used.
+#[tokio::test]
+async fn a_miner_that_is_refused_leaves_a_database_of_an_earlier_version_as_it_was() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let repo = dir.path().join("repo");
+    Repo::init(&repo, InitOptions::new(ActorId::new(1000), SectorSize::KiB2)).expect("a new repo");
+    let path = repo.join("state.db");
+    of_version_1(&path);
+    let version = || -> i64 {
+        let db = Connection::open(&path).expect("the database");
+        db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("its version")
+    };
+    let repo = Repo::open(&repo).expect("the repo is free");
+    let refused = add_miner(&repo, ActorId::new(1000), None, "a test".to_owned()).await;
+    let refused = refused.expect_err("it is served already").to_string();
+    assert!(refused.contains("f01000"), "{refused}");
+    assert_eq!(version(), 1);
+    let miners = add_miner(&repo, ActorId::new(2000), None, "a test".to_owned()).await.expect("added");
+    assert_eq!(miners.others, [ActorId::new(2000)]);
+    assert!(version() > 1);
+    let state = State::open(&path).expect("a manager");
+    assert_eq!(state.miners().await.expect("both"), miners);
 }

@@ -48,7 +48,13 @@ struct Ended {
 
 /// `repair run` and `recover`: here, or by the running manager.
 pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
+    let connection = if args.manager { Some(Connection::discover(repo)?) } else { None };
     let Known { metadata, failed, file } = known(repo, args).await?;
+    // What is said of a sector has one form from here on: that of the manager which does it.
+    let miners = match &connection {
+        Some(connection) => super::operate::miners(connection).await?,
+        None => Miners { first: metadata.miner, others: Vec::new() },
+    };
     let usage = |error: &dyn std::error::Error| Failure::new(Code::Usage, error.to_string());
     let untold = failed.iter().map(|failed| failed.number);
     let mut wanted: BTreeSet<SectorNumber> =
@@ -60,7 +66,7 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
         }
         wanted = named.into_iter().collect();
     }
-    let name = |number| SectorName::from(SectorId { miner: metadata.miner, number });
+    let name = |number| miners.name(SectorId { miner: metadata.miner, number });
     let why = |why: &ExportFailure| format!("{}: {}", why.code(), sealtasks::chain(why));
     let mut failed: Vec<_> = failed.iter().map(|failed| (failed.number, why(&failed.why))).collect();
     let mut jobs = VecDeque::new();
@@ -82,8 +88,8 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
         let all = plan.failed.len();
         return tell(over(plan.failed), all, plan.json);
     }
-    if args.manager {
-        return run(&Connection::discover(repo)?, plan).await;
+    if let Some(connection) = connection {
+        return run(&connection, plan).await;
     }
     super::repair_alone::repair(repo, args, plan, &metadata).await
 }
@@ -183,13 +189,11 @@ impl Plan {
 pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
     let Plan { jobs, failed, parallel, stagger, json, sources, anew } = plan;
     let all = jobs.len() + failed.len();
-    let miners = super::operate::miners(connection).await?;
-    let jobs = jobs.into_iter().map(|(name, job)| (short(&miners, name), job)).collect();
-    let failed = failed.into_iter().map(|(name, why)| (short(&miners, name), why)).collect();
     let mut last_start: Option<Instant> = None;
     let mut under_way = BTreeMap::new();
     let mut ended = over(failed);
     let mut held_up = BTreeSet::new();
+    let jobs = settled(connection, jobs, &mut ended).await?;
     // Before hours of work, not behind them.
     let mut jobs = complete(connection, jobs, &sources, &mut ended).await?;
     while !jobs.is_empty() || !under_way.is_empty() {
@@ -305,9 +309,31 @@ async fn begin(
     }
 }
 
-/// Without its miner where the manager has but this one.
-fn short(miners: &Miners, SectorName { miner, number }: SectorName) -> SectorName {
-    miner.map_or(number.into(), |miner| miners.name(SectorId { miner, number }))
+/// Each by the name that stays its own, whatever sectors of other miners come to have its number meanwhile: without its miner
+/// where the manager has but this one. Whose number is unclear is none of them.
+async fn settled(
+    connection: &Connection,
+    jobs: VecDeque<Job>,
+    ended: &mut BTreeMap<SectorName, String>,
+) -> Result<VecDeque<Job>, Failure> {
+    let miners = super::operate::miners(connection).await?;
+    let mut kept = VecDeque::new();
+    for (SectorName { miner, number }, job) in jobs {
+        let id = match miner {
+            Some(miner) => SectorId { miner, number },
+            None if miners.others.is_empty() => SectorId { miner: miners.first, number },
+            None => match connection.manager.sector_detail(number.into()).await {
+                Ok(sector) => sector.sector,
+                Err(ApiError::Remote { message, .. }) => {
+                    end(ended, number.into(), message);
+                    continue;
+                }
+                Err(error) => return Err(rpc_failure(error)),
+            },
+        };
+        kept.push_back((miners.name(id), job));
+    }
+    Ok(kept)
 }
 
 fn subject(SectorName { miner, number }: SectorName) -> Subject {

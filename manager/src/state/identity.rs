@@ -1,12 +1,14 @@
 //! Whose manager this is: fixed when the repo is made. Never: anything that changes later.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rpc::Miners;
 use rusqlite::{Connection, OptionalExtension as _};
 use sealtasks::{ActorId, SectorSize};
 
-use super::{State, StateError, database, loaded, stored};
+use super::copy::SECTOR_GAP;
+use super::{State, StateError, database, loaded, schema, stored};
 
 /// The miner and what its sectors are made of.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,9 +59,7 @@ impl State {
     /// # Errors
     /// SQLite's, or a damaged row.
     pub async fn miners(&self) -> Result<Miners, StateError> {
-        let counted = self.next_sectors().await?;
-        let first = self.miner().await?.actor;
-        Ok(Miners { first, others: counted.into_keys().filter(|miner| *miner != first).collect() })
+        Ok(miners(self.miner().await?.actor, self.next_sectors().await?))
     }
 
     /// The number that each miner's next sector gets.
@@ -67,28 +67,46 @@ impl State {
     /// # Errors
     /// SQLite's, or a damaged row.
     pub async fn next_sectors(&self) -> Result<BTreeMap<ActorId, u64>, StateError> {
-        self.read(|db| {
-            let sql = "SELECT actor, next_sector FROM added_miner
-                       UNION SELECT actor, (SELECT value FROM counter WHERE name = 'next_sector') FROM miner";
-            let mut statement = db.prepare(sql).map_err(database("read the miners"))?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-            let rows: Vec<(i64, i64)> =
-                rows.and_then(Iterator::collect).map_err(database("read the miners"))?;
-            let read = |(actor, next)| {
-                Ok((ActorId::new(loaded("miner actor", actor)?), loaded("sector number", next)?))
-            };
-            rows.into_iter().map(read).collect()
+        self.read(next_sectors).await
+    }
+
+    /// The miner that a repo was made for, and all that it serves. The database may be of an earlier version; nothing in it is
+    /// changed.
+    ///
+    /// # Errors
+    /// No database, one of a later version, SQLite's, or a damaged row.
+    pub fn identity(path: &Path) -> Result<(MinerIdentity, Miners), StateError> {
+        schema::as_if_upgraded(path, |db| {
+            let miner = load(db)?;
+            let miners = miners(miner.actor, next_sectors(db)?);
+            Ok((miner, miners))
         })
-        .await
     }
 }
 
-/// Enters a miner that is served from now on beside the others.
+fn miners(first: ActorId, counted: BTreeMap<ActorId, u64>) -> Miners {
+    Miners { first, others: counted.into_keys().filter(|miner| *miner != first).collect() }
+}
+
+fn next_sectors(db: &Connection) -> Result<BTreeMap<ActorId, u64>, StateError> {
+    let sql = "SELECT actor, next_sector FROM added_miner
+               UNION SELECT actor, (SELECT value FROM counter WHERE name = 'next_sector') FROM miner";
+    let mut statement = db.prepare(sql).map_err(database("read the miners"))?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let rows: Vec<(i64, i64)> = rows.and_then(Iterator::collect).map_err(database("read the miners"))?;
+    let read =
+        |(actor, next)| Ok((ActorId::new(loaded("miner actor", actor)?), loaded("sector number", next)?));
+    rows.into_iter().map(read).collect()
+}
+
+/// Enters a miner that is served from now on beside the others. A lost manager from whose copy this one goes on may have
+/// served it after that copy was made: its numbers are passed over, too.
 pub(super) fn add(connection: &Connection, miner: ActorId) -> Result<(), StateError> {
     connection
         .execute(
-            "INSERT INTO added_miner (actor, next_sector) VALUES (?1, 1)",
-            [stored("miner actor", miner.get())?],
+            "INSERT INTO added_miner (actor, next_sector)
+             VALUES (?1, 1 + ?2 * EXISTS (SELECT 1 FROM takeover))",
+            [stored("miner actor", miner.get())?, stored("gap", SECTOR_GAP)?],
         )
         .map_err(database("store the miner"))?;
     Ok(())

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::{Epoch, MinerIdentity, StateError, database, identity, loaded, stored};
 
@@ -215,17 +215,40 @@ pub(super) fn raise_next_sector(connection: &Connection, miner: i64, next: u64) 
 /// wrote it can then no longer open it.
 pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
     let (mut connection, found) = connect(path)?;
-    let from = usize::try_from(found).ok().filter(|from| *from <= STEPS.len());
-    let from = from.ok_or_else(|| StateError::Schema { path: path.to_owned(), found, expected: VERSION })?;
+    let from = step(path, found)?;
     configure(&connection)?;
     if from < STEPS.len() {
-        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = begun.map_err(database("begin an upgrade"))?;
+        let transaction = begin_upgrade(&mut connection)?;
         take_steps(&transaction, from)?;
         transaction.commit().map_err(database("commit an upgrade"))?;
         tracing::info!(path = %path.display(), from = found, to = VERSION, "the state database was upgraded");
     }
     Ok(connection)
+}
+
+/// Reads an existing database, of ours or an earlier version, as if it were of ours, and changes nothing in it.
+pub(super) fn as_if_upgraded<T>(
+    path: &Path,
+    read: impl FnOnce(&Connection) -> Result<T, StateError>,
+) -> Result<T, StateError> {
+    let (mut connection, found) = connect(path)?;
+    let from = step(path, found)?;
+    connection.busy_timeout(BUSY_WAIT).map_err(database("set its wait limit"))?;
+    // Dropped without a commit, it never was.
+    let transaction = begin_upgrade(&mut connection)?;
+    take_steps(&transaction, from)?;
+    read(&transaction)
+}
+
+fn begin_upgrade(connection: &mut Connection) -> Result<Transaction<'_>, StateError> {
+    let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+    begun.map_err(database("begin an upgrade"))
+}
+
+/// The first step that a database of this version has not taken.
+fn step(path: &Path, found: i64) -> Result<usize, StateError> {
+    let from = usize::try_from(found).ok().filter(|from| *from <= STEPS.len());
+    from.ok_or_else(|| StateError::Schema { path: path.to_owned(), found, expected: VERSION })
 }
 
 /// Opens a database that some manager may be using, and changes nothing in it: one of another version is refused.
