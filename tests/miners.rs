@@ -114,13 +114,13 @@ fn seal_both(home: &Path) -> Vec<String> {
     for (miner, numbers) in [(MINERS[0], &[1, 2][..]), (MINERS[1], &[1])] {
         let mut entries = Vec::new();
         for number in numbers {
-            // Nobody here takes Commit1.
+            // Nobody here takes Commit2; whether Commit1 is done already is of no matter.
             let done = |status: &Value| status["comm_r"].is_string() && status["state"] == "Committing";
             let name = format!("{miner}/{number}");
             let status = ask_until("a replica", SEALING_MAX, || cluster.status(&name), done);
             let tasks = status["tasks"].as_array().expect("tasks");
             let done = tasks.iter().filter(|task| task["state"] == "done");
-            assert!(done.clone().all(|task| task["worker"] == "W") && done.count() == 3, "{status:#}");
+            assert!(done.clone().all(|task| task["worker"] == "W") && done.count() >= 3, "{status:#}");
             let ticket = hex::decode(status["ticket"].as_str().expect("a ticket")).expect("hex");
             entries.push(json!({
                 "SectorNumber": number, "SealProof": status["proof_type"], "SealedCID": {"/": status["comm_r"]},

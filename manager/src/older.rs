@@ -112,7 +112,13 @@ async fn ask_round(service: &Service, waiting: &mut Waiting) {
                     waiting.entry(one.clone()).and_modify(|(_, asked)| *asked = true);
                 }
             }
-            Err(error) => tracing::debug!(%path, %error, "its older copies are not declared yet"),
+            Err(error) => {
+                tracing::debug!(%path, %error, "its older copies are not declared yet");
+                // A scan that takes long is not asked for again at every look.
+                for one in due.iter().filter(|(.., of)| *of == path) {
+                    waiting.entry(one.clone()).and_modify(|(since, _)| *since = Instant::now());
+                }
+            }
         }
     }
 }

@@ -114,21 +114,25 @@ impl Local {
         drop(turn);
         let [Doomed { path, .. }] = doomed;
         let file = layout::file(&path.dir, sector, kind);
-        let leaving = Leaving {
-            file: file.clone(),
-            unsure: layout::doubted(&path.dir, sector, kind),
-            sure: layout::leaving(&path.dir, sector, kind),
-        };
+        let leaving = Leaving::of(&path.dir, sector, kind);
         let (wanted, kept, of) = (etag.to_owned(), self.kept.clone(), id.clone());
         let deleted = blocking(move || {
-            leaving.delete_if(|file| Ok(look(file)?.etag == wanted))?;
-            kept.forget(&of, sector, kind);
-            Ok(())
+            let deleted = leaving.delete_if(|file| Ok(look(file)?.etag == wanted));
+            if deleted.is_ok() {
+                kept.forget(&of, sector, kind);
+            }
+            Ok(deleted)
         })
-        .await;
+        .await
+        .unwrap_or_else(|error| Err(Kept::There(error)));
         path.space.touched();
-        if let Err(error) = deleted {
-            if self.exists(&file).await.unwrap_or(true) {
+        if let Err(kept) = deleted {
+            let (error, is_there) = match kept {
+                Kept::There(error) => (error, true),
+                Kept::Aside(error) => (error, false),
+            };
+            // Of what has come to its place meanwhile nothing is known; whoever put it there declares it.
+            if is_there && self.exists(&file).await.unwrap_or(true) {
                 self.list_again(id, (sector, kind), listed).await?;
             }
             return Err(error);
@@ -154,7 +158,7 @@ impl Local {
 }
 
 /// A file that goes if it is the one that is meant, and the names that it gets on its way.
-struct Leaving {
+pub(super) struct Leaving {
     file: PathBuf,
     /// Until it is known to be that one: nothing deletes a file under such a name unasked.
     unsure: PathBuf,
@@ -162,30 +166,58 @@ struct Leaving {
     sure: PathBuf,
 }
 
+/// It was not deleted.
+#[derive(Debug)]
+enum Kept {
+    /// It lies in its place.
+    There(StoreError),
+    /// Something else has come to its place, and it lies aside; whoever opens the path next tries again to put it back.
+    Aside(StoreError),
+}
+
 impl Leaving {
+    /// A sector's file in this path.
+    pub(super) fn of(path: &Path, sector: SectorId, kind: FileType) -> Self {
+        Self {
+            file: layout::file(path, sector, kind),
+            unsure: layout::doubted(path, sector, kind),
+            sure: layout::leaving(path, sector, kind),
+        }
+    }
+
+    /// Deletes the file if it is still in the state `etag`.
+    pub(super) fn delete_exactly(&self, etag: &str) -> Result<(), StoreError> {
+        let deleted = self.delete_if(|file| Ok(look(file)?.etag == etag));
+        deleted.map_err(|kept| match kept {
+            Kept::There(error) | Kept::Aside(error) => error,
+        })
+    }
+
     /// Renames the file out of sight first, where nobody opens it by its name any more, and looks at it there.
-    fn delete_if(&self, is_meant: impl FnOnce(&Path) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    fn delete_if(&self, is_meant: impl FnOnce(&Path) -> Result<bool, StoreError>) -> Result<(), Kept> {
         let Self { file, unsure, sure } = self;
-        let Some(aside) = set_aside(file, unsure)? else { return Ok(()) };
+        let Some(aside) = set_aside(file, unsure).map_err(Kept::There)? else { return Ok(()) };
         let meant = is_meant(&aside);
         if matches!(meant, Ok(true)) {
             let sure = aside.with_file_name(sure.file_name().unwrap_or_default());
-            return match std::fs::rename(&aside, &sure) {
+            let gone = match std::fs::rename(&aside, &sure) {
                 Ok(()) => disk::remove(&sure),
                 // On a full disk the other name may have no room.
                 Err(error) if disk::is_full(&error) => disk::remove(&aside),
                 Err(error) => Err(StoreError::io("set aside", &aside)(error)),
             };
+            return gone.map_err(Kept::Aside);
         }
         // What has come to lie there meanwhile is not replaced.
         if let Err(error) = disk::rename_to_free(&aside, file) {
             tracing::error!(path = ?file, ?aside, error = chain(&error), "a file that was set aside could not be put back");
+            return Err(Kept::Aside(error));
         }
         if let Err(error) = meant {
             tracing::warn!(path = ?file, error = chain(&error), "not deleted: it cannot be looked at");
-            return Err(error);
+            return Err(Kept::There(error));
         }
-        Err(StoreError::Changed { url: file.display().to_string() })
+        Err(Kept::There(StoreError::Changed { url: file.display().to_string() }))
     }
 }
 
@@ -225,11 +257,7 @@ mod tests {
             let file = layout::file(path, sector, kind);
             fs::create_dir_all(path.join("sealed")).expect("made");
             fs::write(&file, "the only one").expect("written");
-            let leaving = Leaving {
-                file: file.clone(),
-                unsure: layout::doubted(path, sector, kind),
-                sure: layout::leaving(path, sector, kind),
-            };
+            let leaving = Leaving::of(path, sector, kind);
             let killed = catch_unwind(AssertUnwindSafe(|| leaving.delete_if(|_| panic!("killed here"))));
             assert!(killed.is_err() && !file.exists());
             if taken {
@@ -256,18 +284,26 @@ mod tests {
         let file = layout::file(path, sector, kind);
         fs::create_dir_all(path.join("sealed")).expect("made");
         fs::write(&file, "rewritten").expect("written");
-        let leaving = Leaving {
-            file: file.clone(),
-            unsure: layout::doubted(path, sector, kind),
-            sure: layout::leaving(path, sector, kind),
-        };
+        let leaving = Leaving::of(path, sector, kind);
         let refused = leaving.delete_if(|aside| {
             let scan = layout::scan(path).expect("scanned");
             assert!(scan.removed.is_empty() && scan.replaced == [aside.to_owned()], "{scan:?}");
             assert_eq!(fs::read(aside).expect("there"), b"rewritten");
             Ok(false)
         });
-        assert_eq!(refused.expect_err("another file").code(), "STO024");
+        let Err(Kept::There(error)) = refused else { panic!("another file") };
+        assert_eq!(error.code(), "STO024");
+        assert_eq!(fs::read(&file).expect("put back"), b"rewritten");
+
+        // What comes to its place meanwhile is not replaced, and is no copy that this one was listed as.
+        let refused = leaving.delete_if(|_| {
+            fs::write(&file, "a newcomer").expect("written");
+            Ok(false)
+        });
+        assert!(matches!(refused, Err(Kept::Aside(_))), "{refused:?}");
+        assert_eq!(fs::read(&file).expect("untouched"), b"a newcomer");
+        fs::remove_file(&file).expect("gone again");
+        put_back_doubted(path);
         assert_eq!(fs::read(&file).expect("put back"), b"rewritten");
         leaving.delete_if(|_| Ok(true)).expect("the one that was meant");
         let scan = layout::scan(path).expect("scanned");

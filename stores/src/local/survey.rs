@@ -11,12 +11,14 @@ use sealtasks::{
     CleanedEntry, FileType, FileTypes, Finding, Matter, PathSurvey, SectorId, SectorStorageInfo, StorageId,
 };
 
+use super::exact::Leaving;
 use super::removal::stands_for;
 use super::{Local, LocalPath, OPEN_DEADLINE};
 use crate::care::copy_of;
 use crate::disk;
 use crate::error::StoreError;
 use crate::fetch::arriving::Arriving;
+use crate::identity;
 use crate::index::CopyKind;
 use crate::kept::Kept;
 use crate::layout;
@@ -209,13 +211,16 @@ impl Local {
             let why = "a task is just making it".to_owned();
             return Err(StoreError::LastCopy { sector, kind, why });
         }
+        let at = entry.to_owned();
+        let found = self.look(entry, "looking at an unlisted copy", move || identity::look(&at)).await?;
         self.check_other(entry, (sector, kind), &holders, vouched).await?;
         tracing::info!(%sector, %kind, ?entry, "an unlisted copy is deleted");
         // No scan declares it while it goes, and no deletion, which could not count on it, waits for a disk that hangs.
         let _leaving = self.making(sector, &[(kind, path.id.clone())]);
         drop(turn);
-        let (gone, aside) = (entry.to_owned(), layout::leaving(&path.dir, sector, kind));
-        blocking(move || super::removal::set_aside_and_delete(&gone, &aside)).await?;
+        // Not what a fetch may have put there meanwhile.
+        let leaving = Leaving::of(&path.dir, sector, kind);
+        blocking(move || leaving.delete_exactly(&found.etag)).await?;
         self.forget_older(&path.id, sector, kind, entry).await
     }
 
