@@ -261,7 +261,14 @@ mod tests {
         command.env(CALL_VARIABLE, call.to_string());
         // SAFETY: only async-signal-safe calls.
         unsafe { command.pre_exec(move || set_apart(worker)) };
-        command.spawn().unwrap()
+        let child = command.spawn().unwrap();
+        // A program that has just begun has no environment yet.
+        let begun = std::time::Instant::now();
+        while std::fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it has no environment");
+            std::thread::yield_now();
+        }
+        child
     }
 
     #[tokio::test]

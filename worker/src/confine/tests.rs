@@ -177,6 +177,12 @@ fn a_group_of_version_2_hands_control_down_once_its_processes_have_moved() {
             command.env(process::CALL_VARIABLE, "of an earlier life");
         }
         let child = command.spawn().unwrap();
+        // A program that has just begun has no environment yet.
+        let begun = std::time::Instant::now();
+        while fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it has no environment");
+            std::thread::yield_now();
+        }
         fs::write(top.join("cgroup.procs"), child.id().to_string()).unwrap();
         child
     };
