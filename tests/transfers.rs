@@ -5,7 +5,6 @@
 
 mod system;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use system::addresses::free_addresses;
 use system::dice::Dice;
+use system::large_cache::{LargeCache, Noted, holders};
 use system::{Daemon, ask_until, ok, refused, run_within, sealyard, text};
 
 /// A small sector is at Commit1 within a minute; a loaded machine gets more.
@@ -190,99 +190,6 @@ const LARGE: u64 = 256 << 20;
 const TOLD_MAX: Duration = Duration::from_secs(60);
 const KILLS: u32 = 20;
 
-/// The sector's cache directory, made large.
-struct Cache {
-    dirs: [PathBuf; 2],
-    noise: Vec<u8>,
-    /// The other files of the directory, as the sealing left them.
-    small: Vec<(std::ffi::OsString, Vec<u8>)>,
-}
-
-impl Cache {
-    fn make(yard: &Yard) -> Self {
-        let noise = (0..1_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        let mut cache =
-            Self { dirs: NAMES.map(|name| yard.path(name).join("cache")), noise, small: Vec::new() };
-        for file in fs::read_dir(cache.dir(0)).expect("the cache").flatten() {
-            cache.small.push((file.file_name(), fs::read(file.path()).expect("a small file")));
-        }
-        assert!(cache.small.len() >= 3, "p_aux, t_aux and tree-d are there: {:?}", cache.small);
-        let mut file = fs::File::create_new(cache.large(0)).expect("created");
-        for part in 0..LARGE >> 20 {
-            std::io::Write::write_all(&mut file, &cache.part(part)).expect("written");
-        }
-        file.sync_all().expect("synced");
-        cache
-    }
-
-    /// No part is like another.
-    fn part(&self, number: u64) -> Vec<u8> {
-        let mut part = self.noise.clone();
-        part[4096..4104].copy_from_slice(&number.to_le_bytes());
-        part
-    }
-
-    fn dir(&self, at: usize) -> PathBuf {
-        self.dirs[at].join("s-t01000-1")
-    }
-
-    fn large(&self, at: usize) -> PathBuf {
-        self.dir(at).join("sc-02-data-layer-11.dat")
-    }
-
-    fn is_whole(&self, at: usize) -> bool {
-        let Ok(mut file) = fs::File::open(self.large(at)) else { return false };
-        let mut buffer = vec![0; 1 << 20];
-        let is =
-            |(name, bytes): &(_, Vec<u8>)| fs::read(self.dir(at).join(name)).is_ok_and(|is| is == *bytes);
-        self.small.iter().all(is)
-            && file.metadata().is_ok_and(|found| found.len() == LARGE)
-            && (0..LARGE >> 20).all(|number| {
-                std::io::Read::read_exact(&mut file, &mut buffer).is_ok() && buffer == self.part(number)
-            })
-    }
-
-    /// Numbers of the blocks that have arrived, in the order of the journal.
-    fn arrived(&self, at: usize) -> Vec<u32> {
-        let journal = fs::read(self.arriving(at).join("journal")).unwrap_or_default();
-        let number =
-            |record: &[u8], at: usize| u32::from_le_bytes(record[at..at + 4].try_into().expect("four bytes"));
-        let records = journal.chunks_exact(48).filter(|record| number(record, 0) == 1);
-        records.map(|record| number(record, 4)).collect()
-    }
-
-    /// The same with the plan that they belong to, if there is one.
-    fn noted(&self, at: usize) -> Option<Noted> {
-        let plan = || fs::read(self.arriving(at).join("plan.json")).ok();
-        let (before, blocks) = (plan()?, self.arrived(at));
-        // The plan goes before its journal, and comes before it.
-        (plan()? == before).then_some(Noted { plan: before, blocks })
-    }
-
-    fn arriving(&self, at: usize) -> PathBuf {
-        self.dirs[at].join("fetching/s-t01000-1.part")
-    }
-}
-
-/// What a receiver has noted of a fetch.
-struct Noted {
-    plan: Vec<u8>,
-    blocks: Vec<u32>,
-}
-
-impl Noted {
-    /// Whatever was killed meanwhile: what was here is here, and no block has come twice. So all that is sent again is what
-    /// each connection had in hand, less than a block.
-    fn follows(&self, before: Option<&Self>) {
-        let once: BTreeSet<u32> = self.blocks.iter().copied().collect();
-        assert_eq!(once.len(), self.blocks.len(), "a block came twice: {:?}", self.blocks);
-        if let Some(before) = before.filter(|before| before.plan == self.plan) {
-            let kept = self.blocks.starts_with(&before.blocks);
-            assert!(kept, "of {:?} only {:?} are left", before.blocks, self.blocks);
-        }
-    }
-}
-
 #[test]
 fn moves_survive_kills_of_sender_receiver_and_manager() {
     let seal: &[&str] = &["--addpiece", "--precommit1", "--precommit2", "--commit"];
@@ -290,7 +197,7 @@ fn moves_survive_kills_of_sender_receiver_and_manager() {
     yard.say(&["sectors", "pledge", "--until", "c1"]);
     let at_rest = |status: &Value| status["stopped"] == true && status["c1_sha256"].is_string();
     ask_until("Commit1", SEALING_MAX, || yard.json(&["sectors", "status", "1"]), at_rest);
-    let cache = Cache::make(&yard);
+    let cache = LargeCache::make(NAMES.map(|name| yard.path(name)), LARGE);
     let ids = NAMES.map(|name| yard.id(name));
     let seed = u64::from(std::process::id()) | 1;
     println!("seed {seed}");
@@ -312,7 +219,7 @@ fn moves_survive_kills_of_sender_receiver_and_manager() {
 }
 
 /// The manager names a whole copy at this moment. It may be on its way out while it is looked at; then it is asked again.
-fn is_named(yard: &Yard, cache: &Cache) {
+fn is_named(yard: &Yard, cache: &LargeCache) {
     let (first, whole) = named(yard, cache);
     if !whole {
         let (second, whole) = named(yard, cache);
@@ -321,26 +228,13 @@ fn is_named(yard: &Yard, cache: &Cache) {
 }
 
 /// The paths that hold the cache directory by the manager's word, and whether one of these copies is whole.
-fn named(yard: &Yard, cache: &Cache) -> (Vec<String>, bool) {
+fn named(yard: &Yard, cache: &LargeCache) -> (Vec<String>, bool) {
     let named = holders(&yard.json(&["storage", "find", "1"]));
     let whole = (0..2).any(|at| named.contains(&yard.id(NAMES[at])) && cache.is_whole(at));
     (named, whole)
 }
 
-/// The paths that hold a primary copy of the cache directory.
-fn holders(told: &Value) -> Vec<String> {
-    let places = told["places"].as_array().cloned().unwrap_or_default();
-    let holds = |place: &Value| {
-        place["primary"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "cache"))
-    };
-    places
-        .iter()
-        .filter(|place| holds(place))
-        .filter_map(|it| Some(it["path"].as_str()?.to_owned()))
-        .collect()
-}
-
-fn one_move(yard: &mut Yard, cache: &Cache, id: &str, to: usize, dice: &mut Dice, kills: &mut [u32; 3]) {
+fn one_move(yard: &mut Yard, cache: &LargeCache, id: &str, to: usize, dice: &mut Dice, kills: &mut [u32; 3]) {
     let begun = Instant::now();
     let planned = 1 + dice.below(4);
     let (mut done, mut next) = (0, dice.below(LARGE >> 24));

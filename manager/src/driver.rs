@@ -418,7 +418,7 @@ impl Driver {
 /// Around the commit of events; see `sealtasks::recovery`.
 fn crash_points(when: &str, kinds: &[&str]) {
     if cfg!(debug_assertions) {
-        kinds.iter().for_each(|kind| rpc::crash_point(&format!("manager.{when}.{kind}")));
+        kinds.iter().for_each(|kind| stores::crash_point(&format!("manager.{when}.{kind}")));
     }
 }
 

@@ -3,9 +3,10 @@
 //!
 //! A crash is a process's end without warning (`kill -9`), or its machine's. Each row is a state of an attempt, in the
 //! order in which an attempt goes through them. Its crash points are places in the code within that state; a test kills the
-//! process at each of them (`tests/crash_points.rs`), and the sector gets where it would have got.
+//! process at each of them (`tests/crash_points.rs`), and the sector gets where it would have got. A second table is of sectors'
+//! files on their way, whether an attempt moves them or an operator (`tests/power_cut_moves.rs`).
 
-/// One state of an attempt, and how it goes on.
+/// One state of an attempt, or of a file on its way, and how it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
     /// The state.
@@ -24,7 +25,7 @@ pub struct Recovery {
     pub points: &'static [&'static str],
 }
 
-/// The table.
+/// The table of attempts.
 pub const RECOVERY: [Recovery; 10] = [
     Recovery {
         state: "waiting",
@@ -124,9 +125,72 @@ pub const RECOVERY: [Recovery; 10] = [
     },
 ];
 
-/// Every crash point, in the table's order.
+/// The table of files on their way.
+pub const FILES: [Recovery; 6] = [
+    Recovery {
+        state: "held",
+        durable: "a `hold` row: an operator moves the sector",
+        manager: "the move is finished by its next life, and then the sector goes on",
+        worker: "the operator is told that the move failed, and the sector goes on",
+        executor: "there is none",
+        machine: "as the manager's and the worker's",
+        points: &["manager.after.sector_held", "manager.before.sector_let_go"],
+    },
+    Recovery {
+        state: "arriving",
+        durable: "`fetching/<sector>.part`: a plan, the blocks that are here, at last a note that all of it is",
+        manager: "the worker goes on fetching",
+        worker: "the next fetch goes on where it was; what was whole and undeclared counts if its source says so",
+        executor: "there is none",
+        machine: "as the worker's; blocks that were noted after the last sync are compared with their hashes first",
+        points: &["worker.fetch.synced", "worker.fetch.noted", "worker.fetch.arrived", "worker.fetch.placed"],
+    },
+    Recovery {
+        state: "owed",
+        durable: "the new copy is declared, and noted beside it that its source is to be deleted",
+        manager: "the worker goes on",
+        worker: "asked of the source by the next wish for the file, and now and then",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["worker.fetch.owed", "worker.fetch.settled"],
+    },
+    Recovery {
+        state: "leaving",
+        durable: "the source of a move is in no index, or lies under a name of its own until it is known to be what was moved",
+        manager: "the worker goes on",
+        worker: "put back and declared by its next life, and its deletion is asked for again",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["worker.leave.dropped", "worker.leave.doubted"],
+    },
+    Recovery {
+        state: "moving",
+        durable: "from one path of a worker to another: the index has both, the file lies in one",
+        manager: "the worker goes on, and declares what it has to the manager's next life",
+        worker: "its next life declares where the file lies; the call is returned with code 101 and repeated",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["worker.move.declared", "worker.move.renamed"],
+    },
+    Recovery {
+        state: "deleted",
+        durable: "the index has it no more, after another copy was found whole or by a permit that is committed",
+        manager: "what a permit is for is deleted by the next clean-up",
+        worker: "what lies in its place is declared by its next life and its deletion repeated; what has another name is deleted",
+        executor: "there is none",
+        machine: "as the worker's",
+        points: &["manager.after.delete_permitted", "worker.delete.dropped", "worker.delete.aside"],
+    },
+];
+
+/// Every crash point of attempts, in the table's order.
 pub fn crash_points() -> impl Iterator<Item = &'static str> {
     RECOVERY.iter().flat_map(|row| row.points.iter().copied())
+}
+
+/// Every crash point of files on their way, in the table's order.
+pub fn file_points() -> impl Iterator<Item = &'static str> {
+    FILES.iter().flat_map(|row| row.points.iter().copied())
 }
 
 #[cfg(test)]
@@ -137,11 +201,11 @@ mod tests {
 
     #[test]
     fn every_state_has_a_continuation_after_every_crash_and_a_point_of_its_own() {
-        for row in RECOVERY {
+        for row in RECOVERY.into_iter().chain(FILES) {
             let said = [row.state, row.durable, row.manager, row.worker, row.executor, row.machine];
             assert!(said.iter().all(|text| !text.is_empty()) && !row.points.is_empty(), "{row:?}");
         }
-        let points: Vec<_> = crash_points().collect();
+        let points: Vec<_> = crash_points().chain(file_points()).collect();
         assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len(), "named once");
         let processes: BTreeSet<_> = points.iter().filter_map(|point| point.split('.').next()).collect();
         assert_eq!(processes, BTreeSet::from(["executor", "manager", "worker"]));

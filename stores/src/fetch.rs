@@ -21,6 +21,7 @@ use sealtasks::{FileType, SectorRef};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::content::{ACCEPT_HEADER, CONTENT_TYPE_LIST, Content};
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::peer::Peer;
 use crate::traffic::{Progress, Traffic};
@@ -122,6 +123,7 @@ impl Fetcher {
             place.set_arrived(&noted)
         })
         .await?;
+        crash_point("worker.fetch.arrived");
         Ok(arrived)
     }
 

@@ -12,6 +12,7 @@ mod care;
 mod config;
 mod content;
 mod copied;
+mod crash;
 mod direct;
 mod disk;
 mod error;
@@ -41,6 +42,7 @@ mod wire;
 
 pub use care::{CLEAN_UP_MAX, new_path};
 pub use config::{ConfiguredPath, StorageConfig};
+pub use crash::{crash_point, crash_point_of};
 pub use disk::make_dir;
 pub use error::StoreError;
 pub use fetch::TransferMeter;

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "the library needs its part of the shared file, the test another")]
 
 pub mod record;
+pub mod yard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};

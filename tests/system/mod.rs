@@ -8,6 +8,7 @@ pub mod dice;
 pub mod go;
 pub mod hosts;
 pub mod labelling;
+pub mod large_cache;
 pub mod managers;
 pub mod parameters;
 pub mod trio;

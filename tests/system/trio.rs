@@ -31,9 +31,24 @@ pub const TASKS: [(&str, &str); 4] = [
 /// By these names they are started.
 pub const NAMES: [&str; 3] = ["manager", "A", "B"];
 
+/// How far sectors go, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To Commit1, with real proofs.
+    Commit1,
+    /// All the way to a path of B that stores, with real proofs.
+    Storage,
+    /// The same, played: real processes and files, and no proof.
+    Rehearsal,
+}
+
+/// Where sectors lie that go all the way.
+pub const STORE: &str = "store";
+
 /// The three, as far as they run.
 pub struct Trio {
     pub home: PathBuf,
+    way: Way,
     /// What each process is started with.
     variables: Vec<(&'static str, OsString)>,
     running: BTreeMap<&'static str, Daemon>,
@@ -43,7 +58,19 @@ pub struct Trio {
 impl Trio {
     /// Nothing is started yet.
     pub fn new(home: &Path, variables: Vec<(&'static str, OsString)>) -> Self {
-        Self { home: home.to_owned(), variables, running: BTreeMap::new(), addresses: free_addresses() }
+        let (home, way, addresses) = (home.to_owned(), Way::Commit1, free_addresses());
+        Self { home, way, variables, running: BTreeMap::new(), addresses }
+    }
+
+    /// Three that run, of which B has a path that stores.
+    pub fn all_the_way(home: &Path, way: Way) -> Self {
+        let mut trio = Self::new(home, Vec::new());
+        trio.way = way;
+        trio.init();
+        NAMES.into_iter().for_each(|name| trio.start(name, None));
+        let attach = ["storage", "attach", "--init", "--store", "--worker", "B"];
+        super::ok(trio.command().args(attach).arg(home.join(STORE)));
+        trio
     }
 
     /// The program with what each process is started with.
@@ -56,12 +83,22 @@ impl Trio {
     /// Makes the manager's repo, of 2 KiB sectors and without tasks of its own.
     pub fn init(&self) {
         let init = ["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"];
-        super::ok(self.command().args(init));
+        let rehearsal = (self.way == Way::Rehearsal).then_some("--rehearsal");
+        super::ok(self.command().args(init).args(rehearsal));
         std::fs::write(self.home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
     }
 
     /// Starts a process, to die at a point.
     pub fn start(&mut self, name: &'static str, dies: Option<&str>) {
+        self.start_with(name, dies.map(|wish| ("SEALYARD_CRASH_AT", wish)));
+    }
+
+    /// Starts a process that stands still at a point, so that nobody hears of it before all of them end.
+    pub fn start_to_stand(&mut self, name: &'static str, wish: &str) {
+        self.start_with(name, Some(("SEALYARD_STOP_AT", wish)));
+    }
+
+    fn start_with(&mut self, name: &'static str, wish: Option<(&str, &str)>) {
         let mut command = self.command();
         let place = NAMES.iter().position(|known| *known == name).expect("one of them");
         let address = self.addresses[place].as_str();
@@ -70,17 +107,28 @@ impl Trio {
             "listening on"
         } else {
             command.args(["worker", "run", "--name", name, "--address", address, "--worker-repo", name]);
-            let tasks: &[&str] =
-                if name == "A" { &["--addpiece", "--precommit1"] } else { &["--precommit2", "--commit"] };
-            // No gateway is reachable from a test; Commit2 is not needed here.
+            let tasks: &[&str] = match (name, self.way) {
+                ("A", _) => &["--addpiece", "--precommit1"],
+                (_, Way::Commit1) => &["--precommit2", "--commit"],
+                // With values, so that it also releases what is unsealed.
+                _ => &["--addpiece=false", "--precommit1=false", "--unseal=true"],
+            };
+            if self.way == Way::Rehearsal {
+                command.args(["--executor", "all=rehearsal"]);
+            }
+            // No gateway is reachable from a test; parameters are there or not needed.
             command.args(tasks).env("IPFS_GATEWAY", "http://127.0.0.1:9/ipfs/");
             "registered"
         };
-        if let Some(point) = dies {
-            command.env("SEALYARD_CRASH_AT", point);
-        }
+        command.envs(wish);
         let mut daemon = Daemon::start(name, &mut command);
-        daemon.expect(ready);
+        if wish.is_some() {
+            // It may come there before it is ready.
+            let came = || daemon.has_ended() || daemon.said().contains(ready);
+            ask_until(ready, COMMAND_MAX, came, |came| *came);
+        } else {
+            daemon.expect(ready);
+        }
         self.running.insert(name, daemon);
     }
 
@@ -118,6 +166,17 @@ impl Trio {
     /// Waits until a sector is at Commit1 and nothing else is under way, and gives its status. A step that failed is tried
     /// again at once rather than after its pause.
     pub fn sealed(&self, number: u64, what: &str) -> Value {
+        let is_sealed = |status: &Value| status["c1_sha256"].is_string() && status["stopped"] == true;
+        self.at_rest(number, &format!("Commit1 after {what}"), is_sealed)
+    }
+
+    /// The same of a sector that goes all the way.
+    pub fn stored(&self, number: u64, what: &str) -> Value {
+        let is_stored = |status: &Value| status["state"] == "Proving";
+        self.at_rest(number, &format!("its place in storage after {what}"), is_stored)
+    }
+
+    fn at_rest(&self, number: u64, what: &str, done: impl Fn(&Value) -> bool) -> Value {
         let number = number.to_string();
         let status = || {
             let status = json(&self.home, &["sectors", "status", &number]);
@@ -127,8 +186,7 @@ impl Trio {
             }
             status
         };
-        let done = |status: &Value| status["c1_sha256"].is_string() && status["stopped"] == true;
-        ask_until(&format!("Commit1 after {what}"), SEALING_MAX, status, done);
+        ask_until(what, SEALING_MAX, status, done);
         let idle = |jobs: &Value| *jobs == Value::Array(Vec::new());
         ask_until("nothing waits or runs", SEALING_MAX, || json(&self.home, &["sealing", "jobs"]), idle);
         json(&self.home, &["sectors", "status", &number])

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rpc::api::{AttemptAccount, Job, ReturnMethod};
 use rpc::extension::{CallPhase, GpuShare};
 use rpc::reader::{PieceData, PieceStream};
-use rpc::{ApiError, ApiResult, crash_point};
+use rpc::{ApiError, ApiResult};
 use sealtasks::{
     CallError, CallErrorCode, CallId, ExecutorFailure, ExecutorRequest, FailureClass, FileType, FileTypes,
     TaskInput, TaskOutput, TaskType,
 };
-use stores::{Acquired, DeletePermit, Making, Reservation, StoreError, TransferMeter};
+use stores::{Acquired, DeletePermit, Making, Reservation, StoreError, TransferMeter, crash_point_of};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -89,7 +89,7 @@ pub(crate) async fn accept(shared: &Arc<Shared>, job: Job) -> ApiResult<CallId> 
             return Err(ApiError::refused(format!("worker {} holds {CALLS_MAX} calls already", shared.name)));
         }
     };
-    crash_point("worker.accepted");
+    crash_point_of("worker.accepted", method.short_name());
     let stop = shared.stopping.child_token();
     shared.calls.hold(call, attempt, CallPhase::Acquiring, stop.clone());
     shared.changed();
@@ -224,7 +224,7 @@ async fn finish(shared: &Arc<Shared>, accepted: Accepted, result: Outcome<TaskOu
         let ended = Ended { result: Err(restarted(&shared.name)), account };
         return end(shared, accepted, ended).await;
     }
-    crash_point("worker.declared");
+    crash_point_of("worker.declared", accepted.method.short_name());
     let class = result.as_ref().err().map(|failure| failure.class);
     let Cost { started_ms, bytes_fetched, usage } = cost;
     let account = AttemptAccount {
@@ -250,7 +250,7 @@ async fn end(shared: &Arc<Shared>, accepted: Accepted, ended: Ended) {
         // It is still returned; only a crash before that would lose it, and then the call counts as restarted.
         tracing::error!(call = %accepted.call, error = %chain(&error), "a result could not be journalled");
     }
-    crash_point("worker.journalled");
+    crash_point_of("worker.journalled", accepted.method.short_name());
     returns::spawn(shared, accepted, ended);
 }
 
@@ -335,7 +335,7 @@ impl Call<'_> {
     async fn execute(&mut self, work: TaskInput, data: Option<PieceData>) -> Outcome<TaskOutput> {
         let data = self.piece_stream(&work, data).await?;
         let held = self.acquire(&work).await?;
-        crash_point("worker.acquired");
+        self.crash_point("worker.acquired");
         let after = Afterwards::of(&work);
         let ran = self.run_executor(work, data, &held).await;
         self.conclude(ran, &held, after).await
@@ -366,9 +366,9 @@ impl Call<'_> {
             return Err(aborted());
         }
         self.started_ms = Some(now_ms());
-        crash_point("worker.starting");
+        self.crash_point("worker.starting");
         let executor = shared.executor.spawn(run).await?;
-        crash_point("worker.started");
+        self.crash_point("worker.started");
         self.usage = executor.usage();
         let mark = executor.mark().clone();
         let pid = mark.pid;
@@ -381,7 +381,7 @@ impl Call<'_> {
         }
         shared.calls.proceed(call, CallPhase::Running, Some(pid));
         shared.changed();
-        crash_point("worker.running");
+        self.crash_point("worker.running");
         executor.finish(self.stop, &shared.leaving).await
     }
 
@@ -396,6 +396,11 @@ impl Call<'_> {
         };
         let write = move |journal: &Journal| journal.running(id, &created, &running, mark.as_ref());
         self.shared.journal.run(write).await.map_err(|error| environment(&chain(&error)))
+    }
+
+    /// A crash point of this call.
+    fn crash_point(&self, name: &str) {
+        crash_point_of(name, self.accepted.method.short_name());
     }
 
     /// Work of the stores, unless the call is stopped first.

@@ -47,7 +47,7 @@ async fn deliver(shared: &Arc<Shared>, accepted: Accepted, ended: Ended) {
             account: Some(ended.account),
         };
         let Err(error) = shared.manager.return_result(call, returned).await else {
-            rpc::crash_point("worker.acknowledged");
+            stores::crash_point_of("worker.acknowledged", accepted.method.short_name());
             return finish(shared, &accepted, Conclusion::Acknowledged).await;
         };
         if answered(&error) {

@@ -32,12 +32,13 @@ pub fn run(args: &ExecArgs) -> ExitCode {
     if let Some(failure) = wrong_task(args) {
         return report(Err(failure));
     }
-    rpc::crash_point("executor.begun");
+    stores::crash_point("executor.begun");
     if let Some(speed) = args.rehearsal_speed {
         return rehearse(args, speed);
     }
-    let executed = proofs::exec_files_and(&args.input, &args.output, || rpc::crash_point("executor.worked"));
-    rpc::crash_point("executor.reported");
+    let executed =
+        proofs::exec_files_and(&args.input, &args.output, || stores::crash_point("executor.worked"));
+    stores::crash_point("executor.reported");
     match executed {
         Ok(outcome) => {
             if outcome != proofs::Outcome::Done {
@@ -66,7 +67,9 @@ fn rehearse(args: &ExecArgs, speed: f64) -> ExitCode {
         });
         told.unwrap_or_default().div_f64(speed)
     };
-    match worker::rehearsal::exec_files(&args.input, &args.output, piece_stream, length) {
+    let executed = worker::rehearsal::exec_files(&args.input, &args.output, piece_stream, length);
+    stores::crash_point("executor.reported");
+    match executed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
             say_failure(args);

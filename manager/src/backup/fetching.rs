@@ -132,7 +132,7 @@ impl Fetch {
                 hasher.update(&part);
                 to.write_all(&part).map_err(io_error("write", &path))?;
             }
-            rpc::crash_point("backup.fetched");
+            stores::crash_point("backup.fetched");
         }
         let digest = hasher.finalize().to_hex().to_string();
         if bytes == file.bytes && digest == file.blake3 {

@@ -208,6 +208,8 @@ impl Arriving {
                 tracing::warn!(path = ?file, ?aside, "an undeclared file lay in the place of the fetched one; it was set aside");
             }
         }
+        // Its old name is gone before anybody is told of the new one.
+        disk::sync_parent(&self.data())?;
         self.settle_spared(&file);
         // What a Lotus process had begun in the same place is of no use to anyone now.
         disk::remove(&layout::arriving_at_lotus(&self.path, self.sector, self.kind))
@@ -259,8 +261,9 @@ impl Arriving {
             return Ok(());
         }
         fs::rename(&file, self.data()).map_err(StoreError::io("take back", &file))?;
-        disk::sync_parent(&file)?;
-        disk::sync_parent(&self.data())
+        // The new name before the old one is gone.
+        disk::sync_parent(&self.data())?;
+        disk::sync_parent(&file)
     }
 
     /// Undoes [`Arriving::take_back`] where the source could not be asked: what is whole lies where it is found should the
@@ -299,7 +302,13 @@ impl Arriving {
     pub(crate) fn discard(&self) {
         let aside = layout::leaving(&self.path, self.sector, self.kind);
         match fs::rename(&self.dir, &aside) {
-            Ok(()) => disk::discard(&aside),
+            Ok(()) => {
+                // A note that comes back after a power cut would have something done that is done.
+                if let Err(error) = disk::sync_parent(&aside) {
+                    tracing::warn!(path = ?self.dir, error = crate::local::chain(&error), "the end of a fetch is not durable");
+                }
+                disk::discard(&aside);
+            }
             Err(error) => {
                 tracing::warn!(path = ?self.dir, %error, "the remains of a fetch could not be removed");
             }

@@ -14,6 +14,7 @@ use super::journal::Journal;
 use super::wire::{Cancel, Wire};
 use super::{Target, TransferMeter};
 use crate::content::{BLOCK, Block, CONTENT_TYPE_BLOCK, Content, HASH, SPANS_HEADER, UNVERIFIED_HEADER};
+use crate::crash::crash_point;
 use crate::direct::{BUFFER, Lent, Sink, Source, is_zero};
 use crate::disk;
 use crate::error::StoreError;
@@ -278,7 +279,9 @@ impl Fetch<'_> {
         let due = self.journal().add(index, &hash, block.bytes())?;
         if due {
             self.sync()?;
+            crash_point("worker.fetch.synced");
         }
+        crash_point("worker.fetch.noted");
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use sealtasks::{FileType, SectorId, StorageId};
 
 use super::removal::{Checked, Doomed, set_aside};
 use super::{Local, LocalPath, chain};
+use crate::crash::crash_point;
 use crate::disk;
 use crate::error::StoreError;
 use crate::identity::look;
@@ -112,6 +113,7 @@ impl Local {
         }
         // As with every deletion: what takes long, or hangs, keeps no other one waiting.
         drop(turn);
+        crash_point("worker.leave.dropped");
         let [Doomed { path, .. }] = doomed;
         let file = layout::file(&path.dir, sector, kind);
         let leaving = Leaving::of(&path.dir, sector, kind);
@@ -197,11 +199,13 @@ impl Leaving {
     fn delete_if(&self, is_meant: impl FnOnce(&Path) -> Result<bool, StoreError>) -> Result<(), Kept> {
         let Self { file, unsure, sure } = self;
         let Some(aside) = set_aside(file, unsure).map_err(Kept::There)? else { return Ok(()) };
+        crash_point("worker.leave.doubted");
         let meant = is_meant(&aside);
         if matches!(meant, Ok(true)) {
             let sure = aside.with_file_name(sure.file_name().unwrap_or_default());
             let gone = match std::fs::rename(&aside, &sure) {
-                Ok(()) => disk::remove(&sure),
+                // Else it could be back after a power cut under the name by which it is put back.
+                Ok(()) => disk::sync_parent(&sure).and_then(|()| disk::remove(&sure)),
                 // On a full disk the other name may have no room.
                 Err(error) if disk::is_full(&error) => disk::remove(&aside),
                 Err(error) => Err(StoreError::io("set aside", &aside)(error)),

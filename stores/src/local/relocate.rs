@@ -15,6 +15,7 @@ use sealtasks::{
 
 use super::{Local, OPEN_DEADLINE, OpenPath};
 use crate::copied::copy_synced;
+use crate::crash::crash_point;
 use crate::disk;
 use crate::error::StoreError;
 use crate::fetch::arriving::Arriving;
@@ -204,6 +205,7 @@ impl Local {
     ) -> Result<(), StoreError> {
         let (sector, kind) = (step.sector.id, step.kind);
         self.index.declare_made(&step.to, sector, kind.into(), CopyKind::Primary).await?;
+        crash_point("worker.move.declared");
         let (from, to) = (source.to_owned(), place.clone());
         let job = move || move_durably(&from, &to, &from);
         let renamed =
@@ -218,6 +220,7 @@ impl Local {
         }
         // Whoever looked for missing files before it came has dropped it from the index.
         self.index.declare_made(&step.to, sector, kind.into(), CopyKind::Primary).await?;
+        crash_point("worker.move.renamed");
         let _turn = self.removing.lock().await;
         self.departures.note(&step.from, sector, kind);
         Ok(self.index.drop_files(&step.from, sector, kind.into()).await?)

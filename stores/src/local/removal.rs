@@ -14,6 +14,7 @@ use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
 use tokio::sync::MutexGuard;
 
 use super::{Local, Making, OpenPath};
+use crate::crash::crash_point;
 use crate::disk;
 use crate::error::StoreError;
 use crate::index::CopyKind;
@@ -276,6 +277,7 @@ impl Local {
         kind: FileType,
         doomed: &Doomed,
     ) -> Result<(), StoreError> {
+        crash_point("worker.delete.dropped");
         let dir = &doomed.path.dir;
         let (file, aside) = (layout::file(dir, sector, kind), layout::leaving(dir, sector, kind));
         let job = {
@@ -394,7 +396,10 @@ pub(super) fn stands_for(
 /// Renames the file out of sight, then deletes it. Works on a full disk too, so that it can be emptied: see [`set_aside`].
 pub(super) fn set_aside_and_delete(file: &Path, aside: &Path) -> Result<(), StoreError> {
     match set_aside(file, aside) {
-        Ok(Some(aside)) => disk::remove(&aside),
+        Ok(Some(aside)) => {
+            crash_point("worker.delete.aside");
+            disk::remove(&aside)
+        }
         Ok(None) => Ok(()),
         // Not even for another name: a plain file goes at once or not at all.
         Err(StoreError::Io { source, .. }) if disk::is_full(&source) && !file.is_dir() => {
@@ -420,7 +425,9 @@ pub(super) fn set_aside(file: &Path, aside: &Path) -> Result<Option<PathBuf>, St
         renamed => renamed,
     };
     let aside = renamed?;
-    if aside.is_some() {
+    if let Some(aside) = &aside {
+        // Its new name before its old one is gone: whoever sets it aside may want it back.
+        disk::sync_parent(aside)?;
         disk::sync_parent(file)?;
     }
     Ok(aside)

@@ -11,6 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::Remote;
 use super::debts::Settled;
 use crate::content::EXACTLY_HEADER;
+use crate::crash::crash_point;
 use crate::error::StoreError;
 use crate::fetch::arriving::{Arrived, Arriving};
 use crate::fetch::{Origin, Target, TransferMeter, on_thread};
@@ -139,6 +140,7 @@ impl Remote {
             placed.put_in_place()
         })
         .await?;
+        crash_point("worker.fetch.placed");
         self.local.touched(place);
         self.take_over(place, &arrived, &arriving, mode).await?;
         Ok((place.clone(), file, true))
@@ -163,6 +165,7 @@ impl Remote {
             let owed = Arrived { moves: true, declared: true, ..arrived.clone() };
             let place = Arc::clone(arriving);
             on_thread(move || place.set_arrived(&owed)).await?;
+            crash_point("worker.fetch.owed");
         }
         if mode == AcquireMode::Move
             && self.delete_source(id, arrived, (sector, kind), true).await? != Settled::Done
@@ -170,6 +173,9 @@ impl Remote {
             // The note stays: the deletion is asked for again.
             let place = Arc::clone(arriving);
             return on_thread(move || place.keep_note()).await;
+        }
+        if mode == AcquireMode::Move {
+            crash_point("worker.fetch.settled");
         }
         discard(Arc::clone(arriving)).await
     }

@@ -1,7 +1,6 @@
 //! The end of a call: what its executor made is declared, or what it began is removed. Never: takes away what another
 //! attempt has declared.
 
-use rpc::crash_point;
 use sealtasks::{AttemptId, ExecutorFailure, FailureClass, FileType, FileTypes, TaskOutput};
 use stores::{CopyKind, Index as _};
 
@@ -18,7 +17,7 @@ impl Call<'_> {
         after: Afterwards,
     ) -> Outcome<TaskOutput> {
         let sector = self.accepted.sector;
-        crash_point("worker.ended");
+        self.crash_point("worker.ended");
         let (is_made, ended) = match ran.and_then(|output| made(held).map(|()| output)) {
             Ok(output) => (true, self.declare(held).await.map(|()| output)),
             Err(failure) => (false, Err(failure)),
