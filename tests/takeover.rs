@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use system::addresses::free_addresses;
 use system::managers::{attempts, has_its_pc1, manager, runs, token};
-use system::{COMMAND_MAX, Daemon, ask_until, executors, json, kill, labelling, ok, sealyard};
+use system::{COMMAND_MAX, Daemon, ask_until, executors, json, kill, labelling, life, ok, sealyard};
 
 /// From the manager's death until another one has its worker and holds what runs there.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
@@ -25,16 +25,6 @@ fn last_event(home: &Path) -> u64 {
     let database = rusqlite::Connection::open(home.join(".sealyard/state.db")).expect("the state");
     let last: i64 = database.query_row("SELECT max(seq) FROM event", [], |row| row.get(0)).expect("an event");
     last.unsigned_abs()
-}
-
-/// When a process began, and the ticks that it has had on processors.
-fn life(pid: u32) -> (u64, u64) {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let (_, fields) = stat.rsplit_once(") ").expect("a name");
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    // Fields 22, 14 and 15 of proc_pid_stat(5), counted from field 3.
-    let [began, user, system] = [19, 11, 12].map(|at: usize| fields[at].parse::<u64>().expect("a number"));
-    (began, user + system)
 }
 
 #[test]

@@ -166,15 +166,14 @@ pub(crate) fn put_in_place(from: &Path, to: &Path, aside: &Path) -> Result<bool,
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(StoreError::io("set aside", to)(error)),
     };
-    if replaced {
-        // Its new name before its old one is another's: it may be the only copy of what it is.
-        sync_parent(aside)?;
-    }
-    if let Err(error) = fs::rename(from, to) {
+    // Its new name before its old one is another's: it may be the only copy of what it is.
+    let noted = if replaced { sync_parent(aside) } else { Ok(()) };
+    let placed = noted.and_then(|()| fs::rename(from, to).map_err(StoreError::io("put in place", to)));
+    if let Err(error) = placed {
         if replaced && let Err(stays) = fs::rename(aside, to) {
             tracing::error!(path = ?to, ?aside, error = %stays, "a file that was set aside could not be put back");
         }
-        return Err(StoreError::io("put in place", to)(error));
+        return Err(error);
     }
     sync_parent(to)?;
     Ok(replaced)

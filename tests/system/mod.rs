@@ -141,6 +141,17 @@ pub fn signal(process: u32, signal: &str) {
     assert!(sent.success(), "kill {signal} {process}: {sent}");
 }
 
+/// When a process began, and the time that all its threads have had on processors, those that have ended among them; both in
+/// ticks of the clock, of which there are 100 a second.
+pub fn life(process: u32) -> (u64, u64) {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    // Fields 22, 14 and 15 of proc_pid_stat(5), of which the third comes first.
+    let [began, user, system] = [19, 11, 12].map(|at: usize| fields[at].parse::<u64>().expect("a number"));
+    (began, user + system)
+}
+
 /// Ends a process as a power cut does: nothing of it runs on to say goodbye.
 pub fn kill(daemon: &mut Daemon) {
     signal(daemon.id(), "-9");

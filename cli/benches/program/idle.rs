@@ -4,10 +4,13 @@
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use crate::system::life;
 use crate::{Size, verdict, yard};
 
 /// The part of a core that it may take.
 const MOST: f64 = 0.001;
+/// In a second of a processor's time, as the kernel tells it.
+const TICKS: f64 = 100.0;
 
 pub(crate) fn table(size: Size) {
     let (workers, span) = match size {
@@ -21,11 +24,12 @@ pub(crate) fn table(size: Size) {
     let name = |at: usize| format!("w{at}");
     let fleet: Vec<_> =
         (0..workers).map(|at| yard::worker(home.path(), &name(at), &["--precommit1"])).collect();
-    let (begun, before) = (Instant::now(), processor_time(manager.id()));
+    let (begun, (_, before)) = (Instant::now(), life(manager.id()));
     // What is measured is that nothing happens for so long.
     let (_quiet, nothing) = channel::<()>();
     let _ = nothing.recv_timeout(span);
-    let part = (processor_time(manager.id()) - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let (_, after) = life(manager.id());
+    let part = (after - before) as f64 / TICKS / begun.elapsed().as_secs_f64();
     drop(fleet);
     println!(
         "idle with {workers} workers, a process each   {:.3} % of a core   <= {} %   {}",
@@ -33,15 +37,4 @@ pub(crate) fn table(size: Size) {
         MOST * 100.0,
         verdict(part <= MOST)
     );
-}
-
-/// Time on processors so far, all threads of a process.
-fn processor_time(process: u32) -> Duration {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
-    let spent = |thread: std::io::Result<std::fs::DirEntry>| -> u64 {
-        let text =
-            thread.ok().and_then(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
-        text.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    };
-    Duration::from_nanos(threads.map(spent).sum())
 }
