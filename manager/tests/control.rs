@@ -61,7 +61,12 @@ async fn job_because(world: &World, attempt: AttemptId, state: &str, part: &str)
         }
     };
     let found = tokio::time::timeout(LIMIT, ask).await;
-    found.unwrap_or_else(|_| panic!("{attempt} is never {state} because of {part:?}"))
+    match found {
+        Ok(reason) => reason,
+        Err(_) => {
+            panic!("{attempt} is never {state} because of {part:?}: {:#?}", world.api.jobs().await)
+        }
+    }
 }
 
 #[tokio::test]
@@ -271,6 +276,8 @@ async fn a_successor_of_a_lotus_worker_proves_it_too_and_a_silent_one_is_given_u
 #[tokio::test]
 async fn an_abort_on_a_lotus_worker_that_has_not_come_back_to_a_restarted_manager_waits_for_it() {
     let (world, a, taken) = running_on_lotus().await;
+    // Nor is it found where it was.
+    a.set_silent(true);
     let world = world.restart().await;
     let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
     assert_eq!((view.outcome, view.worker.as_deref()), (AbortOutcome::Detached, Some("A")));
@@ -284,6 +291,7 @@ async fn an_abort_on_a_lotus_worker_that_has_not_come_back_to_a_restarted_manage
     job_because(&world, next, "queued", "may still run on the Lotus worker A").await;
     assert!(b.is_idle().await);
 
+    a.set_silent(false);
     a.serve(world.api.clone()).await;
     a.finish(&taken).await;
     let reason = job(&world, view.attempt, "failed").await;
@@ -293,7 +301,8 @@ async fn an_abort_on_a_lotus_worker_that_has_not_come_back_to_a_restarted_manage
     assert_ne!(second.call, taken.call, "its result was not taken");
 
     // Of one that will never come back an operator can say so, by asking again.
-    let (world, _, _) = running_on_lotus().await;
+    let (world, gone, _) = running_on_lotus().await;
+    gone.set_silent(true);
     let world = world.restart().await;
     let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");
     assert_eq!(view.outcome, AbortOutcome::Detached);
