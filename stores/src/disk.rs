@@ -124,13 +124,6 @@ pub(crate) fn rename_to_free(from: &Path, to: &Path) -> Result<(), StoreError> {
     sync_parent(from)
 }
 
-fn has_no_links(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS]
-        .iter()
-        .any(|no| error.raw_os_error() == Some(no.raw_os_error()))
-}
-
 /// The same for file systems that have no rename which replaces nothing.
 fn link_to_free(from: &Path, to: &Path) -> io::Result<()> {
     let (here, there) = (fs::symlink_metadata(from)?, fs::symlink_metadata(to));
@@ -146,7 +139,7 @@ fn link_to_free(from: &Path, to: &Path) -> io::Result<()> {
     let half_done = there.is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()));
     if !half_done {
         match fs::hard_link(from, to) {
-            // Nor has it links. What comes there in this moment would be replaced; nothing does while its deletion is decided.
+            // Nor has it links: what came there in this very moment would be replaced.
             Err(error) if has_no_links(&error) && !to.try_exists()? => return fs::rename(from, to),
             linked => linked?,
         }
@@ -154,6 +147,13 @@ fn link_to_free(from: &Path, to: &Path) -> io::Result<()> {
     // Before its other name goes, or a power cut could take both.
     to.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())?;
     fs::remove_file(from)
+}
+
+fn has_no_links(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS]
+        .iter()
+        .any(|no| error.raw_os_error() == Some(no.raw_os_error()))
 }
 
 /// Renames `from` to `to`, durably. What lay there is set aside first and stays there; whether there was anything.

@@ -14,6 +14,8 @@
 mod bare;
 mod idle;
 mod jobs;
+#[path = "../../../manager/benches/figures/judged.rs"]
+mod judged;
 mod stages;
 #[path = "../../../tests/system/mod.rs"]
 mod system;
@@ -23,19 +25,12 @@ mod yard;
 
 use std::process::ExitCode;
 
-/// How large the figures are made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Size {
-    /// As the goals are stated.
-    Whole,
-    /// A corner, so that the program stays alive.
-    Quick,
-}
+use judged::{Size, verdict};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    let size = if has("--quick") || !has("--bench") { Size::Quick } else { Size::Whole };
+    let size = Size::asked(&arguments);
     let all = ["stages", "jobs", "idle"].iter().all(|word| !has(word));
     println!("load average {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
     if all || has("stages") {
@@ -48,10 +43,6 @@ fn main() -> ExitCode {
         idle::table(size);
     }
     ExitCode::SUCCESS
-}
-
-const fn verdict(reached: bool) -> &'static str {
-    if reached { "reached" } else { "NOT reached" }
 }
 
 /// The value in the middle, in milliseconds.

@@ -12,6 +12,7 @@
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
 mod idle;
+mod judged;
 mod restart;
 mod transitions;
 #[path = "../../tests/world/mod.rs"]
@@ -20,14 +21,7 @@ mod world;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// How large the figures are made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Size {
-    /// As the goals are stated.
-    Whole,
-    /// A corner, so that the program stays alive.
-    Quick,
-}
+use judged::{Size, verdict};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -38,7 +32,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    let size = if has("--quick") || !has("--bench") { Size::Quick } else { Size::Whole };
+    let size = Size::asked(&arguments);
     let repo = arguments.iter().position(|argument| argument == "--repo");
     let repo = repo.and_then(|at| arguments.get(at + 1)).map(Into::into);
     let all = ["transitions", "restart", "idle"].iter().all(|word| !has(word));
@@ -53,10 +47,6 @@ fn main() -> ExitCode {
         idle::table(size);
     }
     ExitCode::SUCCESS
-}
-
-const fn verdict(reached: bool) -> &'static str {
-    if reached { "reached" } else { "NOT reached" }
 }
 
 /// The value below which this share of the sorted values lies.

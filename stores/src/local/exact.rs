@@ -173,7 +173,8 @@ pub(super) struct Leaving {
 enum Kept {
     /// It lies in its place.
     There(StoreError),
-    /// Something else has come to its place, and it lies aside; whoever opens the path next tries again to put it back.
+    /// It lies aside: something else has come to its place, and whoever opens the path next tries again to put it back; or its
+    /// deletion has begun, and a scan ends it.
     Aside(StoreError),
 }
 
@@ -198,7 +199,15 @@ impl Leaving {
     /// Renames the file out of sight first, where nobody opens it by its name any more, and looks at it there.
     fn delete_if(&self, is_meant: impl FnOnce(&Path) -> Result<bool, StoreError>) -> Result<(), Kept> {
         let Self { file, unsure, sure } = self;
-        let Some(aside) = set_aside(file, unsure).map_err(Kept::There)? else { return Ok(()) };
+        let aside = match set_aside(file, unsure) {
+            Ok(None) => return Ok(()),
+            Ok(Some(aside)) => aside,
+            // Not even for another name: a plain file goes at once or not at all, so that a full disk can be emptied.
+            Err(StoreError::Io { source, .. }) if disk::is_full(&source) && !file.is_dir() => {
+                return self.delete_in_place(is_meant);
+            }
+            Err(error) => return Err(Kept::There(error)),
+        };
         crash_point("worker.leave.doubted");
         let meant = is_meant(&aside);
         if matches!(meant, Ok(true)) {
@@ -221,7 +230,20 @@ impl Leaving {
             tracing::warn!(path = ?file, error = chain(&error), "not deleted: it cannot be looked at");
             return Err(Kept::There(error));
         }
-        Err(Kept::There(StoreError::Changed { url: file.display().to_string() }))
+        Err(Kept::There(self.changed()))
+    }
+
+    fn delete_in_place(&self, is_meant: impl FnOnce(&Path) -> Result<bool, StoreError>) -> Result<(), Kept> {
+        let deleted = match is_meant(&self.file) {
+            Ok(true) => disk::remove(&self.file).and_then(|()| disk::sync_parent(&self.file)),
+            Ok(false) => Err(self.changed()),
+            Err(error) => Err(error),
+        };
+        deleted.map_err(Kept::There)
+    }
+
+    fn changed(&self) -> StoreError {
+        StoreError::Changed { url: self.file.display().to_string() }
     }
 }
 
@@ -309,6 +331,14 @@ mod tests {
         fs::remove_file(&file).expect("gone again");
         put_back_doubted(path);
         assert_eq!(fs::read(&file).expect("put back"), b"rewritten");
+        // Where a full disk has no room for another name.
+        let Err(Kept::There(error)) = leaving.delete_in_place(|_| Ok(false)) else { panic!("another file") };
+        assert_eq!((error.code(), fs::read(&file).expect("there")), ("STO024", b"rewritten".to_vec()));
+        let full = Leaving::of(path, SectorId::new(1000, 2), kind);
+        fs::write(&full.file, "the one that was meant").expect("written");
+        full.delete_in_place(|_| Ok(true)).expect("deleted");
+        assert!(!full.file.exists());
+
         leaving.delete_if(|_| Ok(true)).expect("the one that was meant");
         let scan = layout::scan(path).expect("scanned");
         assert!(scan.removed.is_empty() && scan.replaced.is_empty() && scan.files.is_empty(), "{scan:?}");
