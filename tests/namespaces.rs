@@ -15,7 +15,7 @@ const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 
 
 #[test]
 fn a_sector_is_sealed_across_two_hosts() {
-    let Some(hosts) = Hosts::new() else { return };
+    let Some(hosts) = Hosts::new(2) else { return };
     let home = tempfile::tempdir().expect("the manager's home");
     let home = home.path();
     let away = tempfile::tempdir().expect("the workers' home");

@@ -114,7 +114,6 @@ pub(crate) async fn sector_detail(service: &Service, name: SectorName) -> ApiRes
 fn detail_of(record: &SectorRecord, name: SectorName) -> SectorDetail {
     let progress = record.progress();
     let sector = record.sector();
-    let stopped = matches!(record.rest(), Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1));
     SectorDetail {
         sector: sector.id,
         proof_type: sector.proof.number(),
@@ -135,7 +134,7 @@ fn detail_of(record: &SectorRecord, name: SectorName) -> SectorDetail {
         verified: progress.verified,
         rehearsal: record.is_rehearsal(),
         rebuilt: record.rebuilt_to().is_some(),
-        stopped,
+        stopped: is_stopped(record),
         pieces: progress.pieces.iter().map(|piece| (piece.size.get(), piece.cid.to_string())).collect(),
         data: record.data().iter().map(data_view).collect(),
         tasks: Vec::new(),
@@ -157,6 +156,9 @@ fn data_view(data: &DataPiece) -> DataView {
 /// The failure that the sector stands at, or that has put it back, and what to do about it; empty once the step that
 /// failed has worked.
 pub(crate) fn last_error(record: &SectorRecord, name: SectorName) -> String {
+    if is_stopped(record) {
+        return String::new();
+    }
     match record.failures().last() {
         Some(failure) if matches!(record.next(), Step::Rest { why: Rest::NeedsOperator }) => {
             format!("{}; it waits for `sealyard sectors retry {name}`", failure.message)
@@ -170,6 +172,11 @@ pub(crate) fn last_error(record: &SectorRecord, name: SectorName) -> String {
         }
         Some(_) | None => String::new(),
     }
+}
+
+/// Whether all is done that was wanted of it.
+fn is_stopped(record: &SectorRecord) -> bool {
+    matches!(record.rest(), Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1))
 }
 
 /// Whether the sector is made anew since it could not be pre-committed.

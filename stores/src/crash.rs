@@ -1,10 +1,11 @@
-//! Crash points: places where a test has a process die or stand still, named in `sealtasks::recovery`. In a release build they
-//! are nothing at all. Never: decides anything.
+//! Crash points: places where a test has a process die, stand still or dwell, named in `sealtasks::recovery`. In a release
+//! build they are nothing at all. Never: decides anything.
 
 /// A variable names a point and a file, as `worker.started@/path/file`: who comes there first makes the file and dies as by
 /// `kill -9` (`SEALYARD_CRASH_AT`), or stands still as by SIGSTOP (`SEALYARD_STOP_AT`), so that nobody hears of it before the
 /// power is cut. `worker.started/SealCommit1` is the point within that deed alone, and `worker.started:3` whoever comes there
-/// for the third time.
+/// for the third time. `SEALYARD_SLOW_AT=executor.begun:300,executor.worked:200`: whoever comes there dwells for so many
+/// milliseconds, so that a task is met at work that takes a few.
 #[inline]
 pub fn crash_point(name: &str) {
     #[cfg(debug_assertions)]
@@ -27,6 +28,7 @@ mod wanted {
     use std::fs::File;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::getpid;
@@ -46,6 +48,7 @@ mod wanted {
     }
 
     pub(super) fn come_to(name: &str, deed: Option<&str>) {
+        dwell(name);
         static WANTED: OnceLock<Option<Wanted>> = OnceLock::new();
         static PASSED: AtomicU64 = AtomicU64::new(0);
         let read = |(variable, signal)| Wanted::parse(&std::env::var(variable).ok()?, signal);
@@ -63,6 +66,23 @@ mod wanted {
                 }
             }
         }
+    }
+
+    fn dwell(name: &str) {
+        static SLOW: OnceLock<Vec<(String, Duration)>> = OnceLock::new();
+        let read = || std::env::var("SEALYARD_SLOW_AT").map(|text| slow(&text)).unwrap_or_default();
+        let mut found = SLOW.get_or_init(read).iter().filter(|(point, _)| point == name);
+        if let Some((_, span)) = found.next() {
+            std::thread::sleep(*span);
+        }
+    }
+
+    fn slow(text: &str) -> Vec<(String, Duration)> {
+        let one = |part: &str| {
+            let (point, millis) = part.split_once(':')?;
+            Some((point.to_owned(), Duration::from_millis(millis.parse().ok()?)))
+        };
+        text.split(',').filter_map(one).collect()
     }
 
     impl Wanted {
@@ -103,6 +123,14 @@ mod wanted {
             assert_eq!(parse("worker.ended/Fetch:2@/a/b:1@c"), Some(wanted(Some("Fetch"), 2)));
             assert_eq!(parse("worker.ended:x@/a"), None);
             assert_eq!(parse("worker.ended"), None);
+        }
+
+        #[test]
+        fn a_wish_to_dwell_names_points_and_milliseconds() {
+            let wanted = [("executor.begun", 300), ("executor.worked", 20)];
+            let wanted = wanted.map(|(point, millis)| (point.to_owned(), Duration::from_millis(millis)));
+            assert_eq!(slow("executor.begun:300,executor.worked:20"), wanted);
+            assert_eq!(slow("executor.begun,:3x"), []);
         }
 
         #[test]

@@ -2,12 +2,9 @@
 #![allow(dead_code, reason = "only some test targets look")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-
-use super::SEALYARD;
 
 /// An executor at work.
 #[derive(Clone, Debug)]
@@ -27,8 +24,23 @@ pub fn look(home: &Path, workers: &[&'static str], tasks: &[&'static str]) -> Ve
     pids.filter_map(|pid| executor(pid, home, workers, tasks)).collect()
 }
 
+/// Every process that works in a call's directory of a repo below `home`, also one that was since removed.
+pub fn left(home: &Path) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_left = |pid: &u32| {
+        let within = cwd(*pid).and_then(|cwd| Some(cwd.strip_prefix(home).ok()?.to_owned()));
+        within.is_some_and(|path| path.iter().any(|part| part == "calls"))
+    };
+    pids.filter(is_left).collect()
+}
+
+fn cwd(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
 fn executor(pid: u32, home: &Path, workers: &[&'static str], tasks: &[&'static str]) -> Option<Executor> {
-    let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    let cwd = cwd(pid)?;
     let worker = workers.iter().find(|name| cwd.starts_with(home.join(name).join("calls")))?;
     // What it has forked looks like it until that becomes another program; it alone leads a session.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -36,18 +48,9 @@ fn executor(pid: u32, home: &Path, workers: &[&'static str], tasks: &[&'static s
     if session != pid {
         return None;
     }
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = line.split(|byte| *byte == 0);
-    let task = words.find_map(|word| tasks.iter().find(|task| task.as_bytes() == word))?;
     let request: Value = serde_json::from_slice(&fs::read(cwd.join("request.json")).ok()?).ok()?;
+    let code = request["work"]["task"].as_str()?.to_ascii_lowercase();
+    let task = tasks.iter().find(|task| **task == code)?;
     let sector = request["sector"]["id"]["number"].as_u64()?;
     Some(Executor { pid, task, worker, sector })
-}
-
-/// The executor, but slow enough to be met at work: a task of 2 KiB takes milliseconds.
-pub fn slow_program(home: &Path) -> String {
-    let path = home.join("slowly");
-    fs::write(&path, format!("#!/bin/sh\nsleep 0.4\nexec {SEALYARD} exec \"$@\"\n")).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("permissions");
-    path.to_string_lossy().into_owned()
 }

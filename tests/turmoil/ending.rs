@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{HEALING_MAX, KINDS, STORE, WORKERS, Yard};
-use crate::system::{ask_until, ok};
+use crate::system::{ask_until, at_work, ok};
 
 /// The tasks that have one accepted result each; the last only in the sector that goes all the way.
 const RESULTS: [&str; 5] = [
@@ -67,11 +67,41 @@ impl Yard {
             let left = || fs::read_dir(&calls).expect("calls").count();
             ask_until("no call's directory is left", HEALING_MAX, left, |left| *left == 0);
         }
-        assert!(self.executors().is_empty(), "no executor is left");
+        ask_until("no executor is left", HEALING_MAX, || at_work::left(&self.home), Vec::is_empty);
+        self.nothing_charged();
         // What was half-fetched when its fetcher was killed is offered by the next scan, and goes with it.
         ok(self.command(0).args(["storage", "cleanup", "--really-do-it"]));
         self.nothing_foreign(&sectors);
+        self.nothing_half_written();
+        let info = self.json(&["info"]);
+        assert_eq!(info["alerts"], Value::Array(Vec::new()), "{info:#}");
         (lost_ms, copies)
+    }
+
+    /// No worker's processors or memory are counted as used.
+    fn nothing_charged(&self) {
+        let workers = || self.json(&["workers", "list"]);
+        let is_free = |workers: &Value| {
+            let mut rows = workers.as_array().expect("workers").iter();
+            rows.all(|row| row["cpu"][0] == 0 && row["ram"][0] == 0 && row["running"] == json!({}))
+        };
+        ask_until("nothing is charged to a worker", HEALING_MAX, workers, is_free);
+    }
+
+    /// No file lies anywhere under a name that only what is being written has.
+    fn nothing_half_written(&self) {
+        let (mut dirs, mut found) = (vec![self.home.clone()], Vec::new());
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    dirs.push(path);
+                } else if path.extension().is_some_and(|end| end == "tmp" || end == "part") {
+                    found.push(path);
+                }
+            }
+        }
+        assert!(found.is_empty(), "half-written files are left: {found:#?}");
     }
 
     /// The replica is whole, with its cache, where PreCommit2 was. How many copies are left besides: one that is moved is

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::system::at_work::{self, Executor, slow_program};
+use crate::system::at_work::{self, Executor};
 use crate::system::dice::Dice;
 use crate::system::hosts::Hosts;
 use crate::system::{COMMAND_MAX, Daemon, ask_until, ok, run_within, sealyard, text};
@@ -21,6 +21,8 @@ const HEALING_MAX: Duration = Duration::from_secs(600);
 const MOMENT_MAX: Duration = Duration::from_secs(4);
 /// So many executors are killed for every worker, and for every manager.
 const EXECUTORS_TIMES: usize = 3;
+/// Work that takes milliseconds is met before and after it: what was begun and what was made lies there then.
+const SLOW: &str = "executor.begun:200,executor.worked:200";
 /// Sectors under way at a time.
 const FLIGHT: usize = 4;
 /// The manager's own worker takes nothing, so that the two others do.
@@ -42,6 +44,29 @@ const STORE: &str = "store";
 /// The parts of a sector that lie on a worker.
 const KINDS: [&str; 3] = ["unsealed", "sealed", "cache"];
 
+/// Who does not reach whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cut {
+    /// The worker on this host nobody.
+    Worker(usize),
+    /// Both workers nobody.
+    Manager,
+    /// The workers each other.
+    Between,
+}
+
+impl Cut {
+    const ALL: [Self; 4] = [Self::Worker(1), Self::Worker(2), Self::Manager, Self::Between];
+
+    fn set(self, hosts: &Hosts, whole: bool) {
+        match self {
+            Self::Worker(host) => hosts.set_wire(host, whole),
+            Self::Manager => (1..NAMES.len()).for_each(|host| hosts.set_wire(host, whole)),
+            Self::Between => hosts.set_between(whole),
+        }
+    }
+}
+
 /// One of the three processes that are started by hand.
 #[derive(Default)]
 struct Seat {
@@ -54,15 +79,14 @@ struct Seat {
 
 pub struct Yard {
     home: PathBuf,
-    /// Where the manager and the workers are, if this machine permits; else all are on one host.
+    /// Where the manager and each of the workers are, if this machine permits; else all are on one host.
     pub hosts: Option<Hosts>,
-    /// When the wire between them is joined again.
-    cut: Option<Instant>,
-    pub cuts: usize,
+    /// Who is cut off, and when the wires are joined again.
+    cut: Option<(Cut, Instant)>,
+    pub cuts: BTreeMap<Cut, usize>,
     /// Whether every second sector is larger.
     mixed: bool,
     addresses: [String; 3],
-    program: String,
     seats: BTreeMap<&'static str, Seat>,
     /// Executors that were stopped, and when they go on.
     stopped: Vec<(u32, Instant)>,
@@ -86,21 +110,21 @@ impl Yard {
         let first = 10_000 + u16::try_from(std::process::id() % 19_000).expect("small");
         let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
         let mut ports = (first..).filter(free);
-        let hosts = Hosts::new();
-        let host = |of: usize| hosts.as_ref().map_or("127.0.0.1", |_| ["10.77.0.1", "10.77.0.2"][of.min(1)]);
+        let hosts = Hosts::new(NAMES.len());
+        let host = |of: usize| {
+            hosts.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |_| format!("10.77.0.{}", of + 1))
+        };
         let addresses = std::array::from_fn(|at| format!("{}:{}", host(at), ports.next().expect("a port")));
         let seats = NAMES.into_iter().map(|name| (name, Seat::default())).collect();
-        let program = slow_program(home);
         let kills =
             PROCESSES.into_iter().flat_map(|process| TASKS.map(|task| ((process, task), 0))).collect();
         let mut yard = Self {
             home: home.to_owned(),
             hosts,
             cut: None,
-            cuts: 0,
+            cuts: Cut::ALL.map(|cut| (cut, 0)).into(),
             mixed,
             addresses,
-            program,
             seats,
             stopped: Vec::new(),
             kills,
@@ -113,14 +137,28 @@ impl Yard {
             at_rest: BTreeSet::new(),
         };
         NAMES.into_iter().for_each(|name| yard.start(name));
+        WORKERS.into_iter().for_each(|name| yard.slow_down(name));
         yard
+    }
+
+    /// Lets a worker's executors dwell, from its second start on: its first one makes its repo.
+    fn slow_down(&mut self, name: &'static str) {
+        let config = self.home.join(name).join("config.toml");
+        ask_until("the repo is made", COMMAND_MAX, || config.exists(), |there| *there);
+        let of_task = |task| format!("[executor.{task}.env]\nSEALYARD_SLOW_AT = {SLOW:?}\n");
+        fs::write(config, TASKS.map(of_task).concat()).expect("config.toml");
+        if let Some(pid) = self.pid(name) {
+            signal(pid, "-9");
+        }
+        self.seats.remove(name).and_then(|mut seat| seat.daemon.take()).expect("it was started").end();
+        self.start(name);
     }
 
     /// One sector that goes all the way, with Commit2, to a path that stores.
     pub fn pledge_whole(&mut self) {
         let attach = ["storage", "attach", "--init", "--store", "--worker-repo", "B", STORE];
         // The processes have just been started.
-        let taken = || run_within(self.command(1).args(attach), COMMAND_MAX).status.success();
+        let taken = || run_within(self.command(2).args(attach), COMMAND_MAX).status.success();
         ask_until("the path is attached", COMMAND_MAX, taken, |taken| *taken);
         let known = |list: &Option<Value>| {
             list.as_ref().and_then(Value::as_array).is_some_and(|paths| paths.len() == 3)
@@ -138,13 +176,13 @@ impl Yard {
             return;
         }
         if let Some(met) = self.executors().into_iter().find(|met| met.task == COMMIT2) {
-            signal(met.pid, "-9");
-            self.commit2_kills += 1;
+            self.commit2_kills += usize::from(signal(met.pid, "-9"));
         }
     }
 
     fn start(&mut self, name: &'static str) {
-        let mut command = self.command(usize::from(name != "manager"));
+        let host = NAMES.iter().position(|known| *known == name).expect("one of the three");
+        let mut command = self.command(host);
         if name == "manager" {
             command.args(["run", "--listen", &self.addresses[0]]);
         } else {
@@ -153,11 +191,7 @@ impl Yard {
                 _ => (&self.addresses[2], &["--precommit2", "--commit"]),
             };
             command.args(["worker", "run", "--name", name, "--address", address, "--worker-repo", name]);
-            command.args(tasks).args(
-                TASKS
-                    .into_iter()
-                    .flat_map(|task| ["--executor".to_owned(), format!("{task}={}", self.program)]),
-            );
+            command.args(tasks);
         }
         let daemon = Some(Daemon::start(name, &mut command));
         self.seats.insert(name, Seat { daemon, ..Seat::default() });
@@ -209,9 +243,11 @@ impl Yard {
     /// pledged.
     pub fn look_after(&mut self, pledge: bool) {
         let now = Instant::now();
-        if self.cut.is_some_and(|until| until <= now) {
+        if let (Some((cut, until)), Some(hosts)) = (self.cut, &self.hosts)
+            && until <= now
+        {
+            cut.set(hosts, true);
             self.cut = None;
-            self.hosts.iter().for_each(|hosts| hosts.set_wire(true));
         }
         self.stopped.retain(|(pid, until)| {
             let goes_on = *until <= now;
@@ -224,7 +260,9 @@ impl Yard {
             let seat = self.seats.get_mut(name).expect("all three");
             if seat.stopped.is_some_and(|until| until <= now) {
                 seat.stopped = None;
-                seat.daemon.iter().for_each(|daemon| signal(daemon.id(), "-CONT"));
+                if let Some(daemon) = &seat.daemon {
+                    signal(daemon.id(), "-CONT");
+                }
             }
             if seat.daemon.as_mut().is_some_and(Daemon::has_ended) {
                 seat.daemon = None;
@@ -298,16 +336,16 @@ impl Yard {
             }
             let victim = dice.one_of(&there).clone();
             let name = match process {
-                "executor" => {
-                    signal(victim.pid, "-9");
-                    None
-                }
+                "executor" => None,
                 "worker" => Some(victim.worker),
                 _ => Some("manager"),
             };
+            let pid = name.map_or(Some(victim.pid), |name| self.pid(name));
+            // It may have ended meanwhile.
+            if !pid.is_some_and(|pid| signal(pid, "-9")) {
+                continue;
+            }
             if let Some(name) = name {
-                let Some(pid) = self.pid(name) else { return };
-                signal(pid, "-9");
                 self.gone(name, dice);
             }
             *self.kills.get_mut(&(process, task)).expect("a cell") += 1;
@@ -328,9 +366,10 @@ impl Yard {
         let choices = if self.hosts.is_some() { 4 } else { 3 };
         match dice.below(choices) {
             3 if self.cut.is_none() => {
-                self.hosts.iter().for_each(|hosts| hosts.set_wire(false));
-                self.cut = Some(Instant::now() + dice.millis(200, 6000));
-                self.cuts += 1;
+                let cut = *dice.one_of(&Cut::ALL);
+                self.hosts.iter().for_each(|hosts| cut.set(hosts, false));
+                self.cut = Some((cut, Instant::now() + dice.millis(200, 6000)));
+                *self.cuts.get_mut(&cut).expect("all are there") += 1;
             }
             0 => {
                 let name = *dice.one_of(&NAMES);
@@ -377,7 +416,7 @@ impl Yard {
 
     /// Everything goes on, and every sector gets to Commit1.
     pub fn heal(&mut self) {
-        self.cut = self.cut.map(|_| Instant::now());
+        self.cut = self.cut.map(|(cut, _)| (cut, Instant::now()));
         for (pid, _) in self.stopped.drain(..) {
             signal(pid, "-CONT");
         }
@@ -411,7 +450,9 @@ impl Drop for Yard {
             self.seats.values().filter_map(|seat| seat.daemon.as_ref()).map(Daemon::id).collect();
         let executors =
             at_work::look(&self.home, &WORKERS, &WATCHED).into_iter().map(|executor| executor.pid);
-        daemons.into_iter().chain(executors).for_each(|pid| signal(pid, "-9"));
+        for pid in daemons.into_iter().chain(executors) {
+            signal(pid, "-9");
+        }
     }
 }
 
@@ -426,7 +467,8 @@ fn told(processes: &[u32]) -> String {
     Command::new("ps").args(asked).output().map(|output| text(&output.stdout)).unwrap_or_default()
 }
 
-fn signal(process: u32, signal: &str) {
-    // It may be gone already.
-    let _ = Command::new("kill").args([signal, &process.to_string()]).output();
+/// Whether there was such a process.
+fn signal(process: u32, signal: &str) -> bool {
+    let output = Command::new("kill").args([signal, &process.to_string()]).output();
+    output.is_ok_and(|output| output.status.success())
 }

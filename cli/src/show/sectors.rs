@@ -47,8 +47,9 @@ pub fn print_sectors(sectors: &[SectorDetail], miners: &Miners) -> Outcome {
         let tail = now.unwrap_or_default();
         let id = miners.name(sector.sector).to_string();
         line(&format!("{id:<8} {}{gap}{:<8}{done:<10}{tail}", painted(&state), sector.proof_type))?;
-        if !sector.last_error.is_empty() {
-            line(&format!("        {}", paint::red(&sector.last_error)))?;
+        // Its first line says what failed; `sectors status` has all of it, a program's last words included.
+        if let Some(first) = sector.last_error.lines().next() {
+            line(&format!("        {}", paint::red(first)))?;
         }
     }
     Ok(())
