@@ -4,6 +4,7 @@
 
 mod gathered;
 mod post;
+mod stands;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -8,10 +8,14 @@ mod yard;
 
 use chain::sending::Sending;
 use futures_util::stream;
+use rpc::api::PledgeOptions;
+use rpc::subject::Subject;
+use sealtasks::SectorId;
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
+use world::canned::Behaviour;
 use world::{World, start};
-use yard::{AT_ONCE, calls, chain, pledge, state, why_of, yard};
+use yard::{AT_ONCE, SECOND, calls, chain, pledge, state, why_about, why_of, yard, yard_of_two};
 
 /// Gives two files for one sector, with a gap between them, and starts it: size and CID of both pieces.
 async fn two_files(world: &World) -> Vec<(u64, String)> {
@@ -143,5 +147,64 @@ async fn time_base_fee_and_the_last_height_decide() {
     node.world().mine_at(3600, Vec::new());
     state(&world, 3, "PreCommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
+}
+
+/// A sector of the second miner is sealed and its pre-commitment sent.
+async fn the_second_sends(world: &World, node: &StandInNode) {
+    let theirs = PledgeOptions { miner: Some(SECOND), ..PledgeOptions::default() };
+    let sector = world.api.pledge(theirs).await.expect("a pledge");
+    why_about(world, Subject::Sector(sector), "is on its way").await;
+    let sent = node.world().pushed.last().map(|pushed| pushed.message["To"].clone());
+    assert_eq!(sent, Some(json!("f02000")));
+}
+
+/// What the node does not say of the first miner, of its sectors or of itself, holds up that miner's message alone.
+#[tokio::test]
+async fn one_miner_s_trouble_stops_no_other_one_s_messages() {
+    let node = StandInNode::start(standin::World { others: vec![2000], ..standin::World::new() }).await;
+    let (world, worker) = yard_of_two(&node, AT_ONCE).await;
+    worker.script("PC2", Behaviour::Hold);
+    let sector = world.api.pledge_sector().await.expect("a pledge");
+    let call = worker.call_of("PC2").await;
+    node.world().unreadable = vec![1000];
+    worker.finish(&call).await;
+    let own = Subject::Sector(sector);
+    why_about(&world, own, "its message waits: the full node does not say what sector").await;
+    the_second_sends(&world, &node).await;
+
+    {
+        let mut chain = node.world();
+        (chain.unreadable, chain.nameless) = (Vec::new(), vec![1000]);
+    }
+    why_about(&world, own, "who miner f01000 is").await;
+    the_second_sends(&world, &node).await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+    node.world().nameless.clear();
+    why_about(&world, own, "is on its way").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
+}
+
+/// The operator's payer is a control address of the first miner alone.
+#[tokio::test]
+async fn a_payer_that_an_added_miner_does_not_know_keeps_nobody_from_starting() {
+    let node = StandInNode::start(standin::World { others: vec![2000], ..standin::World::new() }).await;
+    {
+        let mut chain = node.world();
+        chain.keys.push("f3control".to_owned());
+        chain.balances.insert("f3control".to_owned(), 10_u128.pow(19));
+    }
+    let config = format!("{AT_ONCE}pre_commit_from = [\"f3control\"]\n");
+    let (world, _worker) = yard_of_two(&node, &config).await;
+    let theirs = PledgeOptions { miner: Some(SECOND), ..PledgeOptions::default() };
+    world.api.pledge(theirs).await.expect("a pledge");
+    let sector = Subject::Sector(SectorId { miner: SECOND, number: sealtasks::SectorNumber::new(1) });
+    why_about(&world, sector, "f3control cannot pay for messages of f02000").await;
+    world.api.pledge_sector().await.expect("a pledge");
+    why_about(&world, Subject::Sector(SectorId::new(1000, 1)), "is on its way").await;
+    let sent: Vec<_> = node.world().pushed.iter().map(|pushed| pushed.message.clone()).collect();
+    let [sent] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((&sent["To"], &sent["From"]), (&json!("f01000"), &json!("f3control")));
     world.handle.stop().await;
 }

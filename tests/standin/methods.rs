@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::actor::exit;
 use super::world::{Pushed, ROBUST, Tipset, World};
 
 type Answer = Result<Value, (i64, String)>;
@@ -110,17 +111,23 @@ impl World {
         Ok(self.tipset(found.unwrap_or_default()))
     }
 
-    fn own(&self, miner: &Value) -> Result<(), (i64, String)> {
-        if miner.as_str() == Some(format!("f0{}", self.miner).as_str()) {
-            Ok(())
-        } else {
-            Err((11, "failed to load miner actor: actor not found".to_owned()))
-        }
+    /// The miner, by its number.
+    fn own(&self, miner: &Value) -> Result<u64, (i64, String)> {
+        let found =
+            miner.as_str().filter(|address| *address != ROBUST).and_then(|address| self.miner_at(address));
+        found.ok_or_else(|| (11, "failed to load miner actor: actor not found".to_owned()))
     }
 
     fn miner_info(&self, miner: &Value) -> Answer {
-        self.own(miner)?;
-        let control: Option<Vec<&str>> = self.balances.contains_key("f3control").then(|| vec!["f0102"]);
+        let miner = self.own(miner)?;
+        if self.nameless.contains(&miner) {
+            return Err((
+                1,
+                "failed to load miner actor state: ipld: could not find bafy2bzaceinfo".to_owned(),
+            ));
+        }
+        let has_control = miner == self.miner && self.balances.contains_key("f3control");
+        let control: Option<Vec<&str>> = has_control.then(|| vec!["f0102"]);
         Ok(json!({
             "Owner": "f0100", "Worker": "f0101", "NewWorker": "<empty>", "ControlAddresses": control,
             "WorkerChangeEpoch": -1, "PeerId": null, "Multiaddrs": null, "WindowPoStProofType": self.window_post_proof,
@@ -130,8 +137,7 @@ impl World {
     }
 
     fn sector(&self, miner: &Value, number: &Value, key: &Value) -> Answer {
-        self.own(miner)?;
-        let state = self.state(self.at(key)?)?;
+        let state = self.state(self.own(miner)?, self.at(key)?)?;
         let Some((activation, info)) = state.sectors.get(&number.as_u64().unwrap_or_default()) else {
             return Ok(Value::Null);
         };
@@ -145,8 +151,7 @@ impl World {
 
     /// A deadline's partitions; every sector has the deadline that its number says, and all of one lie in one partition.
     fn partitions(&self, miner: &Value, deadline: &Value, key: &Value) -> Answer {
-        self.own(miner)?;
-        let state = self.state(self.at(key)?)?;
+        let state = self.state(self.own(miner)?, self.at(key)?)?;
         let deadline = deadline.as_u64().filter(|deadline| *deadline < 48);
         let deadline = deadline.ok_or((1, "failed to load the deadline: invalid deadline".to_owned()))?;
         let all: BTreeSet<u64> =
@@ -164,15 +169,13 @@ impl World {
     }
 
     fn allocated(&self, miner: &Value, key: &Value) -> Answer {
-        self.own(miner)?;
-        let state = self.state(self.at(key)?)?;
+        let state = self.state(self.own(miner)?, self.at(key)?)?;
         let taken = state.sectors.keys().chain(state.pre_commits.keys()).copied().collect();
         Ok(json!(runs(&taken)))
     }
 
     fn pre_commit(&self, miner: &Value, number: &Value, key: &Value) -> Answer {
-        self.own(miner)?;
-        let state = self.state(self.at(key)?)?;
+        let state = self.state(self.own(miner)?, self.at(key)?)?;
         let Some((epoch, info)) = state.pre_commits.get(&number.as_u64().unwrap_or_default()) else {
             return Ok(Value::Null);
         };
@@ -208,7 +211,7 @@ impl World {
     }
 
     fn deal(&self, deal: &Value, key: &Value) -> Answer {
-        self.state(self.at(key)?)?;
+        self.state(self.miner, self.at(key)?)?;
         let number = deal.as_u64().unwrap_or_default();
         let deal = self.deals.get(&number).ok_or((1, format!("deal {number} not found")))?;
         Ok(json!({
@@ -223,7 +226,9 @@ impl World {
 
     /// What a message would come to at the next height; a node executes it to know its gas.
     fn try_out(&self, message: &Value) -> Result<(), (i64, String)> {
-        let end = self.execute(&self.present(), self.head().height + 1, message);
+        let called = self.called(message).ok_or(exit::NOT_FOUND);
+        let end =
+            called.and_then(|miner| self.execute(&self.present_of(miner), self.head().height + 1, message));
         end.map(drop).map_err(|code| (1, format!("message execution failed: exit {code}")))
     }
 

@@ -45,7 +45,7 @@ pub enum Effect {
     Terminate(u64),
 }
 
-/// The miner's address made from its creation.
+/// The first miner's address made from its creation.
 pub const ROBUST: &str = "f2actor";
 
 #[derive(Clone, Debug)]
@@ -56,9 +56,9 @@ pub struct Tipset {
     pub messages: Vec<Value>,
     /// How each of them ended.
     pub receipts: Vec<Receipt>,
-    /// What they did.
-    pub done: Vec<Effect>,
-    /// What others did, whose messages are not played.
+    /// What they did, and to which miner's sectors.
+    pub done: Vec<(u64, Effect)>,
+    /// What others did to the first miner's, whose messages are not played.
     pub effects: Vec<Effect>,
 }
 
@@ -79,6 +79,12 @@ impl Tipset {
 /// All of it.
 pub struct World {
     pub miner: u64,
+    /// Miners beside it, of the same owner and worker, without control addresses.
+    pub others: Vec<u64>,
+    /// Miners of whom nobody is told who they are.
+    pub nameless: Vec<u64>,
+    /// Miners whose sectors' state the node has lost.
+    pub unreadable: Vec<u64>,
     pub sector_size: u64,
     pub window_post_proof: i64,
     pub network_version: u32,
@@ -125,6 +131,9 @@ impl World {
     pub fn new() -> Self {
         let mut world = Self {
             miner: 1000,
+            others: Vec::new(),
+            nameless: Vec::new(),
+            unreadable: Vec::new(),
             sector_size: 2048,
             window_post_proof: 10,
             network_version: 27,
@@ -190,28 +199,48 @@ impl World {
     pub fn mine_at(&mut self, height: i64, effects: Vec<Effect>) {
         assert!(height > self.head().height, "heights rise");
         let messages = std::mem::take(&mut self.mempool);
-        let mut state = self.present();
-        state.apply(height, &effects);
+        let mut states: BTreeMap<u64, State> =
+            self.all_miners().map(|miner| (miner, self.present_of(miner))).collect();
+        let first = states.get_mut(&self.miner).expect("it is one of them");
+        effects.iter().for_each(|effect| first.apply(height, effect));
         let (mut receipts, mut done) = (Vec::new(), Vec::new());
         for message in messages.iter().map(|signed| &signed["Message"]) {
             let told = message["Method"].as_u64().and_then(|method| self.exit_codes.get(&method));
-            let end = match told {
-                Some(code) => Err(*code),
-                None => self.execute(&state, height, message),
-            };
-            receipts.push(match end {
-                Ok((effects, receipt)) => {
-                    state.apply(height, &effects);
-                    done.extend(effects);
-                    receipt
+            let called =
+                self.called(message).and_then(|miner| states.get_mut(&miner).map(|state| (miner, state)));
+            let end = match (told, called) {
+                (Some(code), _) => Err(*code),
+                (None, None) => Err(exit::NOT_FOUND),
+                (None, Some((miner, state))) => {
+                    self.execute(state, height, message).map(|(effects, receipt)| {
+                        effects.iter().for_each(|effect| state.apply(height, effect));
+                        done.extend(effects.into_iter().map(|effect| (miner, effect)));
+                        receipt
+                    })
                 }
-                Err(exit_code) => Receipt { exit_code, answer: Vec::new() },
-            });
+            };
+            receipts.push(end.unwrap_or_else(|exit_code| Receipt { exit_code, answer: Vec::new() }));
         }
         self.chain.push(Tipset { height, branch: self.branch, messages, receipts, done, effects });
     }
 
-    /// What the miner actor makes of a message in this state.
+    /// The first one first.
+    pub fn all_miners(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.miner).chain(self.others.iter().copied())
+    }
+
+    /// The miner with this address.
+    pub fn miner_at(&self, address: &str) -> Option<u64> {
+        let own = (address == ROBUST).then_some(self.miner);
+        own.or_else(|| self.all_miners().find(|miner| address == format!("f0{miner}")))
+    }
+
+    /// Whose actor a message calls.
+    pub fn called(&self, message: &Value) -> Option<u64> {
+        self.miner_at(message["To"].as_str()?)
+    }
+
+    /// What the miner actor that it calls makes of a message, in that miner's state.
     pub fn execute(
         &self,
         state: &State,
@@ -219,12 +248,7 @@ impl World {
         message: &Value,
     ) -> Result<(Vec<Effect>, Receipt), u32> {
         let &Self { sector_size, challenge_delay, deposit, pledge, .. } = self;
-        match message["To"].as_str() {
-            Some(to) if to == format!("f0{}", self.miner) || to == ROBUST => {
-                execute(&Rules { sector_size, challenge_delay, deposit, pledge }, state, height, message)
-            }
-            _ => Err(exit::NOT_FOUND),
-        }
+        execute(&Rules { sector_size, challenge_delay, deposit, pledge }, state, height, message)
     }
 
     /// The last `count` tipsets never were: their messages wait again, and what they did is undone. Gives what others did
@@ -247,17 +271,22 @@ impl World {
         found.ok_or_else(|| (1, format!("loading tipset {cid}: blockstore: block not found")))
     }
 
-    /// The state before this tipset's messages, as Lotus shows it.
-    pub fn state(&self, at: usize) -> Result<State, (i64, String)> {
-        if self.chain[at].height < self.remembers_from {
+    /// A miner's state before this tipset's messages, as Lotus shows it.
+    pub fn state(&self, miner: u64, at: usize) -> Result<State, (i64, String)> {
+        if self.chain[at].height < self.remembers_from || self.unreadable.contains(&miner) {
             return Err((1, "failed to load state tree: ipld: could not find bafy2bzacestate".to_owned()));
         }
-        Ok(Self::state_behind(&self.chain[..at]))
+        Ok(self.state_behind(miner, &self.chain[..at]))
     }
 
-    /// The state behind the head's messages.
+    /// The first miner's state behind the head's messages.
     pub fn present(&self) -> State {
-        Self::state_behind(&self.chain)
+        self.present_of(self.miner)
+    }
+
+    /// A miner's state behind the head's messages.
+    pub fn present_of(&self, miner: u64) -> State {
+        self.state_behind(miner, &self.chain)
     }
 
     /// Messages of this method that were pushed, in order, with their parameters.
@@ -266,12 +295,13 @@ impl World {
         all.map(|pushed| (pushed, params_of(&pushed.message).expect("CBOR"))).collect()
     }
 
-    /// The state behind these tipsets' messages.
-    fn state_behind(tipsets: &[Tipset]) -> State {
+    /// A miner's state behind these tipsets' messages.
+    fn state_behind(&self, miner: u64, tipsets: &[Tipset]) -> State {
         let mut state = State::default();
         for tipset in tipsets {
-            state.apply(tipset.height, &tipset.effects);
-            state.apply(tipset.height, &tipset.done);
+            let by_others = tipset.effects.iter().filter(|_| miner == self.miner);
+            let by_messages = tipset.done.iter().filter(|(of, _)| *of == miner).map(|(_, effect)| effect);
+            by_others.chain(by_messages).for_each(|effect| state.apply(tipset.height, effect));
         }
         state
     }
@@ -299,7 +329,7 @@ impl World {
     }
 }
 
-/// The miner's sectors at a tipset.
+/// A miner's sectors at a tipset.
 #[derive(Debug, Default)]
 pub struct State {
     pub pre_commits: BTreeMap<u64, (i64, PreCommitted)>,
@@ -309,23 +339,21 @@ pub struct State {
 }
 
 impl State {
-    /// They happen at this height.
-    fn apply(&mut self, height: i64, effects: &[Effect]) {
-        for effect in effects {
-            match effect {
-                Effect::PreCommit(info) => {
-                    self.pre_commits.insert(info.number, (height, info.clone()));
-                }
-                Effect::Prove(info) => {
-                    self.pre_commits.remove(&info.number);
-                    self.sectors.insert(info.number, (height, info.clone()));
-                }
-                Effect::Fault(number) => {
-                    self.faulty.insert(*number);
-                }
-                Effect::Terminate(number) => {
-                    self.terminated.insert(*number);
-                }
+    /// It happens at this height.
+    fn apply(&mut self, height: i64, effect: &Effect) {
+        match effect {
+            Effect::PreCommit(info) => {
+                self.pre_commits.insert(info.number, (height, info.clone()));
+            }
+            Effect::Prove(info) => {
+                self.pre_commits.remove(&info.number);
+                self.sectors.insert(info.number, (height, info.clone()));
+            }
+            Effect::Fault(number) => {
+                self.faulty.insert(*number);
+            }
+            Effect::Terminate(number) => {
+                self.terminated.insert(*number);
             }
         }
     }

@@ -3,22 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chain::Lotus;
 use chain::params::Method;
 use chain::sending::batch::{Now, halves};
 use chain::sending::{Courier, ExitCode, FileOutbox, Outcome, Record, SendError, Sending, Stage, Submitted};
-use chain::{ChainError, Lotus, SectorStanding};
 use pipeline::SectorEvent;
 use sealtasks::{ActorId, ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Due, Gathered, draft, is_wanted, kind_of, method_of, policy, says, take_due};
+use super::gathered::{Due, Gathered, draft, is_wanted, kind_of, method_of, policy, take_due};
 use super::{Notes, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
 use crate::workers::chain_of;
 
-/// What is on chain counts when so many heights lie above it (Lotus's MessageConfidence).
-const CONFIDENCE: i64 = 5;
 /// What is said of a sector that waited too long for leave to send.
 const EXPIRED_UNSENT: &str = "nothing was sent without --send-messages, and its ticket has expired meanwhile; with them it is \
     sealed anew with another ticket";
@@ -32,15 +30,15 @@ type End = (String, Result<Outcome, SendError>);
 
 /// The clerk and his desk.
 pub(crate) struct Post {
-    lotus: Arc<Lotus>,
-    outbox: Arc<FileOutbox>,
-    sending: Sending,
+    pub(super) lotus: Arc<Lotus>,
+    pub(super) outbox: Arc<FileOutbox>,
+    pub(super) sending: Sending,
     notes: Arc<Notes>,
     wishes: mpsc::Receiver<Wish>,
     /// Sectors whose message has not been sent.
-    gathered: Vec<Gathered>,
+    pub(super) gathered: Vec<Gathered>,
     /// Messages that were sent and have not ended, by what they are for.
-    sent: BTreeMap<(u64, SectorId), String>,
+    pub(super) sent: BTreeMap<(u64, SectorId), String>,
     /// Sectors that want to hear how a message ends, by its CID.
     awaited: BTreeMap<String, BTreeSet<SectorId>>,
     ends: (mpsc::Sender<End>, mpsc::Receiver<End>),
@@ -119,7 +117,7 @@ impl Post {
     }
 
     /// Says why the messages of these sectors wait.
-    fn held_up(&mut self, error: &SendError, whose: impl Fn(&Gathered) -> bool) {
+    pub(super) fn held_up(&self, error: &SendError, whose: impl Fn(&Gathered) -> bool) {
         let text = format!("its message waits: {}", chain_of(error));
         let mut news = false;
         for one in self.gathered.iter().filter(|one| whose(one)) {
@@ -211,57 +209,6 @@ impl Post {
             let sector = SectorId { miner: intent.miner, number: *number };
             self.sent.insert((intent.method.number(), sector), cid.clone());
         }
-    }
-
-    /// Whose message is on its way, or has landed, needs none.
-    async fn sort_out(&mut self, shared: &Arc<Shared>, head: ChainEpoch) -> Result<(), SendError> {
-        for at in (0..self.gathered.len()).rev() {
-            let one = &self.gathered[at];
-            if one.is_new {
-                continue;
-            }
-            let (id, method) = (one.wanted.sector.id, method_of(&one.wanted));
-            let event = match self.sent.get(&(method.number(), id)) {
-                Some(cid) => Some(SectorEvent::MessageSent { message: cid.clone() }),
-                None => match stands(self.lotus.standing(id).await?, &one.wanted, head) {
-                    Stands::Nowhere => None,
-                    Stands::NotDeep => continue,
-                    Stands::There(epoch) => Some(SectorEvent::Landed { epoch }),
-                    Stands::Wrong(message) => Some(failed(shared, FailureClass::Environment, message)),
-                },
-            };
-            let event = match event {
-                None => self.revived(id, method, &self.gathered[at].wanted).await?,
-                event => event,
-            };
-            match event {
-                None => self.gathered[at].is_new = true,
-                Some(event) => {
-                    self.gathered.swap_remove(at);
-                    self.tell(shared, id, event).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What a reorganisation has taken off the chain waits among the node's messages as a rule, and is not sent twice.
-    async fn revived(
-        &self,
-        id: SectorId,
-        method: Method,
-        wanted: &Wanted,
-    ) -> Result<Option<SectorEvent>, SendError> {
-        let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
-        for record in self.outbox.landed(method, id)?.iter().rev() {
-            if !says(wanted, &record.intent) {
-                continue;
-            }
-            if let Some(Record { stage: Stage::Pushed { cid, .. }, .. }) = courier.revive(record).await? {
-                return Ok(Some(SectorEvent::MessageSent { message: cid }));
-            }
-        }
-        Ok(None)
     }
 
     /// Nothing of those that are new is on its way; a pre-commitment whose ticket is too old by now would be refused. Without
@@ -417,7 +364,7 @@ impl Post {
         }
     }
 
-    async fn tell(&self, shared: &Arc<Shared>, sector: SectorId, event: SectorEvent) {
+    pub(super) async fn tell(&self, shared: &Arc<Shared>, sector: SectorId, event: SectorEvent) {
         self.notes.clear(sector);
         // Nobody listens when the driver has ended.
         drop(shared.inputs.send(Input::Sector { sector, event }).await);
@@ -446,46 +393,11 @@ async fn followed(
     }
 }
 
-/// Where a sector stands whose message is wanted.
-enum Stands {
-    Nowhere,
-    /// What the message says is there, but may be reorganised away.
-    NotDeep,
-    There(ChainEpoch),
-    /// No message can help.
-    Wrong(String),
-}
-
-fn stands(standing: SectorStanding, wanted: &Wanted, head: ChainEpoch) -> Stands {
-    let deep = |epoch: ChainEpoch| match head.get().saturating_sub(epoch.get()) >= CONFIDENCE {
-        true => Stands::There(epoch),
-        false => Stands::NotDeep,
-    };
-    let (ours, id) = (wanted.sealed, wanted.sector.id);
-    let is_proof = method_of(wanted) == Method::ProveCommitSectors3;
-    let other = |chain| Stands::Wrong(chain_of(&ChainError::OtherReplica { sector: id, chain, ours }));
-    match standing {
-        SectorStanding::Unknown if is_proof => {
-            Stands::Wrong(format!("the chain has no pre-commitment of {id}; it has expired or never landed"))
-        }
-        SectorStanding::Unknown => Stands::Nowhere,
-        SectorStanding::PreCommitted { sealed, .. } | SectorStanding::Proven { sealed, .. }
-            if sealed != ours =>
-        {
-            other(sealed)
-        }
-        SectorStanding::PreCommitted { .. } if is_proof => Stands::Nowhere,
-        SectorStanding::PreCommitted { epoch, .. } => deep(epoch),
-        SectorStanding::Proven { activation, .. } if is_proof => deep(activation),
-        SectorStanding::Proven { .. } => Stands::Wrong(format!("{id} is proven on chain already")),
-    }
-}
-
 fn refused(shared: &Shared, cid: &str, height: ChainEpoch, code: ExitCode) -> SectorEvent {
     let message = format!("message {cid} failed on chain at height {}: {code}", height.get());
     failed(shared, FailureClass::Compute, message)
 }
 
-fn failed(shared: &Shared, class: FailureClass, message: String) -> SectorEvent {
+pub(super) fn failed(shared: &Shared, class: FailureClass, message: String) -> SectorEvent {
     SectorEvent::Failed { class, message, now_ms: shared.state.now_ms() }
 }

@@ -7,14 +7,18 @@ use std::sync::Arc;
 use chain::Lotus;
 use chain::sending::Sending;
 use manager::ChainChoice;
+use manager::state::StateEvent;
 use rpc::extension::SectorDetail;
 use rpc::subject::Subject;
 use rpc::{ApiInfo, Trust};
-use sealtasks::SectorNumber;
+use sealtasks::{ActorId, SectorNumber};
 
 use crate::standin::StandInNode;
 use crate::world::fake_worker::{FakeWorker, Plan};
 use crate::world::{self, ALL, World, world_on};
+
+/// The miner that is added.
+pub const SECOND: ActorId = ActorId::new(2000);
 
 /// Each message goes at once, alone.
 pub const AT_ONCE: &str = "[chain]\npre_commit_wait = \"0s\"\nprove_commit_wait = \"0s\"\n\
@@ -32,6 +36,15 @@ pub async fn chain(node: &StandInNode, sending: Sending) -> ChainChoice {
 /// A manager with one worker that does everything.
 pub async fn yard(node: &StandInNode, sending: Sending, config: &str) -> (World, Arc<FakeWorker>) {
     let world = world_on(chain(node, sending).await, config).await;
+    let worker = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
+    world.join(&worker).await;
+    (world, worker)
+}
+
+/// The same for f01000 and f02000, of one chain.
+pub async fn yard_of_two(node: &StandInNode, config: &str) -> (World, Arc<FakeWorker>) {
+    let added = StateEvent::MinerAdded { miner: SECOND, by: "a test".to_owned() };
+    let world = world_on(chain(node, Sending::On).await, config).await.restart_after(vec![added]).await;
     let worker = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
     world.join(&worker).await;
     (world, worker)
@@ -65,9 +78,14 @@ pub async fn why(world: &World, words: &str) -> rpc::explain::Explanation {
 }
 
 pub async fn why_of(world: &World, number: u64, words: &str) -> rpc::explain::Explanation {
+    why_about(world, Subject::Number(SectorNumber::new(number)), words).await
+}
+
+/// The same of anything.
+pub async fn why_about(world: &World, subject: Subject, words: &str) -> rpc::explain::Explanation {
     let wait = async {
         loop {
-            let why = world.api.why(Subject::Number(SectorNumber::new(number))).await.expect("told");
+            let why = world.api.why(subject).await.expect("told");
             if why.summary.contains(words) {
                 return why;
             }
