@@ -22,7 +22,7 @@ use sealtasks::{ActorId, ChainEpoch, SealedCid, SectorId, SectorNumber, SectorRe
 
 pub use epochs::EpochClock;
 pub use error::ChainError;
-pub use lotus::{Lotus, MinerFacts, SectorStanding, SyncProgress};
+pub use lotus::{Lotus, MinerFacts, SectorStanding, SeedStanding, SyncProgress};
 pub use offline::{BeaconSecret, Offline};
 pub use params::entropy;
 pub use token_amount::{TokenAmount, TokenAmountError};

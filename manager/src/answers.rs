@@ -179,11 +179,16 @@ fn is_stopped(record: &SectorRecord) -> bool {
     matches!(record.rest(), Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1))
 }
 
-/// Whether the sector is made anew since it could not be pre-committed.
+/// Whether the sector is made anew since it could not be pre-committed, or its proof since that could not be sent.
 fn puts_back(failure: &Failure, record: &SectorRecord) -> bool {
-    let anew =
-        matches!(record.state(), SectorState::GetTicket | SectorState::PreCommit1 | SectorState::PreCommit2);
-    anew && failure.state == SectorState::PreCommitting && record.rebuilt_to().is_none()
+    let from = match record.state() {
+        SectorState::GetTicket | SectorState::PreCommit1 | SectorState::PreCommit2 => {
+            SectorState::PreCommitting
+        }
+        SectorState::WaitSeed | SectorState::Committing => SectorState::SubmitCommit,
+        _ => return false,
+    };
+    failure.state == from && record.rebuilt_to().is_none()
 }
 
 /// Tasks that wait, run, or ended lately.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chain::Lotus;
 use chain::params::Method;
 use chain::sending::{FileOutbox, Outbox as _, OutboxError, Sending, Stage};
-use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, UnsealedCid};
+use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, Seed, UnsealedCid};
 use tokio::sync::mpsc;
 
 pub(crate) use post::Post;
@@ -70,6 +70,8 @@ pub(crate) enum What {
         /// All of the sector's pieces in order; none for zeros.
         pieces: Vec<PieceInfo>,
         proof: Proof,
+        /// What it answers, and its height.
+        seed: (Seed, ChainEpoch),
     },
 }
 

@@ -1,5 +1,5 @@
 //! Blocks that never were: a pre-commitment that is nowhere is put on chain again; one that waits among the node's messages is not
-//! sent twice.
+//! sent twice; a proof whose seed has changed is not sent, and made anew.
 
 #[path = "../../tests/standin/mod.rs"]
 mod standin;
@@ -9,8 +9,10 @@ mod yard;
 use chain::sending::Sending;
 use sealtasks::SectorNumber;
 use serde_json::Value;
-use standin::{PRE_COMMIT, StandInNode};
-use yard::{AT_ONCE, land, pledge, state, yard};
+use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations};
+use world::canned::Behaviour;
+use world::{LIMIT, World};
+use yard::{AT_ONCE, calls, land, pledge, state, why_of, yard};
 
 /// Whether the node keeps the messages of blocks that never were.
 #[derive(Clone, Copy, PartialEq)]
@@ -76,4 +78,126 @@ async fn a_pre_commitment_that_is_nowhere_while_its_seed_is_waited_for_is_sent_a
 #[tokio::test]
 async fn a_pre_commitment_that_waits_among_the_messages_again_is_not_sent_twice() {
     assert_eq!(lost_in_wait_seed(Mempool::Keeps).await, (1, 1));
+}
+
+/// Until this holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(LIMIT, wait).await.is_ok(), "{what}");
+}
+
+/// The last pre-commitment lands again three heights above where it was, and time goes on.
+fn move_pre_commitment(node: &StandInNode) {
+    take_off(node, PRE_COMMIT, Mempool::Keeps);
+    let mut chain = node.world();
+    let waiting = std::mem::take(&mut chain.mempool);
+    chain.mine_many(3);
+    chain.mempool = waiting;
+    chain.mine_many(40);
+}
+
+/// The sectors of each proof's message that was sent.
+fn proven(node: &StandInNode) -> Vec<Vec<u64>> {
+    let world = node.world();
+    let numbers = |params| {
+        let (sectors, _) = activations(params).expect("activations");
+        let mut numbers: Vec<u64> = sectors.iter().map(|sector| sector.number).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    world.sent(PROVE_COMMIT).into_iter().map(|(_, params)| numbers(params)).collect()
+}
+
+/// How often a proven sector had to wait for another seed.
+async fn seeds_changed(world: &World, number: u64) -> usize {
+    let log = state(world, number, "Proving").await.log;
+    log.iter().filter(|(_, _, text)| text.contains("its seed does not count any more")).count()
+}
+
+#[tokio::test]
+async fn a_proof_whose_pre_commitment_has_moved_while_it_was_made_is_made_anew() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
+    worker.script("C2", Behaviour::Hold);
+    node.world().mines_when_looked_at = true;
+    pledge(&world, 1).await;
+    let call = worker.call_of("C2").await;
+    let before = state(&world, 1, "Committing").await.seed_epoch;
+    move_pre_commitment(&node);
+    node.world().mines_when_looked_at = true;
+    worker.finish(&call).await;
+    let detail = state(&world, 1, "Proving").await;
+    assert_eq!(detail.seed_epoch, before + 3);
+    assert_eq!(seeds_changed(&world, 1).await, 1);
+    assert_eq!((counted(&node, PRE_COMMIT), counted(&node, PROVE_COMMIT)), ((1, 1), (1, 1)));
+    world.handle.stop().await;
+}
+
+/// Of three that go together the second's seed changes while its proof waits for the third.
+#[tokio::test]
+async fn of_a_batch_only_the_proof_whose_seed_has_changed_is_kept_back() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let config = "[chain]\npre_commit_wait = \"0s\"\npre_commit_batch = 1\nprove_commit_batch = 3\n";
+    let (world, _worker) = yard(&node, Sending::On, config).await;
+    node.world().mines_when_looked_at = true;
+    for number in [1, 2] {
+        pledge(&world, 1).await;
+        state(&world, number, "SubmitCommit").await;
+        // Once for its proof, and once for its message, which has its place in the batch from then on.
+        let drawn = 2 * usize::try_from(number).expect("small");
+        until("its seed is drawn", async || calls(&node, "StateGetRandomnessFromBeacon") == drawn).await;
+    }
+    let seed_of = async |number| state(&world, number, "SubmitCommit").await.seed_epoch;
+    let before = [seed_of(1).await, seed_of(2).await];
+    move_pre_commitment(&node);
+    node.world().mines_when_looked_at = true;
+    pledge(&world, 1).await;
+    for number in [1, 3] {
+        state(&world, number, "Proving").await;
+    }
+    assert_eq!(proven(&node), [vec![1, 3]]);
+    world.sector(2, |detail| detail.state == "SubmitCommit" && detail.seed_epoch == before[1] + 3).await;
+    pledge(&world, 2).await;
+    for number in [2, 4, 5] {
+        state(&world, number, "Proving").await;
+    }
+    assert_eq!(proven(&node), [vec![1, 3], vec![2, 4, 5]]);
+    assert_eq!(state(&world, 1, "Proving").await.seed_epoch, before[0]);
+    assert_eq!((seeds_changed(&world, 1).await, seeds_changed(&world, 2).await), (0, 1));
+    assert_eq!((counted(&node, PRE_COMMIT), counted(&node, PROVE_COMMIT)), ((5, 5), (2, 2)));
+    world.handle.stop().await;
+}
+
+/// What a node does not know yet, or says of a chain that it is behind of, throws no proof away.
+#[tokio::test]
+async fn a_proof_waits_for_a_node_whose_head_lies_below_its_seed() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
+    worker.script("C2", Behaviour::Hold);
+    node.world().mines_when_looked_at = true;
+    pledge(&world, 1).await;
+    let call = worker.call_of("C2").await;
+    let before = state(&world, 1, "Committing").await.seed_epoch;
+    let (kept, height) = {
+        let mut chain = node.world();
+        chain.mines_when_looked_at = false;
+        let kept = chain.chain.clone();
+        chain.chain.truncate(2);
+        (kept, chain.head().height)
+    };
+    worker.finish(&call).await;
+    why_of(&world, 1, &format!("head is at height {height}, below the sector's seed")).await;
+    {
+        let mut chain = node.world();
+        chain.chain = kept;
+        chain.mines_when_looked_at = true;
+    }
+    let detail = state(&world, 1, "Proving").await;
+    assert_eq!((detail.seed_epoch, seeds_changed(&world, 1).await), (before, 0));
+    assert_eq!(counted(&node, PROVE_COMMIT), (1, 1));
+    world.handle.stop().await;
 }

@@ -67,6 +67,7 @@ impl SectorRecord {
                 self.fields.progress.ticket = Some(SealTicket { value: ticket, epoch });
                 self.advance(Outcome::Ticket);
             }
+            SectorEvent::SeedChanged { now_ms } => self.seed_changed(now_ms, name)?,
             SectorEvent::TicketExpired { head, now_ms } => self.ticket_expired(head, now_ms, name)?,
             SectorEvent::SeedReady { seed, epoch } => {
                 self.require(Awaited::Seed, name)?;

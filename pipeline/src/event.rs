@@ -92,6 +92,12 @@ pub enum SectorEvent {
         /// The time now, in wall milliseconds.
         now_ms: u64,
     },
+    /// The chain draws another seed than the one that the proof answers, or none yet: a reorganisation has moved or taken away the
+    /// pre-commitment, or the block that the seed is drawn from. The proof is on no chain and on its way to none.
+    SeedChanged {
+        /// The time now, in wall milliseconds.
+        now_ms: u64,
+    },
     /// The interactive randomness and the height it was drawn at.
     SeedReady {
         /// The randomness.
@@ -143,6 +149,7 @@ impl SectorEvent {
             Self::Failed { .. } => "failure",
             Self::TicketReady { .. } => "ticket",
             Self::TicketExpired { .. } => "expired ticket",
+            Self::SeedChanged { .. } => "changed seed",
             Self::SeedReady { .. } => "seed",
             Self::RetryDue { .. } => "due retry",
             Self::RetryNow => "retry by the operator",

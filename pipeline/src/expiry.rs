@@ -1,5 +1,6 @@
-//! Until when a sector's present work is of use: the chain takes a ticket and a pre-commitment for so long only. Never:
-//! time; heights are the chain's, and what hour one is at is the chain's to say.
+//! Until when a sector's present work is of use: the chain takes a ticket and a pre-commitment for so long only, and a seed
+//! as long as no reorganisation changes it. Never: time; heights are the chain's, and what hour one is at is the chain's to
+//! say.
 
 use sealtasks::{ChainEpoch, FailureClass, ProofVersion, RegisteredSealProof};
 
@@ -102,6 +103,27 @@ impl SectorRecord {
             let class = FailureClass::Environment;
             self.fields.failures.keep(Failure { state, class, message, at_ms: now_ms });
         }
+        Ok(())
+    }
+
+    /// The proof is of no use: the sector waits for the seed that counts now, and is proven with it. Its replica and its
+    /// pre-commitment stay.
+    pub(crate) fn seed_changed(&mut self, now_ms: u64, event: &'static str) -> Result<(), TransitionError> {
+        let Some(seed) = self.fields.progress.seed.filter(|_| self.awaited() == Awaited::CommitMessage)
+        else {
+            return Err(self.unexpected(event));
+        };
+        let state = self.fields.state;
+        let progress = &mut self.fields.progress;
+        (progress.seed, progress.c1, progress.proof, progress.verified) = (None, None, None, None);
+        self.advance(Outcome::OldSeed);
+        let message = format!(
+            "its seed of height {} does not count any more: a reorganisation has changed the chain there, or below; the proof that \
+             answers it is not sent, and another one is made",
+            seed.epoch.get()
+        );
+        let class = FailureClass::Environment;
+        self.fields.failures.keep(Failure { state, class, message, at_ms: now_ms });
         Ok(())
     }
 }

@@ -142,6 +142,7 @@ impl SectorRecord {
             | Outcome::RebuildUnsealed
             | Outcome::Rebuilt
             | Outcome::SeedReady
+            | Outcome::OldSeed
             | Outcome::Commit1
             | Outcome::Commit2
             | Outcome::Committed

@@ -168,6 +168,8 @@ pub enum Outcome {
     PreCommitLanded,
     /// The seed is there.
     SeedReady,
+    /// The proof answers a seed that the chain draws no more.
+    OldSeed,
     /// Commit1 is done.
     Commit1,
     /// Commit2 is done; its proof is not believed yet.
@@ -212,7 +214,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Start,
         Self::AddPiece,
         Self::PieceWritten,
@@ -230,6 +232,7 @@ impl Outcome {
         Self::PreCommitSent,
         Self::PreCommitLanded,
         Self::SeedReady,
+        Self::OldSeed,
         Self::Commit1,
         Self::Commit2,
         Self::Committed,

@@ -36,6 +36,7 @@ pub const TRANSITIONS: &[(SectorState, Outcome, SectorState)] = &[
     (SectorState::Committing, Outcome::Committed, SectorState::SubmitCommit),
     (SectorState::SubmitCommit, Outcome::CommitSent, SectorState::CommitWait),
     (SectorState::SubmitCommit, Outcome::CommitLanded, SectorState::FinalizeSector),
+    (SectorState::SubmitCommit, Outcome::OldSeed, SectorState::WaitSeed),
     (SectorState::CommitWait, Outcome::CommitLanded, SectorState::FinalizeSector),
     (SectorState::FinalizeSector, Outcome::CacheCleared, SectorState::FinalizeSector),
     (SectorState::FinalizeSector, Outcome::Finalized, SectorState::Proving),

@@ -118,3 +118,25 @@ fn what_no_chain_knows_never_expires() {
         assert_eq!(deadline(&World::at(step)), None, "{step}");
     }
 }
+
+#[test]
+fn a_proof_whose_seed_has_changed_is_made_anew_and_its_replica_stays() {
+    let mut world = of_a_chain(RegisteredSealProof::for_new_sector(SectorSize::KiB2));
+    for step in ["seed", "run C1", "run C2", "verify"] {
+        world.run_to(step);
+        world.refuse(SectorEvent::SeedChanged { now_ms: 7 });
+    }
+    world.run_to("commit");
+    let before = world.record.progress().clone();
+    world.apply(SectorEvent::SeedChanged { now_ms: 7 });
+    world.expect(SectorState::WaitSeed, "seed");
+    let Progress { seed, c1, proof, verified, cids, pre_commit, .. } = world.record.progress();
+    assert_eq!((seed, c1, proof, verified), (&None, &None, &None, &None));
+    assert_eq!((cids, pre_commit), (&before.cids, &before.pre_commit));
+    let told = world.record.failures().last().expect("it is told").message.clone();
+    assert!(told.contains("does not count any more"), "{told}");
+    world.run_to("commit");
+    world.apply(SectorEvent::MessageSent { message: "bafy".to_owned() });
+    world.refuse(SectorEvent::SeedChanged { now_ms: 7 });
+    world.run_to("done");
+}

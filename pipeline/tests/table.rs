@@ -107,6 +107,7 @@ fn every_event() -> Vec<(SectorEvent, &'static [Outcome])> {
         (SectorEvent::TicketReady { ticket: Ticket([1; 32]), epoch: ChainEpoch::new(0) }, &[Outcome::Ticket]),
         (SectorEvent::SeedReady { seed: Seed([2; 32]), epoch: ChainEpoch::new(0) }, &[Outcome::SeedReady]),
         (SectorEvent::TicketExpired { head: ChainEpoch::new(i64::MAX), now_ms: 0 }, &[Outcome::OldTicket]),
+        (SectorEvent::SeedChanged { now_ms: 0 }, &[Outcome::OldSeed]),
         (SectorEvent::RetryDue { now_ms: u64::MAX }, &Outcome::ALL),
         (SectorEvent::RetryNow, &Outcome::ALL),
     ]
@@ -203,6 +204,7 @@ fn what_is_taken_at_each_step_is_what_it_waits_for() {
         vec!["data", "start", "start of sealing"],
         vec!["data", "next state", "start of sealing"],
         vec!["landing", "message"],
+        vec!["changed seed", "landing", "message"],
     ];
     for record in every_step().into_iter().filter(|record| !record.state().is_failed()) {
         let mut taken: Vec<_> = every_event()
@@ -298,6 +300,7 @@ fn any_told() -> impl Strategy<Value = Told> {
             .prop_map(|b| SectorEvent::TicketReady { ticket: Ticket(b), epoch: ChainEpoch::new(-1) }),
         any::<[u8; 32]>().prop_map(|b| SectorEvent::SeedReady { seed: Seed(b), epoch: ChainEpoch::new(9) }),
         any::<i64>().prop_map(|head| SectorEvent::TicketExpired { head: ChainEpoch::new(head), now_ms: 0 }),
+        any::<u64>().prop_map(|now_ms| SectorEvent::SeedChanged { now_ms }),
         any::<u64>().prop_map(|now_ms| SectorEvent::RetryDue { now_ms }),
         Just(SectorEvent::RetryNow),
         Just(SectorEvent::StartPacking),

@@ -87,6 +87,20 @@ pub enum SectorStanding {
     },
 }
 
+/// Whether the chain draws the same seed again for a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedStanding {
+    /// It does.
+    Same,
+    /// It draws another one, or none yet, or has no pre-commitment of the replica any more.
+    Changed,
+    /// The node does not say, since its head lies below the seed's height.
+    Below {
+        /// The head.
+        head: ChainEpoch,
+    },
+}
+
 impl Lotus {
     /// The chain behind this node, whose API version is checked first. Does not wait until it is synced; see
     /// [`Self::synced`].
@@ -206,6 +220,31 @@ impl Lotus {
         let head = self.node.head().await?;
         let fee = head.blocks.first().map(|block| block.parent_base_fee).unwrap_or_default();
         Ok((head.epoch(), fee))
+    }
+
+    /// Draws the seed of a replica's pre-commitment once more. All that is asked is asked of one head.
+    ///
+    /// # Errors
+    /// The node does not say.
+    pub async fn seed_standing(
+        &self,
+        sector: SectorId,
+        ours: SealedCid,
+        (seed, epoch): (Seed, ChainEpoch),
+    ) -> Result<SeedStanding, ChainError> {
+        let head = self.node.head().await?;
+        if head.height < epoch.get() {
+            return Ok(SeedStanding::Below { head: head.epoch() });
+        }
+        let Some(found) = self.node.pre_commit(sector, &head.cids).await? else {
+            return Ok(SeedStanding::Changed);
+        };
+        let is_ours = sealed(found.info.sealed.as_ref(), "StateSectorPreCommitInfo")? == ours;
+        if !is_ours || found.pre_commit_epoch.saturating_add(self.challenge_delay) != epoch.get() {
+            return Ok(SeedStanding::Changed);
+        }
+        let drawn = Seed(self.node.seed(sector.miner, epoch.get(), &head.cids).await?);
+        Ok(if drawn == seed { SeedStanding::Same } else { SeedStanding::Changed })
     }
 
     /// How long to wait before the head is looked at again: a tenth of the time between blocks.

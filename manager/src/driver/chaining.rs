@@ -165,7 +165,9 @@ fn proof_of(record: &SectorRecord) -> Option<What> {
     // The actor counts zeros between and behind them by itself. Named, they would cost gas, and a repair would ask for
     // them.
     let pieces = record.data().iter().map(|data| data.piece).collect();
-    Some(What::Prove { pieces, proof: record.progress().proof.clone()? })
+    let progress = record.progress();
+    let seed = progress.seed.map(|seed| (seed.value, seed.epoch))?;
+    Some(What::Prove { pieces, proof: progress.proof.clone()?, seed })
 }
 
 /// What the sector wants of the chain.

@@ -350,6 +350,9 @@ fn describe(event: &SectorEvent) -> String {
         SectorEvent::TicketExpired { head, .. } => {
             format!("its ticket is too old at height {}; it gets a new one", head.get())
         }
+        SectorEvent::SeedChanged { .. } => {
+            "its seed does not count any more; it waits for another one".to_owned()
+        }
         SectorEvent::Rebuild { .. } => REBUILT.to_owned(),
         SectorEvent::Made { paths } => format!("this rebuild makes files in path {}", listed(paths)),
         SectorEvent::Filled { paths } => {
@@ -403,6 +406,7 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
         SectorEvent::TicketExpired { head, now_ms } => {
             json!({ "event": "ticket_expired", "head": head, "now_ms": now_ms })
         }
+        SectorEvent::SeedChanged { now_ms } => json!({ "event": "seed_changed", "now_ms": now_ms }),
         SectorEvent::RetryDue { now_ms } => json!({ "event": "retry_due", "now_ms": now_ms }),
         SectorEvent::RetryNow => json!({ "event": "retry_now" }),
     }

@@ -109,7 +109,7 @@ pub(super) async fn draft(
             What::PreCommit { ticket_epoch, unsealed } => {
                 pre_commits.push(PreCommit { sector, sealed, ticket_epoch, expiration, unsealed });
             }
-            What::Prove { pieces, proof } => {
+            What::Prove { pieces, proof, .. } => {
                 let activation = |piece| PieceActivation { piece, allocation: None, notify: Vec::new() };
                 let pieces = pieces.into_iter().map(activation).collect();
                 sectors.push(Activation { number: sector.id.number, pieces });

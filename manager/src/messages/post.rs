@@ -33,7 +33,7 @@ pub(crate) struct Post {
     pub(super) lotus: Arc<Lotus>,
     pub(super) outbox: Arc<FileOutbox>,
     pub(super) sending: Sending,
-    notes: Arc<Notes>,
+    pub(super) notes: Arc<Notes>,
     wishes: mpsc::Receiver<Wish>,
     /// Sectors whose message has not been sent.
     pub(super) gathered: Vec<Gathered>,
@@ -180,6 +180,7 @@ impl Post {
                     return Ok(());
                 }
             };
+            let batch = self.judged_again(shared, batch, now.head).await?;
             self.send(shared, batch).await?;
         }
     }

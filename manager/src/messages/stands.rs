@@ -5,19 +5,29 @@ use std::sync::Arc;
 
 use chain::params::Method;
 use chain::sending::{Courier, Record, SendError, Stage};
-use chain::{ChainError, SectorStanding};
+use chain::{ChainError, SectorStanding, SeedStanding};
 use pipeline::SectorEvent;
 use rpc::ApiError;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
 
-use super::Wanted;
-use super::gathered::{method_of, says};
+use super::gathered::{Gathered, method_of, says};
 use super::post::{Post, failed};
+use super::{Wanted, What};
 use crate::shared::Shared;
 use crate::workers::chain_of;
 
 /// What is on chain counts when so many heights lie above it (Lotus's MessageConfidence).
 const CONFIDENCE: i64 = 5;
+
+/// What becomes of a sector whose message is wanted.
+enum Judged {
+    /// Its message is needed.
+    Goes,
+    /// The node does not know yet.
+    Later,
+    /// Its message is not needed, or cannot help.
+    Ends(SectorEvent),
+}
 
 impl Post {
     /// Whose message is on its way, or has landed, needs none.
@@ -30,23 +40,18 @@ impl Post {
             let (id, method) = (one.wanted.sector.id, method_of(&one.wanted));
             let event = match self.sent.get(&(method.number(), id)) {
                 Some(cid) => Some(SectorEvent::MessageSent { message: cid.clone() }),
-                None => match self.lotus.standing(id).await {
+                None => match self.judge(shared, &one.wanted, head).await {
                     // What the node does not say of one sector stops no other one's message.
                     Err(error) if is_of_the_sector(&error) => {
                         self.held_up(&error.into(), |one| one.wanted.sector.id == id);
                         continue;
                     }
-                    standing => match stands(standing?, &one.wanted, head) {
-                        Stands::Nowhere => None,
-                        Stands::NotDeep => continue,
-                        Stands::There(epoch) => Some(SectorEvent::Landed { epoch }),
-                        Stands::Wrong(message) => Some(failed(shared, FailureClass::Environment, message)),
+                    judged => match judged? {
+                        Judged::Goes => self.revived(id, method, &one.wanted).await?,
+                        Judged::Later => continue,
+                        Judged::Ends(event) => Some(event),
                     },
                 },
-            };
-            let event = match event {
-                None => self.revived(id, method, &self.gathered[at].wanted).await?,
-                event => event,
             };
             match event {
                 None => self.gathered[at].is_new = true,
@@ -57,6 +62,72 @@ impl Post {
             }
         }
         Ok(())
+    }
+
+    /// Those of a batch that may still go. A proof has waited for its batch, for hours maybe, and the actor would refuse it if
+    /// the seed that it answers does not count any more: so that is drawn again just before it is sent.
+    pub(super) async fn judged_again(
+        &mut self,
+        shared: &Arc<Shared>,
+        batch: Vec<Gathered>,
+        head: ChainEpoch,
+    ) -> Result<Vec<Gathered>, SendError> {
+        let (mut going, mut left) = (Vec::new(), batch.into_iter());
+        while let Some(one) = left.next() {
+            let id = one.wanted.sector.id;
+            if method_of(&one.wanted) != Method::ProveCommitSectors3 {
+                going.push(one);
+                continue;
+            }
+            match self.judge(shared, &one.wanted, head).await {
+                Ok(Judged::Goes) => going.push(one),
+                Ok(Judged::Later) => self.gathered.push(Gathered { is_new: false, ..one }),
+                Ok(Judged::Ends(event)) => self.tell(shared, id, event).await,
+                Err(error) if is_of_the_sector(&error) => {
+                    self.gathered.push(Gathered { is_new: false, ..one });
+                    self.held_up(&error.into(), |one| one.wanted.sector.id == id);
+                }
+                Err(error) => {
+                    self.gathered.extend(going.into_iter().chain([one]).chain(left));
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(going)
+    }
+
+    /// Asks the chain of one sector.
+    async fn judge(
+        &self,
+        shared: &Arc<Shared>,
+        wanted: &Wanted,
+        head: ChainEpoch,
+    ) -> Result<Judged, ChainError> {
+        let (id, now_ms) = (wanted.sector.id, shared.state.now_ms());
+        if let What::Prove { seed, .. } = wanted.what {
+            match self.lotus.seed_standing(id, wanted.sealed, seed).await? {
+                SeedStanding::Same => return Ok(Judged::Goes),
+                SeedStanding::Changed => {}
+                SeedStanding::Below { head } => {
+                    let text = format!(
+                        "its message waits: the full node's head is at height {}, below the sector's seed at {}",
+                        head.get(),
+                        seed.1.get()
+                    );
+                    self.notes.set(id, &text);
+                    return Ok(Judged::Later);
+                }
+            }
+        }
+        Ok(match stands(self.lotus.standing(id).await?, wanted, head) {
+            Stands::Nowhere if method_of(wanted) == Method::ProveCommitSectors3 => {
+                Judged::Ends(SectorEvent::SeedChanged { now_ms })
+            }
+            Stands::Nowhere => Judged::Goes,
+            Stands::NotDeep => Judged::Later,
+            Stands::There(epoch) => Judged::Ends(SectorEvent::Landed { epoch }),
+            Stands::Wrong(message) => Judged::Ends(failed(shared, FailureClass::Environment, message)),
+        })
     }
 
     /// What a reorganisation has taken off the chain waits among the node's messages as a rule, and is not sent twice.
@@ -99,8 +170,8 @@ fn stands(standing: SectorStanding, wanted: &Wanted, head: ChainEpoch) -> Stands
     let is_proof = method_of(wanted) == Method::ProveCommitSectors3;
     let other = |chain| Stands::Wrong(chain_of(&ChainError::OtherReplica { sector: id, chain, ours }));
     match standing {
-        SectorStanding::Unknown if is_proof => {
-            Stands::Wrong(format!("the chain has no pre-commitment of {id}; it has expired or never landed"))
+        SectorStanding::Unknown if is_proof && wanted.cutoff < head => {
+            Stands::Wrong(format!("the chain has no pre-commitment of {id}; it has expired"))
         }
         SectorStanding::Unknown => Stands::Nowhere,
         SectorStanding::PreCommitted { sealed, .. } | SectorStanding::Proven { sealed, .. }
