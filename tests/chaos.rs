@@ -73,8 +73,12 @@ fn sectors_are_sealed_whatever_is_killed_paused_or_ended() {
     assert!(yard.kills.values().all(|count| *count > 0), "a cell is empty: {:?}", yard.kills);
     let executors: usize = TASKS.iter().map(|task| yard.kills[&("executor", *task)]).sum();
     let is_long = seconds >= WHOLE;
-    let all_cuts = yard.hosts.is_none() || yard.cuts.values().all(|count| *count > 0);
-    assert!(!is_long || all_cuts, "a way to cut the network was not met: {:?}", yard.cuts);
+    // The long run is one with networks.
+    assert!(
+        !is_long || yard.cuts.values().all(|count| *count > 0),
+        "a way to cut the network was not met: {:?}",
+        yard.cuts
+    );
     assert!(!is_long || executors >= 100, "{executors} executors were killed");
     assert_eq!(yard.commit2_kills, usize::from(is_long), "Commit2 was killed so often");
 }

@@ -61,7 +61,7 @@ impl Yard {
         assert!(pledged || process == "manager", "{point}: the pledge was not taken");
         ask_until(point, SEALING_MAX, || mark.exists(), |died| *died);
         self.cut(cut);
-        self.look(point, cut);
+        self.look(point, worker, cut);
         // By looking a database is brought up to date, and nobody saw that being synced.
         self.platter.settle();
         NAMES.into_iter().for_each(|name| self.start(name, None));
@@ -82,7 +82,7 @@ impl Yard {
     }
 
     /// What the disk alone says, before anything starts on it.
-    fn look(&self, point: &str, cut: Cut) {
+    fn look(&self, point: &str, worker: &str, cut: Cut) {
         let count = |file: PathBuf, query: &str| {
             let db = Connection::open(&file).expect("a database");
             db.query_row(query, [], |row| row.get::<_, i64>(0)).expect("a count")
@@ -97,7 +97,7 @@ impl Yard {
                 assert_eq!((calls, known), (1, 1), "{cut:?}: the call that was answered");
             }
             "worker.journalled" => {
-                let held = journal("B", "SELECT count(*) FROM call WHERE phase = 'returning'");
+                let held = journal(worker, "SELECT count(*) FROM call WHERE phase = 'returning'");
                 assert_eq!(held, 1, "{cut:?}: the result that is to be returned");
             }
             "manager.after.call_returned" | "worker.acknowledged" => {

@@ -250,6 +250,23 @@ async fn a_registration_proves_that_a_lotus_worker_is_quiet_also_to_a_restarted_
 }
 
 #[tokio::test]
+async fn a_lotus_worker_that_was_dialled_proves_by_its_own_registration_that_a_call_is_over() {
+    let (world, a, _) = running_on_lotus().await;
+    let world = world.restart().await;
+    let dialled = async {
+        while world.api.overview().await.expect("an overview").workers.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, dialled).await.expect("it is dialled");
+    // Another manager has taken the result, and this one's state is older.
+    a.forget();
+    world.join(&a).await;
+    a.declare(SECTOR, FileTypes::UNSEALED).await;
+    world.sector(1, |sector| sector.state == "PreCommit2").await;
+}
+
+#[tokio::test]
 async fn a_successor_of_a_lotus_worker_proves_it_too_and_a_silent_one_is_given_up_by_a_second_abort() {
     let (world, a, _) = running_on_lotus().await;
     let view = world.operator.abort(Subject::Number(ONE), by()).await.expect("aborted");

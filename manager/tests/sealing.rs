@@ -4,7 +4,12 @@ mod world;
 
 use manager::Repo;
 use rpc::api::PledgeOptions;
-use sealtasks::{AcquireMode, FileTypes, PathType, SectorId, SectorSize, TaskInput, TaskType};
+use rpc::{ReturnMethod, Returned};
+use sealtasks::{
+    AcquireMode, AttemptId, CallError, CallErrorCode, CallId, FileTypes, PathType, SectorId, SectorSize,
+    TaskId, TaskInput, TaskType,
+};
+use uuid::Uuid;
 use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
 use world::{ALL, attempts, world};
 
@@ -120,6 +125,31 @@ async fn a_lotus_worker_s_early_return_waits_for_the_reply_that_names_it() {
     let overview = world.api.overview().await.expect("an overview");
     assert_eq!((overview.workers[0].kind.as_str(), overview.miner.as_str()), ("lotus", "f01000"));
     assert!(lotus.next_call().await.attempt.is_none(), "a Lotus worker is told nothing of attempts");
+}
+
+#[tokio::test]
+async fn a_late_return_of_another_attempt_is_not_taken_for_a_lotus_worker_s() {
+    let world = world().await;
+    let lotus = FakeWorker::new(Plan { name: "L", seed: 4, tasks: ALL, stores: true, sealyard: false });
+    lotus.script("PC1", Behaviour::LoseBoth);
+    world.join(&lotus).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = lotus.call_of("PC1").await;
+    world
+        .sector(1, |sector| sector.tasks.iter().any(|row| row.reason.contains("nobody knows whether")))
+        .await;
+    let late = CallId { sector: taken.call.sector, id: Uuid::from_u64_pair(9, 9) };
+    let error = CallError { code: CallErrorCode::Unknown, message: "too late".into() };
+    let returned = Returned {
+        method: ReturnMethod::SealPreCommit1,
+        result: Err(error),
+        attempt: Some(AttemptId { task: TaskId::new(2), attempt: 7 }),
+        account: None,
+    };
+    world.api.return_result(late, returned).await.expect("acknowledged");
+    lotus.finish(&taken).await;
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    assert_eq!(attempts(&detail, "PC1"), done("L"));
 }
 
 #[tokio::test]

@@ -194,23 +194,33 @@ impl Local {
     /// that the index knows but the disk does not have are dropped from it. All paths, or one.
     ///
     /// # Errors
-    /// When the path is not open, its file is damaged or its id has changed, or the index refuses.
+    /// When the path is not open, its file is damaged or its id has changed, or the index refuses. Of several paths the
+    /// first one's error; the others are declared all the same.
     pub async fn redeclare(
         &self,
         id: Option<&StorageId>,
         drop_missing: bool,
     ) -> Result<Vec<OpenedPath>, StoreError> {
-        let _turn = self.changing.lock().await;
-        let mut done = Vec::new();
-        for path in self.paths() {
-            if id.is_none_or(|id| *id == path.id) {
-                done.push(self.redeclare_one(&path, drop_missing).await?);
-            }
-        }
+        let done = self.redeclare_each(id, drop_missing).await;
         match id {
             Some(id) if done.is_empty() => Err(StoreError::NotOpen { id: id.clone() }),
-            _ => Ok(done),
+            _ => done.into_iter().map(|(_, result)| result).collect(),
         }
+    }
+
+    /// The same, with what came of each path: one whose disk is dead or hangs keeps none of the others waiting.
+    pub async fn redeclare_each(
+        &self,
+        id: Option<&StorageId>,
+        drop_missing: bool,
+    ) -> Vec<(StorageId, Result<OpenedPath, StoreError>)> {
+        let _turn = self.changing.lock().await;
+        let wanted = self.paths().into_iter().filter(|path| id.is_none_or(|id| *id == path.id));
+        let declared = wanted.map(|path| async move {
+            let result = self.redeclare_one(&path, drop_missing).await;
+            (path.id, result)
+        });
+        futures_util::future::join_all(declared).await
     }
 
     /// The open paths, by id.

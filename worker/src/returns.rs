@@ -1,7 +1,8 @@
 //! Offers each result to the manager until it is acknowledged.
 //!
-//! As long as nobody answers, for ever; an answer that is an error is asked for again a bounded number of times and the
-//! result then kept in the journal until the worker starts anew. Never: makes or changes a result.
+//! A Sealyard's, and to whoever does not answer, for ever. A Lotus miner refuses for good what it has already been told: an answer
+//! of its that is an error is asked for again a bounded number of times, and the result then kept in the journal until the worker
+//! starts anew. Never: makes or changes a result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, accepted: Accepted, ended: Ended) {
 async fn deliver(shared: &Arc<Shared>, accepted: Accepted, ended: Ended) {
     let call = accepted.call;
     let mut returned_to_manager = shared.manager_back.subscribe();
-    let (mut refusals, mut growth) = (0, 1);
+    let (mut refusals, mut growth) = (0_u32, 1);
     loop {
         let returned = Returned {
             method: accepted.method,
@@ -51,8 +52,10 @@ async fn deliver(shared: &Arc<Shared>, accepted: Accepted, ended: Ended) {
             return finish(shared, &accepted, Conclusion::Acknowledged).await;
         };
         if answered(&error) {
-            refusals += 1;
-            if refusals >= shared.periods.refusals_max {
+            refusals = refusals.saturating_add(1);
+            // A Sealyard that cannot take it now (its disk is full) can later, and would not know whose it is once it is no
+            // more said to be held.
+            if refusals >= shared.periods.refusals_max && accepted.attempt.is_none() {
                 tracing::error!(%call, error = %chain(&error), refusals, "the manager refuses a result; it is kept");
                 return finish(shared, &accepted, Conclusion::Refused).await;
             }

@@ -255,6 +255,19 @@ async fn a_refused_result_is_kept_and_offered_again_at_the_next_start() {
     worker.close().await;
 }
 
+#[tokio::test]
+async fn a_result_of_an_attempt_is_offered_until_it_is_taken() {
+    let world = World::new();
+    world.manager.refuses_returns.store(true, Ordering::SeqCst);
+    let worker = world.start().await;
+    let call = start_ok(&worker, pc1(Some(attempt(1)))).await;
+    // More often than a Lotus miner is asked.
+    until(&world.manager.return_tries, |tries| (*tries == 5).then_some(())).await;
+    world.manager.refuses_returns.store(false, Ordering::SeqCst);
+    assert_eq!(world.returned(call).await.result, Ok(pc1_output()));
+    worker.close().await;
+}
+
 fn data_cid(source: PieceSource) -> TaskInput {
     TaskInput::DataCid(DataCidInput { size: UnpaddedPieceSize::try_from(127).unwrap(), source })
 }

@@ -61,6 +61,17 @@ async fn a_manager_that_cannot_dial_back_is_quoted() {
 }
 
 #[tokio::test]
+async fn a_path_that_cannot_be_read_keeps_no_worker_from_a_new_manager() {
+    let world = World::new();
+    let worker = world.start().await;
+    worker.register(options().0).await.unwrap();
+    std::fs::remove_file(world.repo_dir().join("sectorstore.json")).unwrap();
+    world.manager.restart();
+    until(&world.manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    worker.close().await;
+}
+
+#[tokio::test]
 async fn a_new_manager_gets_everything_declared_again() {
     let world = World::new();
     let worker = world.start().await;

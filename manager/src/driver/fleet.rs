@@ -282,8 +282,10 @@ impl Driver {
         }
         // A worker that we know already says what it held when it was asked: what began later is not in its answer.
         let asked_before = attempt.accepted_at > introduction.asked_at;
-        // A Lotus worker registers again only when it is quiet, but for a repeated request of the same registration.
-        if same_session && attempt.scheduled && !introduction.tells_calls() {
+        // A Lotus worker registers again only when it is quiet, but for a repeated request of the same registration. What it
+        // took in an earlier life of this manager, and was believed to have when it was dialled, it does not have then.
+        let of_earlier_life = matches!(attempt.phase, Phase::Held(..)) && attempt.accepted_at == 0;
+        if same_session && attempt.scheduled && !introduction.tells_calls() && !of_earlier_life {
             return Fate::Leave;
         }
         match attempt.phase {

@@ -23,20 +23,31 @@ impl Driver {
         }
         // A Sealyard worker names the attempt, so its return may overtake its answer to our call.
         let named = returned.attempt.and_then(|attempt| self.calling(attempt, returned.method));
-        let named = named.filter(|(attempt, _)| self.is_about(*attempt, call.sector));
-        let unheard = || self.unheard(call.sector, returned.method);
-        let given_up = || self.detached_unheard(call.sector, returned.method);
-        if let Some((attempt, stage)) = named.or_else(unheard) {
+        if let Some((attempt, stage)) = named.filter(|(attempt, _)| self.is_about(*attempt, call.sector)) {
             self.accepted_unheard(attempt, stage, call);
             self.finish_call(attempt, stage, call, returned);
             return self.answer(reply, Ok(()));
         }
-        if let Some((attempt, stage)) = given_up() {
-            self.detached_returned(attempt, stage, call, &returned);
-            return self.answer(reply, Ok(()));
-        }
         let returned = Box::new(returned);
         self.effects.push(Effect::LookUp { call, returned, reply });
+    }
+
+    /// A Lotus worker's return of a call that nobody heard of is known by its sector and method alone: of one that names its
+    /// attempt, or whose call is known, it would be another attempt's.
+    fn returned_unheard(&mut self, call: CallId, returned: &Returned) -> bool {
+        if returned.attempt.is_some() {
+            return false;
+        }
+        if let Some((attempt, stage)) = self.unheard(call.sector, returned.method) {
+            self.accepted_unheard(attempt, stage, call);
+            self.finish_call(attempt, stage, call, returned.clone());
+            return true;
+        }
+        let given_up = self.detached_unheard(call.sector, returned.method);
+        if let Some((attempt, stage)) = given_up {
+            self.detached_returned(attempt, stage, call, returned);
+        }
+        given_up.is_some()
     }
 
     /// The durable state was asked whether the call is known.
@@ -51,7 +62,7 @@ impl Driver {
         if self.calls.contains_key(&call) {
             return self.returned(call, returned, reply);
         }
-        if row.is_none() {
+        if row.is_none() && !self.returned_unheard(call, &returned) {
             tracing::warn!(%call, method = returned.method.short_name(), "an unknown call was returned; it is kept");
             let method = returned.method.short_name().to_owned();
             let (attempt, result) = (returned.attempt, returned.result.clone());

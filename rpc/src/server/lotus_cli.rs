@@ -107,7 +107,7 @@ fn changes(methods: &mut Manager) {
             Admin,
             "Lotus deletes its files at once; here `sealyard sectors remove` gives it up, and `storage cleanup` offers them",
         ),
-        ("Filecoin.SectorTerminate", Admin, "termination is a message, and this manager has no chain"),
+        ("Filecoin.SectorTerminate", Admin, "termination is a message that this manager does not send"),
     ];
     for (name, permission, why) in one_number {
         methods.on(

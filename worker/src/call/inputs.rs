@@ -162,6 +162,8 @@ impl Call<'_> {
                 data.display()
             )));
         }
+        // Somewhere else the next attempt's may have been made meanwhile.
+        self.still_wanted().await?;
         let permit =
             DeletePermit { reason: format!("PreCommit1 makes it anew, call {}", self.accepted.call) };
         for kind in [FileType::Sealed, FileType::Cache] {
