@@ -18,6 +18,9 @@ mod tests;
 const EVERY_MS: u64 = 30_000;
 /// What is found in so many audits, one after the other, is true: an answer can be on its way when it is first looked for.
 const LOOKS: u32 = 2;
+/// A task that was refused so often in a row, by whichever workers it was given to, is an alert: with the growing pauses between
+/// the tries that is half an hour.
+const REFUSALS: u32 = 10;
 /// Alerts kept and shown; beyond, they are only counted.
 const ALERTS_MAX: usize = 1000;
 
@@ -168,6 +171,11 @@ impl Driver {
         // An open attempt waits for its worker's word, also where the scheduler has not been told of it yet.
         if !task.held_back && task.open.is_none() && !self.sched.knows(id) {
             return Err(format!("task {id} waits, and the scheduler does not know it"));
+        }
+        if task.refusals >= REFUSALS {
+            return Err(format!(
+                "task {id} could not be started {REFUSALS} times in a row; `sealyard sealing why` says what was answered"
+            ));
         }
         Ok(())
     }

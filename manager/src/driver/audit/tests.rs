@@ -90,6 +90,8 @@ async fn whatever_should_carry_a_sector_on_and_does_not_is_found() {
         assert_eq!(said(driver, Busy::File(FileType::Cache), &[]), None, "the index tells");
         let nobody = unknown(driver, true);
         let never_given = unknown(driver, false);
+        let refused = |refusals| Task { id: task, refusals, ..unknown(driver, false) };
+        assert_eq!(driver.is_live(&refused(9)), Ok(()), "somebody may take it yet");
         [
             (said(driver, Busy::Task(TaskId::new(999)), &[]), "waits for task 999, which is not there"),
             (said(driver, Busy::Task(TaskId::new(999)), &[task]), "is live, but"),
@@ -99,6 +101,7 @@ async fn whatever_should_carry_a_sector_on_and_does_not_is_found() {
             (said(driver, Busy::Asking, &[]), "waits for an answer that nobody is going to give"),
             (said(driver, Busy::Stage, &[]), "waits for a place, and there is one"),
             (driver.is_live(&nobody).err(), "is held back, and nobody holds it"),
+            (driver.is_live(&refused(10)).err(), "could not be started 10 times in a row"),
             (driver.is_live(&never_given).err(), "waits, and the scheduler does not know it"),
         ]
     };
