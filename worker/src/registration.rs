@@ -11,7 +11,7 @@ use std::time::Duration;
 use rpc::ApiError;
 use rpc::extension::Hello;
 use rpc::versions::PLANS;
-use stores::IndexError;
+use stores::{IndexError, StoreError};
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
@@ -292,6 +292,23 @@ impl Membership {
             Err(error) if answered(&error) => self.join_again().await,
             Err(error) => Err(chain(&error)),
         }
+    }
+}
+
+impl Shared {
+    /// Declares all paths and their files again.
+    pub(crate) async fn redeclare(&self) -> Result<(), StoreError> {
+        for (path, result) in self.local.redeclare_each(None, false).await {
+            match result {
+                Ok(_) => {}
+                Err(StoreError::Index(error @ IndexError::Remote(_))) => return Err(error.into()),
+                // What runs and lies elsewhere on this machine goes on; the health reports try this path again.
+                Err(error) => {
+                    tracing::warn!(%path, error = %chain(&error), "the path could not be declared again");
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,8 +11,8 @@ use rpc::extension::{ExecutorSetting, MachineIdentity, WorkerState};
 use rpc::{ManagerApi, Trust};
 use sealtasks::{SealingPlan, SectorSize, TaskCaps, TaskType, WorkerId};
 use stores::{
-    BegunFile, FetchOptions, Index, IndexError, Local, LocalOptions, PathProblem, PeerTokens, Rehearsal,
-    Remote, StoreError,
+    BegunFile, FetchOptions, Index, Local, LocalOptions, PathProblem, PeerTokens, Rehearsal, Remote,
+    StoreError,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -443,21 +443,6 @@ impl Shared {
     /// Whether executors are left running while this life ends.
     pub(crate) fn leaves(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
-    }
-
-    /// Declares all paths and their files again.
-    pub(crate) async fn redeclare(&self) -> Result<(), StoreError> {
-        for (path, result) in self.local.redeclare_each(None, false).await {
-            match result {
-                Ok(_) => {}
-                Err(StoreError::Index(error @ IndexError::Remote(_))) => return Err(error.into()),
-                // What runs and lies elsewhere on this machine goes on; the health reports try this path again.
-                Err(error) => {
-                    tracing::warn!(%path, error = %chain(&error), "the path could not be declared again");
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Where a call's request, report and log are.
