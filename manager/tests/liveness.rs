@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rpc::extension::WorkerView;
 use rpc::operator::CapsTarget;
-use sealtasks::{FailureClass, FileTypes, SectorNumber, TaskType, WorkerId};
+use sealtasks::{FailureClass, FileTypes, SectorId, SectorNumber, TaskType, WorkerId};
 use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::{ALL, LIMIT, World, attempts, world, world_with};
 
@@ -223,4 +223,31 @@ async fn a_worker_s_class_of_failure_decides_what_is_tried_again() {
         let expected = if again == "PC1" { (2, 2) } else { (1, 2) };
         assert_eq!((times("PC1"), times("PC2")), expected, "{class:?}: {:#?}", detail.tasks);
     }
+}
+
+/// A world whose sector 1 has failed for lack of a network: ten seconds later it is tried again.
+async fn failed_once() -> (World, Arc<FakeWorker>) {
+    let world = world().await;
+    let all = FakeWorker::new(Plan { name: "W", seed: 5, tasks: ALL, stores: true, sealyard: true });
+    all.script("PC1", Behaviour::Hold);
+    world.join(&all).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    all.fail_as(&all.call_of("PC1").await, FailureClass::Network).await;
+    world.sector(1, |sector| sector.state == "SealPreCommit1Failed").await;
+    (world, all)
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_by_itself() {
+    let (world, _all) = failed_once().await;
+    world.sector(1, |sector| sector.state == "Proving").await;
+}
+
+#[tokio::test]
+async fn what_failed_is_tried_again_by_a_restarted_manager() {
+    let (world, all) = failed_once().await;
+    let world = world.restart().await;
+    world.join(&all).await;
+    all.declare(SectorId::new(1000, 1), FileTypes::UNSEALED).await;
+    world.sector(1, |sector| sector.state == "Proving").await;
 }
