@@ -6,6 +6,7 @@
 mod system;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use system::{Daemon, executors, json, labelling, ok, sealyard};
@@ -47,7 +48,12 @@ fn a_running_pc1_of_512_mib_is_gone_when_its_abort_is_answered() {
     let path = &json(home, &["storage", "list"])[0];
     assert_eq!(path["reserved"], 0, "nothing is reserved: {path:#}");
     let status = ok(sealyard(home).args(["sectors", "status", "--log", "1"]));
-    for words in ["is to end, says ", ": its ticket is too old", "task aborted", "SealPreCommit1Failed"] {
+    let said = |program: &str, arg: &str| {
+        let output = Command::new(program).arg(arg).output().expect("it runs");
+        system::text(&output.stdout).trim().to_owned()
+    };
+    let who = format!("is to end, says {}@{}", said("id", "-un"), said("uname", "-n"));
+    for words in [who.as_str(), ": its ticket is too old", "task aborted", "SealPreCommit1Failed"] {
         assert!(status.contains(words), "{words:?} is missing:\n{status}");
     }
 }
