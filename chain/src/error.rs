@@ -89,6 +89,37 @@ pub enum ChainError {
         /// The sector.
         sector: SectorId,
     },
+    /// What its ticket makes is not what the chain proves.
+    #[error(
+        "{sector} was snapped (its data were put into it after it was sealed); its ticket makes the replica of before, which \
+         would be a fault on chain, and rebuilding snapped sectors is not built"
+    )]
+    Snapped {
+        /// The sector.
+        sector: SectorId,
+    },
+    /// The replica that is to be made is not what the chain proves.
+    #[error(
+        "the chain has {sector} with CommR {chain}, and it would be sealed again to {lost}, which would be a fault there; \
+         `sealyard repair export` reads from the chain what it was sealed from"
+    )]
+    OtherOnChain {
+        /// The sector.
+        sector: SectorId,
+        /// CommR on chain.
+        chain: SealedCid,
+        /// CommR that was told.
+        lost: SealedCid,
+    },
+    /// Nobody has to prove it.
+    #[error(
+        "the chain has no live sector {sector}: it was never pre-committed, or it has expired or was terminated; what would be \
+         sealed is of no use there"
+    )]
+    NotOnChain {
+        /// The sector.
+        sector: SectorId,
+    },
     /// The number is no longer ours to take.
     #[error(
         "the number of {sector} was taken on chain by a message that this manager has not sent, or by a sector that is gone; a \
@@ -111,6 +142,9 @@ impl ChainError {
             | Self::SectorSize { .. }
             | Self::OtherReplica { .. }
             | Self::AlreadyProven { .. }
+            | Self::Snapped { .. }
+            | Self::OtherOnChain { .. }
+            | Self::NotOnChain { .. }
             | Self::NumberTaken { .. } => true,
             Self::Node { source, .. } => {
                 matches!(source, ApiError::Unauthorized { .. }) || source.is_method_not_found()
@@ -132,6 +166,9 @@ impl ChainError {
             Self::OtherReplica { .. } => "CHN08",
             Self::AlreadyProven { .. } => "CHN09",
             Self::NumberTaken { .. } => "CHN10",
+            Self::Snapped { .. } => "CHN11",
+            Self::OtherOnChain { .. } => "CHN12",
+            Self::NotOnChain { .. } => "CHN13",
         }
     }
 }

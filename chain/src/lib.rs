@@ -67,6 +67,15 @@ pub trait Chain: Send + Sync {
         Ok(None)
     }
 
+    /// Nothing stands against sealing this lost sector again to the replica that it had (CommR): asked before a rebuild begins.
+    /// Without a chain nothing does.
+    ///
+    /// # Errors
+    /// It was snapped, the chain has another replica or none that lives, or nobody can tell now.
+    async fn may_rebuild(&self, _sector: SectorId, _lost: SealedCid) -> Result<(), ChainError> {
+        Ok(())
+    }
+
     /// What has become of the sector's number.
     ///
     /// # Errors

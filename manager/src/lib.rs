@@ -43,6 +43,7 @@ mod transfers;
 mod unnamed;
 mod unsealing;
 mod workers;
+mod worth;
 
 pub use binding::{ChainChoice, add_miner};
 pub use config::{Config, ConfigError};

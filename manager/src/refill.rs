@@ -169,6 +169,7 @@ impl Service {
     pub(crate) async fn begin_rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()> {
         let sector = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
+        self.is_worth_rebuilding(sector, lost.as_ref()).await?;
         self.set_remains_aside(sector, lost.as_ref()).await?;
         self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
     }

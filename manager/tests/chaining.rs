@@ -11,7 +11,7 @@ use manager::{ChainChoice, InitOptions, Repo};
 use sealtasks::{ActorId, Commitment, FileTypes, SealedCid, SectorId, SectorNumber, SectorSize};
 use standin::{Effect, PreCommitted, Proven, StandInNode};
 use world::fake_worker::Behaviour;
-use world::lost::{lose, old_path, rebuild, update};
+use world::lost::{lose, lost, old_path, rebuild, update};
 use world::{World, start};
 use yard::{AT_ONCE, calls, chain, land, pledge, state, why, why_of, yard};
 
@@ -362,5 +362,56 @@ async fn a_sector_whose_original_is_back_is_held_although_a_rebuild_was_given_up
     assert_eq!(unheld().await, [SectorId::new(1000, 1)], "half a replica is none");
     away.declare(SectorId::new(1000, 1), FileTypes::SEALED | FileTypes::CACHE).await;
     assert_eq!(unheld().await, []);
+    world.handle.stop().await;
+}
+
+/// What its ticket makes must be what the chain proves; of other sectors of the same call nothing is refused.
+#[tokio::test]
+async fn what_is_not_on_chain_as_it_was_sealed_is_not_sealed_again() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let other = SealedCid::new(Commitment::new([9; 32])).to_string();
+    {
+        let mut chain = node.world();
+        chain.mine_with([4, 5, 6, 7, 8].map(pre_committed).to_vec());
+        let snapped = Proven { number: 4, proof: 5, sealed: other.clone(), key: Some(sealed()) };
+        let replaced = Proven { number: 5, proof: 5, sealed: other.clone(), key: None };
+        chain.mine_with(vec![Effect::Prove(snapped), Effect::Prove(replaced), proven(6), proven(7)]);
+        chain.mine_with(vec![Effect::Terminate(6)]);
+        chain.mine();
+    }
+    let (world, _worker) = yard(&node, Sending::Off, AT_ONCE).await;
+    let why =
+        async |number| rebuild(&world, number, Some(lost(number, 2))).await.expect_err("refused").to_string();
+    for (number, code, words) in
+        [(4, "CHN11", "snapped"), (5, "CHN12", &other[..]), (6, "CHN13", "terminated"), (9, "CHN13", "never")]
+    {
+        let error = why(number).await;
+        assert!(error.contains(&format!("MGR196: sector {number} is not sealed again: {code}")), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+    // Nobody guesses for a node that does not say.
+    node.world().remembers_from = i64::MAX;
+    let error = why(7).await;
+    assert!(
+        error.contains("CHN02") && error.contains("state tree") && error.contains("try again"),
+        "{error}"
+    );
+    node.world().remembers_from = 0;
+    let known = world.api.sectors_list().await.expect("told");
+    assert_eq!(known, [], "nothing was begun");
+
+    // What is proven or promised there as it was sealed comes back.
+    for number in [7, 8] {
+        rebuild(&world, number, Some(lost(number, 2))).await.expect("it begins");
+        state(&world, number, "Proving").await;
+    }
+    // Our own record's sector, snapped by somebody else meanwhile.
+    lose(&world, 7).await;
+    let snapped = Proven { number: 7, proof: 5, sealed: other, key: Some(sealed()) };
+    node.world().mine_with(vec![Effect::Prove(snapped)]);
+    node.world().mine();
+    let error = rebuild(&world, 7, None).await.expect_err("refused").to_string();
+    assert!(error.contains("CHN11"), "{error}");
+    assert_eq!(state(&world, 7, "Proving").await.last_error, "");
     world.handle.stop().await;
 }

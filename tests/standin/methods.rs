@@ -41,6 +41,7 @@ impl World {
             }], "VMApplied": 7})),
             "StateMinerInfo" => self.miner_info(param(0)),
             "StateSectorGetInfo" => self.sector(param(0), param(1), param(2)),
+            "StateSectorPartition" => self.location(param(0), param(1), param(2)),
             "StateMinerPartitions" => self.partitions(param(0), param(1), param(2)),
             "StateMinerAllocated" => self.allocated(param(0), param(1)),
             "StateSectorPreCommitInfo" => self.pre_commit(param(0), param(1), param(2)),
@@ -147,6 +148,16 @@ impl World {
             "InitialPledge": "0", "ExpectedDayReward": "0", "ExpectedStoragePledge": "0", "PowerBaseEpoch": activation,
             "ReplacedDayReward": "0", "SectorKeyCID": info.key.as_ref().map(|key| json!({"/": key})), "Flags": 1,
         }))
+    }
+
+    /// Where a sector is proven.
+    fn location(&self, miner: &Value, number: &Value, key: &Value) -> Answer {
+        let state = self.state(self.own(miner)?, self.at(key)?)?;
+        let number = number.as_u64().unwrap_or_default();
+        match state.sectors.contains_key(&number) {
+            true => Ok(json!({"Deadline": number % 48, "Partition": 0})),
+            false => Err((1, format!("sector {number} not due at any deadline"))),
+        }
     }
 
     /// A deadline's partitions; every sector has the deadline that its number says, and all of one lie in one partition.

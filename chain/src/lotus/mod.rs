@@ -1,6 +1,7 @@
 //! A chain as a full node of Lotus tells it. Reads the node's JSON-RPC.
 
 mod node;
+mod rebuilding;
 mod sync;
 mod unheld;
 pub(crate) mod wire;
@@ -318,6 +319,10 @@ impl Chain for Lotus {
                 }
             }
         })
+    }
+
+    async fn may_rebuild(&self, sector: SectorId, lost: SealedCid) -> Result<(), ChainError> {
+        Self::may_rebuild(self, sector, lost).await
     }
 
     async fn first_free(&self, miner: ActorId) -> Result<u64, ChainError> {

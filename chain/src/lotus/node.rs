@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::wire::{
     Bytes, Link, Lookup, MarketDeal, Message, MessageMatch, MinerInfo, NetworkParams, Partition,
-    PreCommitInfo, PreCommitOnChain, SectorOnChain, SendSpec, SignedMessage, SyncState, TipSet, TipSetKey,
-    TipSetMessage, Version,
+    PreCommitInfo, PreCommitOnChain, SectorLocation, SectorOnChain, SendSpec, SignedMessage, SyncState,
+    TipSet, TipSetKey, TipSetMessage, Version,
 };
 use crate::{ChainError, TokenAmount, entropy};
 
@@ -123,6 +123,12 @@ impl Node {
         let params = (address(miner), deadline, at);
         let found: Option<Vec<Partition>> = self.ask(&what, "StateMinerPartitions", &params, STATE).await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// In which deadline and partition a proven sector is, those that are over included.
+    pub(crate) async fn location(&self, sector: SectorId, at: &[Link]) -> Result<SectorLocation, ChainError> {
+        let params = (address(sector.miner), sector.number, at);
+        self.ask(&format!("where sector {sector} is proven"), "StateSectorPartition", &params, STATE).await
     }
 
     pub(crate) async fn pre_commit(

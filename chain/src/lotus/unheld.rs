@@ -10,7 +10,7 @@ use crate::ChainError;
 /// Deadlines of a proving period, on every network (builtin-actors' WPOST_PERIOD_DEADLINES).
 const DEADLINES: u64 = 48;
 /// More sectors are not believed to be one miner's: sixteen times what the largest one has.
-const SECTORS_MAX: u64 = 1 << 24;
+pub(super) const SECTORS_MAX: u64 = 1 << 24;
 
 impl Lotus {
     /// The miner's live sectors, faulty ones included, but for those that are held. Each deadline is asked for what it has:
@@ -40,7 +40,7 @@ impl Lotus {
 
 /// The ranges that are set, of lengths of runs as Go's bit fields are written in JSON. `None`: they have more than `room`,
 /// which becomes what is left, or end beyond all numbers.
-fn members(runs: &[u64], room: &mut u64) -> Option<Vec<std::ops::Range<u64>>> {
+pub(super) fn members(runs: &[u64], room: &mut u64) -> Option<Vec<std::ops::Range<u64>>> {
     let (mut at, mut ranges) = (0_u64, Vec::new());
     for (place, length) in runs.iter().enumerate() {
         let end = at.checked_add(*length)?;

@@ -123,6 +123,14 @@ pub(crate) struct SectorOnChain {
     pub(crate) key: Option<Link>,
 }
 
+/// Where a proven sector is.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SectorLocation {
+    pub(crate) deadline: u64,
+    pub(crate) partition: u64,
+}
+
 /// A part of a deadline's sectors. Bit fields are lengths of runs.
 #[derive(Deserialize)]
 pub(crate) struct Partition {

@@ -21,10 +21,12 @@ pub enum RepairCommand {
     sealyard repair run --metadata sectors-recovery-f01000.json --sealing-temp /nvme/temp --sealing-result /hdd/sector 7\n  \
     sealyard repair run --manager --metadata sectors-recovery-f01000.json --parallel 4 1-100\n  \
     sealyard repair run --miner f01000 --precommit-json body.json\n\n\
-    Without --manager it needs no manager and no chain: it seals in --sealing-temp and stores in --sealing-result. Each\n\
+    Without --manager it needs no manager and no chain: it seals in --sealing-temp and stores in --sealing-result. If\n\
+    FULLNODE_API_INFO is set, that node is asked first, as a manager asks its own: a sector that was snapped (CHN11), has\n\
+    another CommR on chain (CHN12) or is over (CHN13) is refused by name, and the others go on. Each\n\
     sector is sealed again from its old ticket and believed only with the old CommR; then it is finalized and stored like\n\
     any other. Started again after a crash it goes on. A sector with pieces needs --piece for each. Exit code 1 if one of\n\
-    the sectors is not back; each is named with the reason.\n\n\
+    the sectors is not back, refused ones included; each is named with the reason.\n\n\
     --precommit-json takes the body of a PreCommit message, as explorers and `lotus` print it, or a list of them, and asks the\n\
     full node of FULLNODE_API_INFO, which need not be an archival one, for the rest.")]
 pub struct RepairRunArgs {
@@ -38,8 +40,8 @@ pub struct RepairRunArgs {
     /// Whose sectors these are, which a body does not say.
     #[arg(long, value_name = "ADDRESS", requires = "precommit_json")]
     pub miner: Option<ActorId>,
-    /// Do not wait until the full node is where its network is.
-    #[arg(long, requires = "precommit_json")]
+    /// Do not wait until the full node is where its network is, if one is asked.
+    #[arg(long)]
     pub nosync: bool,
     /// Have the running manager do it, with its workers and its paths.
     #[arg(long)]

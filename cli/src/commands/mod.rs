@@ -33,3 +33,4 @@ mod worker_fleet;
 mod worker_managers;
 pub mod worker_run;
 pub mod worker_tasks;
+mod worth;

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::known::{Known, known};
 use super::refill::{Sources, hand_over, objection};
+use super::worth::worth_it;
 use crate::args::{RebuildArgs, RepairRunArgs};
 use crate::connect::{Connection, rpc_failure};
 use crate::exit::{Code, Failure, Outcome};
@@ -78,7 +79,11 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
         }
     }
     failed.retain(|(number, _)| wanted.contains(number));
-    let failed = failed.into_iter().map(|(number, why)| (name(number), why)).collect();
+    let mut failed = failed.into_iter().map(|(number, why)| (name(number), why)).collect();
+    // A manager asks its own chain.
+    if connection.is_none() {
+        jobs = worth_it(repo, args.nosync, jobs, &mut failed).await?;
+    }
     let sources = Sources::parse(&args.pieces)?;
     let large = metadata.size >= SectorSize::GiB32 && !args.manager;
     let stagger = args.stagger.map_or(if large { STAGGER } else { Duration::ZERO }, Duration::from_secs);
@@ -149,7 +154,8 @@ fn check_unsealed(size: SectorSize, sector: &LostSector) -> Result<(), String> {
     ))
 }
 
-type Job = (SectorName, Option<Lost>);
+/// A sector, and what it is sealed from if the manager is to be told.
+pub type Job = (SectorName, Option<Lost>);
 
 /// What is sealed again, and how.
 pub struct Plan {

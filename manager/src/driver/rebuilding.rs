@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pipeline::{DataPiece, RandomnessSource, Refill, SealTicket, SectorEvent, SectorRecord, SectorState};
 use rpc::pipelining::Lost;
 use rpc::{ApiError, ApiResult};
-use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SectorId, StorageId, Ticket};
+use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SealedCid, SectorId, StorageId, Ticket};
 use stores::HeldFiles;
 
 use super::Driver;
@@ -98,6 +98,19 @@ impl Driver {
         self.ordered(id, SectorEvent::Rebuild { refill }, "MGR142")?;
         self.shared.refills.taken(id);
         Ok(())
+    }
+
+    /// The replica (CommR) that a rebuild would be begun for; `None`: it has begun, or nothing would begin.
+    pub(crate) fn begins_with(&self, id: SectorId, lost: Option<&Lost>) -> Option<SealedCid> {
+        let Some(sector) = self.sectors.get(&id) else { return lost.map(|lost| lost.sealed) };
+        let record = &sector.record;
+        let begins = match record.state() {
+            SectorState::Proving => self.is_whole(id, true) != Ok(true),
+            // It may be corrected.
+            _ => record.is_told() && lost.is_some_and(|lost| other_sector(record, lost).is_some()),
+        };
+        let ours = || record.progress().cids.map(|cids| cids.sealed);
+        begins.then(|| lost.map(|lost| lost.sealed).or_else(ours)).flatten()
     }
 
     /// What was told of a sector before was wrong, or is now: nobody here knows, and PreCommit2 tells.
