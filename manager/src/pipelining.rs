@@ -10,19 +10,20 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use chain::recovery::SECTORS_MAX;
 use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
 use rpc::api::PledgeOptions;
 use rpc::pipelining::{
-    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE,
-    WantedPiece,
+    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE, RoomView,
+    RoomWish, WantedPiece,
 };
 use rpc::{ApiError, ApiResult, SectorName};
 use sealtasks::{ActorId, PieceInfo, SectorId, UnpaddedPieceSize};
 use serde::Deserialize;
 
 use crate::answers::check_pledge;
-use crate::driver::{Driver, Input, Order};
+use crate::driver::{Driver, Input, Order, RoomFacts};
 use crate::service::{Service, refusal, stopping};
 
 /// A sector that is named twice over, by its number and by its miner beside that.
@@ -99,6 +100,17 @@ impl PipelineApi for Service {
 
     async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
         self.wanted_pieces(sector, lost).await
+    }
+
+    async fn rebuild_room(&self, wish: RoomWish) -> ApiResult<RoomView> {
+        if wish.sectors.len() > SECTORS_MAX {
+            return Err(ApiError::refused(format!(
+                "MGR197: room for {} sectors is asked for, and at most {SECTORS_MAX} are counted at once",
+                wish.sectors.len()
+            )));
+        }
+        let facts = self.view(move |driver| driver.rebuild_room(&wish)).await?;
+        Ok(facts.map(RoomFacts::counted).unwrap_or_default())
     }
 
     async fn give_piece(&self, sector: SectorName, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {

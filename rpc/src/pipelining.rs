@@ -7,7 +7,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{ActorId, PieceInfo, SealedCid, SectorRef, Ticket};
+use sealtasks::{ActorId, PieceInfo, SealedCid, SectorId, SectorRef, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -47,6 +47,8 @@ pub trait PipelineApi: Send + Sync + 'static {
     async fn rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()>;
     /// The pieces of data that a sector is sealed again from, if it holds data and is not under way. Permission `read`.
     async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>>;
+    /// What lost sectors that would begin take, and for how many of them paths have room now. Permission `read`.
+    async fn rebuild_room(&self, wish: RoomWish) -> ApiResult<RoomView>;
     /// Takes one of them, or what is left of it without the zeros at its end. It waits for `rebuild`. Permission `admin`. The
     /// error says why it is not that piece.
     async fn give_piece(&self, sector: SectorName, piece: PieceInfo, data: PieceParts) -> ApiResult<()>;
@@ -94,6 +96,35 @@ pub struct Lost {
     /// The data that it held, in order, each piece at the next multiple of its size; none: zeros.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pieces: Vec<PieceInfo>,
+}
+
+/// Lost sectors that are to be sealed again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomWish {
+    /// Each, of one miner, and whether it holds data.
+    pub sectors: Vec<(SectorId, bool)>,
+    /// So many are under way at once.
+    pub at_once: u32,
+}
+
+/// The room for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RoomView {
+    /// So many of the sectors would begin; of the others nothing is lost, or they are under way.
+    pub sectors: u64,
+    /// So many of these at once.
+    pub at_once: u64,
+    /// Bytes that they take in paths for sealing at once.
+    pub sealing_bytes: u64,
+    /// Bytes that all of them take in paths for storing.
+    pub storing_bytes: u64,
+    /// For so many of `at_once` there is room in paths for sealing.
+    pub sealing: u64,
+    /// For so many of `sectors` there is room in paths for storing.
+    pub storing: u64,
+    /// Why there may be more room soon; empty: nothing is expected.
+    pub awaited: String,
 }
 
 /// What the manager pledges by itself.

@@ -52,7 +52,7 @@ pub struct RepairRunArgs {
     /// Where they are sealed, and where another start finds what is under way.
     #[arg(long, value_name = "DIR", default_value = "~/temp", conflicts_with = "manager")]
     pub sealing_temp: String,
-    /// Seconds between the beginnings of two sectors; default 600 for 32GiB and 64GiB on this machine alone, else 0.
+    /// Seconds between the beginnings of two sectors; default 600 for 32GiB and 64GiB, else 0.
     #[arg(long, value_name = "SECONDS")]
     pub stagger: Option<u64>,
     /// Sectors under way at once.

@@ -15,6 +15,7 @@ pub mod params;
 pub mod pipelining;
 pub mod proving;
 pub mod rebuild;
+mod rebuild_room;
 mod refill;
 pub mod repair;
 mod repair_alone;

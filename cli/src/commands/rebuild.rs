@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use chain::recovery::{ExportFailure, LostSector, Metadata, sector_numbers};
 use pieces::commitment::combine;
 use rpc::explain::{Explanation, WaitsFor};
-use rpc::pipelining::Lost;
+use rpc::pipelining::{Lost, RoomWish};
 use rpc::subject::Subject;
 use rpc::{ApiError, Miners, SectorName};
 use sealtasks::{ActorId, SectorId, SectorNumber, SectorRef, SectorSize, TaskId, UnsealedCid};
 use serde::Serialize;
 
 use super::known::{Known, known};
+use super::rebuild_room::check_room;
 use super::refill::{Sources, hand_over, objection};
 use super::worth::worth_it;
 use crate::args::{RebuildArgs, RepairRunArgs};
@@ -24,7 +25,7 @@ use crate::show::{brief, line, print_json, talk};
 
 /// Between two looks at sectors that are under way.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Between two beginnings of large sectors on one machine (filecoin-sealer-recover's ten minutes).
+/// Between two beginnings of large sectors (filecoin-sealer-recover's ten minutes).
 const STAGGER: Duration = Duration::from_secs(600);
 /// So long a sector may wait for something before that is said: between two steps it always does for a moment.
 const WAITS_SILENTLY: Duration = Duration::from_secs(5);
@@ -85,8 +86,7 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
         jobs = worth_it(repo, args.nosync, jobs, &mut failed).await?;
     }
     let sources = Sources::parse(&args.pieces)?;
-    let large = metadata.size >= SectorSize::GiB32 && !args.manager;
-    let stagger = args.stagger.map_or(if large { STAGGER } else { Duration::ZERO }, Duration::from_secs);
+    let stagger = stagger(args.stagger, metadata.size);
     let plan = Plan { jobs, failed, parallel: args.parallel, stagger, json: args.json, sources, anew: None };
     if plan.jobs.is_empty() {
         // Nothing is made for nothing.
@@ -94,9 +94,16 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
         return tell(over(plan.failed), all, plan.json);
     }
     if let Some(connection) = connection {
+        check_room(&connection, plan.room_wish(), metadata.size).await?;
         return run(&connection, plan).await;
     }
     super::repair_alone::repair(repo, args, plan, &metadata).await
+}
+
+/// Between the beginnings of two sectors, unless the operator says otherwise.
+fn stagger(seconds: Option<u64>, size: SectorSize) -> Duration {
+    let default = if size >= SectorSize::GiB32 { STAGGER } else { Duration::ZERO };
+    seconds.map_or(default, Duration::from_secs)
 }
 
 /// `sectors rebuild`: from the manager's own records.
@@ -184,6 +191,13 @@ impl Plan {
         self.jobs.iter().map(|(name, _)| name.number)
     }
 
+    /// What room is sought for.
+    fn room_wish(&self) -> RoomWish {
+        let lost = self.jobs.iter().filter_map(|(_, job)| job.as_ref());
+        let sectors = lost.map(|lost| (lost.sector.id, !lost.pieces.is_empty())).collect();
+        RoomWish { sectors, at_once: self.parallel }
+    }
+
     /// How many of them hold data.
     pub fn with_data(&self) -> usize {
         let holds = |(_, job): &&Job| matches!(job, Some(lost) if !lost.pieces.is_empty());
@@ -201,10 +215,12 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
     let mut held_up = BTreeSet::new();
     let jobs = settled(connection, jobs, &mut ended).await?;
     // Before hours of work, not behind them.
-    let mut jobs = complete(connection, jobs, &sources, &mut ended).await?;
+    let jobs = complete(connection, jobs, &sources, &mut ended).await?;
+    let (mut jobs, under_way_before) = begun_first(connection, jobs).await;
     while !jobs.is_empty() || !under_way.is_empty() {
         while under_way.len() < usize::try_from(parallel).unwrap_or(1)
-            && last_start.is_none_or(|last| last.elapsed() >= stagger)
+            && (last_start.is_none_or(|last| last.elapsed() >= stagger)
+                || jobs.front().is_some_and(|(number, _)| under_way_before.contains(number)))
             && let Some((number, job)) = jobs.pop_front()
         {
             match begin(connection, number, job.clone(), &sources).await? {
@@ -218,7 +234,9 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
                     if anew.is_some() {
                         try_once_more(connection, number).await?;
                     }
-                    last_start = Some(Instant::now());
+                    if !under_way_before.contains(&number) {
+                        last_start = Some(Instant::now());
+                    }
                     under_way.insert(number, Waiting::new());
                 }
                 // The manager says for how long at most.
@@ -296,6 +314,22 @@ async fn complete(
         }
     }
     Ok(kept)
+}
+
+/// Those that an earlier start has begun come first, and begin nothing now.
+async fn begun_first(connection: &Connection, jobs: VecDeque<Job>) -> (VecDeque<Job>, BTreeSet<SectorName>) {
+    let (mut first, mut others, mut begun) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
+    for job in jobs {
+        match connection.manager.sector_detail(job.0).await {
+            Ok(known) if known.state != "Proving" => {
+                begun.insert(job.0);
+                first.push_back(job);
+            }
+            _ => others.push_back(job),
+        }
+    }
+    first.append(&mut others);
+    (first, begun)
 }
 
 /// `Some`: it does not begin, and why.
@@ -442,4 +476,18 @@ fn end(ended: &mut BTreeMap<SectorName, String>, number: SectorName, why: String
         talk!("sector {number} is not back: {why}");
     }
     ended.insert(number, why);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_sectors_are_staggered_unless_told_otherwise() {
+        let minutes = |size| stagger(None, size).as_secs() / 60;
+        let sizes = [SectorSize::KiB2, SectorSize::MiB512, SectorSize::GiB32, SectorSize::GiB64];
+        assert_eq!(sizes.map(minutes), [0, 0, 10, 10]);
+        assert_eq!(stagger(Some(3), SectorSize::GiB32), Duration::from_secs(3));
+        assert_eq!(stagger(Some(0), SectorSize::GiB32), Duration::ZERO);
+    }
 }

@@ -298,7 +298,8 @@ fn used(path: &Path) -> u64 {
     entries.flatten().map(|entry| used(&entry.path())).sum()
 }
 
-fn size(bytes: u64) -> String {
+/// Bytes in the largest unit that leaves four digits, rounded up.
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..0x40_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
         0x40_0000..0x1_0000_0000 => format!("{} MiB", bytes.div_ceil(1 << 20)),

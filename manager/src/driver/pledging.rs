@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pipeline::{Hindrance, PathRoom, Pledging, Rest, SectorRecord, SectorState, take_room};
 use rpc::pipelining::PledgingView;
-use sealtasks::{FileType, FileTypes, PathType, SectorId, StorageId, TaskType};
+use sealtasks::{ActorId, FileType, FileTypes, PathType, SealingPurpose, SectorId, StorageId, TaskType};
 use stores::PathView;
 
 use super::Driver;
@@ -15,7 +15,7 @@ use crate::answers::check_pledge;
 use crate::state::ReservedSpace;
 
 /// What a sector takes while it is sealed.
-const SEALING: FileTypes = FileTypes::UNSEALED.union(FileTypes::SEALED).union(FileTypes::CACHE);
+pub(super) const SEALING: FileTypes = FileTypes::UNSEALED.union(FileTypes::SEALED).union(FileTypes::CACHE);
 /// What stays of it.
 const STORED: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
 
@@ -74,7 +74,9 @@ impl Driver {
         facts.workers = (offering(TaskType::AddPiece), offering(TaskType::PreCommit1));
         // Only where nothing else stands in the way is the room counted: that takes its time.
         if facts.hindrance().is_none() {
-            let (mut paths, size) = (self.rooms(), self.shared.miner.sector_size);
+            // What is pledged by itself is the first miner's.
+            let mut paths = self.rooms(self.shared.miners.first, SealingPurpose::New, STORED);
+            let size = self.shared.miner.sector_size;
             let mut take = |what, count| (take_room(&mut paths, what, size, count), count);
             // First what must end up there, whatever is begun.
             let moved = to_store.difference(&self.stored_where_sealed()).count() as u64;
@@ -120,10 +122,8 @@ impl Driver {
         sector.record.progress().pc1.is_none() && !labels
     }
 
-    /// The paths that take files of new sectors, and what of them.
-    fn rooms(&self) -> Vec<PathRoom> {
-        // What is pledged by itself is the first miner's.
-        let miner = self.shared.miners.first;
+    /// The paths that take files of the miner's sectors that begin, and what of them; of sectors that are stored, `stored`.
+    pub(super) fn rooms(&self, miner: ActorId, purpose: SealingPurpose, stored: FileTypes) -> Vec<PathRoom> {
         let takes_new = |path: &PathView| {
             let stanza = &path.info.stanza;
             path.healthy && path.confirmed && stanza.weight > 0 && stanza.filters.accepts_miner(miner)
@@ -133,8 +133,8 @@ impl Driver {
             let taken = |may: bool, types| if may { stanza.filters.accepted(types) } else { FileTypes::NONE };
             PathRoom {
                 free: u64::try_from(path.stat.available).unwrap_or(0),
-                seals: taken(stanza.can_seal && self.path_takes_new(&path.info.id), SEALING),
-                stores: taken(stanza.can_store, STORED),
+                seals: taken(stanza.can_seal && self.path_takes(&path.info.id, purpose), SEALING),
+                stores: taken(stanza.can_store, stored),
             }
         };
         self.shared.index.paths().into_iter().filter(takes_new).map(room).collect()

@@ -207,7 +207,7 @@ impl Driver {
 
     /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
     /// must not be sealed again: that begins with the deletion of every file of it, and one that is away may be good.
-    fn is_whole(&self, id: SectorId, is_known: bool) -> Result<bool, (&'static str, String)> {
+    pub(super) fn is_whole(&self, id: SectorId, is_known: bool) -> Result<bool, (&'static str, String)> {
         let (index, number) = (&self.shared.index, self.shared.name(id));
         let files: Vec<_> =
             index.sector_files(id).into_iter().filter(|held| !left(held).is_empty()).collect();
@@ -262,7 +262,7 @@ impl Driver {
 
     /// What the index remembers is older than its end: of a path that is not back, or that is back and has not declared all
     /// yet, nobody knows what came to it last.
-    fn may_be_back(&self) -> Option<String> {
+    pub(super) fn may_be_back(&self) -> Option<String> {
         let left_ms = self.began_ms.saturating_add(BACK_MAX_MS).saturating_sub(self.now_ms());
         self.shared.index.paths().into_iter().find_map(|path| {
             let id = &path.info.id;

@@ -52,11 +52,11 @@ impl Driver {
         found
     }
 
-    /// Whether new sectors may begin in a path: some thread in it takes them, or there is none.
-    pub(super) fn path_takes_new(&self, path: &StorageId) -> bool {
+    /// Whether sectors of this purpose may begin in a path: some thread in it takes them, or there is none.
+    pub(super) fn path_takes(&self, path: &StorageId, purpose: SealingPurpose) -> bool {
         let threads = self.workers.values().flat_map(|worker| &worker.threads);
         let mut threads = threads.filter(|thread| thread.path.as_ref() == Some(path)).peekable();
-        threads.peek().is_none() || threads.any(|thread| thread.plan.takes(SealingPurpose::New))
+        threads.peek().is_none() || threads.any(|thread| thread.plan.takes(purpose))
     }
 
     /// The worker's threads, in its order.

@@ -10,8 +10,8 @@ use super::{NO_PARAMS, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
 use crate::pipelining::{
-    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE,
-    WantedPiece,
+    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE, RoomView,
+    RoomWish, WantedPiece,
 };
 use crate::sector_name::SectorName;
 
@@ -59,6 +59,10 @@ impl PipelineApi for ManagerClient {
 
     async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>> {
         self.caller().call("Sealyard.RebuildPieces", &(sector, lost)).await
+    }
+
+    async fn rebuild_room(&self, wish: RoomWish) -> ApiResult<RoomView> {
+        self.caller().call("Sealyard.RebuildRoom", &(wish,)).await
     }
 
     async fn give_piece(&self, sector: SectorName, piece: PieceInfo, data: PieceParts) -> ApiResult<()> {

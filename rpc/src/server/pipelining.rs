@@ -6,7 +6,7 @@ use jsonrpsee::Methods;
 
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
-use crate::pipelining::{Lost, PipelineApi};
+use crate::pipelining::{Lost, PipelineApi, RoomWish};
 use crate::sector_name::SectorName;
 use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::WireError;
@@ -37,6 +37,9 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
     methods.on("Sealyard.RebuildPieces", Read, 2, |api, mut args| async move {
         let sector = args.next::<SectorName>("sector")?;
         Ok(api.rebuild_pieces(sector, args.next::<Option<Lost>>("lost")?).await?)
+    });
+    methods.on("Sealyard.RebuildRoom", Read, 1, |api, mut args| async move {
+        Ok(api.rebuild_room(args.next::<RoomWish>("wish")?).await?)
     });
     methods.on("Sealyard.Pledging", Read, 0, |api, _| async move { Ok(api.pledging().await?) });
     methods.on_detached("Sealyard.PausePledging", Admin, 2, |api, mut args| async move {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::operator::NAME_MAX;
-use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView, WantedPiece};
+use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView, RoomView, RoomWish, WantedPiece};
 use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, SectorName, Transport};
 use sealtasks::{
     ActorId, Commitment, PieceInfo, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef,
@@ -30,6 +30,11 @@ fn view() -> PledgingView {
         summary: "pledging is paused".to_owned(),
         change: "resume it".to_owned(),
     }
+}
+
+fn room() -> RoomView {
+    let awaited = "path X is not back".to_owned();
+    RoomView { sectors: 3, at_once: 2, sealing_bytes: 40, storing_bytes: 9, sealing: 1, storing: 3, awaited }
 }
 
 #[async_trait]
@@ -62,6 +67,11 @@ impl PipelineApi for FakePipeline {
         self.0.lock().unwrap().push(format!("pieces of {sector}"));
         let wanted = |piece| WantedPiece { piece, given: false, needed: true };
         Ok(lost.into_iter().flat_map(|lost| lost.pieces).map(wanted).collect())
+    }
+
+    async fn rebuild_room(&self, wish: RoomWish) -> ApiResult<RoomView> {
+        self.0.lock().unwrap().push(format!("room for {wish:?}"));
+        Ok(room())
     }
 
     async fn give_piece(&self, _sector: SectorName, _piece: PieceInfo, _data: PieceParts) -> ApiResult<()> {
@@ -108,6 +118,8 @@ async fn every_order_arrives_as_it_was_given() {
     let lost = Some(Lost { sector, ticket: Ticket([3; 32]), sealed, pieces: pieces.clone() });
     let wanted = client.rebuild_pieces(SectorNumber::new(7).into(), lost.clone()).await.unwrap();
     assert_eq!(wanted.iter().map(|wanted| wanted.piece).collect::<Vec<_>>(), pieces);
+    let wish = RoomWish { sectors: vec![(SectorId::new(1000, 7), true)], at_once: 2 };
+    assert_eq!(client.rebuild_room(wish.clone()).await.unwrap(), room());
     client.rebuild(SectorNumber::new(7).into(), lost.clone()).await.unwrap();
     client.rebuild(SectorId::new(2000, 8).into(), None).await.unwrap();
     let orders = [
@@ -115,6 +127,7 @@ async fn every_order_arrives_as_it_was_given() {
         "7 into PreCommit1".to_owned(),
         "paused true root@here".to_owned(),
         "pieces of 7".to_owned(),
+        format!("room for {wish:?}"),
         format!("rebuild 7 from {lost:?}"),
         "rebuild f02000/8 from None".to_owned(),
     ];
