@@ -18,7 +18,7 @@ use sealtasks::recovery::crash_points;
 use serde_json::{Value, json};
 use system::dice::Dice;
 use system::{
-    COMMAND_MAX, Daemon, ask_until, executors, json as answer, ok, run_within, sealyard, snapshot, text,
+    COMMAND_MAX, Daemon, ask_until, executors, json as answer, kill, ok, run_within, sealyard, snapshot, text,
 };
 
 /// Kills unless `SEALYARD_ALONE_KILLS` says how many; from which seed unless `SEALYARD_ALONE_SEED` gives one.
@@ -223,6 +223,40 @@ fn too_little_space_is_refused_before_the_start() {
     }
 }
 
+/// A manager, and a worker that has the directory for results open.
+fn with_a_worker(home: &Path) -> (Daemon, Daemon) {
+    ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"]));
+    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
+    manager.expect("listening on");
+    let run = ["worker", "run", "--name", "W", "--address", "127.0.0.1:0", "--worker-repo", "W"];
+    let mut worker = Daemon::start("worker", sealyard(home).args(run));
+    worker.expect("registered");
+    ok(sealyard(home).args(["storage", "attach", "--worker-repo", "W", "sector"]));
+    (manager, worker)
+}
+
+/// Into a directory that a worker of the operator's manager has open meanwhile.
+fn comes_back_to_a_worker(home: &Path, repair: &mut Command) {
+    let (_manager, mut worker) = with_a_worker(home);
+    let mut is_back = || {
+        let output = run_within(repair, SEALING_MAX);
+        let (told, said) = (text(&output.stderr), text(&output.stdout));
+        assert!(output.status.success(), "{told}");
+        assert!(said.contains("2 of 2 sectors are back"), "{said}");
+        told
+    };
+    let told = is_back();
+    let dir = home.join("sector");
+    assert!(told.contains(&format!("{} is attached, and its files are declared", dir.display())), "{told}");
+    let found = answer(home, &["storage", "find", "2"]);
+    assert_eq!(found["places"][0]["workers"], json!(["W"]), "{found:#}");
+    // Whom the files cannot be declared to changes nothing of what came of them.
+    kill(&mut worker);
+    let told = is_back();
+    let is_told = ["not all of its files are declared", "sealyard storage attach"];
+    assert!(is_told.iter().any(|words| told.contains(words)), "{told}");
+}
+
 #[test]
 fn one_machine_alone_repairs_and_goes_on_after_a_crash() {
     let home = tempfile::tempdir().expect("a directory");
@@ -279,10 +313,7 @@ fn one_machine_alone_repairs_and_goes_on_after_a_crash() {
         assert!(home.join("temp/sealing/sealed/s-t01000-2").is_file(), "it is kept aside");
     }
     // With the right one it comes back.
-    let output = run_within(&mut alone("lost.json"), SEALING_MAX);
-    let (told, said) = (text(&output.stderr), text(&output.stdout));
-    assert!(output.status.success(), "{told}");
-    assert!(said.contains("2 of 2 sectors are back"), "{said}");
+    comes_back_to_a_worker(&home, &mut alone("lost.json"));
     for (number, replica) in [1, 2].into_iter().zip(&lost.replicas) {
         assert!(fs::read(stored(number)).expect("its replica") == *replica, "{number}");
         assert!(home.join(format!("sector/cache/s-t01000-{number}/p_aux")).is_file());

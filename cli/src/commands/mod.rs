@@ -5,6 +5,7 @@ pub mod backup;
 pub mod control;
 pub mod daemon;
 pub mod data_cid;
+mod declaring;
 pub mod exec;
 pub mod explain;
 pub mod init;

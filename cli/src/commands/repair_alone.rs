@@ -9,10 +9,12 @@ use chain::recovery::Metadata;
 use clap::Parser;
 use manager::{Config, InitOptions, Repo};
 use nix::sys::statvfs::statvfs;
-use sealtasks::{ActorId, FileTypes, NewPath, SectorId, SpaceTable, StorageId};
+use rpc::ApiResult;
+use sealtasks::{FileTypes, NewPath, SectorId, SpaceTable, StorageId};
 use stores::{META_FILE, StorageMeta};
 use tokio::task::JoinHandle;
 
+use super::declaring::{self, Stored};
 use super::rebuild::{Plan, run};
 use crate::args::{RepairRunArgs, RunArgs, TlsArgs};
 use crate::connect::{Connection, expand, rpc_failure};
@@ -60,17 +62,38 @@ pub async fn repair(own_repo: &Path, args: &RepairRunArgs, mut plan: Plan, metad
             return Err(Failure::new(Code::Failed, "stopped; started again, it goes on where it was"));
         }
     };
-    let mut stored = connection.manager.storage_local().await.map_err(rpc_failure)?;
-    stored.retain(|_, dir| *dir != place.sealing());
-    connection.manager.shutdown().await.map_err(rpc_failure)?;
-    if tokio::time::timeout(START_MAX, manager).await.is_err() {
+    let stored = stored(&connection, &place).await;
+    if let Err(error) = connection.manager.shutdown().await {
+        talk!("warning: the manager of this repair could not be told to end: {}", rpc::error::chain(&error));
+    } else if tokio::time::timeout(START_MAX, manager).await.is_err() {
         talk!("warning: the manager of this repair did not end within {} s", START_MAX.as_secs());
     }
-    // Those that are back are, whatever became of others.
-    for (id, dir) in stored {
-        hand_over(own_repo, metadata.miner, id, &dir).await?;
+    // Those that are back are, whatever became of others; and what becomes of the paths changes nothing of that.
+    match stored {
+        Ok(stored) => {
+            for path in stored {
+                declaring::hand_over(own_repo, metadata.miner, path).await;
+            }
+        }
+        Err(error) => talk!(
+            "warning: what lies in {} is declared to nobody: {}",
+            place.result.display(),
+            rpc::error::chain(&error)
+        ),
     }
     outcome
+}
+
+/// The directories for results, with what lies there.
+async fn stored(connection: &Connection, place: &Place) -> ApiResult<Vec<Stored>> {
+    let mut stored = Vec::new();
+    for (id, dir) in connection.manager.storage_local().await? {
+        if dir != place.sealing() {
+            let files = connection.manager.storage_files(id.clone()).await?;
+            stored.push(Stored { id, dir, files });
+        }
+    }
+    Ok(stored)
 }
 
 impl Place {
@@ -305,24 +328,6 @@ pub fn size(bytes: u64) -> String {
         0x40_0000..0x1_0000_0000 => format!("{} MiB", bytes.div_ceil(1 << 20)),
         _ => format!("{} GiB", bytes.div_ceil(1 << 30)),
     }
-}
-
-/// The manager that has exactly this directory open for its miner hears of the new files; without one the operator hears how
-/// it does.
-async fn hand_over(repo: &Path, miner: ActorId, id: StorageId, dir: &Path) -> Outcome {
-    if let Ok(connection) = Connection::discover(repo)
-        && connection.manager.miners().await.is_ok_and(|miners| miners.contains(miner))
-        && let Ok(open) = connection.manager.storage_local().await
-        && open.get(&id).is_some_and(|open| open.canonicalize().is_ok_and(|open| open == dir))
-    {
-        let redeclared = connection.manager.storage_redeclare_local(Some(id), rpc::api::Missing::Keep);
-        redeclared.await.map_err(rpc_failure)?;
-        talk!("{} is attached, and its files are declared", dir.display());
-        return Ok(());
-    }
-    talk!("the sectors are in {}; this gives them to your manager:", dir.display());
-    talk!("  sealyard storage attach {}", dir.display());
-    Ok(())
 }
 
 fn path_id(dir: &Path) -> Result<StorageId, Failure> {
