@@ -38,6 +38,20 @@ impl ProvingApi for Service {
         self.prove(self.sector_id(sector).await?, challenges).await
     }
 
+    async fn replicas_in(&self, path: StorageId) -> ApiResult<Vec<SectorId>> {
+        let index = &self.0.index;
+        if index.path_view(&path).is_none() {
+            return Err(ApiError::refused(format!(
+                "MGR199: there is no storage path {path}; `sealyard storage list` shows them"
+            )));
+        }
+        let sure = index.path_files(&path).into_iter().map(|(decl, _)| decl);
+        let all = sure.chain(index.unconfirmed_files(&path));
+        let of_replicas = all.filter(|decl| !decl.types.intersection(PROVEN).is_empty());
+        let sectors: BTreeSet<SectorId> = of_replicas.map(|decl| decl.sector).collect();
+        Ok(sectors.into_iter().collect())
+    }
+
     async fn unheld(&self) -> ApiResult<Vec<SectorId>> {
         let doubtful = self.view(Driver::doubtful).await?;
         let listed: BTreeSet<_> =

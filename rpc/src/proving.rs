@@ -16,6 +16,9 @@ pub const PROVABLE_MAX: usize = 10_000;
 pub trait ProvingApi: Send + Sync + 'static {
     /// Has the hosts that hold a sector's files prove them, on challenges that nobody knows before. Permission `admin`.
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView>;
+    /// Sectors with a sealed file or a cache in this path, or remembered to have one there. Permission `read`. The error says that
+    /// there is no such path.
+    async fn replicas_in(&self, path: StorageId) -> ApiResult<Vec<SectorId>>;
     /// Sectors that are proven on chain and of which no path, here or away, has both sealed file and cache. Permission
     /// `read`. The error says why the chain does not tell.
     async fn unheld(&self) -> ApiResult<Vec<SectorId>>;

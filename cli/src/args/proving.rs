@@ -21,7 +21,8 @@ pub enum ProvingCommand {
     sent to a chain. A sector that is being worked on is locked; where no host is reached, or its path is not mounted, the path\n\
     is away; where nobody could tell, or its files lie on different hosts, it is unknown. None of these is a fault.\n\
     Exit codes: 0 all that was checked is good, locked or not sealed yet; 13 a sector cannot be proven, or is on chain and in no\n\
-    path; 14 no such sector; 1 paths are away, sectors unknown, or the full node does not answer."
+    path; 14 no such sector, no such path, or nothing of a named sector in it; 1 paths are away, sectors unknown, or the full\n\
+    node does not answer."
 )]
 pub struct ProvingCheckArgs {
     /// The sectors, each 7 or with its miner f02000/7; default: all that have a replica.

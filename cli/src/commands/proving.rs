@@ -1,11 +1,13 @@
 //! `proving check`: which stored sectors can be proven, and which file is at fault where one cannot. Never: changes a file,
 //! or calls a sector bad because somebody is at work on it or a host is not reached.
 
+use std::collections::BTreeSet;
+
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use rpc::proving::{ProvingState, ProvingView, ProvingWish};
 use rpc::{ApiError, Miners, SectorName};
-use sealtasks::{CHALLENGES_MAX, StorageId};
+use sealtasks::{CHALLENGES_MAX, SectorId};
 use serde_json::json;
 
 use crate::args::{ProvingCheckArgs, ProvingCommand};
@@ -19,6 +21,8 @@ const AT_ONCE: usize = 8;
 const NODE_MAX: std::time::Duration = std::time::Duration::from_secs(30);
 /// So many sectors are named in the alert; `--json` has all.
 const NAMED_MAX: usize = 20;
+/// What the manager says of a path that there is not.
+const NO_PATH: &str = "MGR199";
 
 /// `proving …`.
 pub async fn proving(connection: &Connection, command: &ProvingCommand) -> Outcome {
@@ -33,20 +37,14 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
     }
     let all = args.sectors.is_empty();
     let miners = super::operate::miners(connection).await?;
-    let sectors: Vec<SectorName> = match all {
-        true => {
-            let listed = connection.manager.sectors().await.map_err(rpc_failure)?;
-            listed.into_iter().map(|sector| miners.name(sector)).collect()
-        }
-        false => args.sectors.clone(),
-    };
+    let (sectors, absent) = asked_about(connection, args, &miners).await?;
     let bar = bar(sectors.len());
     let asked = sectors.into_iter().map(|sector| {
         let wish = ProvingWish { sector, challenges: args.challenges };
         async move { (sector, connection.proving.check_provable(wish).await) }
     });
     let mut answers = stream::iter(asked).buffered(AT_ONCE);
-    let (mut views, mut failed) = (Vec::new(), Vec::new());
+    let (mut views, mut failed) = (Vec::new(), absent);
     while let Some((sector, answer)) = answers.next().await {
         bar.inc(1);
         let view = match answer {
@@ -63,7 +61,8 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
                 continue;
             }
         };
-        if wanted(&view, all, args.storage_id.as_ref()) {
+        // Sectors without a replica are told only to who asks for them by number.
+        if !all || view.state != ProvingState::NotSealed {
             if !args.json && shown(&view, args) {
                 bar.suspend(|| line(&sentence(&view, &miners)))?;
             }
@@ -77,6 +76,49 @@ async fn check(connection: &Connection, args: &ProvingCheckArgs) -> Outcome {
         false => None,
     };
     tell(&views, &failed, unheld, args)
+}
+
+/// Whom the hosts are asked about, and those named ones of which nothing lies where it was to be looked at.
+async fn asked_about(
+    connection: &Connection,
+    args: &ProvingCheckArgs,
+    miners: &Miners,
+) -> Result<(Vec<SectorName>, Vec<Failed>), Failure> {
+    let Some(path) = &args.storage_id else {
+        if !args.sectors.is_empty() {
+            return Ok((args.sectors.clone(), Vec::new()));
+        }
+        let listed = connection.manager.sectors().await.map_err(rpc_failure)?;
+        return Ok((listed.into_iter().map(|sector| miners.name(sector)).collect(), Vec::new()));
+    };
+    let there = match connection.proving.replicas_in(path.clone()).await {
+        Ok(there) => there,
+        Err(ApiError::Remote { message, .. }) if message.contains(NO_PATH) => {
+            return Err(Failure::new(Code::Unknown, message));
+        }
+        Err(error) => return Err(rpc_failure(error)),
+    };
+    if args.sectors.is_empty() {
+        return Ok((there.into_iter().map(|sector| miners.name(sector)).collect(), Vec::new()));
+    }
+    let (named, absent) = lying_there(&args.sectors, &there);
+    let failed = |sector| {
+        let why = format!("path {path} has no sealed file or cache of sector {sector}");
+        talk!("{why}");
+        Failed { sector, why, missing: true }
+    };
+    Ok((named, absent.into_iter().map(failed).collect()))
+}
+
+/// The sectors of these names that are among those there, and the others.
+fn lying_there(named: &[SectorName], there: &[SectorId]) -> (Vec<SectorName>, Vec<SectorName>) {
+    let numbers: BTreeSet<_> = there.iter().map(|id| id.number).collect();
+    let sectors: BTreeSet<_> = there.iter().collect();
+    named.iter().copied().partition(|SectorName { miner, number }| match miner {
+        Some(miner) => sectors.contains(&SectorId { miner: *miner, number: *number }),
+        // Whose it is the manager says, or that it is unclear.
+        None => numbers.contains(number),
+    })
 }
 
 /// Whether every other sector would be answered alike.
@@ -220,12 +262,6 @@ pub fn unheld_alert(unheld: &[SectorName]) -> Option<String> {
     ))
 }
 
-/// Sectors without a replica are told only to who asks for them by number.
-fn wanted(view: &ProvingView, all: bool, storage: Option<&StorageId>) -> bool {
-    let sealed = !all || view.state != ProvingState::NotSealed;
-    sealed && storage.is_none_or(|storage| view.paths.contains(storage))
-}
-
 /// A bad copy counts even where another one is good.
 fn shown(view: &ProvingView, args: &ProvingCheckArgs) -> bool {
     !args.only_bad || view.state == ProvingState::Bad
@@ -255,4 +291,20 @@ fn bar(sectors: usize) -> ProgressBar {
         bar.set_style(style.progress_chars("##-"));
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever lies elsewhere is not proven: that reads disks of hosts that nobody asked about.
+    #[test]
+    fn only_what_lies_there_is_asked_about() {
+        let name = |text: &str| text.parse::<SectorName>().expect("a name");
+        let named = ["1", "2", "f01000/3", "f02000/3", "f02000/1"].map(name);
+        let there = [SectorId::new(1000, 1), SectorId::new(1000, 3), SectorId::new(1000, 7)];
+        let (asked, absent) = lying_there(&named, &there);
+        assert_eq!(asked, ["1", "f01000/3"].map(name));
+        assert_eq!(absent, ["2", "f02000/3", "f02000/1"].map(name));
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sealtasks::{SectorId, SectorNumber, SectorRef};
+use sealtasks::{SectorId, SectorNumber, SectorRef, StorageId};
 
 use super::NO_PARAMS;
 use super::manager::ManagerClient;
@@ -19,6 +19,10 @@ const WINDOW: i64 = 10;
 impl ProvingApi for ManagerClient {
     async fn check_provable(&self, wish: ProvingWish) -> ApiResult<ProvingView> {
         self.caller().call("Sealyard.CheckProvable", &(wish,)).await
+    }
+
+    async fn replicas_in(&self, path: StorageId) -> ApiResult<Vec<SectorId>> {
+        self.caller().call("Sealyard.ReplicasIn", &(path,)).await
     }
 
     async fn unheld(&self) -> ApiResult<Vec<SectorId>> {

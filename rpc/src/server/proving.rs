@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jsonrpsee::Methods;
-use sealtasks::{RegisteredSealProof, post_proof_size};
+use sealtasks::{RegisteredSealProof, StorageId, post_proof_size};
 
 use super::registrar::Registrar;
 use crate::proving::{PROVABLE_MAX, ProvingApi, ProvingWish};
@@ -17,6 +17,9 @@ pub fn proving_methods(api: Arc<dyn ProvingApi>) -> Methods {
     let mut methods = Registrar::new(api);
     methods.on("Sealyard.CheckProvable", Admin, 1, |api, mut args| async move {
         Ok(api.check_provable(args.next::<ProvingWish>("wish")?).await?)
+    });
+    methods.on("Sealyard.ReplicasIn", Read, 1, |api, mut args| async move {
+        Ok(api.replicas_in(args.next::<StorageId>("path")?).await?)
     });
     methods.on("Sealyard.Unheld", Read, 0, |api, _| async move { Ok(api.unheld().await?) });
     methods.on("Filecoin.CheckProvable", Admin, 2, |api, mut args| async move {

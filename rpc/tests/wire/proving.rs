@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rpc::proving::{ProvingCopy, ProvingState, ProvingView, ProvingWish};
-use rpc::{ApiResult, ManagerClient, Permission, ProvingApi, Secret, Transport};
-use sealtasks::{SectorId, SectorNumber, SectorRef};
+use rpc::{ApiError, ApiResult, ManagerClient, Permission, ProvingApi, Secret, Transport};
+use sealtasks::{SectorId, SectorNumber, SectorRef, StorageId};
 
 use crate::framing::post;
 use crate::sample;
@@ -37,6 +37,14 @@ impl ProvingApi for FakeProver {
         Ok(view())
     }
 
+    async fn replicas_in(&self, path: StorageId) -> ApiResult<Vec<SectorId>> {
+        if path == sample::storage_id() {
+            Ok(vec![sample::SECTOR])
+        } else {
+            Err(ApiError::refused("no such path"))
+        }
+    }
+
     async fn unheld(&self) -> ApiResult<Vec<SectorId>> {
         Ok(vec![SectorId::new(2000, 9)])
     }
@@ -65,6 +73,9 @@ async fn it_goes_over_the_wire_and_back() {
     let (address, secret) = host().await;
     let asked = client(address, &secret, &Permission::ALL);
     assert_eq!(asked.unheld().await.expect("told"), [SectorId::new(2000, 9)]);
+    assert_eq!(asked.replicas_in(sample::storage_id()).await.expect("told"), [sample::SECTOR]);
+    let error = asked.replicas_in(sample::missing_id()).await.expect_err("refused").to_string();
+    assert!(error.contains("no such path"), "{error}");
     let wish = ProvingWish { sector: SectorNumber::new(42).into(), challenges: 7 };
     assert_eq!(asked.check_provable(wish.clone()).await.expect("told"), view());
     let other = SectorRef { id: SectorId::new(1000, 43), ..sample::sector_ref() };
