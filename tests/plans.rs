@@ -118,6 +118,53 @@ impl Yard {
     }
 }
 
+/// While nobody takes it, it is under way; and it is through when somebody has.
+fn a_lost_sector_is_listed_while_it_is_under_way(yard: &Yard) {
+    fs::remove_file(yard.home.join("store/sealed/s-t01000-2")).expect("its replica is deleted");
+    fs::remove_dir_all(yard.home.join("store/cache/s-t01000-2")).expect("its cache, too");
+    yard.run(&["storage", "redeclare", "--all", "--worker", "again", "--drop-missing"]);
+    let listed = |words: &[&str]| {
+        let listed = answer(&yard.home, words);
+        let all = listed.as_array().expect("sectors").iter();
+        all.map(|sector| sector["sector"]["number"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    let under_way = || listed(&["sectors", "list", "--rebuild", "--sealing=false"]);
+    assert_eq!(under_way(), Vec::<u64>::new(), "all that were lost are back");
+    let rebuild = ["sectors", "rebuild", "f01000", "2"];
+    let mut rebuild = Daemon::start("rebuild", sealyard(&yard.home).args(rebuild));
+    ask_until("a rebuild", COMMAND_MAX, under_way, |numbers| !numbers.is_empty());
+    assert_eq!(under_way(), [2]);
+    assert_eq!(listed(&["util", "sealer", "sectors", "list", "--rebuild", "--sealing=false"]), [2]);
+    assert_eq!(listed(&["sectors", "list", "--rebuild", "--sealing=false", "--offline"]), [1]);
+    let state = yard.run(&["sectors", "state", "f01000", "2"]);
+    assert!(state.contains("Rebuild:") && !state.contains("Rebuild:\n    done"), "{state}");
+    let told = refused(sealyard(&yard.home).args(["sectors", "state", "f01000", "2", "--offline"]), 14);
+    assert!(told.contains("sector 2 is under way"), "{told}");
+    fs::remove_file(yard.hot()).expect("it is there");
+    assert_eq!(rebuild.end(), Some(0), "{}", rebuild.said());
+    assert_eq!(under_way(), Vec::<u64>::new());
+    assert_eq!(listed(&["sectors", "list", "--rebuild", "--sealing=false", "--offline"]), [1, 2]);
+    only_one_path_is_checked(yard);
+}
+
+fn only_one_path_is_checked(yard: &Yard) {
+    let check = |words: &[&str], code: i32| {
+        let output = run_within(
+            sealyard(&yard.home).args(["proving", "check", "--storage-id"]).args(words),
+            COMMAND_MAX,
+        );
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let meta = fs::read(yard.home.join("store/sectorstore.json")).expect("a path");
+    let meta: Value = serde_json::from_slice(&meta).expect("JSON");
+    let store = meta["ID"].as_str().expect("an id");
+    assert_eq!(check(&[store], 0), "sector 1: good\nsector 2: good\n2 sectors checked: 2 good\n");
+    let said = check(&[store, "2", "99"], 14);
+    assert_eq!(said, "sector 2: good\n2 sectors checked: 1 good, 1 unknown\n");
+    assert_eq!(check(&["another"], 14), "", "there is no such path");
+}
+
 #[test]
 fn new_and_lost_sectors_go_where_the_plans_say() {
     let home = tempfile::tempdir().expect("a directory");
@@ -138,6 +185,18 @@ fn new_and_lost_sectors_go_where_the_plans_say() {
         "sectors": [], "paused": false, "state": "idle", "last_error": "",
     });
     assert_eq!(idle, expected);
+
+    // By its address, too, as `worker list` shows it.
+    let by_name = answer(&home, &["worker", "info", "again"]);
+    let url = by_name["worker"]["url"].as_str().expect("a URL");
+    let address = url.trim_start_matches("http://").trim_end_matches("/rpc/v0");
+    assert!(address.starts_with("127.0.0.1:"), "{url}");
+    let by_address = answer(&home, &["worker", "info", address]);
+    for told in ["name", "url", "session"] {
+        assert_eq!(by_address["worker"][told], by_name["worker"][told], "{told}");
+    }
+    assert_eq!((&by_name["worker"]["name"], &by_name["now"]["name"]), (&json!("again"), &json!("again")));
+    refused(sealyard(&home).args(["worker", "info", "127.0.0.1:1"]), 14);
 
     // The second one first: whatever is pledged afterwards gets a higher number.
     yard.repair(&second);
@@ -185,6 +244,7 @@ fn new_and_lost_sectors_go_where_the_plans_say() {
     fs::write(yard.hot(), "plan = \"none\"\n").expect("the file");
     let paused = yard.thread("a pause", |thread| thread["paused"] == true);
     assert_eq!(paused["last_error"], "", "{paused:#}");
+    a_lost_sector_is_listed_while_it_is_under_way(&yard);
     let told = refused(sealyard(&home).args(["worker", "run", "--plan", "snapup"]), 2);
     assert!(told.contains("is no plan") || told.contains("--plan"), "{told}");
 }

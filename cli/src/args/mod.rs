@@ -189,3 +189,6 @@ pub struct DevArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+#[cfg(test)]
+mod spelled;
