@@ -310,10 +310,10 @@ fn it_comes_back<'a>(home: &Path, proven: &Value, names: impl Iterator<Item = &'
         fs::remove_file(path.join(kind).join("s-t01000-1")).expect("it is deleted");
     }
     fs::remove_dir_all(path.join("cache/s-t01000-1")).expect("the cache is deleted");
-    say(home, &["storage", "redeclare", "--all", "--drop-missing"]);
     let check = run_within(sealyard(home).args(["proving", "check"]), COMMAND_MAX);
     let (code, told) = (check.status.code(), text(&check.stdout));
-    assert!(code == Some(13) && told.starts_with("sector 1: bad: no storage path has its sealed"), "{told}");
+    assert!(code == Some(13) && told.starts_with("sector 1: bad: sealed: "), "{told}");
+    assert!(told.contains("sealed/s-t01000-1 is not there"), "{told}");
     let mut rebuild = sealyard(home);
     rebuild.args(["sectors", "rebuild", "1"]);
     for (data, name) in proven["data"].as_array().expect("data").iter().zip(names) {

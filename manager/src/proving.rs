@@ -150,7 +150,7 @@ impl Service {
     }
 
     /// Who does something with the files, if anybody does.
-    fn worked_on(&self, sector: SectorId, busy: bool) -> Option<String> {
+    pub(crate) fn worked_on(&self, sector: SectorId, busy: bool) -> Option<String> {
         let want = LockWant { sector, read: PROVEN, write: FileTypes::NONE };
         let owner = self.0.locks.in_the_way(want).into_iter().next();
         owner

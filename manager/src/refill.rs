@@ -133,6 +133,7 @@ impl Service {
     ) -> ApiResult<Vec<WantedPiece>> {
         let id = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
+        self.look_for(id).await;
         let (pieces, needed) = self.view(move |driver| driver.wanted_pieces(id, lost.as_ref())).await?;
         // Of what is not needed nothing is taken.
         self.0.refills.lacks(id, if needed { &pieces } else { &[] });
@@ -169,6 +170,7 @@ impl Service {
     pub(crate) async fn begin_rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()> {
         let sector = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
+        self.look_for(sector).await;
         self.is_worth_rebuilding(sector, lost.as_ref()).await?;
         self.set_remains_aside(sector, lost.as_ref()).await?;
         self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
