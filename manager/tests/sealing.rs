@@ -4,6 +4,8 @@ mod world;
 
 use manager::Repo;
 use rpc::api::PledgeOptions;
+use rpc::explain::WaitsFor;
+use rpc::subject::Subject;
 use rpc::{ReturnMethod, Returned};
 use sealtasks::{
     AcquireMode, AttemptId, CallError, CallErrorCode, CallId, FileTypes, PathType, SectorId, SectorSize,
@@ -94,6 +96,17 @@ async fn two_sectors_do_not_share_numbers_and_a_stopped_one_rests_after_c1() {
         summary.into_iter().collect::<Vec<_>>(),
         [("Committing".to_owned(), 1), ("Proving".to_owned(), 1)]
     );
+    // It stays so until it is told otherwise, also with a manager that was restarted.
+    let world = world.restart().await;
+    world.join(&all).await;
+    all.declare(first, FileTypes::SEALED | FileTypes::CACHE).await;
+    let why = world.api.why(Subject::Number(first.number)).await.expect("told");
+    assert!(why.waits_for == WaitsFor::Stopped && why.change.contains("sectors retry 1"), "{why:?}");
+    world.api.retry_sector(first.number.into()).await.expect("released");
+    let done = world.sector(1, |sector| sector.state == "Proving").await;
+    assert_eq!((done.verified, done.c1_sha256, done.stopped), (Some(true), rests.c1_sha256, false));
+    let again = world.api.retry_sector(first.number.into()).await.expect_err("nothing to retry").to_string();
+    assert!(again.contains("MGR027"), "{again}");
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ impl SectorRecord {
                 self.fields.failures.forgive();
                 self.redo(pending.retry);
             }
+            SectorEvent::Release => self.release(name)?,
         }
         Ok(())
     }
@@ -259,6 +260,12 @@ impl SectorRecord {
         // Our own invariant: events have been measured against what this state waits for.
         self.fields.state =
             state.after(outcome).unwrap_or_else(|| panic!("{state} has no way on {outcome:?}"));
+    }
+
+    fn release(&mut self, name: &'static str) -> Result<(), TransitionError> {
+        self.require(Awaited::Release, name)?;
+        self.fields.stop_after = None;
+        Ok(())
     }
 
     fn require(&self, awaited: Awaited, event: &'static str) -> Result<(), TransitionError> {

@@ -24,7 +24,7 @@ pub(crate) enum Awaited {
     Finalize,
     Move,
     Retry,
-    /// It was to stop here.
+    /// It was to stop here: the operator's word to go on all the same.
     Release,
     Nothing,
 }
@@ -50,7 +50,8 @@ impl Awaited {
             Self::Finalize => "FIN",
             Self::Move => "MOVE",
             Self::Retry => "a retry",
-            Self::Release | Self::Nothing => "nothing",
+            Self::Release => "its release",
+            Self::Nothing => "nothing",
         }
     }
 

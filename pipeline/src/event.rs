@@ -112,6 +112,8 @@ pub enum SectorEvent {
     },
     /// The operator wants the retry at once; every budget starts anew.
     RetryNow,
+    /// The operator wants a sector that was to stop here, and has, to go on to the end.
+    Release,
 }
 
 impl SectorEvent {
@@ -153,6 +155,7 @@ impl SectorEvent {
             Self::SeedReady { .. } => "seed",
             Self::RetryDue { .. } => "due retry",
             Self::RetryNow => "retry by the operator",
+            Self::Release => "release by the operator",
         }
     }
 }

@@ -233,7 +233,7 @@ impl SectorRecord {
         self.fields.source
     }
 
-    /// Its last task, if it is to stop early.
+    /// Its last task, if it is to stop early and was not released.
     pub const fn stop_after(&self) -> Option<StopAfter> {
         self.fields.stop_after
     }

@@ -78,6 +78,11 @@ fn a_sector_that_is_to_stop_after_c1_rests_there() {
     assert!(world.record.progress().c1.is_some());
     assert_eq!(world.record.progress().verified, None);
     world.refuse(SectorEvent::TaskDone { output: outputs::proof(), now_ms: 0 });
+    world.refuse(SectorEvent::RetryNow);
+    world.apply(SectorEvent::Release);
+    assert_eq!((world.step(), world.record.stop_after()), ("run C2".to_owned(), None));
+    world.refuse(SectorEvent::Release);
+    world.run_to("done");
 }
 
 #[test]
@@ -86,6 +91,20 @@ fn a_sector_that_is_to_stop_after_pc2_tells_no_chain() {
     world.run_to("rest: stopped after PC2, as asked for");
     assert_eq!(world.record.state(), SectorState::PreCommitting);
     world.refuse(SectorEvent::Landed { epoch: ChainEpoch::default() });
+    world.apply(SectorEvent::Release);
+    world.run_to("run C1");
+    world.run_to("done");
+}
+
+#[test]
+fn a_sector_that_is_under_way_to_where_it_is_to_stop_is_not_released() {
+    for stop_after in [None, Some(StopAfter::Pc2), Some(StopAfter::C1)] {
+        let mut world = World::pledge(stop_after);
+        for step in ["run AP", "ticket", "run PC1", "run PC2"] {
+            world.run_to(step);
+            world.refuse(SectorEvent::Release);
+        }
+    }
 }
 
 #[test]

@@ -110,6 +110,7 @@ fn every_event() -> Vec<(SectorEvent, &'static [Outcome])> {
         (SectorEvent::SeedChanged { now_ms: 0 }, &[Outcome::OldSeed]),
         (SectorEvent::RetryDue { now_ms: u64::MAX }, &Outcome::ALL),
         (SectorEvent::RetryNow, &Outcome::ALL),
+        (SectorEvent::Release, &[]),
     ]
 }
 
@@ -303,6 +304,7 @@ fn any_told() -> impl Strategy<Value = Told> {
         any::<u64>().prop_map(|now_ms| SectorEvent::SeedChanged { now_ms }),
         any::<u64>().prop_map(|now_ms| SectorEvent::RetryDue { now_ms }),
         Just(SectorEvent::RetryNow),
+        Just(SectorEvent::Release),
         Just(SectorEvent::StartPacking),
         Just(SectorEvent::Proceed),
         Just(SectorEvent::Rebuild { refill: Refill::Zeros }),

@@ -246,8 +246,8 @@ pub trait ManagerApi: Send + Sync + 'static {
     /// Ends an attempt, whether a worker has accepted it or not, or takes the task that waits for it out. Permission
     /// `admin`. Its sector waits for [`ManagerApi::retry_sector`].
     async fn abort_attempt(&self, attempt: AttemptId) -> ApiResult<()>;
-    /// Has a failed sector tried again now, with its budgets of retries anew. Permission `admin`. The error says in which
-    /// state it is when that is no failed one.
+    /// Has a failed sector tried again now, with its budgets of retries anew, or one that has stopped where it was to go on to
+    /// the end. Permission `admin`. The error says in which state it is when it is neither.
     async fn retry_sector(&self, sector: SectorName) -> ApiResult<()>;
     /// Why a sector or a piece of its work is where it is, and what would change it. Permission `read`. The error says
     /// that nothing is known of it.

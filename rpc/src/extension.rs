@@ -453,7 +453,7 @@ pub struct SectorDetail {
     /// It is sealed again since its files were lost, or was.
     #[serde(default)]
     pub rebuilt: bool,
-    /// It rests after Commit1, as it was pledged to.
+    /// It rests after PreCommit2 or Commit1, as it was pledged to, until `retry_sector` releases it.
     #[serde(default)]
     pub stopped: bool,
     /// Pieces: padded size and CommP.

@@ -111,7 +111,7 @@ pub enum SectorsCommand {
     },
     /// Seal sectors again whose files are lost.
     Rebuild(RebuildArgs),
-    /// Try a failed sector again now.
+    /// Try a failed sector again now, or have one go on that has stopped where `stop_at` or `--until` wanted it to.
     #[command(after_help = "Example:\n  sealyard sectors retry 1")]
     Retry {
         /// The sector: 7, or with its miner f02000/7.

@@ -91,6 +91,9 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
     if !sector.last_error.is_empty() {
         line(&format!("Last Error:\t{}", paint::red(&sector.last_error)))?;
     }
+    if sector.stopped {
+        line("Stopped:\tas it was pledged to; `sealyard sectors retry` has it go on to Proving")?;
+    }
     print_older(&sector.older)?;
     for task in &sector.tasks {
         let place = task.worker.as_deref().unwrap_or("-");

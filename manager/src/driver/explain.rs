@@ -283,6 +283,7 @@ fn in_short(kind: Option<TaskType>, workers: &[(&str, Vec<Finding>)]) -> String 
 }
 
 fn resting(number: SectorName, record: &SectorRecord) -> Reason {
+    let released = format!("`sealyard sectors retry {number}` has it go on to Proving");
     match record.next() {
         Step::Done => {
             Reason::new(WaitsFor::Nothing, format!("sector {number} is done: {}", record.shown_state()), "")
@@ -303,12 +304,12 @@ fn resting(number: SectorName, record: &SectorRecord) -> Reason {
         Step::Rest { why: Rest::StoppedAfterPc2 } => Reason::new(
             WaitsFor::Stopped,
             format!("sector {number} stopped after PC2, as it was pledged to"),
-            "",
+            released,
         ),
         Step::Rest { why: Rest::StoppedAfterC1 } => Reason::new(
             WaitsFor::Stopped,
             format!("sector {number} stopped after C1, as it was pledged to"),
-            "",
+            released,
         ),
         Step::Rest { why: Rest::NotStarted } => {
             Reason::new(WaitsFor::Operator, format!("sector {number} has not been started"), "")

@@ -1,7 +1,7 @@
 //! What an operator does to running and waiting work: ends it, orders it, has a failed sector tried again. Never: decides
 //! by itself that something is to end.
 
-use pipeline::SectorEvent;
+use pipeline::{Rest, SectorEvent};
 use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::operator::{AbortOutcome, AbortView, PriorityView};
@@ -257,14 +257,19 @@ impl Driver {
         }
     }
 
-    /// A failed sector goes on now, and may fail again as often as a new one.
+    /// A failed sector goes on now, and may fail again as often as a new one; so does one that has stopped where it was to.
     pub(super) fn retry_sector(&mut self, sector: SectorId, reply: Reply<()>) {
-        let answer = if self.sectors.contains_key(&sector) {
-            self.try_sector_event(sector, SectorEvent::RetryNow).map_err(|refusal| {
-                ApiError::refused(format!("MGR027: {refusal}; only a failed sector is retried"))
-            })
-        } else {
-            Err(self.shared.no_sector(sector))
+        let event = self.sectors.get(&sector).map(|known| match known.record.rest() {
+            Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1) => SectorEvent::Release,
+            _ => SectorEvent::RetryNow,
+        });
+        let answer = match event {
+            Some(event) => self.try_sector_event(sector, event).map_err(|refusal| {
+                ApiError::refused(format!(
+                    "MGR027: {refusal}; only a sector that failed, or stopped where it was to, is retried"
+                ))
+            }),
+            None => Err(self.shared.no_sector(sector)),
         };
         self.answer(reply, answer);
     }

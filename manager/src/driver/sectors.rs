@@ -369,7 +369,8 @@ fn describe(event: &SectorEvent) -> String {
         | SectorEvent::TicketReady { .. }
         | SectorEvent::SeedReady { .. }
         | SectorEvent::RetryDue { .. }
-        | SectorEvent::RetryNow => event.name().to_owned(),
+        | SectorEvent::RetryNow
+        | SectorEvent::Release => event.name().to_owned(),
     }
 }
 
@@ -409,6 +410,7 @@ fn event_json(event: &SectorEvent) -> serde_json::Value {
         SectorEvent::SeedChanged { now_ms } => json!({ "event": "seed_changed", "now_ms": now_ms }),
         SectorEvent::RetryDue { now_ms } => json!({ "event": "retry_due", "now_ms": now_ms }),
         SectorEvent::RetryNow => json!({ "event": "retry_now" }),
+        SectorEvent::Release => json!({ "event": "release" }),
     }
 }
 
