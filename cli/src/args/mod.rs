@@ -42,7 +42,7 @@ pub use worker::{TaskFlag, TaskFlags, WorkerCommand, WorkerRunArgs};
     sealyard init --actor t01000      make a manager's repo\n  sealyard run                      start the manager\n\n\
     Exit codes: 0 done, 1 failed, 2 usage, 3 repo, 4 listen address, 5 manager unreachable, 6 token, 7 dial-back, \
     8 version, 9 setting, 10 storage path, 11 parameters, 12 not built, 13 sealing or proof failed, \
-    14 nothing is known of what was named."
+    14 nothing is known of what was named, 15 overtaken: another manager counts."
 )]
 pub struct Cli {
     /// The manager's repo.
