@@ -29,6 +29,20 @@ async fn a_sector_of_our_own_is_sealed_again_up_to_its_replica_alone() {
 }
 
 #[tokio::test]
+async fn a_sector_that_is_sealed_for_the_first_time_is_refused_with_what_it_does() {
+    for (task, words) in [("PC1", "in PreCommit1, and PC1 of it"), ("C2", "in Committing, and C2 of it")] {
+        let (world, worker) = yard().await;
+        worker.script(task, Behaviour::Hold);
+        let sector = world.api.pledge_sector().await.expect("a pledge").number.get();
+        let held = worker.call_of(task).await;
+        let error = rebuild(&world, sector, None).await.expect_err("refused").to_string();
+        assert!(error.contains("MGR142") && error.contains(words), "{error}");
+        worker.finish(&held).await;
+        assert_eq!(events(&proven(&world, sector).await, "sealed again"), 0);
+    }
+}
+
+#[tokio::test]
 async fn what_a_file_says_otherwise_than_the_record_changes_nothing() {
     let (world, _worker) = yard().await;
     world.api.pledge_sector().await.expect("a pledge");

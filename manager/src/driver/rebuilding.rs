@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{DataPiece, RandomnessSource, Refill, SealTicket, SectorEvent, SectorRecord, SectorState};
+use pipeline::{
+    DataPiece, RandomnessSource, Refill, SealTicket, SectorEvent, SectorRecord, SectorState, Step,
+};
 use rpc::pipelining::Lost;
-use rpc::{ApiError, ApiResult};
+use rpc::{ApiError, ApiResult, SectorName};
 use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SealedCid, SectorId, StorageId, Ticket};
 use stores::HeldFiles;
 
 use super::Driver;
 use super::input::{Busy, Effect};
 use super::originals::{REPLICA, left, listed};
+use super::sectors::short_code;
 use crate::refill::data_of;
 use crate::state::StateEvent;
 
@@ -73,6 +76,10 @@ impl Driver {
         let done = known.as_ref().is_none_or(|(_, record)| record.state() == SectorState::Proving);
         if known.as_ref().is_some_and(|(_, record)| record.rebuilt_to().is_some()) && !done {
             return Ok(());
+        }
+        if let Some((_, record)) = known.as_ref().filter(|_| !done) {
+            let why = format!("it is being sealed for the first time: it is in {}", doing(number, record));
+            return Err(refuse("MGR142", why));
         }
         match self.is_whole(id, known.is_some()) {
             // Nothing of it is lost, or it is back already.
@@ -315,6 +322,16 @@ impl Driver {
         self.advance(sector.id);
         Ok(())
     }
+}
+
+/// A sector's state and what is done in it, or waited for.
+fn doing(number: SectorName, record: &SectorRecord) -> String {
+    let step = match record.next() {
+        Step::Run(work) => format!(", and {} of it waits or runs", short_code(&work)),
+        Step::Rest { why } => format!(", {why}"),
+        _ => String::new(),
+    };
+    format!("{}{step}; `sealyard sealing why {number}` shows more", record.state())
 }
 
 /// The height is not told, and nothing is put on chain that has it.
