@@ -70,6 +70,7 @@ fn three_files_are_sealed_and_read_back() {
     whether_it_can_be_proven_is_told(home);
     let lost = Files::of(home);
     scrubbing_tells_a_changed_byte(home);
+    a_bad_replica_is_set_aside_and_sealed_again(home, &proven, &lost);
     it_comes_back(home, &proven, files.iter().map(|(name, _)| *name));
     assert!(Files::of(home) == lost, "the replica or its data is not what it was");
     as_given(&status(home)["data"]);
@@ -157,8 +158,16 @@ fn store(home: &Path) -> Daemon {
     worker
 }
 
+/// What is said of the sector, which is not sealed again.
+fn not_rebuilt(home: &Path) -> String {
+    let output = run_within(sealyard(home).args(["sectors", "rebuild", "1"]), COMMAND_MAX);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{}{told}", text(&output.stdout));
+    told
+}
+
 /// The worker that has the sector is killed, starts again without its disk, and with it. Nothing is held against the files.
-fn a_path_that_is_away_is_no_fault(home: &Path, mut worker: Daemon, disks: &Path) -> Daemon {
+fn a_path_that_is_away_is_no_fault(home: &Path, mut worker: Daemon, (disks, there): (&Path, &str)) -> Daemon {
     let is_away = |why: &str| {
         let check = ["proving", "check", "1"];
         let output = run_within(sealyard(home).args(check), COMMAND_MAX);
@@ -167,6 +176,8 @@ fn a_path_that_is_away_is_no_fault(home: &Path, mut worker: Daemon, disks: &Path
         assert!(said.starts_with("sector 1: path away: "), "{why}: {said}");
         assert!(said.ends_with("1 sectors checked: 1 path away\n"), "{why}: {said}");
         assert!(error.contains("nothing is said against their files"), "{why}: {error}");
+        let error = not_rebuilt(home);
+        assert!(error.contains("sector 1 is not sealed again") && error.contains(there), "{why}: {error}");
     };
     kill(&mut worker);
     is_away("killed");
@@ -191,7 +202,7 @@ fn work_on_it_is_no_fault(home: &Path) {
     let attached = ok(sealyard(home).args(attach).arg(&disks));
     let there = attached.split_whitespace().find(|word| word.len() == 36).expect("an id").to_owned();
     say(home, &["storage", "move", "1", &there]);
-    let worker = a_path_that_is_away_is_no_fault(home, worker, &disks);
+    let worker = a_path_that_is_away_is_no_fault(home, worker, (&disks, &there));
     signal(worker.id(), "-STOP");
     let (at, (_, here)) = (home.to_owned(), own_path(home));
     let back = std::thread::spawn(move || {
@@ -200,8 +211,10 @@ fn work_on_it_is_no_fault(home: &Path) {
     let locked = |found: &Value| found["locks"].as_array().is_some_and(|locks| !locks.is_empty());
     ask_until("the move", FILLING_MAX, || json(home, &["storage", "find", "1"]), locked);
     let proving = say(home, &["proving", "check", "1"]);
+    let rebuild = not_rebuilt(home);
     signal(worker.id(), "-CONT");
     assert!(proving.starts_with("sector 1: locked: operator has its files (move to "), "{proving}");
+    assert!(rebuild.contains("locked: operator has its files (move to "), "{rebuild}");
     let back = back.join().expect("the thread");
     assert!(back.status.success(), "{}", text(&back.stderr));
 }
@@ -301,6 +314,40 @@ impl Files {
         let (path, _) = own_path(home);
         Self(["sealed", "unsealed"].map(|kind| fs::read(path.join(kind).join("s-t01000-1")).expect("a file")))
     }
+}
+
+/// Of the replica one byte is another: what is there is set aside, and its data, which is left, is sealed again.
+fn a_bad_replica_is_set_aside_and_sealed_again(home: &Path, proven: &Value, whole: &Files) {
+    let (path, _) = own_path(home);
+    let sealed = path.join("sealed/s-t01000-1");
+    let bad = fs::read(&sealed).expect("the replica");
+    let check = run_within(sealyard(home).args(["proving", "check"]), COMMAND_MAX);
+    let (code, told) = (check.status.code(), text(&check.stdout));
+    assert!(code == Some(13) && told.starts_with("sector 1: bad: sealed: "), "{told}");
+    let rebuild = || {
+        let output = run_within(sealyard(home).args(["sectors", "rebuild", "1"]), PROVING_MAX);
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stderr)
+    };
+    rebuild();
+    assert_eq!(
+        (&status(home)["comm_r"], &status(home)["state"]),
+        (&proven["comm_r"], &Value::from("Proving"))
+    );
+    assert!(Files::of(home) == *whole, "the replica or its data is not what it was");
+    let files = |kind: &str| -> Vec<PathBuf> {
+        let all = fs::read_dir(path.join(kind).join("fetching")).expect("a directory").flatten();
+        all.map(|file| file.path()).collect()
+    };
+    assert!(files("sealed").iter().any(|file| fs::read(file).is_ok_and(|bytes| bytes == bad)), "deleted");
+    assert!(files("cache").iter().any(|file| file.join("p_aux").is_file()), "its cache was deleted");
+    let good = say(home, &["proving", "check"]);
+    assert!(good.starts_with("sector 1: good"), "{good}");
+    // Once more: it is proven, and stays as it is.
+    let told = rebuild();
+    assert!(told.contains("was proven; nothing was done"), "{told}");
+    let rebuilt = status(home)["log"].to_string().matches("sealed again").count();
+    assert_eq!(rebuilt, 1, "{:#}", status(home)["log"]);
 }
 
 /// All three of its files are deleted; the manager that has sealed and proven it seals it again from the files that were given.

@@ -205,6 +205,7 @@ impl Manager {
             scheduling: options.repo.config().scheduling.clone(),
             sealing: options.repo.config().sealing.clone(),
             refills: Default::default(),
+            failed_proofs: Default::default(),
             written: Default::default(),
             staging: open_staging(&options.repo, &loaded)?,
             locks: SectorLocks::new(clock_of(&state)),

@@ -2,7 +2,8 @@
 //! ever waits for it: a sector that is being worked on is told as such, and a fault that was found while its files changed
 //! is not believed. Never: judges a file by anything but a proof of it; sends anything to a chain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,8 +11,8 @@ use futures_util::stream::{self, StreamExt as _};
 use rpc::proving::{ProvingApi, ProvingCopy, ProvingState, ProvingView, ProvingWish};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{
-    CHALLENGES, FileType, FileTypes, SectorId, SectorNumber, SectorRef, SectorSize, StorageId, VanillaInput,
-    challenges,
+    CHALLENGES, CHALLENGES_MAX, FileType, FileTypes, SectorId, SectorNumber, SectorRef, SectorSize,
+    StorageId, VanillaInput, challenges,
 };
 use stores::{CopyOutcome, LockWant, ProvenCopy};
 use tokio::time::{Instant, timeout_at};
@@ -90,8 +91,54 @@ impl ProvingApi for Service {
     }
 }
 
+/// Challenges on which sectors were found to be bad: others may miss what is wrong with a large one.
+#[derive(Default)]
+pub(crate) struct Failed(Mutex<BTreeMap<SectorId, BTreeSet<u64>>>);
+
+impl Failed {
+    /// Sectors that it is remembered of; of more, an earlier one is forgotten.
+    const MAX: usize = 4096;
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SectorId, BTreeSet<u64>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, id: SectorId) -> BTreeSet<u64> {
+        self.lock().get(&id).cloned().unwrap_or_default()
+    }
+
+    /// What came of these challenges: a sector that answers them is not held to them any more.
+    fn note(&self, view: &ProvingView, challenges: &[u64]) {
+        let (mut failed, challenges) = (self.lock(), challenges.iter().copied().collect::<BTreeSet<_>>());
+        match view.state {
+            ProvingState::Bad if !view.copies.is_empty() => {
+                if failed.len() >= Self::MAX && !failed.contains_key(&view.sector) {
+                    failed.pop_first();
+                }
+                failed.insert(view.sector, challenges);
+            }
+            ProvingState::Good
+                if failed.get(&view.sector).is_some_and(|held| held.is_subset(&challenges)) =>
+            {
+                failed.remove(&view.sector);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Service {
+    /// The same as was found to be bad before is asked of it, if it was.
+    pub(crate) async fn prove_once_more(&self, id: SectorId) -> ApiResult<ProvingView> {
+        self.prove_by(id, CHALLENGES, self.0.failed_proofs.of(id)).await
+    }
+
     async fn prove(&self, id: SectorId, count: usize) -> ApiResult<ProvingView> {
+        self.prove_by(id, count, BTreeSet::new()).await
+    }
+
+    /// By so many challenges that nobody could prepare for, and by these.
+    async fn prove_by(&self, id: SectorId, count: usize, also: BTreeSet<u64>) -> ApiResult<ProvingView> {
         if self.0.rehearses() {
             return Err(ApiError::refused("MGR194: a rehearsal's files hold nothing that could be proven"));
         }
@@ -113,11 +160,17 @@ impl Service {
             Some(why) => view(ProvingState::Bad, why),
             None => {
                 let size = known.sector.proof.sector_size();
-                let input = VanillaInput { sealed, challenges: unforeseen(size, count)? };
-                match self.0.remote.prove_copies(known.sector, &input).await {
+                let mut challenges = unforeseen(size, count)?;
+                let asked: BTreeSet<u64> = challenges.iter().copied().collect();
+                challenges.extend(also.difference(&asked));
+                challenges.truncate(CHALLENGES_MAX);
+                let input = VanillaInput { sealed, challenges };
+                let view = match self.0.remote.prove_copies(known.sector, &input).await {
                     Ok(copies) => judged(view(ProvingState::Unknown, NOBODY.to_owned()), copies),
                     Err(error) => view(ProvingState::Unknown, sealtasks::chain(&error)),
-                }
+                };
+                self.0.failed_proofs.note(&view, &input.challenges);
+                view
             }
         };
         let same = before == self.view(move |driver| driver.scrubbable(id)).await? && held == self.held(id);
@@ -142,7 +195,7 @@ impl Service {
     }
 
     /// Which path has which of its files; those that are only remembered from before a restart count.
-    fn held(&self, sector: SectorId) -> Vec<(StorageId, FileTypes)> {
+    pub(crate) fn held(&self, sector: SectorId) -> Vec<(StorageId, FileTypes)> {
         let held = self.0.index.sector_files(sector).into_iter();
         held.map(|held| (held.id, held.types.union(held.unconfirmed).intersection(PROVEN)))
             .filter(|(_, types)| !types.is_empty())

@@ -18,7 +18,7 @@ use sealtasks::{PaddedPieceSize, PieceInfo, SectorId, UnsealedCid};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::driver::{Input, Order};
+use crate::driver::{Driver, Input, Order};
 use crate::service::{Service, refusal};
 use crate::staging::Staged;
 
@@ -134,7 +134,10 @@ impl Service {
         let id = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
         self.look_for(id).await;
-        let (pieces, needed) = self.view(move |driver| driver.wanted_pieces(id, lost.as_ref())).await?;
+        // What stands in the way of a proof is told when it is to begin.
+        let bad = self.proven_bad(id, lost.as_ref()).await.unwrap_or_default();
+        let look = move |driver: &Driver| driver.wanted_pieces(id, lost.as_ref(), &bad);
+        let (pieces, needed) = self.view(look).await?;
         // Of what is not needed nothing is taken.
         self.0.refills.lacks(id, if needed { &pieces } else { &[] });
         let given = &self.0.refills.lock().given;
@@ -171,9 +174,10 @@ impl Service {
         let sector = self.sector_id(sector).await?;
         let lost = lost.map(without_fillers);
         self.look_for(sector).await;
-        self.is_worth_rebuilding(sector, lost.as_ref()).await?;
-        self.set_remains_aside(sector, lost.as_ref()).await?;
-        self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, reply })).await
+        let bad = self.proven_bad(sector, lost.as_ref()).await?;
+        self.is_worth_rebuilding(sector, lost.as_ref(), &bad).await?;
+        self.set_remains_aside(sector, lost.as_ref(), &bad).await?;
+        self.ask(|reply| Input::Order(Order::Rebuild { sector, lost, bad, reply })).await
     }
 }
 

@@ -138,6 +138,8 @@ pub(crate) struct Shared {
     pub(crate) asked: Asked,
     /// What of it waits for sectors that are to be sealed again.
     pub(crate) refills: Refills,
+    /// What sectors could not be proven by.
+    pub(crate) failed_proofs: crate::proving::Failed,
     /// Tells which of two things came first.
     pub(crate) moments: Moments,
     pub(crate) inputs: mpsc::Sender<Input>,

@@ -3,7 +3,7 @@
 use chain::ChainError;
 use rpc::pipelining::Lost;
 use rpc::{ApiError, ApiResult};
-use sealtasks::SectorId;
+use sealtasks::{SectorId, StorageId};
 
 use crate::service::Service;
 use crate::workers::chain_of;
@@ -14,9 +14,14 @@ impl Service {
     /// # Errors
     /// The sector was snapped, has another replica on chain or is not there, or the node does not say. What was given for it
     /// stays in the last case alone.
-    pub(crate) async fn is_worth_rebuilding(&self, sector: SectorId, lost: Option<&Lost>) -> ApiResult<()> {
-        let told = lost.cloned();
-        let begins = self.view(move |driver| driver.begins_with(sector, told.as_ref())).await?;
+    pub(crate) async fn is_worth_rebuilding(
+        &self,
+        sector: SectorId,
+        lost: Option<&Lost>,
+        bad: &[StorageId],
+    ) -> ApiResult<()> {
+        let (told, bad) = (lost.cloned(), bad.to_vec());
+        let begins = self.view(move |driver| driver.begins_with(sector, told.as_ref(), &bad)).await?;
         let Some(sealed) = begins else { return Ok(()) };
         let Err(error) = self.0.chain.may_rebuild(sector, sealed).await else { return Ok(()) };
         if error.is_permanent() {

@@ -45,7 +45,8 @@ pub trait PipelineApi: Send + Sync + 'static {
     /// Without `lost` from the manager's own record. A rebuild that is under way goes on. Permission `admin`. The error says
     /// why nothing is changed.
     async fn rebuild(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<()>;
-    /// The pieces of data that a sector is sealed again from, if it holds data and is not under way. Permission `read`.
+    /// The pieces of data that a sector is sealed again from, if it holds data and is not under way. Permission `admin`: what seems
+    /// to be there is looked at first, and proven.
     async fn rebuild_pieces(&self, sector: SectorName, lost: Option<Lost>) -> ApiResult<Vec<WantedPiece>>;
     /// What lost sectors that would begin take, and for how many of them paths have room now. Permission `read`.
     async fn rebuild_room(&self, wish: RoomWish) -> ApiResult<RoomView>;

@@ -109,7 +109,7 @@ pub enum SectorsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Seal sectors again whose files are lost.
+    /// Seal sectors again whose files are lost or bad.
     Rebuild(RebuildArgs),
     /// Try a failed sector again now, or have one go on that has stopped where `stop_at` or `--until` wanted it to.
     #[command(after_help = "Example:\n  sealyard sectors retry 1")]

@@ -78,6 +78,7 @@ pub struct UpdateStateArgs {
     after_help = "Examples:\n  sealyard sectors rebuild --parallel 4 1-100\n  sealyard sectors rebuild f02000 7 9\n\
     From the manager's own record: the old ticket, and the old CommR or nothing. A sector with data is sealed from its unsealed\n\
     file where one is left, else from its pieces: --piece CID=FILE or CID=URL, once for each. What is missing is named.\n\
+    What seems whole is proven first: where it is good, or its host is away, nothing is done; bad files are set aside.\n\
     The manager's chain is asked first: one that was snapped (CHN11), has another CommR there (CHN12) or is over (CHN13) is\n\
     refused by name. Exit code 1 if one of the sectors is not back; the others are sealed all the same.\n\
     `sealyard repair run` does it from a file."

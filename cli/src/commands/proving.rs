@@ -204,7 +204,7 @@ fn verdict(
 ) -> Outcome {
     if bad > 0 {
         return Err(Failure::new(Code::Sealing, format!("{bad} sectors cannot be proven"))
-            .advise("fetch good copies of the files that are named, or seal those sectors again"));
+            .advise("fetch good copies of the files that are named, or have `sealyard sectors rebuild` seal those sectors again"));
     }
     if let Some(alert) = alert {
         return Err(Failure::new(Code::Sealing, alert).advise(

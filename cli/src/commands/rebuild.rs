@@ -226,7 +226,7 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
             match begin(connection, number, job.clone(), &sources).await? {
                 None if is_whole(connection, number).await? => {
                     talk!(
-                        "sector {number}: nothing of it is lost as far as the index knows; nothing was done"
+                        "sector {number}: nothing of it is lost: all of it is there and was proven; nothing was done"
                     );
                     ended.insert(number, String::new());
                 }

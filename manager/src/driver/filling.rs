@@ -20,7 +20,8 @@ pub(crate) enum Order {
     /// A state by hand; `open` is the message about it whose end is not known.
     UpdateState { sector: SectorId, to: SectorState, open: Option<String>, reply: Reply<()> },
     /// A sector whose files are lost is sealed again, from its record or from what was lost.
-    Rebuild { sector: SectorId, lost: Option<Lost>, reply: Reply<()> },
+    /// `bad`: paths whose files of it were proven to be no replica.
+    Rebuild { sector: SectorId, lost: Option<Lost>, bad: Vec<StorageId>, reply: Reply<()> },
     /// Files of it in these paths are its replica: they were proven.
     Trust { sector: SectorId, proven: Vec<StorageId>, reply: Reply<()> },
     /// Pledging by itself stops, or goes on.
@@ -42,8 +43,8 @@ impl Driver {
                 let answer = self.update_state(sector, to, open);
                 self.answer(reply, answer);
             }
-            Order::Rebuild { sector, lost, reply } => {
-                let answer = self.rebuild(sector, lost);
+            Order::Rebuild { sector, lost, bad, reply } => {
+                let answer = self.rebuild(sector, lost, &bad);
                 self.answer(reply, answer);
             }
             Order::Trust { sector, proven, reply } => {

@@ -16,7 +16,7 @@ impl Driver {
     pub(crate) fn rebuild_room(&self, wish: &RoomWish) -> Option<RoomFacts> {
         let begins = |id: &SectorId| match self.sectors.get(id) {
             Some(known) => {
-                known.record.state() == SectorState::Proving && self.is_whole(*id, true) != Ok(true)
+                known.record.state() == SectorState::Proving && self.is_whole(*id, true, &[]) != Ok(true)
             }
             None => true,
         };

@@ -12,7 +12,7 @@ use sealtasks::{ChainEpoch, FileType, FileTypes, PieceInfo, SealedCid, SectorId,
 use stores::HeldFiles;
 
 use super::Driver;
-use super::input::{Busy, Effect};
+use super::input::{Busy, Effect, Sector};
 use super::originals::{REPLICA, left, listed};
 use super::sectors::short_code;
 use crate::refill::data_of;
@@ -30,8 +30,8 @@ const PART_LEFT: &str = "MGR139";
 impl Driver {
     /// Begins, or finds that it has begun. What was given for it and is not taken does not stay, but where it is sure to be
     /// asked for again soon.
-    pub(super) fn rebuild(&mut self, id: SectorId, lost: Option<Lost>) -> ApiResult<()> {
-        let answer = self.begin_rebuild(id, lost);
+    pub(super) fn rebuild(&mut self, id: SectorId, lost: Option<Lost>, bad: &[StorageId]) -> ApiResult<()> {
+        let answer = self.begin_rebuild(id, lost, bad);
         let error = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
         if !GIVEN_STAYS.iter().any(|code| error.contains(code)) {
             self.drop_given(id);
@@ -47,7 +47,7 @@ impl Driver {
         }
     }
 
-    fn begin_rebuild(&mut self, id: SectorId, lost: Option<Lost>) -> ApiResult<()> {
+    fn begin_rebuild(&mut self, id: SectorId, lost: Option<Lost>, bad: &[StorageId]) -> ApiResult<()> {
         let number = self.shared.name(id);
         let refuse = |code: &str, why: String| {
             ApiError::refused(format!("{code}: sector {number} is not sealed again: {why}"))
@@ -81,7 +81,7 @@ impl Driver {
             let why = format!("it is being sealed for the first time: it is in {}", doing(number, record));
             return Err(refuse("MGR142", why));
         }
-        match self.is_whole(id, known.is_some()) {
+        match self.is_whole(id, known.is_some(), bad) {
             // Nothing of it is lost, or it is back already.
             Ok(true) => return Ok(()),
             Ok(false) => {}
@@ -108,11 +108,16 @@ impl Driver {
     }
 
     /// The replica (CommR) that a rebuild would be begun for; `None`: it has begun, or nothing would begin.
-    pub(crate) fn begins_with(&self, id: SectorId, lost: Option<&Lost>) -> Option<SealedCid> {
+    pub(crate) fn begins_with(
+        &self,
+        id: SectorId,
+        lost: Option<&Lost>,
+        bad: &[StorageId],
+    ) -> Option<SealedCid> {
         let Some(sector) = self.sectors.get(&id) else { return lost.map(|lost| lost.sealed) };
         let record = &sector.record;
         let begins = match record.state() {
-            SectorState::Proving => self.is_whole(id, true) != Ok(true),
+            SectorState::Proving => self.is_whole(id, true, bad) != Ok(true),
             // It may be corrected.
             _ => record.is_told() && lost.is_some_and(|lost| other_sector(record, lost).is_some()),
         };
@@ -169,7 +174,12 @@ impl Driver {
     }
 
     /// The pieces that a sector could be sealed again from, and whether they are needed for that.
-    pub(crate) fn wanted_pieces(&self, id: SectorId, lost: Option<&Lost>) -> (Vec<PieceInfo>, bool) {
+    pub(crate) fn wanted_pieces(
+        &self,
+        id: SectorId,
+        lost: Option<&Lost>,
+        bad: &[StorageId],
+    ) -> (Vec<PieceInfo>, bool) {
         let Some(sector) = self.sectors.get(&id) else {
             return (lost.map(|lost| lost.pieces.clone()).unwrap_or_default(), true);
         };
@@ -183,7 +193,7 @@ impl Driver {
             return (record.data().iter().map(|data| data.piece).collect(), false);
         }
         // Under way, or nothing of it is lost.
-        if record.state() != SectorState::Proving || self.is_whole(id, true) == Ok(true) {
+        if record.state() != SectorState::Proving || self.is_whole(id, true, bad) == Ok(true) {
             return (Vec::new(), false);
         }
         (record.data().iter().map(|data| data.piece).collect(), !self.has_unsealed(id))
@@ -195,8 +205,22 @@ impl Driver {
         doubtful.map(|(id, sector)| (*id, sector.record.doubtful().to_vec())).collect()
     }
 
+    /// Whether all of a stored sector's replica seems to lie in paths that are there, of which nothing else is told.
+    pub(crate) fn seems_whole(&self, id: SectorId, lost: Option<&Lost>) -> bool {
+        let stored = self.sectors.get(&id).filter(|sector| sector.record.state() == SectorState::Proving);
+        let fits = |sector: &Sector| lost.is_none_or(|lost| other_sector(&sector.record, lost).is_none());
+        stored.is_some_and(fits)
+            && !self.removed.contains_key(&id)
+            && self.is_whole(id, true, &[]) == Ok(true)
+    }
+
     /// What is left of a known sector's replica, path by path, if that is all that is in the way of sealing it again.
-    pub(crate) fn remains(&self, id: SectorId, lost: Option<&Lost>) -> Vec<(StorageId, FileTypes)> {
+    pub(crate) fn remains(
+        &self,
+        id: SectorId,
+        lost: Option<&Lost>,
+        bad: &[StorageId],
+    ) -> Vec<(StorageId, FileTypes)> {
         let Some(sector) = self.sectors.get(&id) else { return Vec::new() };
         let record = &sector.record;
         let rests = record.state() == SectorState::Proving
@@ -204,7 +228,7 @@ impl Driver {
             && !self.removed.contains_key(&id)
             && self.moved_or_used(id).is_none();
         let fits = lost.is_none_or(|lost| other_sector(record, lost).is_none());
-        let is_part = || matches!(self.is_whole(id, true), Err((PART_LEFT, _)));
+        let is_part = || matches!(self.is_whole(id, true, bad), Err((PART_LEFT, _)));
         if !(rests && fits && is_part() && self.refill(record).is_ok()) {
             return Vec::new();
         }
@@ -212,16 +236,23 @@ impl Driver {
         files.map(|held| (held.id.clone(), left(&held))).filter(|(_, left)| !left.is_empty()).collect()
     }
 
-    /// Whether all of a known sector's replica lies in paths that are there. The error is the code and the reason why it
-    /// must not be sealed again: that begins with the deletion of every file of it, and one that is away may be good.
-    pub(super) fn is_whole(&self, id: SectorId, is_known: bool) -> Result<bool, (&'static str, String)> {
+    /// Whether all of a known sector's replica lies in paths that are there, other than these bad ones. The error is the code
+    /// and the reason why it must not be sealed again: that begins with the deletion of every file of it, and one that is
+    /// away may be good.
+    pub(super) fn is_whole(
+        &self,
+        id: SectorId,
+        is_known: bool,
+        bad: &[StorageId],
+    ) -> Result<bool, (&'static str, String)> {
         let (index, number) = (&self.shared.index, self.shared.name(id));
         let files: Vec<_> =
             index.sector_files(id).into_iter().filter(|held| !left(held).is_empty()).collect();
         let is_there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
         let doubtful = self.sectors.get(&id).map(|sector| sector.record.doubtful()).unwrap_or_default();
         let is_doubtful = |held: &&HeldFiles| doubtful.contains(&held.id);
-        let believed = files.iter().filter(|held| is_there(held) && !is_doubtful(held));
+        let is_believed = |held: &&HeldFiles| !is_doubtful(held) && !bad.contains(&held.id);
+        let believed = files.iter().filter(|held| is_there(held) && is_believed(held));
         let there = believed.fold(FileTypes::NONE, |all, held| all | held.types);
         if is_known && there.intersection(REPLICA) == REPLICA {
             return Ok(true);

@@ -62,3 +62,17 @@ fn a_file_that_no_path_has_is_named() {
     assert_eq!(missing(&[held(sealed)]).as_deref(), Some("no storage path has its cache directory"));
     assert_eq!(missing(&[]).as_deref(), Some("no storage path has its sealed file"));
 }
+
+#[test]
+fn what_was_bad_is_asked_for_again_until_it_is_answered() {
+    let (failed, id) = (Failed::default(), SectorId::new(1000, 1));
+    failed.note(&judge(&[CopyOutcome::Proven]), &[1]);
+    failed.note(&judge(&[CopyOutcome::Away("away".to_owned())]), &[1]);
+    assert!(failed.of(id).is_empty());
+    failed.note(&judge(&[CopyOutcome::Faulty("faulty".to_owned())]), &[5]);
+    // Other leaves of it may be good.
+    failed.note(&judge(&[CopyOutcome::Proven]), &[1]);
+    assert_eq!(failed.of(id), [5].into());
+    failed.note(&judge(&[CopyOutcome::Proven]), &[1, 5]);
+    assert!(failed.of(id).is_empty());
+}

@@ -49,6 +49,8 @@ fn timeout_of(method: &str) -> Option<Duration> {
         "Sealyard.OrderPaths" | "Sealyard.MoveSector" => None,
         // Disks are read, with a bound of their own.
         "Sealyard.CheckProvable" | "Filecoin.CheckProvable" => None,
+        // Nor is a sector sealed again before that.
+        "Sealyard.Rebuild" | "Sealyard.RebuildPieces" => None,
         // WorkerConnect too: the manager dials back before it answers.
         _ => Some(Duration::from_secs(60)),
     }

@@ -34,7 +34,7 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
         let sector = args.next::<SectorName>("sector")?;
         Ok(api.rebuild(sector, args.next::<Option<Lost>>("lost")?).await?)
     });
-    methods.on("Sealyard.RebuildPieces", Read, 2, |api, mut args| async move {
+    methods.on("Sealyard.RebuildPieces", Admin, 2, |api, mut args| async move {
         let sector = args.next::<SectorName>("sector")?;
         Ok(api.rebuild_pieces(sector, args.next::<Option<Lost>>("lost")?).await?)
     });
