@@ -404,8 +404,12 @@ impl Driver {
         }
         while let Some((at, sector)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, sector));
-            if self.sectors.get(&sector).is_some_and(|known| known.busy == Busy::Until(at)) {
-                self.sector_event(sector, pipeline::SectorEvent::RetryDue { now_ms: now });
+            match self.sectors.get(&sector).map(|known| &known.busy) {
+                Some(Busy::Until(until)) if *until == at => {
+                    self.sector_event(sector, pipeline::SectorEvent::RetryDue { now_ms: now });
+                }
+                Some(Busy::File(_)) => self.advance(sector),
+                Some(_) | None => {}
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sealtasks::{AcquireMode, FileType};
 use stores::{Index, TransferMeter};
 use support::wire::{Scene, Weather};
-use support::{ADMIN, ask, both, id, sector, tree};
+use support::{ADMIN, ask, both, id, sector, storing, tree};
 
 /// A move whose deletion was lost.
 async fn owing() -> Scene {
@@ -102,6 +102,26 @@ async fn an_operators_move_to_where_the_file_is_already_ends_an_earlier_one() {
     moved.expect("it is there");
     assert!(!scene.source_dir().exists() && meter.bytes() == 0);
     assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["b*"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_owed_goes_along_when_the_copy_goes_on_to_another_path_of_its_host() {
+    let scene = owing().await;
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    scene.target.path("stored", storing()).await;
+    scene.front.is(Weather::NoDeletion);
+    let meter = TransferMeter::default();
+    let remote = &scene.target.remote;
+    let moved = remote.bring_into(sector(1), FileType::Cache, &id("stored"), &meter).await;
+    moved.expect("from one path to the other");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["stored*"]);
+    // The source is away still, and then back.
+    remote.settle_debts(Duration::MAX).await;
+    assert!(scene.source_dir().exists() && scene.left_behind().is_empty());
+    scene.front.is(Weather::Fair);
+    assert_eq!(remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists(), "deleted");
+    assert_eq!(remote.settle_debts(Duration::MAX).await, (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@ use super::input::{Busy, Effect, Reply, Sector};
 use super::originals::listed;
 use crate::state::StateEvent;
 
+/// So often it is asked whether all paths are back that may hold a file, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 1000;
 /// Why unsealed data of a committed-capacity sector may go: it is zeros, and can be made again.
 const RELEASE_REASON: &str = "a committed-capacity sector needs no unsealed copy once its proof is verified";
 /// What the log says of a sector that is sealed again.
@@ -253,6 +255,13 @@ impl Driver {
         // After a restart the index fills as workers come back. Until the cache is seen nothing is known of this sector.
         if !files.iter().any(|held| held.types.contains(FileType::Cache)) {
             self.set_busy(id, Busy::File(FileType::Cache));
+            return false;
+        }
+        // Nor of the file that is to go, as long as a path may come back that has it: nobody would look for it later.
+        let is_listed = files.iter().any(|held| held.types.contains(FileType::Unsealed));
+        if !is_listed && self.may_be_back().is_some() {
+            self.set_busy(id, Busy::File(FileType::Unsealed));
+            self.timers.insert((self.now_ms().saturating_add(LOOK_AGAIN_MS), id));
             return false;
         }
         let gone = self.is_deleted(id, RELEASE_REASON);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealtasks::{FileType, SectorId, StorageId};
+use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
 
 use super::Remote;
 use super::bring::discard;
@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::fetch::arriving::{Arrived, Arriving};
 use crate::layout;
 use crate::local::chain;
+use crate::space::FileKey;
 
 /// Between two rounds.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -118,6 +119,14 @@ impl Remote {
         let (sector, kind) = place.file();
         let holders = self.index.find(sector, kind.into(), None).await?;
         let listed = holders.iter().any(|holder| holder.id == *id);
+        if !debt.in_place
+            && !debt.old
+            && noted.declared
+            && self.carry(id, noted, place.file(), &holders).await?
+        {
+            discard(Arc::clone(place)).await?;
+            return Ok(false);
+        }
         if (debt.old && (listed || noted.declared)) || !debt.in_place {
             // The copy here has gone on its way: nothing is to be said of the source any more. The note of one that was
             // never declared stays as long as that lies here: by it no scan takes that for the file.
@@ -140,6 +149,41 @@ impl Remote {
                 Ok(false)
             }
         }
+    }
+}
+
+impl Remote {
+    /// Notes what is owed for a copy where that has gone from the path `id`, if it is another path of this process: it is asked
+    /// for from there.
+    async fn carry(
+        &self,
+        id: &StorageId,
+        noted: &Arrived,
+        (sector, kind): FileKey,
+        holders: &[SectorStorageInfo],
+    ) -> Result<bool, StoreError> {
+        for holder in holders.iter().filter(|holder| holder.primary && holder.id != *id) {
+            let Ok(dir) = self.local.dir(&holder.id) else { continue };
+            let (at, noted) = (dir.clone(), noted.clone());
+            let look = self.local.look(&at, "looking where a moved file has gone", move || {
+                let there = Arriving::claim(&dir, sector, kind)?;
+                // Something else is on its way there.
+                if there.arrived().is_some() || there.plan().is_some() {
+                    return Ok(false);
+                }
+                let is_there = there.still_holds(&noted);
+                if is_there {
+                    there.set_arrived(&noted)?;
+                } else {
+                    there.discard();
+                }
+                Ok(is_there)
+            });
+            if look.await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
