@@ -9,6 +9,7 @@
 mod advice;
 mod attempts;
 mod audit;
+mod avoiding;
 mod belief;
 mod caps;
 mod chaining;
@@ -57,6 +58,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use audit::Audit;
+use avoiding::FailedOn;
 use control::Machine;
 use detached::Detached;
 pub(crate) use errands::Ended;
@@ -119,6 +121,8 @@ pub(crate) struct Driver {
     silence: Silence,
     /// Tasks that failed on the workers that are here.
     failed: Failed,
+    /// Where each sector's tasks failed last.
+    failed_on: FailedOn,
     audit: Audit,
     generations: BTreeMap<WorkerId, u32>,
     /// Machines that workers told of, by id.

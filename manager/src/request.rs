@@ -127,6 +127,7 @@ pub(crate) fn request(
         sector,
         task,
         purpose: None,
+        avoid: None,
         priority: 0,
         needs: Needs { existing, allocate },
         locks: Locks { read: row.read, write: row.write },

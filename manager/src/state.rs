@@ -10,6 +10,7 @@ mod control;
 pub(crate) mod copy;
 mod event;
 mod event_text;
+mod failed_on;
 mod hold;
 mod identity;
 mod loading;

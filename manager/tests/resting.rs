@@ -51,7 +51,9 @@ async fn three_held(world: &World, bad: &FakeWorker) -> Vec<Taken> {
 #[tokio::test]
 async fn every_sector_is_sealed_elsewhere_and_the_broken_worker_is_an_alert() {
     let world = world().await;
-    let (bad, good) = (worker("bad", 1), worker("good", 2));
+    let tasks = &[TaskType::PreCommit1, TaskType::Fetch];
+    let good = FakeWorker::new(Plan { name: "good", seed: 2, tasks, stores: false, sealyard: true });
+    let bad = worker("bad", 1);
     world.join(&bad).await;
     let taken = three_held(&world, &bad).await;
     world.join(&good).await;
@@ -61,7 +63,11 @@ async fn every_sector_is_sealed_elsewhere_and_the_broken_worker_is_an_alert() {
     assert_eq!((found[0].system.as_str(), found[0].subject.as_str()), ("workers", "bad"), "{found:?}");
     assert!(found[0].text.starts_with("failed PC1 of 3 different sectors in a row"), "{found:?}");
 
-    // All that they need lies with the worker that fails, so it would be the first choice.
+    // What it needs lies with the worker that fails, so that would be the first choice for one that never failed.
+    let fresh = world.api.pledge_sector().await.expect("a pledge").number.get();
+    let detail = world.sector(fresh, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&detail, "AP"), [("done".to_owned(), "bad".to_owned())]);
+    assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "good".to_owned())]);
     for taken in &taken {
         let number = taken.call.sector.number;
         world.api.retry_sector(number.into()).await.expect("tried again");
@@ -92,12 +98,12 @@ async fn a_sector_that_fails_again_and_again_says_nothing_of_its_worker() {
     bad.script("PC1", Behaviour::Hold);
     world.api.pledge_sector().await.expect("a pledge");
     let mut taken = bad.call_of("PC1").await;
-    world.join(&good).await;
     for _ in 0..3 {
         bad.script("PC1", Behaviour::Hold);
         fails(&world, &bad, &[taken]).await;
         world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried again");
         taken = bad.call_of("PC1").await;
     }
+    world.join(&good).await;
     assert_eq!(alerts(&world, |_| true).await, []);
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 
-use sealtasks::{AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, SealingPurpose, TaskType};
+use sealtasks::{
+    AcquireMode, ActorId, FileType, PathType, RegisteredSealProof, SealingPurpose, TaskType, WorkerId,
+};
 
 use crate::ExistingRule;
 use crate::few::Few;
@@ -110,6 +112,8 @@ pub(crate) struct ClassKey {
     pub(crate) allocate: Option<(PathType, Vec<NewFile>)>,
     /// For what the sector is sealed, where plans have a say.
     pub(crate) purpose: Option<SealingPurpose>,
+    /// The worker that is the last choice.
+    pub(crate) avoid: Option<WorkerId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

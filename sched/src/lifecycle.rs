@@ -63,6 +63,7 @@ impl Sched {
             existing,
             allocate: needs.allocate.as_ref().map(|allocate| (allocate.path_type, allocate.files.clone())),
             purpose: request.purpose,
+            avoid: request.avoid,
         };
         let group = self.group(kind);
         if key.ties().is_none() && !self.queue.groups[group].is_ranked {

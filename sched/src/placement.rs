@@ -126,6 +126,13 @@ impl Sched {
         best.map(|(rank, draft)| (rank.worker, draft))
     }
 
+    /// The best worker but the one that such a task has just failed on, if there is such a one. Files that lie there are moved:
+    /// whatever it is that fails there, the next attempt does not meet it.
+    pub(crate) fn pick_elsewhere(&self, key: &ClassKey, group: GroupIdx) -> Option<(usize, Draft)> {
+        let failed = key.avoid?;
+        self.pick(key, group, |slot| self.workers.get(slot).key.session != failed)
+    }
+
     /// The same among these workers, which come in the policy's order.
     fn pick_by_rank(
         &self,

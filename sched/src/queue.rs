@@ -456,7 +456,8 @@ mod tests {
         let (group, _) = queue.group(SealTaskType { proof, task });
         let [here, there] = [1, 2].map(|miner| {
             let miner = ActorId::new(miner);
-            let key = ClassKey { task, proof, miner, existing: None, allocate: None, purpose: None };
+            let key =
+                ClassKey { task, proof, miner, existing: None, allocate: None, purpose: None, avoid: None };
             queue.join(key, group)
         });
         let key = |id| Seat::new(TaskId::new(id), SectorNumber::new(id), 0, None).key(task);

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use sealtasks::{AcquireMode, FileType, FileTypes, PathType, SealingPurpose, SectorRef, StorageId, TaskType};
+use sealtasks::{
+    AcquireMode, FileType, FileTypes, PathType, SealingPurpose, SectorRef, StorageId, TaskType, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 
 /// One task, as the manager wants it done.
@@ -16,6 +18,9 @@ pub struct Request {
     /// For what the sector is sealed, where the task is one of its sealing; `None`: no plan has a say in it.
     #[serde(default)]
     pub purpose: Option<SealingPurpose>,
+    /// The worker that it has just failed on: another one gets it, if one can begin it when its turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoid: Option<WorkerId>,
     /// Larger goes first, within the rules of the order table. Lotus: 0, or 1024 for a sector with deals.
     pub priority: i64,
     /// Which files must be within reach, and what room is needed.

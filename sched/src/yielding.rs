@@ -134,7 +134,8 @@ impl Sched {
         is_last_call: bool,
     ) -> Result<Option<(usize, Draft)>, Passed> {
         let state = self.queue.class(class);
-        let best = self.pick(&state.key, state.group, |_| true);
+        let elsewhere = self.pick_elsewhere(&state.key, state.group);
+        let best = elsewhere.or_else(|| self.pick(&state.key, state.group, |_| true));
         let is_passed = |slot: usize| self.is_passed(state.group, slot);
         match &best {
             Some((slot, _)) if !is_last_call && self.may_be_passed(class, task) && is_passed(*slot) => {}

@@ -40,7 +40,8 @@ impl Driver {
         let request = request::request(task.sector, &task.work, &held_by, since, task.attempts)?;
         let (deadline, priority) = (self.deadline(task.sector.id), self.priority_of(id));
         let purpose = self.purpose(task.sector.id, request.task);
-        Some(sched::Request { purpose, deadline, priority, ..request })
+        let avoid = self.to_avoid(task.sector.id, request.task);
+        Some(sched::Request { purpose, avoid, deadline, priority, ..request })
     }
 
     /// When the sector's present work must be done to be of use.

@@ -11,6 +11,7 @@ use sealtasks::{AttemptId, CallError, ReleaseUnsealedInput, SectorId, TaskInput,
 use tokio_util::sync::CancellationToken;
 
 use super::audit::Audit;
+use super::avoiding::FailedOn;
 use super::errands::{Errand, ErrandKind, MOVE, RELEASE, UNSEAL};
 use super::fleet::Peer;
 use super::input::Busy;
@@ -52,6 +53,7 @@ impl Driver {
             workers: BTreeMap::new(),
             silence: Silence::default(),
             failed: Failed::default(),
+            failed_on: FailedOn::default(),
             audit: Audit::default(),
             generations: BTreeMap::new(),
             machines: BTreeMap::new(),
@@ -73,6 +75,7 @@ impl Driver {
             shared,
         };
         driver.load_sectors(loaded.sectors)?;
+        driver.load_failed_on().await?;
         for row in loaded.tasks {
             let keep = match row.step == RELEASE {
                 true => driver.shared.state.kept_by(row.task, row.sector.id).await?,

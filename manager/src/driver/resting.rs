@@ -46,6 +46,7 @@ impl Row {
 impl Driver {
     /// A task failed where this attempt is.
     pub(super) fn note_failure(&mut self, attempt: AttemptId, class: FailureClass, reason: &str) {
+        self.note_failed_on(attempt, class);
         match class {
             FailureClass::Environment | FailureClass::Space | FailureClass::Compute => {}
             // The other side's, the input's, or an operator's.
@@ -71,13 +72,14 @@ impl Driver {
 
     /// A task of this type ended well where this attempt is.
     pub(super) fn note_success(&mut self, attempt: AttemptId) {
-        let Some((session, kind, _)) = self.place_of(attempt) else { return };
+        let Some((session, kind, sector)) = self.place_of(attempt) else { return };
+        self.note_done_on(sector, kind);
         if self.failed.0.remove(&(session, kind)).is_some() {
             self.tell_resting(session);
         }
     }
 
-    fn place_of(&self, attempt: AttemptId) -> Option<(WorkerId, TaskType, SectorId)> {
+    pub(super) fn place_of(&self, attempt: AttemptId) -> Option<(WorkerId, TaskType, SectorId)> {
         let task = self.tasks.get(&attempt.task)?;
         let open = task.open.as_deref().filter(|open| open.id == attempt)?;
         self.workers.get(&open.worker)?;
@@ -109,6 +111,7 @@ impl Driver {
 
     /// Ends the rests that have lasted, and those of workers that nobody can stand in for any more.
     pub(super) fn end_rests(&mut self) {
+        self.forget_failed_on();
         self.failed.0.retain(|(session, _), _| self.workers.contains_key(session));
         let now_ms = self.now_ms();
         let over = |(session, kind): &(WorkerId, TaskType), row: &Row| {

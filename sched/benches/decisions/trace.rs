@@ -295,6 +295,7 @@ impl<S: Scheduler> Cluster<S> {
             },
             task: kind.task,
             purpose: None,
+            avoid: None,
             priority: if self.draw(10) == 0 { 1024 } else { 0 },
             needs,
             locks,

@@ -203,6 +203,7 @@ impl Shape {
             sector,
             task: self.task,
             purpose: None,
+            avoid: None,
             priority: 0,
             needs: Needs { existing, allocate },
             locks: Locks { read: self.read, write: self.write },

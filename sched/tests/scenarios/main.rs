@@ -1,5 +1,6 @@
 //! What the scheduler does, told as stories, and random histories against a slow oracle.
 
+mod avoid;
 mod checks;
 mod deadline;
 mod files;

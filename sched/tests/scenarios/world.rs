@@ -135,6 +135,7 @@ pub fn request(task: TaskType, number: u64) -> Request {
         sector: sector(number),
         task,
         purpose: None,
+        avoid: None,
         priority: 0,
         needs: Needs::default(),
         locks: Locks::default(),

@@ -92,6 +92,7 @@ fn request(task: TaskType, sector: u64) -> Request {
         sector: SectorRef { id: SectorId::new(1000, sector), proof: proof() },
         task,
         purpose: None,
+        avoid: None,
         priority: 0,
         needs: Needs {
             existing: Some(Existing { rule, mode: AcquireMode::Move, files: vec![file] }),
