@@ -159,6 +159,9 @@ pub struct HeldCall {
     pub attempt: Option<AttemptId>,
     /// Where it stands.
     pub phase: CallPhase,
+    /// Its executor was killed and does not end: it hangs in the kernel. Nothing ends the call before that does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lingering: bool,
 }
 
 /// Where a held call stands.

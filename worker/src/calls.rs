@@ -24,6 +24,8 @@ struct Held {
     phase: CallPhase,
     stop: CancellationToken,
     pid: Option<u32>,
+    /// Its executor was killed and does not end.
+    lingering: bool,
 }
 
 impl Calls {
@@ -35,13 +37,20 @@ impl Calls {
         phase: CallPhase,
         stop: CancellationToken,
     ) {
-        self.held().insert(call.id, Held { call, attempt, phase, stop, pid: None });
+        self.held().insert(call.id, Held { call, attempt, phase, stop, pid: None, lingering: false });
     }
 
     /// A call goes on to another phase; its executor is `pid` while it runs.
     pub(crate) fn proceed(&self, call: CallId, phase: CallPhase, pid: Option<u32>) {
         if let Some(held) = self.held().get_mut(&call.id) {
             (held.phase, held.pid) = (phase, pid);
+        }
+    }
+
+    /// A held call's executor was killed and does not end.
+    pub(crate) fn linger(&self, call: CallId, pid: Option<u32>) {
+        if let Some(held) = self.held().get_mut(&call.id) {
+            (held.pid, held.lingering) = (pid, true);
         }
     }
 
@@ -83,8 +92,12 @@ impl Calls {
     /// All of them, oldest id first.
     pub(crate) fn list(&self) -> Vec<HeldCall> {
         let held = self.held();
-        let view =
-            |held: &Held| HeldCall { call: held.call.to_string(), attempt: held.attempt, phase: held.phase };
+        let view = |held: &Held| HeldCall {
+            call: held.call.to_string(),
+            attempt: held.attempt,
+            phase: held.phase,
+            lingering: held.lingering,
+        };
         held.values().map(view).collect()
     }
 
@@ -93,9 +106,10 @@ impl Calls {
         self.held().len()
     }
 
-    /// How many acquire or run.
+    /// How many acquire or run. One that lingers does neither, for nobody knows how long: it is stopped already.
     pub(crate) fn busy(&self) -> usize {
-        self.held().values().filter(|held| held.phase != CallPhase::Returning).count()
+        let held = self.held();
+        held.values().filter(|held| held.phase != CallPhase::Returning && !held.lingering).count()
     }
 
     /// The running executors.

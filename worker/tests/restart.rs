@@ -13,7 +13,9 @@ use nix::unistd::Pid;
 use rpc::api::Job;
 use rpc::extension::CallPhase;
 use rpc::{PieceData, WorkerApi as _};
-use scripted::{SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data};
+use scripted::{
+    PATIENCE, SECTOR, World, alive, appears, attempt, held, pc1, pc1_output, start_ok, until, with_data,
+};
 use sealtasks::{
     CallErrorCode, CallId, DataCidInput, FailureClass, FileType, FileTypes, PieceSource, SectorId, SectorRef,
     TaskInput, TransferChange, UnpaddedPieceSize, WorkerId,
@@ -184,18 +186,20 @@ fn a_call_whose_executor_died_too_is_returned_as_restarted_and_nothing_of_it_is_
     assert_eq!(world.told("runs"), "pc1\n");
 }
 
+/// What a worker joins a manager with that takes no states; what it tells of that is kept.
+fn joining(statuses: &Arc<Mutex<Vec<Status>>>) -> RegistrationOptions {
+    let statuses = Arc::clone(statuses);
+    let status: StatusSink = Arc::new(move |status| statuses.lock().unwrap().push(status));
+    let address = "http://127.0.0.1:3456/rpc/v0".to_owned();
+    RegistrationOptions { manager: "http://manager".into(), address, status }
+}
+
 /// A Lotus manager takes a known session for a repetition: it never thinks a busy worker to be idle.
 #[test]
 fn a_lotus_manager_gets_its_worker_back_at_once_when_an_executor_was_taken_over() {
     let mut world = World::new();
     Arc::get_mut(&mut world.manager).unwrap().lotus = true;
     world.mode("hang");
-    let joining = |statuses: &Arc<Mutex<Vec<Status>>>| {
-        let statuses = Arc::clone(statuses);
-        let status: StatusSink = Arc::new(move |status| statuses.lock().unwrap().push(status));
-        let address = "http://127.0.0.1:3456/rpc/v0".to_owned();
-        RegistrationOptions { manager: "http://manager".into(), address, status }
-    };
     let said = Arc::default();
     let (call, session) = die_after(async {
         let worker = world.start().await;
@@ -347,6 +351,7 @@ fn an_executor_that_hangs_in_the_kernel_keeps_its_call_held_and_nothing_else_fro
         }
         return;
     };
+    Arc::get_mut(&mut world.manager).unwrap().lotus = true;
     let (call, session) = die_beside_an_executor(&world);
     let pid = world.told("pid");
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).unwrap();
@@ -374,6 +379,12 @@ fn an_executor_that_hangs_in_the_kernel_keeps_its_call_held_and_nothing_else_fro
     Runtime::new().unwrap().block_on(async {
         let worker = world.start().await;
         held(&worker, call, Some(CallPhase::Running)).await;
+        let calls = worker.current_state().await.calls;
+        assert!(calls.len() == 1 && calls[0].lingering, "{calls:?}");
+        // Nor does it keep the worker out of a manager that takes only idle ones.
+        let said = Arc::default();
+        tokio::time::timeout(PATIENCE, worker.register(joining(&said))).await.expect("it waits").unwrap();
+        assert_eq!(*said.lock().unwrap(), [Status::Registered]);
         frozen.thaw();
         let error = world.returned(call).await.result.unwrap_err();
         assert_eq!(error.code, CallErrorCode::TempWorkerRestart, "{error}");

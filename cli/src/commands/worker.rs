@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rpc::WorkerApi;
-use rpc::extension::ExecutorSetting;
+use rpc::extension::{ExecutorSetting, HeldCall};
 use rpc::operator::WorkerMode;
 use sealtasks::{ResourceTable, TaskType};
 use serde_json::json;
@@ -45,7 +45,9 @@ const STOP_MAX: Duration = Duration::from_secs(90);
 async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     let worker = worker_client(repo)?;
     let session = worker.process_session().await.map_err(rpc_failure)?;
-    let given_back = if now { worker.state().await.map_err(rpc_failure)?.calls.len() } else { 0 };
+    let calls = if now { worker.state().await.map_err(rpc_failure)?.calls } else { Vec::new() };
+    let (held_on, given_back): (Vec<_>, Vec<_>) = calls.iter().partition(|held| held.lingering);
+    let (held_on, given_back) = (held_on.len(), given_back.len());
     if !now {
         finish_calls(&worker).await?;
     }
@@ -61,7 +63,10 @@ async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
         Failure::new(Code::Failed, text).advise("its log says what it waits for, most often a disk")
     })?;
     if json {
-        return print_json(&json!({ "stopped": session, "given_back": given_back }));
+        return print_json(&json!({ "stopped": session, "given_back": given_back, "held_on": held_on }));
+    }
+    if held_on > 0 {
+        talk!("{held_on} of its calls cannot end; its next start holds them until they have");
     }
     match given_back {
         0 => line(&format!("worker {session} has stopped")),
@@ -84,21 +89,37 @@ async fn finish_calls(worker: &impl WorkerApi) -> Outcome {
 }
 
 async fn calls_ended(worker: &impl WorkerApi) -> Outcome {
-    let mut said = 0;
+    let mut said = Vec::new();
     loop {
-        let calls = worker.state().await.map_err(rpc_failure)?.calls.len();
-        if calls == 0 {
+        let calls = worker.state().await.map_err(rpc_failure)?.calls;
+        if calls.is_empty() {
             return Ok(());
         }
-        if calls != said {
-            talk!(
-                "waiting for {calls} calls to end (Ctrl-C lets the worker go on as before; `sealyard worker stop --now` gives \
-                 them back)"
-            );
-            said = calls;
-        }
+        let words = waited_for(&calls);
+        words.iter().filter(|line| !said.contains(*line)).for_each(|line| talk!("{line}"));
+        said = words;
         tokio::time::sleep(STOP_POLL).await;
     }
+}
+
+/// What a stop that waits says of the calls that it waits for, and of what would end the waiting.
+fn waited_for(calls: &[HeldCall]) -> Vec<String> {
+    let (lingering, ending): (Vec<_>, Vec<_>) = calls.iter().partition(|held| held.lingering);
+    let going_on = (!ending.is_empty()).then(|| {
+        format!(
+            "waiting for {} calls to end (Ctrl-C lets the worker go on as before; `sealyard worker stop --now` gives them back)",
+            ending.len()
+        )
+    });
+    let hang = lingering.into_iter().map(|held| {
+        format!(
+            "waiting for call {}, whose executor was killed and does not end: it hangs in the kernel, most often on a disk that \
+             does not answer; `sealyard worker stop --now` stops the worker without it, and the worker's next start holds the \
+             call until it has ended",
+            held.call
+        )
+    });
+    going_on.into_iter().chain(hang).collect()
 }
 
 async fn info(repo: &Path, json: bool) -> Outcome {
@@ -176,4 +197,27 @@ fn resources(all: bool, default: bool, json: bool) -> Outcome {
         return print_json(&rows);
     }
     rows.iter().try_for_each(|(name, value)| line(&format!("{name}={value}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rpc::extension::CallPhase;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_that_waits_names_the_call_that_does_not_end_and_what_to_do() {
+        let held = |call: &str, lingering| HeldCall {
+            call: call.to_owned(),
+            attempt: None,
+            phase: CallPhase::Running,
+            lingering,
+        };
+        let words = waited_for(&[held("a", false), held("b", true), held("c", false)]);
+        assert_eq!(words.len(), 2, "{words:?}");
+        assert!(words[0].starts_with("waiting for 2 calls to end"), "{words:?}");
+        assert!(words[1].starts_with("waiting for call b, whose executor was killed"), "{words:?}");
+        assert!(words[1].contains("stop --now` stops the worker without it"), "{words:?}");
+        assert_eq!(waited_for(&[held("b", true)]).len(), 1, "nothing else is waited for");
+    }
 }

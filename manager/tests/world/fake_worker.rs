@@ -421,10 +421,10 @@ impl WorkerApi for FakeWorker {
             return Err(ApiError::Remote { code: -32601, message: "method not found".to_owned() });
         }
         let held = self.held.lock().expect("no panic elsewhere");
-        let call = |taken: &Taken| HeldCall {
-            call: taken.call.to_string(),
-            attempt: taken.attempt,
-            phase: CallPhase::Running,
+        let phase = CallPhase::Running;
+        let call = |taken: &Taken| {
+            let call = taken.call.to_string();
+            HeldCall { call, attempt: taken.attempt, phase, lingering: false }
         };
         Ok(WorkerState {
             session: self.told.lock().expect("no panic elsewhere").unwrap_or(self.session),

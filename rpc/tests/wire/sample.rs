@@ -184,6 +184,7 @@ pub fn worker_state() -> WorkerState {
             call: call().to_string(),
             attempt: Some(attempt()),
             phase: CallPhase::Returning,
+            lingering: false,
         }],
         caps: serde_json::from_str(r#"{"PC1":3,"PC2+C2":1}"#).unwrap(),
         machine: Some(MachineIdentity { id: "b0".into(), name: "big-box".into() }),

@@ -22,7 +22,7 @@ pub(crate) fn outwait(shared: &Arc<Shared>, lost: Unfinished) {
     let (call, attempt, sector) = (lost.accepted.call, lost.accepted.attempt, lost.accepted.sector.id);
     // It is stopped already, as far as anybody can.
     shared.calls.hold(call, attempt, CallPhase::Running, CancellationToken::new());
-    shared.calls.proceed(call, CallPhase::Running, lost.process.as_ref().map(|mark| mark.pid));
+    shared.calls.linger(call, lost.process.as_ref().map(|mark| mark.pid));
     let made = lost.running.as_ref().map(|running| running.made(&lost.created)).unwrap_or_default();
     let making = shared.local.making(sector, &made);
     let own = Arc::clone(shared);

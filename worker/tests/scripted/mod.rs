@@ -36,7 +36,7 @@ pub const SECTOR: SectorRef =
     SectorRef { id: SectorId::new(1000, 7), proof: RegisteredSealProof::for_new_sector(SectorSize::KiB2) };
 
 /// Nothing here takes longer unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `seen` holds and returns what it made of the value.
 pub async fn until<T, R>(watched: &watch::Sender<T>, mut seen: impl FnMut(&T) -> Option<R>) -> R {
