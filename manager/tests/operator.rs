@@ -133,7 +133,7 @@ async fn a_waiting_task_is_taken_out_and_only_a_failed_sector_is_tried_again() {
     let world = world().await;
     world.api.pledge_sector().await.expect("a pledge");
     let error = world.api.retry_sector(ONE.into()).await.expect_err("it has not failed").to_string();
-    assert!(error.contains("Packing") && error.contains("only a failed sector"), "{error}");
+    assert!(error.contains("Packing") && error.contains("only a sector that failed"), "{error}");
     let missing = world.api.retry_sector(SectorNumber::new(9).into()).await.expect_err("no such").to_string();
     assert!(missing.contains("no sector 9"), "{missing}");
 
