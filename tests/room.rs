@@ -4,12 +4,13 @@
 mod system;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use sealtasks::{Commitment, SealedCid};
+use sealtasks::{Commitment, SealedCid, UnsealedCid};
 use serde_json::{Value, json};
 use system::{COMMAND_MAX, Daemon, ok, run_within, sealyard, text};
 
@@ -18,7 +19,8 @@ const SEALING_MAX: Duration = Duration::from_secs(600);
 /// Between two beginnings, in seconds.
 const STAGGER: u64 = 4;
 
-/// Two sectors of zeros that were sealed from another ticket: both are sealed, and none is believed.
+/// Two sectors of zeros that were sealed from another ticket: both are sealed, and none is believed. The third one's data is
+/// not there: it never begins, and takes no room.
 fn write(home: &Path) {
     let sealed = SealedCid::new(Commitment::new([1; 32])).to_string();
     let entry = |number: u64| {
@@ -27,7 +29,10 @@ fn write(home: &Path) {
             "SealedCID": {"/": sealed},
         })
     };
-    let file = json!({"Miner": "f01000", "SectorSize": 2048, "SectorInfos": [entry(1), entry(2)]});
+    let mut third = entry(3);
+    third["Pieces"] =
+        json!([{"Size": 2048, "PieceCID": {"/": UnsealedCid::new(Commitment::new([2; 32])).to_string()}}]);
+    let file = json!({"Miner": "f01000", "SectorSize": 2048, "SectorInfos": [entry(1), entry(2), third]});
     fs::write(home.join("lost.json"), file.to_string()).expect("the file");
 }
 
@@ -39,6 +44,7 @@ fn staggered(command: &mut Command) -> String {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert_eq!(told.matches("sealed again it has CommR").count(), 2, "both were sealed: {told}");
+    assert!(told.contains("sector 3 is not back: its data is missing"), "{told}");
     told
 }
 
@@ -58,6 +64,13 @@ fn one_began_after_the_other(repo: &Path) {
     assert!(later.1 - earlier.0 >= 1000 * i64::try_from(STAGGER).expect("small"), "{begun:?}");
 }
 
+/// What a directory and all in it take, in bytes.
+fn on_disk(dir: &Path) -> u64 {
+    let of = |entry: &Path| 512 * entry.symlink_metadata().expect("metadata").blocks();
+    let within = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    of(dir) + within.map(|path| if path.is_dir() { on_disk(&path) } else { of(&path) }).sum::<u64>()
+}
+
 #[test]
 fn a_manager_refuses_without_room_and_begins_one_after_the_other() {
     let home = tempfile::tempdir().expect("a directory");
@@ -75,8 +88,12 @@ fn a_manager_refuses_without_room_and_begins_one_after_the_other() {
         let dir = home.join(dir);
         ok(repo(&["storage", "attach", "--init", &dir.to_string_lossy()]).args(words));
     };
+    // Some file systems have blocks for directories and names; a path counts them.
+    attach("empty", &["--seal"]);
+    let empty = home.join("empty");
+    ok(&mut repo(&["storage", "detach", "--really-do-it", &empty.to_string_lossy()]));
     // Sealed, unsealed and 14.1 times the size for layers and trees: 32.2 KiB a sector.
-    attach("narrow", &["--seal", "--max-storage", "40KiB"]);
+    attach("narrow", &["--seal", "--max-storage", &format!("{}B", on_disk(&empty) + (40 << 10))]);
     let both = ["repair", "run", "--manager", "--metadata", "lost.json", "--parallel", "2"];
     let refused = || {
         let output = run_within(&mut repo(&both), COMMAND_MAX);

@@ -87,14 +87,15 @@ pub async fn run_file(repo: &Path, args: &RepairRunArgs) -> Outcome {
     }
     let sources = Sources::parse(&args.pieces)?;
     let stagger = stagger(args.stagger, metadata.size);
-    let plan = Plan { jobs, failed, parallel: args.parallel, stagger, json: args.json, sources, anew: None };
+    let room = connection.is_some().then_some(metadata.size);
+    let plan =
+        Plan { jobs, failed, parallel: args.parallel, stagger, json: args.json, sources, room, anew: None };
     if plan.jobs.is_empty() {
         // Nothing is made for nothing.
         let all = plan.failed.len();
         return tell(over(plan.failed), all, plan.json);
     }
     if let Some(connection) = connection {
-        check_room(&connection, plan.room_wish(), metadata.size).await?;
         return run(&connection, plan).await;
     }
     super::repair_alone::repair(repo, args, plan, &metadata).await
@@ -111,7 +112,11 @@ pub async fn run_numbers(connection: &Connection, args: &RebuildArgs) -> Outcome
     let jobs = named(&args.numbers)?.into_iter().map(|name| (name, None)).collect();
     let sources = Sources::parse(&args.pieces)?;
     let (parallel, stagger, failed) = (args.parallel, Duration::ZERO, Vec::new());
-    run(connection, Plan { jobs, failed, parallel, stagger, json: args.json, sources, anew: None }).await
+    run(
+        connection,
+        Plan { jobs, failed, parallel, stagger, json: args.json, sources, room: None, anew: None },
+    )
+    .await
 }
 
 /// `7`, `1-100`, `f02000/7`, or all of these behind a miner.
@@ -175,6 +180,8 @@ pub struct Plan {
     stagger: Duration,
     json: bool,
     sources: Sources,
+    /// The size of sectors for which there must be room before the first one begins.
+    room: Option<SectorSize>,
     /// How an operator has everything begin anew. With it, what waits for an operator is tried once more, since
     /// whoever starts this again wants that.
     pub anew: Option<String>,
@@ -191,13 +198,6 @@ impl Plan {
         self.jobs.iter().map(|(name, _)| name.number)
     }
 
-    /// What room is sought for.
-    fn room_wish(&self) -> RoomWish {
-        let lost = self.jobs.iter().filter_map(|(_, job)| job.as_ref());
-        let sectors = lost.map(|lost| (lost.sector.id, !lost.pieces.is_empty())).collect();
-        RoomWish { sectors, at_once: self.parallel }
-    }
-
     /// How many of them hold data.
     pub fn with_data(&self) -> usize {
         let holds = |(_, job): &&Job| matches!(job, Some(lost) if !lost.pieces.is_empty());
@@ -207,7 +207,7 @@ impl Plan {
 
 /// Does it by a manager, and waits for the end.
 pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
-    let Plan { jobs, failed, parallel, stagger, json, sources, anew } = plan;
+    let Plan { jobs, failed, parallel, stagger, json, sources, room, anew } = plan;
     let all = jobs.len() + failed.len();
     let mut last_start: Option<Instant> = None;
     let mut under_way = BTreeMap::new();
@@ -216,6 +216,10 @@ pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
     let jobs = settled(connection, jobs, &mut ended).await?;
     // Before hours of work, not behind them.
     let jobs = complete(connection, jobs, &sources, &mut ended).await?;
+    if let Some(size) = room {
+        // Their files were looked for: those of which nothing is lost take none.
+        check_room(connection, room_wish(&jobs, parallel), size).await?;
+    }
     let (mut jobs, under_way_before) = begun_first(connection, jobs).await;
     while !jobs.is_empty() || !under_way.is_empty() {
         while under_way.len() < usize::try_from(parallel).unwrap_or(1)
@@ -314,6 +318,12 @@ async fn complete(
         }
     }
     Ok(kept)
+}
+
+/// What room is sought for.
+fn room_wish(jobs: &VecDeque<Job>, at_once: u32) -> RoomWish {
+    let lost = jobs.iter().filter_map(|(_, job)| job.as_ref());
+    RoomWish { sectors: lost.map(|lost| (lost.sector.id, !lost.pieces.is_empty())).collect(), at_once }
 }
 
 /// Those that an earlier start has begun come first, and begin nothing now.

@@ -261,7 +261,7 @@ impl Driver {
         let is_listed = files.iter().any(|held| held.types.contains(FileType::Unsealed));
         if !is_listed && self.may_be_back().is_some() {
             self.set_busy(id, Busy::File(FileType::Unsealed));
-            self.timers.insert((self.now_ms().saturating_add(LOOK_AGAIN_MS), id));
+            self.wait_for_paths(id);
             return false;
         }
         let gone = self.is_deleted(id, RELEASE_REASON);
@@ -269,6 +269,12 @@ impl Driver {
             sector.released = true;
         }
         gone
+    }
+
+    /// At the next whole second: however often a waiting sector is asked meanwhile, that is one timer.
+    fn wait_for_paths(&mut self, id: SectorId) {
+        let now = self.now_ms();
+        self.timers.insert(((now - now % LOOK_AGAIN_MS).saturating_add(LOOK_AGAIN_MS), id));
     }
 
     /// What an earlier filling left would mix with the new one: its bytes behind the first piece stay allocated. A sector
