@@ -6,11 +6,14 @@ mod standin;
 mod world;
 mod yard;
 
+use std::sync::Arc;
+
 use chain::sending::Sending;
 use sealtasks::SectorNumber;
 use serde_json::Value;
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations};
 use world::canned::Behaviour;
+use world::fake_worker::{FakeWorker, Taken};
 use world::{LIMIT, World};
 use yard::{AT_ONCE, calls, land, pledge, state, why_of, yard};
 
@@ -118,15 +121,30 @@ async fn seeds_changed(world: &World, number: u64) -> usize {
     log.iter().filter(|(_, _, text)| text.contains("its seed does not count any more")).count()
 }
 
-#[tokio::test]
-async fn a_proof_whose_pre_commitment_has_moved_while_it_was_made_is_made_anew() {
+/// Sector 1, whose proof is being made until its call is finished.
+struct Proving {
+    node: StandInNode,
+    world: World,
+    worker: Arc<FakeWorker>,
+    call: Taken,
+    /// The height of the seed that it is made from.
+    seed: i64,
+}
+
+async fn proving() -> Proving {
     let node = StandInNode::start(standin::World::new()).await;
     let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
     worker.script("C2", Behaviour::Hold);
     node.world().mines_when_looked_at = true;
     pledge(&world, 1).await;
     let call = worker.call_of("C2").await;
-    let before = state(&world, 1, "Committing").await.seed_epoch;
+    let seed = state(&world, 1, "Committing").await.seed_epoch;
+    Proving { node, world, worker, call, seed }
+}
+
+#[tokio::test]
+async fn a_proof_whose_pre_commitment_has_moved_while_it_was_made_is_made_anew() {
+    let Proving { node, world, worker, call, seed: before } = proving().await;
     move_pre_commitment(&node);
     node.world().mines_when_looked_at = true;
     worker.finish(&call).await;
@@ -175,13 +193,7 @@ async fn of_a_batch_only_the_proof_whose_seed_has_changed_is_kept_back() {
 /// What a node does not know yet, or says of a chain that it is behind of, throws no proof away.
 #[tokio::test]
 async fn a_proof_waits_for_a_node_whose_head_lies_below_its_seed() {
-    let node = StandInNode::start(standin::World::new()).await;
-    let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
-    worker.script("C2", Behaviour::Hold);
-    node.world().mines_when_looked_at = true;
-    pledge(&world, 1).await;
-    let call = worker.call_of("C2").await;
-    let before = state(&world, 1, "Committing").await.seed_epoch;
+    let Proving { node, world, worker, call, seed: before } = proving().await;
     let (kept, height) = {
         let mut chain = node.world();
         chain.mines_when_looked_at = false;
