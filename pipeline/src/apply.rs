@@ -213,6 +213,7 @@ impl SectorRecord {
             }
             TaskOutput::Commit1(c1) => {
                 not_empty("C1 output", &c1.0)?;
+                self.fields.failures.doubted = false;
                 progress.c1 = Some(c1);
                 Outcome::Commit1
             }

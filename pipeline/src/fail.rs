@@ -9,11 +9,15 @@ use crate::{Failure, Outcome, PendingRetry, Progress, RetryWhen, SectorRecord, S
 /// a fault makes the same wrong proof twice, and Commit1 has verified what lies on disk each time: a bad replica fails
 /// there, as bad data. A replica is the only one there is, so nothing less than that condemns it.
 const INVALID_PROOFS_MAX: u32 = 3;
+/// What the log says of a verdict that stands alone.
+const ASKED_AGAIN: &str =
+    "; Commit1 is asked once more before the replica is given up, for the fault may be its worker's";
 
 impl SectorRecord {
     /// The step failed: into the failed state, with the retry decided.
     pub(crate) fn fail(&mut self, class: FailureClass, message: String, now_ms: u64) {
         let failed = self.awaited();
+        let (class, message) = self.weighed(failed, class, message);
         let failure = Failure { state: self.fields.state, class, message, at_ms: now_ms };
         let mut when = self.fields.failures.add(failure);
         let bad = class == FailureClass::BadData;
@@ -53,6 +57,7 @@ impl SectorRecord {
             Awaited::Seed if class == FailureClass::Compute => Outcome::RetryPreCommit,
             Awaited::Seed => Outcome::RetryWaitSeed,
             // PC2 encodes the replica in place, so a bad replica is made anew from its labels on.
+            // Twice, and the second time by another worker, if there is one.
             Awaited::Commit1 if bad => Outcome::RetrySealPreCommit1,
             Awaited::Commit1 => Outcome::RetryComputeProof,
             Awaited::Commit2 | Awaited::Verification => {
@@ -75,6 +80,15 @@ impl SectorRecord {
         };
         self.fields.retry = Some(PendingRetry { retry, when });
         self.go(Outcome::Failed);
+    }
+
+    /// Hours of work hang on Commit1's word: the first one is a failed computation, the second one in a row condemns.
+    fn weighed(&mut self, failed: Awaited, class: FailureClass, message: String) -> (FailureClass, String) {
+        let condemns = failed == Awaited::Commit1 && class == FailureClass::BadData;
+        if !condemns || std::mem::replace(&mut self.fields.failures.doubted, true) {
+            return (class, message);
+        }
+        (FailureClass::Compute, message + ASKED_AGAIN)
     }
 
     fn proof_failed(&mut self, failed: Awaited, bad: bool) -> Outcome {
@@ -107,7 +121,7 @@ impl SectorRecord {
             Outcome::RetrySealPreCommit1 => {
                 let (pieces, ticket) = (std::mem::take(&mut progress.pieces), progress.ticket);
                 *progress = Progress { pieces, ticket, ..Progress::default() };
-                self.fields.failures.invalid_proofs = 0;
+                (self.fields.failures.invalid_proofs, self.fields.failures.doubted) = (0, false);
             }
             Outcome::RetryComputeProof => {
                 if progress.verified == Some(false) {

@@ -107,6 +107,9 @@ pub(crate) struct Failures {
     pub(crate) counts: BTreeMap<FailureClass, u32>,
     /// Proofs found invalid since the replica was last made or the operator's last retry; Lotus's `InvalidProofs`.
     pub(crate) invalid_proofs: u32,
+    /// Commit1 has found the replica bad, once since it was made or since Commit1 last succeeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) doubted: bool,
 }
 
 impl Failures {
@@ -140,6 +143,6 @@ impl Failures {
     /// The operator takes responsibility.
     pub(crate) fn forgive(&mut self) {
         self.counts.clear();
-        self.invalid_proofs = 0;
+        (self.invalid_proofs, self.doubted) = (0, false);
     }
 }

@@ -147,7 +147,6 @@ fn proven_bad_data_sends_the_sector_back_a_step() {
     for (step, failed, back) in [
         ("run PC1", SectorState::SealPreCommit1Failed, "run AP"),
         ("run PC2", SectorState::SealPreCommit2Failed, "run PC1"),
-        ("run C1", SectorState::ComputeProofFailed, "run PC1"),
         ("run C2", SectorState::ComputeProofFailed, "run C1"),
         ("run AP", SectorState::AddPieceFailed, "run AP"),
     ] {
@@ -163,8 +162,7 @@ fn proven_bad_data_sends_the_sector_back_a_step() {
 #[test]
 fn a_sector_sent_back_keeps_its_ticket_and_draws_a_new_seed() {
     let mut world = World::at("run C1");
-    world.fail(FailureClass::BadData);
-    world.wait_and_retry();
+    condemn(&mut world);
     let Progress { pieces, ticket, pc1, cids, seed, .. } = world.record.progress();
     assert!(!pieces.is_empty() && ticket.is_some());
     assert!(pc1.is_none() && cids.is_none() && seed.is_none());
@@ -188,9 +186,44 @@ fn invalid_proofs_are_made_again_from_commit1_on_and_never_condemn_the_replica()
     world.apply(SectorEvent::RetryNow);
     world.expect(SectorState::Committing, "run C1");
     // Commit1 looks at the replica itself: its word is proof.
+    condemn(&mut world);
+    world.expect(SectorState::PreCommit1, "run PC1");
+    world.run_to("done");
+}
+
+/// Commit1 finds the replica bad, twice.
+fn condemn(world: &mut World) {
+    for _ in 0..2 {
+        world.expect(SectorState::Committing, "run C1");
+        world.fail(FailureClass::BadData);
+        world.wait_and_retry();
+    }
+}
+
+#[test]
+fn one_word_of_commit1_gives_no_replica_up() {
+    let mut world = World::at("run C1");
+    for _ in 0..2 {
+        // Each time it succeeds in between, which takes the first word back.
+        let before = world.record.progress().clone();
+        world.fail(FailureClass::BadData);
+        let last = world.record.failures().last().unwrap();
+        assert_eq!(last.class, FailureClass::Compute, "{last:?}");
+        assert!(last.message.starts_with("it broke; Commit1 is asked once more"), "{last:?}");
+        world.wait_and_retry();
+        world.expect(SectorState::Committing, "run C1");
+        assert_eq!(*world.record.progress(), before);
+        world.run_to("verify");
+        world.done(TaskOutput::Verify(false));
+        world.wait_and_retry();
+    }
+    condemn(&mut world);
+    world.expect(SectorState::PreCommit1, "run PC1");
+    // The replica that is made then is another one.
+    world.run_to("run C1");
     world.fail(FailureClass::BadData);
     world.wait_and_retry();
-    world.expect(SectorState::PreCommit1, "run PC1");
+    world.expect(SectorState::Committing, "run C1");
     world.run_to("done");
 }
 

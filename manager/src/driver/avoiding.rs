@@ -33,7 +33,9 @@ fn has_just_failed(record: &SectorRecord) -> bool {
 impl Driver {
     /// An attempt failed.
     pub(super) fn note_failed_on(&mut self, attempt: AttemptId, class: FailureClass) {
-        if let Some((session, kind, sector)) = self.place_of(attempt).filter(|_| may_be_its_worker_s(class)) {
+        let Some((session, kind, sector)) = self.place_of(attempt) else { return };
+        // Another worker is asked whether the replica is bad indeed.
+        if may_be_its_worker_s(class) || (kind, class) == (TaskType::Commit1, FailureClass::BadData) {
             self.failed_on.0.insert((sector, kind), session);
         }
     }
