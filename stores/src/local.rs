@@ -280,7 +280,7 @@ impl Local {
         &self,
         dir: &Path,
         contents: Contents,
-        _scanning: Scanning,
+        scanning: Scanning,
     ) -> Result<OpenedPath, StoreError> {
         let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
         let Contents { id, stanza, scan, keep_free } = contents;
@@ -292,7 +292,7 @@ impl Local {
         self.hold_begun(&id, &dir, &space);
         let stat = space.stat().await?;
         self.attach(&id, &stanza, stat).await?;
-        self.declare_scan(&id, &stanza, &scan).await?;
+        self.declare_scan((&id, &stanza), &scan, &scanning).await?;
         self.table().insert(id.clone(), OpenPath { dir, stanza, space, looks: Looks::default() });
         for partial in &scan.partial {
             tracing::warn!(path = ?partial, "leftover of an interrupted fetch; replaced when its sector comes here again");
@@ -319,7 +319,7 @@ impl Local {
     }
 
     async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
-        let _scanning = self.departures.scanning();
+        let scanning = self.departures.scanning();
         let open = self.path(&path.id)?;
         let Contents { id, stanza, scan, keep_free } = self.read_again(&open).await?;
         if id != path.id {
@@ -333,7 +333,7 @@ impl Local {
         let space = open.space;
         space.set_limits(stanza.max_storage, keep_free);
         self.attach(&id, &stanza, space.stat().await?).await?;
-        self.declare_scan(&id, &stanza, &scan).await?;
+        self.declare_scan((&id, &stanza), &scan, &scanning).await?;
         if drop_missing {
             self.drop_missing(&id, &scan).await?;
         }
@@ -350,9 +350,9 @@ impl Local {
 
     async fn declare_scan(
         &self,
-        id: &StorageId,
-        stanza: &StorageStanza,
+        (id, stanza): (&StorageId, &StorageStanza),
         scan: &Scan,
+        scanning: &Scanning,
     ) -> Result<(), StoreError> {
         for foreign in &scan.foreign {
             tracing::warn!(path = ?foreign, "foreign file in a storage path is left alone");
@@ -361,7 +361,7 @@ impl Local {
         // What leaves during the scan must not be declared after it has left.
         let _turn = self.removing.lock().await;
         let there = |decl: &SectorDecl| {
-            let types = decl.types.difference(self.departures.absent(id, decl.sector));
+            let types = decl.types.difference(scanning.absent(id, decl.sector));
             let types = types.difference(untold.get(&decl.sector).copied().unwrap_or_default());
             (!types.is_empty()).then_some((SectorDecl { types, ..*decl }, stanza.can_store))
         };

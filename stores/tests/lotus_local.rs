@@ -321,6 +321,13 @@ async fn a_path_that_hangs_at_the_start_does_not_hold_up_the_others() {
         }
     };
     tokio::time::timeout(limit, answered).await.expect("the other one is open");
+    // What is made meanwhile is there for an index that knows nothing of it.
+    let making = local.making(sector(2).id, &[(FileType::Sealed, id("b"))]);
+    write_file(&answers, sector(2), FileType::Sealed);
+    making.done();
+    local.redeclare(Some(&id("b")), false).await.expect("declared again");
+    let found = world.index.find(sector(2).id, FileTypes::SEALED, None).await.expect("an answer");
+    assert_eq!(found.len(), 1, "{found:?}");
     tokio::task::spawn_blocking(move || fs::write(&meta, told)).await.expect("joined").expect("written");
     let opened = async {
         while local.paths().len() < 2 {

@@ -21,10 +21,13 @@ pub(super) struct Departures(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    /// Scans under way.
-    scans: usize,
-    /// What left since the first of them began; nothing is noted without one.
-    gone: BTreeSet<Key>,
+    /// The number of the next scan.
+    next: u64,
+    /// Scans under way. One whose mount hangs may stay for ever, and keeps no file from scans that begin later.
+    scans: BTreeSet<u64>,
+    /// What left since the first of them began, with the number of the scan that began next: only those before it have seen
+    /// the file. Nothing is noted without a scan.
+    gone: BTreeMap<Key, u64>,
     /// What tasks are making, with the number of those that say so.
     made: BTreeMap<Key, usize>,
 }
@@ -32,26 +35,16 @@ struct Known {
 impl Departures {
     /// A scan begins; it ends when this is dropped.
     pub(super) fn scanning(&self) -> Scanning {
-        self.lock().scans += 1;
-        Scanning(self.clone())
+        let mut known = self.lock();
+        let number = known.next;
+        known.next += 1;
+        known.scans.insert(number);
+        Scanning { departures: self.clone(), number }
     }
 
     /// This file has left its path.
     pub(super) fn note(&self, id: &StorageId, sector: SectorId, kind: FileType) {
-        let mut known = self.lock();
-        if known.scans > 0 {
-            known.gone.insert((id.clone(), sector, kind));
-        }
-    }
-
-    /// The sector's files in this path that a scan must not declare.
-    pub(super) fn absent(&self, id: &StorageId, sector: SectorId) -> FileTypes {
-        let known = self.lock();
-        if known.gone.is_empty() && known.made.is_empty() {
-            return FileTypes::NONE;
-        }
-        let keys = FileType::ALL.into_iter().map(|kind| (id.clone(), sector, kind));
-        keys.filter(|key| known.gone.contains(key) || known.made.contains_key(key)).map(|key| key.2).collect()
+        self.lock().note([(id.clone(), sector, kind)]);
     }
 
     fn is_made(&self, id: &StorageId, sector: SectorId, kind: FileType) -> bool {
@@ -63,15 +56,44 @@ impl Departures {
     }
 }
 
+impl Known {
+    /// Scans that are under way have seen these files, or half of them; those that begin from here on see what there is.
+    fn note(&mut self, keys: impl IntoIterator<Item = Key>) {
+        if !self.scans.is_empty() {
+            let next = self.next;
+            self.gone.extend(keys.into_iter().map(|key| (key, next)));
+        }
+    }
+}
+
 /// A scan under way.
-pub(super) struct Scanning(Departures);
+pub(super) struct Scanning {
+    departures: Departures,
+    number: u64,
+}
+
+impl Scanning {
+    /// The sector's files in this path that the scan must not declare.
+    pub(super) fn absent(&self, id: &StorageId, sector: SectorId) -> FileTypes {
+        let known = self.departures.lock();
+        if known.gone.is_empty() && known.made.is_empty() {
+            return FileTypes::NONE;
+        }
+        let is_absent = |key: &Key| {
+            known.gone.get(key).is_some_and(|next| self.number < *next) || known.made.contains_key(key)
+        };
+        let keys = FileType::ALL.into_iter().map(|kind| (id.clone(), sector, kind));
+        keys.filter(is_absent).map(|key| key.2).collect()
+    }
+}
 
 impl Drop for Scanning {
     fn drop(&mut self) {
-        let mut known = self.0.lock();
-        known.scans = known.scans.saturating_sub(1);
-        if known.scans == 0 {
-            known.gone.clear();
+        let mut known = self.departures.lock();
+        known.scans.remove(&self.number);
+        match known.scans.first().copied() {
+            Some(oldest) => known.gone.retain(|_, next| oldest < *next),
+            None => known.gone.clear(),
         }
     }
 }
@@ -89,10 +111,8 @@ impl Making {
     pub fn done(&self) {
         let keys = std::mem::take(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner));
         let mut known = self.departures.lock();
-        if known.scans > 0 {
-            // A scan that has seen it half-written, or before it was removed, must not declare it after this.
-            known.gone.extend(keys.iter().cloned());
-        }
+        // A scan that has seen it half-written, or before it was removed, must not declare it after this.
+        known.note(keys.iter().cloned());
         for key in &keys {
             if let Some(count) = known.made.get_mut(key) {
                 *count = count.saturating_sub(1);
@@ -189,25 +209,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_during_a_scan_is_absent_until_the_last_scan_ends() {
+    fn what_leaves_during_a_scan_is_absent_for_those_that_were_under_way() {
         let (known, id, sector) =
             (Departures::default(), "a".parse().expect("an id"), SectorId::new(1000, 1));
         known.note(&id, sector, FileType::Sealed);
-        assert_eq!(known.absent(&id, sector), FileTypes::NONE, "no scan saw it");
         let (first, second) = (known.scanning(), known.scanning());
+        assert_eq!(first.absent(&id, sector), FileTypes::NONE, "no scan saw it");
         known.note(&id, sector, FileType::Sealed);
         drop(first);
-        assert_eq!(known.absent(&id, sector), FileTypes::SEALED);
-        assert_eq!(known.absent(&id, SectorId::new(1000, 2)), FileTypes::NONE);
+        assert_eq!(second.absent(&id, sector), FileTypes::SEALED);
+        assert_eq!(second.absent(&id, SectorId::new(1000, 2)), FileTypes::NONE);
         drop(second);
-        assert_eq!(known.absent(&id, sector), FileTypes::NONE);
+        assert!(known.lock().gone.is_empty());
         // One that was being made when a scan saw it.
         let key = (id.clone(), sector, FileType::Cache);
         known.lock().made.insert(key.clone(), 1);
         let scan = known.scanning();
         drop(Making { departures: known.clone(), keys: Mutex::new(vec![key]) });
-        assert_eq!(known.absent(&id, sector), FileTypes::CACHE);
+        assert_eq!(scan.absent(&id, sector), FileTypes::CACHE);
+        // For a later one it is there, however long the first one takes.
+        let later = known.scanning();
+        assert_eq!(later.absent(&id, sector), FileTypes::NONE);
+        known.note(&id, sector, FileType::Sealed);
         drop(scan);
-        assert_eq!(known.absent(&id, sector), FileTypes::NONE);
+        let left: Vec<FileType> = known.lock().gone.keys().map(|key| key.2).collect();
+        assert_eq!(left, [FileType::Sealed], "of what only the first one saw nothing is kept");
     }
 }
