@@ -94,6 +94,13 @@ struct Stored<'a> {
     comm_r: [u8; 32],
 }
 
+/// Whether a file, or its directory, is a link to where nothing is: the disk that has it is away, and what it holds is not
+/// known.
+fn leads_nowhere(path: &Path) -> bool {
+    let dangles = |path: &Path| path.is_symlink() && !path.exists();
+    dangles(path) || path.parent().is_some_and(dangles)
+}
+
 /// A file that cannot be read is this machine's trouble, not the sector's: none of these tells it as a fault.
 impl Stored<'_> {
     /// Files that are missing, or have another length than files of this size.
@@ -113,7 +120,7 @@ impl Stored<'_> {
                     faults
                         .push(format!("{name}: {} has {length} bytes instead of {expected}", path.display()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !leads_nowhere(&path) => {
                     faults.push(format!("{name}: {} is not there", path.display()));
                 }
                 Err(source) => return Err(TaskError::Io { doing: "looking at", path, source }),

@@ -100,6 +100,23 @@ fn missing_and_cut_files_are_all_named() {
 }
 
 #[test]
+fn a_file_behind_a_link_whose_disk_is_away_is_no_fault() {
+    let (world, sealed) = stored();
+    let away = tempfile::tempdir().expect("a directory");
+    for kind in [FileType::Sealed, FileType::Cache] {
+        let (here, there) = (world.path(kind), away.path().join(kind.to_string()));
+        fs::rename(&here, &there).expect("moved");
+        std::os::unix::fs::symlink(&there, &here).expect("a link");
+        prove(&world, everywhere(&sealed)).expect("it is there");
+        let unmounted = away.path().join("unmounted");
+        fs::rename(&there, &unmounted).expect("away");
+        let failure = prove(&world, everywhere(&sealed)).expect_err("it is away");
+        assert_eq!(failure.class, FailureClass::Environment, "{}", failure.message);
+        fs::rename(&unmounted, &there).expect("back");
+    }
+}
+
+#[test]
 fn a_replica_of_another_sector_is_found() {
     let (world, _) = stored();
     let other = World::new(sector(1000, 72));
