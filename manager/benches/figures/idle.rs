@@ -90,13 +90,14 @@ async fn attach(manager: &dyn ManagerApi, worker: &FakeWorker) {
 
 /// Every path's report, spread over the time between two.
 async fn report(manager: Arc<dyn ManagerApi>, fleet: Vec<Arc<FakeWorker>>) {
-    const TURNS: usize = 100;
-    let mut turn = tokio::time::interval(REPORTS / TURNS as u32);
+    // No more than there are workers: what this wakes up for is counted, too.
+    let turns = fleet.len().clamp(1, 100);
+    let mut turn = tokio::time::interval(REPORTS / turns as u32);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        for at in 0..TURNS {
+        for at in 0..turns {
             turn.tick().await;
-            for worker in fleet.iter().skip(at).step_by(TURNS) {
+            for worker in fleet.iter().skip(at).step_by(turns) {
                 let report = HealthReport { stat: stat(), error: None };
                 manager.storage_report_health(worker.sealing.clone(), report).await.expect("taken");
             }

@@ -381,9 +381,11 @@ impl Driver {
         worker.paths = state.paths;
         (worker.plan, worker.threads) = (state.plan, state.threads);
         worker.misses = 0;
-        worker.beside.told = state.mem_beside;
+        let told = std::mem::replace(&mut worker.beside.told, state.mem_beside);
         self.tell_changes(state.session, &before);
-        self.beside_changed(state.session);
+        if told != state.mem_beside {
+            self.beside_changed(state.session);
+        }
         // It may have accepted a call only after the attempt was given up.
         self.stop_fenced(state.session, running);
         if let Some(reply) = reply {
