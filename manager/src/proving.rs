@@ -160,9 +160,10 @@ impl Service {
             Some(why) => view(ProvingState::Bad, why),
             None => {
                 let size = known.sector.proof.sector_size();
-                let mut challenges = unforeseen(size, count)?;
-                let asked: BTreeSet<u64> = challenges.iter().copied().collect();
-                challenges.extend(also.difference(&asked));
+                let fresh = unforeseen(size, count)?;
+                // First what must not be cut off.
+                let mut challenges: Vec<u64> = also.iter().copied().collect();
+                challenges.extend(fresh.into_iter().filter(|one| !also.contains(one)));
                 challenges.truncate(CHALLENGES_MAX);
                 let input = VanillaInput { sealed, challenges };
                 let view = match self.0.remote.prove_copies(known.sector, &input).await {

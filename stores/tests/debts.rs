@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealtasks::{AcquireMode, FileType};
+use sealtasks::{AcquireMode, FileType, PathOrder};
 use stores::{Index, TransferMeter};
 use support::wire::{Scene, Weather};
 use support::{ADMIN, ask, both, id, sector, storing, tree};
@@ -122,6 +122,26 @@ async fn what_is_owed_goes_along_when_the_copy_goes_on_to_another_path_of_its_ho
     assert_eq!(remote.settle_debts(Duration::MAX).await, (1, 0));
     assert!(!scene.source_dir().exists(), "deleted");
     assert_eq!(remote.settle_debts(Duration::MAX).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_anew_elsewhere_on_the_host_owes_nothing_for_a_copy_that_was_set_aside() {
+    let scene = owing().await;
+    let other = scene.target.path("other", storing()).await.join("cache/s-t01000-1");
+    let remote = &scene.target.remote;
+    let types = FileType::Cache.into();
+    let order = PathOrder::SetAside { sector: sector(1).id, types, path: id("b") };
+    remote.carry_out(order).await.expect("set aside");
+    fs::create_dir_all(&other).expect("made");
+    for name in scene.files.keys() {
+        fs::copy(scene.source_dir().join(name), other.join(name)).expect("made anew");
+    }
+    scene.target.local.redeclare(Some(&id("other")), false).await.expect("declared");
+    remote.settle_debts(Duration::MAX).await;
+    scene.source.local.redeclare(None, false).await.expect("back");
+    remote.settle_debts(Duration::MAX).await;
+    assert!(scene.source_dir().exists(), "it may be the only good one");
+    assert!(!scene.left_behind().iter().any(|name| name.ends_with(".part")), "nothing is noted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ pub mod pipelining;
 pub mod proving;
 pub mod rebuild;
 mod rebuild_room;
+mod rebuild_waiting;
 mod refill;
 pub mod repair;
 mod repair_alone;

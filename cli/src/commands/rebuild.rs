@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use chain::recovery::{ExportFailure, LostSector, Metadata, sector_numbers};
 use pieces::commitment::combine;
-use rpc::explain::{Explanation, WaitsFor};
+use rpc::explain::WaitsFor;
 use rpc::pipelining::{Lost, RoomWish};
 use rpc::subject::Subject;
 use rpc::{ApiError, Miners, SectorName};
-use sealtasks::{ActorId, SectorId, SectorNumber, SectorRef, SectorSize, TaskId, UnsealedCid};
+use sealtasks::{ActorId, SectorId, SectorNumber, SectorRef, SectorSize, UnsealedCid};
 use serde::Serialize;
 
 use super::known::{Known, known};
 use super::rebuild_room::check_room;
+use super::rebuild_waiting::Waiting;
 use super::refill::{Sources, hand_over, objection};
 use super::worth::worth_it;
 use crate::args::{RebuildArgs, RepairRunArgs};
@@ -27,8 +28,6 @@ use crate::show::{brief, line, print_json, talk};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two beginnings of large sectors (filecoin-sealer-recover's ten minutes).
 const STAGGER: Duration = Duration::from_secs(600);
-/// So long a sector may wait for something before that is said: between two steps it always does for a moment.
-const WAITS_SILENTLY: Duration = Duration::from_secs(5);
 /// What the manager says while a path may yet come back that could have what is sought; that ends by itself.
 const MAY_BE_BACK: &str = "MGR159";
 /// What it says of a path that has the sector's files and is not there.
@@ -406,47 +405,6 @@ async fn try_once_more(connection: &Connection, number: SectorName) -> Outcome {
     }
     talk!("sector {number} is tried once more; it failed before: {}", sector.last_error);
     connection.manager.retry_sector(number).await.map_err(rpc_failure)
-}
-
-/// What a sector that is under way waits for.
-struct Waiting {
-    /// For what, and which task of it.
-    what: (WaitsFor, Option<TaskId>),
-    since: Instant,
-    /// An operator was told.
-    told: bool,
-}
-
-impl Waiting {
-    fn new() -> Self {
-        Self { what: (WaitsFor::Running, None), since: Instant::now(), told: false }
-    }
-
-    /// Whether it is time to say what it waits for: once, when that lasts.
-    fn is_due(&mut self, why: &Explanation) -> bool {
-        let what = (why.waits_for, why.task.as_ref().map(|task| task.task));
-        if self.what != what {
-            *self = Self { what, ..Self::new() };
-        }
-        let says = match why.waits_for {
-            WaitsFor::Worker
-            | WaitsFor::Lock
-            | WaitsFor::Delay
-            | WaitsFor::Reserved
-            | WaitsFor::Slot
-            | WaitsFor::SilentWorker
-            | WaitsFor::BackOff
-            | WaitsFor::File => true,
-            WaitsFor::Running
-            | WaitsFor::Answer
-            | WaitsFor::Operator
-            | WaitsFor::Stopped
-            | WaitsFor::Nothing => false,
-        };
-        let due = says && !self.told && self.since.elapsed() >= WAITS_SILENTLY;
-        self.told |= due;
-        due
-    }
 }
 
 /// `Some`: it is over; empty: the sector is back. Says what it waits for, where nobody works on it.

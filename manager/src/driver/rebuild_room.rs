@@ -15,9 +15,7 @@ impl Driver {
     /// What is known of the room for the sectors of this wish that would begin; `None`: there are none.
     pub(crate) fn rebuild_room(&self, wish: &RoomWish) -> Option<RoomFacts> {
         let begins = |id: &SectorId| match self.sectors.get(id) {
-            Some(known) => {
-                known.record.state() == SectorState::Proving && self.is_whole(*id, true, &[]) != Ok(true)
-            }
+            Some(known) => known.record.state() == SectorState::Proving && !self.seems_all_there(*id),
             None => true,
         };
         let begin: Vec<_> = wish.sectors.iter().filter(|(id, _)| begins(id)).collect();

@@ -236,6 +236,32 @@ impl Driver {
         files.map(|held| (held.id.clone(), left(&held))).filter(|(_, left)| !left.is_empty()).collect()
     }
 
+    /// Whether all of a known sector's replica lies in paths that are there.
+    pub(super) fn seems_all_there(&self, id: SectorId) -> bool {
+        self.is_all_there(id, &self.files_left(id), &[])
+    }
+
+    fn is_all_there(&self, id: SectorId, files: &[HeldFiles], bad: &[StorageId]) -> bool {
+        let doubtful = self.doubtful_of(id);
+        let is_believed = |held: &&HeldFiles| !doubtful.contains(&held.id) && !bad.contains(&held.id);
+        let believed = files.iter().filter(|held| is_believed(held) && self.is_there(held));
+        let there = believed.fold(FileTypes::NONE, |all, held| all | held.types);
+        there.intersection(REPLICA) == REPLICA
+    }
+
+    fn is_there(&self, held: &HeldFiles) -> bool {
+        self.shared.index.path_view(&held.id).is_some_and(|path| path.healthy)
+    }
+
+    fn doubtful_of(&self, id: SectorId) -> &[StorageId] {
+        self.sectors.get(&id).map(|sector| sector.record.doubtful()).unwrap_or_default()
+    }
+
+    fn files_left(&self, id: SectorId) -> Vec<HeldFiles> {
+        let files = self.shared.index.sector_files(id);
+        files.into_iter().filter(|held| !left(held).is_empty()).collect()
+    }
+
     /// Whether all of a known sector's replica lies in paths that are there, other than these bad ones. The error is the code
     /// and the reason why it must not be sealed again: that begins with the deletion of every file of it, and one that is
     /// away may be good.
@@ -245,19 +271,13 @@ impl Driver {
         is_known: bool,
         bad: &[StorageId],
     ) -> Result<bool, (&'static str, String)> {
-        let (index, number) = (&self.shared.index, self.shared.name(id));
-        let files: Vec<_> =
-            index.sector_files(id).into_iter().filter(|held| !left(held).is_empty()).collect();
-        let is_there = |held: &HeldFiles| index.path_view(&held.id).is_some_and(|path| path.healthy);
-        let doubtful = self.sectors.get(&id).map(|sector| sector.record.doubtful()).unwrap_or_default();
-        let is_doubtful = |held: &&HeldFiles| doubtful.contains(&held.id);
-        let is_believed = |held: &&HeldFiles| !is_doubtful(held) && !bad.contains(&held.id);
-        let believed = files.iter().filter(|held| is_there(held) && is_believed(held));
-        let there = believed.fold(FileTypes::NONE, |all, held| all | held.types);
-        if is_known && there.intersection(REPLICA) == REPLICA {
+        let number = self.shared.name(id);
+        let files = self.files_left(id);
+        if is_known && self.is_all_there(id, &files, bad) {
             return Ok(true);
         }
-        if let Some(held) = files.iter().find(is_doubtful) {
+        let doubtful = self.doubtful_of(id);
+        if let Some(held) = files.iter().find(|held| doubtful.contains(&held.id)) {
             let why = format!(
                 "path {} holds files that a rebuild has made which was given up; `sealyard proving check {number}` tells \
                  whether they are good, and believes them then; if they are not, delete them, and `sealyard storage \
@@ -274,7 +294,7 @@ impl Driver {
             let why = format!("path {} is remembered to hold files of it and is not back; {forget}", held.id);
             return Err(("MGR143", why));
         }
-        if let Some(held) = files.iter().find(|held| !is_there(held)) {
+        if let Some(held) = files.iter().find(|held| !self.is_there(held)) {
             let why = format!("path {} holds files of it and does not answer now; {forget}", held.id);
             return Err(("MGR144", why));
         }

@@ -1,12 +1,13 @@
 //! What is left of a sector that is sealed again, put out of the way of what takes its place. Never: deletes a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sealtasks::{FileType, FileTypes, SectorId, StorageId};
 
 use super::removal::set_aside;
 use super::{Local, OpenPath};
 use crate::error::StoreError;
+use crate::fetch::arriving::Arriving;
 use crate::index::CopyKind;
 use crate::layout;
 
@@ -47,8 +48,13 @@ impl Local {
         // A disk that hangs keeps no other deletion, and no scan, waiting.
         drop(turn);
         let (file, to) = (layout::file(&path.dir, sector, kind), layout::replaced(&path.dir, sector, kind));
-        let at = file.clone();
-        let renamed = tokio::task::spawn_blocking(move || set_aside(&at, &to)).await;
+        let (at, dir) = (file.clone(), path.dir.clone());
+        let renamed = tokio::task::spawn_blocking(move || {
+            let aside = set_aside(&at, &to)?;
+            forget_debt(&dir, sector, kind)?;
+            Ok(aside)
+        });
+        let renamed = renamed.await;
         path.space.touched();
         match renamed.unwrap_or(Err(StoreError::Lost { what: "setting a file aside" })) {
             Ok(aside) => {
@@ -67,4 +73,14 @@ impl Local {
             }
         }
     }
+}
+
+/// What the file owed for having been moved here: its source may be the better copy, and what is made anew stands for neither.
+fn forget_debt(dir: &Path, sector: SectorId, kind: FileType) -> Result<(), StoreError> {
+    if let Some(place) = Arriving::left(dir, sector, kind)?
+        && place.arrived().is_some()
+    {
+        place.discard();
+    }
+    Ok(())
 }

@@ -162,7 +162,9 @@ impl Remote {
         (sector, kind): FileKey,
         holders: &[SectorStorageInfo],
     ) -> Result<bool, StoreError> {
-        for holder in holders.iter().filter(|holder| holder.primary && holder.id != *id) {
+        let is_source = |id: &StorageId| id.to_string() == noted.holder;
+        let others = holders.iter().filter(|holder| holder.id != *id && !is_source(&holder.id));
+        for holder in others.filter(|holder| holder.primary) {
             let Ok(dir) = self.local.dir(&holder.id) else { continue };
             let (at, noted) = (dir.clone(), noted.clone());
             let look = self.local.look(&at, "looking where a moved file has gone", move || {
