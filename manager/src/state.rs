@@ -5,6 +5,7 @@
 //! Every commit carries the epoch of the manager that makes it and fails when a newer manager has begun. A crash loses
 //! what was not acknowledged, nothing else. Never: decisions; whoever submits has made them.
 
+mod checkpoint;
 mod clock;
 mod control;
 pub(crate) mod copy;
@@ -22,6 +23,7 @@ mod schema;
 mod scrub;
 mod superseded;
 mod writer;
+mod writing;
 
 pub use clock::Clock;
 pub use control::{CAPS_MAX, CONTROLS_MAX, CapChanges, Controls, WorkerControl, WorkerIdentity};
@@ -191,7 +193,8 @@ impl State {
         let reader = schema::open(path)?;
         let (submissions, waiting) = mpsc::channel(SUBMISSIONS_MAX);
         let batches = Arc::new(std::sync::atomic::AtomicU64::new(0));
-        writer::spawn(connection, epoch, waiting, batches.clone())?;
+        let checkpoints = checkpoint::Checkpoints::spawn(path)?;
+        writer::spawn(connection, epoch, waiting, batches.clone(), checkpoints)?;
         Ok(Self {
             submissions,
             reader: Arc::new(Mutex::new(reader)),
@@ -208,8 +211,7 @@ impl State {
     /// A newer epoch, an event that does not apply, or SQLite's; nothing of `events` is kept then.
     pub async fn commit(&self, events: Vec<StateEvent>) -> Result<(), StateError> {
         let (ack, done) = oneshot::channel();
-        let written = |event| Ok(writer::Written { body: projection::json(&event)?, event });
-        let events = events.into_iter().map(written).collect::<Result<_, StateError>>()?;
+        let events = events.into_iter().map(writer::Written::new).collect::<Result<_, StateError>>()?;
         let submission = writer::Submission { at_ms: self.clock.now_ms(), events, ack };
         self.submissions.send(submission).await.map_err(|_| StateError::Closed)?;
         done.await.map_err(|_| StateError::Closed)?

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use manager::state::{
     AttemptOutcome, CallStage, Measured, Measures, MinerIdentity, ReservedSpace, State, StateError,
-    StateEvent,
+    StateEvent, TaskOutcome,
 };
 use manager::{InitOptions, Repo, add_miner};
 use rpc::Miners;
@@ -355,4 +355,99 @@ async fn a_miner_that_is_refused_leaves_a_database_of_an_earlier_version_as_it_w
     assert!(version() > 1);
     let state = State::open(&path).expect("a manager");
     assert_eq!(state.miners().await.expect("both"), miners);
+}
+
+/// What ends in one commit is written once, and stands in the rows as if each event had been committed alone.
+#[tokio::test]
+async fn what_ends_in_one_commit_looks_as_if_it_had_ended_step_by_step() {
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("a manager");
+    let whole = |task: u64, outcome, stage| {
+        let attempt = AttemptId { task: TaskId::new(task), attempt: 1 };
+        let call = CallId { sector: SectorId::new(1000, task), id: Uuid::from_u128(task.into()) };
+        let (work_ms, reason) = (1 << 50, "as it is".to_owned());
+        let begin =
+            vec![submitted(task, task), bound(attempt), StateEvent::CallAccepted { attempt, call, stage }];
+        let returned =
+            StateEvent::CallReturned { attempt, call, stage, error: None, work_ms, bytes_fetched: 77 };
+        let ended = StateEvent::AttemptEnded { attempt, outcome, reason: reason.clone() };
+        let over = StateEvent::TaskEnded { task: attempt.task, outcome: TaskOutcome::Failed, reason };
+        (begin, vec![returned, ended, over])
+    };
+    let mut task = 0;
+    for (outcome, stage) in
+        [(AttemptOutcome::Done, CallStage::Work), (AttemptOutcome::Failed, CallStage::Prepare)]
+    {
+        // As far as the task's end, and as far as the attempt's: then it waits again.
+        for events in [3, 2] {
+            let mut rows = Vec::new();
+            for alone in [true, false] {
+                task += 1;
+                let (begin, mut end) = whole(task, outcome, stage);
+                end.truncate(events);
+                state.commit(begin).await.expect("it begins");
+                match alone {
+                    true => {
+                        for event in end {
+                            state.commit(vec![event]).await.expect("a step");
+                        }
+                    }
+                    false => state.commit(end).await.expect("all steps"),
+                }
+                rows.push(rows_of(&path, i64::try_from(task).expect("small")));
+            }
+            assert_eq!(rows[0], rows[1], "{outcome:?} {stage:?} {events}");
+            assert!(rows[0].iter().any(|row| row.contains("as it is")), "{rows:?}");
+        }
+    }
+}
+
+/// The rows of one task as text, without what differs from any other's: numbers, ids and the time of day. Work that is said
+/// to have taken for ever began when it was bound.
+fn rows_of(path: &std::path::Path, task: i64) -> Vec<String> {
+    let db = Connection::open(path).expect("a second connection");
+    let all = |sql: &str| -> Vec<String> {
+        let mut statement = db.prepare(sql).expect("a query");
+        let rows = statement.query_map([task], |row| row.get(0)).expect("rows");
+        rows.collect::<Result<_, _>>().expect("text")
+    };
+    let mut rows = all("SELECT state || ' ' || reason || ' ' || (ended_ms > 0) FROM task WHERE id = ?1");
+    rows.extend(all(
+        "SELECT state || ' ' || reason || ' ' || (ended_ms > 0) || ' ' || (started_ms = bound_ms) || ' ' || bytes_fetched
+         FROM attempt WHERE task = ?1",
+    ));
+    rows.extend(all("SELECT stage || ' ' || state || ' ' || (returned_ms > 0) FROM call WHERE task = ?1"));
+    rows.extend(all("SELECT path FROM reservation WHERE task = ?1"));
+    rows
+}
+
+/// Events are added many at a time: each is there once, in order, about the sector that its task is for.
+#[tokio::test]
+async fn many_events_of_one_commit_stand_in_their_order_each_about_its_sector() {
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("the first manager");
+    let tasks = 1..=57_u64;
+    state.commit(tasks.clone().map(|task| submitted(task, 100 + task)).collect()).await.expect("tasks");
+    drop(state);
+    // This one has seen none of them submitted.
+    let state = State::open(&path).expect("the second manager");
+    let first = |task| AttemptId { task: TaskId::new(task), attempt: 1 };
+    state.commit(tasks.clone().map(|task| bound(first(task))).collect()).await.expect("bindings");
+    // A task that was never entered has no sector, though a commit that failed spoke of one.
+    let gone = TaskId::new(58);
+    let nobody =
+        StateEvent::TaskEnded { task: TaskId::new(99), outcome: TaskOutcome::Done, reason: String::new() };
+    state.commit(vec![submitted(58, 158), nobody]).await.expect_err("there is no task 99");
+    state
+        .commit(vec![StateEvent::ReleaseAsked { task: gone, keep: Vec::new() }])
+        .await
+        .expect("no row of its own");
+    let db = Connection::open(&path).expect("a second connection");
+    let sql = "SELECT kind, task, coalesce(number, 0) FROM event ORDER BY seq";
+    let mut statement = db.prepare(sql).expect("a query");
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("rows");
+    let found: Vec<(String, i64, i64)> = rows.collect::<Result<_, _>>().expect("events");
+    let of = |kind: &str| (1..=57).map(|task| (kind.to_owned(), task, 100 + task)).collect::<Vec<_>>();
+    let last = vec![("release_asked".to_owned(), 58, 0)];
+    assert_eq!(found, [of("task_submitted"), of("attempt_bound"), last].concat());
 }

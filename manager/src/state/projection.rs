@@ -1,39 +1,52 @@
 //! What each event does to the row tables. Never: reads for decisions; an event that finds no row to change is an error.
 
-use rusqlite::{Connection, Params};
+use rusqlite::Params;
 use sealtasks::{AttemptId, CallId, SectorId, SectorRef, TaskId, TaskType};
 
 use super::event::{AttemptOutcome, CallStage, ReservedSpace, StateEvent};
-use super::writer::Written;
-use super::{
-    Epoch, StateError, control, database, hold, identity, measure, reign, schema, scrub, stored, superseded,
-};
+use super::writing::Writing;
+use super::{StateError, control, database, hold, identity, measure, reign, scrub, stored, superseded};
 
-/// Adds the event to the table of events.
-pub(super) fn append(db: &Connection, epoch: Epoch, at_ms: u64, written: &Written) -> Result<(), StateError> {
-    let Written { event, body } = written;
-    let subject = event.subject();
-    let miner = subject.sector.map(|s| stored("miner actor", s.miner.get())).transpose()?;
-    let number = subject.sector.map(|s| stored("sector number", s.number.get())).transpose()?;
-    let task = subject.task.map(|task| stored("task", task.get())).transpose()?;
-    let columns = (stored("epoch", epoch.get())?, stored("time", at_ms)?, event.kind());
-    db.prepare_cached(
-        "INSERT INTO event (epoch, at_ms, kind, miner, number, task, attempt, body)
-         VALUES (?1, ?2, ?3, coalesce(?4, (SELECT miner FROM task WHERE id = ?6)),
-                 coalesce(?5, (SELECT number FROM task WHERE id = ?6)), ?6, ?7, ?8)",
-    )
-    .and_then(|mut statement| {
-        let (epoch, at_ms, kind) = columns;
-        statement.execute((epoch, at_ms, kind, miner, number, task, subject.attempt, body))
-    })
-    .map_err(database("append an event"))?;
-    Ok(())
+/// An event and those that it was committed between.
+#[derive(Clone, Copy)]
+pub(super) struct Among<'event> {
+    pub(super) before: Option<&'event StateEvent>,
+    pub(super) event: &'event StateEvent,
+    pub(super) next: Option<&'event StateEvent>,
+    /// The record that the event brings, as text.
+    pub(super) record: &'event str,
+}
+
+impl Among<'_> {
+    /// What comes next is the end of this attempt.
+    fn ends(&self, attempt: AttemptId) -> bool {
+        matches!(self.next, Some(StateEvent::AttemptEnded { attempt: ended, .. }) if *ended == attempt)
+    }
+
+    /// What comes next is the end of this task.
+    fn ends_task(&self, task: TaskId) -> bool {
+        matches!(self.next, Some(StateEvent::TaskEnded { task: ended, .. }) if *ended == task)
+    }
+
+    /// What a call of this attempt took that has returned just before.
+    fn account_of(&self, attempt: AttemptId) -> Account {
+        match self.before {
+            Some(StateEvent::CallReturned { attempt: of, stage, work_ms, bytes_fetched, .. })
+                if *of == attempt =>
+            {
+                Account::of(*stage, *work_ms, *bytes_fetched)
+            }
+            _ => Account::default(),
+        }
+    }
 }
 
 /// Changes the rows as the event says.
-pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(), StateError> {
+pub(super) fn apply(writing: &Writing<'_>, at_ms: u64, among: Among<'_>) -> Result<(), StateError> {
+    let event = among.event;
     let now = stored("time", at_ms)?;
-    let rows = Rows { db, kind: event.kind(), now };
+    let rows = Rows { writing, kind: event.kind(), now };
+    let db = writing.connection();
     match event {
         StateEvent::ManagerStarted { .. }
         | StateEvent::DeletePermitted { .. }
@@ -43,10 +56,10 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
         StateEvent::FileScrubbed { .. } => scrub::store(db, now, event),
         StateEvent::CopySuperseded { .. } | StateEvent::CopyCounts { .. } => superseded::store(db, now, event),
         StateEvent::AbortAsked { attempt, .. } => rows.abort_asked(*attempt),
-        StateEvent::SectorPledged { sector, state, record } => rows.sector_pledged(*sector, state, record),
-        StateEvent::SectorStepped { sector, state, record, .. } => rows.one(
+        StateEvent::SectorPledged { sector, state, .. } => rows.sector_pledged(*sector, state, among.record),
+        StateEvent::SectorStepped { sector, state, .. } => rows.one(
             "UPDATE sector SET state = ?3, record = ?4, changed_ms = ?5 WHERE miner = ?1 AND number = ?2",
-            (rows.number(sector.miner.get())?, rows.number(sector.number.get())?, state, json(record)?, now),
+            (rows.number(sector.miner.get())?, rows.number(sector.number.get())?, state, among.record, now),
         ),
         StateEvent::TaskSubmitted { task, sector, task_type, step } => {
             rows.task_submitted(*task, *sector, *task_type, step)
@@ -56,34 +69,33 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
             (rows.number(task.get())?, outcome.word(), reason, now),
         ),
         StateEvent::AttemptBound { attempt, worker, name, url, peer, reservations } => {
-            let (task, number) = rows.attempt(*attempt)?;
-            rows.one(
-                "INSERT INTO attempt (task, attempt, worker, name, url, peer, state, reason, bound_ms, started_ms,
-                 ended_ms, bytes_fetched) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'dispatching', '', ?7, 0, 0, 0)",
-                (task, number, worker.to_string(), name, url, peer, now),
-            )?;
-            rows.one("UPDATE task SET state = 'dispatching', reason = '' WHERE id = ?1 AND ended_ms = 0", [task])?;
-            reservations.iter().try_for_each(|space| rows.reserve(*attempt, space))
+            rows.attempt_bound(*attempt, &worker.to_string(), [name, url, peer], reservations)
         }
         StateEvent::AttemptAdopted { attempt, worker, name, url } => {
-            let (task, number) = rows.attempt(*attempt)?;
-            rows.one(
-                "UPDATE attempt SET worker = ?3, name = ?4, url = ?5
-                 WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
-                (task, number, worker.to_string(), name, url),
-            )
+            rows.attempt_adopted(*attempt, &worker.to_string(), [name, url])
         }
         StateEvent::CallAccepted { attempt, call, stage } => rows.call_accepted(*attempt, *call, *stage),
         StateEvent::CallReturned { attempt, call, stage, error, work_ms, bytes_fetched } => {
             rows.call_returned(*call, error.as_deref())?;
-            rows.account(*attempt, *stage, *work_ms, *bytes_fetched)
+            // It is then accounted for where the attempt ends: one row is changed once.
+            if among.ends(*attempt) {
+                return Ok(());
+            }
+            rows.account(*attempt, Account::of(*stage, *work_ms, *bytes_fetched))
         }
         StateEvent::CallOrphaned { call, result, .. } => rows.one(
             "INSERT INTO call (id, task, attempt, stage, state, accepted_ms, returned_ms, result)
              VALUES (?1, NULL, NULL, 'work', 'orphan', 0, ?2, ?3) ON CONFLICT (id) DO UPDATE SET returned_ms = ?2",
             (call.to_string(), now, json(result)?),
         ),
-        StateEvent::AttemptEnded { attempt, outcome, reason } => rows.attempt_ended(*attempt, *outcome, reason),
+        StateEvent::AttemptEnded { attempt, outcome, reason } => {
+            rows.attempt_ended(*attempt, *outcome, reason, among.account_of(*attempt))?;
+            // It needs not wait again in between.
+            if among.ends_task(attempt.task) {
+                return Ok(());
+            }
+            rows.task_waits(attempt.task, reason)
+        }
         StateEvent::AttemptDetached { attempt, reason } => rows.attempt_detached(*attempt, reason),
         StateEvent::WorkerModeSet { .. }
         | StateEvent::WorkerRecognised { .. }
@@ -104,27 +116,38 @@ pub(super) fn apply(db: &Connection, at_ms: u64, event: &StateEvent) -> Result<(
     }
 }
 
+/// What a call took of its attempt.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// The worker's clock may differ from ours, so only the duration it measured is used, within our own bounds; 0 = not
+    /// told, or no work yet.
+    work_ms: u64,
+    bytes: u64,
+}
+
+impl Account {
+    const fn of(stage: CallStage, work_ms: u64, bytes: u64) -> Self {
+        match stage {
+            CallStage::Prepare => Self { work_ms: 0, bytes },
+            CallStage::Work => Self { work_ms, bytes },
+        }
+    }
+}
+
 /// The row tables as one event sees them.
-struct Rows<'db> {
-    db: &'db Connection,
+struct Rows<'rows, 'db> {
+    writing: &'rows Writing<'db>,
     kind: &'static str,
     now: i64,
 }
 
-impl Rows<'_> {
-    fn sector_pledged(
-        &self,
-        sector: SectorRef,
-        state: &str,
-        record: &serde_json::Value,
-    ) -> Result<(), StateError> {
+impl Rows<'_, '_> {
+    fn sector_pledged(&self, sector: SectorRef, state: &str, record: &str) -> Result<(), StateError> {
         let (miner, number) = (self.number(sector.id.miner.get())?, self.number(sector.id.number.get())?);
-        let next = sector.id.number.get().checked_add(1).ok_or_else(|| self.bad("no number is left"))?;
-        schema::raise_next_sector(self.db, miner, next)?;
         self.one(
             "INSERT INTO sector (miner, number, proof, state, record, changed_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            (miner, number, i64::from(sector.proof), state, json(record)?, self.now),
+            (miner, number, i64::from(sector.proof), state, record, self.now),
         )
     }
 
@@ -144,6 +167,40 @@ impl Rows<'_> {
         )
     }
 
+    fn attempt_bound(
+        &self,
+        attempt: AttemptId,
+        worker: &str,
+        [name, url, peer]: [&str; 3],
+        reservations: &[ReservedSpace],
+    ) -> Result<(), StateError> {
+        let (task, number) = self.attempt(attempt)?;
+        self.one(
+            "INSERT INTO attempt (task, attempt, worker, name, url, peer, state, reason, bound_ms, started_ms,
+             ended_ms, bytes_fetched) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'dispatching', '', ?7, 0, 0, 0)",
+            (task, number, worker, name, url, peer, self.now),
+        )?;
+        self.one(
+            "UPDATE task SET state = 'dispatching', reason = '' WHERE id = ?1 AND ended_ms = 0",
+            [task],
+        )?;
+        reservations.iter().try_for_each(|space| self.reserve(attempt, space))
+    }
+
+    fn attempt_adopted(
+        &self,
+        attempt: AttemptId,
+        worker: &str,
+        [name, url]: [&str; 2],
+    ) -> Result<(), StateError> {
+        let (task, number) = self.attempt(attempt)?;
+        self.one(
+            "UPDATE attempt SET worker = ?3, name = ?4, url = ?5
+             WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
+            (task, number, worker, name, url),
+        )
+    }
+
     fn task_submitted(
         &self,
         task: TaskId,
@@ -151,8 +208,6 @@ impl Rows<'_> {
         task_type: TaskType,
         step: &str,
     ) -> Result<(), StateError> {
-        let next = task.get().checked_add(1).ok_or_else(|| self.bad("no task id is left"))?;
-        schema::raise_counter(self.db, "next_task", next)?;
         let (miner, number) = (self.number(sector.id.miner.get())?, self.number(sector.id.number.get())?);
         self.one(
             "INSERT INTO task (id, miner, number, proof, kind, step, state, reason, queued_ms, ended_ms)
@@ -197,24 +252,13 @@ impl Rows<'_> {
         )
     }
 
-    /// The worker's clock may differ from ours, so only the duration it measured is used, within our own bounds.
-    fn account(
-        &self,
-        attempt: AttemptId,
-        stage: CallStage,
-        work_ms: u64,
-        bytes: u64,
-    ) -> Result<(), StateError> {
+    fn account(&self, attempt: AttemptId, account: Account) -> Result<(), StateError> {
         let (task, number) = self.attempt(attempt)?;
-        let work_ms = match stage {
-            CallStage::Prepare => 0,
-            CallStage::Work => self.number(work_ms)?,
-        };
         self.one(
             "UPDATE attempt SET bytes_fetched = bytes_fetched + ?3,
              started_ms = CASE WHEN ?4 > 0 THEN max(bound_ms, ?5 - ?4) ELSE started_ms END
              WHERE task = ?1 AND attempt = ?2",
-            (task, number, self.number(bytes)?, work_ms, self.now),
+            (task, number, self.number(account.bytes)?, self.number(account.work_ms)?, self.now),
         )
     }
 
@@ -223,18 +267,24 @@ impl Rows<'_> {
         attempt: AttemptId,
         outcome: AttemptOutcome,
         reason: &str,
+        account: Account,
     ) -> Result<(), StateError> {
         let (task, number) = self.attempt(attempt)?;
+        let (bytes, work_ms) = (self.number(account.bytes)?, self.number(account.work_ms)?);
         self.one(
-            "UPDATE attempt SET state = ?3, reason = ?4, ended_ms = ?5
+            "UPDATE attempt SET state = ?3, reason = ?4, ended_ms = ?5, bytes_fetched = bytes_fetched + ?6,
+             started_ms = CASE WHEN ?7 > 0 THEN max(bound_ms, ?5 - ?7) ELSE started_ms END
              WHERE task = ?1 AND attempt = ?2 AND ended_ms = 0",
-            (task, number, outcome.word(), reason, self.now),
+            (task, number, outcome.word(), reason, self.now, bytes, work_ms),
         )?;
-        self.any("DELETE FROM reservation WHERE task = ?1 AND attempt = ?2", (task, number))?;
-        // The task waits again until a later event of the same commit ends it, or a next attempt is bound.
+        self.any("DELETE FROM reservation WHERE task = ?1 AND attempt = ?2", (task, number))
+    }
+
+    /// The task waits again until a later event of the same commit ends it, or a next attempt is bound.
+    fn task_waits(&self, task: TaskId, reason: &str) -> Result<(), StateError> {
         self.any(
             "UPDATE task SET state = 'queued', reason = ?2 WHERE id = ?1 AND ended_ms = 0",
-            (task, reason),
+            (self.number(task.get())?, reason),
         )
     }
 
@@ -257,7 +307,7 @@ impl Rows<'_> {
     }
 
     /// Runs a statement that must change exactly one row.
-    fn one(&self, sql: &str, params: impl Params) -> Result<(), StateError> {
+    fn one(&self, sql: &'static str, params: impl Params) -> Result<(), StateError> {
         match self.change(sql, params)? {
             1 => Ok(()),
             changed => Err(self.bad(&format!("{changed} rows match instead of one"))),
@@ -265,15 +315,12 @@ impl Rows<'_> {
     }
 
     /// Runs a statement that may change any number of rows.
-    fn any(&self, sql: &str, params: impl Params) -> Result<(), StateError> {
+    fn any(&self, sql: &'static str, params: impl Params) -> Result<(), StateError> {
         self.change(sql, params).map(|_changed| ())
     }
 
-    fn change(&self, sql: &str, params: impl Params) -> Result<usize, StateError> {
-        self.db
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute(params))
-            .map_err(database("change a row"))
+    fn change(&self, sql: &'static str, params: impl Params) -> Result<usize, StateError> {
+        self.writing.run(sql, params).map_err(database("change a row"))
     }
 
     fn attempt(&self, attempt: AttemptId) -> Result<(i64, i64), StateError> {

@@ -28,8 +28,11 @@ const STATEMENTS_MAX: usize = 128;
 const CACHE_KIB: i64 = 32 << 10;
 
 /// Pages (of 4 KiB) in the WAL before they are taken into the database. Hot pages are then copied once for many commits;
-/// all of it is read when a manager starts, 32 MiB in some 50 ms.
-const CHECKPOINT_PAGES: i64 = 8 << 10;
+/// all of it is read when a manager starts, 32 MiB in some 50 ms; it may have grown to the 64 MiB that follow.
+pub(super) const CHECKPOINT_PAGES: usize = 8 << 10;
+
+/// Where `checkpoint` does not come to it, whoever commits takes so many into the database.
+const CHECKPOINT_PAGES_MOST: usize = 2 * CHECKPOINT_PAGES;
 
 const TABLES: &str = "
 CREATE TABLE miner (
@@ -288,7 +291,7 @@ fn connect(path: &Path) -> Result<(Connection, i64), StateError> {
 fn configure(connection: &Connection) -> Result<(), StateError> {
     connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(database("set its cache's size"))?;
     connection
-        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES_MOST as i64)
         .map_err(database("set when its WAL is taken in"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.busy_timeout(BUSY_WAIT).map_err(database("set its wait limit"))?;
