@@ -7,6 +7,7 @@
 //! for anything but inputs, time and the commit.
 
 mod advice;
+mod asking;
 mod attempts;
 mod audit;
 mod avoiding;
@@ -95,8 +96,8 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     sched: Sched,
     sectors: BTreeMap<SectorId, Sector>,
-    /// Tasks that have not ended.
-    tasks: BTreeMap<TaskId, Task>,
+    /// Tasks that have not ended, each in a place of its own: a map has nearly as many empty places as others.
+    tasks: BTreeMap<TaskId, Box<Task>>,
     /// Those of them that have an open attempt: few, where a million wait.
     bound: BTreeSet<TaskId>,
     /// Tasks that waited when the manager was started, and that the scheduler has not been given again yet.
@@ -158,7 +159,8 @@ pub(crate) struct Driver {
 pub(crate) struct Task {
     id: TaskId,
     sector: SectorRef,
-    work: TaskInput,
+    /// In a place of its own: it is made where the sector is read.
+    work: Box<TaskInput>,
     queued_ms: u64,
     /// Attempts so far.
     attempts: u32,

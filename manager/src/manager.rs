@@ -167,9 +167,10 @@ impl Manager {
             bind(&options.repo, &miner, &miners, options.chain).await?;
         let (messages, post) = messages.unzip();
         let (standing, secret, cancelled) = begin_reign(&options.repo, &state, &miner).await?;
-        let loading = tokio::spawn(load(state.clone()));
         let index_changes = Arc::new(IndexChanges::default());
         let index = Arc::new(observed_index(&state, &index_changes).await?);
+        // From here on the state is read by others: whoever asks it for something waits for them.
+        let loading = tokio::spawn(load(state.clone()));
         memory::recall(&index, options.repo.index_snapshot()).await;
         let (config, urls) = (options.repo.storage_config(), options.remote_urls);
         let local_options = LocalOptions { config, urls, index: index.clone() };

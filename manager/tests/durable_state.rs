@@ -451,3 +451,39 @@ async fn many_events_of_one_commit_stand_in_their_order_each_about_its_sector() 
     let last = vec![("release_asked".to_owned(), 58, 0)];
     assert_eq!(found, [of("task_submitted"), of("attempt_bound"), last].concat());
 }
+
+/// A starting manager reads spans of numbers by several threads: no sector is left out or told twice, however far apart they
+/// lie.
+#[tokio::test]
+async fn all_sectors_are_read_in_their_order_whatever_their_numbers() {
+    let (_dir, path) = new_database();
+    let state = State::open(&path).expect("a manager");
+    let read = || state.sectors_as(|row| Ok((row.sector, row.state.to_owned(), row.record.to_owned())));
+    assert_eq!(read().await.expect("none"), []);
+    let other = ActorId::new(2000);
+    let added = StateEvent::MinerAdded { miner: other, by: "a test".to_owned() };
+    let its = |number| {
+        let mut its = sector(number);
+        its.id.miner = other;
+        its
+    };
+    let far = [0, 1, 1_024, 1_025, 5_000, 70_000, 1 << 40, 1 << 62];
+    let mut sectors: Vec<_> = (0..3_000).map(|number| sector(100 + number)).collect();
+    sectors.extend(far.map(its));
+    let pledges = sectors.iter().map(|sector| StateEvent::SectorPledged {
+        sector: *sector,
+        state: format!("state of {}", sector.id),
+        record: serde_json::json!({ "of": sector.id }),
+    });
+    state.commit(std::iter::once(added).chain(pledges).collect()).await.expect("pledges");
+    let expected: Vec<_> = sectors
+        .iter()
+        .map(|of| (*of, format!("state of {}", of.id), serde_json::json!({ "of": of.id }).to_string()))
+        .collect();
+    assert_eq!(read().await.expect("all of them"), expected);
+    let refused = state.sectors_as(|row| match row.sector.id.number.get() {
+        5_000 => Err(StateError::Closed),
+        _ => Ok(()),
+    });
+    refused.await.expect_err("one is not understood");
+}

@@ -4,9 +4,13 @@ mod world;
 
 use std::sync::Arc;
 
+use manager::state::StateEvent;
 use rpc::extension::WorkerView;
 use rpc::operator::CapsTarget;
-use sealtasks::{FailureClass, FileTypes, SectorId, SectorNumber, TaskType, WorkerId};
+use sealtasks::{
+    FailureClass, FileTypes, RegisteredSealProof, SectorId, SectorNumber, SectorRef, SectorSize, TaskId,
+    TaskType, WorkerId,
+};
 use world::fake_worker::{Behaviour, FakeWorker, Plan, Taken};
 use world::{ALL, LIMIT, World, attempts, world, world_with};
 
@@ -118,6 +122,64 @@ async fn what_a_worker_had_that_never_came_back_to_a_restarted_manager_is_done_e
     let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
     let (_a, taken) = running(&world, true).await;
     let world = world.restart().await;
+    let b = worker("B", 2, ALL, true);
+    world.join(&b).await;
+    b.declare(taken.call.sector, FileTypes::UNSEALED).await;
+    let detail = world.sector(1, |sector| sector.state == "Proving").await;
+    let by = [("failed".to_owned(), "A".to_owned()), ("done".to_owned(), "B".to_owned())];
+    assert_eq!(attempts(&detail, "PC1"), by);
+}
+
+/// Its row is left of something that its sector no longer waits for, and is read first.
+#[tokio::test]
+async fn a_task_that_its_sector_does_not_wait_for_takes_nothing_from_the_one_that_it_does() {
+    let world = world().await;
+    let (a, taken) = running(&world, true).await;
+    let sector =
+        SectorRef { id: taken.call.sector, proof: RegisteredSealProof::for_new_sector(SectorSize::KiB2) };
+    let (task, step) = (TaskId::new(0), "UNS".to_owned());
+    let stale = StateEvent::TaskSubmitted { task, sector, task_type: TaskType::Unseal, step };
+    let world = world.restart_after(vec![stale]).await;
+    let detail = world.sector(1, |sector| sector.tasks.iter().any(|row| row.ended_ms > 0)).await;
+    assert_eq!(attempts(&detail, "UNS"), [("failed".to_owned(), String::new())]);
+    world.join(&a).await;
+    a.finish(&taken).await;
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    assert_eq!(attempts(&detail, "PC1"), [("done".to_owned(), "A".to_owned())]);
+}
+
+/// The sector now waits for another task than the one under way.
+fn unwanted(db: &rusqlite::Connection) {
+    let changed = db.execute("UPDATE task SET step = 'C1' WHERE step = 'PC1'", []).expect("an edit");
+    assert_eq!(changed, 1);
+}
+
+#[tokio::test]
+async fn what_a_worker_still_does_that_its_sector_does_not_wait_for_holds_the_sector_until_it_is_over() {
+    let world = world().await;
+    let (a, taken) = running(&world, true).await;
+    a.ignore_aborts(true);
+    let world = world.restart_on(unwanted).await;
+    world.join(&a).await;
+    a.declare(taken.call.sector, FileTypes::UNSEALED).await;
+    let rows = |last: &str, by: &str| {
+        [("detached", "A"), (last, by)].map(|(state, by)| (state.to_owned(), by.to_owned()))
+    };
+    world.sector(1, |sector| attempts(sector, "PC1") == rows("queued", "")).await;
+    assert!(a.is_idle().await, "nothing is begun beside it");
+    a.finish(&taken).await;
+    let again = a.call_of("PC1").await;
+    assert_ne!(again.attempt, taken.attempt);
+    let detail = world.sector(1, |sector| sector.state == "PreCommit2").await;
+    let by = [("failed".to_owned(), "A".to_owned()), ("done".to_owned(), "A".to_owned())];
+    assert_eq!(attempts(&detail, "PC1"), by);
+}
+
+#[tokio::test]
+async fn what_its_sector_does_not_wait_for_holds_nothing_once_its_worker_is_forgotten() {
+    let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
+    let (_a, taken) = running(&world, true).await;
+    let world = world.restart_on(unwanted).await;
     let b = worker("B", 2, ALL, true);
     world.join(&b).await;
     b.declare(taken.call.sector, FileTypes::UNSEALED).await;

@@ -378,8 +378,8 @@ pub struct JobView {
     pub sector: SectorId,
     /// The task; MoveStorage shows as `GET`.
     pub task: TaskType,
-    /// `queued`, `dispatching`, `acquiring`, `running`, `done`, `failed`; `detached` = given up, but a Lotus worker still
-    /// has it.
+    /// `queued`, `dispatching`, `acquiring`, `running`, `done`, `failed`; `detached` = given up, but its worker may
+    /// still have it.
     pub state: String,
     /// Why it waits or failed.
     #[serde(default)]

@@ -103,6 +103,8 @@ pub fn read_snapshot(index: &MemIndex, file: &Path) -> Result<SnapshotRead, Stor
     };
     let file_again = File::open(file).map_err(StoreError::io("open", file))?;
     let mut reader = BufReader::with_capacity(1 << 20, file_again.take(body));
+    // Nearly all of it is sectors. Those in two paths are counted twice, for which there is then more room than is needed.
+    index.expect_files(usize::try_from(body).unwrap_or(usize::MAX) / RECORD);
     match restore(index, &mut reader) {
         Ok((paths, sectors)) => Ok(SnapshotRead::Restored { paths, sectors }),
         Err(Refusal::Disk(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {

@@ -3,7 +3,7 @@
 
 use pipeline::{DataPiece, SectorRecord};
 use sched::{Action, Assignment, Event, GpuShare, Millis, Outcome};
-use sealtasks::{AttemptId, CallId, SectorId, TaskId, TaskInput};
+use sealtasks::{AttemptId, CallId, TaskId, TaskInput};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Effect, StartCall};
@@ -15,6 +15,12 @@ use crate::state::{AttemptOutcome, CallStage, ReservedSpace, StateEvent, TaskOut
 impl Driver {
     /// Gives the task to the scheduler, as new or again.
     pub(super) fn submit(&mut self, id: TaskId) {
+        let request = self.asking().request(id);
+        self.submit_as(id, request);
+    }
+
+    /// The same, the request being made.
+    pub(super) fn submit_as(&mut self, id: TaskId, request: Option<sched::Request>) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let sector = task.sector.id;
         (task.held_back, task.in_line) = (false, None);
@@ -24,31 +30,10 @@ impl Driver {
             }
             return;
         }
-        match self.request_of(id) {
+        match request {
             Some(request) => self.tell_sched(Event::Submit { task: id, request }),
             None => tracing::error!(task = %id, %sector, "this work is not scheduled"),
         }
-    }
-
-    pub(super) fn request_of(&self, id: TaskId) -> Option<sched::Request> {
-        let task = self.tasks.get(&id)?;
-        let files = self.shared.index.sector_files(task.sector.id);
-        let held_by = |kind| {
-            files.iter().filter(|held| held.types.contains(kind)).map(|held| held.id.clone()).collect()
-        };
-        let since = Millis::new(task.queued_ms);
-        let request = request::request(task.sector, &task.work, &held_by, since, task.attempts)?;
-        let (deadline, priority) = (self.deadline(task.sector.id), self.priority_of(id));
-        let purpose = self.purpose(task.sector.id, request.task);
-        let avoid = self.to_avoid(task.sector.id, request.task);
-        Some(sched::Request { purpose, avoid, deadline, priority, ..request })
-    }
-
-    /// When the sector's present work must be done to be of use.
-    pub(super) fn deadline(&self, sector: SectorId) -> Option<Millis> {
-        let clock = self.shared.chain.clock()?;
-        let epoch = self.sectors.get(&sector)?.record.deadline()?;
-        Some(Millis::new(clock.millis_at(epoch)))
     }
 
     /// Takes the scheduler's actions until there are none: carrying one out may cause more.
@@ -136,7 +121,7 @@ impl Driver {
     pub(super) fn call(&mut self, task: TaskId, stage: CallStage) {
         let Some(known) = self.tasks.get_mut(&task) else { return };
         let work = match stage {
-            CallStage::Work => Some(known.work.clone()),
+            CallStage::Work => Some(TaskInput::clone(&known.work)),
             CallStage::Prepare => request::prepare(&known.work).map(TaskInput::Fetch),
         };
         let Some(open) = known.open.as_deref_mut() else { return };
@@ -361,7 +346,7 @@ impl Driver {
 
     /// Every open attempt, with its task.
     pub(super) fn open_attempts(&self) -> impl Iterator<Item = (&Task, &Attempt)> {
-        let tasks = self.bound.iter().filter_map(|id| self.tasks.get(id));
+        let tasks = self.bound.iter().filter_map(|id| Some(&**self.tasks.get(id)?));
         tasks.filter_map(|task| Some((task, task.open.as_deref()?)))
     }
 

@@ -30,6 +30,13 @@ fn has_just_failed(record: &SectorRecord) -> bool {
     record.failures().last().is_some_and(may_be)
 }
 
+impl FailedOn {
+    /// The worker that is to have a sector's task only if no other one can begin it.
+    pub(super) fn to_avoid(&self, sector: SectorId, kind: TaskType) -> Option<WorkerId> {
+        self.0.get(&(sector, kind)).copied()
+    }
+}
+
 impl Driver {
     /// An attempt failed.
     pub(super) fn note_failed_on(&mut self, attempt: AttemptId, class: FailureClass) {
@@ -43,11 +50,6 @@ impl Driver {
     /// An attempt ended well: what comes later of this sector has nothing to do with what went before.
     pub(super) fn note_done_on(&mut self, sector: SectorId, kind: TaskType) {
         self.failed_on.0.remove(&(sector, kind));
-    }
-
-    /// The worker that is to have a sector's task only if no other one can begin it.
-    pub(super) fn to_avoid(&self, sector: SectorId, kind: TaskType) -> Option<WorkerId> {
-        self.failed_on.0.get(&(sector, kind)).copied()
     }
 
     /// Forgets sectors that are gone.

@@ -13,7 +13,7 @@ impl Driver {
         if self.shared.rehearses() {
             return None;
         }
-        match (&task.work, output) {
+        match (&*task.work, output) {
             (TaskInput::AddPiece(input), TaskOutput::AddPiece(piece))
                 if input.source == PieceSource::Zeros =>
             {

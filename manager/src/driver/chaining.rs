@@ -109,7 +109,7 @@ impl Driver {
     pub(super) fn leave_is_old(&self, task: TaskId) -> bool {
         let Some(task) = self.tasks.get(&task) else { return false };
         let Some(sector) = self.sectors.get(&task.sector.id) else { return false };
-        matches!(task.work, TaskInput::PreCommit1(_))
+        matches!(*task.work, TaskInput::PreCommit1(_))
             && sector.record.source() == RandomnessSource::Lotus
             && sector.record.rebuilt_to().is_none()
             && sector.leave_ms.saturating_add(LEAVE_MS) < self.now_ms()
@@ -126,14 +126,14 @@ impl Driver {
 
     /// One that was taken back goes to the scheduler again, in its old place.
     fn goes_on(&mut self, task: TaskId) {
-        if self.tasks.get(&task).is_some_and(Task::asks) {
+        if self.tasks.get(&task).is_some_and(|task| task.asks()) {
             self.submit(task);
         }
     }
 
     /// Ends one that was taken back; false: it is not, or no more.
     fn taken_back(&mut self, task: TaskId) -> bool {
-        if !self.tasks.get(&task).is_some_and(Task::asks) {
+        if !self.tasks.get(&task).is_some_and(|task| task.asks()) {
             return false;
         }
         self.tasks.remove(&task);

@@ -1,6 +1,7 @@
-//! Attempts that an operator gave up while a Lotus worker still works on them. Such a worker cannot be told to stop, so
-//! the task ends here, and all that the attempt holds stays charged until the worker returns it or proves by a new
-//! registration that it is quiet. Never: takes such a result.
+//! Attempts that were given up while a worker still works on them: by an operator on a Lotus worker, which cannot be told to
+//! stop, and at a start by a manager whose sector waits for something else. The task ends here, and all that the attempt
+//! holds stays charged until the worker returns it or proves by a new registration that it is quiet. Never: takes such a
+//! result.
 
 use pipeline::SectorEvent;
 use rpc::operator::{AbortOutcome, RestTask};
@@ -23,6 +24,14 @@ pub(crate) struct Detached {
     pub(super) task_type: TaskType,
     /// What its call returns with; `None` = not known any more, after a restart.
     pub(super) method: Option<ReturnMethod>,
+}
+
+impl Detached {
+    /// Who may still work on it, for people.
+    pub(super) fn whom(&self) -> String {
+        let kind = if self.open.peer.is_sealyard() { "worker" } else { "Lotus worker" };
+        format!("{kind} {}", self.open.name)
+    }
 }
 
 impl Driver {
@@ -99,6 +108,14 @@ impl Driver {
         }
         let quiet = |given_up: &&Detached| {
             let open = &given_up.open;
+            let call = match open.phase {
+                Phase::Held(_, call) => Some(call),
+                Phase::Calling(_) | Phase::Ready => None,
+            };
+            // A Sealyard registers busy or not, and says what it has: it is told to stop that.
+            if introduction.held(open.id, call) {
+                return false;
+            }
             if open.worker == introduction.session {
                 !open.scheduled
             } else {
@@ -131,10 +148,9 @@ impl Driver {
         if ended.open.scheduled {
             self.tell_sched(Event::Ended { attempt, outcome: Outcome::Failed });
         }
-        let held_back = |task: &&super::Task| {
-            task.held_back && task.in_line.is_none() && task.sector.id == ended.sector.id
-        };
-        let waiting: Vec<_> = self.tasks.values().filter(held_back).map(|task| task.id).collect();
+        let of_it = self.tasks.values().filter(|task| task.sector.id == ended.sector.id);
+        let held_back = of_it.filter(|task| task.held_back && task.in_line.is_none());
+        let waiting: Vec<_> = held_back.map(|task| task.id).collect();
         for task in waiting {
             self.submit(task);
         }

@@ -199,7 +199,7 @@ impl Driver {
     fn run_errand(&mut self, sector: SectorRef, work: TaskInput, ended: Option<Ended>) -> ApiResult<()> {
         let id = sector.id;
         if let Some(errand) = self.errands.get_mut(&id) {
-            let same = self.tasks.get(&errand.task).is_some_and(|task| task.work == work);
+            let same = self.tasks.get(&errand.task).is_some_and(|task| *task.work == work);
             if !same {
                 let task = errand.task;
                 return Err(ApiError::refused(format!(
@@ -341,7 +341,7 @@ impl Driver {
         let task = Task {
             id,
             sector,
-            work,
+            work: Box::new(work),
             queued_ms,
             attempts: 0,
             refusals: 0,
@@ -352,7 +352,7 @@ impl Driver {
             turn: None,
             open: None,
         };
-        self.tasks.insert(id, task);
+        self.tasks.insert(id, Box::new(task));
         if let Some(known) = self.sectors.get_mut(&sector.id) {
             known.steps = known.steps.saturating_add(1);
         }
@@ -363,7 +363,7 @@ impl Driver {
 impl Task {
     /// Whether it is no step of its sector's pipeline, which never asks for these.
     pub(super) fn is_errand(&self) -> bool {
-        match &self.work {
+        match &*self.work {
             TaskInput::Unseal(_) | TaskInput::ReleaseUnsealed(_) => true,
             TaskInput::Move(input) => input.types == FileTypes::UNSEALED,
             _ => false,
@@ -371,9 +371,9 @@ impl Task {
     }
 
     /// Whether this is what the errand was to give.
-    pub(super) const fn is_answered_by(&self, output: &TaskOutput) -> bool {
+    pub(super) fn is_answered_by(&self, output: &TaskOutput) -> bool {
         matches!(
-            (&self.work, output),
+            (&*self.work, output),
             (TaskInput::Unseal(_), TaskOutput::Unseal)
                 | (TaskInput::ReleaseUnsealed(_), TaskOutput::ReleaseUnsealed)
                 | (TaskInput::Move(_), TaskOutput::Move)

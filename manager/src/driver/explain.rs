@@ -56,7 +56,7 @@ impl Driver {
 
     /// The task whose present attempt, or next one, this is.
     fn live(&self, attempt: AttemptId) -> Option<&Task> {
-        let task = self.tasks.get(&attempt.task)?;
+        let task: &Task = self.tasks.get(&attempt.task)?;
         let present = task.open.as_deref().map_or(task.attempts.saturating_add(1), |open| open.id.attempt);
         (present == attempt.attempt).then_some(task)
     }
@@ -147,10 +147,10 @@ impl Driver {
             return Reason::new(WaitsFor::SilentWorker, format!("{name}: {trouble}"), "");
         }
         if let Some(given_up) = self.holding_back(task.sector.id).filter(|_| task.held_back) {
-            let (attempt, worker) = (given_up.open.id, &given_up.open.name);
+            let (attempt, whom) = (given_up.open.id, given_up.whom());
             let summary = format!(
                 "{name} waits for the files that attempt {attempt} holds ({}), which was given up and may still run on the \
-                 Lotus worker {worker}",
+                 {whom}",
                 given_up.task_type
             );
             let change = "it ends when that worker returns it, or registers again when it is quiet";
@@ -205,10 +205,10 @@ impl Driver {
             attempt: open.map_or(next, |open| open.id),
             call: open.and_then(call_of),
             worker: open.map(|open| open.name.clone()),
-            priority: self.request_of(task.id).map_or(0, |request| request.priority),
+            priority: self.asking().request(task.id).map_or(0, |request| request.priority),
             queued_ms: task.queued_ms,
             started_ms: open.map_or(0, |open| open.accepted_ms),
-            deadline_ms: self.deadline(task.sector.id).map_or(0, sched::Millis::get),
+            deadline_ms: self.asking().deadline(task.sector.id).map_or(0, sched::Millis::get),
             scheduler,
             workers,
         }

@@ -172,6 +172,7 @@ impl Driver {
             id,
             Sector {
                 record,
+                wanted: None,
                 busy: Busy::Free,
                 priority: 0,
                 steps: 0,

@@ -321,7 +321,7 @@ impl Driver {
     fn adopt(&mut self, attempt: AttemptId, session: WorkerId) {
         let Some(worker) = self.workers.get(&session) else { return };
         let (key, name, url, peer) = (worker.key, worker.name().to_owned(), worker.url.clone(), worker.peer);
-        let request = self.request_of(attempt.task);
+        let request = self.asking().request(attempt.task);
         self.lock_found(attempt);
         let Some(open) = self.open_mut(attempt) else { return };
         open.scheduled = true;

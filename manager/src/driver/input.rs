@@ -196,6 +196,8 @@ pub(crate) struct StartCall {
 pub(crate) struct Sector {
     /// In a place of its own: a million of them are not moved once they are read.
     pub(crate) record: Box<SectorRecord>,
+    /// What it waited for when it was read, until its task has it.
+    pub(crate) wanted: Option<Box<TaskInput>>,
     pub(crate) busy: Busy,
     /// The priority of its tasks.
     pub(crate) priority: i64,

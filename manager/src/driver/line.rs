@@ -101,7 +101,7 @@ impl Driver {
 
     fn want_of(&self, id: TaskId) -> Option<LockWant> {
         let task = self.tasks.get(&id)?;
-        let locks = self.request_of(id)?.locks;
+        let locks = self.asking().request(id)?.locks;
         let any = locks.read.union(locks.write) != FileTypes::NONE;
         any.then_some(LockWant { sector: task.sector.id, read: locks.read, write: locks.write })
     }

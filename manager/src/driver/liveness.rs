@@ -115,7 +115,7 @@ impl Driver {
         let away: Vec<_> = away.map(|(attempt, _)| *attempt).collect();
         for attempt in away {
             let Some(open) = self.open_mut(attempt) else {
-                self.silence.away.remove(&attempt);
+                self.forget_given_up(attempt);
                 continue;
             };
             if open.peer.is_sealyard() {
@@ -123,6 +123,17 @@ impl Driver {
                 self.requeue(attempt, &reason);
             }
         }
+    }
+
+    /// One that was given up holds nothing any more, unless its worker is back and may still do it.
+    fn forget_given_up(&mut self, attempt: AttemptId) {
+        let given_up = self.detached.get(&attempt).filter(|given_up| given_up.open.peer.is_sealyard());
+        match given_up.map(|given_up| self.workers.contains_key(&given_up.open.worker)) {
+            Some(true) => return,
+            Some(false) => self.end_detached(attempt, "given up; its worker was not heard of for too long"),
+            None => {}
+        }
+        self.silence.away.remove(&attempt);
     }
 
     fn remember_forgotten(&mut self, session: WorkerId, now_ms: u64) {

@@ -152,8 +152,8 @@ impl Driver {
         let Some(sector) = self.sectors.get_mut(&id) else { return Err(self.shared.no_sector(id)) };
         let before = std::mem::replace(&mut sector.priority, priority);
         self.events.push(StateEvent::SectorPrioritySet { sector: id, priority, by });
-        let follows = |task: &&Task| task.sector.id == id && task.priority.is_none();
-        let tasks: Vec<_> = self.tasks.values().filter(follows).map(|task| task.id).collect();
+        let of_it = self.tasks.values().filter(|task| task.sector.id == id);
+        let tasks: Vec<_> = of_it.filter(|task| task.priority.is_none()).map(|task| task.id).collect();
         for task in &tasks {
             self.tell_priority(*task, priority);
         }
@@ -162,7 +162,7 @@ impl Driver {
     }
 
     fn set_task_priority(&mut self, id: TaskId, priority: i64, by: String) -> ApiResult<PriorityView> {
-        let (subject, before) = (self.described(id), self.priority_of(id));
+        let (subject, before) = (self.described(id), self.asking().priority(id));
         let Some(task) = self.tasks.get_mut(&id) else {
             return Err(ApiError::refused(format!(
                 "MGR028: {subject} has ended; only its sector has a priority now"
@@ -186,13 +186,6 @@ impl Driver {
         }
     }
 
-    /// The task's own priority, or its sector's.
-    pub(super) fn priority_of(&self, task: TaskId) -> i64 {
-        let Some(task) = self.tasks.get(&task) else { return 0 };
-        let of_sector = || self.sectors.get(&task.sector.id).map_or(0, |sector| sector.priority);
-        task.priority.unwrap_or_else(of_sector)
-    }
-
     fn sector_named(&self, what: Subject) -> ApiResult<Option<SectorId>> {
         match what {
             Subject::Number(number) => self.numbered(number).map(Some),
@@ -205,7 +198,7 @@ impl Driver {
     fn attempt_named(&self, what: Subject) -> ApiResult<AttemptId> {
         let of_task = |id: TaskId| {
             let given_up = || self.detached.keys().find(|attempt| attempt.task == id).copied();
-            self.tasks.get(&id).map(Task::present).or_else(given_up)
+            self.tasks.get(&id).map(|task| task.present()).or_else(given_up)
         };
         match what {
             Subject::Attempt(attempt) => Ok(attempt),
@@ -221,7 +214,7 @@ impl Driver {
             }),
             Subject::Request(request) => {
                 let queued = self.tasks.values().find(|task| request_id(task.id) == request);
-                queued.map(Task::present).ok_or_else(|| no_request(request))
+                queued.map(|task| task.present()).ok_or_else(|| no_request(request))
             }
             Subject::Number(number) => self.attempt_of(self.numbered(number)?),
             Subject::Sector(sector) => self.attempt_of(sector),
@@ -235,7 +228,7 @@ impl Driver {
             Busy::Task(task) => self.tasks.get(&task),
             Busy::Free | Busy::Asking | Busy::Until(_) | Busy::File(_) | Busy::Stage => None,
         };
-        task.map(Task::present).ok_or_else(|| {
+        task.map(|task| task.present()).ok_or_else(|| {
             let number = self.shared.name(id);
             ApiError::refused(format!(
                 "MGR074: sector {number} has no task that runs or waits; `sealyard sectors status {number}` shows where it \

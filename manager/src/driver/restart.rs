@@ -101,7 +101,7 @@ impl Driver {
     }
 
     fn load_sectors(&mut self, sectors: Vec<LoadedSector>) -> Result<(), StateError> {
-        for LoadedSector { id, is_removed, record, priority } in sectors {
+        for LoadedSector { id, is_removed, record, wanted, priority } in sectors {
             if record.is_rehearsal() != self.shared.rehearses() {
                 let what = if record.is_rehearsal() { "is a REHEARSAL" } else { "is a real one" };
                 let detail = format!("{id} {what}, and this manager's others are not");
@@ -113,7 +113,7 @@ impl Driver {
             }
             self.insert_sector(record);
             if let Some(sector) = self.sectors.get_mut(&id) {
-                sector.priority = priority;
+                (sector.priority, sector.wanted) = (priority, wanted);
             }
         }
         Ok(())
@@ -121,24 +121,24 @@ impl Driver {
 
     fn load_task(&mut self, row: OpenTask, keep: Option<Vec<UnsealedRange>>) {
         // The input is not stored twice: the sector's record says what it waits for.
-        let wanted = self.sectors.get(&row.sector.id).map(|sector| sector.record.next());
-        let errand = self.errand_work(row.sector.id, &row.step, keep);
+        let errand = self.errand_work(row.sector.id, &row.step, keep).map(Box::new);
         let is_errand = errand.is_some();
-        let work = match errand.map(Step::Run).or(wanted) {
-            Some(Step::Run(work)) if short_code(&work) == row.step => work,
-            Some(_) | None => {
-                tracing::error!(task = %row.task, sector = %row.sector.id, step = row.step, "the sector no longer waits for this task");
-                let reason = "the sector waits for something else".to_owned();
-                let outcome = TaskOutcome::Cancelled;
-                return self.events.push(StateEvent::TaskEnded { task: row.task, outcome, reason });
-            }
+        let wanted = || {
+            let sector = self.sectors.get_mut(&row.sector.id)?;
+            // What another task is for stays for that one; where there are two of the same, both are.
+            let known = sector.wanted.take_if(|work| short_code(work) == row.step);
+            known.or_else(|| match sector.record.next() {
+                Step::Run(work) if short_code(&work) == row.step => Some(Box::new(work)),
+                _ => None,
+            })
         };
+        let Some(work) = errand.or_else(wanted) else { return self.load_unwanted(row) };
         let first = match request::prepare(&work) {
             // Whether it was to fetch first is not known; a fetch of what is there already does nothing.
             Some(_) => CallStage::Prepare,
             None => CallStage::Work,
         };
-        let open = row.open.map(|open| Box::new(self.load_attempt(open, first)));
+        let open = row.open.map(|open| Box::new(self.load_attempt(*open, first)));
         if is_errand {
             // Whoever waited for it went with the manager's earlier life.
             let kind = ErrandKind::of(&work);
@@ -163,7 +163,20 @@ impl Driver {
         if task.open.is_some() {
             self.bound.insert(row.task);
         }
-        self.tasks.insert(row.task, task);
+        self.tasks.insert(row.task, Box::new(task));
+    }
+
+    /// Its sector waits for something else. What a worker may still do for it stays charged until that is over.
+    fn load_unwanted(&mut self, row: OpenTask) {
+        tracing::error!(task = %row.task, sector = %row.sector.id, step = row.step, "the sector no longer waits for this task");
+        let reason = "the sector waits for something else".to_owned();
+        if let Some(open) = &row.open {
+            let (attempt, reason) = (open.attempt, format!("given up: {reason}"));
+            self.events.push(StateEvent::AttemptDetached { attempt, reason });
+        }
+        let outcome = TaskOutcome::Cancelled;
+        self.events.push(StateEvent::TaskEnded { task: row.task, outcome, reason });
+        self.load_detached(row);
     }
 
     /// The work of this short code that is done beside the pipeline.
@@ -180,7 +193,7 @@ impl Driver {
     /// What its call returns with is known no more, for its sector may wait for something else by now.
     fn load_detached(&mut self, row: OpenTask) {
         let Some(open) = row.open else { return };
-        let open = self.load_attempt(open, CallStage::Work);
+        let open = self.load_attempt(*open, CallStage::Work);
         let given_up = Detached { open, sector: row.sector, task_type: row.task_type, method: None };
         self.detached.insert(given_up.open.id, given_up);
     }
@@ -231,18 +244,24 @@ impl Driver {
             .collect();
         let of_tasks = self.tasks.values().any(|task| task.priority.is_some());
         if of_tasks || self.sectors.values().any(|sector| sector.priority != 0) {
-            waiting.sort_by_cached_key(|task| std::cmp::Reverse(self.priority_of(*task)));
+            waiting.sort_by_cached_key(|task| std::cmp::Reverse(self.asking().priority(*task)));
         }
         self.waited = waiting.into();
         let open: Vec<_> = self.open_attempts().map(|(_, open)| open.id).collect();
         let now_ms = self.now_ms();
+        let given_up: Vec<_> = self.detached.keys().copied().collect();
+        self.silence.away.extend(given_up.into_iter().map(|attempt| (attempt, now_ms)));
         for attempt in open {
             self.silence.away.insert(attempt, now_ms);
             self.lock_found(attempt);
             self.adopt_early(attempt);
         }
-        let sectors: Vec<_> = self.sectors.keys().copied().collect();
-        for sector in sectors {
+        let idle = self.sectors.iter_mut().filter_map(|(id, sector)| {
+            // Whoever has no task makes what it wants of its record.
+            sector.wanted = None;
+            (!matches!(sector.busy, Busy::Task(_))).then_some(*id)
+        });
+        for sector in idle.collect::<Vec<_>>() {
             self.advance(sector);
         }
         self.redial_workers();
@@ -257,11 +276,12 @@ impl Driver {
         if self.shared.recovered.is_cancelled() {
             return;
         }
-        for id in self.waited.drain(..AT_ONCE.min(self.waited.len())).collect::<Vec<_>>() {
-            // Whoever waited for something else has been given up or submitted meanwhile.
-            if self.tasks.get(&id).is_some_and(|task| task.held_back && task.in_line.is_none()) {
-                self.submit(id);
-            }
+        let mut next: Vec<_> = self.waited.drain(..AT_ONCE.min(self.waited.len())).collect();
+        // Whoever waited for something else has been given up or submitted meanwhile.
+        next.retain(|id| self.tasks.get(id).is_some_and(|task| task.held_back && task.in_line.is_none()));
+        let requests = self.asking().requests(&next);
+        for (id, request) in next.into_iter().zip(requests) {
+            self.submit_as(id, request);
         }
         if self.waited.is_empty() {
             tracing::info!(tasks = self.tasks.len(), "everything that was under way goes on");

@@ -33,10 +33,14 @@ impl Driver {
     }
 
     /// A Lotus worker's return of a call that nobody heard of is known by its sector and method alone: of one that names its
-    /// attempt, or whose call is known, it would be another attempt's.
+    /// attempt, or whose call is known, it would be another attempt's. One that names an attempt which was given up is its.
     fn returned_unheard(&mut self, call: CallId, returned: &Returned) -> bool {
-        if returned.attempt.is_some() {
-            return false;
+        if let Some(named) = returned.attempt {
+            let given_up = self.detached.get(&named).is_some_and(|it| it.sector.id == call.sector);
+            if given_up {
+                self.detached_returned(named, CallStage::Work, call, returned);
+            }
+            return given_up;
         }
         if let Some((attempt, stage)) = self.unheard(call.sector, returned.method) {
             self.accepted_unheard(attempt, stage, call);

@@ -81,7 +81,7 @@ impl Driver {
             sector: queued.sector.id,
             priority: queued.priority,
             queued_ms: queued.since.get(),
-            deadline_ms: self.deadline(queued.sector.id).map_or(0, sched::Millis::get),
+            deadline_ms: self.asking().deadline(queued.sector.id).map_or(0, sched::Millis::get),
             is_due: queued.is_due,
             reserved: queued.reserved.map(|worker| self.name_of(worker)),
             reason: if is_explained { self.short_reason(queued.task) } else { String::new() },

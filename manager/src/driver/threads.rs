@@ -14,24 +14,6 @@ use super::fleet::Worker;
 pub(super) type UnderWay = BTreeMap<StorageId, BTreeSet<SectorId>>;
 
 impl Driver {
-    /// For what the sector is sealed, as far as plans have a say in such a task: they are about sealing. Files are moved,
-    /// unsealed and looked at under any plan.
-    pub(super) fn purpose(&self, sector: SectorId, task: TaskType) -> Option<SealingPurpose> {
-        match task {
-            TaskType::AddPiece
-            | TaskType::PreCommit1
-            | TaskType::PreCommit2
-            | TaskType::Commit1
-            | TaskType::Commit2
-            | TaskType::Finalize => {
-                let record = &self.sectors.get(&sector)?.record;
-                let is_rebuilt = record.rebuilt_to().is_some();
-                Some(if is_rebuilt { SealingPurpose::Rebuild } else { SealingPurpose::New })
-            }
-            _ => None,
-        }
-    }
-
     /// The sectors that are not done, by the paths that hold files of them or will.
     pub(super) fn under_way(&self) -> UnderWay {
         let mut found = UnderWay::new();
@@ -64,7 +46,8 @@ impl Driver {
         let none = BTreeSet::new();
         let view = |(index, thread): (usize, &ThreadState)| {
             let here = thread.path.as_ref().and_then(|path| under_way.get(path)).unwrap_or(&none);
-            let mut purposes = here.iter().filter_map(|sector| self.purpose(*sector, TaskType::PreCommit1));
+            let mut purposes =
+                here.iter().filter_map(|sector| self.asking().purpose(*sector, TaskType::PreCommit1));
             // What began under another plan is finished under it.
             let before = purposes.find(|purpose| !thread.plan.takes(*purpose)).map(SealingPurpose::plan);
             let paused = thread.plan == SealingPlan::None;

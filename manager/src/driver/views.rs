@@ -209,10 +209,10 @@ impl Driver {
 
     /// Why a task is not even given to the scheduler.
     fn waits_for_given_up(&self, task: TaskId) -> Option<String> {
-        let given_up = &self.holding_back(self.tasks.get(&task)?.sector.id)?.open;
-        let (id, name, url) = (given_up.id, &given_up.name, &given_up.url);
+        let given_up = self.holding_back(self.tasks.get(&task)?.sector.id)?;
+        let (id, whom, url) = (given_up.open.id, given_up.whom(), &given_up.open.url);
         Some(format!(
-            "attempt {id} of this sector was given up and may still run on the Lotus worker {name} at {url}; this goes on \
+            "attempt {id} of this sector was given up and may still run on the {whom} at {url}; this goes on \
              when that worker registers again, `sealyard sealing abort {id}` no longer waits for it"
         ))
     }

@@ -47,8 +47,8 @@ pub struct OpenTask {
     pub attempts: u32,
     /// Attempts that were lost with their workers.
     pub disowned: u32,
-    /// The attempt that has not ended.
-    pub open: Option<OpenAttempt>,
+    /// The attempt that has not ended. In a place of its own: a million tasks may wait and have none.
+    pub open: Option<Box<OpenAttempt>>,
 }
 
 /// An attempt that has not ended.
@@ -322,7 +322,7 @@ fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateE
     })?;
     // One that had no attempt has none open; of many tasks that wait, few have had any.
     for task in tasks.iter_mut().filter(|task| task.attempts > 0) {
-        task.open = open_attempt(db, task.task)?;
+        task.open = open_attempt(db, task.task)?.map(Box::new);
         let sql = "SELECT count(*) FROM attempt WHERE task = ?1 AND state = 'disowned'";
         let counted = all(db, sql, [stored("task", task.task.get())?], |row| row.get(0).map_err(column))?;
         task.disowned = counted.first().copied().unwrap_or_default();
@@ -464,8 +464,9 @@ fn sector_id(row: &Row<'_>, first: usize) -> Result<SectorId, StateError> {
 }
 
 pub(super) fn task_type(row: &Row<'_>, index: usize) -> Result<TaskType, StateError> {
-    let name: String = row.get(index).map_err(column)?;
-    name.parse().map_err(|_| corrupt("task type", &name))
+    let value = row.get_ref(index).map_err(column)?;
+    let name = value.as_str().map_err(|source| corrupt("task type", &source.to_string()))?;
+    name.parse().map_err(|_| corrupt("task type", name))
 }
 
 fn corrupt(what: &'static str, detail: &str) -> StateError {

@@ -248,6 +248,11 @@ impl MemIndex {
         table.with_path(&id, |path| silent.iter().for_each(|url| path.remember_silent(url)))
     }
 
+    /// A snapshot of so many sectors is about to be remembered.
+    pub(crate) fn expect_files(&self, count: usize) {
+        self.write().expect(count);
+    }
+
     /// Files of a snapshot with their primary marks; what was declared knows better.
     pub(crate) fn remember_files(
         &self,

@@ -65,6 +65,17 @@ impl Entries {
         self.live
     }
 
+    /// Makes room for so many at once, in a table that is new: growing to that would move most of them several times.
+    pub(super) fn expect(&mut self, count: usize) {
+        if self.live > 0 {
+            return;
+        }
+        let each = (count.min(ENTRIES_MAX) / SHARDS * 8 / 7 + 1).next_power_of_two().max(LEAST);
+        for shard in &mut self.shards {
+            *shard = Shard { places: vec![Entry::none(VACANT); each].into_boxed_slice(), ..Shard::default() };
+        }
+    }
+
     /// The position of a sector.
     pub(super) fn find(&self, miner: u32, number: u64) -> Option<u32> {
         let hash = mixed(self.seed, miner, number);
@@ -232,6 +243,19 @@ mod tests {
         }
         assert_eq!(entries.len(), 0);
         assert!((0..20_000).all(|number| entries.find(3, number).is_none()));
+    }
+
+    /// A table that was told how many come moves none of them, and is told so once: what is there stays.
+    #[test]
+    fn what_is_expected_has_room() {
+        let (mut entries, mut moves) = (Entries::default(), 0);
+        entries.expect(20_000);
+        let places: Vec<_> = (0..10_000).map(|number| entries.make(0, number, |_, _| moves += 1)).collect();
+        assert_eq!(moves, 0);
+        entries.expect(20_000);
+        for (number, at) in (0..).zip(places) {
+            assert_eq!(entries.find(0, number), Some(at), "{number}");
+        }
     }
 
     /// A table that is filled and emptied again and again does not grow for it.

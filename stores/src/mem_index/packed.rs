@@ -35,6 +35,11 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
+    /// So many sectors are about to come, if there are none yet.
+    pub(super) fn expect(&mut self, count: usize) {
+        self.entries.expect(count);
+    }
+
     /// The holders of a sector, in the order they came.
     pub(super) fn of(&self, sector: SectorId) -> impl Iterator<Item = Held> + '_ {
         self.find(sector).into_iter().flat_map(|entry| self.holders(entry))

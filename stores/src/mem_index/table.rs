@@ -226,6 +226,11 @@ impl Table {
         })
     }
 
+    /// So many sectors are about to be declared, if there are none yet.
+    pub(super) fn expect(&mut self, count: usize) {
+        self.files.expect(count);
+    }
+
     pub(super) fn declare(&mut self, id: &StorageId, files: &[(SectorDecl, Kind)]) -> Result<(), IndexError> {
         if self.superseded.is_empty() {
             return self.list(id, files);

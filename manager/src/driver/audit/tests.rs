@@ -50,6 +50,7 @@ fn said(driver: &Driver, busy: Busy, own: &[TaskId]) -> Option<String> {
     let (id, known) = driver.sectors.first_key_value().expect("a sector");
     let sector = Sector {
         record: known.record.clone(),
+        wanted: None,
         busy,
         priority: 0,
         steps: 0,
