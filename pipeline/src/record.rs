@@ -14,7 +14,8 @@ use crate::retry::Failures;
 use crate::{Failure, PendingRetry, RetryWhen, SectorEvent, SectorState};
 
 /// All that is known of one sector's sealing. Its serde form is what the durable state holds; reading it checks that
-/// the state has the data it needs, so that [`SectorRecord::next`] always has an answer.
+/// the state has the data it needs, so that [`SectorRecord::next`] always has an answer. What there is nothing of is not
+/// written: a starting manager reads a million of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct SectorRecord {
@@ -29,15 +30,17 @@ pub(crate) struct Fields {
     pub(crate) format: u32,
     pub(crate) sector: SectorRef,
     pub(crate) source: RandomnessSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop_after: Option<StopAfter>,
     pub(crate) state: SectorState,
     /// What was given to lie in it; none for a committed-capacity sector.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) data: Vec<DataPiece>,
     /// It takes no more data.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) packing: bool,
     pub(crate) progress: Progress,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry: Option<PendingRetry>,
     pub(crate) failures: Failures,
     /// It is sealed again, or was without having been sealed here before.
@@ -77,24 +80,31 @@ pub struct Progress {
     /// What lies in the sector, data and zeros, in order.
     pub pieces: Vec<PieceInfo>,
     /// The sealing randomness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<SealTicket>,
     /// What PC1 gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pc1: Option<Pc1Output>,
     /// What PC2 gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cids: Option<SectorCids>,
     /// The pre-commitment on chain.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_commit: Option<OnChain>,
     /// The interactive randomness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<SealSeed>,
     /// What C1 gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub c1: Option<C1Output>,
     /// What C2 gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
     /// What the verification of the proof said; `None` as long as nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<bool>,
     /// The proof on chain.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<OnChain>,
     /// The cache has been cleared; the sector need only move.
     pub cache_cleared: bool,
