@@ -20,7 +20,7 @@ use tokio::process::Command;
 
 use crate::error::WorkerError;
 use crate::fork;
-use memory::Group;
+use memory::{Around, Group};
 
 /// What the executors of one task are given; from `[executor.<task>]` of `config.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub(crate) struct Place {
     cpus: BTreeSet<usize>,
     /// Its group with a limit on memory.
     group: Option<Group>,
+    /// Where it runs if it has no group of its own, as that was when it was given its place.
+    around: Option<Around>,
     l3: Option<(usize, Arc<Mutex<Shared>>)>,
     /// Held by the executor, too, which may outlive its worker.
     lock: Option<File>,
@@ -149,8 +151,9 @@ impl Confiner {
                 None => self.say(task, &format!("this machine has no NUMA node {node}")),
             },
         }
-        if let Some(bytes) = wanted.memory {
-            place.group = Some(Group::make(root, name, bytes)?);
+        match wanted.memory {
+            Some(bytes) => place.group = Some(Group::make(root, name, bytes)?),
+            None => place.around = Around::now(root),
         }
         Ok(place)
     }
@@ -207,7 +210,7 @@ impl Drop for Place {
 impl Place {
     /// All CPUs, and no limit.
     pub(crate) fn anywhere() -> Self {
-        Self { cpus: BTreeSet::new(), group: None, l3: None, lock: None }
+        Self { cpus: BTreeSet::new(), group: None, around: None, l3: None, lock: None }
     }
 
     /// Has an executor that is about to be started begin in its place, and so all that it starts. A CPU that is not there, or
@@ -236,8 +239,18 @@ impl Place {
         }
     }
 
-    /// Adds to a failure that the executor, or what it had started, was ended for its limit on memory.
+    /// Adds to a failure that the executor, or what it had started, was ended for its limit on memory, or perhaps for that of the
+    /// group that it shares with its worker.
     pub(crate) fn explain(&self, task: &str, failure: ExecutorFailure) -> ExecutorFailure {
+        let is_open = failure.class == FailureClass::Compute;
+        if let Some(counted) = self.around.as_ref().filter(|_| is_open).and_then(Around::has_ended_one) {
+            let message = format!(
+                "while it ran the kernel ended a process of the worker's control group for want of memory ({}), perhaps this one: {}",
+                counted.display(),
+                failure.message
+            );
+            return ExecutorFailure { class: FailureClass::Environment, message };
+        }
         let Some(limit) = self.group.as_ref().and_then(Group::exceeded) else { return failure };
         let message = format!(
             "the kernel ended it for taking more memory than its limit of {limit} bytes (`memory` in [executor.{task}] of \

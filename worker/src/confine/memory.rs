@@ -51,6 +51,14 @@ impl Version {
             Self::Two => "memory.events",
         }
     }
+
+    /// The same without the groups below it, where the kernel tells that (version 2 since Linux 5.2).
+    const fn ended_here(self) -> &'static str {
+        match self {
+            Self::One => "memory.oom_control",
+            Self::Two => "memory.events.local",
+        }
+    }
 }
 
 /// The group that controls memory for a process, as `/proc` tells it, and where it is mounted.
@@ -217,11 +225,39 @@ impl Group {
 
     /// The limit in bytes, if the kernel has ended a process of the group for it.
     pub(crate) fn exceeded(&self) -> Option<u64> {
-        let events = read(&self.dir.join(self.version.ended()))?;
-        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
-        let count: u64 = count.trim().parse().ok()?;
+        let count = ended_in(&self.dir.join(self.version.ended()))?;
         let limit = read(&self.dir.join(self.version.limit()))?;
         limit.trim().parse().ok().filter(|_| count > 0)
+    }
+}
+
+/// How many processes the kernel has ended for want of memory, by a file that says it.
+fn ended_in(file: &Path) -> Option<u64> {
+    read(file)?.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+/// The worker's own group, in which executors without a limit run, at one moment.
+#[derive(Debug)]
+pub(super) struct Around {
+    /// The file that counts.
+    counted: PathBuf,
+    ended: u64,
+}
+
+impl Around {
+    /// `None`: the kernel does not say what it ends there.
+    pub(super) fn now(root: &Path) -> Option<Self> {
+        let Membership { version, mount, dir } = Membership::of(root, "self")?;
+        // As in `top`: inside a container the path may be the host's.
+        let dir = if dir.is_dir() { dir } else { mount };
+        // Executors with limits of their own may have groups below it, and end for those.
+        let files = [version.ended_here(), version.ended()].map(|name| dir.join(name));
+        files.into_iter().find_map(|counted| Some(Self { ended: ended_in(&counted)?, counted }))
+    }
+
+    /// Where the count stands, if the kernel has ended a process since.
+    pub(super) fn has_ended_one(&self) -> Option<&Path> {
+        ended_in(&self.counted).is_some_and(|now| now > self.ended).then_some(&*self.counted)
     }
 }
 

@@ -113,10 +113,51 @@ fn a_limit_on_memory_is_a_group_where_the_kernel_allows_it_in_either_version() {
         let group = place.group.as_ref().unwrap();
         assert_eq!(group.exceeded(), None);
         for (kills, told) in [(0, None), (2, Some(5 << 30))] {
-            fs::write(dir.join(ended), format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n"))
-                .unwrap();
+            fs::write(dir.join(ended), told_by_kernel(ended, kills)).unwrap();
             assert_eq!(group.exceeded(), told);
         }
+    }
+}
+
+/// What the kernel has in the file that counts whom it has ended, in either version.
+fn told_by_kernel(file: &str, kills: u64) -> String {
+    match file {
+        "memory.events" | "memory.events.local" => {
+            format!("low 0\nhigh 0\nmax 12\noom 3\noom_kill {kills}\noom_group_kill 1\n")
+        }
+        _ => format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n"),
+    }
+}
+
+#[test]
+fn an_executor_without_a_limit_of_its_own_is_told_to_have_met_its_worker_s() {
+    for (own, counts) in [
+        ("0::/worker\n", "sys/fs/cgroup/worker/memory.events"),
+        // The path is the host's, and what has a limit of its own runs below.
+        ("0::/docker/abc\n", "sys/fs/cgroup/memory.events.local"),
+        ("4:cpu,memory:/worker\n0::/\n", "sys/fs/cgroup/memory/worker/memory.oom_control"),
+    ] {
+        let file = counts.rsplit('/').next().unwrap();
+        let mut files = vec![("proc/self/cgroup", own.to_owned()), (counts, told_by_kernel(file, 4))];
+        files.extend(counts.strip_suffix(".local").map(|all| (all, told_by_kernel(file, 9))));
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let root = tree(&files);
+        let place = confiner(None, None).place_in(root.path(), TaskType::PreCommit1, "a-call").unwrap();
+        let failure = || ExecutorFailure { class: FailureClass::Compute, message: "it ended".to_owned() };
+        assert_eq!(place.explain("pc1", failure()).message, "it ended", "none since it has its place");
+        let below = root.path().join(counts.strip_suffix(".local").unwrap_or("elsewhere"));
+        fs::write(below, told_by_kernel(file, 10)).unwrap();
+        assert_eq!(
+            place.explain("pc1", failure()).message,
+            "it ended",
+            "one below that has a limit of its own"
+        );
+        fs::write(root.path().join(counts), told_by_kernel(file, 5)).unwrap();
+        let told = place.explain("pc1", failure());
+        assert_eq!(told.class, FailureClass::Environment);
+        let bad = ExecutorFailure { class: FailureClass::BadData, message: "bad".to_owned() };
+        assert_eq!(place.explain("pc1", bad).message, "bad", "it says itself what was wrong");
+        assert!(told.message.contains(counts) && told.message.ends_with(": it ended"), "{told:?}");
     }
 }
 
