@@ -213,6 +213,18 @@ pub enum StoreError {
         /// The bound.
         seconds: u64,
     },
+    /// A deletion has set the file aside and has not decided yet whether it is the one that is meant.
+    #[error(
+        "the {kind} file of {sector} at {path:?} is being looked at by another deletion; ask again when that is done"
+    )]
+    Doubted {
+        /// The sector.
+        sector: SectorId,
+        /// The file.
+        kind: FileType,
+        /// Its place.
+        path: PathBuf,
+    },
     /// Another process fetches the same file into the same path.
     #[error(
         "the {kind} file of {sector} is being fetched into {path:?} by another process; try again when it is done"
@@ -306,6 +318,7 @@ impl StoreError {
             Self::OutsideSector { .. } => "STO030",
             Self::Unsuited { .. } => "STO031",
             Self::OtherWorld { .. } => "STO032",
+            Self::Doubted { .. } => "STO033",
         }
     }
 
@@ -318,6 +331,7 @@ impl StoreError {
             | Self::Transport { .. }
             | Self::Index(_)
             | Self::Arriving { .. }
+            | Self::Doubted { .. }
             | Self::Changed { .. } => FailureClass::Network,
             Self::Length { .. }
             | Self::Archive { .. }

@@ -102,6 +102,12 @@ pub(crate) fn all_doubted(path: &Path) -> Vec<(PathBuf, PathBuf)> {
     found
 }
 
+/// Whether such a one of this file is there.
+pub(crate) fn is_doubted(path: &Path, sector: SectorId, kind: FileType) -> bool {
+    let place = file(path, sector, kind);
+    all_doubted(path).iter().any(|(_, of)| *of == place)
+}
+
 /// Whether a name is one that [`leaving`], [`doubted`] or [`replaced`] makes, with this between its parts.
 fn is_fresh(path: &Path, between: &str) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once(between));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealtasks::{AcquireMode, FileType, PathOrder};
-use stores::{Index, TransferMeter};
+use stores::{CopyKind, Index, TransferMeter};
 use support::wire::{Scene, Weather};
 use support::{ADMIN, ask, both, id, sector, storing, tree};
 
@@ -91,6 +91,73 @@ async fn nothing_is_asked_for_once_the_copy_here_is_gone_or_does_not_count_or_a_
     age(&note(&scene), 8 * 24 * 3600);
     assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
     assert!(scene.source_dir().join("p_aux").exists() && scene.left_behind().is_empty());
+}
+
+/// As its index would be that has forgotten which of the two is the older one.
+async fn owing_beside_a_second_primary() -> Scene {
+    let scene = owing().await;
+    let index = &scene.world.index;
+    index.drop_files(&id("a"), sector(1).id, FileType::Cache.into()).await.expect("forgotten");
+    index.declare(&id("a"), sector(1).id, FileType::Cache.into(), CopyKind::Primary).await.expect("declared");
+    assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"]);
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_forgotten_while_the_source_counts_as_well() {
+    // Neither because the copy here has changed, nor after a week.
+    let scene = owing_beside_a_second_primary().await;
+    age(&note(&scene), 8 * 24 * 3600);
+    scene.front.is(Weather::NoDeletion);
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (0, 1), "its source is away");
+    scene.front.is(Weather::Fair);
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists());
+    scene.expect_whole();
+
+    // What lacks something by now makes up for no other copy.
+    for by_a_task in [false, true] {
+        let scene = owing_beside_a_second_primary().await;
+        fs::remove_file(scene.copy().join("sc-02-data-layer-1.dat")).expect("trimmed");
+        if by_a_task {
+            assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("it is here"), 0);
+        } else {
+            assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (0, 1));
+        }
+        assert_eq!(scene.left_behind(), ["s-t01000-1.part"], "by a task: {by_a_task}");
+        assert!(scene.source_dir().join("sc-02-data-layer-1.dat").exists());
+    }
+
+    // Nor does what was written at the source since then, of which nobody knows which of the two it is.
+    for by_a_task in [false, true] {
+        let scene = owing_beside_a_second_primary().await;
+        let file = scene.source_dir().join("p_aux");
+        fs::write(&file, fs::read(&file).expect("there")).expect("of the same length");
+        if by_a_task {
+            assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("it is here"), 0);
+        } else {
+            assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (0, 1));
+        }
+        assert_eq!(scene.left_behind(), ["s-t01000-1.part"], "by a task: {by_a_task}");
+        assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"]);
+        scene.world.index.drop_files(&id("a"), sector(1).id, FileType::Cache.into()).await.expect("dropped");
+        assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0), "it counts no longer");
+        assert!(file.exists() && scene.left_behind().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_being_looked_at_once_more_is_not_gone() {
+    let scene = owing().await;
+    let aside = scene.source.dir.path().join("a/cache/fetching");
+    fs::create_dir_all(&aside).expect("made");
+    let aside = aside.join("s-t01000-1.doubted-6b3c1b5e-8c1a-4a51-9a70-6f6e1f0f5d11");
+    fs::rename(scene.source_dir(), &aside).expect("set aside");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (0, 1), "nobody has decided yet");
+    fs::rename(&aside, scene.source_dir()).expect("put back");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists());
+    scene.expect_whole();
 }
 
 #[tokio::test(flavor = "multi_thread")]

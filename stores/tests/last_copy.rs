@@ -217,12 +217,15 @@ async fn what_was_written_at_the_source_stays_in_the_index() {
     let file = scene.source_dir().join("p_aux");
     fs::write(&file, vec![0x77; fs::read(&file).expect("there").len()]).expect("of the same length");
     let settled = scene.target.remote.settle_debts(std::time::Duration::MAX).await;
-    assert_eq!(settled, (1, 0), "nothing is owed any more");
+    assert_eq!(settled, (0, 1), "it is owed until somebody says which of the two counts");
     assert_eq!(scene.world.holders(sector(1), FileType::Cache).await, ["a*", "b*"], "a conflict, shown");
     let found = findings(&scene.source).await;
     assert!(found.iter().all(|one| one.matter != Matter::NotInIndex), "{found:#?}");
     assert!(clean_up(&scene.source, &scene.source_dir()).await.is_some());
     assert_eq!(fs::read(&file).expect("there")[0], 0x77);
+    scene.world.index.drop_files(&id("a"), sector(1).id, FileTypes::CACHE).await.expect("dropped");
+    assert_eq!(scene.target.remote.settle_debts(std::time::Duration::MAX).await, (1, 0));
+    assert_eq!(fs::read(&file).expect("nobody has deleted it")[0], 0x77);
     scene.expect_whole();
 }
 

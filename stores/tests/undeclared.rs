@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sealtasks::{AcquireMode, FetchVerb, FileType};
 use stores::{FetchOptions, Index, PeerTokens, Remote, TokenUse};
-use support::wire::{Scene, Weather};
+use support::wire::{MIB, Scene, Weather};
 use support::{id, sector};
 
 const CACHE: FileType = FileType::Cache;
@@ -79,6 +79,55 @@ async fn what_nobody_was_told_of_stays_while_its_source_is_away_and_stands_for_i
     assert_eq!(scene.fetch(AcquireMode::Copy).await.expect("it is here"), 0);
     for (name, bytes) in &scene.files {
         assert!(fs::read(scene.copy().join(name)).expect("there") == *bytes, "{name} differs");
+    }
+}
+
+/// A file of one block, and one of a Lotus, comes without a plan: it is brought anew.
+async fn untold_without_plan() -> Scene {
+    let scene = untold().await;
+    ["plan.json", "journal"]
+        .iter()
+        .for_each(|name| fs::remove_file(scene.notes().join(name)).expect("noted"));
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_was_told_of_is_no_copy_beside_its_source_while_it_is_brought_anew() {
+    let scene = untold_without_plan().await;
+    scene.front.is(Weather::CutOnce(32 * MIB as u64));
+    scene.fetch(AcquireMode::Move).await.expect("at the second try of a block");
+    assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"]);
+    assert!(!scene.source_dir().exists());
+    scene.expect_whole();
+
+    // The second fetch ends, too: by a failure, or with its process.
+    for is_killed in [false, true] {
+        let scene = untold_without_plan().await;
+        if is_killed {
+            scene.front.is(Weather::Still(32 * MIB as u64));
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            let begun = async {
+                while !scene.notes().join("plan.json").exists() {
+                    ticks.tick().await;
+                }
+            };
+            tokio::select! {
+                ended = scene.fetch(AcquireMode::Move) => panic!("it stands still: {ended:?}"),
+                () = begun => {}
+            }
+        } else {
+            scene.front.is(Weather::Dead(32 * MIB as u64));
+            scene.fetch(AcquireMode::Move).await.expect_err("cut off");
+        }
+        scene.target.local.redeclare(None, false).await.expect("declared");
+        assert_eq!(scene.world.holders(sector(1), CACHE).await, ["a*"], "killed: {is_killed}");
+        scene.front.is(Weather::Fair);
+        scene.fetch(AcquireMode::Move).await.expect("moved");
+        assert_eq!(scene.world.holders(sector(1), CACHE).await, ["b*"], "killed: {is_killed}");
+        assert!(!scene.source_dir().exists(), "killed: {is_killed}");
+        for (name, bytes) in &scene.files {
+            assert!(fs::read(scene.copy().join(name)).expect("there") == *bytes, "{name} differs");
+        }
     }
 }
 

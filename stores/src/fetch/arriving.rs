@@ -249,13 +249,13 @@ impl Arriving {
         arrivals.map(|(_, sector, kind)| (sector, kind)).collect()
     }
 
-    /// Takes an undeclared file back from its place, so that its source can be asked whether it is still the one. Only
-    /// where what is noted allows that without bringing it again.
+    /// Takes an undeclared file back from its place, so that its source can be asked whether it is still the one. One that
+    /// would have to be brought again as well: without its note, which makes room for another, a scan would declare it.
     pub(crate) fn take_back(&self) -> Result<(), StoreError> {
         let file = layout::file(&self.path, self.sector, self.kind);
         let Some(noted) = self.arrived() else { return Ok(()) };
         if self.data().exists()
-            || self.plan().is_none()
+            || (noted.declared && self.plan().is_none())
             || !is_as_it_came(&file, &self.dir.join(ARRIVED), &noted)
         {
             return Ok(());

@@ -33,7 +33,7 @@ impl Local {
     /// it names are looked at first, the others all at once: one that hangs keeps nobody waiting for what lies in another.
     ///
     /// # Errors
-    /// When it is found nowhere and a path cannot be looked at.
+    /// When it is found nowhere and a path cannot be looked at, or another deletion has set it aside and not decided yet.
     pub(crate) async fn find_exactly(
         &self,
         sector: SectorId,
@@ -72,6 +72,10 @@ impl Local {
         let at = file.clone();
         self.look(&file, "looking for a moved file", move || {
             Ok(match at.try_exists().map_err(StoreError::io("look at", &at))? {
+                // Another deletion looks at it: it may put it back.
+                false if layout::is_doubted(&path.dir, sector, kind) => {
+                    return Err(StoreError::Doubted { sector, kind, path: at });
+                }
                 false => Found::Nothing,
                 true if look(&at)?.etag == etag => Found::Same(path.id),
                 true => Found::Other,

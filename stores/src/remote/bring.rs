@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::header::{HeaderName, HeaderValue};
-use sealtasks::{AcquireMode, FetchVerb, FileType, SectorId, SectorRef, StorageId};
+use sealtasks::{AcquireMode, FetchVerb, FileType, SectorId, SectorRef, SectorStorageInfo, StorageId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Remote;
@@ -69,13 +69,18 @@ impl Remote {
         if !self.local.look(&at, "looking for what a move left", move || Ok(place.is_dir())).await? {
             return Ok(());
         }
+        let (holders, of) = (self.index.find(sector, kind.into(), None).await?, id.clone());
         let turn = self.turn(sector, kind).await;
         let (dir, held) = (path, Arc::clone(&turn));
         let left = self.local.look(&at, "looking at what a move left", move || {
             let _turn = held;
             let left = Arriving::left(&dir, sector, kind)?;
             let noted = left.as_ref().and_then(Arriving::arrived).filter(|noted| noted.moves);
-            Ok(left.map(|place| (noted.filter(|noted| place.still_holds(noted)), Arc::new(place))))
+            // What has become less here by a task owes as long as the other one counts.
+            let owes = |place: &Arriving, noted: &Arrived| {
+                place.still_holds(noted) || (!place.data().exists() && both_count(&holders, &of, noted))
+            };
+            Ok(left.map(|place| (noted.filter(|noted| owes(&place, noted)), Arc::new(place))))
         });
         let result = match left.await {
             Ok(Some((Some(arrived), place))) => self.take_over(id, &arrived, &place, AcquireMode::Move).await,
@@ -194,8 +199,8 @@ impl Remote {
         let holder = arrived.holder.parse().map_err(StoreError::Id)?;
         let mut urls = vec![arrived.url.clone()];
         let holders = self.index.find(sector, kind.into(), None).await?;
-        let known = holders.into_iter().filter(|one| one.id == holder).flat_map(|one| one.urls);
-        urls.extend(known.filter(|url| *url != arrived.url));
+        let known = holders.iter().filter(|one| one.id == holder).flat_map(|one| &one.urls);
+        urls.extend(known.filter(|url| **url != arrived.url).cloned());
         let header = arrived.etag.as_deref().and_then(|etag| HeaderValue::try_from(etag).ok());
         let header = header.map(|etag| (HeaderName::from_static(EXACTLY_HEADER), etag));
         let mut settled = Settled::Away;
@@ -213,8 +218,11 @@ impl Remote {
             match error {
                 // Nobody to ask. Whoever gets no token has lost the task to a later attempt, whose file this may be.
                 _ if !asked => return Ok(Settled::Refused),
-                // Whoever has written there since knows which of the two counts.
-                StoreError::PeerAnswer { status: 412, .. } if header.is_some() => return Ok(Settled::Done),
+                // Whoever has written there since knows which of the two counts; until he says so it is owed.
+                StoreError::PeerAnswer { status: 412, .. } if header.is_some() => {
+                    let both = both_count(&holders, id, arrived);
+                    return Ok(if both { Settled::Refused } else { Settled::Done });
+                }
                 // The path is served elsewhere by now, or nowhere.
                 StoreError::PeerAnswer { status: 403, .. } => {
                     settled = Settled::Refused;
@@ -310,6 +318,13 @@ fn can_go_on(error: &StoreError) -> bool {
         | StoreError::Length { .. } => false,
         _ => true,
     }
+}
+
+/// Whether the copy in the path `id` and the one that it was moved from are both listed as primary: then the other's deletion
+/// is owed, whatever else has happened.
+pub(super) fn both_count(holders: &[SectorStorageInfo], id: &StorageId, noted: &Arrived) -> bool {
+    let counts = |path: &str| holders.iter().any(|one| one.primary && one.id.as_str() == path);
+    noted.holder != id.as_str() && counts(id.as_str()) && counts(&noted.holder)
 }
 
 pub(super) async fn discard(place: Arc<Arriving>) -> Result<(), StoreError> {

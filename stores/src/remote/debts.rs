@@ -1,6 +1,7 @@
 //! What a move still owes: the deletion of its source, where the source was away or refused. It is noted durably beside
-//! the file and asked for again until it is done, no longer to be done, or a week has passed. A Lotus source, which has
-//! no exact deletion, is asked again only when somebody next wishes to move the file here.
+//! the file and asked for again until it is done, no longer to be done, or a week has passed; as long as both copies are
+//! listed as primary it is never forgotten. A Lotus source, which has no exact deletion, is asked again only when somebody
+//! next wishes to move the file here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use sealtasks::{FileType, SectorId, SectorStorageInfo, StorageId};
 
 use super::Remote;
-use super::bring::discard;
+use super::bring::{both_count, discard};
 use crate::error::StoreError;
 use crate::fetch::arriving::{Arrived, Arriving};
 use crate::layout;
@@ -21,13 +22,13 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// A debt this young is asked for in each round, an older one in every so many: about once an hour.
 const YOUNG: Duration = Duration::from_secs(3600);
 const OLD_ROUNDS: u64 = 120;
-/// Older debts are given up: a survey then shows the source as a file that its path does not list.
+/// Older debts are given up, unless both copies count: a survey then shows the source as a file that its path does not list.
 const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What came of asking a source to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// It has been deleted, or has been replaced by another file since.
+    /// It has been deleted, or has been replaced by another file since and does not count beside this one.
     Done,
     /// Its holder is away.
     Away,
@@ -127,7 +128,7 @@ impl Remote {
             discard(Arc::clone(place)).await?;
             return Ok(false);
         }
-        if (debt.old && (listed || noted.declared)) || !debt.in_place {
+        if !both_count(&holders, id, noted) && ((debt.old && (listed || noted.declared)) || !debt.in_place) {
             // The copy here has gone on its way: nothing is to be said of the source any more. The note of one that was
             // never declared stays as long as that lies here: by it no scan takes that for the file.
             tracing::warn!(%sector, %kind, url = noted.url, old = debt.old, "the source of a move is left alone");

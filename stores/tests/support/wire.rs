@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sealtasks::{AcquireMode, FileTypes, PathType};
 use stores::{Index, StoreError, TransferMeter};
@@ -30,6 +31,8 @@ pub enum Weather {
     CutOnce(u64),
     /// Nothing comes through after so many bytes.
     Dead(u64),
+    /// The same, and the connections stay until the weather changes.
+    Still(u64),
     /// Requests to delete never arrive.
     NoDeletion,
 }
@@ -112,7 +115,17 @@ impl Front {
                 }
                 Weather::CutOnce(at) if within(at, before).is_some() => return Ok(()),
                 Weather::Dead(at) if before >= at => return Ok(()),
-                Weather::Fair | Weather::CutOnce(_) | Weather::Dead(_) | Weather::NoDeletion => {}
+                Weather::Still(at) if before >= at => {
+                    while *self.weather.lock().expect("the weather") == weather {
+                        std::thread::park_timeout(Duration::from_millis(5));
+                    }
+                    return Ok(());
+                }
+                Weather::Fair
+                | Weather::CutOnce(_)
+                | Weather::Dead(_)
+                | Weather::Still(_)
+                | Weather::NoDeletion => {}
             }
             here += got as u64;
             client.write_all(&bytes[..got])?;
