@@ -4,8 +4,8 @@
 //! A crash is a process's end without warning (`kill -9`), or its machine's. Each row is a state of an attempt, in the
 //! order in which an attempt goes through them. Its crash points are places in the code within that state; a test kills the
 //! process at each of them (`tests/crash_points.rs`), and the sector gets where it would have got. A second table is of sectors'
-//! files on their way, whether an attempt moves them or an operator. `tests/power_cut_moves.rs` cuts the power at each point of its
-//! rows "arriving", "owed" and "leaving"; no test stands at those of the other rows yet.
+//! files on their way, whether an attempt moves them or an operator: `tests/crash_files.rs` kills the process at each of its points,
+//! and `tests/power_cut_moves.rs` cuts the power at those of the rows "arriving", "owed" and "leaving".
 
 /// One state of an attempt, or of a file on its way, and how it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
