@@ -29,7 +29,7 @@ struct Yard {
     home: PathBuf,
     program: String,
     address: String,
-    _manager: Daemon,
+    manager: Daemon,
 }
 
 impl Yard {
@@ -48,7 +48,7 @@ impl Yard {
         fs::write(&script, text).expect("a script");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permissions");
         let program = format!("pc1={}", script.display());
-        Self { home: home.to_owned(), program, address: "127.0.0.1:0".into(), _manager: manager }
+        Self { home: home.to_owned(), program, address: "127.0.0.1:0".into(), manager }
     }
 
     fn worker(&mut self) -> Daemon {
@@ -203,6 +203,34 @@ fn a_worker_that_is_stopped_finishes_first_or_gives_back_at_once() {
     assert_eq!(worker.end(), Some(0), "{}", worker.said());
     let _last = yard.worker();
     assert_eq!(yard.sealed(), ["failed", "done"]);
+}
+
+#[test]
+fn a_worker_that_cannot_be_stopped_since_its_manager_is_away_says_so_and_goes_on() {
+    let (_dir, home) = home();
+    let mut yard = Yard::new(&home, "");
+    // One that has joined has a token of its own for the commands of its machine.
+    let info = ok(sealyard(&home).args(["auth", "api-info", "--perm", "worker"]));
+    let mut command = sealyard(&home);
+    command.args(["worker", "run", "--name", "W", "--worker-repo", "W", "--address", "127.0.0.1:0"]);
+    let info = info.trim().strip_prefix("MINER_API_INFO=").expect("a variable");
+    let mut worker = Daemon::start("W", command.env("MINER_API_INFO", info));
+    worker.expect("registered");
+    signal(yard.manager.id(), "-9");
+    assert_eq!(yard.manager.end(), None);
+    let enabled = || json(&home, &["worker", "info", "--worker-repo", "W"])["enabled"].clone();
+    for (flags, after) in [(&[][..], "takes tasks again"), (&["--now"][..], "goes on as before")] {
+        let mut stop =
+            Daemon::start("stop", sealyard(&home).args(["worker", "stop", "--worker-repo", "W"]).args(flags));
+        assert_eq!(stop.end(), Some(10), "{}", stop.said());
+        let said = stop.said();
+        assert!(said.contains(&format!("error[10]: the worker was not stopped and {after}")), "{said}");
+        assert!(said.contains("its storage paths stay in the index") && said.contains("SIGTERM"), "{said}");
+        assert_eq!(enabled(), true);
+        assert!(!worker.has_ended(), "{}", worker.said());
+    }
+    signal(worker.id(), "-TERM");
+    assert_eq!(worker.end(), Some(0), "{}", worker.said());
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rpc::WorkerApi;
 use rpc::extension::{ExecutorSetting, HeldCall};
 use rpc::operator::WorkerMode;
+use rpc::{ApiError, WorkerApi};
 use sealtasks::{ResourceTable, TaskType};
 use serde_json::json;
 
@@ -48,11 +48,14 @@ async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     let calls = if now { worker.state().await.map_err(rpc_failure)?.calls } else { Vec::new() };
     let (held_on, given_back): (Vec<_>, Vec<_>) = calls.iter().partition(|held| held.lingering);
     let (held_on, given_back) = (held_on.len(), given_back.len());
-    if !now {
-        finish_calls(&worker).await?;
+    let was_enabled = if now { None } else { Some(finish_calls(&worker).await?) };
+    let told = match worker.storage_detach_all().await {
+        Ok(()) => worker.shutdown().await,
+        refused => refused,
+    };
+    if let Err(error) = told {
+        return Err(not_stopped(&worker, was_enabled, error).await);
     }
-    worker.storage_detach_all().await.map_err(rpc_failure)?;
-    worker.shutdown().await.map_err(rpc_failure)?;
     let ended = async {
         while worker.process_session().await.is_ok_and(|now| now == session) {
             tokio::time::sleep(STOP_POLL).await;
@@ -74,17 +77,42 @@ async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     }
 }
 
-/// Waits until the worker, which takes nothing new from now on, holds no call any more. Whoever ends the waiting has changed
-/// nothing.
-async fn finish_calls(worker: &impl WorkerApi) -> Outcome {
+/// A worker whose paths could not be taken out of the index, most often because its manager does not answer, goes on as it was.
+/// Paths that are out already are declared again by its next health report.
+async fn not_stopped(worker: &impl WorkerApi, was_enabled: Option<bool>, error: ApiError) -> Failure {
+    let advice = "try again when its manager answers; a signal (SIGTERM) ends the worker without it, and its executors run on";
+    let after = match was_enabled {
+        Some(enabled) => enable_again(worker, enabled).await,
+        None => Ok("goes on as before"),
+    };
+    let after = after.unwrap_or_else(|error| {
+        talk!("warning: {error}");
+        "takes no tasks until `sealyard workers enable` says so"
+    });
+    let text =
+        format!("the worker was not stopped and {after}: its storage paths stay in the index: {error}");
+    Failure::new(Code::Storage, text).advise(advice)
+}
+
+/// What becomes of a worker that was not stopped, in words.
+async fn enable_again(worker: &impl WorkerApi, enabled: bool) -> Result<&'static str, Failure> {
+    worker.set_enabled(enabled).await.map_err(rpc_failure)?;
+    Ok(if enabled { "takes tasks again" } else { "takes none, as before" })
+}
+
+/// Waits until the worker, which takes nothing new from now on, holds no call any more; whether it took any before. Whoever
+/// ends the waiting, and what fails meanwhile, has changed nothing.
+async fn finish_calls(worker: &impl WorkerApi) -> Result<bool, Failure> {
     let was_enabled = worker.state().await.map_err(rpc_failure)?.enabled;
     worker.set_enabled(false).await.map_err(rpc_failure)?;
     let why = tokio::select! {
-        ended = calls_ended(worker) => return ended,
-        why = stop_requested(false) => why,
+        ended = calls_ended(worker) => match ended {
+            Ok(()) => return Ok(was_enabled),
+            Err(failure) => failure.to_string(),
+        },
+        why = stop_requested(false) => why.to_string(),
     };
-    worker.set_enabled(was_enabled).await.map_err(rpc_failure)?;
-    let after = if was_enabled { "takes tasks again" } else { "takes none, as before" };
+    let after = enable_again(worker, was_enabled).await?;
     Err(Failure::new(Code::Failed, format!("{why}: the worker was not stopped and {after}")))
 }
 
