@@ -26,6 +26,9 @@ use self::schema::{FROM_VERSION_1, SCHEMA, SCHEMA_VERSION};
 /// Acknowledged calls remembered so that a repeated start is recognised; beyond, the oldest are forgotten.
 const ACKNOWLEDGED_MAX: i64 = 10_000;
 
+/// Refused results that are kept to be offered to the manager's next life; beyond, the oldest are forgotten.
+pub const REFUSED_MAX: i64 = 100;
+
 /// The journal. Clones share it.
 #[derive(Clone)]
 pub struct Journal {
@@ -304,11 +307,23 @@ impl Journal {
         })
     }
 
-    /// The manager answered with an error again and again; the result stays until the next start of the worker.
-    pub fn refused(&self, call: Uuid) -> Result<(), JournalError> {
+    /// The manager answered with an error again and again; the result stays until the next start of the worker. Of those that
+    /// were refused since this one's start no more than [`REFUSED_MAX`] do; the calls whose results are forgotten.
+    pub fn refused(&self, call: Uuid) -> Result<Vec<Uuid>, JournalError> {
         self.with(|db| {
-            db.execute("UPDATE call SET phase = 'refused' WHERE id = ?1", [call.to_string()])?;
-            Ok(())
+            let transaction = db.transaction()?;
+            transaction.execute("UPDATE call SET phase = 'refused' WHERE id = ?1", [call.to_string()])?;
+            let forgotten = {
+                let mut statement = transaction.prepare(
+                    "DELETE FROM call WHERE rowid IN (
+                         SELECT rowid FROM call WHERE phase = 'refused' ORDER BY rowid DESC LIMIT -1 OFFSET ?1)
+                     RETURNING id",
+                )?;
+                let ids = statement.query_map([REFUSED_MAX], |row| row.get::<_, String>(0))?;
+                ids.map(|id| uuid("id", &id?)).collect::<Result<_, _>>()?
+            };
+            transaction.commit()?;
+            Ok(forgotten)
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A Sealyard's, and to whoever does not answer, for ever. A Lotus miner refuses for good what it has already been told: an answer
 //! of its that is an error is asked for again a bounded number of times, and the result then kept in the journal until the worker
-//! starts anew. Never: makes or changes a result.
+//! starts anew, as long as it is one of the last that were refused. Never: makes or changes a result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,18 @@ async fn finish(shared: &Arc<Shared>, accepted: &Accepted, conclusion: Conclusio
     let dir = shared.call_dir(id);
     let write = move |journal: &crate::journal::Journal| -> Result<(), JournalError> {
         match conclusion {
-            Conclusion::Refused => journal.refused(id),
+            Conclusion::Refused => {
+                let forgotten = journal.refused(id)?;
+                if !forgotten.is_empty() {
+                    let bound = crate::journal::REFUSED_MAX;
+                    tracing::error!(
+                        ?forgotten,
+                        bound,
+                        "results that the manager has refused are forgotten: too many are kept"
+                    );
+                }
+                Ok(())
+            }
             Conclusion::Acknowledged => {
                 // Request, report and log are of no more use. A directory that stays is swept at the next start.
                 if let Err(error) = std::fs::remove_dir_all(&dir)

@@ -105,6 +105,34 @@ fn what_a_crash_left_is_found_with_its_process_and_files() {
 }
 
 #[test]
+fn refused_results_are_bounded_and_none_is_forgotten_before_this_life_has_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let journal = Journal::open(&path).unwrap();
+    let bound = usize::try_from(REFUSED_MAX).unwrap();
+    let made: Vec<Uuid> = (0..bound + 3)
+        .map(|_| {
+            let Acceptance::New(call) = accept(&journal, None, &INPUT) else { panic!("not new") };
+            journal.ended(call.id, &failed()).unwrap();
+            call.id
+        })
+        .collect();
+    // The first has not been asked about yet.
+    let forgotten: Vec<Uuid> = made[1..].iter().flat_map(|call| journal.refused(*call).unwrap()).collect();
+    assert_eq!(forgotten, made[1..3], "the oldest");
+    drop(journal);
+
+    let journal = Journal::open(&path).unwrap();
+    let offered = |journal: &Journal| -> Vec<Uuid> {
+        journal.unreturned().unwrap().iter().map(|(accepted, _)| accepted.call.id).collect()
+    };
+    let left: Vec<Uuid> = made[..1].iter().chain(&made[3..]).copied().collect();
+    assert_eq!(offered(&journal), left, "each is offered in the next life");
+    assert!(journal.refused(left[bound]).unwrap().is_empty(), "of the others nobody has asked in this life");
+    assert_eq!(offered(&journal), left);
+}
+
+#[test]
 fn another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.db");
