@@ -58,6 +58,8 @@ pub struct Timing {
     pub health_report: Duration,
     /// A newer copy that nobody has had for this long is gone, and the older one is asked for: longer than a worker's restart.
     pub newer_gone: Duration,
+    /// A sector that has waited for this long until one of its files is known to be somewhere is an alert.
+    pub file_awaited: Duration,
     /// A reader of a piece that takes nothing for this long is given up, so that it cannot keep its sector locked.
     pub reader_stall: Duration,
 }
@@ -72,6 +74,7 @@ impl Default for Timing {
             look_around: Duration::from_secs(5),
             health_report: Duration::from_secs(10),
             newer_gone: Duration::from_secs(600),
+            file_awaited: Duration::from_secs(600),
             reader_stall: Duration::from_secs(600),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use pipeline::{SectorState, Step};
 use rpc::extension::AlertView;
-use sealtasks::{SectorId, TaskId};
+use sealtasks::{FileType, SectorId, StorageId, TaskId};
 
 use super::input::{Busy, Sector};
 use super::{Driver, Task};
@@ -21,6 +21,8 @@ const LOOKS: u32 = 2;
 /// A task that was refused so often in a row, by whichever workers it was given to, is an alert: with the growing pauses between
 /// the tries that is half an hour.
 const REFUSALS: u32 = 10;
+/// Paths that an alert names at most.
+const PATHS_MAX: usize = 5;
 /// Alerts kept and shown; beyond, they are only counted.
 const ALERTS_MAX: usize = 1000;
 
@@ -33,6 +35,8 @@ pub(crate) struct Audit {
     count: u64,
     /// By sector: what is wrong, since when (Unix milliseconds), and in how many audits.
     found: BTreeMap<SectorId, Finding>,
+    /// Since when sectors wait for a file, in Unix milliseconds.
+    files: BTreeMap<SectorId, u64>,
 }
 
 struct Finding {
@@ -49,10 +53,12 @@ impl Driver {
         if now_ms < self.audit.due_ms || !self.shared.recovered.is_cancelled() {
             return;
         }
-        let orphans = self.orphans();
+        let mut orphans = self.orphans();
+        orphans.extend(self.without_files(now_ms));
         // A doubt is looked at again with the next look around, not after a whole period.
         let doubt = orphans.keys().any(|id| self.audit.found.get(id).is_none_or(|known| known.looks < LOOKS));
-        self.audit.due_ms = if doubt { 0 } else { now_ms.saturating_add(EVERY_MS) };
+        let every_ms = EVERY_MS.min(self.file_awaited_ms());
+        self.audit.due_ms = if doubt { 0 } else { now_ms.saturating_add(every_ms) };
         self.audit.count = self.audit.count.saturating_add(u64::from(!doubt));
         let mut before = std::mem::take(&mut self.audit.found);
         for (sector, text) in orphans {
@@ -108,6 +114,51 @@ impl Driver {
         found
     }
 
+    /// Sectors that have waited for a file for long: the index tells when it knows of it, but somebody must bring it.
+    fn without_files(&mut self, now_ms: u64) -> BTreeMap<SectorId, String> {
+        let before = std::mem::take(&mut self.audit.files);
+        let most_ms = self.file_awaited_ms();
+        let mut long = BTreeMap::new();
+        for (id, sector) in &self.sectors {
+            let Busy::File(file) = sector.busy else { continue };
+            let since_ms = before.get(id).copied().unwrap_or(now_ms);
+            self.audit.files.insert(*id, since_ms);
+            if now_ms.saturating_sub(since_ms) >= most_ms {
+                let (state, held) = (sector.record.state().name(), self.held_where(*id, file));
+                long.insert(*id, format!("{state} waits for the {file} file: {held}"));
+            }
+        }
+        long
+    }
+
+    fn file_awaited_ms(&self) -> u64 {
+        u64::try_from(self.shared.timing.file_awaited.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Where a file may be that nobody who is here has.
+    fn held_where(&self, sector: SectorId, file: FileType) -> String {
+        let named = |what: &str, paths: Vec<StorageId>| {
+            let names: Vec<_> = paths.iter().take(PATHS_MAX).map(StorageId::as_str).collect();
+            let more = paths.len().saturating_sub(names.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            (!paths.is_empty()).then(|| format!("{what} {}{more}", names.join(", ")))
+        };
+        let held = self.shared.index.sector_files(sector).into_iter();
+        let remembered = held.filter(|held| held.unconfirmed.contains(file)).map(|held| held.id).collect();
+        let away = || {
+            let paths = self.shared.index.paths().into_iter();
+            paths.filter(|path| !path.confirmed || !path.healthy).map(|path| path.info.id).collect()
+        };
+        let start = "start the worker, or attach the path, that has it";
+        named("it lay in path", remembered)
+            .map(|place| format!("{place}, which is not back; {start}"))
+            .or_else(|| {
+                let away = named("not here, or not healthy, are", away())?;
+                Some(format!("no path that is here has it; {away}; {start}"))
+            })
+            .unwrap_or_else(|| format!("every path that is known is here, and none has it; {start}"))
+    }
+
     /// `own` are the live tasks of its pipeline.
     fn carried(
         &self,
@@ -127,7 +178,7 @@ impl Driver {
             },
             Busy::Until(at) if self.timers.contains(&(*at, id)) => Ok(()),
             Busy::Until(at) => Err(format!("{state} waits for a timer at {at} ms, which is not set")),
-            // The index tells when it knows of the file.
+            // The index tells when it knows of the file; see `without_files`.
             Busy::File(_) => Ok(()),
             Busy::Stage if self.has_no_place(sector.record.state(), places) => Ok(()),
             Busy::Stage => Err(format!("{state} waits for a place, and there is one")),

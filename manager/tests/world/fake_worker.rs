@@ -50,7 +50,7 @@ pub struct FakeWorker {
     deaf: AtomicBool,
     script: Mutex<BTreeMap<&'static str, VecDeque<Behaviour>>>,
     held: Mutex<Vec<Taken>>,
-    manager: Mutex<Option<Arc<dyn ManagerApi>>>,
+    pub manager: Mutex<Option<Arc<dyn ManagerApi>>>,
     taken: mpsc::UnboundedSender<Taken>,
     /// Every call it took, in order; the tests are short, so nothing bounds it.
     pub calls: tokio::sync::Mutex<mpsc::UnboundedReceiver<Taken>>,

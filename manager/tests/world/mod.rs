@@ -98,6 +98,7 @@ fn timing() -> Timing {
         look_around: Duration::from_millis(100),
         reader_stall: Duration::from_millis(200),
         newer_gone: Duration::from_millis(200),
+        file_awaited: Duration::from_millis(200),
         ..Timing::default()
     }
 }
