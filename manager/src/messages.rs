@@ -2,6 +2,7 @@
 //! reorganisations. What a sector hears is an event of its pipeline. Never: decides a sector's next state, or sends
 //! anything that the operator has not allowed.
 
+mod flushing;
 mod gathered;
 mod post;
 mod stands;
@@ -15,10 +16,14 @@ use chain::sending::{FileOutbox, Outbox as _, OutboxError, Sending, Stage};
 use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, Seed, UnsealedCid};
 use tokio::sync::mpsc;
 
+use flushing::Question;
 pub(crate) use post::Post;
 
 /// Wishes that wait to be looked at; beyond, whoever has one waits.
 const WISHES_MAX: usize = 4096;
+
+/// Questions to the clerk that wait; beyond, whoever has one waits.
+const QUESTIONS_MAX: usize = 16;
 
 /// What a sector wants of the chain.
 pub(crate) enum Wish {
@@ -78,6 +83,7 @@ pub(crate) enum What {
 /// The post office, as the driver sees it.
 pub(crate) struct Messages {
     wishes: mpsc::Sender<Wish>,
+    questions: mpsc::Sender<Question>,
     pub(crate) sending: Sending,
     outbox: Arc<FileOutbox>,
     /// What each sector's message waits for, in words.
@@ -100,6 +106,12 @@ impl Notes {
         notes.entry(sector).or_insert_with(|| text.to_owned());
     }
 
+    /// Empty: nothing is known.
+    fn get(&self, sector: SectorId) -> String {
+        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.get(&sector).cloned().unwrap_or_default()
+    }
+
     fn clear(&self, sector: SectorId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&sector);
     }
@@ -111,8 +123,9 @@ impl Messages {
         let (wishes, waiting) = mpsc::channel(WISHES_MAX);
         let notes = Arc::new(Notes::default());
         let outbox = Arc::new(outbox);
-        let post = Post::new(lotus, outbox.clone(), sending, notes.clone(), waiting);
-        (Self { wishes, sending, outbox, notes }, post)
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let post = Post::new(lotus, outbox.clone(), sending, notes.clone(), (waiting, asked));
+        (Self { wishes, questions, sending, outbox, notes }, post)
     }
 
     /// The first message about this sector whose end is not known. Reads files.
@@ -149,7 +162,6 @@ impl Messages {
 
     /// What this sector's message waits for; empty: nothing is known.
     pub(crate) fn note(&self, sector: SectorId) -> String {
-        let notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.get(&sector).cloned().unwrap_or_default()
+        self.notes.get(sector)
     }
 }

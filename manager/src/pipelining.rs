@@ -15,8 +15,8 @@ use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
 use rpc::api::PledgeOptions;
 use rpc::pipelining::{
-    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE, RoomView,
-    RoomWish, WantedPiece,
+    ADD_PIECE_ROUTE, Batch, Flushed, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView,
+    REBUILD_PIECE_ROUTE, RoomView, RoomWish, WantedPiece,
 };
 use rpc::{ApiError, ApiResult, SectorName};
 use sealtasks::{ActorId, PieceInfo, SectorId, UnpaddedPieceSize};
@@ -123,6 +123,20 @@ impl PipelineApi for Service {
 
     async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView> {
         self.ask(|reply| Input::Order(Order::PausePledging { paused, by, reply })).await
+    }
+
+    async fn batched(&self, batch: Batch) -> ApiResult<Vec<SectorId>> {
+        match &self.0.messages {
+            Some(messages) => messages.batched(batch).await.ok_or_else(stopping),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn flush(&self, batch: Batch) -> ApiResult<Vec<Flushed>> {
+        match &self.0.messages {
+            Some(messages) => messages.flush(batch).await.ok_or_else(stopping),
+            None => Ok(Vec::new()),
+        }
     }
 }
 

@@ -9,13 +9,14 @@ mod yard;
 use chain::sending::Sending;
 use futures_util::stream;
 use rpc::api::PledgeOptions;
+use rpc::pipelining::{Batch, Flushed};
 use rpc::subject::Subject;
 use sealtasks::SectorId;
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
 use world::canned::Behaviour;
 use world::{World, start};
-use yard::{AT_ONCE, SECOND, calls, chain, pledge, state, why_about, why_of, yard, yard_of_two};
+use yard::{AT_ONCE, SECOND, calls, chain, land, pledge, state, why_about, why_of, yard, yard_of_two};
 
 /// Gives two files for one sector, with a gap between them, and starts it: size and CID of both pieces.
 async fn two_files(world: &World) -> Vec<(u64, String)> {
@@ -147,6 +148,60 @@ async fn time_base_fee_and_the_last_height_decide() {
     node.world().mine_at(3600, Vec::new());
     state(&world, 3, "PreCommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 3);
+    world.handle.stop().await;
+}
+
+/// What waits for its batch, once that are these sectors.
+async fn batched(world: &World, batch: Batch, numbers: &[u64]) {
+    let api = world.handle.pipeline_api();
+    let wanted: Vec<_> = numbers.iter().map(|number| SectorId::new(1000, *number)).collect();
+    let wait = async {
+        while api.batched(batch).await.expect("told") != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(world::LIMIT, wait).await.expect("they never wait");
+}
+
+/// As Lotus's `sectors batching`: the base fee holds a batch up still, its size and its time do not.
+#[tokio::test]
+async fn what_waits_for_its_batch_is_told_and_goes_when_an_operator_says_so() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let config =
+        "[chain]\npre_commit_batch = 9\nprove_commit_batch = 9\nbase_fee_max = \"0.0000000000000001\"\n";
+    let (world, _worker) = yard(&node, Sending::On, config).await;
+    let api = world.handle.pipeline_api();
+    assert_eq!(api.flush(Batch::PreCommit).await.expect("flushed"), [], "nothing waits");
+    pledge(&world, 2).await;
+    batched(&world, Batch::PreCommit, &[1, 2]).await;
+    assert_eq!(api.batched(Batch::Commit).await.expect("told"), []);
+    assert_eq!(api.flush(Batch::Commit).await.expect("flushed"), []);
+    assert_eq!(calls(&node, "MpoolPushMessage"), 0);
+    let gone = api.flush(Batch::PreCommit).await.expect("flushed");
+    let both = [1, 2].map(sealtasks::SectorNumber::new).to_vec();
+    let [Flushed { sectors, message: Some(cid), error }] = &gone[..] else { panic!("{gone:?}") };
+    assert_eq!((sectors, error.as_str()), (&both, ""));
+    assert!(cid.starts_with("bafy2bzacestandinmessage"), "{cid}");
+    assert_eq!(api.batched(Batch::PreCommit).await.expect("told"), []);
+    state(&world, 1, "PreCommitWait").await;
+    state(&world, 2, "PreCommitWait").await;
+
+    node.world().base_fee = 101;
+    land(&node);
+    batched(&world, Batch::Commit, &[1, 2]).await;
+    let dear = api.flush(Batch::Commit).await.expect("flushed");
+    assert_eq!((dear.len(), &dear[0].sectors, &dear[0].message), (1, &both, &None), "{dear:?}");
+    assert!(dear[0].error.contains("base_fee_max"), "{dear:?}");
+    assert_eq!(
+        api.batched(Batch::Commit).await.expect("told"),
+        [SectorId::new(1000, 1), SectorId::new(1000, 2)]
+    );
+    assert_eq!(calls(&node, "MpoolPushMessage"), 1);
+    // They were told to go: they do as soon as they may.
+    node.world().base_fee = 100;
+    state(&world, 1, "Proving").await;
+    state(&world, 2, "Proving").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
     world.handle.stop().await;
 }
 

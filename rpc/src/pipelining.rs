@@ -7,7 +7,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use axum::body::Bytes;
 use futures_util::Stream;
-use sealtasks::{ActorId, PieceInfo, SealedCid, SectorId, SectorRef, Ticket};
+use sealtasks::{ActorId, PieceInfo, SealedCid, SectorId, SectorNumber, SectorRef, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ApiResult;
@@ -57,6 +57,31 @@ pub trait PipelineApi: Send + Sync + 'static {
     async fn pledging(&self) -> ApiResult<PledgingView>;
     /// Stops or resumes what the manager pledges by itself; lasts over restarts. Permission `admin`.
     async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView>;
+    /// Sectors whose message of this kind waits for its batch, by id. Permission `admin`.
+    async fn batched(&self, batch: Batch) -> ApiResult<Vec<SectorId>>;
+    /// Has those go now, however few they are, if the operator lets messages go and the base fee is within his limit.
+    /// Permission `admin`.
+    async fn flush(&self, batch: Batch) -> ApiResult<Vec<Flushed>>;
+}
+
+/// A kind of messages to the chain that go in batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// That replicas exist.
+    PreCommit,
+    /// Their proofs.
+    Commit,
+}
+
+/// Sectors that were to go at once, of one miner, and what came of it: Lotus's `PreCommitBatchRes` and `CommitBatchRes`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flushed {
+    /// Their numbers.
+    pub sectors: Vec<SectorNumber>,
+    /// The CID of the message that they went in.
+    pub message: Option<String>,
+    /// Why they did not go; empty when they did.
+    pub error: String,
 }
 
 /// Data that a manager has taken.

@@ -12,7 +12,7 @@ use sealtasks::{ActorId, ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
 use super::gathered::{Due, Gathered, draft, is_wanted, kind_of, method_of, policy, take_due};
-use super::{Notes, Wanted, Wish};
+use super::{Notes, Question, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
 use crate::workers::chain_of;
@@ -35,6 +35,7 @@ pub(crate) struct Post {
     pub(super) sending: Sending,
     pub(super) notes: Arc<Notes>,
     wishes: mpsc::Receiver<Wish>,
+    questions: mpsc::Receiver<Question>,
     /// Sectors whose message has not been sent.
     pub(super) gathered: Vec<Gathered>,
     /// Messages that were sent and have not ended, by what they are for.
@@ -52,7 +53,7 @@ impl Post {
         outbox: Arc<FileOutbox>,
         sending: Sending,
         notes: Arc<Notes>,
-        wishes: mpsc::Receiver<Wish>,
+        (wishes, questions): (mpsc::Receiver<Wish>, mpsc::Receiver<Question>),
     ) -> Self {
         Self {
             lotus,
@@ -60,6 +61,7 @@ impl Post {
             sending,
             notes,
             wishes,
+            questions,
             gathered: Vec::new(),
             sent: BTreeMap::new(),
             awaited: BTreeMap::new(),
@@ -90,6 +92,7 @@ impl Post {
                         self.wait_for(shared, sector, method, message).await;
                     }
                 },
+                Some(question) = self.questions.recv() => self.answer(shared, question).await,
                 end = self.ends.1.recv() => if let Some((cid, end)) = end {
                     self.ended(shared, cid, end).await;
                 },
@@ -107,7 +110,7 @@ impl Post {
     }
 
     /// Sends what is due. What the node does not say now is asked for at the next look.
-    async fn look(&mut self, shared: &Arc<Shared>) {
+    pub(super) async fn look(&mut self, shared: &Arc<Shared>) {
         if self.gathered.is_empty() {
             return;
         }

@@ -3,17 +3,19 @@
 use async_trait::async_trait;
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
-use sealtasks::{ActorId, PieceInfo};
+use sealtasks::{ActorId, PieceInfo, SectorId};
 
 use super::manager::ManagerClient;
 use super::{NO_PARAMS, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
 use crate::pipelining::{
-    ADD_PIECE_ROUTE, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView, REBUILD_PIECE_ROUTE, RoomView,
-    RoomWish, WantedPiece,
+    ADD_PIECE_ROUTE, Batch, Flushed, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView,
+    REBUILD_PIECE_ROUTE, RoomView, RoomWish, WantedPiece,
 };
 use crate::sector_name::SectorName;
+use crate::server::BATCHES;
+use crate::wire;
 
 /// Error texts are read up to this many bytes.
 const TEXT_MAX: usize = 4096;
@@ -35,6 +37,13 @@ async fn posted(url: &reqwest::Url, http: reqwest::Client, data: PieceParts) -> 
             Err(ApiError::refused(text))
         }
     }
+}
+
+/// What asks which sectors wait, and what has them go.
+fn batch_names(batch: Batch) -> (&'static str, &'static str) {
+    let [pre_commits, commits] = BATCHES;
+    let (_, pending, flush) = if batch == Batch::PreCommit { pre_commits } else { commits };
+    (pending, flush)
 }
 
 #[async_trait]
@@ -93,5 +102,17 @@ impl PipelineApi for ManagerClient {
 
     async fn pause_pledging(&self, paused: bool, by: String) -> ApiResult<PledgingView> {
         self.caller().call("Sealyard.PausePledging", &(paused, by)).await
+    }
+
+    async fn batched(&self, batch: Batch) -> ApiResult<Vec<SectorId>> {
+        let (pending, _) = batch_names(batch);
+        let found: Vec<wire::sector::SectorId> = self.caller().call(pending, &NO_PARAMS).await?;
+        Ok(found.into_iter().map(SectorId::from).collect())
+    }
+
+    async fn flush(&self, batch: Batch) -> ApiResult<Vec<Flushed>> {
+        let (_, flush) = batch_names(batch);
+        let flushed: Vec<wire::batch::BatchRes> = self.caller().call(flush, &NO_PARAMS).await?;
+        Ok(flushed.into_iter().map(Flushed::from).collect())
     }
 }

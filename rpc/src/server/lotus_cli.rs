@@ -1,5 +1,5 @@
 //! The rest of a Lotus miner's API that needs no full node: what its command line and its tools ask besides workers, paths
-//! and sectors. Nothing is gathered for a chain here, no deal is taken and no number is reserved, so these answer that
+//! and sectors. No sector is terminated here, no deal is taken and no number is reserved, so these answer that
 //! there is none; what would change that is refused with the way that there is. Never: changes anything.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const NO_RESERVATIONS: &str = "RPC013: this manager gives out sector numbers its
 /// Adds them.
 pub(super) fn lotus_cli(methods: &mut Manager) {
     process(methods);
-    batches(methods);
+    terminations(methods);
     changes(methods);
     numbers_and_deals(methods);
     discover(methods);
@@ -83,18 +83,9 @@ fn alert(view: &AlertView) -> Value {
     })
 }
 
-/// Nothing is ever gathered, so nothing waits, and flushing sends nothing.
-fn batches(methods: &mut Manager) {
-    let lists = [
-        "Filecoin.SectorPreCommitPending",
-        "Filecoin.SectorCommitPending",
-        "Filecoin.SectorTerminatePending",
-        "Filecoin.SectorPreCommitFlush",
-        "Filecoin.SectorCommitFlush",
-    ];
-    for name in lists {
-        methods.on(name, Admin, 0, |_, _| async move { Ok(none()) });
-    }
+/// No sector is terminated from here, so none waits for that, and flushing sends nothing.
+fn terminations(methods: &mut Manager) {
+    methods.on("Filecoin.SectorTerminatePending", Admin, 0, |_, _| async move { Ok(none()) });
     methods.on("Filecoin.SectorTerminateFlush", Admin, 0, |_, _| async move { Ok(Value::Null) });
 }
 
@@ -156,7 +147,7 @@ fn discover(methods: &mut Manager) {
     const NAME: &str = "Filecoin.Discover";
     let mut names = methods.names();
     names.push(NAME);
-    names.extend(pipelining::LOTUS_METHODS);
+    names.extend(pipelining::lotus_methods());
     names.sort_unstable();
     let listed: Vec<Value> = names
         .into_iter()

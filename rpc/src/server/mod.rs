@@ -40,6 +40,7 @@ pub use data::data_methods;
 pub use listen::{Bounds, HEAD_SIZE_MAX, serve};
 pub use manager::manager_methods;
 pub use operator::operator_methods;
+pub(crate) use pipelining::BATCHES;
 pub use pipelining::pipeline_methods;
 pub use proving::proving_methods;
 pub use storage::storage_methods;

@@ -6,19 +6,32 @@ use jsonrpsee::Methods;
 
 use super::registrar::Registrar;
 use crate::operator::NAME_MAX;
-use crate::pipelining::{Lost, PipelineApi, RoomWish};
+use crate::pipelining::{Batch, Lost, PipelineApi, RoomWish};
 use crate::sector_name::SectorName;
 use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::WireError;
 use crate::wire::args::Args;
+use crate::wire::batch::BatchRes;
+use crate::wire::sector::SectorId;
 
 /// Lotus's names for two of them.
-pub(super) const LOTUS_METHODS: [&str; 2] = ["Filecoin.SectorStartSealing", "Filecoin.SectorsUpdate"];
+const LOTUS_STEERING: [&str; 2] = ["Filecoin.SectorStartSealing", "Filecoin.SectorsUpdate"];
+
+/// What goes in batches, by the names that Lotus has for it alone: what waits, and what is to go now.
+pub(crate) const BATCHES: [(Batch, &str, &str); 2] = [
+    (Batch::PreCommit, "Filecoin.SectorPreCommitPending", "Filecoin.SectorPreCommitFlush"),
+    (Batch::Commit, "Filecoin.SectorCommitPending", "Filecoin.SectorCommitFlush"),
+];
+
+/// Lotus's names among them.
+pub(super) fn lotus_methods() -> impl Iterator<Item = &'static str> {
+    LOTUS_STEERING.into_iter().chain(BATCHES.into_iter().flat_map(|(_, pending, flush)| [pending, flush]))
+}
 
 /// The methods by which `api` is reached. Detached where something changes: it is committed whoever hangs up.
 pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
     let mut methods = Registrar::new(api);
-    let [lotus_start, lotus_update] = LOTUS_METHODS;
+    let [lotus_start, lotus_update] = LOTUS_STEERING;
     for (name, permission) in [("Sealyard.StartSealing", Admin), (lotus_start, Write)] {
         methods.on_detached(name, permission, 1, |api, mut args| async move {
             Ok(api.start_sealing(args.next::<SectorName>("sector")?).await?)
@@ -46,6 +59,15 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
         let paused = args.next::<bool>("paused")?;
         Ok(api.pause_pledging(paused, word(&mut args, "by")?).await?)
     });
+    for (batch, pending, flush) in BATCHES {
+        methods.on(pending, Admin, 0, move |api, _| async move {
+            Ok(api.batched(batch).await?.into_iter().map(SectorId::from).collect::<Vec<_>>())
+        });
+        methods.on_detached(flush, Admin, 0, move |api, _| async move {
+            let flushed = api.flush(batch).await?.into_iter();
+            Ok(flushed.map(|one| BatchRes::of(batch, one)).collect::<Vec<_>>())
+        });
+    }
     methods.into_methods()
 }
 

@@ -3,6 +3,7 @@
 //! any empty list, map or CID, and keys that we do not know. These types never leave this room.
 
 pub(crate) mod args;
+pub(crate) mod batch;
 pub(crate) mod declared;
 pub(crate) mod returns;
 pub(crate) mod sector;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::operator::NAME_MAX;
-use rpc::pipelining::{Lost, PieceAdded, PieceParts, PledgingView, RoomView, RoomWish, WantedPiece};
+use rpc::pipelining::{
+    Batch, Flushed, Lost, PieceAdded, PieceParts, PledgingView, RoomView, RoomWish, WantedPiece,
+};
 use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, SectorName, Transport};
 use sealtasks::{
     ActorId, Commitment, PieceInfo, RegisteredSealProof, SealedCid, SectorId, SectorNumber, SectorRef,
@@ -35,6 +37,14 @@ fn view() -> PledgingView {
 fn room() -> RoomView {
     let awaited = "path X is not back".to_owned();
     RoomView { sectors: 3, at_once: 2, sealing_bytes: 40, storing_bytes: 9, sealing: 1, storing: 3, awaited }
+}
+
+fn flushed() -> Vec<Flushed> {
+    let sectors = |numbers: &[u64]| numbers.iter().copied().map(SectorNumber::new).collect();
+    vec![
+        Flushed { sectors: sectors(&[7, 8]), message: Some("bafy2bza".to_owned()), error: String::new() },
+        Flushed { sectors: sectors(&[9]), message: None, error: "the base fee".to_owned() },
+    ]
 }
 
 #[async_trait]
@@ -86,6 +96,16 @@ impl PipelineApi for FakePipeline {
         self.0.lock().unwrap().push(format!("paused {paused} {by}"));
         Ok(view())
     }
+
+    async fn batched(&self, batch: Batch) -> ApiResult<Vec<SectorId>> {
+        self.0.lock().unwrap().push(format!("batched {batch:?}"));
+        Ok(vec![SectorId::new(1000, 7)])
+    }
+
+    async fn flush(&self, batch: Batch) -> ApiResult<Vec<Flushed>> {
+        self.0.lock().unwrap().push(format!("flush {batch:?}"));
+        Ok(flushed())
+    }
 }
 
 /// Where it is served, and a token for it.
@@ -101,6 +121,42 @@ async fn client(fake: &Arc<FakePipeline>, permission: Permission) -> ManagerClie
     let (address, token) = host(fake, permission).await;
     let info = rpc::ApiInfo { token: Some(token), address: format!("http://{address}").parse().unwrap() };
     ManagerClient::new(&info, Transport::Http).unwrap()
+}
+
+/// As Lotus has it: the failed sectors are of commits alone, and nil.
+#[tokio::test]
+async fn what_goes_in_batches_is_told_and_sent_in_lotus_s_shapes() {
+    let fake = Arc::new(FakePipeline::default());
+    let (address, token) = host(&fake, Permission::Admin).await;
+    let header = format!("Authorization: Bearer {token}");
+    let ask = async |method: &str| {
+        let request =
+            json!({"jsonrpc": "2.0", "id": 1, "method": format!("Filecoin.{method}"), "params": []});
+        post(address, "/rpc/v0", &[&header], &request.to_string()).await.result()
+    };
+    let gone = |failed: Option<Value>| {
+        let mut all = [
+            json!({"Sectors": [7, 8], "Msg": {"/": "bafy2bza"}, "Error": ""}),
+            json!({"Sectors": [9], "Msg": null, "Error": "the base fee"}),
+        ];
+        failed.iter().for_each(|failed| all.iter_mut().for_each(|one| one["FailedSectors"] = failed.clone()));
+        Value::from(all.to_vec())
+    };
+    for method in ["SectorPreCommitPending", "SectorCommitPending"] {
+        assert_eq!(ask(method).await, json!([{"Miner": 1000, "Number": 7}]));
+    }
+    assert_eq!(ask("SectorPreCommitFlush").await, gone(None));
+    assert_eq!(ask("SectorCommitFlush").await, gone(Some(Value::Null)));
+    let client = client(&fake, Permission::Admin).await;
+    for batch in [Batch::PreCommit, Batch::Commit] {
+        assert_eq!(client.batched(batch).await.unwrap(), [SectorId::new(1000, 7)]);
+        assert_eq!(client.flush(batch).await.unwrap(), flushed());
+    }
+    let asked = fake.0.lock().unwrap().clone();
+    let asked_for = |what: &str| asked.iter().filter(|line| *line == what).count();
+    for what in ["batched PreCommit", "batched Commit", "flush PreCommit", "flush Commit"] {
+        assert_eq!(asked_for(what), 2, "{asked:?}");
+    }
 }
 
 #[tokio::test]
