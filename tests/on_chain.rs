@@ -1,5 +1,5 @@
 //! Sectors of a real yard, one of zeros and one with data, with real proofs, for the chain of a stand-in full node: bound to it,
-//! shown first, then sent and proven.
+//! shown first, then sent and proven, by managers that die before and behind the push of the proofs' message.
 
 mod standin;
 mod system;
@@ -20,11 +20,33 @@ fn until(home: &Path, number: &str, state: &str) -> Value {
 }
 
 fn manager(home: &Path, node: &StandInNode, args: &[&str]) -> Daemon {
-    let run = ["run", "--listen", "127.0.0.1:0"];
-    let mut manager =
-        Daemon::start("manager", sealyard(home).args(run).args(args).env(FULL_NODE, node.api_info()));
+    manager_that_dies(home, node, args, None)
+}
+
+/// The same, which dies there.
+fn manager_that_dies(home: &Path, node: &StandInNode, args: &[&str], at: Option<&str>) -> Daemon {
+    let mut run = sealyard(home);
+    run.args(["run", "--listen", "127.0.0.1:0"]).args(args).env(FULL_NODE, node.api_info());
+    run.envs(at.map(|at| ("SEALYARD_CRASH_AT", at)));
+    let mut manager = Daemon::start("manager", &mut run);
     manager.expect("listening on");
     manager
+}
+
+/// Killed before the message of both proofs is pushed, and once more when the node has it and nobody has noted that.
+fn dies_around_the_push(home: &Path, node: &StandInNode, mut manager: Daemon, next: &str) -> Daemon {
+    let mark = home.join("died");
+    ask_until("the first death", PROVING_MAX, || mark.exists(), |died| *died);
+    assert_eq!(
+        (manager.end(), pushes(node)),
+        (None, 2),
+        "killed, not exited, with both pre-commitments sent"
+    );
+    fs::remove_file(&mark).expect("the mark");
+    let mut manager = manager_that_dies(home, node, &["--send-messages"], Some(next));
+    ask_until("the second death", PROVING_MAX, || mark.exists(), |died| *died);
+    assert_eq!((manager.end(), pushes(node)), (None, 3), "killed, not exited, and the node has the message");
+    self::manager(home, node, &["--send-messages"])
 }
 
 fn pushes(node: &StandInNode) -> usize {
@@ -48,7 +70,7 @@ fn sectors_are_sealed_for_a_full_node_s_chain() {
     assert!(made.contains("on standin with 2KiB sectors"), "{made}");
     let without = refused(sealyard(home).args(["run", "--listen", "127.0.0.1:0"]).env_remove(FULL_NODE), 9);
     assert!(without.contains("MGR063"), "{without}");
-    let config = "[chain]\npre_commit_batch = 1\nprove_commit_batch = 1\n";
+    let config = "[chain]\npre_commit_batch = 1\nprove_commit_batch = 2\n";
     fs::write(home.join(".sealyard/config.toml"), config).expect("config.toml");
 
     let shown = manager(home, &node, &[]);
@@ -70,15 +92,22 @@ fn sectors_are_sealed_for_a_full_node_s_chain() {
     ok(sealyard(home).args(["sectors", "start-seal", "2"]));
     drop(shown);
 
-    let _manager = manager(home, &node, &["--send-messages"]);
+    let [first, next] = ["intended", "answered"]
+        .map(|point| format!("manager.message.{point}/ProveCommitSectors3@{}", home.join("died").display()));
+    let manager = manager_that_dies(home, &node, &["--send-messages"], Some(&first));
     let waiting = ["1", "2"].map(|number| until(home, number, "PreCommitWait"));
     node.world().mines_when_looked_at = true;
+    let _manager = dies_around_the_push(home, &node, manager, &next);
     for (number, waits) in ["1", "2"].into_iter().zip(waiting) {
         let proven = until(home, number, "Proving");
         assert_eq!((&proven["verified"], &proven["chain"]), (&Value::from(true), &Value::from("lotus")));
         assert_eq!((&proven["comm_r"], &proven["comm_d"]), (&waits["comm_r"], &waits["comm_d"]));
     }
-    assert_eq!(pushes(&node), 4, "each message is sent once");
+    assert_eq!(
+        pushes(&node),
+        3,
+        "each message is sent once, that of both proofs although nobody heard of it"
+    );
     the_chain_has_what_was_sealed(home, &node, &pieces);
     files_of_a_sector_that_lives_on_chain_stay(home);
 }

@@ -285,6 +285,27 @@ pub(crate) fn proven_pieces(params: &[u8], sector: SectorNumber) -> Option<Vec<P
     pieces.iter().map(piece).collect()
 }
 
+/// The sectors that parameters name, in their order; `None`: they are of something else.
+pub(crate) fn sectors_of(method: Method, params: &[u8]) -> Option<Vec<SectorNumber>> {
+    /// Where a sector's number stands among its fields.
+    const IN_PRE_COMMIT: usize = 1;
+    const IN_ACTIVATION: usize = 0;
+    let Value::Array(parts) = read(params)? else { return None };
+    let Some(Value::Array(sectors)) = parts.first() else { return None };
+    let place = match method {
+        Method::PreCommitSectorBatch2 => IN_PRE_COMMIT,
+        Method::ProveCommitSectors3 => IN_ACTIVATION,
+    };
+    let number = |sector: &Value| match sector {
+        Value::Array(fields) => match fields.get(place) {
+            Some(Value::Unsigned(number)) => Some(SectorNumber::new(*number)),
+            _ => None,
+        },
+        _ => None,
+    };
+    sectors.iter().map(number).collect()
+}
+
 /// Refuses what a rehearsal made up.
 fn real(bytes: &[u8]) -> Result<(), ParamsError> {
     if rehearsal::is_marked(bytes) { Err(ParamsError::Rehearsal) } else { Ok(()) }

@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chain::params::{Activation, PreCommit, ProveCommit, SectorProofs, pre_commit};
 use chain::sending::{
-    Courier, Draft, ExitCode, Fees, FileOutbox, Outbox, Outcome, Payment, Record, Sending, Stage, Submitted,
-    draft_pre_commit, draft_prove_commit,
+    Courier, Draft, ExitCode, Fees, FileOutbox, Nowhere, Outbox, Outcome, Payment, Record, Sending, Stage,
+    Submitted, draft_pre_commit, draft_prove_commit,
 };
 use chain::{Lotus, TokenAmount};
 use rpc::{ApiInfo, Trust};
@@ -80,6 +80,19 @@ async fn sent(courier: &Courier<'_, FileOutbox>, draft: Draft) -> Record {
     }
 }
 
+/// All records that have not landed, after those that were only intended have been looked for.
+async fn looked_for(courier: &Courier<'_, FileOutbox>, outbox: &FileOutbox, nowhere: Nowhere) -> Vec<Record> {
+    let mut open = Vec::new();
+    for record in outbox.all().expect("readable") {
+        match record.stage {
+            Stage::Landed { .. } => {}
+            Stage::Pushed { .. } => open.push(record),
+            Stage::Intended => open.extend(courier.look_for(record, nowhere).await.expect("looked for")),
+        }
+    }
+    open
+}
+
 #[tokio::test]
 async fn nothing_is_sent_without_leave_and_what_would_be_is_shown() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
@@ -94,7 +107,7 @@ async fn nothing_is_sent_without_leave_and_what_would_be_is_shown() {
             STANDARD.decode(params(&[1, 2])).expect("base64").len()
         )
     );
-    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
+    assert_eq!(looked_for(&courier, &outbox, Nowhere::Send).await, []);
     assert!(outbox.all().expect("readable").is_empty());
     let calls = node.world().calls.clone();
     assert!(!calls.iter().any(|call| call == "Filecoin.MpoolPushMessage"), "{calls:?}");
@@ -118,7 +131,7 @@ async fn a_message_lands_once_through_a_reorganisation() {
     let outcome = courier.settle(&record).await.expect("landed");
     assert!(matches!(&outcome, Outcome::Done { failed, .. } if failed.is_empty()), "{outcome:?}");
     assert_eq!(node.world().landed(&params(&[1])), 1);
-    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
+    assert_eq!(looked_for(&courier, &outbox, Nowhere::Send).await, []);
     assert!(matches!(outbox.all().expect("readable")[0].stage, Stage::Landed { .. }));
 }
 
@@ -165,7 +178,7 @@ async fn killed_between_push_and_record(mined: usize) {
     // Without leave to send it is only looked for; what was sent before is known either way.
     for sending in [Sending::Off, Sending::On, Sending::On] {
         let courier = Courier::new(&lotus, &outbox, sending);
-        let open = courier.resume(|_| true).await.expect("found");
+        let open = looked_for(&courier, &outbox, Nowhere::Send).await;
         assert!(matches!(open[0].stage, Stage::Pushed { nonce: 41, .. }), "{open:?}");
     }
     node.world().mines_when_looked_at = true;
@@ -198,10 +211,10 @@ fn intend(outbox: &FileOutbox, draft: &Draft) {
 async fn an_intent_that_never_left_is_sent_once() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     intend(&outbox, &drafted(&lotus, &[5]).await);
-    let open = Courier::new(&lotus, &outbox, Sending::Off).resume(|_| true).await.expect("looked for");
+    let open = looked_for(&Courier::new(&lotus, &outbox, Sending::Off), &outbox, Nowhere::Send).await;
     assert_eq!(open[0].stage, Stage::Intended);
     for _ in 0..3 {
-        let open = Courier::new(&lotus, &outbox, Sending::On).resume(|_| true).await.expect("sent");
+        let open = looked_for(&Courier::new(&lotus, &outbox, Sending::On), &outbox, Nowhere::Send).await;
         assert!(matches!(open[0].stage, Stage::Pushed { .. }));
         node.world().mine();
     }
@@ -213,22 +226,43 @@ async fn an_intent_that_never_left_is_sent_once() {
 async fn an_intent_that_nobody_wants_any_more_is_forgotten() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     intend(&outbox, &drafted(&lotus, &[5]).await);
-    let open = Courier::new(&lotus, &outbox, Sending::On).resume(|_| false).await.expect("looked for");
+    let courier = Courier::new(&lotus, &outbox, Sending::On);
+    let open = looked_for(&courier, &outbox, Nowhere::Keep).await;
+    assert!(
+        matches!(open[..], [Record { stage: Stage::Intended, .. }]),
+        "it may come to light still: {open:?}"
+    );
+    let open = looked_for(&courier, &outbox, Nowhere::Forget).await;
     assert!(open.is_empty() && outbox.all().expect("read").is_empty());
     assert_eq!(node.world().mempool.len(), 0);
 }
 
-/// A refusal is an answer: the message is nowhere, and does not stand in the way of others.
+/// A refusal is an answer: the message is nowhere, and does not stand in the way of others. A node may also fail after it has taken
+/// a message, and whoever stands between may give up before: such a message is kept, to be looked for.
 #[tokio::test]
-async fn a_push_that_the_node_refuses_is_forgotten() {
+async fn a_push_that_the_node_refuses_is_forgotten_and_one_that_it_may_have_taken_is_not() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
-    let draft = drafted(&lotus, &[5]).await;
-    node.world().push_fails = Some((1, "mpool push: not enough funds".to_owned()));
     let courier = Courier::new(&lotus, &outbox, Sending::On);
-    let error = courier.submit(draft).await.expect_err("refused");
-    assert_eq!((error.code(), error.is_of_the_message()), ("SND03", false), "{error}");
-    assert!(outbox.all().expect("read").is_empty());
-    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
+    for (expected, code, words) in [
+        ("SND03", 1, "GasEstimateMessageGas error: estimating gas used: call ran out of gas"),
+        ("SND03", 1, "mpool push: not enough funds: 1 < 2"),
+        ("SND03", 1, "failed to sign message: no key for f3worker"),
+        ("SND03", 1, "missing permission to invoke 'MpoolPushMessage' (need 'sign')"),
+        ("SND03", -32601, "method 'Filecoin.MpoolPushMessage' not found"),
+        ("SND06", 1, "failed to save nonce: failed to write nonce to datastore: no space left on device"),
+        ("SND06", 1, "mpool push: failed to push message: error publishing message: context canceled"),
+        ("SND06", -32603, "upstream timed out"),
+        ("SND06", 502, "bad gateway"),
+    ] {
+        let draft = drafted(&lotus, &[5]).await;
+        node.world().push_fails = Some((code, words.to_owned()));
+        let error = courier.submit(draft).await.expect_err(words);
+        assert_eq!((error.code(), error.is_of_the_message()), (expected, false), "{error}");
+        let kept = outbox.all().expect("readable");
+        assert_eq!(kept.len(), usize::from(expected == "SND06"), "{words}");
+        kept.iter().for_each(|record| outbox.forget(record.intent.id).expect("forgotten"));
+        node.world().push_fails = None;
+    }
     assert_eq!(node.world().mempool.len(), 0);
 }
 
@@ -372,7 +406,7 @@ async fn a_message_that_a_node_forgot_is_lost_and_not_repeated() {
     assert_eq!(error.code(), "SND07");
     assert_eq!(node.world().pushed.len(), 1);
     // The next start does not take it for one on its way.
-    assert!(courier.resume(|_| true).await.expect("nothing open").is_empty());
+    assert_eq!(looked_for(&courier, &outbox, Nowhere::Send).await, []);
     assert!(outbox.all().expect("readable").is_empty());
 }
 
@@ -407,7 +441,7 @@ async fn a_failed_message_is_not_taken_for_the_one_after_it() {
 
     // Killed before the node heard of the second.
     intend(outbox, &draft().await);
-    let open = courier.resume(|_| true).await.expect("sent");
+    let open = looked_for(&courier, outbox, Nowhere::Send).await;
     assert!(matches!(open[0].stage, Stage::Pushed { nonce: 42, .. }), "{open:?}");
     let outcome = courier.settle(&open[0]).await.expect("landed");
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
@@ -439,7 +473,7 @@ async fn of_two_messages_alike_the_later_one_is_found() {
     let other = self::outbox(elsewhere.path());
     sent(&Courier::new(lotus, &other, Sending::On), again).await;
     node.world().mine_many(2);
-    let open = courier.resume(|_| true).await.expect("found");
+    let open = looked_for(&courier, outbox, Nowhere::Send).await;
     assert!(matches!(open[0].stage, Stage::Pushed { nonce: 42, .. }), "{open:?}");
     assert_eq!(node.world().pushed.len(), 2);
 }

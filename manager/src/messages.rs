@@ -2,8 +2,10 @@
 //! reorganisations. What a sector hears is an event of its pipeline. Never: decides a sector's next state, or sends
 //! anything that the operator has not allowed.
 
+mod doubts;
 mod flushing;
 mod gathered;
+mod kept;
 mod post;
 mod stands;
 
@@ -17,6 +19,7 @@ use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, Se
 use tokio::sync::mpsc;
 
 use flushing::Question;
+use kept::Kept;
 pub(crate) use post::Post;
 
 /// Wishes that wait to be looked at; beyond, whoever has one waits.
@@ -85,7 +88,7 @@ pub(crate) struct Messages {
     wishes: mpsc::Sender<Wish>,
     questions: mpsc::Sender<Question>,
     pub(crate) sending: Sending,
-    outbox: Arc<FileOutbox>,
+    outbox: Arc<Kept>,
     /// What each sector's message waits for, in words.
     notes: Arc<Notes>,
 }
@@ -122,7 +125,7 @@ impl Messages {
     pub(crate) fn open(lotus: Arc<Lotus>, outbox: FileOutbox, sending: Sending) -> (Self, Post) {
         let (wishes, waiting) = mpsc::channel(WISHES_MAX);
         let notes = Arc::new(Notes::default());
-        let outbox = Arc::new(outbox);
+        let outbox = Arc::new(Kept::new(outbox));
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let post = Post::new(lotus, outbox.clone(), sending, notes.clone(), (waiting, asked));
         (Self { wishes, questions, sending, outbox, notes }, post)

@@ -165,8 +165,9 @@ async fn of_a_batch_only_the_proof_whose_seed_has_changed_is_kept_back() {
     for number in [1, 2] {
         pledge(&world, 1).await;
         state(&world, number, "SubmitCommit").await;
-        // Once for its proof, and once for its message, which has its place in the batch from then on.
-        let drawn = 2 * usize::try_from(number).expect("small");
+        // Once for its proof, and twice for its message, which has its place in the batch from then on: before and behind the look
+        // for what is under way.
+        let drawn = 3 * usize::try_from(number).expect("small");
         until("its seed is drawn", async || calls(&node, "StateGetRandomnessFromBeacon") == drawn).await;
     }
     let seed_of = async |number| state(&world, number, "SubmitCommit").await.seed_epoch;

@@ -5,7 +5,8 @@
 //! order in which an attempt goes through them. Its crash points are places in the code within that state; a test kills the
 //! process at each of them (`tests/crash_points.rs`), and the sector gets where it would have got. A second table is of sectors'
 //! files on their way, whether an attempt moves them or an operator: `tests/crash_files.rs` kills the process at each of its points,
-//! and `tests/power_cut_moves.rs` cuts the power at those of the rows "arriving", "owed" and "leaving".
+//! and `tests/power_cut_moves.rs` cuts the power at those of the rows "arriving", "owed" and "leaving". A third is of messages to
+//! the chain (`tests/sent_once.rs`).
 
 /// One state of an attempt, or of a file on its way, and how it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +185,29 @@ pub const FILES: [Recovery; 6] = [
     },
 ];
 
+/// The table of messages to the chain.
+pub const MESSAGES: [Recovery; 2] = [
+    Recovery {
+        state: "intended",
+        durable: "a record in the outbox without a CID",
+        manager: "its next life looks for the message among those that wait and on chain; sent again is what is nowhere after so \
+                  long that nobody can be at work on it still, and wanted as it is",
+        worker: "nothing: it has no part in it",
+        executor: "there is none",
+        machine: "as the manager's",
+        points: &["manager.message.intended", "manager.message.answered"],
+    },
+    Recovery {
+        state: "sent",
+        durable: "a record in the outbox with the message's CID",
+        manager: "its next life waits for the message's end",
+        worker: "nothing: it has no part in it",
+        executor: "there is none",
+        machine: "as the manager's",
+        points: &["manager.message.recorded"],
+    },
+];
+
 /// Every crash point of attempts, in the table's order.
 pub fn crash_points() -> impl Iterator<Item = &'static str> {
     RECOVERY.iter().flat_map(|row| row.points.iter().copied())
@@ -194,6 +218,11 @@ pub fn file_points() -> impl Iterator<Item = &'static str> {
     FILES.iter().flat_map(|row| row.points.iter().copied())
 }
 
+/// Every crash point of messages, in the table's order; each is met in messages of both kinds.
+pub fn message_points() -> impl Iterator<Item = &'static str> {
+    MESSAGES.iter().flat_map(|row| row.points.iter().copied())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -202,11 +231,11 @@ mod tests {
 
     #[test]
     fn every_state_has_a_continuation_after_every_crash_and_a_point_of_its_own() {
-        for row in RECOVERY.into_iter().chain(FILES) {
+        for row in RECOVERY.into_iter().chain(FILES).chain(MESSAGES) {
             let said = [row.state, row.durable, row.manager, row.worker, row.executor, row.machine];
             assert!(said.iter().all(|text| !text.is_empty()) && !row.points.is_empty(), "{row:?}");
         }
-        let points: Vec<_> = crash_points().chain(file_points()).collect();
+        let points: Vec<_> = crash_points().chain(file_points()).chain(message_points()).collect();
         assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len(), "named once");
         let processes: BTreeSet<_> = points.iter().filter_map(|point| point.split('.').next()).collect();
         assert_eq!(processes, BTreeSet::from(["executor", "manager", "worker"]));

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::actor::exit;
-use super::world::{Pushed, ROBUST, Tipset, World};
+use super::world::{AfterPush, Pushed, ROBUST, Tipset, World};
 
 type Answer = Result<Value, (i64, String)>;
 
@@ -276,8 +276,11 @@ impl World {
         let message = with_gas(message, self.nonce);
         let signed = json!({"Message": message, "Signature": {"Type": 2, "Data": "c2ln"}, "CID": cid});
         self.by_id.insert(id, signed.clone());
-        self.mempool.push(signed.clone());
-        Ok(signed)
+        self.held_back.as_mut().unwrap_or(&mut self.mempool).push(signed.clone());
+        match &self.after_push {
+            AfterPush::Error(code, message) => Err((*code, message.clone())),
+            AfterPush::Answer | AfterPush::Close => Ok(signed),
+        }
     }
 
     fn list(&self, wanted: &Value, since: &Value) -> Answer {

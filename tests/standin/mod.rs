@@ -12,18 +12,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 pub use actor::{Activation, Cbor, PRE_COMMIT, PROVE_COMMIT, activations, comm_d, pre_commits};
 pub use methods::randomness_text;
-pub use world::{Deal, Effect, PreCommitted, Proven, Pushed, World};
+pub use world::{AfterPush, Deal, Effect, PreCommitted, Proven, Pushed, World};
 
 /// The token that the node wants.
 pub const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.stand.in";
@@ -63,34 +64,46 @@ impl StandInNode {
         self.world.lock().expect("no test panicked with it")
     }
 
-    /// One request's answer; `None`: it is never answered.
-    async fn answer(&self, body: &[u8]) -> Option<Value> {
+    /// One request's answer.
+    async fn answer(&self, body: &[u8]) -> Answer {
         let Ok(request) = serde_json::from_slice::<Value>(body) else {
-            return Some(
+            return Answer::Is(
                 json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "parse error"}}),
             );
         };
         let id = request["id"].clone();
         let method = request["method"].as_str().unwrap_or_default().to_owned();
         let params = request["params"].as_array().cloned().unwrap_or_default();
-        let (result, swallow) = {
+        let (result, swallow, close) = {
             let mut world = self.world();
             world.calls.push(method.clone());
             let result = world.call(&method, &params);
-            (result, method == "Filecoin.MpoolPushMessage" && world.swallow_pushes)
+            let is_push = method == "Filecoin.MpoolPushMessage";
+            (result, is_push && world.swallow_pushes, is_push && world.after_push == AfterPush::Close)
         };
         if swallow {
             self.swallowed.notify_one();
-            return None;
+            return Answer::Never;
+        }
+        if close {
+            return Answer::BreaksOff;
         }
         // Keys in alphabetical order, as Go's server writes them.
-        Some(match result {
+        Answer::Is(match result {
             Ok(result) => json!({"id": id, "jsonrpc": "2.0", "result": result}),
             Err((code, message)) => {
                 json!({"error": {"code": code, "message": message}, "id": id, "jsonrpc": "2.0"})
             }
         })
     }
+}
+
+/// What comes of a request.
+enum Answer {
+    Is(Value),
+    Never,
+    /// The connection ends instead.
+    BreaksOff,
 }
 
 fn allowed(headers: &HeaderMap) -> bool {
@@ -103,12 +116,16 @@ async fn post(State(node): State<StandInNode>, headers: HeaderMap, body: Bytes) 
         return StatusCode::UNAUTHORIZED.into_response();
     }
     match node.answer(&body).await {
-        Some(answer) => {
+        Answer::Is(answer) => {
             let framework = answer["error"]["code"].as_i64().is_some_and(|code| code < 0);
             let status = if framework { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
             (status, [(header::CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
         }
-        None => std::future::pending().await,
+        Answer::BreaksOff => {
+            let broken = std::io::Error::other("the connection breaks off");
+            Body::from_stream(stream::iter([Err::<Bytes, _>(broken)])).into_response()
+        }
+        Answer::Never => std::future::pending().await,
     }
 }
 
@@ -126,9 +143,12 @@ async fn talk(node: StandInNode, mut socket: WebSocket) {
             Message::Binary(bytes) => bytes,
             _ => continue,
         };
-        if let Some(answer) = node.answer(body).await
-            && socket.send(Message::Text(answer.to_string().into())).await.is_err()
-        {
+        let answer = match node.answer(body).await {
+            Answer::Is(answer) => answer,
+            Answer::Never => continue,
+            Answer::BreaksOff => return,
+        };
+        if socket.send(Message::Text(answer.to_string().into())).await.is_err() {
             return;
         }
     }

@@ -70,6 +70,16 @@ pub struct Pushed {
     pub spec: Value,
 }
 
+/// How a node ends a call whose message it has taken.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AfterPush {
+    Answer,
+    /// With this error.
+    Error(i64, String),
+    /// The connection breaks off.
+    Close,
+}
+
 impl Tipset {
     pub fn cid(&self) -> String {
         format!("bafy2bzacestandintipset{}x{}", self.height, self.branch)
@@ -77,6 +87,7 @@ impl Tipset {
 }
 
 /// All of it.
+#[derive(Clone)]
 pub struct World {
     pub miner: u64,
     /// Miners beside it, of the same owner and worker, without control addresses.
@@ -109,6 +120,10 @@ pub struct World {
     pub estimate_fails: Option<(i64, String)>,
     /// Nothing is taken to be sent.
     pub push_fails: Option<(i64, String)>,
+    /// What becomes of the answer to a push that was taken.
+    pub after_push: AfterPush,
+    /// What is pushed is kept here, and comes to those that wait when a test puts it there: somebody in between is slow.
+    pub held_back: Option<Vec<Value>>,
     /// Parameters longer than this (in base64) run out of gas.
     pub gas_for: usize,
     /// How old the head seems, in seconds.
@@ -151,6 +166,8 @@ impl World {
             knows_ids: false,
             estimate_fails: None,
             push_fails: None,
+            after_push: AfterPush::Answer,
+            held_back: None,
             gas_for: usize::MAX,
             behind: 0,
             mines_when_looked_at: false,
@@ -175,6 +192,11 @@ impl World {
 
     pub fn head(&self) -> &Tipset {
         self.chain.last().expect("a genesis")
+    }
+
+    /// What was held back comes in.
+    pub fn let_in(&mut self) {
+        self.mempool.extend(self.held_back.take().into_iter().flatten());
     }
 
     /// A block at the next height, with all messages that wait.

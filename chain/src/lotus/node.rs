@@ -253,15 +253,23 @@ impl Node {
     }
 
     /// The messages in the blocks of a tipset.
-    pub(crate) async fn messages_in(&self, tipset: &[Link]) -> Result<Vec<Message>, ChainError> {
+    pub(crate) async fn messages_in(&self, tipset: &[Link]) -> Result<Vec<TipSetMessage>, ChainError> {
         let found: Option<Vec<TipSetMessage>> =
             self.ask("a tipset's messages", "ChainGetMessagesInTipset", &(tipset,), STATE).await?;
-        Ok(found.unwrap_or_default().into_iter().map(|found| found.message).collect())
+        Ok(found.unwrap_or_default())
     }
 
     /// The address by number.
     pub(crate) async fn id_of(&self, address: &str) -> Result<String, ChainError> {
         self.ask(&format!("the number of {address}"), "StateLookupID", &(address, HEAD), STATE).await
+    }
+
+    /// Which actor has this address, which may be given by number or by key.
+    pub(crate) async fn actor_of(&self, address: &str) -> Result<Option<ActorId>, ChainError> {
+        match address.parse::<ActorId>() {
+            Ok(actor) => Ok(Some(actor)),
+            Err(_) => Ok(self.id_of(address).await?.parse().ok()),
+        }
     }
 
     /// Where the message landed, not more than so many heights ago (-1: whenever).

@@ -205,6 +205,7 @@ pub(crate) struct SignedMessage {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct TipSetMessage {
+    pub(crate) cid: Link,
     pub(crate) message: Message,
 }
 

@@ -8,7 +8,7 @@ use sealtasks::{
 };
 
 use super::{LostSector, Metadata, Printed};
-use crate::lotus::wire::{Link, Message, PreCommitInfo, SectorOnChain};
+use crate::lotus::wire::{Link, PreCommitInfo, SectorOnChain};
 use crate::lotus::{HEAD, Node, sealed};
 use crate::params::{Method, proven_pieces};
 use crate::{ChainError, Lotus};
@@ -216,25 +216,16 @@ async fn of_proof(
     sector: SectorId,
     at: &[Link],
 ) -> Result<Option<Vec<PieceInfo>>, ExportFailure> {
-    for message in node.messages_in(at).await? {
+    for message in node.messages_in(at).await?.into_iter().map(|found| found.message) {
         if message.method != Method::ProveCommitSectors3.number() {
             continue;
         }
         let Some(pieces) = proven_pieces(&message.params.0, sector.number) else { continue };
-        if goes_to(node, &message, sector.miner).await? {
+        if node.actor_of(&message.to).await? == Some(sector.miner) {
             return Ok(Some(pieces));
         }
     }
     Ok(None)
-}
-
-/// Whether the message is for this miner, whose address may be given by number or by key.
-async fn goes_to(node: &Node, message: &Message, miner: ActorId) -> Result<bool, ChainError> {
-    let actor = match message.to.parse::<ActorId>() {
-        Ok(actor) => Some(actor),
-        Err(_) => node.id_of(&message.to).await?.parse().ok(),
-    };
-    Ok(actor == Some(miner))
 }
 
 fn commitment(link: &Link) -> Result<UnsealedCid, ChainError> {

@@ -1,5 +1,5 @@
 //! Sends each message once. The intent is on disk before the node hears of it; whoever finds an intent without a CID
-//! looks for the message among those that wait and those that landed, and only then sends it.
+//! looks for the message among those that wait and those that landed, and only then, and not at once, sends it.
 
 use std::collections::BTreeSet;
 
@@ -39,6 +39,17 @@ pub enum Submitted {
     Sent(Box<Record>),
 }
 
+/// What is done with a message that was intended and is nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nowhere {
+    /// It is kept: it may come to light still.
+    Keep,
+    /// It is sent, with leave.
+    Send,
+    /// It is forgotten: nobody wants it any more.
+    Forget,
+}
+
 /// How a message ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -72,8 +83,8 @@ impl Outcome {
 
 /// Hands messages to a full node.
 pub struct Courier<'a, O> {
-    lotus: &'a Lotus,
-    outbox: &'a O,
+    pub(super) lotus: &'a Lotus,
+    pub(super) outbox: &'a O,
     sending: Sending,
 }
 
@@ -86,7 +97,7 @@ impl<'a, O: Outbox> Courier<'a, O> {
     /// Sends the message, or shows it.
     ///
     /// # Errors
-    /// It is not sent, or, [`SendError::Unknown`], it may have been: [`Self::resume`] finds out.
+    /// It is not sent, or, [`SendError::Unknown`], it may have been: [`Self::look_for`] finds out.
     pub async fn submit(&self, draft: Draft) -> Result<Submitted, SendError> {
         match self.sending {
             Sending::Off => {
@@ -112,17 +123,18 @@ impl<'a, O: Outbox> Courier<'a, O> {
         self.pushed(intent, pushed.cid, pushed.message.nonce)
     }
 
-    /// The node has said no, so there is no doubt, unless it took the message before it failed: that is looked at once. A
-    /// message that is nowhere is forgotten, so that it does not stop the others.
+    /// The node has said no. It may have taken the message before it failed, or another one in between has given up waiting for
+    /// it: that is looked at once. Only what it surely has not taken and what is nowhere is forgotten, so that it does not stop
+    /// the others.
     async fn refused(&self, intent: Intent, source: ChainError) -> Result<Record, SendError> {
         match self.find(&intent).await {
             Ok(Some((cid, nonce))) => self.pushed(intent, cid, nonce),
-            Ok(None) => {
+            Ok(None) if was_not_taken(&source) => {
                 tracing::warn!(id = %intent.id, error = %source, "the node refuses the message; it is forgotten");
                 self.outbox.forget(intent.id)?;
                 Err(SendError::Estimate { source })
             }
-            Err(_) => Err(SendError::Unknown { id: intent.id, source }),
+            Ok(None) | Err(_) => Err(SendError::Unknown { id: intent.id, source }),
         }
     }
 
@@ -132,44 +144,27 @@ impl<'a, O: Outbox> Courier<'a, O> {
         Ok(record)
     }
 
-    /// After a start: every message that was intended and not known to be sent is looked for. One that is nowhere is sent
-    /// if it is still wanted as it is and sending is on; one that nobody wants any more is forgotten. Gives all records
-    /// that have not landed yet.
+    /// Looks for a message that was intended and is not known to be sent; with one that is nowhere, does as it is told. `None`: it
+    /// is forgotten.
     ///
     /// # Errors
-    /// The outbox cannot be read, the node refuses one, which is then forgotten, or does not answer.
-    pub async fn resume(
-        &self,
-        wanted: impl Fn(&Intent) -> bool + Send + Sync,
-    ) -> Result<Vec<Record>, SendError> {
-        let mut open = Vec::new();
-        for record in self.outbox.all()? {
-            match record.stage {
-                Stage::Landed { .. } => {}
-                Stage::Pushed { .. } => open.push(record),
-                Stage::Intended => {
-                    let is_wanted = wanted(&record.intent);
-                    open.extend(self.found_or_pushed(record, is_wanted).await?);
-                }
-            }
-        }
-        Ok(open)
-    }
-
-    async fn found_or_pushed(&self, record: Record, is_wanted: bool) -> Result<Option<Record>, SendError> {
+    /// As [`Self::submit`]'s, or the node does not say.
+    pub async fn look_for(&self, record: Record, nowhere: Nowhere) -> Result<Option<Record>, SendError> {
         let intent = record.intent;
         if let Some((cid, nonce)) = self.find(&intent).await? {
             tracing::info!(id = %intent.id, cid = cid.cid, "the message was sent before; it is not sent again");
             return self.pushed(intent, cid, nonce).map(Some);
         }
-        if !is_wanted {
-            tracing::warn!(id = %intent.id, "the message is nowhere and wanted no more; it is forgotten, not sent");
-            self.outbox.forget(intent.id)?;
-            return Ok(None);
-        }
-        match self.sending {
-            Sending::On => self.push(intent).await.map(Some),
-            Sending::Off => Ok(Some(Record { intent, stage: Stage::Intended })),
+        match (nowhere, self.sending) {
+            (Nowhere::Forget, _) => {
+                tracing::warn!(id = %intent.id, "the message is nowhere and wanted no more; it is forgotten, not sent");
+                self.outbox.forget(intent.id)?;
+                Ok(None)
+            }
+            (Nowhere::Send, Sending::On) => self.push(intent).await.map(Some),
+            (Nowhere::Send, Sending::Off) | (Nowhere::Keep, _) => {
+                Ok(Some(Record { intent, stage: Stage::Intended }))
+            }
         }
     }
 
@@ -284,4 +279,28 @@ impl<'a, O: Outbox> Courier<'a, O> {
             code => Outcome::Refused { height, code },
         })
     }
+}
+
+/// Whether the node has surely not put the message among those that wait. Of Lotus's `MpoolPushMessage` that is what it does before
+/// it hands the signed message on; what comes later, such as a nonce that cannot be saved, may follow a message that was taken, and
+/// so may the words of whoever stands between.
+fn was_not_taken(error: &ChainError) -> bool {
+    /// JSON-RPC's codes for a request that was not carried out: no JSON, no request, no such method, other parameters.
+    const NOT_CARRIED_OUT: [i64; 4] = [-32700, -32600, -32601, -32602];
+    const BEFORE: [&str; 12] = [
+        "missing permission to invoke",
+        "getting key address",
+        "taking lock",
+        "MpoolPushMessage expects message nonce to be 0",
+        "GasEstimateMessageGas error",
+        "After estimation, GasPremium is greater than GasFeeCap",
+        "mpool push: getting origin balance",
+        "mpool push: not enough funds",
+        "failed to create nonce",
+        "serializing message",
+        "failed to sign message",
+        "mpool push: failed to sign message",
+    ];
+    let ChainError::Node { source: ApiError::Remote { code, message }, .. } = error else { return false };
+    NOT_CARRIED_OUT.contains(code) || BEFORE.iter().any(|begin| message.starts_with(begin))
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use chain::Lotus;
 use chain::params::Method;
 use chain::sending::batch::{Now, halves};
-use chain::sending::{Courier, ExitCode, FileOutbox, Outcome, Record, SendError, Sending, Stage, Submitted};
+use chain::sending::{Courier, ExitCode, Outcome, Record, SendError, Sending, Stage, Submitted};
 use pipeline::SectorEvent;
 use sealtasks::{ActorId, ChainEpoch, FailureClass, SectorId};
 use tokio::sync::mpsc;
 
-use super::gathered::{Due, Gathered, draft, is_wanted, kind_of, method_of, policy, take_due};
+use super::doubts::Doubts;
+use super::gathered::{Due, Gathered, draft, kind_of, method_of, policy, take_due};
+use super::kept::Kept;
 use super::{Notes, Question, Wanted, Wish};
 use crate::driver::Input;
 use crate::shared::Shared;
@@ -31,7 +33,7 @@ type End = (String, Result<Outcome, SendError>);
 /// The clerk and his desk.
 pub(crate) struct Post {
     pub(super) lotus: Arc<Lotus>,
-    pub(super) outbox: Arc<FileOutbox>,
+    pub(super) outbox: Arc<Kept>,
     pub(super) sending: Sending,
     pub(super) notes: Arc<Notes>,
     wishes: mpsc::Receiver<Wish>,
@@ -43,14 +45,14 @@ pub(crate) struct Post {
     /// Sectors that want to hear how a message ends, by its CID.
     awaited: BTreeMap<String, BTreeSet<SectorId>>,
     ends: (mpsc::Sender<End>, mpsc::Receiver<End>),
-    /// A message may have been sent or not: that is found out before another one goes.
-    unsure: bool,
+    /// Messages that may have been sent or not.
+    pub(super) doubts: Doubts,
 }
 
 impl Post {
     pub(super) fn new(
         lotus: Arc<Lotus>,
-        outbox: Arc<FileOutbox>,
+        outbox: Arc<Kept>,
         sending: Sending,
         notes: Arc<Notes>,
         (wishes, questions): (mpsc::Receiver<Wish>, mpsc::Receiver<Question>),
@@ -66,8 +68,7 @@ impl Post {
             sent: BTreeMap::new(),
             awaited: BTreeMap::new(),
             ends: mpsc::channel(ENDS_MAX),
-            // What an earlier life has meant to send comes first.
-            unsure: true,
+            doubts: Doubts::default(),
         }
     }
 
@@ -132,10 +133,8 @@ impl Post {
     }
 
     async fn try_look(&mut self, shared: &Arc<Shared>) -> Result<(), SendError> {
-        if self.unsure {
-            self.find_out().await?;
-        }
         let (head, base_fee) = self.lotus.head().await?;
+        self.find_out(head).await?;
         self.sort_out(shared, head).await?;
         self.let_expired_go(shared, head).await;
         let now = Now { ms: shared.state.now_ms(), head, base_fee };
@@ -143,11 +142,13 @@ impl Post {
         for method in [Method::ProveCommitSectors3, Method::PreCommitSectorBatch2] {
             for miner in shared.miners.all() {
                 match self.send_due(shared, (method, miner), now).await {
+                    // Nothing is sent that cannot be noted.
+                    Err(SendError::Outbox(error)) => return Err(error.into()),
                     // The other method's messages may need less money, and another miner has addresses and money of its own.
-                    Err(error) if !self.unsure => self.held_up(&error, |one| {
+                    Err(error) => self.held_up(&error, |one| {
                         one.wanted.sector.id.miner == miner && method_of(&one.wanted) == method
                     }),
-                    done => done?,
+                    Ok(()) => {}
                 }
             }
         }
@@ -195,18 +196,7 @@ impl Post {
         }
     }
 
-    /// What became of messages that were intended; nothing else is sent until it is known.
-    async fn find_out(&mut self) -> Result<(), SendError> {
-        let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
-        let gathered = &self.gathered;
-        for record in courier.resume(|intent| is_wanted(gathered, intent)).await? {
-            self.note_sent(&record);
-        }
-        self.unsure = false;
-        Ok(())
-    }
-
-    fn note_sent(&mut self, record: &Record) {
+    pub(super) fn note_sent(&mut self, record: &Record) {
         let Stage::Pushed { cid, .. } = &record.stage else { return };
         let intent = &record.intent;
         for number in &intent.sectors {
@@ -269,8 +259,8 @@ impl Post {
                 continue;
             }
             // All that have not gone wait on; of those whose message may have gone, it is found out.
-            self.unsure |= matches!(error, SendError::Unknown { .. } | SendError::Outbox(_));
-            let is_new = !self.unsure;
+            let is_new = !matches!(error, SendError::Unknown { .. } | SendError::Outbox(_));
+            self.doubts.is_stale |= !is_new;
             let rest: Vec<Gathered> = parts.into_iter().chain([part]).flatten().collect();
             if is_short && sent > 0 {
                 tracing::warn!(
@@ -378,7 +368,7 @@ impl Post {
 /// To the end, through all that the node does not say.
 async fn followed(
     lotus: &Lotus,
-    outbox: &FileOutbox,
+    outbox: &Kept,
     sending: Sending,
     record: &Record,
 ) -> Result<Outcome, SendError> {

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use chain::params::Method;
-use chain::sending::{Courier, Record, SendError, Stage};
+use chain::sending::{Courier, Record, SendError, Stage, UnderWay};
 use chain::{ChainError, SectorStanding, SeedStanding};
 use pipeline::SectorEvent;
 use rpc::ApiError;
 use sealtasks::{ChainEpoch, FailureClass, SectorId};
 
-use super::gathered::{Gathered, method_of, says};
+use super::gathered::{Gathered, kind_of, method_of, says};
 use super::post::{Post, failed};
 use super::{Wanted, What};
 use crate::shared::Shared;
@@ -32,32 +32,79 @@ enum Judged {
 impl Post {
     /// Whose message is on its way, or has landed, needs none.
     pub(super) async fn sort_out(&mut self, shared: &Arc<Shared>, head: ChainEpoch) -> Result<(), SendError> {
+        let mut fresh = Vec::new();
         for at in (0..self.gathered.len()).rev() {
             let one = &self.gathered[at];
             if one.is_new {
                 continue;
             }
             let (id, method) = (one.wanted.sector.id, method_of(&one.wanted));
-            let event = match self.sent.get(&(method.number(), id)) {
-                Some(cid) => Some(SectorEvent::MessageSent { message: cid.clone() }),
-                None => match self.judge(shared, &one.wanted, head).await {
+            let event = if let Some(cid) = self.sent.get(&(method.number(), id)) {
+                SectorEvent::MessageSent { message: cid.clone() }
+            } else if let Some(due) = self.doubts.about(method, id) {
+                self.doubted(id, due);
+                continue;
+            } else {
+                match self.judge(shared, &one.wanted, head).await {
                     // What the node does not say of one sector stops no other one's message.
                     Err(error) if is_of_the_sector(&error) => {
                         self.held_up(&error.into(), |one| one.wanted.sector.id == id);
                         continue;
                     }
                     judged => match judged? {
-                        Judged::Goes => self.revived(id, method, &one.wanted).await?,
+                        Judged::Goes => {
+                            fresh.push((method, id));
+                            continue;
+                        }
                         Judged::Later => continue,
-                        Judged::Ends(event) => Some(event),
+                        Judged::Ends(event) => event,
                     },
+                }
+            };
+            self.gathered.swap_remove(at);
+            self.tell(shared, id, event).await;
+        }
+        match fresh.is_empty() {
+            true => Ok(()),
+            false => self.let_in(shared, head, &fresh).await,
+        }
+    }
+
+    /// Lets those in of whom the chain has nothing and whose message nobody has sent: not this manager, and not one that was lost
+    /// with its records either. So what waits is asked for first, and then once more what the chain has.
+    async fn let_in(
+        &mut self,
+        shared: &Arc<Shared>,
+        head: ChainEpoch,
+        fresh: &[(Method, SectorId)],
+    ) -> Result<(), SendError> {
+        let miners: Vec<_> = shared.miners.all().collect();
+        let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
+        let under_way = courier.under_way(&miners).await?;
+        for (method, id) in fresh {
+            let is_it =
+                |one: &Gathered| kind_of(&one.wanted) == (*method, id.miner) && one.wanted.sector.id == *id;
+            let Some(at) = self.gathered.iter().position(is_it) else { continue };
+            let wanted = &self.gathered[at].wanted;
+            let event = match self.sent_before(*id, *method, wanted, &under_way).await? {
+                Before::Sent(event) => Some(event),
+                Before::Other => continue,
+                Before::Nothing => match self.judge(shared, wanted, head).await {
+                    Ok(Judged::Goes) => None,
+                    Ok(Judged::Ends(event)) => Some(event),
+                    Ok(Judged::Later) => continue,
+                    Err(error) if is_of_the_sector(&error) => {
+                        self.held_up(&error.into(), |one| one.wanted.sector.id == *id);
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
                 },
             };
             match event {
                 None => self.gathered[at].is_new = true,
                 Some(event) => {
                     self.gathered.swap_remove(at);
-                    self.tell(shared, id, event).await;
+                    self.tell(shared, *id, event).await;
                 }
             }
         }
@@ -130,24 +177,51 @@ impl Post {
         })
     }
 
-    /// What a reorganisation has taken off the chain waits among the node's messages as a rule, and is not sent twice.
-    async fn revived(
+    /// What a reorganisation has taken off the chain waits among the node's messages as a rule, and is not sent twice; nor is what
+    /// somebody else has sent for the sector, or this manager before its records were lost.
+    async fn sent_before(
         &self,
         id: SectorId,
         method: Method,
         wanted: &Wanted,
-    ) -> Result<Option<SectorEvent>, SendError> {
+        under_way: &[UnderWay],
+    ) -> Result<Before, SendError> {
         let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
         for record in self.outbox.landed(method, id)?.iter().rev() {
             if !says(wanted, &record.intent) {
                 continue;
             }
             if let Some(Record { stage: Stage::Pushed { cid, .. }, .. }) = courier.revive(record).await? {
-                return Ok(Some(SectorEvent::MessageSent { message: cid }));
+                return Ok(Before::Sent(SectorEvent::MessageSent { message: cid }));
             }
         }
-        Ok(None)
+        let Some(found) = under_way.iter().find(|found| found.is_about(method, id)) else {
+            return Ok(Before::Nothing);
+        };
+        if !says(wanted, found.intent()) {
+            let text = format!(
+                "its message waits: message {} names it, too, and says something else of it; that one is to land or to vanish                  first",
+                found.cid()
+            );
+            self.notes.set(id, &text);
+            return Ok(Before::Other);
+        }
+        let message = found.cid().to_owned();
+        let kept = self.outbox.about(method, id, &message)?.map(|record| record.stage);
+        if !matches!(kept, Some(Stage::Pushed { cid, .. }) if cid == message) {
+            courier.adopt(found)?;
+        }
+        Ok(Before::Sent(SectorEvent::MessageSent { message }))
     }
+}
+
+/// What was sent for a sector before its message is.
+enum Before {
+    Nothing,
+    /// Exactly that.
+    Sent(SectorEvent),
+    /// Something else.
+    Other,
 }
 
 /// Where a sector stands whose message is wanted.
@@ -187,6 +261,6 @@ fn stands(standing: SectorStanding, wanted: &Wanted, head: ChainEpoch) -> Stands
 }
 
 /// Whether the node answers, but not with where this sector stands: with another one it may.
-const fn is_of_the_sector(error: &ChainError) -> bool {
+pub(super) const fn is_of_the_sector(error: &ChainError) -> bool {
     matches!(error, ChainError::Node { source: ApiError::Remote { .. }, .. } | ChainError::Answer { .. })
 }

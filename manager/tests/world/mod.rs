@@ -223,8 +223,16 @@ impl World {
 
     /// The same, with its database edited by hand meanwhile.
     pub async fn restart_on(self, edit: impl FnOnce(&rusqlite::Connection)) -> Self {
+        self.restart_with(|dir| {
+            edit(&rusqlite::Connection::open(dir.join("repo/state.db")).expect("the state"));
+        })
+        .await
+    }
+
+    /// The same, with something done meanwhile to the directory that its repo lies in.
+    pub async fn restart_with(self, meanwhile: impl FnOnce(&Path)) -> Self {
         let (dir, dialer, chain) = self.stop().await;
-        edit(&rusqlite::Connection::open(dir.path().join("repo/state.db")).expect("the state"));
+        meanwhile(dir.path());
         Self::start_again(dir, dialer, chain).await
     }
 
