@@ -25,6 +25,7 @@ pub(crate) fn check_pledge(shared: &Shared, options: PledgeOptions) -> ApiResult
             "MGR051: this manager does not serve {miner}; `sealyard miners list` lists those that it does"
         )));
     }
+    shared.unsaid.first_sector(options.miner.unwrap_or(shared.miners.first))?;
     let size = options.sector_size.unwrap_or(shared.miner.sector_size);
     match shared.randomness {
         RandomnessSource::Offline if !size.is_test_size() => Err(ApiError::refused(format!(
@@ -251,7 +252,7 @@ pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
         advertised: shared.advertised.clone(),
         workers,
         paths: paths(shared, &servers),
-        alerts: shared.standing.alert().into_iter().chain(alerts).collect(),
+        alerts: shared.standing.alert().into_iter().chain(shared.unsaid.alerts()).chain(alerts).collect(),
         audits,
     })
 }

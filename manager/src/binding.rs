@@ -1,19 +1,21 @@
 //! Which chain a repo's sectors are for: bound when the repo is made, and never another afterwards. Never: asks for
 //! randomness, or sends anything.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chain::sending::{FileOutbox, SendError, Sending, check_payers};
+use chain::sending::{FileOutbox, SendError, Sending, own_payers};
 use chain::{BeaconSecret, Chain, ChainError, Lotus, Offline};
 use pipeline::RandomnessSource;
-use rpc::Miners;
+use rpc::{ApiError, Miners};
 use sealtasks::{ActorId, RegisteredSealProof, SectorSize};
 
+use crate::config::ChainSettings;
 use crate::manager::ManagerError;
 use crate::messages::{Messages, Post};
 use crate::repo::Repo;
 use crate::state::{ChainIdentity, MinerIdentity, State, StateEvent};
+use crate::unsaid::Unsaid;
+use crate::workers::chain_of;
 
 /// Miners beside the first one, at most; each is asked about on chain at every start.
 const OTHERS_MAX: usize = 63;
@@ -44,8 +46,8 @@ pub(crate) struct Bound {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
     pub(crate) messages: Option<(Messages, Post)>,
-    /// No new sector of a miner has a lower number: the chain knows of others.
-    pub(crate) first_sectors: BTreeMap<ActorId, u64>,
+    /// What the chain has said of each miner.
+    pub(crate) unsaid: Unsaid,
 }
 
 /// The chain of this repo, if it is the one that was chosen and knows the miner as the repo does.
@@ -54,6 +56,7 @@ pub(crate) async fn bind(
     miner: &MinerIdentity,
     miners: &Miners,
     choice: ChainChoice,
+    now_ms: u64,
 ) -> Result<Bound, ManagerError> {
     let rehearses = sealtasks::rehearsal::is_marked(&miner.beacon);
     let none = if rehearses { "no chain (it is a REHEARSAL)" } else { "no chain (offline)" };
@@ -64,41 +67,68 @@ pub(crate) async fn bind(
             chain: Arc::new(Offline::new(BeaconSecret::new(miner.beacon))),
             randomness: if rehearses { RandomnessSource::Rehearsal } else { RandomnessSource::Offline },
             messages: None,
-            first_sectors: BTreeMap::new(),
+            unsaid: Unsaid::default(),
         }),
         (ChainChoice::Offline, Some(_)) => Err(ManagerError::NoNode { ours }),
         (ChainChoice::Lotus { lotus, .. }, bound) if bound.as_ref() != Some(&ChainIdentity::of(&lotus)) => {
             Err(ManagerError::OtherChain { ours, theirs: ChainIdentity::of(&lotus).to_string() })
         }
         (ChainChoice::Lotus { lotus, sending }, _) => {
-            let mut first_sectors = BTreeMap::new();
+            let unsaid = Unsaid::default();
             for actor in miners.all() {
-                check_miner(&lotus, actor, miner.sector_size).await?;
-                match check_payments(repo, &lotus, actor).await {
-                    // Each message is checked again; what one miner may not pay with keeps no other one's from starting.
-                    Err(error @ ManagerError::Miner { .. }) if actor != miners.first => {
-                        tracing::error!(%error, "no message of this miner is sent until that is put right");
+                match known(&lotus, &repo.config().chain, miners, actor, miner.sector_size).await {
+                    Ok(first) => unsaid.said(actor, first),
+                    // It is asked again; what is not known of one miner keeps no other one's from starting.
+                    Err(error) if actor != miners.first && is_of_the_miner(&error) => {
+                        tracing::error!(code = "MGR203", %actor, error = chain_of(&error), "nothing is sent for this miner");
+                        unsaid.not_said(actor, chain_of(&error), now_ms);
                     }
-                    checked => checked?,
+                    Err(error) => return Err(error),
                 }
-                first_sectors.insert(actor, lotus.first_free(actor).await?);
             }
             let outbox = FileOutbox::open(&repo.messages())?;
             Ok(Bound {
                 chain: lotus.clone(),
                 randomness: RandomnessSource::Lotus,
                 messages: Some(Messages::open(lotus, outbox, sending)),
-                first_sectors,
+                unsaid,
             })
         }
     }
 }
 
-/// Refuses settings that name a payer who is not the miner's: who is named pays for every miner's messages.
-async fn check_payments(repo: &Repo, lotus: &Lotus, miner: ActorId) -> Result<(), ManagerError> {
-    let settings = &repo.config().chain;
+/// Checks that the chain knows this miner as the repo does, and who pays for it; the lowest number that a new sector of it may have.
+pub(crate) async fn known(
+    lotus: &Lotus,
+    settings: &ChainSettings,
+    miners: &Miners,
+    actor: ActorId,
+    size: SectorSize,
+) -> Result<u64, ManagerError> {
+    check_miner(lotus, actor, size).await?;
+    check_payments(lotus, settings, miners, actor).await?;
+    Ok(lotus.first_free(actor).await?)
+}
+
+/// Whether the node answers, but not with what is wanted of this miner: with another one it may be well.
+const fn is_of_the_miner(error: &ManagerError) -> bool {
+    matches!(
+        error,
+        ManagerError::Chain(
+            ChainError::Node { source: ApiError::Remote { .. }, .. } | ChainError::Answer { .. }
+        )
+    )
+}
+
+/// Refuses settings that name a payer who is no served miner's: each miner's messages are paid by its own.
+async fn check_payments(
+    lotus: &Lotus,
+    settings: &ChainSettings,
+    miners: &Miners,
+    miner: ActorId,
+) -> Result<(), ManagerError> {
     for payment in [&settings.pre_commit_payment, &settings.prove_commit_payment] {
-        match check_payers(lotus, miner, &payment.from).await {
+        match own_payers(lotus, miner, &others(miners, miner), &payment.from).await {
             Err(SendError::Chain(error)) => return Err(error.into()),
             checked => {
                 checked.map_err(|error| ManagerError::Miner { miner, detail: error.to_string() })?;
@@ -106,6 +136,11 @@ async fn check_payments(repo: &Repo, lotus: &Lotus, miner: ActorId) -> Result<()
         }
     }
     Ok(())
+}
+
+/// All that are served but this one.
+pub(crate) fn others(miners: &Miners, miner: ActorId) -> Vec<ActorId> {
+    miners.all().filter(|other| *other != miner).collect()
 }
 
 /// Has a repo serve another miner from the next start on: of the same chain, with sectors of the same size. `lotus` is the
@@ -131,7 +166,7 @@ pub async fn add_miner(
         (None, None) => {}
         (Some(lotus), Some(ours)) if *ours == ChainIdentity::of(lotus) => {
             check_miner(lotus, actor, miner.sector_size).await?;
-            check_payments(repo, lotus, actor).await?;
+            check_payments(lotus, &repo.config().chain, &miners, actor).await?;
         }
         (Some(lotus), ours) => {
             let ours = ours.as_ref().map_or("no chain (offline)".to_owned(), ToString::to_string);

@@ -128,7 +128,8 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 #prove_commit_fee = "0.03"
 
 # Control addresses that pay before the miner's worker, the first first; the worker pays what they cannot. None: the worker
-# alone. One that is not named is never used: it may be kept for window PoSt.
+# alone. One that is not named is never used: it may be kept for window PoSt. With several miners these are all miners': of
+# them each miner's messages are paid by its own; one that is no miner's is refused.
 #pre_commit_from = []
 #prove_commit_from = []
 

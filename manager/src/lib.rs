@@ -41,6 +41,7 @@ mod storage;
 mod tickets;
 mod transfers;
 mod unnamed;
+mod unsaid;
 mod unsealing;
 mod workers;
 mod worth;

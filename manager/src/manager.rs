@@ -163,8 +163,8 @@ impl Manager {
     pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, ManagerError> {
         let state = State::open(&options.repo.state_file())?;
         let (miner, miners) = (state.miner().await?, state.miners().await?);
-        let Bound { chain, randomness, messages, first_sectors } =
-            bind(&options.repo, &miner, &miners, options.chain).await?;
+        let Bound { chain, randomness, messages, unsaid } =
+            bind(&options.repo, &miner, &miners, options.chain, state.now_ms()).await?;
         let (messages, post) = messages.unzip();
         let (standing, secret, cancelled) = begin_reign(&options.repo, &state, &miner).await?;
         let index_changes = Arc::new(IndexChanges::default());
@@ -195,7 +195,7 @@ impl Manager {
             standing,
             outgoing: Arc::new(Outgoing::of(options.repo.dir())?),
             session: random_uuid()?,
-            first_sectors,
+            unsaid,
             software: options.software,
             advertised: options.advertised,
             verifier: options.verifier,

@@ -1,7 +1,6 @@
 //! What the driver, its effects and the API share: handles to the durable state, the index, the stores, the chain and
 //! the secret. Never: state of its own beyond these.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,9 +11,7 @@ use pipeline::RandomnessSource;
 use rpc::extension::Hello;
 use rpc::token::TokenError;
 use rpc::{Miners, Permission, Secret, Trust};
-use sealtasks::{
-    ActorId, ExecutorFailure, ExecutorRequest, FailureClass, SectorRef, TaskOutput, VerifyInput,
-};
+use sealtasks::{ExecutorFailure, ExecutorRequest, FailureClass, SectorRef, TaskOutput, VerifyInput};
 use stores::{Local, MemIndex, Prover, Remote, SectorLocks};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +29,7 @@ use crate::refill::Refills;
 use crate::staging::Staging;
 use crate::standing::Standing;
 use crate::state::{MinerIdentity, State};
+use crate::unsaid::Unsaid;
 use crate::workers::Dialer;
 
 /// Verifies a proof in another process than the one that made it.
@@ -122,8 +120,8 @@ pub(crate) struct Shared {
     pub(crate) data_cids: DataCids,
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) randomness: RandomnessSource,
-    /// No new sector of a miner has a lower number.
-    pub(crate) first_sectors: BTreeMap<ActorId, u64>,
+    /// What the chain has said of each miner.
+    pub(crate) unsaid: Unsaid,
     pub(crate) verifier: Arc<dyn Verifier>,
     /// The manager's own worker, once it is there.
     pub(crate) prover: Arc<LateProver>,

@@ -8,10 +8,11 @@ mod yard;
 
 use chain::sending::Sending;
 use futures_util::stream;
+use rpc::SectorName;
 use rpc::api::PledgeOptions;
 use rpc::pipelining::{Batch, Flushed};
 use rpc::subject::Subject;
-use sealtasks::SectorId;
+use sealtasks::ActorId;
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
 use world::canned::Behaviour;
@@ -241,25 +242,92 @@ async fn one_miner_s_trouble_stops_no_other_one_s_messages() {
     world.handle.stop().await;
 }
 
-/// The operator's payer is a control address of the first miner alone.
+/// Both miners' payers stand in one list: those that are its own pay for each, else its worker.
 #[tokio::test]
-async fn a_payer_that_an_added_miner_does_not_know_keeps_nobody_from_starting() {
-    let node = StandInNode::start(standin::World { others: vec![2000], ..standin::World::new() }).await;
+async fn each_miner_s_messages_are_paid_by_its_own_addresses() {
+    let two = standin::World { others: vec![2000], pay_themselves: true, ..standin::World::new() };
+    let node = StandInNode::start(two).await;
     {
         let mut chain = node.world();
-        chain.keys.push("f3control".to_owned());
-        chain.balances.insert("f3control".to_owned(), 10_u128.pow(19));
+        for key in ["f3control", "f3control2", "f3worker2"] {
+            chain.keys.push(key.to_owned());
+            chain.balances.insert(key.to_owned(), 10_u128.pow(19));
+        }
+        chain.mines_when_looked_at = true;
     }
-    let config = format!("{AT_ONCE}pre_commit_from = [\"f3control\"]\n");
-    let (world, _worker) = yard_of_two(&node, &config).await;
+    let config = format!(
+        "{AT_ONCE}pre_commit_from = [\"f3control2\", \"f3control\"]\nprove_commit_from = [\"f3control\"]\n"
+    );
+    // The list is refused as long as not all are served whose it is.
+    let (world, worker) = yard_of_two(&node, AT_ONCE).await;
+    let world = world
+        .restart_with(|dir| std::fs::write(dir.join("repo/config.toml"), config).expect("config.toml"))
+        .await;
+    world.join(&worker).await;
+    for miner in [SECOND, ActorId::new(1000)] {
+        let theirs = PledgeOptions { miner: Some(miner), ..PledgeOptions::default() };
+        let sector = world.api.pledge(theirs).await.expect("a pledge");
+        let name = SectorName { miner: Some(miner), number: sector.number };
+        let proven = async {
+            while world.api.sector_detail(name).await.expect("it is there").state != "Proving" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(world::LIMIT, proven).await.expect("proven in time");
+    }
+    let paid: Vec<_> = node
+        .world()
+        .pushed
+        .iter()
+        .map(|pushed| (pushed.message["To"].clone(), pushed.message["From"].clone()))
+        .collect();
+    let expected =
+        [("f02000", "f3control2"), ("f02000", "f3worker2"), ("f01000", "f3control"), ("f01000", "f3control")];
+    assert_eq!(paid, expected.map(|(to, from)| (json!(to), json!(from))));
+
+    // Nobody's is refused.
+    let (dir, dialer, choice) = world.stop().await;
+    let repo = dir.path().join("repo");
+    let config = format!("{AT_ONCE}pre_commit_from = [\"f3control2\", \"f0999\"]\n");
+    std::fs::write(repo.join("config.toml"), config).expect("config.toml");
+    let refused = start(&repo, &dialer, choice).await.err().expect("refused").to_string();
+    assert!(refused.contains("MGR065") && refused.contains("f0999 cannot pay"), "{refused}");
+}
+
+/// Who an added miner is the node does not say: the manager starts, that miner waits, and nobody else.
+#[tokio::test]
+async fn an_added_miner_of_whom_the_node_does_not_say_who_it_is_keeps_nobody_from_starting() {
+    let two = standin::World { others: vec![2000], ..standin::World::new() };
+    let node = StandInNode::start(two).await;
+    let (world, worker) = yard_of_two(&node, AT_ONCE).await;
     let theirs = PledgeOptions { miner: Some(SECOND), ..PledgeOptions::default() };
+    let alerts = async |world: &World| {
+        let all = world.api.overview().await.expect("told").alerts;
+        all.into_iter().map(|alert| (alert.system, alert.subject, alert.text)).collect::<Vec<_>>()
+    };
+    // A sector of it waits for its message already.
+    worker.script("PC2", Behaviour::Hold);
+    let waiting = world.api.pledge(theirs).await.expect("a pledge");
+    let call = worker.call_of("PC2").await;
+    node.world().nameless = vec![2000];
+    let world = world.restart().await;
+    world.join(&worker).await;
+    worker.finish(&call).await;
+
+    let told = alerts(&world).await;
+    let [(system, subject, text)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((system.as_str(), subject.as_str()), ("messages", "f02000"));
+    assert!(text.contains("who miner f02000 is") && text.contains("could not find"), "{text}");
+    let refused = world.api.pledge(theirs).await.expect_err("refused").to_string();
+    assert!(refused.contains("MGR203") && refused.contains("who miner f02000 is"), "{refused}");
+    let own = world.api.pledge_sector().await.expect("a pledge");
+    why_about(&world, Subject::Sector(own), "is on its way").await;
+    why_about(&world, Subject::Sector(waiting), "who miner f02000 is").await;
+    assert_eq!(node.world().pushed.len(), 1);
+
+    node.world().nameless.clear();
+    why_about(&world, Subject::Sector(waiting), "is on its way").await;
+    assert_eq!(alerts(&world).await, []);
     world.api.pledge(theirs).await.expect("a pledge");
-    let sector = Subject::Sector(SectorId { miner: SECOND, number: sealtasks::SectorNumber::new(1) });
-    why_about(&world, sector, "f3control cannot pay for messages of f02000").await;
-    world.api.pledge_sector().await.expect("a pledge");
-    why_about(&world, Subject::Sector(SectorId::new(1000, 1)), "is on its way").await;
-    let sent: Vec<_> = node.world().pushed.iter().map(|pushed| pushed.message.clone()).collect();
-    let [sent] = &sent[..] else { panic!("{sent:?}") };
-    assert_eq!((&sent["To"], &sent["From"]), (&json!("f01000"), &json!("f3control")));
     world.handle.stop().await;
 }

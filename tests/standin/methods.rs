@@ -68,11 +68,15 @@ impl World {
             "StateAccountKey" => Ok(json!(match param(0).as_str() {
                 Some("f0101") => "f3worker",
                 Some("f0102") => "f3control",
+                Some("f0201") => "f3worker2",
+                Some("f0202") => "f3control2",
                 other => other.unwrap_or_default(),
             })),
             "StateLookupID" => match param(0).as_str().unwrap_or_default() {
                 "f3worker" => Ok(json!("f0101")),
                 "f3control" => Ok(json!("f0102")),
+                "f3worker2" => Ok(json!("f0201")),
+                "f3control2" => Ok(json!("f0202")),
                 ROBUST => Ok(json!("f01000")),
                 id if id.get(1..2) == Some("0") => Ok(json!(id)),
                 other => Err((11, format!("failed to resolve {other}: actor not found"))),
@@ -129,8 +133,12 @@ impl World {
         }
         let has_control = miner == self.miner && self.balances.contains_key("f3control");
         let control: Option<Vec<&str>> = has_control.then(|| vec!["f0102"]);
+        let (worker, control) = match miner != self.miner && self.pay_themselves {
+            true => ("f0201", Some(vec!["f0202"])),
+            false => ("f0101", control),
+        };
         Ok(json!({
-            "Owner": "f0100", "Worker": "f0101", "NewWorker": "<empty>", "ControlAddresses": control,
+            "Owner": "f0100", "Worker": worker, "NewWorker": "<empty>", "ControlAddresses": control,
             "WorkerChangeEpoch": -1, "PeerId": null, "Multiaddrs": null, "WindowPoStProofType": self.window_post_proof,
             "SectorSize": self.sector_size, "WindowPoStPartitionSectors": 2, "ConsensusFaultElapsed": -1,
             "PendingOwnerAddress": null, "Beneficiary": "f0100", "BeneficiaryTerm": null, "PendingBeneficiaryTerm": null,

@@ -92,6 +92,8 @@ pub struct World {
     pub miner: u64,
     /// Miners beside it, of the same owner and worker, without control addresses.
     pub others: Vec<u64>,
+    /// Those have a worker (f0201, f3worker2) and a control address (f0202, f3control2) of their own.
+    pub pay_themselves: bool,
     /// Miners of whom nobody is told who they are.
     pub nameless: Vec<u64>,
     /// Miners whose sectors' state the node has lost.
@@ -147,6 +149,7 @@ impl World {
         let mut world = Self {
             miner: 1000,
             others: Vec::new(),
+            pay_themselves: false,
             nameless: Vec::new(),
             unreadable: Vec::new(),
             sector_size: 2048,

@@ -197,16 +197,63 @@ pub(super) fn message(intent: &Intent) -> Message {
     }
 }
 
-/// Whether the miner's messages may come from these addresses.
+/// Those of these addresses that messages of this miner may come from. They may be other miners' too, of whom each has its own.
 ///
 /// # Errors
-/// One of them is none of its own, or the node does not say.
-pub async fn check_payers(lotus: &Lotus, miner: ActorId, from: &[String]) -> Result<(), SendError> {
+/// One of them is none of these miners', or the node does not say whose the miner's are.
+pub async fn own_payers(
+    lotus: &Lotus,
+    miner: ActorId,
+    others: &[ActorId],
+    from: &[String],
+) -> Result<Vec<String>, SendError> {
     if from.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let info = lotus.node.miner_info(miner).await?;
-    named(&lotus.node, miner, &info, from).await.map(drop)
+    let node = &lotus.node;
+    let info = node.miner_info(miner).await?;
+    let mut payers = Vec::new();
+    for address in from {
+        match number_in(node, &info, address).await? {
+            Some(_) => payers.push(address.clone()),
+            None if is_any_other_s(node, others, address).await? => {}
+            None => return Err(stranger(miner, &info, address)),
+        }
+    }
+    Ok(payers)
+}
+
+/// Whether it is an address of one of these miners, or may be, since the node does not say of one of them.
+async fn is_any_other_s(node: &Node, others: &[ActorId], address: &str) -> Result<bool, ChainError> {
+    for other in others {
+        let info = match node.miner_info(*other).await {
+            Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => return Ok(true),
+            info => info?,
+        };
+        if number_in(node, &info, address).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The number of this address, if it is the miner's.
+async fn number_in(node: &Node, info: &MinerInfo, address: &str) -> Result<Option<String>, ChainError> {
+    let number = match node.id_of(address).await {
+        Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => return Ok(None),
+        number => number?,
+    };
+    // Test networks' nodes write t where others write f.
+    Ok(own(info).find(|own| own.get(1..) == number.get(1..)).cloned())
+}
+
+fn own(info: &MinerInfo) -> impl Iterator<Item = &String> {
+    info.control_addresses.iter().chain([&info.worker, &info.owner])
+}
+
+fn stranger(miner: ActorId, info: &MinerInfo, address: &str) -> SendError {
+    let known = own(info).map(String::as_str).collect::<Vec<_>>().join(", ");
+    SendError::Stranger { miner, address: address.to_owned(), known }
 }
 
 /// The numbers of these addresses, each of which is the miner's.
@@ -216,20 +263,10 @@ async fn named(
     info: &MinerInfo,
     from: &[String],
 ) -> Result<Vec<String>, SendError> {
-    let own: Vec<&String> = info.control_addresses.iter().chain([&info.worker, &info.owner]).collect();
     let mut numbers = Vec::new();
     for address in from {
-        let number = match node.id_of(address).await {
-            Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => None,
-            number => Some(number?),
-        };
-        // Test networks' nodes write t where others write f.
-        let is_it = |own: &&&String| number.as_ref().is_some_and(|number| own.get(1..) == number.get(1..));
-        let number = own.iter().find(is_it).copied().cloned();
-        numbers.push(number.ok_or_else(|| {
-            let known = own.iter().map(|own| own.as_str()).collect::<Vec<_>>().join(", ");
-            SendError::Stranger { miner, address: address.clone(), known }
-        })?);
+        let number = number_in(node, info, address).await?;
+        numbers.push(number.ok_or_else(|| stranger(miner, info, address))?);
     }
     Ok(numbers)
 }
@@ -301,8 +338,8 @@ pub enum SendError {
     },
     /// The actor would take no message from there.
     #[error(
-        "{address} cannot pay for messages of f0{}: it is none of its control, worker and owner addresses ({known}); \
-         [chain] pre_commit_from and prove_commit_from in config.toml say who pays",
+        "{address} cannot pay for messages of f0{}: it is none of its control, worker and owner addresses ({known}), nor of \
+         another miner that is served here; [chain] pre_commit_from and prove_commit_from in config.toml say who pays",
         miner.get()
     )]
     Stranger {

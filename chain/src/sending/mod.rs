@@ -9,7 +9,7 @@ mod outbox;
 mod under_way;
 
 pub use courier::{Courier, Nowhere, Outcome, Sending, Submitted};
-pub use draft::{Draft, Fees, Payment, SendError, check_payers, draft_pre_commit, draft_prove_commit};
+pub use draft::{Draft, Fees, Payment, SendError, draft_pre_commit, draft_prove_commit, own_payers};
 pub use exit_code::ExitCode;
 pub use outbox::{FileOutbox, Intent, Outbox, OutboxError, Record, Stage};
 pub use under_way::UnderWay;

@@ -30,10 +30,7 @@ impl Driver {
     /// # Errors
     /// SQLite's, or rows that cannot be understood: a manager that does not know its sectors must not run.
     pub(crate) async fn load(shared: Arc<Shared>, loaded: Loaded) -> Result<Self, StateError> {
-        let mut next_sector = shared.state.next_sectors().await?;
-        for (miner, next) in &mut next_sector {
-            *next = (*next).max(shared.first_sectors.get(miner).copied().unwrap_or(0));
-        }
+        let next_sector = shared.state.next_sectors().await?;
         let next_task = shared.state.next_task().await?;
         let mut driver = Self {
             // The session is random and new at every start, and so is what `random` picks.

@@ -54,7 +54,8 @@ impl Driver {
         record: impl FnOnce(SectorRef, Option<StopAfter>, RandomnessSource) -> SectorRecord,
     ) -> ApiResult<SectorRef> {
         let size = size.unwrap_or(self.shared.miner.sector_size);
-        let Some(id) = self.new_id(miner) else {
+        let first = self.shared.unsaid.first_sector(miner)?;
+        let Some(id) = self.new_id(miner, first) else {
             return Err(ApiError::refused("MGR020: no sector number is left"));
         };
         let sector = SectorRef { id, proof: RegisteredSealProof::for_new_sector(size) };
@@ -70,8 +71,9 @@ impl Driver {
     }
 
     /// A number that no sector of the miner has: also none whose files lie anywhere, since sealing would delete them.
-    fn new_id(&mut self, miner: ActorId) -> Option<SectorId> {
+    fn new_id(&mut self, miner: ActorId, first: u64) -> Option<SectorId> {
         let counted = self.next_sector.get_mut(&miner)?;
+        *counted = first.max(*counted);
         loop {
             let id = SectorId { miner, number: SectorNumber::new(*counted) };
             *counted = counted.checked_add(1).filter(|next| i64::try_from(*next).is_ok())?;

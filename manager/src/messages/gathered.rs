@@ -3,10 +3,12 @@
 use chain::Lotus;
 use chain::params::{Activation, Method, PieceActivation, PreCommit, ProveCommit, SectorProofs};
 use chain::sending::batch::{BatchPolicy, Decision, Now, Waiting, decide};
-use chain::sending::{Draft, Intent, SendError, draft_pre_commit, draft_prove_commit};
+use chain::sending::{Draft, Intent, Payment, SendError, draft_pre_commit, draft_prove_commit, own_payers};
+use rpc::Miners;
 use sealtasks::{ActorId, ChainEpoch, SectorId};
 
 use super::{Wanted, What};
+use crate::binding::others;
 use crate::config::ChainSettings;
 
 /// One that waits.
@@ -97,6 +99,7 @@ pub(super) fn take_due(
 pub(super) async fn draft(
     lotus: &Lotus,
     settings: &ChainSettings,
+    miners: &Miners,
     miner: ActorId,
     batch: &[Gathered],
 ) -> Result<Draft, SendError> {
@@ -117,8 +120,15 @@ pub(super) async fn draft(
             }
         }
     }
+    let payment = match sectors.is_empty() {
+        true => &settings.pre_commit_payment,
+        false => &settings.prove_commit_payment,
+    };
+    // The list has all miners' payers, and each pays for its own.
+    let from = own_payers(lotus, miner, &others(miners, miner), &payment.from).await?;
+    let payment = Payment { fees: payment.fees, from };
     if sectors.is_empty() {
-        return draft_pre_commit(lotus, miner, &pre_commits, &settings.pre_commit_payment).await;
+        return draft_pre_commit(lotus, miner, &pre_commits, &payment).await;
     }
     let prove = ProveCommit {
         sectors,
@@ -127,7 +137,7 @@ pub(super) async fn draft(
         require_activation: false,
         require_notification: false,
     };
-    draft_prove_commit(lotus, miner, &prove, &settings.prove_commit_payment).await
+    draft_prove_commit(lotus, miner, &prove, &payment).await
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::doubts::Doubts;
 use super::gathered::{Due, Gathered, draft, kind_of, method_of, policy, take_due};
 use super::kept::Kept;
 use super::{Notes, Question, Wanted, Wish};
+use crate::binding::known;
 use crate::driver::Input;
 use crate::shared::Shared;
 use crate::workers::chain_of;
@@ -112,11 +113,30 @@ impl Post {
 
     /// Sends what is due. What the node does not say now is asked for at the next look.
     pub(super) async fn look(&mut self, shared: &Arc<Shared>) {
+        self.ask_again(shared).await;
         if self.gathered.is_empty() {
             return;
         }
         if let Err(error) = self.try_look(shared).await {
             self.held_up(&error, |_| true);
+        }
+    }
+
+    /// Asks about added miners of whom the node has not said what is needed.
+    async fn ask_again(&self, shared: &Arc<Shared>) {
+        for miner in shared.unsaid.all() {
+            let size = shared.miner.sector_size;
+            match known(&self.lotus, &shared.chain_settings, &shared.miners, miner, size).await {
+                Ok(first) => {
+                    tracing::info!(%miner, "the full node says who this miner is: its messages go");
+                    shared.unsaid.said(miner, first);
+                }
+                Err(error) => {
+                    if shared.unsaid.not_said(miner, chain_of(&error), shared.state.now_ms()) {
+                        tracing::error!(%miner, error = chain_of(&error), "nothing is sent for this miner");
+                    }
+                }
+            }
         }
     }
 
@@ -141,6 +161,10 @@ impl Post {
         // A sector that is to be proven has a deposit to lose; a new one only waits.
         for method in [Method::ProveCommitSectors3, Method::PreCommitSectorBatch2] {
             for miner in shared.miners.all() {
+                if let Some(why) = shared.unsaid.of(miner) {
+                    self.note((method, miner), &format!("its message waits: {why}"));
+                    continue;
+                }
                 match self.send_due(shared, (method, miner), now).await {
                     // Nothing is sent that cannot be noted.
                     Err(SendError::Outbox(error)) => return Err(error.into()),
@@ -284,7 +308,7 @@ impl Post {
     async fn send_part(&mut self, shared: &Arc<Shared>, part: &[Gathered]) -> Result<(), SendError> {
         // All of one miner: see `take_due`.
         let Some(miner) = part.first().map(|one| one.wanted.sector.id.miner) else { return Ok(()) };
-        let draft = draft(&self.lotus, &shared.chain_settings, miner, part).await?;
+        let draft = draft(&self.lotus, &shared.chain_settings, &shared.miners, miner, part).await?;
         let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
         match courier.submit(draft).await? {
             Submitted::Sent(record) => {
