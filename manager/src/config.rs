@@ -88,8 +88,8 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 [Scheduler.MachineCaps]
 
 [sealing]
-# Committed-capacity sectors that are kept in the pipeline: another is pledged when PC1 has room, space holds to
-# Finalize and few wait for an operator. 0: none but by hand. `sealyard sealing why pledge` tells what it waits for.
+# Committed-capacity sectors that are kept in the pipeline, so many of each miner: another is pledged when PC1 has room, space
+# holds to Finalize and few wait for an operator. 0: none but by hand. `sealyard sealing why pledge` tells what it waits for.
 #keep_in_pipeline = 0
 
 # Where sectors stop that the manager begins, these and those for data: "pc2", "c1", or "" for proving.

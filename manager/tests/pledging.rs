@@ -4,10 +4,11 @@ mod world;
 
 use std::sync::Arc;
 
+use manager::state::StateEvent;
 use rpc::pipelining::PledgingView;
 use sealtasks::{
-    FileType, FileTypes, FsStat, HealthReport, SealingPlan, SectorSize, StorageInfo, StorageStanza,
-    finalized_space, sealing_space,
+    ActorId, FileType, FileTypes, FsStat, HealthReport, SealingPlan, SectorId, SectorSize, StorageInfo,
+    StorageStanza, finalized_space, sealing_space,
 };
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{ALL, LIMIT, World, world, world_with};
@@ -98,6 +99,25 @@ async fn nothing_piles_up_before_pc1() {
     worker.finish(&held).await;
     // It runs PC1 and goes on to the end; another is pledged in its place.
     pledged(&world, 3).await;
+}
+
+/// So many of each are kept, and the one that has fewer gets the next.
+#[tokio::test]
+async fn each_miner_s_pipeline_is_kept_full() {
+    let added = StateEvent::MinerAdded { miner: ActorId::new(2000), by: "a test".to_owned() };
+    let world = world_with("[sealing]\nkeep_in_pipeline = 2\nstop_at = \"pc2\"\n").await;
+    let world = world.restart_after(vec![added]).await;
+    world.join(&worker()).await;
+    let view = waits_for(&world, "full").await;
+    assert_eq!((view.keep, view.in_pipeline), (4, 4), "{view:?}");
+    assert!(
+        view.summary.contains("f01000: 2 sectors") && view.summary.contains("f02000: 2 sectors"),
+        "{view:?}"
+    );
+    let mut kept = world.api.sectors().await.expect("listed");
+    kept.sort();
+    let of = |miner| [1, 2].map(|number| SectorId::new(miner, number));
+    assert_eq!(kept, [of(1000), of(2000)].concat());
 }
 
 #[tokio::test]

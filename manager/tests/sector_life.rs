@@ -12,7 +12,7 @@ use sealtasks::{Commitment, FileTypes, SealedCid, SectorId, SectorNumber, TaskTy
 use standin::{Effect, PRE_COMMIT, PreCommitted, StandInNode, pre_commits};
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{ALL, attempts, world_on};
-use yard::{AT_ONCE, calls, chain, land, pledge, state, why, yard};
+use yard::{AT_ONCE, calls, chain, land, pledge, state, why, why_of, yard};
 
 /// What the log says, line by line.
 fn log(detail: &rpc::extension::SectorDetail) -> String {
@@ -150,12 +150,37 @@ async fn a_sector_with_money_on_chain_is_removed_by_an_explicit_word_alone() {
     assert!(error.contains("MGR190") && error.contains("its deposit is lost"), "{error}");
     assert!(error.contains("--although-on-chain"), "{error}");
 
-    // One that lives.
+    // Those that wait for the chain go by that word, at whatever they wait; and nothing comes of it afterwards.
+    let node_mines = |mines| node.world().mines_when_looked_at = mines;
+    node_mines(false);
     pledge(&world, 1).await;
-    state(&world, 3, "Proving").await;
-    let error = remove(3, Removal::UnlessOnChain).await.expect_err("it is proven").to_string();
+    state(&world, 3, "PreCommitWait").await;
+    remove(3, Removal::AlthoughOnChain).await.expect("its message is on its way");
+    node.world().challenge_delay = 500;
+    pledge(&world, 1).await;
+    state(&world, 4, "PreCommitWait").await;
+    land(&node);
+    state(&world, 4, "WaitSeed").await;
+    let error = remove(4, Removal::UnlessOnChain).await.expect_err("its deposit is paid").to_string();
+    assert!(error.contains("MGR190") && error.contains("its deposit is lost"), "{error}");
+    remove(4, Removal::AlthoughOnChain).await.expect("its seed is waited for");
+    node.world().challenge_delay = 10;
+    // One whose message is about to go is not.
+    let paid = node.world().balances.insert("f3worker".to_owned(), 0).expect("a balance");
+    pledge(&world, 1).await;
+    why_of(&world, 5, "f0101: 0 FIL").await;
+    let error = remove(5, Removal::AlthoughOnChain).await.expect_err("it may go").to_string();
+    assert!(error.contains("MGR204") && error.contains("at any moment"), "{error}");
+    node.world().balances.insert("f3worker".to_owned(), paid);
+    state(&world, 5, "Proving").await;
+    for number in [3, 4] {
+        assert_eq!(state(&world, number, "Removed").await.state, "Removed");
+    }
+
+    // One that lives.
+    let error = remove(5, Removal::UnlessOnChain).await.expect_err("it is proven").to_string();
     assert!(error.contains("MGR190") && error.contains("proven on chain"), "{error}");
-    assert_eq!(state(&world, 3, "Proving").await.last_error, "");
-    remove(3, Removal::AlthoughOnChain).await.expect("as the operator wants");
+    assert_eq!(state(&world, 5, "Proving").await.last_error, "");
+    remove(5, Removal::AlthoughOnChain).await.expect("as the operator wants");
     world.handle.stop().await;
 }

@@ -207,12 +207,12 @@ impl Plan {
 /// Does it by a manager, and waits for the end.
 pub async fn run(connection: &Connection, plan: Plan) -> Outcome {
     let Plan { jobs, failed, parallel, stagger, json, sources, room, anew } = plan;
-    let all = jobs.len() + failed.len();
     let mut last_start: Option<Instant> = None;
     let mut under_way = BTreeMap::new();
     let mut ended = over(failed);
     let mut held_up = BTreeSet::new();
     let jobs = settled(connection, jobs, &mut ended).await?;
+    let all = jobs.len() + ended.len();
     // Before hours of work, not behind them.
     let jobs = complete(connection, jobs, &sources, &mut ended).await?;
     if let Some(size) = room {
@@ -358,7 +358,7 @@ async fn begin(
     }
 }
 
-/// Each by the name that stays its own, whatever sectors of other miners come to have its number meanwhile: without its miner
+/// Each once, by the name that stays its own, whatever sectors of other miners come to have its number meanwhile: without its miner
 /// where the manager has but this one. Whose number is unclear is none of them.
 async fn settled(
     connection: &Connection,
@@ -366,7 +366,7 @@ async fn settled(
     ended: &mut BTreeMap<SectorName, String>,
 ) -> Result<VecDeque<Job>, Failure> {
     let miners = super::operate::miners(connection).await?;
-    let mut kept = VecDeque::new();
+    let mut kept: VecDeque<Job> = VecDeque::new();
     for (SectorName { miner, number }, job) in jobs {
         let id = match miner {
             Some(miner) => SectorId { miner, number },
@@ -380,7 +380,11 @@ async fn settled(
                 Err(error) => return Err(rpc_failure(error)),
             },
         };
-        kept.push_back((miners.name(id), job));
+        let name = miners.name(id);
+        // Named with its miner and without.
+        if kept.iter().all(|(other, _)| *other != name) {
+            kept.push_back((name, job));
+        }
     }
     Ok(kept)
 }

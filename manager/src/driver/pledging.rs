@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use pipeline::{Hindrance, PathRoom, Pledging, Rest, SectorRecord, SectorState, take_room};
+use rpc::api::PledgeOptions;
 use rpc::pipelining::PledgingView;
 use sealtasks::{ActorId, FileType, FileTypes, PathType, SealingPurpose, SectorId, StorageId, TaskType};
 use stores::PathView;
@@ -26,12 +27,8 @@ impl Driver {
             return;
         }
         // Each pledge counts as a sector before PC1, of which there may be few: this ends soon.
-        while self.pledging_facts().hindrance().is_none() {
-            if check_pledge(&self.shared, Default::default()).is_err() {
-                return;
-            }
-            match self.new_sector(self.shared.miners.first, self.shared.sealing.stop_at, SectorRecord::pledge)
-            {
+        while let Some(miner) = self.next_to_pledge() {
+            match self.new_sector(miner, self.shared.sealing.stop_at, SectorRecord::pledge) {
                 Ok(sector) => {
                     tracing::info!(sector = %sector.id, "pledged to keep the pipeline full");
                     self.advance(sector.id);
@@ -41,7 +38,20 @@ impl Driver {
         }
     }
 
-    fn pledging_facts(&self) -> Pledging {
+    /// The miner of whose sectors the fewest are in the pipeline, of those that another is pledged for now.
+    fn next_to_pledge(&self) -> Option<ActorId> {
+        let may = |miner: &ActorId| {
+            let options = PledgeOptions { miner: Some(*miner), ..PledgeOptions::default() };
+            check_pledge(&self.shared, options).is_ok()
+        };
+        let facts = |miner| (miner, self.pledging_facts(miner));
+        let mut all: Vec<_> = self.shared.miners.all().filter(may).map(facts).collect();
+        all.retain(|(_, facts)| facts.hindrance().is_none());
+        all.iter().min_by_key(|(_, facts)| facts.in_pipeline).map(|(miner, _)| *miner)
+    }
+
+    /// Each miner's sectors are counted for themselves; what they wait for, PC1 and room, is one for all.
+    fn pledging_facts(&self, miner: ActorId) -> Pledging {
         let settings = &self.shared.sealing;
         let mut facts = Pledging {
             keep: settings.keep_in_pipeline,
@@ -56,11 +66,14 @@ impl Driver {
                 Some(Rest::WaitsForData | Rest::NotStarted) => continue,
                 // They keep what they take for sealing.
                 Some(Rest::StoppedAfterPc2 | Rest::StoppedAfterC1) => {}
-                Some(Rest::NeedsOperator) => facts.parked = facts.parked.saturating_add(1),
+                Some(Rest::NeedsOperator) if id.miner == miner => {
+                    facts.parked = facts.parked.saturating_add(1)
+                }
+                Some(Rest::NeedsOperator) => {}
                 None if self.is_before_pc1(sector) => facts.before_pc1 = facts.before_pc1.saturating_add(1),
                 None => {}
             }
-            facts.in_pipeline = facts.in_pipeline.saturating_add(1);
+            facts.in_pipeline = facts.in_pipeline.saturating_add(u32::from(id.miner == miner));
             to_seal = to_seal.saturating_add(u64::from(self.is_before_pc1(sector)));
             if sector.record.stop_after().is_none() {
                 to_store.insert(*id);
@@ -74,8 +87,8 @@ impl Driver {
         facts.workers = (offering(TaskType::AddPiece), offering(TaskType::PreCommit1));
         // Only where nothing else stands in the way is the room counted: that takes its time.
         if facts.hindrance().is_none() {
-            // What is pledged by itself is the first miner's.
-            let mut paths = self.rooms(self.shared.miners.first, SealingPurpose::New, STORED);
+            // What others' sectors need is taken from the paths for this miner's, too: some of it may lie there.
+            let mut paths = self.rooms(miner, SealingPurpose::New, STORED);
             let size = self.shared.miner.sector_size;
             let mut take = |what, count| (take_room(&mut paths, what, size, count), count);
             // First what must end up there, whatever is begun.
@@ -140,11 +153,28 @@ impl Driver {
         self.shared.index.paths().into_iter().filter(takes_new).map(room).collect()
     }
 
-    /// How it stands, in words.
+    /// How it stands, in words; with several miners of each of them.
     pub(crate) fn pledging_view(&self) -> PledgingView {
-        let facts = self.pledging_facts();
+        let miners = &self.shared.miners;
+        let mut all = self.pledging_view_of(miners.first);
+        for other in &miners.others {
+            let view = self.pledging_view_of(*other);
+            if all.waits_for.is_empty() || view.waits_for.is_empty() {
+                (all.waits_for, all.change) = (String::new(), String::new());
+            }
+            all.keep = all.keep.saturating_add(view.keep);
+            all.in_pipeline = all.in_pipeline.saturating_add(view.in_pipeline);
+            all.parked = all.parked.saturating_add(view.parked);
+            all.summary = format!("{}; {}", all.summary, view.summary);
+        }
+        all
+    }
+
+    fn pledging_view_of(&self, miner: ActorId) -> PledgingView {
+        let facts = self.pledging_facts(miner);
         let hindrance = facts.hindrance();
-        let chain = check_pledge(&self.shared, Default::default()).err().filter(|_| hindrance.is_none());
+        let options = PledgeOptions { miner: Some(miner), ..PledgeOptions::default() };
+        let chain = check_pledge(&self.shared, options).err().filter(|_| hindrance.is_none());
         let Pledging { keep, in_pipeline, parked, paused, .. } = facts;
         let (waits_for, (summary, change)) = match (chain, hindrance) {
             (Some(error), _) => ("chain", (error.to_string(), String::new())),
@@ -155,6 +185,10 @@ impl Driver {
                 );
                 ("", (summary, String::new()))
             }
+        };
+        let summary = match self.shared.miners.others.is_empty() {
+            true => summary,
+            false => format!("f0{}: {summary}", miner.get()),
         };
         PledgingView { keep, in_pipeline, parked, paused, waits_for: waits_for.to_owned(), summary, change }
     }

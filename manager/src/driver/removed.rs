@@ -1,12 +1,12 @@
 //! Sectors that an operator removed: their records stay, nothing is done with them any more, and their files are what a
 //! clean-up offers. Never: deletes a file.
 
-use pipeline::SectorRecord;
+use pipeline::{SectorRecord, Step};
 use rpc::{ApiError, ApiResult};
 use sealtasks::{FileType, FileTypes, SectorId, StorageId};
 
 use super::Driver;
-use super::input::{Busy, Reply};
+use super::input::{Busy, Reply, Sector};
 use crate::state::StateEvent;
 
 /// Lotus's name of the state.
@@ -41,7 +41,13 @@ impl Driver {
             });
         };
         let given_up = self.detached.values().any(|given_up| given_up.sector.id == id);
-        let worked_on = matches!(sector.busy, Busy::Task(_) | Busy::Asking);
+        let worked_on = matches!(sector.busy, Busy::Task(_) | Busy::Asking) && !self.waits_for_chain(sector);
+        if worked_on && self.message_of(&sector.record).is_some() {
+            return Err(ApiError::refused(format!(
+                "MGR204: sector {number} is not removed: its message may go at any moment; once it is sent the sector can be \
+                 removed with --although-on-chain, before that by a manager without --send-messages"
+            )));
+        }
         if given_up || worked_on || self.errands.contains_key(&id) {
             return Err(ApiError::refused(format!(
                 "MGR121: sector {number} is being worked on; end that first (`sealyard sealing abort`), `sealyard sectors \
@@ -49,6 +55,14 @@ impl Driver {
             )));
         }
         Ok(())
+    }
+
+    /// Whether nothing of it is under way but what the chain is asked, or may be told by an operator's leave alone. What comes of a
+    /// question after its sector is gone is dropped.
+    fn waits_for_chain(&self, sector: &Sector) -> bool {
+        let is_asked = matches!(sector.record.next(), Step::AwaitMessage { .. } | Step::NeedSeed);
+        let is_shown = self.message_of(&sector.record).is_some_and(|(_, unsent)| unsent);
+        sector.busy == Busy::Asking && (is_asked || is_shown)
     }
 
     /// The record of a removed sector.
