@@ -146,6 +146,7 @@ fn two_miners_sectors_with_one_number_live_side_by_side() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
     let sealed = seal_both(home);
+    only_a_miner_without_sectors_is_removed(home);
 
     // Both come back in another cluster, each in the path that admits its miner.
     let cluster = Cluster::start(home, "second");
@@ -201,6 +202,25 @@ fn two_miners_sectors_with_one_number_live_side_by_side() {
     a_number_means_what_it_meant_at_the_start(&cluster);
 }
 
+/// In the repo of a manager that does not run any more.
+fn only_a_miner_without_sectors_is_removed(home: &Path) {
+    let miners = |words: &[&str]| {
+        let mut command = sealyard(home);
+        command.args(["--repo", "first", "miners"]).args(words);
+        command
+    };
+    let told = refused(&mut miners(&["remove", MINERS[1]]), 9);
+    assert!(told.contains("MGR205") && told.contains("1 sectors of it"), "{told}");
+    let told = refused(&mut miners(&["remove", MINERS[0]]), 9);
+    assert!(told.contains("MGR205") && told.contains("was not added"), "{told}");
+    ok(&mut miners(&["add", "f03000"]));
+    let told = ok(&mut miners(&["remove", "f03000", "--json"]));
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["miners"], json!(MINERS));
+    let told = refused(&mut miners(&["remove", "f03000"]), 9);
+    assert!(told.contains("MGR205"), "{told}");
+}
+
 /// Sector 2, by its number alone, while the other miner gets one with this number.
 fn a_number_means_what_it_meant_at_the_start(cluster: &Cluster) {
     let dir = cluster.path("for-one");
@@ -208,7 +228,9 @@ fn a_number_means_what_it_meant_at_the_start(cluster: &Cluster) {
     fs::remove_dir_all(dir.join("cache/s-t01000-2")).expect("its cache, too");
     ok(&mut cluster.command(&["storage", "redeclare", "--all", "--drop-missing", "--worker", "W"]));
     ok(&mut cluster.command(&["workers", "disable", "W"]));
-    let mut rebuild = Daemon::start("rebuild", &mut cluster.command(&["sectors", "rebuild", "2"]));
+    // Named twice it is one.
+    let mut rebuild =
+        Daemon::start("rebuild", &mut cluster.command(&["sectors", "rebuild", "2", "f01000/2"]));
     let begun = |status: &Value| status["state"] != "Proving";
     ask_until("its beginning", SEALING_MAX, || cluster.status("2"), begun);
     let pledged = cluster.answer(&["sectors", "pledge", "--miner", MINERS[1]]);
@@ -219,6 +241,7 @@ fn a_number_means_what_it_meant_at_the_start(cluster: &Cluster) {
     let code = rebuild.end();
     let said = rebuild.said();
     assert!(code == Some(0) && said.contains("sector f01000/2 is back"), "{code:?}: {said}");
+    assert!(said.contains("1 of 1 sectors are back"), "{said}");
     let only = ok(&mut cluster.command(&["proving", "check", "f01000/2"]));
     assert!(only.contains("sector f01000/2: good"), "{only}");
 }

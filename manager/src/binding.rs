@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use chain::sending::{FileOutbox, SendError, Sending, own_payers};
+use chain::sending::{FileOutbox, Outbox as _, SendError, Sending, own_payers};
 use chain::{BeaconSecret, Chain, ChainError, Lotus, Offline};
 use pipeline::RandomnessSource;
 use rpc::{ApiError, Miners};
@@ -178,6 +178,34 @@ pub async fn add_miner(
     let state = State::open(&repo.state_file())?;
     state.commit(vec![StateEvent::MinerAdded { miner: actor, by }]).await?;
     miners.others.push(actor);
+    Ok(miners)
+}
+
+/// Has a repo serve an added miner no longer, from the next start on.
+///
+/// # Errors
+/// It is not served or the one that the repo was made for, there are sectors or messages of it, also removed and landed ones, or
+/// the durable state's; nothing has changed then.
+pub async fn remove_miner(repo: &Repo, actor: ActorId, by: String) -> Result<Miners, ManagerError> {
+    let (_, mut miners) = State::identity(&repo.state_file())?;
+    if !miners.others.contains(&actor) {
+        let why = "it was not added to this repo; `sealyard miners list` shows those that were".to_owned();
+        return Err(ManagerError::NotRemoved { miner: actor, why });
+    }
+    let state = State::open(&repo.state_file())?;
+    let of_it = state.sectors().await?.into_iter().filter(|row| row.sector.id.miner == actor);
+    let sectors = of_it.count();
+    let outbox = FileOutbox::open(&repo.messages())?;
+    let messages = outbox.all()?.iter().filter(|record| record.intent.miner == actor).count();
+    if sectors + messages > 0 {
+        let why = format!(
+            "there are {sectors} sectors of it here, removed ones included, and {messages} messages that were sent or meant to be; \
+             their numbers must not be used again, so a miner is removed only while there is nothing of it"
+        );
+        return Err(ManagerError::NotRemoved { miner: actor, why });
+    }
+    state.commit(vec![StateEvent::MinerRemoved { miner: actor, by }]).await?;
+    miners.others.retain(|other| *other != actor);
     Ok(miners)
 }
 

@@ -46,7 +46,7 @@ mod unsealing;
 mod workers;
 mod worth;
 
-pub use binding::{ChainChoice, add_miner};
+pub use binding::{ChainChoice, add_miner, remove_miner};
 pub use config::{Config, ConfigError};
 pub use manager::{Manager, ManagerError, ManagerHandle, ManagerOptions};
 pub use repo::{InitOptions, LocalStorage, Repo, RepoError};

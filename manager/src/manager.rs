@@ -127,6 +127,14 @@ pub enum ManagerError {
         /// So many.
         most: usize,
     },
+    /// It cannot be removed.
+    #[error("MGR205: miner f0{} stays as it is: {why}", .miner.get())]
+    NotRemoved {
+        /// The miner.
+        miner: ActorId,
+        /// Why.
+        why: String,
+    },
     /// The full node does not answer.
     #[error("MGR066: the full node cannot be used")]
     Chain(#[from] ChainError),

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use chain::sending::Sending;
+use sealtasks::{FileTypes, SectorId};
 use standin::{AfterPush, PRE_COMMIT, PROVE_COMMIT, StandInNode};
 use world::World;
 use world::fake_worker::FakeWorker;
@@ -98,7 +99,7 @@ async fn a_message_that_is_nowhere_after_so_long_is_sent_again_once() {
         chain.mine_many(9);
     }
     looks_pass(&node, 5).await;
-    assert_eq!((node.world().head().height, calls(&node, "MpoolPushMessage")), (1009, 1));
+    assert_eq!((calls(&node, "MpoolPushMessage"), node.world().head().height), (1, 1009));
     node.world().mine();
     state(&world, 1, "PreCommitWait").await;
     assert_eq!((calls(&node, "MpoolPushMessage"), node.world().mempool.len()), (2, 1));
@@ -121,6 +122,7 @@ async fn taken_over(world: World, worker: &Arc<FakeWorker>, config: &str, goal: 
         })
         .await;
     world.join(worker).await;
+    worker.declare(SectorId::new(1000, 1), FileTypes::SEALED | FileTypes::CACHE).await;
     state(&world, 1, goal).await;
     world
 }
@@ -134,12 +136,12 @@ async fn what_was_sent_after_the_backup_that_is_taken_over_from_is_not_sent_agai
     pledge(&world, 1).await;
     for (config, goal, sent) in [(PROOFS_WAIT, "PreCommitWait", 1), (AT_ONCE, "CommitWait", 2)] {
         why_of(&world, 1, "its message waits for its batch").await;
+        node.world().mines_when_looked_at = false;
         world = world.restart_with(|dir| copy(&dir.join("repo"), &dir.join("backup"))).await;
         world = taken_over(world, &worker, config, goal).await;
         assert_eq!((calls(&node, "MpoolPushMessage"), node.world().mempool.len()), (sent, 1), "{goal}");
         world = taken_over(world, &worker, config, goal).await;
         assert_eq!((calls(&node, "MpoolPushMessage"), node.world().mempool.len()), (sent, 1), "{goal}");
-        node.world().mines_when_looked_at = false;
         node.world().mine();
         world = taken_over(world, &worker, config, goal).await;
         assert_eq!(calls(&node, "MpoolPushMessage"), sent, "{goal}: it lies in the head");

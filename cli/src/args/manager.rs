@@ -48,6 +48,8 @@ pub struct InitArgs {
 pub enum MinersCommand {
     /// Serve another miner, from the manager's next start on.
     Add(MinerAddArgs),
+    /// Serve an added miner no longer, while there is no sector of it, from the manager's next start on.
+    Remove(MinerRemoveArgs),
     /// The miners that the manager serves, the one that it was made for first.
     #[command(after_help = "Example:\n  sealyard miners list")]
     List(ListArgs),
@@ -64,6 +66,19 @@ pub struct MinerAddArgs {
     pub miner: ActorId,
     #[command(flatten)]
     pub node: NodeArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sealyard miners remove`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  sealyard miners remove f02000\n\
+    The manager must not run meanwhile. A miner with sectors, removed ones too, or messages stays: its numbers are used up.")]
+pub struct MinerRemoveArgs {
+    /// The miner actor.
+    #[arg(value_name = "ADDRESS")]
+    pub miner: ActorId,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

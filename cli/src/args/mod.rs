@@ -18,7 +18,9 @@ use clap::{Parser, Subcommand};
 pub use control::{AbortArgs, CapsArgs, DrainArgs, ModeArgs, PriorityArgs, TasksArgs, TasksCommand};
 pub use executors::ExecutorArgs;
 pub use explain::{SchedDiagArgs, WhyArgs};
-pub use manager::{AuthCommand, BackupArgs, InitArgs, MinerAddArgs, MinersCommand, Perm, RunArgs, TlsArgs};
+pub use manager::{
+    AuthCommand, BackupArgs, InitArgs, MinerAddArgs, MinerRemoveArgs, MinersCommand, Perm, RunArgs, TlsArgs,
+};
 pub use operate::{ListArgs, ParamsCommand, SealingCommand, SectorsCommand, WorkersCommand};
 pub use pipelining::{
     AddPieceArgs, PledgeArgs, RebuildArgs, SectorStateArgs, SectorsListArgs, UpdateStateArgs,

@@ -63,6 +63,7 @@ const LINES: [&str; 46] = [
     "proving check --only-bad --storage-id 7c1f 1 2",
     "proving check f02000/7",
     "miners add f02000",
+    "miners remove f02000",
 ];
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::control::by;
 use super::operate;
 use super::run::start_failure;
-use crate::args::{ListArgs, MinerAddArgs, MinersCommand};
+use crate::args::{ListArgs, MinerAddArgs, MinerRemoveArgs, MinersCommand};
 use crate::connect::Connection;
 use crate::exit::{Code, Failure, Outcome};
 use crate::full_node;
@@ -20,6 +20,7 @@ use crate::show::{line, print_json};
 pub async fn miners(repo: &Path, command: &MinersCommand) -> Outcome {
     match command {
         MinersCommand::Add(args) => add(repo, args).await,
+        MinersCommand::Remove(args) => remove(repo, args).await,
         MinersCommand::List(args) => list(&Connection::discover(repo)?, *args).await,
     }
 }
@@ -48,6 +49,17 @@ async fn add(repo: &Path, args: &MinerAddArgs) -> Outcome {
     line(&format!(
         "f0{miner} is served from the next `sealyard run` on; `sealyard sectors pledge --miner f0{miner}` starts its sectors"
     ))
+}
+
+/// `miners remove`: as `miners add`.
+async fn remove(repo: &Path, args: &MinerRemoveArgs) -> Outcome {
+    let repo = Repo::open(repo).map_err(|error| Failure::from_error(Code::Repo, &error))?;
+    let removed = manager::remove_miner(&repo, args.miner, by()).await;
+    let miners = removed.map_err(|error| start_failure(&error))?;
+    if args.json {
+        return print_json(&json!({ "repo": repo.dir(), "miners": named(&miners) }));
+    }
+    line(&format!("f0{} is served no longer, from the next `sealyard run` on", args.miner.get()))
 }
 
 /// `miners list`.

@@ -316,7 +316,9 @@ fn loopback(mut address: SocketAddr) -> SocketAddr {
 /// Why a manager does not start, with its exit code.
 pub fn start_failure(error: &ManagerError) -> Failure {
     let code = match error {
-        ManagerError::ServedAlready { .. } | ManagerError::TooManyMiners { .. } => Code::Setting,
+        ManagerError::ServedAlready { .. }
+        | ManagerError::TooManyMiners { .. }
+        | ManagerError::NotRemoved { .. } => Code::Setting,
         ManagerError::State(_) | ManagerError::Repo(_) | ManagerError::Staging(_) => Code::Repo,
         ManagerError::NoNode { .. } | ManagerError::OtherChain { .. } | ManagerError::Miner { .. } => {
             Code::Setting

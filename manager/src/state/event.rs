@@ -296,6 +296,13 @@ pub enum StateEvent {
         /// Who said so.
         by: String,
     },
+    /// A miner of which there is nothing is served no longer.
+    MinerRemoved {
+        /// Which.
+        miner: ActorId,
+        /// Who said so.
+        by: String,
+    },
     /// An operator wants sectors pledged by the manager itself no longer, or again.
     PledgingPaused {
         /// No longer.
@@ -438,6 +445,7 @@ impl StateEvent {
             Self::SectorPrioritySet { .. } => "sector_priority_set",
             Self::TaskPrioritySet { .. } => "task_priority_set",
             Self::MinerAdded { .. } => "miner_added",
+            Self::MinerRemoved { .. } => "miner_removed",
             Self::PledgingPaused { .. } => "pledging_paused",
             Self::AbortAsked { .. } => "abort_asked",
             Self::AttemptDetached { .. } => "attempt_detached",
@@ -455,6 +463,7 @@ impl StateEvent {
             | Self::WorkerCapsSet { .. }
             | Self::MachineCapsSet { .. }
             | Self::MinerAdded { .. }
+            | Self::MinerRemoved { .. }
             | Self::PledgingPaused { .. } => (None, None, None),
             Self::SectorPledged { sector, .. } => (Some(sector.id), None, None),
             Self::SectorStepped { sector, .. }

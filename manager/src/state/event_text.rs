@@ -68,6 +68,7 @@ impl StateEvent {
                 format!("task {task} has priority {priority}, says {by}")
             }
             Self::MinerAdded { miner, by } => format!("miner {miner} is served from now on, says {by}"),
+            Self::MinerRemoved { miner, by } => format!("miner {miner} is served no longer, says {by}"),
             Self::PledgingPaused { paused: true, by } => format!("pledging is paused, says {by}"),
             Self::PledgingPaused { paused: false, by } => format!("pledging goes on, says {by}"),
             Self::AbortAsked { attempt, by } => format!("attempt {attempt} is to end, says {by}"),

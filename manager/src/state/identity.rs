@@ -112,6 +112,14 @@ pub(super) fn add(connection: &Connection, miner: ActorId) -> Result<(), StateEr
     Ok(())
 }
 
+/// Takes a miner out that was added. Its numbers are not kept: of one with sectors none is taken out.
+pub(super) fn remove(connection: &Connection, miner: ActorId) -> Result<(), StateError> {
+    connection
+        .execute("DELETE FROM added_miner WHERE actor = ?1", [stored("miner actor", miner.get())?])
+        .map_err(database("remove the miner"))?;
+    Ok(())
+}
+
 /// Writes the identity into a new database.
 pub(super) fn store(connection: &Connection, miner: &MinerIdentity) -> Result<(), StateError> {
     let actor = stored("miner actor", miner.actor.get())?;

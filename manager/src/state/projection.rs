@@ -104,6 +104,7 @@ pub(super) fn apply(writing: &Writing<'_>, at_ms: u64, among: Among<'_>) -> Resu
         | StateEvent::SectorPrioritySet { .. }
         | StateEvent::TaskPrioritySet { .. } => control::store(db, now, event),
         StateEvent::MinerAdded { miner, .. } => identity::add(db, *miner),
+        StateEvent::MinerRemoved { miner, .. } => identity::remove(db, *miner),
         StateEvent::PledgingPaused { paused, .. } => rows.one(
             "UPDATE counter SET value = ?1 WHERE name = 'pledging_paused'",
             [i64::from(*paused)],
