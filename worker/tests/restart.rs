@@ -374,6 +374,7 @@ fn an_executor_that_hangs_in_the_kernel_keeps_its_call_held_and_nothing_else_fro
             let next = start_ok(&worker, Job { sector: other, ..pc1(None) }).await;
             // It has no data to seal, and says so.
             world.returned(next).await.result.unwrap_err();
+            // Or the next life would offer it again.
             held(&worker, next, None).await;
         });
     }
