@@ -7,6 +7,7 @@ mod system;
 use std::path::Path;
 
 use sealtasks::recovery::crash_points;
+use system::spares::{self, POINTS};
 use system::trio::{NAMES, SEALING_MAX, TASKS, Trio, ends_of};
 use system::{COMMAND_MAX, ask_until, executors, ok, run_within, sealyard};
 
@@ -21,7 +22,7 @@ fn executors_die(home: &Path, worker: &str, at: Option<&str>) {
 fn die_at(trio: &mut Trio, point: &'static str, number: u64) {
     let mark = trio.home.join(format!("died-at-{point}"));
     let wish = format!("{point}@{}", mark.display());
-    let worker = if number.is_multiple_of(2) { "A" } else { "B" };
+    let worker = if number.is_multiple_of(2) && !POINTS.contains(&point) { "A" } else { "B" };
     let (process, is_executor) = match point.split_once('.').expect("a process and a place").0 {
         "manager" => ("manager", false),
         "executor" => (worker, true),
@@ -32,6 +33,9 @@ fn die_at(trio: &mut Trio, point: &'static str, number: u64) {
         executors_die(&trio.home, worker, Some(&wish));
     }
     trio.start(process, (!is_executor).then_some(&wish));
+    if POINTS.contains(&point) {
+        spares::ready(&trio.home, worker);
+    }
     // A manager that dies before it has committed the pledge does not answer it either.
     let pledged = run_within(&mut trio.pledge(), COMMAND_MAX).status.success();
     assert!(pledged || process == "manager", "{point}: the pledge was not taken");

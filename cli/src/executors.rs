@@ -127,6 +127,7 @@ impl Executors {
             rehearsal: self.rehearsal,
             confiner: Confiner::new(repo.config().confinement.clone()),
             replacements: self.replacements.clone(),
+            spare: repo.config().spare,
         }
     }
 

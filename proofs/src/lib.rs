@@ -24,8 +24,10 @@ mod unencoded;
 mod unseal;
 mod vanilla;
 mod verify;
+mod warm;
 
 pub use execute::execute;
 pub use failure::TaskError;
 pub use proof_kind::{from_library, to_library, window_post};
 pub use seam::{Outcome, PIECE_DESCRIPTOR, REQUEST_BYTES_MAX, SeamError, exec_files, exec_files_and};
+pub use warm::warm;

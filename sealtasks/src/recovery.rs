@@ -61,10 +61,18 @@ pub const RECOVERY: [Recovery; 10] = [
         state: "starting",
         durable: "the journal says `running` without a process",
         manager: "as acquiring",
-        worker: "the executor is found by its call's directory and taken over; when there is none, as acquiring",
-        executor: "as running",
+        worker: "the executor is found by its call's directory and taken over; when there is none, as acquiring; one that was \
+                 ordered and had not come there yet ends without having begun, and one that has not got the call's name yet \
+                 is killed",
+        executor: "as running; one that was ordered and had not answered yet is replaced by a new process",
         machine: "as acquiring; what the executor had begun is removed",
-        points: &["worker.starting", "worker.started"],
+        points: &[
+            "worker.starting",
+            "worker.ordered",
+            "executor.ordered",
+            "executor.named",
+            "worker.started",
+        ],
     },
     Recovery {
         state: "running",

@@ -11,6 +11,7 @@ pub mod labelling;
 pub mod large_cache;
 pub mod managers;
 pub mod parameters;
+pub mod spares;
 pub mod trio;
 pub mod wire;
 

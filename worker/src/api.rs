@@ -211,6 +211,13 @@ impl WorkerApi for WorkerHandle {
     }
 
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
-        Ok(self.shared().settings.clone())
+        let shared = self.shared();
+        let spares = ExecutorSetting {
+            task: None,
+            name: "spare executors".to_owned(),
+            value: shared.spares.told().unwrap_or_else(|| "none".to_owned()),
+            origin: "[executor] spare in config.toml".to_owned(),
+        };
+        Ok(shared.settings.iter().cloned().chain([spares]).collect())
     }
 }

@@ -358,7 +358,8 @@ impl Call<'_> {
         let files = held.acquired.files.clone();
         let request = ExecutorRequest { version: ExecutorRequest::VERSION, sector, work, files };
         let (call_id, task, gpus) = (call.id, Some(task), self.gpus.clone());
-        let run = Run { call: call_id, dir, task, request, parameters, data, gpus };
+        let spares = Some(&shared.spares);
+        let run = Run { call: call_id, dir, task, request, parameters, data, gpus, spares };
 
         // What it creates is journalled before it can create anything.
         self.journal_running(held, None).await?;

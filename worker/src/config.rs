@@ -16,8 +16,10 @@ pub type Variables = BTreeMap<String, String>;
 const LENGTH_MAX: u64 = 1 << 20;
 
 /// What `config.toml` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// `[executor] spare`: whether executors are started ahead of the tasks that they will do.
+    pub spare: bool,
     /// `[executor.<short code>.env]`: variables set, or overridden, for the executors of that task.
     pub executor_environment: BTreeMap<TaskType, Variables>,
     /// `[executor.<short code>]` `cpus` and `memory`: where the executors of that task may run, and how large they may be.
@@ -30,6 +32,20 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// `[[sealing_thread]]`, in their order.
     pub sealing_threads: Vec<SealingThread>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            spare: true,
+            executor_environment: BTreeMap::new(),
+            confinement: BTreeMap::new(),
+            certificate: None,
+            private_key: None,
+            ca_file: None,
+            sealing_threads: Vec::new(),
+        }
+    }
 }
 
 /// A `[[sealing_thread]]`: a storage path for sealing whose plan may change while the worker runs.
@@ -56,6 +72,10 @@ impl Config {
 #
 #[executor.c2.env]
 #CUDA_VISIBLE_DEVICES = \"0\"
+
+# Whether two executors are started ahead, so that tasks of sectors up to 512 MiB begin at once. Each takes about 4 MiB.
+#[executor]
+#spare = true
 
 # Where the executors of one task run. cpus: l3 (one whole group that shares an L3 cache for each, which no other worker of
 # this machine uses if one is left), node0 (a NUMA node's CPUs, whose memory they then use first) or a list such as
@@ -123,6 +143,12 @@ impl Config {
                 _ => return Err(unknown(key, ["executor", "sealing_thread", "tls"].map(str::to_owned))),
             }
             for (task, section) in table(key, value)? {
+                if task == "spare" {
+                    let key = format!("{key}.{task}");
+                    let wrong = ConfigError::Kind { key, expected: "true or false" };
+                    config.spare = section.as_bool().ok_or(wrong)?;
+                    continue;
+                }
                 let at = format!("executor.{task}");
                 let kind = executor_task(task, &at)?;
                 for (name, value) in table(&at, section)? {
@@ -245,7 +271,8 @@ fn bytes_of(text: &str) -> Option<u64> {
 
 fn executor_task(short: &str, at: &str) -> Result<TaskType, ConfigError> {
     let known = |task: &&TaskType| task.short().to_lowercase() == short;
-    let names = || TaskType::ALL.iter().map(|task| format!("executor.{}", task.short().to_lowercase()));
+    let tasks = TaskType::ALL.iter().map(|task| format!("executor.{}", task.short().to_lowercase()));
+    let names = || tasks.clone().chain(["executor.spare".to_owned()]);
     TaskType::ALL.iter().find(known).copied().ok_or_else(|| unknown(at, names()))
 }
 
@@ -363,6 +390,20 @@ mod tests {
             let told = Config::parse(&format!("[executor.pc1]\n{wrong}\n")).unwrap_err().to_string();
             assert!(told.contains("must be"), "{told}");
         }
+    }
+
+    #[test]
+    fn spare_executors_are_switched_off_by_false_alone() {
+        assert!(
+            Config::parse("").unwrap().spare && Config::parse("[executor]\nspare = true\n").unwrap().spare
+        );
+        assert!(!Config::parse("[executor]\nspare = false\n").unwrap().spare);
+        let told = |text: &str| Config::parse(text).unwrap_err().to_string();
+        for wrong in ["\"no\"", "0", "2"] {
+            let told = told(&format!("[executor]\nspare = {wrong}\n"));
+            assert_eq!(told, "config.toml: `executor.spare` must be true or false");
+        }
+        assert!(told("[executor]\nspares = false\n").ends_with("did you mean `executor.spare`?"));
     }
 
     #[test]

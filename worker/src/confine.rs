@@ -213,6 +213,11 @@ impl Place {
         Self { cpus: BTreeSet::new(), group: None, around: None, l3: None, lock: None }
     }
 
+    /// Whether it is no place in particular.
+    pub(crate) fn is_anywhere(&self) -> bool {
+        self.cpus.is_empty() && self.group.is_none() && self.l3.is_none() && self.lock.is_none()
+    }
+
     /// Has an executor that is about to be started begin in its place, and so all that it starts. A CPU that is not there, or
     /// not ours, is left out.
     ///
@@ -259,6 +264,12 @@ impl Place {
         );
         ExecutorFailure { class: FailureClass::Environment, message }
     }
+}
+
+/// Whether a process may use the CPUs that this one may, and is in its control groups.
+pub(crate) fn like_this_process(pid: u32) -> bool {
+    let groups = |of: &str| std::fs::read(format!("/proc/{of}/cgroup")).unwrap_or_default();
+    allowed_to(pid) == allowed() && groups(&pid.to_string()) == groups("self")
 }
 
 /// The CPUs that this process may use.

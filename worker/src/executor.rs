@@ -35,6 +35,7 @@ use crate::fork::{hand_over, set_apart};
 use crate::journal::ProcessMark;
 use crate::process::Orphan;
 use crate::report::{answers, compute, killed, read_report};
+use crate::spare::{self, AtWork, Spares};
 use crate::usage::{Usage, Watch};
 use crate::{gpus, process, usage};
 
@@ -56,6 +57,8 @@ pub struct ExecutorOptions {
     pub rehearsal: Option<Rehearsal>,
     /// Where they may run, and with how much memory.
     pub confiner: Confiner,
+    /// Whether some are started ahead of their calls.
+    pub spare: bool,
     /// Variables per task, over the others; from `config.toml`.
     pub task_environment: BTreeMap<TaskType, Variables>,
 }
@@ -70,7 +73,7 @@ pub struct Replacement {
 }
 
 /// One run to be started.
-pub(crate) struct Run {
+pub(crate) struct Run<'a> {
     /// The call.
     pub call: Uuid,
     /// The call's directory; made if need be.
@@ -85,6 +88,8 @@ pub(crate) struct Run {
     pub data: Option<PieceStream>,
     /// The GPUs that are its own; empty = whatever the environment says.
     pub gpus: Vec<GpuShare>,
+    /// Where it may take a process from that was started ahead; `None` = it may not.
+    pub spares: Option<&'a Spares>,
 }
 
 /// A running executor.
@@ -92,11 +97,13 @@ pub(crate) struct Executor {
     call: Uuid,
     process: Process,
     mark: ProcessMark,
-    feed: Option<JoinHandle<Result<u64, FeedError>>>,
+    feed: Option<Feed>,
     request: ExecutorRequest,
     dir: PathBuf,
     /// Given back when it has ended.
     place: Place,
+    /// It was a spare one.
+    _at_work: Option<AtWork>,
 }
 
 /// How an executor's end is learnt.
@@ -164,8 +171,8 @@ impl ExecutorOptions {
     ///
     /// # Errors
     /// Class `Environment`: the program cannot be started or its directory cannot be written.
-    pub(crate) async fn spawn(&self, run: Run) -> Result<Executor, ExecutorFailure> {
-        let Run { call, dir, task, request, parameters, data, gpus } = run;
+    pub(crate) async fn spawn(&self, run: Run<'_>) -> Result<Executor, ExecutorFailure> {
+        let Run { call, dir, task, request, parameters, data, gpus, spares } = run;
         let replacement = task.and_then(|task| self.replacements.get(&task));
         let (path, arguments) =
             replacement.map_or((&self.program, &self.arguments), |other| (&other.program, &other.arguments));
@@ -175,67 +182,102 @@ impl ExecutorOptions {
             message: format!("executor {program}: {what}: {error}"),
         };
         // A Commit2 request is as long as Commit1's output.
-        let place = dir.clone();
+        let at = dir.clone();
         let (request, log) = tokio::task::spawn_blocking(move || {
-            let log = write_request(&place, &request)?;
+            let log = write_request(&at, &request)?;
             std::io::Result::Ok((request, log))
         })
         .await
         .map_err(|error| broken("request.json", &error))?
         .map_err(|error| broken("request.json", &error))?;
-        let errors = log.try_clone().map_err(|e| broken("log", &e))?;
-
-        let mut command = Command::new(path);
-        command
-            .args(arguments)
-            .arg(word(&request.work))
-            .arg("--input")
-            .arg(dir.join("request.json"))
-            .arg("--output")
-            .arg(dir.join("report.json"))
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .env_clear()
-            .envs(&self.environment)
-            .envs(parameters)
-            // Before those of the operator's `config.toml`, which have the last word.
-            .envs(gpus::variables(&gpus, &self.environment))
-            .envs(task.and_then(|task| self.task_environment.get(&task)).into_iter().flatten())
-            .env(process::CALL_VARIABLE, call.to_string());
-        set_apart(&mut command);
-        let feeding = match data {
-            None => None,
-            Some(data) => {
-                let (reader, writer) = std::io::pipe().map_err(|e| broken("pipe", &e))?;
-                hand_over(&mut command, reader.into()).map_err(|e| broken("descriptor 3", &e))?;
-                Some((data, writer))
-            }
-        };
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let place = task.map_or_else(|| Ok(Place::anywhere()), |task| self.confiner.place(task, &name));
         let place = place.map_err(|e| broken("no limit on its memory", &e))?;
-        place.keep(&mut command).map_err(|e| broken("no limit on its memory", &e))?;
-        let mut child = command.spawn().map_err(|e| broken("it cannot be started", &e))?;
-        // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
-        drop(command);
-        let pid = child.id().ok_or_else(|| broken("start", &"it has no process id"))?;
-        let feed = match feeding.map(|(data, writer)| feed::start(data, writer.into())).transpose() {
-            Ok(feed) => feed,
-            Err(error) => {
-                process::kill_group(pid);
-                // Nothing of it may be left when its files are removed.
-                let _ = child.wait().await;
-                return Err(broken("pipe", &error));
+        let environment = self.variables(call, task, parameters, &gpus);
+
+        // What a running process cannot be given is left to a new one.
+        let size = request.sector.proof.sector_size();
+        let of_use = replacement.is_none() && data.is_none() && gpus.is_empty() && place.is_anywhere();
+        let spares = spares.filter(|_| of_use && task.is_some_and(|task| spare::gains(task, size)));
+        let order = || spare::order(call, word(&request.work), &dir, &environment);
+        let begun = match spares.and_then(|spares| Some((spares, order()?))) {
+            Some((spares, order)) => spares.begin(path, &environment, &order).await,
+            None => None,
+        };
+        let (child, feed, at_work) = match begun {
+            Some((child, at_work)) => (child, None, Some(at_work)),
+            None => {
+                let at = dir.clone();
+                let forgot = tokio::task::spawn_blocking(move || forget_reports(&at)).await;
+                forgot.map_err(|e| broken("report.json", &e))?.map_err(|e| broken("report.json", &e))?;
+                let errors = log.try_clone().map_err(|e| broken("log", &e))?;
+                let mut command = Command::new(path);
+                command.args(arguments).arg(word(&request.work)).arg("--input").arg(dir.join("request.json"));
+                command.arg("--output").arg(dir.join("report.json")).current_dir(&dir);
+                command.stdin(Stdio::null()).stdout(log).stderr(errors).env_clear().envs(environment);
+                let (child, feed) =
+                    start(command, data, &place).await.map_err(|(what, error)| broken(what, &error))?;
+                (child, feed, None)
             }
         };
+        let pid = child.id().ok_or_else(|| broken("start", &"it has no process id"))?;
         // A process that is gone already has no start time; nothing can be found again then, nor needs to be.
         let starttime = process::start_time(pid).unwrap_or_default();
         place.check(pid);
         let mark = ProcessMark { pid, starttime };
         let process = Process::Child { child, watch: Watch::start(pid) };
-        Ok(Executor { call, process, mark, feed, request, dir, place })
+        Ok(Executor { call, process, mark, feed, request, dir, place, _at_work: at_work })
+    }
+
+    /// All variables of an executor.
+    fn variables(
+        &self,
+        call: Uuid,
+        task: Option<TaskType>,
+        parameters: Vec<(String, String)>,
+        gpus: &[GpuShare],
+    ) -> Environment {
+        let mut all = self.environment.clone();
+        all.extend(parameters.into_iter().map(|(name, value)| (name.into(), value.into())));
+        // Before those of the operator's `config.toml`, which have the last word.
+        all.extend(gpus::variables(gpus, &self.environment));
+        let own = task.and_then(|task| self.task_environment.get(&task)).into_iter().flatten();
+        all.extend(own.map(|(name, value)| (name.into(), value.into())));
+        all.insert(process::CALL_VARIABLE.into(), call.to_string().into());
+        all
+    }
+}
+
+type Feed = JoinHandle<Result<u64, FeedError>>;
+
+/// Starts a process for a call; on failure none is left.
+async fn start(
+    mut command: Command,
+    data: Option<PieceStream>,
+    place: &Place,
+) -> Result<(Child, Option<Feed>), (&'static str, String)> {
+    let failed = |what| move |error: std::io::Error| (what, error.to_string());
+    set_apart(&mut command);
+    let feeding = match data {
+        None => None,
+        Some(data) => {
+            let (reader, writer) = std::io::pipe().map_err(failed("pipe"))?;
+            hand_over(&mut command, reader.into()).map_err(failed("descriptor 3"))?;
+            Some((data, writer))
+        }
+    };
+    place.keep(&mut command).map_err(|error| ("no limit on its memory", error))?;
+    let mut child = command.spawn().map_err(failed("it cannot be started"))?;
+    // The command holds the read end; once it is gone the child's is the only one, and its death ends the feed.
+    drop(command);
+    match feeding.map(|(data, writer)| feed::start(data, writer.into())).transpose() {
+        Ok(feed) => Ok((child, feed)),
+        Err(error) => {
+            child.id().into_iter().for_each(process::kill_group);
+            // Nothing of it may be left when its files are removed.
+            let _ = child.wait().await;
+            Err(("pipe", error.to_string()))
+        }
     }
 }
 
@@ -252,7 +294,7 @@ impl Executor {
         let gone = || ProcessMark { pid: 0, starttime: String::new() };
         let mark = orphan.as_ref().map_or_else(gone, |orphan| orphan.mark().clone());
         let process = orphan.map_or(Process::Over, |orphan| Process::Orphan { orphan, seen });
-        Self { call, process, mark, feed: None, request, dir, place }
+        Self { call, process, mark, feed: None, request, dir, place, _at_work: None }
     }
 
     /// How to find the process again.
@@ -375,93 +417,21 @@ fn word(work: &TaskInput) -> String {
 fn write_request(dir: &Path, request: &ExecutorRequest) -> std::io::Result<File> {
     // Its report is to be found after a power cut.
     stores::make_dir(dir)?;
+    forget_reports(dir)?;
     std::fs::write(dir.join("request.json"), serde_json::to_vec(request)?)?;
     executor_log::create(&dir.join("log"))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
-    use std::os::unix::process::ExitStatusExt as _;
-
-    use sealtasks::{
-        FileType, PreCommit1Input, RegisteredSealProof, SectorFiles, SectorId, SectorRef, Ticket,
-    };
-
-    use super::*;
-
-    /// Starts a shell that does `script`, for a sector of `proof` with its files in `dir`.
-    async fn shell(dir: &Path, proof: i64, script: &str) -> Executor {
-        let options = ExecutorOptions {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".into(), script.into()],
-            environment: crate::environment::filtered(std::env::vars_os()),
-            replacements: BTreeMap::new(),
-            rehearsal: None,
-            confiner: Confiner::default(),
-            task_environment: BTreeMap::new(),
-        };
-        let proof = RegisteredSealProof::try_from(proof).unwrap();
-        let request = ExecutorRequest {
-            version: ExecutorRequest::VERSION,
-            sector: SectorRef { id: SectorId::new(1000, 1), proof },
-            work: TaskInput::PreCommit1(PreCommit1Input { ticket: Ticket([1; 32]), pieces: vec![] }),
-            files: SectorFiles([(FileType::Sealed, dir.join("sealed"))].into()),
-        };
-        let (dir, task) = (dir.join("call"), TaskType::PreCommit1);
-        let (call, task) = (Uuid::new_v4(), Some(task));
-        let run = Run { call, dir, task, request, parameters: vec![], data: None, gpus: vec![] };
-        options.spawn(run).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_chatty_executors_log_takes_no_more_than_its_bound_and_keeps_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        nix::unistd::mkfifo(&dir.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let script =
-            "head -c 30000000 /dev/zero | tr '\\0' x; cat ../gate; echo; echo last words >&2; kill -9 $$";
-        let executor = shell(dir.path(), 5, script).await;
-        let stop = CancellationToken::new();
-        let cut = async {
-            let log = dir.path().join("call/log");
-            let mut ticks = tokio::time::interval(Duration::from_millis(5));
-            loop {
-                ticks.tick().await;
-                let found = std::fs::metadata(&log).unwrap();
-                if found.len() >= 30_000_000 && found.blocks() * 512 <= executor_log::DISK_MAX {
-                    break;
-                }
-            }
-            let gate = dir.path().join("gate");
-            tokio::task::spawn_blocking(move || std::fs::write(gate, "go")).await.unwrap().unwrap();
-        };
-        let patience = Duration::from_secs(60);
-        let leaving = AtomicBool::new(false);
-        let both = async { tokio::join!(executor.finish(&stop, &leaving), cut) };
-        let (ended, ()) = tokio::time::timeout(patience, both).await.expect("the log was never cut");
-        let failure = ended.unwrap_err();
-        assert_eq!(failure.class, FailureClass::Compute);
-        assert!(failure.message.ends_with("last words"), "{}", failure.message.len());
-    }
-
-    #[tokio::test]
-    async fn a_bus_error_is_a_lack_of_space_where_there_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
-        let ended = shell(dir.path(), 5, "kill -7 $$").await.finish(&stop, &AtomicBool::new(false)).await;
-        let failure = ended.unwrap_err();
-        assert_eq!(failure.class, FailureClass::Environment, "{failure}");
-        assert!(failure.message.contains("see the kernel's log"), "{failure}");
-        // No disk has room for a sector of this size.
-        let files = SectorFiles([(FileType::Sealed, dir.path().join("sealed"))].into());
-        // How one ended that an earlier life of the worker started is not known.
-        for status in [Some(ExitStatus::from_raw(7)), None] {
-            let failure = killed(status, "ended".into(), &files, u64::MAX);
-            assert_eq!(failure.class, FailureClass::Space);
-            assert!(failure.message.ends_with("is full; free space there: ended"), "{failure}");
-            let class = if status.is_some() { FailureClass::Environment } else { FailureClass::Compute };
-            assert_eq!(killed(status, "ended".into(), &files, 0).class, class);
+/// Removes what another process than the one that is about to be started may have reported.
+fn forget_reports(dir: &Path) -> std::io::Result<()> {
+    for name in ["report.json", "report.json.tmp"] {
+        match std::fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
+    Ok(())
 }
+
+#[cfg(test)]
+mod tests;

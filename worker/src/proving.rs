@@ -47,7 +47,7 @@ impl Prover for WorkerHandle {
         // Most of it is reading; many run at once.
         let parameters = vec![("RAYON_NUM_THREADS".to_owned(), THREADS.to_owned())];
         let (place, data, gpus) = (dir.clone(), None, Vec::new());
-        let run = Run { call, dir: place, task: None, request, parameters, data, gpus };
+        let run = Run { call, dir: place, task: None, request, parameters, data, gpus, spares: None };
         // When nobody waits any longer the executor is killed.
         let stop = shared.closed.child_token();
         let _gone = stop.clone().drop_guard();

@@ -44,7 +44,7 @@ pub(crate) async fn scrub(shared: &Arc<Shared>, order: ScrubOrder) -> ApiResult<
     };
     let parameters = NO_GPU.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let (place, data, gpus) = (dir.clone(), None, Vec::new());
-    let run = Run { call, dir: place, task: None, request, parameters, data, gpus };
+    let run = Run { call, dir: place, task: None, request, parameters, data, gpus, spares: None };
     let done = match shared.executor.spawn(run).await {
         Ok(executor) => executor.finish(&shared.closed, &AtomicBool::new(false)).await,
         Err(failure) => Err(failure),

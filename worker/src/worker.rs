@@ -28,10 +28,12 @@ use crate::legacy::{self, Left};
 use crate::manager_index::ManagerIndex;
 use crate::managers::Managers;
 use crate::offer::{self, Offer, ProofParams};
-use crate::process::{self, Orphan};
+use crate::periods::Periods;
+use crate::process::Orphan;
 use crate::registration::report_health_for_ever;
 use crate::repo::Repo;
 use crate::resources::{self, Swap};
+use crate::spare::{self, Keeper, Spares};
 use crate::threads::{self, Threads};
 use crate::tickets::Tickets;
 use crate::{call, proving, returns};
@@ -85,39 +87,6 @@ pub struct WorkerOptions {
     pub periods: Periods,
 }
 
-/// How often things happen. The defaults are Lotus's where it has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Periods {
-    /// Between heartbeats to the manager, and health reports of paths.
-    pub heartbeat: Duration,
-    /// The shortest pause between two pushes of the state.
-    pub push_gap: Duration,
-    /// The first pause after a failed return; it grows twelvefold.
-    pub return_retry: Duration,
-    /// How many error answers to one return until it is kept for the next start.
-    pub refusals_max: u32,
-    /// The first pause after parameters could not be obtained; it grows sixtyfold.
-    pub parameters_retry: Duration,
-    /// Between two looks at whether missing parameters have appeared by another's doing.
-    pub parameters_look: Duration,
-    /// How long a start waits for the end of executors that it kills.
-    pub death: Duration,
-}
-
-impl Default for Periods {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(10),
-            push_gap: Duration::from_millis(200),
-            return_retry: Duration::from_secs(5),
-            refusals_max: 20,
-            parameters_retry: Duration::from_secs(10),
-            parameters_look: Duration::from_secs(10),
-            death: process::DEATH_MAX,
-        }
-    }
-}
-
 /// How long a worker that stops at once waits until the manager has taken its last results.
 pub const LAST_RETURNS: Duration = Duration::from_secs(5);
 
@@ -149,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) index: Arc<ManagerIndex>,
     pub(crate) executor: ExecutorOptions,
+    /// Where executors come from that were started ahead.
+    pub(crate) spares: Spares,
     pub(crate) settings: Vec<ExecutorSetting>,
     pub(crate) params: Arc<dyn ProofParams>,
     pub(crate) resources: WorkerResources,
@@ -189,6 +160,7 @@ impl Worker {
     pub async fn start(options: WorkerOptions) -> Result<WorkerHandle, WorkerError> {
         let threads = threads::checked(&options)?;
         options.executor.confiner.prepare()?;
+        let (spares, keeper) = spare::spares(&options);
         let journal = open_journal(&options.repo, options.token.clone(), options.managers.as_deref()).await?;
         let index = Arc::new(ManagerIndex::new(Arc::clone(&options.manager)));
         // Before the paths are opened: what a dead executor half wrote must not be found and declared.
@@ -229,6 +201,7 @@ impl Worker {
             tickets,
             index,
             executor: options.executor,
+            spares,
             settings: options.settings,
             params: options.params,
             resources: options.resources,
@@ -253,7 +226,7 @@ impl Worker {
         left.survivors.into_iter().for_each(|survivor| call::resume(&shared, survivor));
         left.lingering.into_iter().for_each(|lost| call::outwait(&shared, lost));
         shared.local.begun_settled();
-        shared.begin().await?;
+        shared.begin(keeper).await?;
         Ok(WorkerHandle(shared))
     }
 }
@@ -383,7 +356,8 @@ async fn settle_debts_for_ever(shared: &Shared) {
 
 impl Shared {
     /// Starts what runs in the background.
-    async fn begin(self: &Arc<Self>) -> Result<(), WorkerError> {
+    async fn begin(self: &Arc<Self>, keeper: Option<Keeper>) -> Result<(), WorkerError> {
+        keeper.map(|keeper| self.tasks.spawn(keeper.keep(self.closed.clone())));
         offer::look_after_parameters(self).await;
         threads::look_after(self).await;
         if self.owns_paths {

@@ -5,7 +5,8 @@
 //! the commit by which the stage's result is accepted, in whole milliseconds; by `sealyard exec` alone, a process for each stage,
 //! with its request and its report; and by bare calls of the proofs room in this process. All three end with the files on
 //! stable storage. The first rounds are not counted: after them the program is in the page cache, the parents caches are made,
-//! and this process holds them. An executor is a new process each time, so what is warm of it is the program's pages.
+//! and this process holds them. The worker has spare executors, as it has by default, and every sector begins when
+//! they are ready; the executors alone are new processes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use sealtasks::SectorSize;
 
 use crate::bare::{By, seal};
+use crate::system::spares;
 use crate::system::trio::TASKS;
 use crate::system::{Daemon, ask_until, ok, sealyard};
 use crate::{Size, median, verdict, yard};
@@ -79,7 +81,10 @@ impl<'a> Yard<'a> {
     /// The four stages' samples, round by round.
     fn rounds(&self, size: SectorSize, rounds: usize) -> Vec<[Sample; 4]> {
         let one = |round: usize| {
+            // Nor are they started beside what is timed.
+            spares::ready(self.home, "A");
             let managed = self.managed(size);
+            spares::ready(self.home, "A");
             let dir = self.home.join("bare");
             let (executor, bare) = (seal(&dir, size, By::Executor), seal(&dir, size, By::Call));
             let sample = |at: usize| {

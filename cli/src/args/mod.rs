@@ -145,7 +145,7 @@ pub enum UtilSealerCommand {
 }
 
 /// `sealyard exec`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  sealyard exec pc1 --input request.json --output report.json\n\
     The files are described in proofs/EXECUTORS.md. Piece bytes, where a task takes them, come on descriptor 3.\n\
     Exit codes of its own: 0 done, 1 failed, 2 request refused, 3 no report written.")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sched::builtin_duration;
 use sealtasks::{ExecutorReport, ExecutorRequest, SealTaskType};
 use serde::Deserialize;
+use worker::waiting;
 
 use crate::args::ExecArgs;
 use crate::executors::Profile;
@@ -24,8 +25,22 @@ struct Work {
     task: String,
 }
 
-/// Runs the task. The exit codes are the seam's own: 0 done, 1 failed, 2 request refused, 3 no report.
+/// Runs the task. The exit codes are the seam's own: 0 done, 1 failed, 2 request refused, 3 no report. A process that a worker
+/// has started ahead waits for its task first.
 pub fn run(args: &ExecArgs) -> ExitCode {
+    if args.task != waiting::WORD {
+        return perform(args);
+    }
+    match waiting::wait(proofs::warm) {
+        Ok(Some(waiting::Work { task, input, output })) => {
+            perform(&ExecArgs { task, input, output, ..args.clone() })
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => report(Err(Failure::from_error(Code::Failed, &error))),
+    }
+}
+
+fn perform(args: &ExecArgs) -> ExitCode {
     if args.task.eq_ignore_ascii_case("scrub") {
         super::storage_scrub::at_low_priority();
     }

@@ -206,6 +206,7 @@ impl World {
                 replacements: BTreeMap::new(),
                 rehearsal: None,
                 confiner: self.confiner.clone(),
+                spare: false,
                 task_environment: BUILT.iter().map(|task| (*task, variables.clone())).collect(),
             },
             settings: Vec::new(),
