@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, ok, refused, run_within, sealyard, text};
+use system::{Daemon, ask_until, executors, ok, refused, sealyard};
 
 /// An 8 MiB sector is at PreCommit1 within seconds; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(180);
@@ -201,17 +201,11 @@ fn an_abort_kills_the_executor_and_frees_everything_and_a_priority_is_shown() {
     assert!(said.contains("sector 1: priority 7 (it was 0)"), "{said}");
     let running = job(home, "seal/v0/precommit/1", "running");
     assert_eq!(running["priority"], 7, "{running:#}");
-    let executors = || {
-        let told = run_within(
-            Command::new("pgrep").args(["-f", "--", &home.join("A/calls").to_string_lossy()]),
-            SEALING_MAX,
-        );
-        text(&told.stdout)
-    };
-    ask_until("the executor", SEALING_MAX, executors, |found| !found.is_empty());
+    let doing = || executors(&home.join("A"), "pc1");
+    ask_until("the executor", SEALING_MAX, doing, |found| !found.is_empty());
     let said = ok(sealyard(home).args(["sealing", "abort", &named(&running)]));
     assert!(said.contains("was killed, and everything that it held is free"), "{said}");
-    assert_eq!(executors(), "", "the executor is gone");
+    assert_eq!(doing(), [0; 0], "the executor is gone");
     let worker = listed(home, "A");
     assert_eq!(
         (&worker["cpu"][0], &worker["ram"][0]),

@@ -12,7 +12,7 @@ use rpc::SectorName;
 use rpc::api::PledgeOptions;
 use rpc::pipelining::{Batch, Flushed};
 use rpc::subject::Subject;
-use sealtasks::ActorId;
+use sealtasks::{ActorId, SectorId};
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
 use world::canned::Behaviour;

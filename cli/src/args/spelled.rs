@@ -16,7 +16,7 @@ fn arguments(line: &str) -> String {
     text[begins..].trim_end_matches(')').to_owned()
 }
 
-const LINES: [&str; 46] = [
+const LINES: [&str; 47] = [
     "sectors pledge --count 3",
     "sectors list",
     "sectors status 7",

@@ -1,6 +1,12 @@
 //! Events in words, for the logs that people read. Never: what a program goes by.
 
+use std::fmt::Display;
+
 use super::event::StateEvent;
+
+fn outcome(error: Option<&impl Display>) -> String {
+    error.map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"))
+}
 
 impl StateEvent {
     /// The event in words.
@@ -21,9 +27,7 @@ impl StateEvent {
                 format!("attempt {attempt}: call {call} ({}) accepted", stage.word())
             }
             Self::CallReturned { attempt, stage, error, .. } => {
-                let outcome =
-                    error.as_ref().map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"));
-                format!("attempt {attempt}: {} {outcome}", stage.word())
+                format!("attempt {attempt}: {} {}", stage.word(), outcome(error.as_ref()))
             }
             Self::CallOrphaned { call, method, .. } => format!("{method} for the unknown call {call} kept"),
             Self::AttemptEnded { attempt, outcome, reason } => {
