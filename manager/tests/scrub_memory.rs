@@ -4,9 +4,10 @@ mod world;
 
 use std::sync::Arc;
 
+use rpc::extension::{MachineIdentity, WorkerState};
 use rpc::storage::ScrubResult;
 use sealtasks::{
-    RegisteredSealProof, ResourceTable, Resources, ScrubVerdict, SectorNumber, SectorSize, TaskType,
+    RegisteredSealProof, ResourceTable, Resources, ScrubVerdict, SectorNumber, SectorSize, TaskType, WorkerId,
 };
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
 use world::{ALL, LIMIT, World, world};
@@ -34,16 +35,16 @@ async fn begun(world: &World) -> tokio::task::JoinHandle<Vec<ScrubResult>> {
         tokio::spawn(
             async move { storage.scrub_sector(SectorNumber::new(1).into()).await.expect("an answer") },
         );
-    ram_is(world, 10 * GIB).await;
+    ram_is(world, "A", 10 * GIB).await;
     scrubbing
 }
 
-/// Waits until so much of A's RAM is charged.
-async fn ram_is(world: &World, bytes: u64) {
+/// Waits until so much of a worker's RAM is charged.
+async fn ram_is(world: &World, name: &str, bytes: u64) {
     let ask = async {
         loop {
             let workers = world.api.overview().await.expect("an overview").workers;
-            if workers.iter().any(|view| view.name == "A" && view.ram.0 == bytes) {
+            if workers.iter().any(|view| view.name == name && view.ram.0 == bytes) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -52,12 +53,9 @@ async fn ram_is(world: &World, bytes: u64) {
     tokio::time::timeout(LIMIT, ask).await.expect("it is charged in time");
 }
 
-#[tokio::test]
-async fn nothing_is_placed_where_a_scrub_has_its_memory() {
-    let (world, worker) = busy_world().await;
-    let scrubbing = begun(&world).await;
-    world.api.pledge_sector().await.expect("a pledge");
-    let subject = "2".parse().expect("a sector");
+/// Waits until a sector waits for the memory that a scrub has.
+async fn waits_for_memory(world: &World, sector: u64) {
+    let subject = sector.to_string().parse().expect("a sector");
     let why = tokio::time::timeout(LIMIT, async {
         loop {
             let why = format!("{:?}", world.api.why(subject).await.expect("why"));
@@ -69,10 +67,18 @@ async fn nothing_is_placed_where_a_scrub_has_its_memory() {
     });
     let why = why.await.expect("it waits for memory");
     assert!(why.contains("54"), "64 GiB less 10: {why}");
+}
+
+#[tokio::test]
+async fn nothing_is_placed_where_a_scrub_has_its_memory() {
+    let (world, worker) = busy_world().await;
+    let scrubbing = begun(&world).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    waits_for_memory(&world, 2).await;
     worker.scrubs.add_permits(8);
     scrubbing.await.expect("scrubbed");
     world.sector(2, |sector| sector.state == "Proving").await;
-    ram_is(&world, 0).await;
+    ram_is(&world, "A", 0).await;
 }
 
 #[tokio::test]
@@ -97,4 +103,35 @@ async fn a_scrub_takes_no_memory_from_a_task() {
     worker.finish(&taken).await;
     world.sector(2, |sector| sector.state == "Proving").await;
     begun(&world).await;
+}
+
+fn there(state: &mut WorkerState) {
+    state.machine = Some(MachineIdentity { id: "1".to_owned(), name: "m".to_owned() });
+}
+
+fn scrubs_there(state: &mut WorkerState) {
+    there(state);
+    state.mem_beside = 10 * GIB;
+}
+
+/// Nobody but that other worker tells how much it is: what the first one says stays the same.
+#[tokio::test]
+async fn what_another_worker_of_the_machine_has_set_aside_is_there_again_when_it_or_that_worker_has_ended() {
+    let (world, worker) = busy_world().await;
+    let beside = FakeWorker::new(Plan { name: "B", seed: 2, tasks: &[], stores: false, sealyard: true });
+    let tells = |worker: &FakeWorker, tells| *worker.tells.lock().expect("no panic elsewhere") = tells;
+    tells(&worker, there);
+    tells(&beside, scrubs_there);
+    world.join(&worker).await;
+    world.join(&beside).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    waits_for_memory(&world, 2).await;
+    tells(&beside, there);
+    world.sector(2, |sector| sector.state == "Proving").await;
+    tells(&beside, scrubs_there);
+    ram_is(&world, "B", 10 * GIB).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    waits_for_memory(&world, 3).await;
+    beside.tell_session(WorkerId::CLOSED);
+    world.sector(3, |sector| sector.state == "Proving").await;
 }

@@ -113,6 +113,19 @@ impl Worker {
         &self.info.hostname
     }
 
+    /// Whether all of this is known of it: so it is with nearly every heartbeat of a fleet that has nothing to do.
+    fn has_said(&self, state: &WorkerState) -> bool {
+        let has = &self.info.resources;
+        self.misses == 0
+            && self.enabled == state.enabled
+            && (has.mem_used, has.mem_swap_used) == (state.mem_used, state.mem_swap_used)
+            && self.beside.told == state.mem_beside
+            && self.tasks == state.tasks
+            && self.pending == state.pending
+            && self.paths == state.paths
+            && (self.plan, &self.threads) == (state.plan, &state.threads)
+    }
+
     fn profile(&self) -> WorkerProfile {
         let has = &self.info.resources;
         let rows = has.table.iter().flat_map(|table| table.rows());
@@ -195,8 +208,11 @@ impl Driver {
         self.is_here_again(&worker.info.hostname);
         let was_known = self.workers.contains_key(&session);
         self.tell_registered(&worker, was_known);
-        self.workers.insert(session, worker);
+        let before = self.workers.insert(session, worker);
         self.beside_changed(session);
+        if let Some(before) = before {
+            self.nothing_beside(&before);
+        }
         self.effects.push(Effect::Watch { session, api, peer, stop });
         // Before anything is queued again, or it would be bound to the one that is gone.
         for gone in replaced {
@@ -372,22 +388,25 @@ impl Driver {
             }
             return;
         };
-        let (before, running) = ((worker.profile(), worker.enabled, worker.misses), running_calls(&state));
-        worker.tasks = state.tasks;
-        worker.pending = state.pending;
-        worker.enabled = state.enabled;
-        worker.info.resources.mem_used = state.mem_used;
-        worker.info.resources.mem_swap_used = state.mem_swap_used;
-        worker.paths = state.paths;
-        (worker.plan, worker.threads) = (state.plan, state.threads);
-        worker.misses = 0;
-        let told = std::mem::replace(&mut worker.beside.told, state.mem_beside);
-        self.tell_changes(state.session, &before);
-        if told != state.mem_beside {
-            self.beside_changed(state.session);
+        let (session, running) = (state.session, running_calls(&state));
+        if !worker.has_said(&state) {
+            let before = (worker.profile(), worker.enabled, worker.misses);
+            let told = std::mem::replace(&mut worker.beside.told, state.mem_beside);
+            worker.tasks = state.tasks;
+            worker.pending = state.pending;
+            worker.enabled = state.enabled;
+            worker.info.resources.mem_used = state.mem_used;
+            worker.info.resources.mem_swap_used = state.mem_swap_used;
+            worker.paths = state.paths;
+            (worker.plan, worker.threads) = (state.plan, state.threads);
+            worker.misses = 0;
+            self.tell_changes(session, &before);
+            if told != state.mem_beside {
+                self.beside_changed(session);
+            }
         }
         // It may have accepted a call only after the attempt was given up.
-        self.stop_fenced(state.session, running);
+        self.stop_fenced(session, running);
         if let Some(reply) = reply {
             self.answer(reply, Ok(()));
         }

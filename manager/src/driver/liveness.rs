@@ -83,6 +83,7 @@ impl Driver {
         worker.watching.cancel();
         tracing::info!(worker = worker.name(), %session, reason, "gone");
         self.tell_sched(sched::Event::WorkerLost { worker: worker.key });
+        self.nothing_beside(&worker);
         let here = self.open_attempts().filter(|(_, open)| open.worker == session);
         let here: Vec<_> = here.map(|(_, open)| open.id).collect();
         for attempt in here {

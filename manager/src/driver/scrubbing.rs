@@ -156,6 +156,15 @@ impl Driver {
         }
     }
 
+    /// One that is gone has nothing set aside any more, so the others of its machine have that.
+    pub(super) fn nothing_beside(&mut self, gone: &Worker) {
+        let Some(machine) = gone.machine.as_ref().filter(|_| gone.beside.own() > 0) else { return };
+        let there = self.workers.values().find(|worker| worker.machine.as_ref() == Some(machine));
+        if let Some(session) = there.map(|worker| worker.key.session) {
+            self.beside_changed(session);
+        }
+    }
+
     /// The workers of a worker's machine, itself among them.
     fn beside_each_other(&self, session: WorkerId) -> Vec<WorkerId> {
         let machine = self.workers.get(&session).and_then(|worker| worker.machine.as_ref());

@@ -3,8 +3,17 @@
 use manager::{Dialer as _, RpcDialer};
 use rpc::api::WorkerResources;
 use rpc::{ApiResult, Job, Mark, Transport, Trust};
-use sealtasks::{CallId, FsStat, TaskInput, WorkerId};
+use sealtasks::{CallId, FsStat, TaskInput, TaskType, WorkerId};
 use uuid::Uuid;
+
+/// A worker's making: a Sealyard one unless told otherwise.
+pub struct Plan {
+    pub name: &'static str,
+    pub seed: u64,
+    pub tasks: &'static [TaskType],
+    pub stores: bool,
+    pub sealyard: bool,
+}
 
 /// What our client says of a port that nobody listens on.
 pub async fn call_nobody(job: Job) -> ApiResult<CallId> {

@@ -19,7 +19,7 @@ use sealtasks::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub use super::canned::Behaviour;
+pub use super::canned::{Behaviour, Plan};
 use super::canned::{call_nobody, code_of, repo_of, resources, roomy};
 use super::made::{output_of, read};
 
@@ -57,19 +57,12 @@ pub struct FakeWorker {
     pub deleted: Arc<Mutex<Vec<String>>>,
     /// Which sectors it takes.
     pub plan: Mutex<SealingPlan>,
+    /// What it says otherwise of its state.
+    pub tells: Mutex<fn(&mut WorkerState)>,
     /// Its resource table; `None` = Lotus's.
     pub table: Mutex<Option<ResourceTable>>,
     /// Scrubs that it may do now.
     pub scrubs: tokio::sync::Semaphore,
-}
-
-/// A worker's making: a Sealyard one unless told otherwise.
-pub struct Plan {
-    pub name: &'static str,
-    pub seed: u64,
-    pub tasks: &'static [TaskType],
-    pub stores: bool,
-    pub sealyard: bool,
 }
 
 impl FakeWorker {
@@ -100,6 +93,7 @@ impl FakeWorker {
             calls: tokio::sync::Mutex::new(calls),
             deleted: Arc::default(),
             plan: Mutex::default(),
+            tells: Mutex::new(|_| ()),
             table: Mutex::default(),
             scrubs: tokio::sync::Semaphore::new(0),
         })
@@ -426,7 +420,7 @@ impl WorkerApi for FakeWorker {
             let call = taken.call.to_string();
             HeldCall { call, attempt: taken.attempt, phase, lingering: false }
         };
-        Ok(WorkerState {
+        let mut state = WorkerState {
             session: self.told.lock().expect("no panic elsewhere").unwrap_or(self.session),
             name: self.name.to_owned(),
             enabled: true,
@@ -442,7 +436,9 @@ impl WorkerApi for FakeWorker {
             repo: Some(repo_of(self.session)),
             plan: *self.plan.lock().expect("no panic elsewhere"),
             threads: Vec::new(),
-        })
+        };
+        self.tells.lock().expect("no panic elsewhere")(&mut state);
+        Ok(state)
     }
 
     async fn task_enable(&self, _task: TaskType) -> ApiResult<()> {
