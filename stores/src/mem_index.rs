@@ -65,6 +65,8 @@ pub type Observer = Arc<dyn Fn(&IndexChange) + Send + Sync>;
 pub enum IndexChange {
     /// A path was attached, or its settings, URLs or health changed.
     Path(StorageId),
+    /// A path's health was reported, and is as it was.
+    Same(StorageId),
     /// A path is gone with all its files.
     PathGone(StorageId),
     /// The files of these sectors in this path changed.
@@ -242,8 +244,9 @@ impl Index for MemIndex {
         if !table.path(id).is_some_and(|(_, path)| path.confirmed) {
             return Err(IndexError::UnknownHealth { id: id.clone() });
         }
-        table.with_path(id, |path| path.report(report, now))?;
-        self.changed(|| IndexChange::Path(id.clone()));
+        let mut is_news = false;
+        table.with_path(id, |path| is_news = path.report(report, now))?;
+        self.changed(|| if is_news { IndexChange::Path(id.clone()) } else { IndexChange::Same(id.clone()) });
         Ok(())
     }
 

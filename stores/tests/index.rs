@@ -196,6 +196,39 @@ async fn changes_are_told_in_order() {
     assert_eq!(*told.lock().expect("the list"), expected);
 }
 
+/// Ten thousand workers report every ten seconds, and nearly always what they reported before.
+#[tokio::test]
+async fn a_report_of_what_is_known_is_told_as_such() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = told.clone();
+    let observer = Arc::new(move |change: &IndexChange| sink.lock().expect("the list").push(change.clone()));
+    let (time, clock) = clock();
+    let index = MemIndex::observed(clock, observer);
+    index.attach(info("a", "http://a/remote", both()), room(1)).await.expect("attached");
+    told.lock().expect("the list").clear();
+    let report = async |available, error: Option<&str>| {
+        let report = HealthReport { stat: room(available), error: error.map(str::to_owned) };
+        index.report_health(&id("a"), report).await.expect("reported");
+    };
+    report(1, None).await;
+    report(2, None).await;
+    report(2, None).await;
+    report(2, Some("it hangs")).await;
+    report(2, Some("it hangs")).await;
+    report(2, None).await;
+    time.fetch_add(stores::HEARTBEAT_STALE_MS, Ordering::Relaxed);
+    report(2, None).await;
+    time.fetch_add(stores::HEARTBEAT_STALE_MS + 1, Ordering::Relaxed);
+    report(2, None).await;
+    let is_news = |change: &IndexChange| *change == IndexChange::Path(id("a"));
+    let news: Vec<_> = told.lock().expect("the list").iter().map(is_news).collect();
+    assert_eq!(
+        news,
+        [false, true, false, true, false, true, false, true],
+        "at last it was silent for too long"
+    );
+}
+
 #[tokio::test]
 async fn a_replica_that_is_kept_is_dropped_from_the_named_paths_alone() {
     let index = index_with(&[("a", sealing()), ("b", sealing())]).await;

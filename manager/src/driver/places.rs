@@ -44,6 +44,11 @@ impl IndexChanges {
             IndexChange::Path(id) => {
                 dirty.paths.insert(id.clone());
             }
+            IndexChange::Same(id) => {
+                // What the driver has noted of it since may be due; that is looked at when there is something else to do.
+                dirty.paths.insert(id.clone());
+                return;
+            }
             IndexChange::PathGone(id) => {
                 dirty.paths.insert(id.clone());
             }

@@ -85,10 +85,13 @@ impl PathSlot {
         self.failing.remove(&url);
     }
 
-    pub(super) fn report(&mut self, report: HealthReport, now: u64) {
-        self.stat = report.stat;
-        self.error = report.error.filter(|text| !text.is_empty());
-        self.heartbeat_ms = now;
+    /// Whether anything is other than it was, but for the time.
+    pub(super) fn report(&mut self, report: HealthReport, now: u64) -> bool {
+        let error = report.error.filter(|text| !text.is_empty());
+        let was_fresh = now <= self.fresh_until();
+        let is_same = self.stat == report.stat && self.error == error && (was_fresh || error.is_some());
+        (self.stat, self.error, self.heartbeat_ms) = (report.stat, error, now);
+        !is_same
     }
 
     /// A URL was asked: it answered, or did not for this reason. Whether it now counts as another than before.
