@@ -6,18 +6,24 @@ use std::time::Duration;
 use rpc::extension::Hello;
 use rpc::{ApiError, WorkerApi};
 use sealtasks::WorkerId;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::driver::{Input, Peer, Polled};
 use crate::shared::Shared;
 use crate::workers::chain_of;
 
+/// Beats of a period, on which the workers of any fleet are asked: waking for each of ten thousand by itself takes longer than
+/// asking it.
+const BEATS: u64 = 50;
+
 /// Asks a worker's session at every heartbeat until it is gone or the manager stops.
 pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer) {
-    let mut beat = tokio::time::interval(shared.timing.heartbeat);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick is immediate, and the worker has just answered.
-    beat.tick().await;
+    let period = shared.timing.heartbeat;
+    // The worker has just answered.
+    let first = Instant::now() + until_first(shared.state.now_ms(), period);
+    let mut beat = tokio::time::interval_at(first, period);
+    // One that answers late is asked on the beat of the others again.
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             () = shared.cancelled.cancelled() => return,
@@ -36,6 +42,12 @@ pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn W
             return;
         }
     }
+}
+
+/// A period, and what is left to the next beat.
+fn until_first(now_ms: u64, period: Duration) -> Duration {
+    let beat_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).div_ceil(BEATS).max(1);
+    period.saturating_add(Duration::from_millis(beat_ms - now_ms % beat_ms))
 }
 
 /// Asks a worker whom it serves.
@@ -124,5 +136,25 @@ async fn ask_lotus(api: &Arc<dyn WorkerApi>, session: WorkerId, limit: Duration)
     match timeout(limit, polled).await {
         Ok(Ok(polled)) => Heard::Input(Input::WorkerPolled { session, polled }),
         Ok(Err(_)) | Err(_) => Heard::Input(Input::WorkerSeen { session }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_register_at_any_time_are_asked_on_few_beats() {
+        for (period, most) in [(Duration::from_secs(10), 200), (Duration::from_millis(20), 1)] {
+            for now_ms in 1_000_000..1_000_500 {
+                let wait = until_first(now_ms, period);
+                assert!(wait > period && wait <= period + Duration::from_millis(most), "{now_ms}: {wait:?}");
+                assert_eq!(
+                    (now_ms + wait.as_millis() as u64 - period.as_millis() as u64) % most,
+                    0,
+                    "{now_ms}"
+                );
+            }
+        }
     }
 }
