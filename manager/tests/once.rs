@@ -150,3 +150,23 @@ async fn what_was_sent_after_the_backup_that_is_taken_over_from_is_not_sent_agai
     assert_eq!(calls(&node, "MpoolPushMessage"), 2);
     world.handle.stop().await;
 }
+
+/// Anybody may sign such a message; no block would have it.
+#[tokio::test]
+async fn a_stranger_s_message_that_names_a_sector_keeps_it_neither_waiting_nor_is_its_own() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+    world.handle.stop().await;
+    let mut theirs = std::mem::take(&mut node.world().mempool);
+    theirs[0]["Message"]["From"] = "f3stranger".into();
+
+    let node = StandInNode::start(standin::World::new()).await;
+    node.world().mempool = theirs;
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 1, "its own message was sent");
+    world.handle.stop().await;
+}

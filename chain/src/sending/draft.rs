@@ -238,7 +238,11 @@ async fn is_any_other_s(node: &Node, others: &[ActorId], address: &str) -> Resul
 }
 
 /// The number of this address, if it is the miner's.
-async fn number_in(node: &Node, info: &MinerInfo, address: &str) -> Result<Option<String>, ChainError> {
+pub(super) async fn number_in(
+    node: &Node,
+    info: &MinerInfo,
+    address: &str,
+) -> Result<Option<String>, ChainError> {
     let number = match node.id_of(address).await {
         Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => return Ok(None),
         number => number?,

@@ -1,14 +1,18 @@
 //! Messages about miners' sectors that have not been executed yet, whoever sent them: also those of which the records are lost,
 //! since the manager that sent them is. Sends nothing.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use rpc::ApiError;
 use sealtasks::{ActorId, SectorId};
 use uuid::Uuid;
 
 use super::courier::Courier;
+use super::draft::number_in;
 use super::outbox::{Intent, Outbox, OutboxError, Record, Stage};
 use crate::ChainError;
-use crate::lotus::wire::{Link, Message};
+use crate::lotus::wire::{Link, Message, MinerInfo};
 use crate::params::{Method, sectors_of};
 
 /// Such a message.
@@ -37,7 +41,7 @@ impl UnderWay {
 }
 
 impl<O: Outbox> Courier<'_, O> {
-    /// Pre-commitments and proofs for these miners that wait for a block, and those of the head, which what the chain says of
+    /// Pre-commitments and proofs for these miners, from addresses that may send them, that wait for a block, and those of the head, which what the chain says of
     /// sectors does not contain yet. What a sector is on chain is to be asked after this: what is neither there nor here then has
     /// not been sent.
     ///
@@ -49,6 +53,7 @@ impl<O: Outbox> Courier<'_, O> {
         let head = node.head().await?;
         let in_head = node.messages_in(&head.cids).await?.into_iter().map(|found| (found.cid, found.message));
         let mut found: Vec<UnderWay> = Vec::new();
+        let mut owners = BTreeMap::new();
         for (cid, message) in waiting.chain(in_head) {
             let Some((method, sectors)) = Method::try_from(message.method)
                 .ok()
@@ -60,6 +65,16 @@ impl<O: Outbox> Courier<'_, O> {
             if found.iter().any(|other| other.cid == cid.cid) {
                 continue;
             }
+            let info = match owners.entry(miner) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(self.told(miner).await?),
+            };
+            // Anybody may have a message wait that names our sectors; none but the miner's own is ever carried out.
+            if let Some(info) = info
+                && number_in(node, info, &message.from).await?.is_none()
+            {
+                continue;
+            }
             let Message { from, nonce, value, gas_limit, gas_fee_cap, params, .. } = message;
             let fee = gas_fee_cap.checked_mul(u64::try_from(gas_limit).unwrap_or_default());
             let (id, since, max_fee) = (Uuid::new_v4(), head.epoch(), fee.unwrap_or_default());
@@ -69,6 +84,14 @@ impl<O: Outbox> Courier<'_, O> {
             found.push(UnderWay { record, cid });
         }
         Ok(found)
+    }
+
+    /// `None`: the node does not say, which is that miner's trouble alone.
+    async fn told(&self, miner: ActorId) -> Result<Option<MinerInfo>, ChainError> {
+        match self.lotus.node.miner_info(miner).await {
+            Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => Ok(None),
+            info => info.map(Some),
+        }
     }
 
     /// Which of these miners it is to.

@@ -54,7 +54,9 @@ impl Driver {
             return;
         }
         let mut orphans = self.orphans();
-        orphans.extend(self.without_files(now_ms));
+        for (id, text) in self.without_files(now_ms) {
+            orphans.entry(id).or_insert(text);
+        }
         // A doubt is looked at again with the next look around, not after a whole period.
         let doubt = orphans.keys().any(|id| self.audit.found.get(id).is_none_or(|known| known.looks < LOOKS));
         let every_ms = EVERY_MS.min(self.file_awaited_ms());

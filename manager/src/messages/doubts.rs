@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::gathered::{Gathered, is_wanted, method_of};
 use super::post::Post;
-use super::stands::is_of_the_sector;
 
 /// A node, or who stands between, may be at work for so many heights on a message that it was given: longer than anybody waits
 /// for its answer (3 minutes, 6 heights).
@@ -29,6 +28,8 @@ struct Doubt {
     was_looked_for: bool,
     /// From then on it is sent again if it is nowhere.
     due: ChainEpoch,
+    /// Below it the node is not asked again: it did not say.
+    again: ChainEpoch,
 }
 
 impl Default for Doubts {
@@ -39,9 +40,11 @@ impl Default for Doubts {
 }
 
 impl Doubts {
-    /// Until when, at least, it is not known whether a message of this kind was sent for this sector.
-    pub(super) fn about(&self, method: Method, sector: SectorId) -> Option<ChainEpoch> {
-        self.open.values().find(|doubt| is_about(&doubt.record, method, sector)).map(|doubt| doubt.due)
+    /// Until when, at least, it is not known whether a message of this kind was sent for this sector; and whether the node has
+    /// said that it is nowhere now.
+    pub(super) fn about(&self, method: Method, sector: SectorId) -> Option<(ChainEpoch, bool)> {
+        let doubt = self.open.values().find(|doubt| is_about(&doubt.record, method, sector));
+        doubt.map(|doubt| (doubt.due, doubt.was_looked_for))
     }
 }
 
@@ -51,7 +54,7 @@ impl Post {
         if self.doubts.is_stale {
             self.read_doubts(head)?;
         }
-        let is_due = |doubt: &Doubt| !doubt.was_looked_for || doubt.due <= head;
+        let is_due = |doubt: &Doubt| (!doubt.was_looked_for || doubt.due <= head) && doubt.again <= head;
         let due: Vec<Uuid> =
             self.doubts.open.iter().filter(|(_, doubt)| is_due(doubt)).map(|(id, _)| *id).collect();
         for id in due {
@@ -69,7 +72,9 @@ impl Post {
                 Stage::Pushed { .. } => self.note_sent(&record),
                 Stage::Intended => {
                     let id = record.intent.id;
-                    let doubt = known.remove(&id).unwrap_or(Doubt { record, was_looked_for: false, due });
+                    let doubt = known.remove(&id);
+                    let again = ChainEpoch::default();
+                    let doubt = doubt.unwrap_or(Doubt { record, was_looked_for: false, due, again });
                     self.doubts.open.insert(id, doubt);
                 }
             }
@@ -102,7 +107,13 @@ impl Post {
                     // It was sent once more, and again nobody knows.
                     SendError::Unknown { .. } => true,
                     SendError::Estimate { .. } => false,
-                    SendError::Chain(error) if is_of_the_sector(&error) => return Ok(()),
+                    // Also when the walk over the chain does not end in time: others go, and the node has its rest.
+                    SendError::Chain(_) => {
+                        if let Some(doubt) = self.doubts.open.get_mut(&id) {
+                            doubt.again = ChainEpoch::new(head.get().saturating_add(AT_WORK));
+                        }
+                        return Ok(());
+                    }
                     error => {
                         self.doubts.is_stale |= matches!(error, SendError::Outbox(_));
                         return Err(error);

@@ -41,8 +41,10 @@ impl Post {
             let (id, method) = (one.wanted.sector.id, method_of(&one.wanted));
             let event = if let Some(cid) = self.sent.get(&(method.number(), id)) {
                 SectorEvent::MessageSent { message: cid.clone() }
-            } else if let Some(due) = self.doubts.about(method, id) {
-                self.doubted(id, due);
+            } else if let Some((due, was_looked_for)) = self.doubts.about(method, id) {
+                if was_looked_for {
+                    self.doubted(id, due);
+                }
                 continue;
             } else {
                 match self.judge(shared, &one.wanted, head).await {
@@ -200,7 +202,8 @@ impl Post {
         };
         if !says(wanted, found.intent()) {
             let text = format!(
-                "its message waits: message {} names it, too, and says something else of it; that one is to land or to vanish                  first",
+                "its message waits: message {} names it, too, and says something else of it; that one is to land or to vanish \
+                 first",
                 found.cid()
             );
             self.notes.set(id, &text);

@@ -76,9 +76,11 @@ impl Remote {
             let _turn = held;
             let left = Arriving::left(&dir, sector, kind)?;
             let noted = left.as_ref().and_then(Arriving::arrived).filter(|noted| noted.moves);
-            // What has become less here by a task owes as long as the other one counts.
+            // What has become less here by a task owes as long as the other one counts, where that is compared before it goes:
+            // a Lotus deletes what may be the last one.
             let owes = |place: &Arriving, noted: &Arrived| {
-                place.still_holds(noted) || (!place.data().exists() && both_count(&holders, &of, noted))
+                let counts = noted.etag.is_some() && !place.data().exists();
+                place.still_holds(noted) || (counts && both_count(&holders, &of, noted))
             };
             Ok(left.map(|place| (noted.filter(|noted| owes(&place, noted)), Arc::new(place))))
         });
