@@ -117,17 +117,22 @@ async fn what_a_forgotten_worker_had_is_done_elsewhere_and_its_own_result_comes_
     assert!(world.api.storage_get_locks().await.expect("locks").is_empty());
 }
 
-#[tokio::test]
-async fn what_a_worker_had_that_never_came_back_to_a_restarted_manager_is_done_elsewhere() {
-    let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
-    let (_a, taken) = running(&world, true).await;
-    let world = world.restart().await;
+/// A second worker comes, and what the first one had is done there.
+async fn done_by_b(world: &World, taken: &Taken) {
     let b = worker("B", 2, ALL, true);
     world.join(&b).await;
     b.declare(taken.call.sector, FileTypes::UNSEALED).await;
     let detail = world.sector(1, |sector| sector.state == "Proving").await;
     let by = [("failed".to_owned(), "A".to_owned()), ("done".to_owned(), "B".to_owned())];
     assert_eq!(attempts(&detail, "PC1"), by);
+}
+
+#[tokio::test]
+async fn what_a_worker_had_that_never_came_back_to_a_restarted_manager_is_done_elsewhere() {
+    let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
+    let (_a, taken) = running(&world, true).await;
+    let world = world.restart().await;
+    done_by_b(&world, &taken).await;
 }
 
 /// Its row is left of something that its sector no longer waits for, and is read first.
@@ -180,12 +185,7 @@ async fn what_its_sector_does_not_wait_for_holds_nothing_once_its_worker_is_forg
     let world = world_with("[Scheduler]\nForgetLostAfter = \"300ms\"\n").await;
     let (_a, taken) = running(&world, true).await;
     let world = world.restart_on(unwanted).await;
-    let b = worker("B", 2, ALL, true);
-    world.join(&b).await;
-    b.declare(taken.call.sector, FileTypes::UNSEALED).await;
-    let detail = world.sector(1, |sector| sector.state == "Proving").await;
-    let by = [("failed".to_owned(), "A".to_owned()), ("done".to_owned(), "B".to_owned())];
-    assert_eq!(attempts(&detail, "PC1"), by);
+    done_by_b(&world, &taken).await;
 }
 
 /// A restarted manager does not know any more whether the call was the fetch before the work, or the work.

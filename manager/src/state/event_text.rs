@@ -4,10 +4,6 @@ use std::fmt::Display;
 
 use super::event::StateEvent;
 
-fn outcome(error: Option<&impl Display>) -> String {
-    error.map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"))
-}
-
 impl StateEvent {
     /// The event in words.
     pub fn text(&self) -> String {
@@ -101,4 +97,8 @@ impl StateEvent {
             _ => return None,
         })
     }
+}
+
+fn outcome(error: Option<&impl Display>) -> String {
+    error.map_or_else(|| "done".to_owned(), |error| format!("failed: {error}"))
 }

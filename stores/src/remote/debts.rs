@@ -1,7 +1,7 @@
 //! What a move still owes: the deletion of its source, where the source was away or refused. It is noted durably beside
-//! the file and asked for again until it is done, no longer to be done, or a week has passed; as long as both copies are
-//! listed as primary it is never forgotten. A Lotus source, which has no exact deletion, is asked again only when somebody
-//! next wishes to move the file here.
+//! the file and asked for again until it is done, no longer to be done, or a week has passed; where both copies lie where they
+//! were and are listed as primary it is not given up for its age. A Lotus source, which has no exact deletion, is asked again only
+//! when the file here is next wanted and is still all that came; else it is left alone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
