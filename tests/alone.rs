@@ -185,18 +185,36 @@ fn killed_at_random_points_a_repair_goes_on_and_ends_the_same() {
     println!("{kills} kills while two sectors were sealed again {times} times; {events} events undisturbed");
 }
 
+/// What a sector was sealed from that there never was.
+fn entry(number: u32, proof: u32) -> Value {
+    json!({
+        "SectorNumber": number, "Ticket": "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=", "SealProof": proof,
+        "SealedCID": {"/": "bagboea4b5abcatlxechwbp7kjpjguna6r6q7ejrhe6mdp3lf34pmswn27pkkiekz"},
+    })
+}
+
+/// Of sectors of any size: what is only played must never be taken for a replica.
+#[test]
+fn a_repair_is_never_rehearsed() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path().canonicalize().expect("a path without links");
+    write(&home, "one.json", &[entry(1, 5)]);
+    let mut repair = sealyard(&home);
+    repair.args(["repair", "run", "--metadata", "one.json"]).env("SEALYARD_EXECUTOR", "all=rehearsal");
+    let output = run_within(&mut repair, COMMAND_MAX);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("sectors are real, so its own tasks are not played"), "{told}");
+    let made = left(&home).into_iter().filter(|name| name.contains("s-t01000-1"));
+    assert_eq!(made.collect::<Vec<_>>(), [""; 0]);
+}
+
 /// Nothing is begun that cannot be finished: what is needed is said with what is there.
 #[test]
 fn too_little_space_is_refused_before_the_start() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path().canonicalize().expect("a path without links");
-    let entry = |number: u32| {
-        json!({
-            "SectorNumber": number, "Ticket": "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=", "SealProof": 9,
-            "SealedCID": {"/": "bagboea4b5abcatlxechwbp7kjpjguna6r6q7ejrhe6mdp3lf34pmswn27pkkiekz"},
-        })
-    };
-    let all: Vec<Value> = (1..=1000).map(entry).collect();
+    let all: Vec<Value> = (1..=1000).map(|number| entry(number, 9)).collect();
     let file = json!({"Miner": "f01000", "SectorSize": 64_u64 << 30, "SectorInfos": all});
     fs::write(home.join("large.json"), file.to_string()).expect("the file");
     let words = ["repair", "run", "--metadata", "large.json", "--parallel", "1000"];

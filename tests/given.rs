@@ -173,7 +173,8 @@ fn pieces_that_are_given_are_used_or_refused_aloud() {
     assert_eq!(staged(), 0, "what is refused does not stay");
 
     // What the refusal says brings it back.
-    ok(&mut second(&["sectors", "update-state", "--really-do-it", "1", "Proving"], &[]));
+    let put = ["--repo", "second", "sectors", "update-state", "--really-do-it", "1", "Proving"];
+    assert_eq!(answer(&home, &put), json!({"sector": 1, "state": "Proving"}));
     fs::remove_file(file("unsealed")).expect("put aside");
     for kind in ["sealed", "cache"] {
         // Made by the rebuild that was given up, as far as that went.

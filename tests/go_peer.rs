@@ -150,6 +150,7 @@ fn command_line_reads_every_answer(program: &Path, home: &Path, number: u64) {
     }
     assert!(answered > 90, "{answered}");
     let expected = [
+        "ComputeWindowPoSt",
         "LogSetLevel",
         "SealingAbort",
         "SealingRemoveRequest",
@@ -162,6 +163,72 @@ fn command_line_reads_every_answer(program: &Path, home: &Path, number: u64) {
         "SectorsUpdate",
     ];
     assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), expected, "{refused:#?}");
+}
+
+/// What one command of `lotus-miner` is told, and prints.
+fn operate(program: &Path, home: &Path, args: &[&str]) -> Vec<Value> {
+    let args = [&["operate"], args].concat();
+    let output = run_within(&mut at_manager(program, home, &args), system::COMMAND_MAX);
+    let told = system::text(&output.stdout);
+    assert!(output.status.success(), "{args:?}: {told}\n{}", system::text(&output.stderr));
+    let told = told.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+    told.filter(|event| event["event"] != "done").collect()
+}
+
+/// While Lotus's worker does PreCommit1 and takes no other sector.
+#[test]
+fn lotus_s_commands_show_and_steer_a_manager_that_is_at_work() {
+    let Some(program) = peer() else { return };
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let _manager = manager(home);
+    let mut worker = lotus_worker(program, home, &["-hangs"]);
+    let operate = |args: &[&str]| operate(program, home, args);
+    let status = |number: &str| {
+        let told = operate(&["status", number]).remove(0);
+        (told["state"].clone(), told["error"].as_str().expect("words").to_owned())
+    };
+    assert_eq!(operate(&["pledge"])[0]["text"], "Created CC sector:  1\n");
+    worker.expect("\"name\":\"SealPreCommit1\"");
+    let is_running = |jobs: &Vec<Value>| jobs.first().is_some_and(|job| job["state"] == "running");
+    let jobs = system::ask_until("its job", SEALING_MAX, || operate(&["jobs"]), is_running);
+    let worker_id =
+        system::json(home, &["workers", "list"]).as_array().expect("workers").iter().find_map(|view| {
+            Some(view["session"].as_str().filter(|_| view["name"] == "lotus")?[..8].to_owned())
+        });
+    let job = &jobs[0];
+    let shown = ["sector", "host", "task", "worker"].map(|key| job[key].clone());
+    assert_eq!(
+        (jobs.len(), shown),
+        (1, [json!(1), json!("lotus"), json!("PC1"), json!(worker_id)]),
+        "{jobs:?}"
+    );
+    let lock = json!({"event": "lock", "sector": 1, "state": "PreCommit1", "held": "unsealed(R:1) sealed(W) cache(W) "});
+    assert_eq!(operate(&["locks"]), [lock]);
+
+    ok(sealyard(home).args(["workers", "cordon", "lotus"]));
+    assert_eq!(operate(&["pledge"])[0]["text"], "Created CC sector:  2\n");
+    let queued = || operate(&["sched-diag"]).remove(0)["is"]["SchedInfo"]["Requests"][0].clone();
+    let request = system::ask_until("its request", SEALING_MAX, queued, |request| !request.is_null());
+    let shown = ["Sector", "TaskType"].map(|key| request[key].clone());
+    assert_eq!(shown, [json!({"Miner": 1000, "Number": 2}), json!("seal/v0/addpiece")]);
+
+    // Lotus's worker cannot be told to stop, so the sector does not wait for it any more.
+    let id = job["id"].as_str().expect("an id");
+    let said = operate(&["abort", id]).remove(0);
+    let said = said["text"].as_str().expect("words");
+    assert!(said.starts_with(&format!("aborting job 1000-1-{id}")), "{said}");
+    assert!(said.ends_with(", task PC1, sector 1, running on host lotus"), "{said}");
+    let is_ended =
+        |(state, error): &(Value, String)| state == "SealPreCommit1Failed" && error.contains("task aborted");
+    system::ask_until("it is ended", SEALING_MAX, || status("1"), is_ended);
+
+    operate(&["abort-request", request["SchedId"].as_str().expect("an id")]);
+    let is_refused = |(state, error): &(Value, String)| state == "AddPieceFailed" && !error.is_empty();
+    system::ask_until("its request is ended", SEALING_MAX, || status("2"), is_refused);
+    assert!(operate(&["sched-diag"])[0]["is"]["SchedInfo"]["Requests"].is_null(), "it is taken out");
+    operate(&["remove", "2"]);
+    system::ask_until("it is removed", SEALING_MAX, || status("2").0, |state| state == "Removed");
 }
 
 #[test]

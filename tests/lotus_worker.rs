@@ -40,8 +40,12 @@ const FIRST_HALF: [&str; 4] =
 
 /// A manager whose own worker takes nothing.
 fn manager(home: &Path) -> Daemon {
+    manager_with(home, NO_LOCAL_TASKS)
+}
+
+fn manager_with(home: &Path, config: &str) -> Daemon {
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"]));
-    std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
+    std::fs::write(home.join(".sealyard/config.toml"), config).expect("config.toml");
     run_manager(home, "127.0.0.1:0")
 }
 
@@ -254,6 +258,50 @@ fn an_abort_detaches_what_a_lotus_worker_does_and_frees_it_when_that_has_returne
         seen.iter().any(is).then_some(())
     });
     assert!(!returned(&worker, "ReturnSealPreCommit1").is_empty(), "{}", manager.said());
+    none(worker.complaints());
+}
+
+/// What an operator gives for a sector, sent to whoever is to write it: asked for first, sent elsewhere once, with zeros up to the
+/// piece's end.
+#[test]
+fn data_of_an_operator_is_pushed_to_a_lotus_worker_and_sealed() {
+    let home = tempfile::tempdir().expect("a directory");
+    let home = home.path();
+    let config = format!("{NO_LOCAL_TASKS}[sealing]\nstop_at = \"c1\"\n");
+    let mut manager = manager_with(home, &config);
+    let worker = join(home, &ALL, Script::default());
+    let data: Vec<u8> = (0..1000_u32).map(|at| (at * 7 % 251) as u8).collect();
+    let piece = [data.as_slice(), &[0; 16]].concat();
+    std::fs::write(home.join("piece.car"), &data).expect("a file");
+    let given = system::json(home, &["sectors", "add-piece", "piece.car"]);
+    assert_eq!(given["cid"], lotus::commitment::piece_cid(&piece));
+    ok(sealyard(home).args(["sectors", "start-seal", "1"]));
+    let status = sealed(home, 1, &mut manager, &worker);
+
+    let pushes = worker.trace().all().into_iter().filter_map(|seen| match seen {
+        Seen::Push { verb, path, bytes } => Some((verb, path, bytes)),
+        _ => None,
+    });
+    let pushes: Vec<_> = pushes.collect();
+    let work = worker.work();
+    let adds: Vec<_> =
+        work.iter().filter(|(method, _)| method == "AddPiece").map(|(_, params)| params).collect();
+    let id = adds[0][3]["Info"].as_str().expect("a stream's id");
+    let elsewhere = format!("{}{id}", lotus::jobs::ELSEWHERE);
+    let asked = |path: &str| ("HEAD".to_owned(), path.to_owned(), Vec::new());
+    let sent = ("POST".to_owned(), elsewhere.clone(), piece);
+    assert_eq!(pushes, [asked(&format!("/rpc/streams/v0/push/{id}")), asked(&elsewhere), sent]);
+    assert_eq!(adds[0][1..4], [json!([]), json!(1016), json!({ "Type": "push", "Info": id })]);
+    let zeros = json!({ "Type": "null", "Info": "1016" });
+    assert_eq!(
+        (adds.len(), &adds[1][1..4]),
+        (2, &[json!([1016]), json!(1016), zeros][..]),
+        "zeros fill it up"
+    );
+    let returned = returned(&worker, "ReturnAddPiece");
+    assert_eq!((&returned[0][1]["PieceCID"]["/"], &returned[0][1]["Size"]), (&given["cid"], &json!(1024)));
+    let zeros = lotus::commitment::piece_cid(&[0; 1016]);
+    assert_eq!(status["pieces"], json!([[1024, given["cid"]], [1024, zeros]]));
     none(worker.complaints());
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
-use system::{Daemon, ask_until, json as answer, ok, refused, sealyard, snapshot};
+use system::{COMMAND_MAX, Daemon, ask_until, json as answer, ok, refused, run_within, sealyard, snapshot};
 
 /// Two 2 KiB sectors up to PreCommit2 take seconds; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(600);
@@ -214,8 +214,13 @@ fn only_a_miner_without_sectors_is_removed(home: &Path) {
     let told = refused(&mut miners(&["remove", MINERS[0]]), 9);
     assert!(told.contains("MGR205") && told.contains("was not added"), "{told}");
     ok(&mut miners(&["add", "f03000"]));
-    let told = ok(&mut miners(&["remove", "f03000", "--json"]));
-    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let payers = format!("{NO_LOCAL_TASKS}[chain]\npre_commit_from = [\"f03001\"]\n");
+    fs::write(home.join("first/config.toml"), payers).expect("config.toml");
+    let told = run_within(&mut miners(&["remove", "f03000", "--json"]), COMMAND_MAX);
+    let aloud = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success(), "{aloud}");
+    assert!(aloud.contains("name f03001: if some are f03000's alone, take them out"), "{aloud}");
+    let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
     assert_eq!(told["miners"], json!(MINERS));
     let told = refused(&mut miners(&["remove", "f03000"]), 9);
     assert!(told.contains("MGR205"), "{told}");

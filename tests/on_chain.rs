@@ -7,10 +7,11 @@ mod system;
 use std::fs;
 use std::path::Path;
 
+use sealtasks::{Commitment, SealedCid};
 use serde_json::Value;
-use standin::{PROVE_COMMIT, StandInNode, World, activations};
+use standin::{Effect, PROVE_COMMIT, Proven, StandInNode, World, activations};
 use system::parameters::{self, PROVING_MAX};
-use system::{Daemon, ask_until, json, ok, refused, sealyard};
+use system::{Daemon, ask_until, json, ok, refused, run_within, sealyard, text};
 
 const FULL_NODE: &str = "FULLNODE_API_INFO";
 
@@ -109,6 +110,7 @@ fn sectors_are_sealed_for_a_full_node_s_chain() {
         "each message is sent once, that of both proofs although nobody heard of it"
     );
     the_chain_has_what_was_sealed(home, &node, &pieces);
+    what_we_proved_comes_back_from_the_chain(home, &node, &pieces);
     files_of_a_sector_that_lives_on_chain_stay(home);
 }
 
@@ -125,6 +127,46 @@ fn files_of_a_sector_that_lives_on_chain_stay(home: &Path) {
     assert_eq!(gone.count(), 0, "{cleaned:#}");
     let found = json(home, &["storage", "find", "1"]).to_string();
     assert!(found.contains("sealed") && found.contains("cache"), "{found}");
+}
+
+/// A second life: sealed again by nobody but what the chain tells of our own messages, the data's pieces among that, and the
+/// operator's files.
+fn what_we_proved_comes_back_from_the_chain(home: &Path, node: &StandInNode, pieces: &[(u64, String)]) {
+    let alone = |words: &[&str]| {
+        let mut command = sealyard(home);
+        command.args(words).env(FULL_NODE, node.api_info());
+        command
+    };
+    ok(&mut alone(&["repair", "export", "--miner", "f01000", "--output", "lost.json", "1-2"]));
+    let told: Value =
+        serde_json::from_slice(&fs::read(home.join("lost.json")).expect("a file")).expect("JSON");
+    let named = |sector: &Value| {
+        let all = sector["Pieces"].as_array().cloned().unwrap_or_default();
+        all.iter().map(|piece| (piece["Size"].clone(), piece["PieceCID"]["/"].clone())).collect::<Vec<_>>()
+    };
+    let given: Vec<_> = pieces.iter().map(|(size, cid)| ((*size).into(), cid.as_str().into())).collect();
+    assert_eq!(named(&told["SectorInfos"][0]), [], "{told:#}");
+    assert_eq!(named(&told["SectorInfos"][1]), given, "{told:#}");
+
+    let mut repair = alone(&["repair", "run", "--metadata", "lost.json", "--parallel", "2"]);
+    for ((_, cid), name) in pieces.iter().zip(["one.car", "two.car"]) {
+        repair.args(["--piece", &format!("{cid}={name}")]);
+    }
+    let output = run_within(&mut repair, PROVING_MAX);
+    let (said, told) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && said.contains("2 of 2 sectors are back"), "{said}{told}");
+    let tree = "sc-02-data-tree-r-last.dat";
+    let of_cache = |number: u32, file: &str| format!("cache/s-t01000-{number}/{file}");
+    let mut files = vec!["unsealed/s-t01000-2".to_owned()];
+    for number in [1, 2] {
+        files.push(format!("sealed/s-t01000-{number}"));
+        files.extend(["p_aux", tree].map(|file| of_cache(number, file)));
+    }
+    for file in files {
+        let [first, second] =
+            [".sealyard", "sector"].map(|dir| fs::read(home.join(dir).join(&file)).expect("a file"));
+        assert!(first == second, "{file} is not what it was");
+    }
 }
 
 /// The node has read it from the messages alone, and has found the data to be what the pre-commitment promised.
@@ -154,7 +196,25 @@ fn what_a_full_node_does_not_say_is_no_good_answer() {
     let _manager = manager(home, &node, &[]);
     let check = ["proving", "check"];
     assert!(ok(sealyard(home).args(check)).contains("nothing to check"));
+    assert_eq!(json(home, &["info"])["alerts"], Value::Array(Vec::new()));
+    let sealed = SealedCid::new(Commitment::new([9; 32])).to_string();
+    node.world().mine_with(vec![Effect::Prove(Proven { number: 9, proof: 5, sealed, key: None })]);
+    node.world().mine();
+    let told = refused(sealyard(home).args(check), 13);
+    assert!(told.contains("ALERT: 1 sectors are on chain and in no storage path: 9"), "{told}");
+    let alert = || {
+        let info = json(home, &["info"]);
+        let [alert] = &info["alerts"].as_array().expect("alerts")[..] else { panic!("{info:#}") };
+        assert_eq!((&alert["system"], &alert["subject"]), (&"chain-not-held".into(), &"f01000".into()));
+        assert!(
+            alert["text"].as_str().is_some_and(|text| text.contains("on chain and in no storage path: 9"))
+        );
+        info["on_chain_only"].clone()
+    };
+    assert_eq!(alert(), serde_json::json!([9]));
+
     node.world().remembers_from = i64::MAX;
+    assert_eq!(alert(), Value::Null, "nobody has said that it is over");
     let told = refused(sealyard(home).args(check), 1);
     assert!(told.contains("on chain that no path has is not known now"), "{told}");
     assert!(told.contains("StateMinerPartitions") && told.contains("failed to load state tree"), "{told}");

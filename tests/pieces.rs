@@ -54,7 +54,7 @@ fn three_files_are_sealed_and_read_back() {
         }
     };
     as_given(&status(home)["data"]);
-    ok(sealyard(home).args(["sectors", "start-seal", "1"]));
+    assert_eq!(json(home, &["sectors", "start-seal", "1"]), serde_json::json!({"sector": 1}));
 
     let proven = ask_until("Proving", PROVING_MAX, || status(home), |status| status["state"] == "Proving");
     assert_eq!((&proven["verified"], &proven["proof"].is_string()), (&Value::from(true), &true));

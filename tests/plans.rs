@@ -165,6 +165,30 @@ fn only_one_path_is_checked(yard: &Yard) {
     assert_eq!(check(&["another"], 14), "", "there is no such path");
 }
 
+/// By their host's name, for example: each is one of its own, and a name that both have is refused.
+fn two_workers_of_one_name_are_two(yard: &Yard) {
+    let words = ["worker", "run", "--name", "again", "--address", "127.0.0.1:0", "--worker-repo", "twin"];
+    let mut twin = Daemon::start("twin", sealyard(&yard.home).args(words).arg("--precommit1"));
+    twin.expect("registered");
+    let both = || {
+        let all = answer(&yard.home, &["worker", "list"]);
+        all.as_array().expect("workers").iter().filter(|one| one["name"] == "again").cloned().collect()
+    };
+    let both = ask_until("the twin's path", COMMAND_MAX, both, |both: &Vec<Value>| {
+        both.len() == 2
+            && both.iter().all(|one| one["locations"].as_array().is_some_and(|all| !all.is_empty()))
+    });
+    let [one, other] = &both[..] else { panic!("{both:#?}") };
+    let places = |one: &Value| one["locations"].as_array().cloned().expect("locations");
+    assert!(!places(one).iter().any(|place| places(other).contains(place)), "{both:#?}");
+    let told = refused(sealyard(&yard.home).args(["worker", "info", "again"]), 1);
+    for one in &both {
+        let session = one["session"].as_str().expect("a session");
+        assert!(told.contains(session), "{told}");
+        assert_eq!(answer(&yard.home, &["worker", "info", session])["now"]["session"], session);
+    }
+}
+
 #[test]
 fn new_and_lost_sectors_go_where_the_plans_say() {
     let home = tempfile::tempdir().expect("a directory");
@@ -245,6 +269,7 @@ fn new_and_lost_sectors_go_where_the_plans_say() {
     let paused = yard.thread("a pause", |thread| thread["paused"] == true);
     assert_eq!(paused["last_error"], "", "{paused:#}");
     a_lost_sector_is_listed_while_it_is_under_way(&yard);
+    two_workers_of_one_name_are_two(&yard);
     let told = refused(sealyard(&home).args(["worker", "run", "--plan", "snapup"]), 2);
     assert!(told.contains("is no plan") || told.contains("--plan"), "{told}");
 }

@@ -73,7 +73,7 @@ fn a_program_of_ones_own_does_pc2_and_its_crash_is_kept_with_the_sector() {
     }
 
     // It comes by itself; the operator need not wait for that. Another one would send the sector on from where it is to stop.
-    ok(sealyard(home).args(["sectors", "retry", "1"]));
+    assert_eq!(ok(sealyard(home).args(["sectors", "retry", "1", "--json"])).trim(), "{\n  \"sector\": 1\n}");
     ask_until("a second try", SEALING_MAX, || sector(home), |sector| sector["stopped"] == true);
     let told = ok(sealyard(home).args(["sealing", "durations", "--json"]));
     let told: Value = serde_json::from_str(&told).expect("JSON");

@@ -225,7 +225,10 @@ fn a_worker_that_cannot_be_stopped_since_its_manager_is_away_says_so_and_goes_on
         assert_eq!(stop.end(), Some(10), "{}", stop.said());
         let said = stop.said();
         assert!(said.contains(&format!("error[10]: the worker was not stopped and {after}")), "{said}");
-        assert!(said.contains("its storage paths stay in the index") && said.contains("SIGTERM"), "{said}");
+        assert!(
+            said.contains("that have left the index are declared again") && said.contains("SIGTERM"),
+            "{said}"
+        );
         assert_eq!(enabled(), true);
         assert!(!worker.has_ended(), "{}", worker.said());
     }

@@ -284,8 +284,9 @@ fn a_removed_sector_is_cleaned_up(yard: &Yard) {
     assert!(line.contains("--really-do-it"), "{line}");
     let before = yard.say(&["storage", "cleanup"]);
     assert!(!before.contains("s-t01000-1 "), "{before}");
-    yard.say(&["sectors", "remove", "--really-do-it", "1"]);
-    assert_eq!(yard.json(&["sectors", "status", "1"])["state"], "Removed");
+    let removed = yard.json(&["sectors", "remove", "--really-do-it", "1"]);
+    assert_eq!(removed, serde_json::json!({"sector": 1, "state": "Removed"}));
+    assert_eq!(yard.json(&["sectors", "status", "1"])["state"], removed["state"]);
     assert_eq!(yard.json(&["sectors", "list"]), serde_json::json!([]));
     let survey = yard.say(&["storage", "cleanup"]);
     for words in ["sealed/s-t01000-1 (removed sector", "sector 1 was removed", "s-t01000-7 (foreign"] {

@@ -40,6 +40,17 @@ pub enum Allocation {
     Spent,
 }
 
+/// What of a miner's sectors a chain and somebody else do not agree about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// The height of the state that was asked.
+    pub at: ChainEpoch,
+    /// Live there, faulty ones included, and not held.
+    pub not_held: Vec<SectorNumber>,
+    /// Taken to be proven, and not live there.
+    pub not_live: Vec<SectorNumber>,
+}
+
 /// A source of the randomness that sealing needs.
 #[async_trait]
 pub trait Chain: Send + Sync {
@@ -92,16 +103,18 @@ pub trait Chain: Send + Sync {
         Ok(0)
     }
 
-    /// The miner's sectors that are proven, but for those that are held. Without a chain there are none.
+    /// Holds the miner's live sectors, all of one state of the chain, against those that are held and those that are taken to be
+    /// proven. Without a chain nothing is at odds.
     ///
     /// # Errors
     /// Nobody can tell now.
-    async fn proven_but(
+    async fn compared(
         &self,
         _miner: ActorId,
-        _held: &BTreeSet<SectorNumber>,
-    ) -> Result<Vec<SectorNumber>, ChainError> {
-        Ok(Vec::new())
+        _is_held: &(dyn Fn(SectorNumber) -> bool + Send + Sync),
+        _proven: BTreeSet<SectorNumber>,
+    ) -> Result<Compared, ChainError> {
+        Ok(Compared::default())
     }
 
     /// The interactive randomness for this sector and the height it was drawn at. A chain gives it for the

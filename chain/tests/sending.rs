@@ -1,5 +1,6 @@
 //! Messages are sent once: not without leave, not twice after a crash, and through reorganisations.
 
+mod late;
 #[path = "../../tests/standin/mod.rs"]
 mod standin;
 
@@ -11,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chain::params::{Activation, PreCommit, ProveCommit, SectorProofs, pre_commit};
 use chain::sending::{
-    Courier, Draft, ExitCode, Fees, FileOutbox, Nowhere, Outbox, Outcome, Payment, Record, Sending, Stage,
-    Submitted, draft_pre_commit, draft_prove_commit,
+    Courier, Draft, ExitCode, Fees, FileOutbox, Nowhere, Outbox, Outcome, Payment, Record, Sending, Sight,
+    Stage, Submitted, draft_pre_commit, draft_prove_commit,
 };
 use chain::{Lotus, TokenAmount};
 use rpc::{ApiInfo, Trust};
@@ -82,12 +83,16 @@ async fn sent(courier: &Courier<'_, FileOutbox>, draft: Draft) -> Record {
 
 /// All records that have not landed, after those that were only intended have been looked for.
 async fn looked_for(courier: &Courier<'_, FileOutbox>, outbox: &FileOutbox, nowhere: Nowhere) -> Vec<Record> {
+    let head = ChainEpoch::new(1000);
     let mut open = Vec::new();
     for record in outbox.all().expect("readable") {
         match record.stage {
             Stage::Landed { .. } => {}
             Stage::Pushed { .. } => open.push(record),
-            Stage::Intended => open.extend(courier.look_for(record, nowhere).await.expect("looked for")),
+            Stage::Intended { .. } => {
+                let found = courier.look_for(record, nowhere, Sight::Everywhere, head).await;
+                open.extend(found.expect("looked for"));
+            }
         }
     }
     open
@@ -173,7 +178,7 @@ async fn killed_between_push_and_record(mined: usize) {
     }
     let outbox = outbox(directory.path());
     let intended = outbox.all().expect("readable");
-    assert_eq!((intended.len(), &intended[0].stage), (1, &Stage::Intended));
+    assert_eq!((intended.len(), &intended[0].stage), (1, &Stage::Intended { again: None }));
     let lotus = connect(&node.api_info()).await;
     // Without leave to send it is only looked for; what was sent before is known either way.
     for sending in [Sending::Off, Sending::On, Sending::On] {
@@ -203,7 +208,7 @@ async fn killed_between_push_and_record_after_the_message_landed() {
 /// As an outbox is left by who was killed before the node heard of the message.
 fn intend(outbox: &FileOutbox, draft: &Draft) {
     let intent = draft.intent().clone();
-    outbox.put(&Record { intent, stage: Stage::Intended }).expect("kept");
+    outbox.put(&Record { intent, stage: Stage::Intended { again: None } }).expect("kept");
 }
 
 /// Killed before the node heard of it: it is sent, once, and only with leave.
@@ -212,7 +217,7 @@ async fn an_intent_that_never_left_is_sent_once() {
     let Desk { node, lotus, outbox, _directory } = Desk::new(World::new()).await;
     intend(&outbox, &drafted(&lotus, &[5]).await);
     let open = looked_for(&Courier::new(&lotus, &outbox, Sending::Off), &outbox, Nowhere::Send).await;
-    assert_eq!(open[0].stage, Stage::Intended);
+    assert_eq!(open[0].stage, Stage::Intended { again: None });
     for _ in 0..3 {
         let open = looked_for(&Courier::new(&lotus, &outbox, Sending::On), &outbox, Nowhere::Send).await;
         assert!(matches!(open[0].stage, Stage::Pushed { .. }));
@@ -229,7 +234,7 @@ async fn an_intent_that_nobody_wants_any_more_is_forgotten() {
     let courier = Courier::new(&lotus, &outbox, Sending::On);
     let open = looked_for(&courier, &outbox, Nowhere::Keep).await;
     assert!(
-        matches!(open[..], [Record { stage: Stage::Intended, .. }]),
+        matches!(open[..], [Record { stage: Stage::Intended { .. }, .. }]),
         "it may come to light still: {open:?}"
     );
     let open = looked_for(&courier, &outbox, Nowhere::Forget).await;

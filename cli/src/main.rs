@@ -25,6 +25,10 @@ use args::{Cli, Command, SealingCommand, UtilCommand, UtilSealerCommand, WorkerC
 use connect::{Connection, expand};
 use exit::{Outcome, report};
 
+/// Of the whole program, SQLite included.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // An executor must find its descriptors as it was started with them: before a runtime or a log opens any.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{DataPiece, Failure, RandomnessSource, Rest, SectorRecord, SectorState, Step};
+use pipeline::{DataPiece, Failure, OnChain, RandomnessSource, Rest, SectorRecord, SectorState, Step};
 use rpc::api::PledgeOptions;
 use rpc::extension::{DataView, FileView, JobView, ManagerOverview, PathView, SectorDetail};
 use rpc::{ApiError, ApiResult, SectorName};
@@ -140,9 +140,16 @@ fn detail_of(record: &SectorRecord, name: SectorName) -> SectorDetail {
         data: record.data().iter().map(data_view).collect(),
         tasks: Vec::new(),
         log: Vec::new(),
+        pre_commit_message: message_of(&progress.pre_commit),
+        commit_message: message_of(&progress.commit),
+        invalid_proofs: record.invalid_proofs(),
         last_error: last_error(record, name),
         older: Vec::new(),
     }
+}
+
+fn message_of(sent: &Option<OnChain>) -> Option<String> {
+    sent.as_ref().and_then(|sent| sent.message.clone())
 }
 
 fn data_view(data: &DataPiece) -> DataView {
@@ -229,6 +236,7 @@ pub(crate) fn job(row: TaskRow, reasons: &BTreeMap<TaskId, String>) -> JobView {
         state: state.to_owned(),
         reason: why.cloned().unwrap_or(row.reason),
         worker: row.worker,
+        session: row.session,
         queued_ms: row.queued_ms,
         started_ms: row.started_ms,
         ended_ms: row.ended_ms,
@@ -252,7 +260,10 @@ pub(crate) async fn overview(service: &Service) -> ApiResult<ManagerOverview> {
         advertised: shared.advertised.clone(),
         workers,
         paths: paths(shared, &servers),
-        alerts: shared.standing.alert().into_iter().chain(shared.unsaid.alerts()).chain(alerts).collect(),
+        alerts: {
+            let beside = shared.unsaid.alerts().into_iter().chain(shared.at_odds.alerts());
+            shared.standing.alert().into_iter().chain(beside).chain(alerts).collect()
+        },
         audits,
     })
 }

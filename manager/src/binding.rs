@@ -1,6 +1,7 @@
 //! Which chain a repo's sectors are for: bound when the repo is made, and never another afterwards. Never: asks for
 //! randomness, or sends anything.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chain::sending::{FileOutbox, Outbox as _, SendError, Sending, own_payers};
@@ -13,7 +14,7 @@ use crate::config::ChainSettings;
 use crate::manager::ManagerError;
 use crate::messages::{Messages, Post};
 use crate::repo::Repo;
-use crate::state::{ChainIdentity, MinerIdentity, State, StateEvent};
+use crate::state::{ChainIdentity, MinerIdentity, State, StateError, StateEvent};
 use crate::unsaid::Unsaid;
 use crate::workers::chain_of;
 
@@ -48,6 +49,8 @@ pub(crate) struct Bound {
     pub(crate) messages: Option<(Messages, Post)>,
     /// What the chain has said of each miner.
     pub(crate) unsaid: Unsaid,
+    /// `[chain]` of `config.toml`, without what is left over in it of miners that were removed.
+    pub(crate) settings: ChainSettings,
 }
 
 /// The chain of this repo, if it is the one that was chosen and knows the miner as the repo does.
@@ -68,6 +71,7 @@ pub(crate) async fn bind(
             randomness: if rehearses { RandomnessSource::Rehearsal } else { RandomnessSource::Offline },
             messages: None,
             unsaid: Unsaid::default(),
+            settings: repo.config().chain.clone(),
         }),
         (ChainChoice::Offline, Some(_)) => Err(ManagerError::NoNode { ours }),
         (ChainChoice::Lotus { lotus, .. }, bound) if bound.as_ref() != Some(&ChainIdentity::of(&lotus)) => {
@@ -75,8 +79,9 @@ pub(crate) async fn bind(
         }
         (ChainChoice::Lotus { lotus, sending }, _) => {
             let unsaid = Unsaid::default();
+            let settings = without_left_over(&lotus, repo, miners).await?;
             for actor in miners.all() {
-                match known(&lotus, &repo.config().chain, miners, actor, miner.sector_size).await {
+                match known(&lotus, &settings, miners, actor, miner.sector_size).await {
                     Ok(first) => unsaid.said(actor, first),
                     // It is asked again; what is not known of one miner keeps no other one's from starting.
                     Err(error) if actor != miners.first && is_of_the_miner(&error) => {
@@ -92,6 +97,7 @@ pub(crate) async fn bind(
                 randomness: RandomnessSource::Lotus,
                 messages: Some(Messages::open(lotus, outbox, sending)),
                 unsaid,
+                settings,
             })
         }
     }
@@ -138,6 +144,64 @@ async fn check_payments(
     Ok(())
 }
 
+/// What `config.toml` says of the chain, without payers that only a miner had who was removed: each miner's messages are paid by its
+/// own, so nothing is ever paid by these, and they keep nobody from starting.
+async fn without_left_over(
+    lotus: &Lotus,
+    repo: &Repo,
+    miners: &Miners,
+) -> Result<ChainSettings, ManagerError> {
+    let mut settings = repo.config().chain.clone();
+    let mut removed = None;
+    for payment in [&mut settings.pre_commit_payment, &mut settings.prove_commit_payment] {
+        for address in std::mem::take(&mut payment.from) {
+            match left_over_of(lotus, repo, miners, &mut removed, &address).await? {
+                None => payment.from.push(address),
+                Some(miner) => tracing::warn!(
+                    code = "MGR206",
+                    "{address} pays for nothing: it belongs to f0{}, which this manager serves no longer, and to no miner that it \
+                     serves; take it out of [chain] pre_commit_from and prove_commit_from in config.toml",
+                    miner.get()
+                ),
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// The miner that was removed whose address this is, if it is no served one's. What cannot be told is refused when it is checked.
+/// `removed`: all that were, once it was read.
+async fn left_over_of(
+    lotus: &Lotus,
+    repo: &Repo,
+    miners: &Miners,
+    removed: &mut Option<BTreeSet<ActorId>>,
+    address: &str,
+) -> Result<Option<ActorId>, ManagerError> {
+    let one = [address.to_owned()];
+    let served = own_payers(lotus, miners.first, &others(miners, miners.first), &one).await;
+    if !matches!(served, Err(SendError::Stranger { .. })) {
+        return Ok(None);
+    }
+    let removed = match removed {
+        Some(known) => known,
+        None => removed.insert(removed_miners(repo).await?),
+    };
+    for miner in removed.iter() {
+        if own_payers(lotus, *miner, &[], &one).await.is_ok_and(|own| !own.is_empty()) {
+            return Ok(Some(*miner));
+        }
+    }
+    Ok(None)
+}
+
+/// Walks over many events.
+async fn removed_miners(repo: &Repo) -> Result<BTreeSet<ActorId>, ManagerError> {
+    let file = repo.state_file();
+    let read = tokio::task::spawn_blocking(move || State::removed_miners(&file)).await;
+    Ok(read.map_err(|_| StateError::Closed)??)
+}
+
 /// All that are served but this one.
 pub(crate) fn others(miners: &Miners, miner: ActorId) -> Vec<ActorId> {
     miners.all().filter(|other| *other != miner).collect()
@@ -166,7 +230,11 @@ pub async fn add_miner(
         (None, None) => {}
         (Some(lotus), Some(ours)) if *ours == ChainIdentity::of(lotus) => {
             check_miner(lotus, actor, miner.sector_size).await?;
-            check_payments(lotus, &repo.config().chain, &miners, actor).await?;
+            // Its own payers may be in the list already: it may have been served before.
+            let mut served = miners.clone();
+            served.others.push(actor);
+            let settings = without_left_over(lotus, repo, &served).await?;
+            check_payments(lotus, &settings, &miners, actor).await?;
         }
         (Some(lotus), ours) => {
             let ours = ours.as_ref().map_or("no chain (offline)".to_owned(), ToString::to_string);

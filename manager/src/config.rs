@@ -12,6 +12,7 @@ use sealtasks::TaskType;
 use toml::{Table, Value};
 
 pub use chain::ChainSettings;
+pub(crate) use scheduling::FORGET_LOST_AFTER;
 pub use scheduling::{CapsByName, Scheduling};
 pub use sealing::Sealing;
 
@@ -72,7 +73,8 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 
 # A Sealyard worker that was lost (it has missed six heartbeats, about a minute) for this long is forgotten, and its tasks are
 # queued anew; a result that it brings later is not taken. The same for tasks whose worker has not come back since the
-# manager started. "0s": never.
+# manager started. "0s": never. A Lotus worker is not forgotten, since it may come back and return what it has: after this time
+# its sectors are alerts, as all are with "0s" after 1 h.
 #ForgetLostAfter = "1h"
 
 # The least time between two starts of a task type on one worker, so that their peaks do not meet.
@@ -129,7 +131,7 @@ pub const DEFAULTS: &str = r#"# Sealyard's configuration. A line that begins wit
 
 # Control addresses that pay before the miner's worker, the first first; the worker pays what they cannot. None: the worker
 # alone. One that is not named is never used: it may be kept for window PoSt. With several miners these are all miners': of
-# them each miner's messages are paid by its own; one that is no miner's is refused.
+# them each miner's messages are paid by its own; one that is no miner's is refused, that of a removed miner left out.
 #pre_commit_from = []
 #prove_commit_from = []
 

@@ -72,7 +72,7 @@ use liveness::Silence;
 pub(crate) use places::IndexChanges;
 pub(crate) use rebuild_room::RoomFacts;
 pub(crate) use redial::Redial;
-pub(crate) use removed::{CLEANED_UP, REMOVED};
+pub(crate) use removed::{CLEANED_UP, Leave, Named, REMOVED, although, named_by};
 use resting::Failed;
 pub(crate) use scrubbing::{Beside, Scrubbable};
 pub(crate) use sectors::REBUILT;
@@ -369,7 +369,7 @@ impl Driver {
             Input::WorkerMode { worker, mode, by, reply } => self.set_worker_mode(&worker, mode, by, reply),
             Input::Caps { target, changes, by, reply } => self.change_caps(target, &changes, by, reply),
             Input::HoldSector { hold, reply } => self.hold_sector(hold, reply),
-            Input::RemoveSector { sector, by, reply } => self.remove_sector(sector, by, reply),
+            Input::RemoveSector { sector, leave, by, reply } => self.remove_sector(sector, &leave, by, reply),
             Input::PermitRemoval { file, reply } => self.permit_removal(file, reply),
             Input::BeginScrub { path, proof, reply } => self.begin_scrub(&path, proof, reply),
             Input::ScrubOver { session, number } => self.scrub_over(session, number),

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc::extension::Hello;
-use rpc::{ApiError, WorkerApi};
-use sealtasks::WorkerId;
+use rpc::beat::Beat;
+use rpc::extension::{Hello, WorkerState};
+use rpc::{ApiError, ApiResult, WorkerApi};
+use sealtasks::{HealthReport, StorageId, WorkerId};
+use stores::{Index as _, IndexError};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::driver::{Input, Peer, Polled};
@@ -16,8 +19,10 @@ use crate::workers::chain_of;
 /// asking it.
 const BEATS: u64 = 50;
 
-/// Asks a worker's session at every heartbeat until it is gone or the manager stops.
+/// Asks a worker at every heartbeat until it is gone or the manager stops.
 pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn WorkerApi>, peer: Peer) {
+    let mut watched =
+        Watched { session, api, asks: Asks::of(peer), had: 0, unknown: Vec::new(), is_due: false };
     let period = shared.timing.heartbeat;
     // The worker has just answered.
     let first = Instant::now() + until_first(shared.state.now_ms(), period);
@@ -27,14 +32,14 @@ pub(crate) async fn watch(shared: Arc<Shared>, session: WorkerId, api: Arc<dyn W
     loop {
         tokio::select! {
             () = shared.cancelled.cancelled() => return,
-            _ = beat.tick() => {}
+            _ = beat.tick(), if !watched.is_due => {}
+            () = std::future::ready(()), if watched.is_due => {}
         }
-        let limit = shared.timing.heartbeat_timeout;
-        let (input, last) = match ask(&api, session, peer, limit).await {
+        let (input, last) = match watched.ask(&shared).await {
             Heard::Input(input) => (input, false),
             Heard::Gone(reason) => (Input::WorkerGone { session, reason }, true),
             Heard::Fenced(reason) => {
-                hear(&shared, &api).await;
+                hear(&shared, &watched.api).await;
                 (Input::WorkerGone { session, reason }, true)
             }
         };
@@ -68,12 +73,84 @@ enum Heard {
     Fenced(String),
 }
 
-async fn ask(api: &Arc<dyn WorkerApi>, session: WorkerId, peer: Peer, limit: Duration) -> Heard {
-    if peer.is_sealyard() {
-        ask_sealyard(api, session, limit).await
-    } else {
-        ask_lotus(api, session, limit).await
+/// What a worker is asked at each heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// All that there is to tell in one.
+    Beat,
+    /// Its state: it is of a version that knows no more.
+    State,
+    /// As Lotus asks.
+    Lotus,
+}
+
+impl Asks {
+    const fn of(peer: Peer) -> Self {
+        if peer.is_sealyard() { Self::Beat } else { Self::Lotus }
     }
+}
+
+/// A worker that is watched.
+struct Watched {
+    session: WorkerId,
+    api: Arc<dyn WorkerApi>,
+    asks: Asks,
+    /// The number of its last answer.
+    had: u64,
+    /// Paths of that answer that the index does not know.
+    unknown: Vec<StorageId>,
+    /// They are named at once, if the one before named none: files in them are known to nobody meanwhile.
+    is_due: bool,
+}
+
+impl Watched {
+    async fn ask(&mut self, shared: &Shared) -> Heard {
+        let (session, limit) = (self.session, shared.timing.heartbeat_timeout);
+        if self.asks == Asks::Beat {
+            let unknown = std::mem::take(&mut self.unknown);
+            let names_some = !unknown.is_empty();
+            self.is_due = false;
+            let beat = Beat { session: shared.session, had: self.had, unknown };
+            match timeout(limit, self.api.beat(beat)).await {
+                Ok(Err(error)) if error.is_method_not_found() => self.asks = Asks::State,
+                answer => {
+                    let mut health = Vec::new();
+                    let state = answer.map(|answer| {
+                        answer.map(|beaten| {
+                            (self.had, health) = (beaten.number, beaten.health);
+                            beaten.state
+                        })
+                    });
+                    let heard = told(&self.api, session, limit, state).await;
+                    // Of a worker that is gone nothing is believed.
+                    if matches!(heard, Heard::Input(_)) {
+                        self.unknown = unknown_after(shared, health).await;
+                        self.is_due = !names_some && !self.unknown.is_empty();
+                    }
+                    return heard;
+                }
+            }
+        }
+        match self.asks {
+            Asks::Lotus => ask_lotus(&self.api, session, limit).await,
+            Asks::Beat | Asks::State => {
+                told(&self.api, session, limit, timeout(limit, self.api.state()).await).await
+            }
+        }
+    }
+}
+
+/// Tells the index how the paths are. Which of them it does not know.
+async fn unknown_after(shared: &Shared, health: Vec<(StorageId, HealthReport)>) -> Vec<StorageId> {
+    let mut unknown = Vec::new();
+    for (path, report) in health {
+        match shared.index.report_health(&path, report).await {
+            Ok(()) => {}
+            Err(IndexError::UnknownHealth { .. }) => unknown.push(path),
+            Err(error) => tracing::warn!(%path, error = chain_of(&error), "a path's health was not taken"),
+        }
+    }
+    unknown
 }
 
 fn missed(session: WorkerId, reason: String) -> Heard {
@@ -93,9 +170,14 @@ fn gone(session: WorkerId, now: WorkerId) -> Option<Heard> {
     }
 }
 
-/// One question: its state tells its session, too, and whether it takes tasks.
-async fn ask_sealyard(api: &Arc<dyn WorkerApi>, session: WorkerId, limit: Duration) -> Heard {
-    match timeout(limit, api.state()).await {
+/// Its state tells its session, too, and whether it takes tasks.
+async fn told(
+    api: &Arc<dyn WorkerApi>,
+    session: WorkerId,
+    limit: Duration,
+    answer: Result<ApiResult<WorkerState>, Elapsed>,
+) -> Heard {
+    match answer {
         Ok(Ok(state)) => {
             let input = |state| Heard::Input(Input::WorkerState { state: Box::new(state), reply: None });
             return gone(session, state.session).unwrap_or_else(|| input(state));

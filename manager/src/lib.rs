@@ -23,6 +23,7 @@ mod messages;
 mod missing;
 mod naming;
 mod older;
+mod on_chain;
 mod orders;
 mod pipelining;
 mod proving;

@@ -30,7 +30,6 @@ use crate::driver::{Driver, IndexChanges, Input};
 use crate::loading::{Loaded, load};
 use crate::memory;
 use crate::messages::Post;
-use crate::older;
 use crate::pipelining::data_router;
 use crate::repo::{Repo, RepoError, random_uuid};
 use crate::service::{Service, refusal};
@@ -171,7 +170,7 @@ impl Manager {
     pub async fn start(options: ManagerOptions) -> Result<ManagerHandle, ManagerError> {
         let state = State::open(&options.repo.state_file())?;
         let (miner, miners) = (state.miner().await?, state.miners().await?);
-        let Bound { chain, randomness, messages, unsaid } =
+        let Bound { chain, randomness, messages, unsaid, settings } =
             bind(&options.repo, &miner, &miners, options.chain, state.now_ms()).await?;
         let (messages, post) = messages.unzip();
         let (standing, secret, cancelled) = begin_reign(&options.repo, &state, &miner).await?;
@@ -198,7 +197,7 @@ impl Manager {
             chain,
             randomness,
             messages,
-            chain_settings: options.repo.config().chain.clone(),
+            chain_settings: settings,
             secret,
             standing,
             outgoing: Arc::new(Outgoing::of(options.repo.dir())?),
@@ -215,6 +214,7 @@ impl Manager {
             sealing: options.repo.config().sealing.clone(),
             refills: Default::default(),
             failed_proofs: Default::default(),
+            at_odds: Default::default(),
             written: Default::default(),
             staging: open_staging(&options.repo, &loaded)?,
             locks: SectorLocks::new(clock_of(&state)),
@@ -234,11 +234,10 @@ impl Manager {
             moments: Moments::default(),
             inputs,
         });
-        let ended = run(&shared, loaded, waiting).await?;
+        let ended = Arc::new(Mutex::new(Some(run(&shared, loaded, waiting).await?)));
         attend(&shared, &options.repo, post).await?;
         let (problems, repo) = (Arc::new(problems), Arc::new(options.repo));
-        let (service, ended) = (Service(shared), Arc::new(Mutex::new(Some(ended))));
-        Ok(ManagerHandle { service, problems, ended, repo })
+        Ok(ManagerHandle { service: Service(shared), problems, ended, repo })
     }
 }
 
@@ -268,7 +267,8 @@ async fn attend(shared: &Arc<Shared>, repo: &Repo, post: Option<Post>) -> Result
             () = outgoing.tidy() => {}
         }
     });
-    shared.tasks.spawn(older::ask_owners(Service(shared.clone())));
+    shared.tasks.spawn(crate::older::ask_owners(Service(shared.clone())));
+    shared.tasks.spawn(crate::on_chain::watch(Service(shared.clone())));
     let holds = shared.state.holds().await?;
     shared.tasks.spawn(Service(shared.clone()).resume_moves(holds));
     Ok(())

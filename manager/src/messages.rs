@@ -10,11 +10,12 @@ mod post;
 mod stands;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chain::Lotus;
 use chain::params::Method;
 use chain::sending::{FileOutbox, Outbox as _, OutboxError, Sending, Stage};
+use rpc::explain::UnsentMessage;
 use sealtasks::{ChainEpoch, PieceInfo, Proof, SealedCid, SectorId, SectorRef, Seed, UnsealedCid};
 use tokio::sync::mpsc;
 
@@ -94,29 +95,49 @@ pub(crate) struct Messages {
 }
 
 #[derive(Default)]
-pub(crate) struct Notes(Mutex<BTreeMap<SectorId, String>>);
+pub(crate) struct Notes(Mutex<BTreeMap<SectorId, Note>>);
+
+/// What is known of a sector's message.
+#[derive(Clone, Default)]
+struct Note {
+    text: String,
+    /// As it would be sent, with those of all sectors in it; `None`: it is not made, or not held back by the lack of leave.
+    unsent: Option<Arc<UnsentMessage>>,
+}
 
 impl Notes {
     /// Whether it is news.
     fn set(&self, sector: SectorId, text: &str) -> bool {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.insert(sector, text.to_owned()).as_deref() != Some(text)
+        self.show(sector, text, None)
+    }
+
+    /// The same of a message that would be sent.
+    fn show(&self, sector: SectorId, text: &str, unsent: Option<Arc<UnsentMessage>>) -> bool {
+        let note = Note { text: text.to_owned(), unsent };
+        self.notes().insert(sector, note).is_none_or(|before| before.text != text)
     }
 
     /// Unless something is known already.
     fn set_first(&self, sector: SectorId, text: &str) {
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.entry(sector).or_insert_with(|| text.to_owned());
+        self.notes().entry(sector).or_insert_with(|| Note { text: text.to_owned(), unsent: None });
     }
 
     /// Empty: nothing is known.
     fn get(&self, sector: SectorId) -> String {
-        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.get(&sector).cloned().unwrap_or_default()
+        self.notes().get(&sector).map(|note| note.text.clone()).unwrap_or_default()
+    }
+
+    fn unsent(&self, sector: SectorId) -> Option<Arc<UnsentMessage>> {
+        self.notes().get(&sector)?.unsent.clone()
     }
 
     fn clear(&self, sector: SectorId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&sector);
+        self.notes().remove(&sector);
+    }
+
+    fn notes(&self) -> MutexGuard<'_, BTreeMap<SectorId, Note>> {
+        // Each change is one insertion or removal, so what a panic leaves is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,7 +159,7 @@ impl Messages {
             intent.miner == sector.miner && intent.sectors.contains(&sector.number)
         };
         let open = self.outbox.all()?.into_iter().filter(about).find_map(|record| match record.stage {
-            Stage::Intended => Some(record.intent.id.to_string()),
+            Stage::Intended { .. } => Some(record.intent.id.to_string()),
             Stage::Pushed { cid, .. } => Some(cid),
             Stage::Landed { .. } => None,
         });
@@ -160,11 +181,16 @@ impl Messages {
 
     /// Whether a wish of this sector is held, or its message is followed.
     pub(crate) fn watches(&self, sector: SectorId) -> bool {
-        self.notes.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&sector)
+        self.notes.notes().contains_key(&sector)
     }
 
     /// What this sector's message waits for; empty: nothing is known.
     pub(crate) fn note(&self, sector: SectorId) -> String {
         self.notes.get(sector)
+    }
+
+    /// The sector's message as it would be sent, where only the operator's leave is missing.
+    pub(crate) fn unsent(&self, sector: SectorId) -> Option<Box<UnsentMessage>> {
+        self.notes.unsent(sector).map(|message| Box::new((*message).clone()))
     }
 }

@@ -9,7 +9,7 @@ use rpc::operator::{
 use rpc::subject::Subject;
 use sealtasks::CapSpec;
 
-use crate::driver::Input;
+use crate::driver::{Input, Leave};
 use crate::service::Service;
 
 /// Who gave an order, where nobody said.
@@ -49,11 +49,11 @@ impl OperatorApi for Service {
 
     async fn remove_sector(&self, sector: SectorName, removal: Removal, by: String) -> ApiResult<()> {
         let sector = self.sector_id(sector).await?;
-        match removal {
-            Removal::UnlessOnChain => self.check_nothing_on_chain(sector).await?,
-            Removal::AlthoughOnChain => {}
-        }
-        self.ask(|reply| Input::RemoveSector { sector, by: signed(&by), reply }).await
+        let leave = match removal {
+            Removal::UnlessOnChain => Leave::Asked(self.check_nothing_on_chain(sector).await?),
+            Removal::AlthoughOnChain => Leave::Explicit,
+        };
+        self.ask(|reply| Input::RemoveSector { sector, leave, by: signed(&by), reply }).await
     }
 
     async fn abort(&self, what: Subject, by: String) -> ApiResult<AbortView> {

@@ -15,7 +15,7 @@ use futures_util::TryStreamExt as _;
 use pipeline::{DataPiece, SectorState, StateError};
 use rpc::api::PledgeOptions;
 use rpc::pipelining::{
-    ADD_PIECE_ROUTE, Batch, Flushed, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView,
+    ADD_PIECE_ROUTE, Batch, Flushed, Lost, Payers, PieceAdded, PieceParts, PipelineApi, PledgingView,
     REBUILD_PIECE_ROUTE, RoomView, RoomWish, WantedPiece,
 };
 use rpc::{ApiError, ApiResult, SectorName};
@@ -137,6 +137,12 @@ impl PipelineApi for Service {
             Some(messages) => messages.flush(batch).await.ok_or_else(stopping),
             None => Ok(Vec::new()),
         }
+    }
+
+    async fn payers(&self) -> ApiResult<Payers> {
+        let settings = &self.0.chain_settings;
+        let [pre_commit, commit] = [&settings.pre_commit_payment, &settings.prove_commit_payment];
+        Ok(Payers { pre_commit: pre_commit.from.clone(), commit: commit.from.clone() })
     }
 }
 

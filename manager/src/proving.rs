@@ -54,24 +54,9 @@ impl ProvingApi for Service {
     }
 
     async fn unheld(&self) -> ApiResult<Vec<SectorId>> {
-        let doubtful = self.view(Driver::doubtful).await?;
-        let listed: BTreeSet<_> =
-            self.0.index.list().into_values().flatten().map(|decl| decl.sector).collect();
-        let is_held = |id: &SectorId| {
-            let mut held = self.held(*id);
-            if let Some(doubtful) = doubtful.get(id) {
-                held.retain(|(path, _)| !doubtful.contains(path));
-            }
-            missing(&held).is_none()
-        };
         let mut unheld = Vec::new();
         for miner in self.0.miners.all() {
-            let ours = listed.iter().filter(|id| id.miner == miner && is_held(id));
-            let held = ours.map(|id| id.number).collect();
-            let proven = self.0.chain.proven_but(miner, &held).await.map_err(refusal)?;
-            let proven = proven.into_iter().map(|number| SectorId { miner, number });
-            // What is only remembered is not listed.
-            unheld.extend(proven.filter(|id| !is_held(id)));
+            unheld.extend(self.compare(miner).await?);
         }
         Ok(unheld)
     }
@@ -214,7 +199,7 @@ impl Service {
 }
 
 /// Why nobody can have both files, as far as the index knows.
-fn missing(held: &[(StorageId, FileTypes)]) -> Option<String> {
+pub(crate) fn missing(held: &[(StorageId, FileTypes)]) -> Option<String> {
     let has = |kind| held.iter().any(|(_, types)| types.contains(kind));
     let absent = |kind: FileType| format!("no storage path has its {kind} {}", noun(kind));
     [FileType::Sealed, FileType::Cache].into_iter().find(|kind| !has(*kind)).map(absent)

@@ -3,6 +3,7 @@
 //! good or that nobody here knows.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rpc::pipelining::Lost;
 use rpc::proving::{ProvingCopy, ProvingState, ProvingView};
@@ -57,20 +58,57 @@ impl Service {
         if left.is_empty() {
             return Ok(());
         }
-        let _lock = self.claim(sector, left, "set aside, since it is sealed again".to_owned())?;
+        let lock = self.claim(sector, left, "set aside, since it is sealed again".to_owned())?;
         // Until it was locked somebody may have changed it.
-        for (path, types) in look().await? {
-            let order = PathOrder::SetAside { sector, types: types.intersection(left), path: path.clone() };
-            self.hand_order(PathHost::Owner(path.clone()), order).await.map_err(|error| {
-                ApiError::refused(format!(
-                    "MGR193: sector {} is not sealed again: path {path} has {types} of it, which is not its whole replica \
-                     and could not be set aside: {error}; move it away by hand, and `sealyard storage redeclare` forgets it",
-                    self.0.name(sector)
-                ))
-            })?;
-        }
-        Ok(())
+        let remains = look().await?;
+        let paths: Vec<String> = remains.iter().map(|(path, _)| path.to_string()).collect();
+        let (own, name) = (self.clone(), self.0.name(sector));
+        let work = async move {
+            for (path, types) in remains {
+                own.set_aside(sector, types.intersection(left), path).await?;
+            }
+            Ok(())
+        };
+        within(SET_ASIDE_LIMIT, lock, work).await.unwrap_or_else(|| {
+            Err(ApiError::refused(format!(
+                "MGR193: sector {name} is not sealed again: what is left of it in path {} was not set aside within {} s; its disk \
+                 may hang, look at that host. Should that end, it is set aside then; until it has, the sector's files are locked \
+                 (`sealyard storage locks`). Ask again afterwards",
+                paths.join(", "),
+                SET_ASIDE_LIMIT.as_secs()
+            )))
+        })
     }
+
+    async fn set_aside(&self, sector: SectorId, types: FileTypes, path: StorageId) -> ApiResult<()> {
+        let order = PathOrder::SetAside { sector, types, path: path.clone() };
+        self.hand_order(PathHost::Owner(path.clone()), order).await.map(drop).map_err(|error| {
+            ApiError::refused(format!(
+                "MGR193: sector {} is not sealed again: path {path} has {types} of it, which is not its whole replica \
+                 and could not be set aside: {error}; move it away by hand, and `sealyard storage redeclare` forgets it",
+                self.0.name(sector)
+            ))
+        })
+    }
+}
+
+/// How long an operator waits until what is left of a sector is set aside: some renames, once nobody is at work on the files.
+const SET_ASIDE_LIMIT: Duration = Duration::from_secs(120);
+
+/// What comes of `work` within `limit`; `None`: it goes on behind the caller, who may end meanwhile. What it `holds` is let go
+/// when it has ended: a rename that comes late must not find another file in its place.
+async fn within<T: Send + 'static>(
+    limit: Duration,
+    holds: impl Send + 'static,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let working = tokio::spawn(async move {
+        let done = work.await;
+        drop(holds);
+        done
+    });
+    // One that panics has told so, and lets go what it holds.
+    tokio::time::timeout(limit, working).await.ok()?.ok()
 }
 
 /// Where a replica lies that was proven to be bad, if nothing else lies anywhere. The error: why it may not be given up.
@@ -126,6 +164,10 @@ fn bad_paths(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use stores::{LockOwner, LockWant, SectorLocks};
+
     use super::*;
 
     const REPLICA: FileTypes = FileTypes::SEALED.union(FileTypes::CACHE);
@@ -145,6 +187,27 @@ mod tests {
         let (detail, paths) = (state.words().to_owned(), vec![path("p")]);
         let copies = copies.iter().map(copy).collect();
         ProvingView { sector: SectorId::new(1000, 1), state, detail, paths, copies }
+    }
+
+    #[tokio::test]
+    async fn what_hangs_keeps_its_lock_and_not_its_caller() {
+        let locks = SectorLocks::new(Arc::new(|| 0));
+        let want = LockWant { sector: SectorId::new(1000, 1), read: FileTypes::NONE, write: REPLICA };
+        let owner = || LockOwner { owner: "operator".to_owned(), reason: "a test".to_owned() };
+        let lock = || locks.try_lock(want, owner()).expect("something is asked for");
+        let (ends, ended) = tokio::sync::oneshot::channel();
+        let hanging = async move { ended.await.is_ok() };
+        assert_eq!(within(Duration::from_millis(1), lock().expect("free"), hanging).await, None);
+        assert!(lock().is_none(), "a rename may still come");
+        ends.send(()).expect("it waits still");
+        let freed = async {
+            while lock().is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        freed.await;
+        assert_eq!(within(SET_ASIDE_LIMIT, lock().expect("free"), async { 7 }).await, Some(7));
+        assert!(lock().is_some());
     }
 
     #[test]

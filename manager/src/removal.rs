@@ -15,7 +15,7 @@ use sealtasks::{
 };
 use stores::{LockOwner, LockWant};
 
-use crate::driver::{CLEANED_UP, Input};
+use crate::driver::{CLEANED_UP, Driver, Input, Named, although, named_by};
 use crate::service::Service;
 use crate::workers::chain_of;
 
@@ -111,20 +111,26 @@ impl Service {
         Ok(files.flat_map(each).collect())
     }
 
-    /// Refuses where removing this sector would cost money: something of it is on chain, or may be on its way there.
-    pub(crate) async fn check_nothing_on_chain(&self, sector: SectorId) -> ApiResult<()> {
-        let known = self.view(move |driver| driver.record(sector).map(Standing::of));
-        // One that is not here is refused for that; files of one that was only told of are never deleted.
-        let (Some(Standing::OnChain), name) = (known.await?, self.0.name(sector)) else { return Ok(()) };
-        let refuse = |why: String| {
-            Err(ApiError::refused(format!(
-                "MGR190: sector {name} is not removed: {why}. If that is what you want, add --although-on-chain"
-            )))
+    /// Refuses where removing this sector would cost money: something of it is on chain, or may be on its way there. The messages
+    /// that its record named before the chain was asked: one that is named later was sent meanwhile.
+    pub(crate) async fn check_nothing_on_chain(&self, sector: SectorId) -> ApiResult<Named> {
+        let known = move |driver: &Driver| {
+            driver.record(sector).map(|record| (Standing::of(record), named_by(record)))
         };
-        if let Some(message) = self.open_message(sector).await? {
-            return refuse(format!("message {message} of it may be on its way to the chain"));
+        let Some((standing, named)) = self.view(known).await? else {
+            // One that is not here is refused for that.
+            return Ok(Named::default());
+        };
+        // Files of one that was only told of are never deleted.
+        if !matches!(standing, Standing::OnChain) {
+            return Ok(named);
         }
-        self.on_chain(sector).await.or_else(refuse)
+        let refused = |why: String| although(self.0.name(sector), &why);
+        if let Some(message) = self.open_message(sector).await? {
+            return Err(refused(format!("message {message} of it may be on its way to the chain")));
+        }
+        self.on_chain(sector).await.map_err(refused)?;
+        Ok(named)
     }
 
     /// The error says why files of this sector are needed, in words: it lives on its chain, or nobody can tell.

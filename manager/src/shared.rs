@@ -25,6 +25,7 @@ use crate::data_cid::DataCids;
 use crate::driver::{IndexChanges, Input};
 use crate::memory::Written;
 use crate::messages::Messages;
+use crate::on_chain::AtOdds;
 use crate::refill::Refills;
 use crate::staging::Staging;
 use crate::standing::Standing;
@@ -58,6 +59,8 @@ pub struct Timing {
     pub newer_gone: Duration,
     /// A sector that has waited for this long until one of its files is known to be somewhere is an alert.
     pub file_awaited: Duration,
+    /// Between two looks at what the chain says of all sectors.
+    pub on_chain_look: Duration,
     /// A reader of a piece that takes nothing for this long is given up, so that it cannot keep its sector locked.
     pub reader_stall: Duration,
 }
@@ -73,6 +76,7 @@ impl Default for Timing {
             health_report: Duration::from_secs(10),
             newer_gone: Duration::from_secs(600),
             file_awaited: Duration::from_secs(600),
+            on_chain_look: Duration::from_secs(3600),
             reader_stall: Duration::from_secs(600),
         }
     }
@@ -139,6 +143,8 @@ pub(crate) struct Shared {
     pub(crate) asked: Asked,
     /// What of it waits for sectors that are to be sealed again.
     pub(crate) refills: Refills,
+    /// What the chain and this manager do not agree about.
+    pub(crate) at_odds: AtOdds,
     /// What sectors could not be proven by.
     pub(crate) failed_proofs: crate::proving::Failed,
     /// Tells which of two things came first.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use rpc::api::PledgeOptions;
 use rpc::extension::AlertView;
+use rpc::operator::AbortOutcome;
 use rusqlite::Connection;
-use sealtasks::{FileTypes, SectorId};
+use sealtasks::{FileTypes, FsStat, HealthReport, SectorId, TaskType};
 use world::canned::Behaviour;
 use world::fake_worker::{FakeWorker, Plan, Taken};
-use world::{ALL, World, world};
+use world::{ALL, World, world, world_with};
 
 const SECTOR: SectorId = SectorId::new(1000, 1);
 
@@ -91,6 +92,12 @@ async fn a_sector_that_waits_long_for_a_file_of_a_path_that_is_away_is_an_alert_
     assert_eq!(alerts(&world, |alerts, _| alerts.is_empty()).await, []);
 }
 
+/// Waits until the alert says this, and gives the time since which it stands.
+async fn stands_since(world: &World, place: &str) -> u64 {
+    let says = |alerts: &[AlertView]| alerts.first().is_some_and(|alert| alert.text.contains(place));
+    alerts(world, |alerts, _| says(alerts)).await[0].since_ms
+}
+
 #[tokio::test]
 async fn a_file_that_is_in_no_path_that_is_known_is_an_alert_too() {
     let (world, worker, call) = committing().await;
@@ -99,6 +106,93 @@ async fn a_file_that_is_in_no_path_that_is_known_is_an_alert_too() {
     }
     worker.finish(&call).await;
     waits_for_cache(&world, "every path that is known is here, and none has it").await;
+    // It is the same alert whatever becomes of other paths meanwhile.
+    let since_ms = stands_since(&world, "every path that is known is here").await;
+    let stat = FsStat { capacity: 1 << 40, available: 1 << 39, fs_available: 1 << 39, ..FsStat::default() };
+    for (error, place) in [
+        (Some("it hangs".to_owned()), "not here, or not healthy, are "),
+        (None, "every path that is known is here"),
+    ] {
+        let report = HealthReport { stat, error };
+        world.api.storage_report_health(worker.sealing.clone(), report).await.expect("reported");
+        assert_eq!(stands_since(&world, place).await, since_ms, "{place}");
+    }
     let world = world.restart().await;
     waits_for_cache(&world, "no path that is here has it; not here, or not healthy, are ").await;
+}
+
+/// How long silence is borne here.
+const SOON: &str = "[Scheduler]\nForgetLostAfter = \"300ms\"\n";
+const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
+
+/// A worker A that holds PreCommit1 of sector 1.
+async fn labelling(config: &str, sealyard: bool) -> (World, Arc<FakeWorker>, Taken) {
+    let world = world_with(config).await;
+    let a = FakeWorker::new(Plan { name: "A", seed: 1, tasks: FIRST_HALF, stores: false, sealyard });
+    a.script("PC1", Behaviour::Hold);
+    world.join(&a).await;
+    world.api.pledge(PledgeOptions::default()).await.expect("a sector");
+    let taken = a.call_of("PC1").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|task| task.state == "running")).await;
+    (world, a, taken)
+}
+
+/// The alert of sector 1.
+async fn alert(world: &World) -> String {
+    let found = alerts(world, |alerts, _| !alerts.is_empty()).await;
+    assert_eq!(
+        (found.len(), found[0].system.as_str(), found[0].subject.as_str()),
+        (1, "sectors", "1"),
+        "{found:?}"
+    );
+    found[0].text.clone()
+}
+
+/// It cannot be forgotten, for it may come back and return what it has; so somebody has to look.
+#[tokio::test]
+async fn a_lotus_worker_that_is_lost_for_long_is_an_alert_of_its_sector_until_it_answers() {
+    let (world, a, taken) = labelling(SOON, false).await;
+    assert_eq!(alerts(&world, |_, audits| audits > 0).await, []);
+    a.set_silent(true);
+    let (text, attempt) = (alert(&world).await, world.sector(1, |_| true).await.tasks[1].attempt);
+    assert!(
+        text.contains("is on Lotus worker A, which has neither answered nor registered for 0 s"),
+        "{text}"
+    );
+    assert!(text.contains(&format!("`sealyard sealing abort {attempt}`")), "{text}");
+    a.set_silent(false);
+    assert_eq!(alerts(&world, |alerts, _| alerts.is_empty()).await, []);
+    a.finish(&taken).await;
+    world.sector(1, |sector| sector.state == "PreCommit2").await;
+}
+
+/// One that a restarted manager cannot dial is the same; and what an operator gave up there holds the sector's next attempt up.
+#[tokio::test]
+async fn what_is_left_with_a_lotus_worker_that_does_not_come_back_is_an_alert_until_an_operator_ends_it() {
+    let (world, a, _taken) = labelling(SOON, false).await;
+    let attempt = world.sector(1, |_| true).await.tasks[1].attempt;
+    a.set_silent(true);
+    let world = world.restart().await;
+    assert!(alert(&world).await.contains("is on Lotus worker A"));
+    let subject = || attempt.to_string().parse().expect("an attempt");
+    let outcome = world.operator.abort(subject(), "root@here".to_owned()).await.expect("given up").outcome;
+    assert_eq!(outcome, AbortOutcome::Detached);
+    world.sector(1, |sector| sector.state == "SealPreCommit1Failed").await;
+    // A sector that waits for its operator is held up by nothing.
+    assert_eq!(alerts(&world, |alerts, _| alerts.is_empty()).await, []);
+    world.api.retry_sector(SECTOR.number.into()).await.expect("tried again");
+    let text = alert(&world).await;
+    assert!(
+        text.contains(&format!(
+            "waits for the end of attempt {attempt}, which was given up, on Lotus worker A"
+        )),
+        "{text}"
+    );
+    let outcome = world.operator.abort(subject(), "root@here".to_owned()).await.expect("ended").outcome;
+    assert_eq!(outcome, AbortOutcome::Fenced);
+    assert_eq!(alerts(&world, |alerts, _| alerts.is_empty()).await, []);
+    let b = FakeWorker::new(Plan { name: "B", seed: 2, tasks: FIRST_HALF, stores: false, sealyard: true });
+    world.join(&b).await;
+    b.declare(SECTOR, FileTypes::UNSEALED).await;
+    world.sector(1, |sector| sector.state == "PreCommit2").await;
 }

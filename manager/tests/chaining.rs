@@ -70,6 +70,7 @@ async fn without_leave_the_message_is_shown_and_goes_when_leave_is_given() {
     pledge(&world, 1).await;
     let why = why(&world, "PreCommitSectorBatch2 to f01000 for sectors 1").await;
     assert!(why.change.contains("--send-messages"), "{why:?}");
+    let shown = serde_json::to_value(why.message.expect("it is shown")).expect("JSON");
     assert_eq!(state(&world, 1, "PreCommitting").await.last_error, "");
     assert_eq!(calls(&node, "MpoolPushMessage"), 0);
 
@@ -79,6 +80,17 @@ async fn without_leave_the_message_is_shown_and_goes_when_leave_is_given() {
     world.join(&worker).await;
     state(&world, 1, "PreCommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 1);
+    // What went is what was shown, byte for byte.
+    let sent = node.world().pushed.remove(0);
+    for key in ["To", "From", "Value", "Method", "Params"] {
+        assert_eq!((&shown[key], sent.message[key].is_null()), (&sent.message[key], false), "{key}");
+    }
+    assert_eq!(
+        (&shown["MaxFee"], &shown["MethodName"]),
+        (&sent.spec["MaxFee"], &"PreCommitSectorBatch2".into())
+    );
+    let why = yard::why(&world, "is on its way").await;
+    assert_eq!(why.message, None);
     world.handle.stop().await;
 }
 

@@ -142,7 +142,13 @@ async fn a_worker_that_nobody_has_is_named_with_those_that_are_there() {
         error.contains("several workers") && error.contains(&b.url()) && error.contains(&twin.url()),
         "{error}"
     );
-    assert_eq!(world.operator.worker_rest(twin.url()).await.expect("one").url, twin.url());
+    let url = twin.url();
+    // As `worker list` shows it, too.
+    let host = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).expect("an address");
+    for said in [&*url, host] {
+        assert_eq!(world.operator.worker_rest(said.to_owned()).await.expect("one").url, url);
+    }
+    world.operator.worker_rest(String::new()).await.expect_err("nobody is meant");
 }
 
 #[tokio::test]

@@ -165,24 +165,42 @@ async fn a_state_by_hand_is_guarded_and_goes_on_from_there() {
     assert!(error.contains("cache is cleared"), "{error}");
 }
 
+/// Each state that may have a limit, and the work that its sectors wait for there.
+const STAGES: [(&str, &str); 6] = [
+    ("AddPiece", "AP"),
+    ("Packing", "AP"),
+    ("PreCommit1", "PC1"),
+    ("PreCommit2", "PC2"),
+    ("Committing", "C1"),
+    ("FinalizeSector", "FIN"),
+];
+
 #[tokio::test]
 async fn no_more_sectors_than_allowed_are_in_a_state() {
-    let world = world_with("[sealing.in_flight]\nPreCommit1 = 1\n").await;
-    let worker = worker();
-    worker.script("PC1", Behaviour::Hold);
-    world.join(&worker).await;
-    for _ in 0..3 {
-        world.api.pledge_sector().await.expect("a pledge");
-    }
-    let first = worker.call_of("PC1").await;
-    let others: Vec<_> = (1..=3).filter(|one| *one != first.call.sector.number.get()).collect();
-    for other in &others {
-        world.sector(*other, |sector| sector.state == "PreCommit1").await;
-        let why = world.api.why(number(*other).to_string().parse().expect("a subject")).await.expect("told");
-        assert!(why.summary.contains("1 sectors are in PreCommit1 already"), "{}", why.summary);
-    }
-    worker.finish(&first).await;
-    for one in 1..=3 {
-        world.sector(one, |sector| sector.state == "Proving").await;
+    for (stage, code) in STAGES {
+        let world = world_with(&format!("[sealing.in_flight]\n{stage} = 1\n")).await;
+        let worker = worker();
+        worker.script(code, Behaviour::Hold);
+        world.join(&worker).await;
+        for _ in 1..=3 {
+            if stage == "AddPiece" {
+                // As much as a sector takes, so that it starts by itself.
+                give(&world, None, bytes(2000, 1)).await;
+            } else {
+                world.api.pledge_sector().await.expect("a pledge");
+            }
+        }
+        let first = worker.call_of(code).await;
+        for other in (1..=3).filter(|one| *one != first.call.sector.number.get()) {
+            world.sector(other, |sector| sector.state == stage).await;
+            let why =
+                world.api.why(number(other).to_string().parse().expect("a subject")).await.expect("told");
+            let words = format!("1 sectors are in {stage} already");
+            assert!(why.summary.contains(&words), "{words}: {}", why.summary);
+        }
+        worker.finish(&first).await;
+        for one in 1..=3 {
+            world.sector(one, |sector| sector.state == "Proving").await;
+        }
     }
 }

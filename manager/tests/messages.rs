@@ -6,8 +6,13 @@ mod standin;
 mod world;
 mod yard;
 
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
 use chain::sending::Sending;
 use futures_util::stream;
+use manager::state::StateEvent;
+use manager::{Repo, add_miner};
 use rpc::SectorName;
 use rpc::api::PledgeOptions;
 use rpc::pipelining::{Batch, Flushed};
@@ -15,9 +20,10 @@ use rpc::subject::Subject;
 use sealtasks::{ActorId, SectorId};
 use serde_json::{Value, json};
 use standin::{PRE_COMMIT, PROVE_COMMIT, StandInNode, activations, comm_d, pre_commits};
+use tracing::field::{Field, Visit};
 use world::canned::Behaviour;
 use world::{World, start};
-use yard::{AT_ONCE, SECOND, calls, chain, land, pledge, state, why_about, why_of, yard, yard_of_two};
+use yard::{AT_ONCE, SECOND, calls, chain, land, lotus, pledge, state, why_about, why_of, yard, yard_of_two};
 
 /// Gives two files for one sector, with a gap between them, and starts it: size and CID of both pieces.
 async fn two_files(world: &World) -> Vec<(u64, String)> {
@@ -292,6 +298,96 @@ async fn each_miner_s_messages_are_paid_by_its_own_addresses() {
     std::fs::write(repo.join("config.toml"), config).expect("config.toml");
     let refused = start(&repo, &dialer, choice).await.err().expect("refused").to_string();
     assert!(refused.contains("MGR065") && refused.contains("f0999 cannot pay"), "{refused}");
+}
+
+/// It is left out, aloud; anybody else's is refused still.
+#[tokio::test]
+async fn a_payer_of_a_miner_that_was_removed_keeps_no_manager_from_starting() {
+    let two = standin::World { others: vec![2000], pay_themselves: true, ..standin::World::new() };
+    let node = StandInNode::start(two).await;
+    {
+        let mut chain = node.world();
+        chain.keys.push("f3control2".to_owned());
+        chain.balances.insert("f3control2".to_owned(), 10_u128.pow(19));
+    }
+    let with = |payers: &str| format!("{AT_ONCE}pre_commit_from = [{payers}]\n");
+    let (world, worker) = yard_of_two(&node, AT_ONCE).await;
+    let world = world
+        .restart_with(|dir| {
+            std::fs::write(dir.join("repo/config.toml"), with("\"f3control2\"")).expect("config.toml")
+        })
+        .await;
+    let removed = StateEvent::MinerRemoved { miner: SECOND, by: "a test".to_owned() };
+    let world = world.restart_after(vec![removed]).await;
+    world.join(&worker).await;
+    pledge(&world, 1).await;
+    state(&world, 1, "PreCommitWait").await;
+    assert_eq!(node.world().pushed[0].message["From"], "f3worker");
+
+    let (dir, dialer, choice) = world.stop().await;
+    let repo = dir.path().join("repo");
+    std::fs::write(repo.join("config.toml"), with("\"f3control2\", \"f0999\"")).expect("config.toml");
+    let refused = start(&repo, &dialer, choice).await.err().expect("refused").to_string();
+    assert!(refused.contains("MGR065") && refused.contains("f0999 cannot pay"), "{refused}");
+}
+
+/// The codes of what is told while it lives, on this thread.
+#[derive(Clone, Default)]
+struct Codes(Arc<Mutex<Vec<String>>>);
+
+impl Visit for Codes {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "code" {
+            self.0.lock().expect("no panic elsewhere").push(format!("{value:?}"));
+        }
+    }
+}
+
+impl tracing::Subscriber for Codes {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Its payers stand in the list still, or again: nobody is told to take them out.
+#[tokio::test]
+async fn a_miner_that_is_added_again_is_not_one_that_was_removed() {
+    let two = standin::World { others: vec![2000], pay_themselves: true, ..standin::World::new() };
+    let node = StandInNode::start(two).await;
+    let (world, _worker) = yard_of_two(&node, AT_ONCE).await;
+    let removed = StateEvent::MinerRemoved { miner: SECOND, by: "a test".to_owned() };
+    let (dir, dialer, choice) = world.restart_after(vec![removed]).await.stop().await;
+    let repo = dir.path().join("repo");
+    let config = format!("{AT_ONCE}pre_commit_from = [\"f3control2\"]\n");
+    std::fs::write(repo.join("config.toml"), config).expect("config.toml");
+    let codes = Codes::default();
+    let _told = tracing::subscriber::set_default(codes.clone());
+    let left_over = || {
+        let told = std::mem::take(&mut *codes.0.lock().expect("no panic elsewhere"));
+        told.iter().filter(|code| code.contains("MGR206")).count()
+    };
+    start(&repo, &dialer, choice).await.expect("it starts").stop().await;
+    assert_eq!(left_over(), 1);
+    let again = Repo::open(&repo).expect("the repo is free");
+    let by = "a test".to_owned();
+    add_miner(&again, SECOND, Some(&*lotus(&node).await), by).await.expect("added");
+    assert_eq!(left_over(), 0);
 }
 
 /// Who an added miner is the node does not say: the manager starts, that miner waits, and nobody else.

@@ -10,10 +10,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use chain::sending::Sending;
-use sealtasks::{FileTypes, SectorId};
+use rpc::extension::SectorDetail;
+use sealtasks::{FailureClass, FileTypes, SectorId, SectorNumber};
 use standin::{AfterPush, PRE_COMMIT, PROVE_COMMIT, StandInNode};
-use world::World;
-use world::fake_worker::FakeWorker;
+use world::fake_worker::{Behaviour, FakeWorker};
+use world::{World, attempts};
 use yard::{AT_ONCE, calls, land, pledge, state, why, why_of, yard};
 
 /// Batches that are never full.
@@ -84,14 +85,25 @@ async fn a_message_that_comes_to_light_late_is_not_sent_twice_and_keeps_no_other
     world.handle.stop().await;
 }
 
+/// What a node says that has failed, perhaps before it took the message.
+fn not_taken() -> Option<(i64, String)> {
+    Some((1, "mpool push: failed to push message: try again".to_owned()))
+}
+
+/// A sector of whose message nobody knows whether it was sent. It is nowhere.
+async fn in_doubt(node: &StandInNode, config: &str) -> (World, Arc<FakeWorker>) {
+    node.world().push_fails = not_taken();
+    let (world, worker) = yard(node, Sending::On, config).await;
+    pledge(&world, 1).await;
+    why(&world, "if it is nowhere at height 1010").await;
+    (world, worker)
+}
+
 /// A node that has failed before it took the message.
 #[tokio::test]
 async fn a_message_that_is_nowhere_after_so_long_is_sent_again_once() {
     let node = StandInNode::start(standin::World::new()).await;
-    node.world().push_fails = Some((1, "mpool push: failed to push message: try again".to_owned()));
-    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
-    pledge(&world, 1).await;
-    why(&world, "if it is nowhere at height 1010").await;
+    let (world, _worker) = in_doubt(&node, AT_ONCE).await;
     {
         let mut chain = node.world();
         chain.push_fails = None;
@@ -102,6 +114,233 @@ async fn a_message_that_is_nowhere_after_so_long_is_sent_again_once() {
     node.world().mine();
     state(&world, 1, "PreCommitWait").await;
     assert_eq!((calls(&node, "MpoolPushMessage"), node.world().mempool.len()), (2, 1));
+    world.handle.stop().await;
+}
+
+/// What holds other messages back holds back what is sent again, too, unless its last height is near.
+#[tokio::test]
+async fn what_is_sent_again_minds_the_base_fee() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let config = format!("{AT_ONCE}base_fee_max = \"0.0000000000000001\"\n");
+    let (world, _worker) = in_doubt(&node, &config).await;
+    {
+        let mut chain = node.world();
+        (chain.push_fails, chain.base_fee) = (None, 101);
+        chain.mine_many(10);
+    }
+    why(&world, "it is not sent again now: the base fee of 0.000000000000000101 FIL is above").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 1);
+    {
+        let mut chain = node.world();
+        chain.base_fee = 100;
+        chain.mine_many(10);
+    }
+    state(&world, 1, "PreCommitWait").await;
+
+    // The ticket of the second is of height 120, and good for 3780.
+    node.world().push_fails = not_taken();
+    pledge(&world, 1).await;
+    why_of(&world, 2, "if it is nowhere at height 1030").await;
+    {
+        let mut chain = node.world();
+        (chain.push_fails, chain.base_fee) = (None, 101);
+        chain.mine_at(3600, Vec::new());
+    }
+    state(&world, 2, "PreCommitWait").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 4);
+    world.handle.stop().await;
+}
+
+/// The actor would refuse it as often as it is sent, whatever the node says of it.
+#[tokio::test]
+async fn a_message_that_is_nowhere_when_its_ticket_has_expired_is_not_sent_again_and_its_replica_made_anew() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, worker) = in_doubt(&node, AT_ONCE).await;
+    worker.script("PC1", Behaviour::Hold);
+    // Its ticket is of height 100, and good for 3780.
+    node.world().mine_at(3881, Vec::new());
+    let words = "its ticket of height 100 was good";
+    let is_anew =
+        |sector: &SectorDetail| attempts(sector, "PC1").len() == 2 && sector.last_error.contains(words);
+    world.sector(1, is_anew).await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 1);
+    node.world().push_fails = None;
+    worker.call_of("PC1").await;
+    let held = worker.call_of("PC1").await;
+    worker.finish(&held).await;
+    let sent = state(&world, 1, "PreCommitWait").await;
+    assert_eq!((sent.ticket_epoch, calls(&node, "MpoolPushMessage")), (2981, 2));
+    world.handle.stop().await;
+}
+
+/// As long as any other, however long nobody knew of it.
+#[tokio::test]
+async fn what_is_sent_again_late_has_time_to_land() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, _worker) = in_doubt(&node, AT_ONCE).await;
+    {
+        let mut chain = node.world();
+        chain.push_fails = None;
+        chain.mine_at(2000, Vec::new());
+    }
+    state(&world, 1, "PreCommitWait").await;
+    // For a while the node has it no more, also after a restart of the manager.
+    let evicted = std::mem::take(&mut node.world().mempool);
+    let searched = async |times: usize| {
+        let goal = calls(&node, "StateSearchMsg") + times;
+        let wait = async {
+            while calls(&node, "StateSearchMsg") < goal {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(world::LIMIT, wait).await.expect("it is followed");
+    };
+    searched(2).await;
+    let world = world.restart().await;
+    searched(2).await;
+    assert_eq!(state(&world, 1, "PreCommitWait").await.last_error, "");
+    node.world().mempool = evicted;
+    land(&node);
+    // It has no worker.
+    state(&world, 1, "Committing").await;
+    assert_eq!(calls(&node, "MpoolPushMessage"), 2);
+    world.handle.stop().await;
+}
+
+/// A node that takes messages without saying so, keeps them back, and does not know what landed before height 200.
+async fn forgetful() -> StandInNode {
+    let node = StandInNode::start(standin::World::new()).await;
+    {
+        let mut chain = node.world();
+        chain.after_push = AfterPush::Error(-32603, "upstream timed out".to_owned());
+        chain.held_back = Some(Vec::new());
+        chain.remembers_from = 200;
+    }
+    node
+}
+
+/// Why is said, and what the chain says of the sector itself suffices.
+#[tokio::test]
+async fn what_landed_where_the_node_cannot_look_is_not_sent_again() {
+    let node = forgetful().await;
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    for (goal, pushed) in [("PreCommitting", 1), ("SubmitCommit", 2)] {
+        state(&world, 1, goal).await;
+        let told = why(&world, "the full node does not tell: ").await;
+        assert!(told.summary.contains("failed to load tipset at height 1"), "{told:?}");
+        assert_eq!((told.sector_state.as_str(), node.world().pushed.len()), (goal, pushed));
+        let mut chain = node.world();
+        chain.let_in();
+        chain.held_back = Some(Vec::new());
+        chain.mine_many(20);
+    }
+    state(&world, 1, "Proving").await;
+    assert_eq!(node.world().pushed.len(), 2);
+    world.handle.stop().await;
+}
+
+/// What landed without the node's telling is this manager's still: sealed again, its sector is not taken for somebody else's.
+#[tokio::test]
+async fn what_landed_where_the_node_cannot_look_may_be_sealed_again() {
+    let node = forgetful().await;
+    let (world, worker) = yard(&node, Sending::On, AT_ONCE).await;
+    worker.script("C1", Behaviour::Hold);
+    worker.script("C1", Behaviour::Hold);
+    pledge(&world, 1).await;
+    why(&world, "the full node does not tell: ").await;
+    {
+        let mut chain = node.world();
+        chain.let_in();
+        chain.after_push = AfterPush::Answer;
+        chain.mine_many(21);
+    }
+    // What Commit1 says twice condemns the replica; an operator's word between would have it begin anew.
+    let first = worker.call_of("C1").await;
+    worker.fail_as(&first, FailureClass::BadData).await;
+    state(&world, 1, "ComputeProofFailed").await;
+    let due = "UPDATE sector SET record = json_set(record, '$.retry.when.not_before_ms', 0)";
+    let world = world.restart_on(|db| assert_eq!(db.execute(due, ()).expect("SQLite"), 1)).await;
+    world.join(&worker).await;
+    worker.declare(first.call.sector, FileTypes::UNSEALED | FileTypes::SEALED | FileTypes::CACHE).await;
+    worker.fail_as(&worker.call_of("C1").await, FailureClass::BadData).await;
+    state(&world, 1, "ComputeProofFailed").await;
+    world.api.retry_sector(SectorNumber::new(1).into()).await.expect("tried again");
+    land(&node);
+    let done = state(&world, 1, "Proving").await;
+    assert_eq!(attempts(&done, "PC1").len(), 2, "{done:#?}");
+    assert_eq!(node.world().pushed.len(), 2, "its pre-commitment counts");
+    world.handle.stop().await;
+}
+
+/// Of what never landed the sector's state shows nothing, and when that can change no more it is sent again, as the same message.
+#[tokio::test]
+async fn what_is_nowhere_where_the_node_cannot_look_is_sent_again_under_its_id() {
+    let node = forgetful().await;
+    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    why(&world, "the full node does not tell: ").await;
+    {
+        let mut chain = node.world();
+        (chain.held_back, chain.after_push) = (None, AfterPush::Answer);
+        chain.mine_at(1900, Vec::new());
+    }
+    // It may be reorganised back still.
+    why(&world, "it is asked again at height 1920").await;
+    assert_eq!(node.world().pushed.len(), 1);
+    node.world().mine_at(1920, Vec::new());
+    state(&world, 1, "PreCommitWait").await;
+    {
+        let chain = node.world();
+        let [first, second] = &chain.pushed[..] else { panic!("{:?}", chain.pushed) };
+        assert_eq!(first.spec, second.spec, "its id is one of them");
+        assert_eq!(first.message, second.message);
+    }
+    world.handle.stop().await;
+}
+
+/// Not that the node does not tell is what it waits for: it goes as soon as it may.
+#[tokio::test]
+async fn what_the_base_fee_holds_back_where_the_node_cannot_look_goes_when_that_has_fallen() {
+    let node = forgetful().await;
+    let config = format!("{AT_ONCE}base_fee_max = \"0.0000000000000001\"\n");
+    let (world, _worker) = yard(&node, Sending::On, &config).await;
+    pledge(&world, 1).await;
+    why(&world, "the full node does not tell: ").await;
+    {
+        let mut chain = node.world();
+        (chain.held_back, chain.after_push, chain.base_fee) = (None, AfterPush::Answer, 101);
+        chain.mine_at(1910, Vec::new());
+    }
+    why(&world, "it is not sent again now: the base fee of 0.000000000000000101 FIL is above").await;
+    assert_eq!(node.world().pushed.len(), 1);
+    {
+        let mut chain = node.world();
+        chain.base_fee = 100;
+        chain.mine_at(1920, Vec::new());
+    }
+    state(&world, 1, "PreCommitWait").await;
+    assert_eq!(node.world().pushed.len(), 2);
+    world.handle.stop().await;
+}
+
+/// What is sent again without an answer has as long to show as what was sent first, also after a restart.
+#[tokio::test]
+async fn what_is_sent_again_where_the_node_cannot_look_is_not_sent_a_third_time_soon() {
+    let node = forgetful().await;
+    let (mut world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
+    pledge(&world, 1).await;
+    why(&world, "it is asked again at height 1010").await;
+    // At the last of these heights it is 901 heights old again.
+    for (height, again, pushed) in [(1920, 1940, 2), (1940, 1980, 2), (1950, 1970, 2), (2821, 2861, 3)] {
+        node.world().mine_at(height, Vec::new());
+        why(&world, &format!("it is asked again at height {again}")).await;
+        assert_eq!(node.world().pushed.len(), pushed, "at height {height}");
+        if again == 1980 {
+            world = world.restart().await;
+            why(&world, "it is asked again at height 1950").await;
+        }
+    }
     world.handle.stop().await;
 }
 
@@ -162,11 +401,20 @@ async fn a_stranger_s_message_that_names_a_sector_keeps_it_neither_waiting_nor_i
     let mut theirs = std::mem::take(&mut node.world().mempool);
     theirs[0]["Message"]["From"] = "f3stranger".into();
 
+    // However many there are, nobody is looked up for them.
+    for other in 0..20 {
+        let mut copy = theirs[0].clone();
+        copy["CID"]["/"] = format!("bafy2bzacestranger{other}").into();
+        copy["Message"]["To"] = format!("f2stranger{other}").into();
+        theirs.push(copy);
+    }
+
     let node = StandInNode::start(standin::World::new()).await;
     node.world().mempool = theirs;
     let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
     pledge(&world, 1).await;
     state(&world, 1, "PreCommitWait").await;
     assert_eq!(calls(&node, "MpoolPushMessage"), 1, "its own message was sent");
+    assert_eq!(calls(&node, "StateLookupID"), 0);
     world.handle.stop().await;
 }

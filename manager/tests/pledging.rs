@@ -101,6 +101,25 @@ async fn nothing_piles_up_before_pc1() {
     pledged(&world, 3).await;
 }
 
+/// Of each of two miners two are kept.
+async fn both_are_full(world: &World) {
+    let wait = async {
+        // The first one's word is given where the other waits, too, if only for PC1.
+        while world.api.sectors().await.expect("listed").len() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    if tokio::time::timeout(LIMIT, wait).await.is_err() {
+        panic!("{:?}", world.handle.pipeline_api().pledging().await);
+    }
+    let view = waits_for(world, "full").await;
+    assert_eq!((view.keep, view.in_pipeline), (4, 4), "{view:?}");
+    assert!(
+        view.summary.contains("f01000: 2 sectors") && view.summary.contains("f02000: 2 sectors"),
+        "{view:?}"
+    );
+}
+
 /// So many of each are kept, and the one that has fewer gets the next.
 #[tokio::test]
 async fn each_miner_s_pipeline_is_kept_full() {
@@ -108,16 +127,31 @@ async fn each_miner_s_pipeline_is_kept_full() {
     let world = world_with("[sealing]\nkeep_in_pipeline = 2\nstop_at = \"pc2\"\n").await;
     let world = world.restart_after(vec![added]).await;
     world.join(&worker()).await;
-    let view = waits_for(&world, "full").await;
-    assert_eq!((view.keep, view.in_pipeline), (4, 4), "{view:?}");
-    assert!(
-        view.summary.contains("f01000: 2 sectors") && view.summary.contains("f02000: 2 sectors"),
-        "{view:?}"
-    );
+    both_are_full(&world).await;
     let mut kept = world.api.sectors().await.expect("listed");
     kept.sort();
     let of = |miner| [1, 2].map(|number| SectorId::new(miner, number));
     assert_eq!(kept, [of(1000), of(2000)].concat());
+}
+
+/// What is kept for the one miner is no room for the other's sectors, and nothing that these need is taken from it.
+#[tokio::test]
+async fn sectors_of_one_miner_take_no_room_that_admits_the_other_s_alone() {
+    let (first, second) = (ActorId::new(1000), ActorId::new(2000));
+    let added = StateEvent::MinerAdded { miner: second, by: "a test".to_owned() };
+    let world = world_with("[sealing]\nkeep_in_pipeline = 2\n").await.restart_after(vec![added]).await;
+    let replica = finalized_space(FileTypes::SEALED | FileTypes::CACHE, SectorSize::KiB2);
+    for (name, miner) in [("one", first), ("two", second)] {
+        let mut own = StorageStanza { weight: 10, can_store: true, ..StorageStanza::default() };
+        own.filters.allow_miners = vec![miner];
+        attach(&world, name, 2 * replica, own).await;
+    }
+    let worker = FakeWorker::new(Plan { stores: false, ..PLAN });
+    for _ in 0..4 {
+        worker.script("PC1", Behaviour::Hold);
+    }
+    world.join(&worker).await;
+    both_are_full(&world).await;
 }
 
 #[tokio::test]

@@ -22,6 +22,8 @@ use yard::{AT_ONCE, calls, land, pledge, state, why_of, yard};
 enum Mempool {
     Keeps,
     Forgets,
+    /// They are in the head when they are looked for.
+    Lands,
 }
 
 /// Takes the block with the last message of this method, and all above it, off the chain. Nothing is mined from then on.
@@ -45,8 +47,8 @@ fn counted(node: &StandInNode, method: u64) -> (usize, usize) {
 }
 
 /// Takes a sector's pre-commitment off the chain while its seed is waited for, until the sector has noticed and wants it there
-/// again; gives how many messages were sent then, and how many are on chain in the end.
-async fn lost_in_wait_seed(mempool: Mempool) -> (usize, usize) {
+/// again; gives how many messages were sent then, how many are on chain in the end, and how many records there are of them.
+async fn lost_in_wait_seed(mempool: Mempool) -> (usize, usize, usize) {
     let node = StandInNode::start(standin::World { challenge_delay: 500, ..standin::World::new() }).await;
     let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
     pledge(&world, 1).await;
@@ -64,23 +66,34 @@ async fn lost_in_wait_seed(mempool: Mempool) -> (usize, usize) {
         let mut chain = node.world();
         chain.mines_when_looked_at = false;
         chain.mempool = waiting;
+        if mempool == Mempool::Lands {
+            chain.mine();
+        }
     }
     world.api.retry_sector(SectorNumber::new(1).into()).await.expect("now");
     state(&world, 1, "PreCommitWait").await;
     land(&node);
     state(&world, 1, "WaitSeed").await;
-    world.handle.stop().await;
-    counted(&node, PRE_COMMIT)
+    let (dir, ..) = world.stop().await;
+    let records = std::fs::read_dir(dir.path().join("repo/messages")).expect("the outbox").count();
+    let (sent, landed) = counted(&node, PRE_COMMIT);
+    (sent, landed, records)
 }
 
 #[tokio::test]
 async fn a_pre_commitment_that_is_nowhere_while_its_seed_is_waited_for_is_sent_again() {
-    assert_eq!(lost_in_wait_seed(Mempool::Forgets).await, (2, 1));
+    assert_eq!(lost_in_wait_seed(Mempool::Forgets).await, (2, 1, 2));
 }
 
 #[tokio::test]
 async fn a_pre_commitment_that_waits_among_the_messages_again_is_not_sent_twice() {
-    assert_eq!(lost_in_wait_seed(Mempool::Keeps).await, (1, 1));
+    assert_eq!(lost_in_wait_seed(Mempool::Keeps).await, (1, 1, 1));
+}
+
+/// What was told of it before does not count: it may fail this time.
+#[tokio::test]
+async fn a_pre_commitment_that_lies_in_the_head_again_is_followed_anew_under_its_record() {
+    assert_eq!(lost_in_wait_seed(Mempool::Lands).await, (1, 1, 1));
 }
 
 /// Until this holds.
@@ -151,6 +164,28 @@ async fn a_proof_whose_pre_commitment_has_moved_while_it_was_made_is_made_anew()
     let detail = state(&world, 1, "Proving").await;
     assert_eq!(detail.seed_epoch, before + 3);
     assert_eq!(seeds_changed(&world, 1).await, 1);
+    assert_eq!((counted(&node, PRE_COMMIT), counted(&node, PROVE_COMMIT)), ((1, 1), (1, 1)));
+    world.handle.stop().await;
+}
+
+/// Its push was not answered, and it is nowhere: before it is sent again it is judged as any other.
+#[tokio::test]
+async fn a_proof_in_doubt_whose_seed_has_changed_is_made_anew() {
+    let Proving { node, world, worker, call, seed: before } = proving().await;
+    {
+        let mut chain = node.world();
+        chain.mines_when_looked_at = false;
+        chain.push_fails = Some((1, "mpool push: failed to push message: try again".to_owned()));
+    }
+    worker.finish(&call).await;
+    why_of(&world, 1, "if it is nowhere at height").await;
+    move_pre_commitment(&node);
+    {
+        let mut chain = node.world();
+        (chain.push_fails, chain.mines_when_looked_at) = (None, true);
+    }
+    let detail = state(&world, 1, "Proving").await;
+    assert_eq!((detail.seed_epoch, seeds_changed(&world, 1).await), (before + 3, 1));
     assert_eq!((counted(&node, PRE_COMMIT), counted(&node, PROVE_COMMIT)), ((1, 1), (1, 1)));
     world.handle.stop().await;
 }

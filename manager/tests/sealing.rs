@@ -9,7 +9,7 @@ use rpc::subject::Subject;
 use rpc::{ReturnMethod, Returned};
 use sealtasks::{
     AcquireMode, AttemptId, CallError, CallErrorCode, CallId, FileTypes, PathType, SectorId, SectorSize,
-    TaskId, TaskInput, TaskType,
+    TaskGroup, TaskId, TaskInput, TaskType,
 };
 use uuid::Uuid;
 use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
@@ -252,6 +252,31 @@ async fn a_running_call_survives_the_manager_and_is_not_made_twice() {
 }
 
 #[tokio::test]
+async fn what_a_worker_runs_counts_before_it_is_given_more_after_the_manager_s_restart() {
+    let world = world().await;
+    let worker = FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true });
+    *worker.tells.lock().expect("no panic elsewhere") = |state| {
+        state.caps.set(TaskGroup::one(TaskType::Commit2), 1);
+    };
+    worker.script("C2", Behaviour::Hold);
+    world.join(&worker).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    let taken = worker.call_of("C2").await;
+    world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
+    world.api.pledge_sector().await.expect("a pledge");
+    world.sector(2, |sector| sector.c1_sha256.is_some()).await;
+
+    let world = world.restart().await;
+    world.join(&worker).await;
+    let mut jobs = world.api.jobs().await.expect("jobs");
+    jobs.retain(|job| job.task == TaskType::Commit2);
+    let states: Vec<_> = jobs.iter().map(|job| (job.sector.number.get(), job.state.as_str())).collect();
+    assert_eq!(states, [(1, "running"), (2, "queued")]);
+    worker.finish(&taken).await;
+    world.sector(2, |sector| attempts(sector, "C2") == done("W")).await;
+}
+
+#[tokio::test]
 async fn a_task_waits_visibly_for_a_worker_and_again_after_a_refusal() {
     let world = world().await;
     world.api.pledge_sector().await.expect("a pledge");
@@ -271,6 +296,9 @@ async fn a_task_waits_visibly_for_a_worker_and_again_after_a_refusal() {
     let detail = world.sector(1, |sector| sector.tasks.iter().any(|row| row.state == "running")).await;
     let states: Vec<_> = detail.tasks.iter().map(|row| (row.attempt.attempt, row.state.as_str())).collect();
     assert_eq!(states, [(1, "failed"), (2, "running")]);
+    let workers = world.api.overview().await.expect("an overview").workers;
+    let whose: Vec<_> = detail.tasks.iter().map(|row| row.session).collect();
+    assert_eq!(whose, [Some(workers[0].session); 2], "a name may be another worker's, too");
     let error = world.api.sealing_remove_request(request).await.expect_err("it runs").to_string();
     assert!(error.contains("abort its call"), "{error}");
 }

@@ -8,6 +8,7 @@ mod yard;
 
 use chain::sending::Sending;
 use rpc::operator::Removal;
+use rpc::pipelining::Batch;
 use sealtasks::{Commitment, FileTypes, SealedCid, SectorId, SectorNumber, TaskType};
 use standin::{Effect, PRE_COMMIT, PreCommitted, StandInNode, pre_commits};
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
@@ -182,5 +183,59 @@ async fn a_sector_with_money_on_chain_is_removed_by_an_explicit_word_alone() {
     assert!(error.contains("MGR190") && error.contains("proven on chain"), "{error}");
     assert_eq!(state(&world, 5, "Proving").await.last_error, "");
     remove(5, Removal::AlthoughOnChain).await.expect("as the operator wants");
+    world.handle.stop().await;
+}
+
+/// What the chain has said of a sector before its message went says nothing of it afterwards, wherever the sector has come to.
+#[tokio::test]
+async fn a_sector_whose_message_goes_while_the_chain_is_asked_is_not_removed() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let config = "[chain]\npre_commit_batch = 9\nprove_commit_wait = \"0s\"\n";
+    let (world, worker) = yard(&node, Sending::On, config).await;
+    let asked = |number: u64, removal| {
+        let operator = world.operator.clone();
+        tokio::spawn(async move {
+            operator.remove_sector(SectorNumber::new(number).into(), removal, "a test".to_owned()).await
+        })
+    };
+    let words = ["may be on its way", "its deposit is lost", "was sent while the chain was asked"];
+    for (goal, words) in ["PreCommitWait", "WaitSeed", "ComputeProofFailed"].into_iter().zip(words) {
+        let number = world.api.pledge(Default::default()).await.expect("pledged").number.get();
+        why_of(&world, number, "waits for its batch").await;
+        // Nothing of it is on chain when the node is asked, and the answer comes late.
+        node.world().holds = Some("StateMinerAllocated");
+        let removal = asked(number, Removal::UnlessOnChain);
+        node.held.notified().await;
+        world.handle.pipeline_api().flush(Batch::PreCommit).await.expect("flushed");
+        state(&world, number, "PreCommitWait").await;
+        match goal {
+            // Deep enough, and its seed's height does not come.
+            "WaitSeed" => node.world().mine_many(7),
+            "ComputeProofFailed" => {
+                worker.script("C1", Behaviour::Fail(0));
+                land(&node);
+            }
+            _ => {}
+        }
+        state(&world, number, goal).await;
+        node.let_go.notify_one();
+        let error = removal.await.expect("asked").expect_err(goal).to_string();
+        assert!(error.contains("MGR190") && error.contains(words), "{goal}: {error}");
+        assert!(error.contains("--although-on-chain"), "{error}");
+        asked(number, Removal::AlthoughOnChain).await.expect("asked").expect("by the explicit word");
+    }
+    world.handle.stop().await;
+}
+
+/// Without leave to send, nothing can go meanwhile.
+#[tokio::test]
+async fn a_sector_whose_message_is_only_shown_is_removed_without_a_word() {
+    let node = StandInNode::start(standin::World::new()).await;
+    let (world, _worker) = yard(&node, Sending::Off, AT_ONCE).await;
+    pledge(&world, 1).await;
+    why(&world, "nothing is sent without --send-messages").await;
+    let (number, by) = (SectorNumber::new(1).into(), "a test".to_owned());
+    world.operator.remove_sector(number, Removal::UnlessOnChain, by).await.expect("nobody loses anything");
+    assert_eq!(state(&world, 1, "Removed").await.last_error, "");
     world.handle.stop().await;
 }

@@ -287,6 +287,11 @@ impl SectorRecord {
         self.fields.failures.counts.get(&class).copied().unwrap_or_default()
     }
 
+    /// Proofs found invalid since the replica was last made or the operator's last retry.
+    pub fn invalid_proofs(&self) -> u32 {
+        self.fields.failures.invalid_proofs
+    }
+
     /// Whom it waits for, if it does nothing by itself. Cheaper than [`SectorRecord::next`].
     pub fn rest(&self) -> Option<Rest> {
         match self.awaited() {

@@ -141,36 +141,44 @@ impl Stored<'_> {
         }
     }
 
-    /// Files of tree-r-last whose nodes are not the hashes of those below them, or that do not end in the root that
-    /// `p_aux` has.
     fn trees(&self) -> Result<Vec<String>, TaskError> {
-        let mut roots = Vec::new();
-        let mut faults = Vec::new();
-        for name in tree_names(self.size) {
-            let path = self.cache.join(&name);
-            let bytes = std::fs::read(&path).map_err(|source| TaskError::Io {
-                doing: "reading",
-                path: path.clone(),
-                source,
-            })?;
-            match root_of::<NodeFunction, Node>(&bytes, &nodes_in(self.size)) {
-                Ok(root) => roots.push(root),
-                Err(what) => faults.push(format!("{name}: {} {what}", path.display())),
-            }
-        }
-        if !faults.is_empty() {
-            return Ok(faults);
-        }
-        let joined = roots.chunks(ARITY).map(join::<NodeFunction, Node>).collect::<Option<Vec<_>>>();
-        let root = joined.and_then(|some| join::<NodeFunction, Node>(&some));
-        let expected = PAux::read(self.cache)?.comm_r_last;
-        if root.map(|root| bytes_of(&root)) == Some(expected) {
-            return Ok(Vec::new());
-        }
-        let names = tree_names(self.size);
-        let name = if names.len() == 1 { &names[0] } else { "tree-r-last" };
-        Ok(vec![format!("{name}: it ends in another root than p_aux has, in {}", self.cache.display())])
+        let root = PAux::read(self.cache)?.comm_r_last;
+        faults_in_trees(self.cache, &tree_names(self.size), &nodes_in(self.size), root)
     }
+}
+
+/// Files of tree-r-last whose nodes are not the hashes of those below them, or that together do not end in this root, which is
+/// the one that `p_aux` has. Each has so many nodes in its rows.
+fn faults_in_trees(
+    cache: &Path,
+    names: &[String],
+    rows: &[usize],
+    expected: [u8; NODE],
+) -> Result<Vec<String>, TaskError> {
+    let mut roots = Vec::new();
+    let mut faults = Vec::new();
+    for name in names {
+        let path = cache.join(name);
+        let bytes = std::fs::read(&path).map_err(|source| TaskError::Io {
+            doing: "reading",
+            path: path.clone(),
+            source,
+        })?;
+        match root_of::<NodeFunction, Node>(&bytes, rows) {
+            Ok(root) => roots.push(root),
+            Err(what) => faults.push(format!("{name}: {} {what}", path.display())),
+        }
+    }
+    if !faults.is_empty() {
+        return Ok(faults);
+    }
+    let joined = roots.chunks(ARITY).map(join::<NodeFunction, Node>).collect::<Option<Vec<_>>>();
+    let root = joined.and_then(|some| join::<NodeFunction, Node>(&some));
+    if root.map(|root| bytes_of(&root)) == Some(expected) {
+        return Ok(Vec::new());
+    }
+    let name = if let [only] = names { only } else { "tree-r-last" };
+    Ok(vec![format!("{name}: it ends in another root than p_aux has, in {}", cache.display())])
 }
 
 /// The files of tree-r-last.
@@ -240,7 +248,96 @@ fn bytes_of<D: Domain>(node: &D) -> [u8; NODE] {
 
 #[cfg(test)]
 mod tests {
+    use filecoin_proofs::{SectorShape32GiB, SectorShape64GiB};
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng as _;
+    use storage_proofs_core::merkle::{MerkleTreeTrait, generate_tree};
+
     use super::*;
+
+    /// Of a file in the tests: its leaves, their parents, and the root.
+    const ROWS: [usize; 3] = [64, 8, 1];
+
+    /// Files of tree-r-last over random leaves, and the root that the proofs library gives the whole tree.
+    fn trees<Tree: MerkleTreeTrait>(cache: &Path, size: SectorSize) -> [u8; NODE]
+    where
+        Tree::Store: 'static,
+    {
+        let library = tempfile::tempdir().expect("a directory");
+        let mut rng = ChaCha8Rng::from_seed([7; 32]);
+        let leaves = ROWS[0] * size.tree_count();
+        let (leaves, tree) = generate_tree::<Tree, _>(&mut rng, leaves, Some(library.path().to_owned()));
+        for (name, leaves) in tree_names(size).iter().zip(leaves.chunks(ROWS[0] * NODE)) {
+            let mut row: Vec<Node> = leaves.chunks(NODE).map(|leaf| node(leaf).expect("a leaf")).collect();
+            let mut bytes = leaves.to_vec();
+            while row.len() > 1 {
+                let parent = |children: &[Node]| join::<NodeFunction, Node>(children).expect("eight");
+                row = row.chunks(ARITY).map(parent).collect();
+                row.iter().for_each(|node| bytes.extend(bytes_of(node)));
+            }
+            assert_eq!(bytes.len(), ROWS.iter().sum::<usize>() * NODE);
+            std::fs::write(cache.join(name), bytes).expect("a file");
+        }
+        let mut root = [0; NODE];
+        tree.root().write_bytes(&mut root).expect("a node");
+        root
+    }
+
+    /// Changes one bit of a file.
+    fn flip(path: &Path, byte: usize) {
+        let mut bytes = std::fs::read(path).expect("a file");
+        bytes[byte] ^= 1;
+        std::fs::write(path, bytes).expect("a file");
+    }
+
+    /// The trees of a sector of 32 GiB are joined by one node, those of 64 GiB by two and one above them.
+    fn are_joined<Tree: MerkleTreeTrait>(size: SectorSize)
+    where
+        Tree::Store: 'static,
+    {
+        let cache = tempfile::tempdir().expect("a directory");
+        let cache = cache.path();
+        let (root, names) = (trees::<Tree>(cache, size), tree_names(size));
+        let faults = |root| faults_in_trees(cache, &names, &ROWS, root).expect("they are read");
+        assert_eq!(faults(root), [""; 0]);
+
+        // Every file of another replica: each is whole in itself.
+        let other = faults([9; NODE]);
+        assert_eq!(
+            other,
+            [format!("tree-r-last: it ends in another root than p_aux has, in {}", cache.display())]
+        );
+        // So are two that have changed places.
+        let [one, another] = [&names[3], &names[4]].map(|name| cache.join(name));
+        let aside = cache.join("aside");
+        let swap = || {
+            for (from, to) in [(&one, &aside), (&another, &one), (&aside, &another)] {
+                std::fs::rename(from, to).expect("renamed");
+            }
+        };
+        swap();
+        assert_eq!(faults(root), other);
+        swap();
+
+        // The fifth and the last: a leaf, a node above, the root.
+        for name in [&names[4], &names[names.len() - 1]] {
+            for row in [0, 64, 72] {
+                let path = cache.join(name);
+                flip(&path, row * NODE);
+                let told = faults(root);
+                let named = format!("{name}: {} is damaged: the node at byte ", path.display());
+                assert!(matches!(&told[..], [only] if only.starts_with(&named)), "{told:?}");
+                flip(&path, row * NODE);
+            }
+        }
+        assert_eq!(faults(root), [""; 0]);
+    }
+
+    #[test]
+    fn files_of_tree_r_last_end_in_one_root_and_a_flipped_byte_is_in_one_of_them() {
+        are_joined::<SectorShape32GiB>(SectorSize::GiB32);
+        are_joined::<SectorShape64GiB>(SectorSize::GiB64);
+    }
 
     /// The lengths that Lotus expects of a finalized sector's files. Source: storage-proofs-core's builders; the figures of
     /// 32 GiB are those of files on disks.

@@ -17,6 +17,7 @@ use sealtasks::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::beat::{Beat, Beaten};
 use crate::error::ApiError;
 use crate::explain::{Explanation, Schedule};
 use crate::extension::{
@@ -82,6 +83,11 @@ pub trait WorkerApi: Send + Sync + 'static {
     async fn hello(&self, hello: Hello) -> ApiResult<Option<Hello>>;
     /// What a Sealyard worker knows of itself in one answer. [`ApiError::is_method_not_found`] from a Lotus worker.
     async fn state(&self) -> ApiResult<WorkerState>;
+    /// The manager's heartbeat, and the worker's answer. [`ApiError::is_method_not_found`] from a Lotus worker, and from one
+    /// that is asked for its state alone.
+    async fn beat(&self, _beat: Beat) -> ApiResult<Beaten> {
+        Err(ApiError::unknown_method("Sealyard.Beat"))
+    }
     /// The proofs libraries' settings that its executors get. [`ApiError::is_method_not_found`] from a Lotus worker. A
     /// worker whose executors take no settings has none.
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {

@@ -85,6 +85,20 @@ impl ApiError {
         false
     }
 
+    /// Whether nobody listens there any more, as the operating system there says. One that does not answer in time may be there.
+    pub fn was_refused(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// Stable code for scripts and logs.
     pub const fn code(&self) -> &'static str {
         match self {

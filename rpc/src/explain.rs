@@ -44,6 +44,30 @@ pub struct Explanation {
     /// The sector's task, while it has one.
     #[serde(default)]
     pub task: Option<TaskFacts>,
+    /// The message that waits for the operator's leave to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Box<UnsentMessage>>,
+}
+
+/// A message as it would be sent, as far as it is known before a node signs it: `To`, `From`, `Value`, `Method` and `Params` of
+/// Lotus's message, and `MethodName` and `MaxFee`. Nonce and gas are the node's to choose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct UnsentMessage {
+    /// Whose actor is called.
+    pub to: String,
+    /// Who signs and pays: the address of a key.
+    pub from: String,
+    /// What is sent along, in attoFIL.
+    pub value: String,
+    /// What is called, by number.
+    pub method: u64,
+    /// The same by name.
+    pub method_name: String,
+    /// Its parameters, in base64.
+    pub params: String,
+    /// The most that its gas may cost, in attoFIL.
+    pub max_fee: String,
 }
 
 /// What is waited for. The words never change their meaning; new ones may come.

@@ -1,6 +1,5 @@
-//! Our own methods, all named `Sealyard.*`: what one Sealyard tells another and what our command line asks.
-//! Their shapes are ours, so serde forms stand here directly; unknown keys are ignored and missing ones are defaults,
-//! so that versions can differ by one.
+//! Our own methods, all named `Sealyard.*`: what one Sealyard tells another and what our command line asks. Their shapes are
+//! ours, so serde forms stand here directly; unknown keys are ignored and missing ones are defaults: versions may differ by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +10,11 @@ use sealtasks::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::operator::{CapView, WorkerMode};
+pub use fleet::{DurationView, ThreadView, WorkerView};
+
 use crate::storage::OlderCopy;
+
+mod fleet;
 
 /// The first call between Sealyards. A peer that answers "method not found" is a Lotus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +203,7 @@ pub struct ManagerOverview {
 /// Something that an operator must look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertView {
-    /// What it is about: `sectors`, `workers`.
+    /// What it is about: `sectors`, `workers`, `messages`, `chain-not-held` and the like.
     pub system: String,
     /// Which of them: a sector's number, a worker's name.
     pub subject: String,
@@ -209,118 +211,6 @@ pub struct AlertView {
     pub text: String,
     /// Since when, in Unix milliseconds.
     pub since_ms: u64,
-}
-
-/// One worker for people.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WorkerView {
-    /// Session.
-    pub session: WorkerId,
-    /// Name.
-    pub name: String,
-    /// Where the manager reaches it; empty for its own.
-    pub url: String,
-    /// `sealyard`, `lotus` or `local`.
-    pub kind: String,
-    /// Whether it takes tasks.
-    pub enabled: bool,
-    /// `live`, `suspect`, `lost` or `forgotten`.
-    pub state: String,
-    /// For how long nothing was heard of it, in milliseconds; 0 = it answers.
-    #[serde(default)]
-    pub silent_ms: u64,
-    /// What it becomes if that goes on, and in how many milliseconds.
-    #[serde(default)]
-    pub next_state: Option<(String, u64)>,
-    /// Tasks it takes.
-    pub tasks: BTreeSet<TaskType>,
-    /// Tasks it will take later, and why not yet.
-    pub pending: BTreeMap<TaskType, String>,
-    /// Running and staged tasks by short code.
-    pub running: BTreeMap<String, u64>,
-    /// The most at once by short code, where limited.
-    pub limits: BTreeMap<String, u64>,
-    /// CPU threads charged and there.
-    pub cpu: (u64, u64),
-    /// RAM in bytes: charged, used by others, there.
-    pub ram: (u64, u64, u64),
-    /// RAM and swap in bytes: charged, used by others, there.
-    pub vmem: (u64, u64, u64),
-    /// GPUs charged.
-    pub gpu_used: f64,
-    /// Names of its GPUs.
-    pub gpus: Vec<String>,
-    /// What an operator allows it.
-    #[serde(default)]
-    pub mode: WorkerMode,
-    /// Who set that, and when in Unix milliseconds; `None` = nobody did.
-    #[serde(default)]
-    pub mode_set: Option<(String, u64)>,
-    /// Its limits.
-    #[serde(default)]
-    pub caps: Vec<CapView>,
-    /// The machine whose resources it shares; `None` = it is alone, or does not say.
-    #[serde(default)]
-    pub machine: Option<String>,
-    /// The limits of all workers of that machine together.
-    #[serde(default)]
-    pub machine_caps: Vec<CapView>,
-    /// How long tasks took on workers of this name.
-    #[serde(default)]
-    pub durations: Vec<DurationView>,
-    /// The rate at which one fetch of such a worker got its files; 0 = not measured.
-    #[serde(default)]
-    pub fetches_bytes_per_second: u64,
-    /// Which sectors it takes where no thread says otherwise.
-    #[serde(default)]
-    pub plan: SealingPlan,
-    /// Its sealing threads.
-    #[serde(default)]
-    pub threads: Vec<ThreadView>,
-}
-
-/// One sealing thread for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ThreadView {
-    /// Counted from 1 among the threads of its worker.
-    pub index: usize,
-    /// The path's directory.
-    pub location: String,
-    /// The path; `None` = none is open there.
-    pub path: Option<StorageId>,
-    /// The plan under which the sectors that are there began.
-    pub plan: SealingPlan,
-    /// The plan for the next sector, where it is another one.
-    pub pending: Option<SealingPlan>,
-    /// The sectors that are being sealed there.
-    pub sectors: Vec<SectorId>,
-    /// Nothing new begins there.
-    pub paused: bool,
-    /// `idle`, `sealing`, `paused`, or `closed`: no path is open there.
-    pub state: String,
-    /// What is wrong with it; empty: nothing.
-    pub last_error: String,
-}
-
-/// How long tasks of one type and size took on workers of one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DurationView {
-    /// The type.
-    pub task: TaskType,
-    /// The sectors' size.
-    pub size: SectorSize,
-    /// How many were measured.
-    pub count: u64,
-    /// Moving mean over the last few, in milliseconds.
-    pub mean_ms: u64,
-    /// The latest, in milliseconds.
-    pub last_ms: u64,
-    /// The most memory that any of them had at a time, mapped files included (bytes); 0 = not measured.
-    #[serde(default)]
-    pub peak_bytes: u64,
-    /// Processor time of the latest (milliseconds); 0 = not measured.
-    #[serde(default)]
-    pub cpu_ms: u64,
 }
 
 /// One storage path for people.
@@ -386,6 +276,9 @@ pub struct JobView {
     pub reason: String,
     /// The worker's name, once bound.
     pub worker: Option<String>,
+    /// Its session then: another worker may have the same name.
+    #[serde(default)]
+    pub session: Option<WorkerId>,
     /// Unix milliseconds.
     pub queued_ms: u64,
     /// Unix milliseconds; 0 = not yet.
@@ -468,6 +361,15 @@ pub struct SectorDetail {
     pub tasks: Vec<JobView>,
     /// What happened: Unix milliseconds, kind, text.
     pub log: Vec<(u64, String, String)>,
+    /// The CID of the message that pre-commits it, once it was sent.
+    #[serde(default)]
+    pub pre_commit_message: Option<String>,
+    /// The CID of the message with its proof, once it was sent.
+    #[serde(default)]
+    pub commit_message: Option<String>,
+    /// Proofs found invalid since the replica was last made or an operator's last retry; Lotus's `Retries`.
+    #[serde(default)]
+    pub invalid_proofs: u32,
     /// The last error.
     #[serde(default)]
     pub last_error: String,

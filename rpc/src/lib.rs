@@ -6,6 +6,7 @@
 pub mod api;
 pub mod api_info;
 pub mod backup;
+pub mod beat;
 pub mod client;
 pub mod error;
 pub mod explain;

@@ -16,7 +16,7 @@ pub const NAME_MAX: usize = 1024;
 /// Most tasks named in [`WorkerRest::nowhere`]; there may be more.
 pub const NOWHERE_MAX: usize = 100;
 
-/// Asked of a manager by its operators. Workers are named by name, session or URL. `by` says who asks, for the record.
+/// Asked of a manager by its operators. Workers are named as by [`is_meant`]. `by` says who asks, for the record.
 #[async_trait]
 pub trait OperatorApi: Send + Sync + 'static {
     /// What a worker may do from now on, also after restarts of either side. The answer says what is left on it. The
@@ -44,7 +44,7 @@ pub enum Removal {
     /// One for which nothing is on chain, nor on its way there.
     #[default]
     UnlessOnChain,
-    /// Any: the operator takes the loss of its deposit, or its faults.
+    /// Any, and one that waits for its message or its seed: the operator takes the loss of its deposit, or its faults.
     AlthoughOnChain,
 }
 
@@ -113,6 +113,19 @@ impl WorkerRest {
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.waiting == 0 && self.nowhere.is_empty() && self.between_tasks == 0
     }
+}
+
+/// Whether an operator who says this means this worker: by its name, its session, its URL, or its `host:port`. Who says nothing
+/// means nobody, although a worker within the manager has no URL.
+pub fn is_meant(said: &str, name: &str, url: &str, session: Option<WorkerId>) -> bool {
+    let is_session = || session.is_some_and(|session| session.to_string() == said);
+    !said.is_empty() && (name == said || url == said || host(url) == said || is_session())
+}
+
+/// `http://host:port/rpc/v0` without what is the same everywhere.
+pub fn host(url: &str) -> &str {
+    let url = url.split_once("://").map_or(url, |(_, rest)| rest);
+    url.split('/').next().unwrap_or(url)
 }
 
 /// One task that a worker still has.

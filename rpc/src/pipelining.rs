@@ -62,6 +62,18 @@ pub trait PipelineApi: Send + Sync + 'static {
     /// Has those go now, however few they are, if the operator lets messages go and the base fee is within his limit.
     /// Permission `admin`.
     async fn flush(&self, batch: Batch) -> ApiResult<Vec<Flushed>>;
+    /// Which addresses pay for messages. Permission `read`.
+    async fn payers(&self) -> ApiResult<Payers>;
+}
+
+/// Addresses that pay for messages, of all miners, as `config.toml` has them but for those of removed miners: a miner's own
+/// among them pay for its messages, and where none is, its worker does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payers {
+    /// For pre-commitments.
+    pub pre_commit: Vec<String>,
+    /// For proofs.
+    pub commit: Vec<String>,
 }
 
 /// A kind of messages to the chain that go in batches.

@@ -88,24 +88,22 @@ const DOUBTED: &str = ".doubted-";
 
 /// The files in a storage path that have a name which [`doubted`] makes, with their places.
 pub(crate) fn all_doubted(path: &Path) -> Vec<(PathBuf, PathBuf)> {
-    let mut found = Vec::new();
-    for kind in FileType::ALL {
-        let dir = path.join(kind.name());
-        // On a full disk there may have been no room for `fetching/`.
-        let dirs = [dir.join(FETCHING), dir].into_iter().filter_map(|dir| fs::read_dir(dir).ok());
-        for entry in dirs.flatten().flatten().map(|entry| entry.path()).filter(|at| is_fresh(at, DOUBTED)) {
-            if let Some((sector, kind)) = named(&entry) {
-                found.push((entry, file(path, sector, kind)));
-            }
-        }
-    }
-    found
+    FileType::ALL.into_iter().flat_map(|kind| doubted_of(path, kind)).collect()
+}
+
+/// Those of one type.
+fn doubted_of(path: &Path, kind: FileType) -> Vec<(PathBuf, PathBuf)> {
+    let dir = path.join(kind.name());
+    // On a full disk there may have been no room for `fetching/`.
+    let dirs = [dir.join(FETCHING), dir].into_iter().filter_map(|dir| fs::read_dir(dir).ok());
+    let entries = dirs.flatten().flatten().map(|entry| entry.path()).filter(|at| is_fresh(at, DOUBTED));
+    entries.filter_map(|entry| named(&entry).map(|(sector, _)| (entry, file(path, sector, kind)))).collect()
 }
 
 /// Whether such a one of this file is there.
 pub(crate) fn is_doubted(path: &Path, sector: SectorId, kind: FileType) -> bool {
     let place = file(path, sector, kind);
-    all_doubted(path).iter().any(|(_, of)| *of == place)
+    doubted_of(path, kind).iter().any(|(_, of)| *of == place)
 }
 
 /// Whether a name is one that [`leaving`], [`doubted`] or [`replaced`] makes, with this between its parts.
@@ -171,8 +169,11 @@ pub(crate) struct Scan {
     pub(crate) removed: Vec<PathBuf>,
     /// Files whose places others took.
     pub(crate) replaced: Vec<PathBuf>,
-    /// Files that had just been fetched when an earlier life of this process ended, as far as is noted.
+    /// Files that had just been fetched when an earlier life of this process ended, as far as is noted. This and what follows is
+    /// of the notes of fetches, which [`scan`] does not read.
     pub(crate) untold: Vec<(SectorId, FileType)>,
+    /// Files that were moved here and whose sources may still lie where they were, by sector.
+    pub(crate) moved: BTreeMap<SectorId, FileTypes>,
 }
 
 /// Creates the type directories (0755) where missing and lists what is in them.

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtasks::{FsStat, HealthReport, SectorDecl, StorageId, StorageInfo, StorageStanza};
+use sealtasks::{FileTypes, FsStat, HealthReport, SectorDecl, StorageId, StorageInfo, StorageStanza};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
@@ -125,13 +125,14 @@ pub struct LocalPath {
 
 impl Local {
     /// Opens a storage path: reads its `sectorstore.json`, attaches it to the index, creates missing type
-    /// directories, scans them and declares what is there (as primary copies when the path is for storing).
+    /// directories, scans them and declares what is there (as primary copies when the path is for storing, or when they were
+    /// moved there and their sources may not be deleted yet).
     ///
     /// # Errors
     /// When the file is missing or damaged, the id is open already, the path hangs, or the index refuses.
     pub async fn open_path(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
-        let _turn = self.changing.lock().await;
         let (contents, scanning) = self.read_contents(dir, Some(OPEN_DEADLINE)).await?;
+        let _turn = self.changing.lock().await;
         self.open_one(dir, contents, scanning).await
     }
 
@@ -140,9 +141,9 @@ impl Local {
     /// # Errors
     /// As [`Local::open_path`], and when `storage.json` cannot be written; the path then is not open either.
     pub async fn attach_path(&self, dir: &Path) -> Result<OpenedPath, StoreError> {
-        let _turn = self.changing.lock().await;
         let dir = std::path::absolute(dir).map_err(StoreError::io("resolve", dir))?;
         let (contents, scanning) = self.read_contents(&dir, Some(OPEN_DEADLINE)).await?;
+        let _turn = self.changing.lock().await;
         let opened = self.open_one(&dir, contents, scanning).await?;
         let written = StorageConfig::read(&self.config).and_then(|mut config| {
             config.add(&dir);
@@ -201,26 +202,14 @@ impl Local {
         id: Option<&StorageId>,
         drop_missing: bool,
     ) -> Result<Vec<OpenedPath>, StoreError> {
-        let done = self.redeclare_each(id, drop_missing).await;
+        let wanted: Vec<_> =
+            self.paths().into_iter().filter(|path| id.is_none_or(|id| *id == path.id)).collect();
+        let each = wanted.iter().map(|path| self.redeclare_one(path, drop_missing));
+        let done = futures_util::future::join_all(each).await;
         match id {
             Some(id) if done.is_empty() => Err(StoreError::NotOpen { id: id.clone() }),
-            _ => done.into_iter().map(|(_, result)| result).collect(),
+            _ => done.into_iter().collect(),
         }
-    }
-
-    /// The same, with what came of each path: one whose disk is dead or hangs keeps none of the others waiting.
-    pub async fn redeclare_each(
-        &self,
-        id: Option<&StorageId>,
-        drop_missing: bool,
-    ) -> Vec<(StorageId, Result<OpenedPath, StoreError>)> {
-        let _turn = self.changing.lock().await;
-        let wanted = self.paths().into_iter().filter(|path| id.is_none_or(|id| *id == path.id));
-        let declared = wanted.map(|path| async move {
-            let result = self.redeclare_one(&path, drop_missing).await;
-            (path.id, result)
-        });
-        futures_util::future::join_all(declared).await
     }
 
     /// The open paths, by id.
@@ -245,24 +234,37 @@ impl Local {
     /// Returns the paths whose report the index refused: [`IndexError::UnknownHealth`] means to declare them again.
     pub async fn report_health(&self) -> Vec<(StorageId, IndexError)> {
         let report = |path: LocalPath| async move {
-            let measured = match self.path(&path.id) {
-                Ok(open) => open.space.measured().await,
-                Err(error) => Err(error),
-            };
-            let report = match measured {
-                Ok(Measured { stat, old: Some(age), hangs: true }) => {
-                    let age = age.as_secs();
-                    let error = format!("{:?} does not answer; its figures are {age} s old", path.dir);
-                    HealthReport { stat, error: Some(error) }
-                }
-                Ok(measured) => HealthReport { stat: measured.stat, error: None },
-                Err(error) => HealthReport { stat: FsStat::default(), error: Some(chain(&error)) },
-            };
+            let report = self.health_of(&path).await;
             let sent = self.index.report_health(&path.id, report).await;
             sent.err().map(|error| (path.id, error))
         };
         let reports = futures_util::future::join_all(self.paths().into_iter().map(report)).await;
         reports.into_iter().flatten().collect()
+    }
+
+    /// The same for somebody else who tells the index.
+    pub async fn health(&self) -> Vec<(StorageId, HealthReport)> {
+        let report = |path: LocalPath| async move {
+            let report = self.health_of(&path).await;
+            (path.id, report)
+        };
+        futures_util::future::join_all(self.paths().into_iter().map(report)).await
+    }
+
+    async fn health_of(&self, path: &LocalPath) -> HealthReport {
+        let measured = match self.path(&path.id) {
+            Ok(open) => open.space.measured().await,
+            Err(error) => Err(error),
+        };
+        match measured {
+            Ok(Measured { stat, old: Some(age), hangs: true }) => {
+                let age = age.as_secs();
+                let error = format!("{:?} does not answer; its figures are {age} s old", path.dir);
+                HealthReport { stat, error: Some(error) }
+            }
+            Ok(measured) => HealthReport { stat: measured.stat, error: None },
+            Err(error) => HealthReport { stat: FsStat::default(), error: Some(chain(&error)) },
+        }
     }
 
     /// What a path says of itself and what lies in it, as a scan that is under way until the second part is dropped.
@@ -321,6 +323,7 @@ impl Local {
     async fn redeclare_one(&self, path: &LocalPath, drop_missing: bool) -> Result<OpenedPath, StoreError> {
         let scanning = self.departures.scanning();
         let open = self.path(&path.id)?;
+        // A disk that hangs keeps nobody from opening, closing or declaring other paths.
         let Contents { id, stanza, scan, keep_free } = self.read_again(&open).await?;
         if id != path.id {
             return Err(StoreError::MetaField {
@@ -330,7 +333,12 @@ impl Local {
                 expected: "the id it was opened with; close the path and attach it again to change it",
             });
         }
-        let space = open.space;
+        let _turn = self.changing.lock().await;
+        // It may have been closed meanwhile, or another one opened with its id.
+        let OpenPath { space, dir, .. } = self.path(&id)?;
+        if dir != path.dir {
+            return Err(StoreError::NotOpen { id });
+        }
         space.set_limits(stanza.max_storage, keep_free);
         self.attach(&id, &stanza, space.stat().await?).await?;
         self.declare_scan((&id, &stanza), &scan, &scanning).await?;
@@ -361,11 +369,14 @@ impl Local {
         // What leaves during the scan must not be declared after it has left.
         let _turn = self.removing.lock().await;
         let there = |decl: &SectorDecl| {
+            let decl = *decl;
             let types = decl.types.difference(scanning.absent(id, decl.sector));
             let types = types.difference(untold.get(&decl.sector).copied().unwrap_or_default());
-            (!types.is_empty()).then_some((SectorDecl { types, ..*decl }, stanza.can_store))
+            let moved = scan.moved.get(&decl.sector).copied().unwrap_or_default();
+            by_copy_kind(types, stanza, moved)
+                .map(move |(types, primary)| (SectorDecl { types, ..decl }, primary))
         };
-        let files: Vec<(SectorDecl, bool)> = scan.files.iter().filter_map(there).collect();
+        let files: Vec<_> = scan.files.iter().flat_map(there).collect();
         for batch in files.chunks(DECLARE_BATCH) {
             self.index.declare_batch(id, batch).await?;
         }
@@ -417,6 +428,17 @@ impl Local {
     }
 }
 
+/// Files found in a path as copies that do not count, and as primary ones: all where it stores, else those that were `moved`
+/// there.
+fn by_copy_kind(
+    types: FileTypes,
+    stanza: &StorageStanza,
+    moved: FileTypes,
+) -> impl Iterator<Item = (FileTypes, bool)> + use<> {
+    let primary = if stanza.can_store { types } else { types.intersection(moved) };
+    [(types.difference(primary), false), (primary, true)].into_iter().filter(|(types, _)| !types.is_empty())
+}
+
 /// What a storage path says of itself, and what lies in it.
 struct Contents {
     id: StorageId,
@@ -431,7 +453,8 @@ impl Contents {
         let (id, stanza) = StorageMeta::read(dir)?.validate(dir)?;
         let keep_free = KeepFree::read(dir)?.bytes;
         first(dir);
-        let scan = Scan { untold: Arriving::untold(dir), ..layout::scan(dir)? };
+        let (untold, moved) = (Arriving::untold(dir), Arriving::moved(dir));
+        let scan = Scan { untold, moved, ..layout::scan(dir)? };
         rehearsal::claim(dir, rehearses, !scan.files.is_empty())?;
         Ok(Self { id, stanza, keep_free, scan })
     }

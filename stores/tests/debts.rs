@@ -191,6 +191,35 @@ async fn what_is_owed_goes_along_when_the_copy_goes_on_to_another_path_of_its_ho
     assert_eq!(remote.settle_debts(Duration::MAX).await, (0, 0));
 }
 
+/// As after a new manager's start: its index learns from scans again who has what. Both paths only seal.
+async fn scanned_anew(scene: &Scene) -> Vec<String> {
+    let (a, b) = (scene.source.dir.path().join("a"), scene.target.dir.path().join("b"));
+    for dir in [a, b] {
+        let meta = dir.join("sectorstore.json");
+        let text = fs::read_to_string(&meta).expect("there");
+        fs::write(&meta, text.replace("\"CanStore\": true", "\"CanStore\": false")).expect("written");
+    }
+    let cache = FileType::Cache.into();
+    scene.world.index.drop_files(&id("b"), sector(1).id, cache).await.expect("forgotten");
+    scene.target.local.redeclare(None, false).await.expect("declared");
+    scene.source.local.redeclare(None, false).await.expect("declared");
+    scene.world.holders(sector(1), FileType::Cache).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_only_seals_says_that_what_was_moved_there_counts() {
+    let scene = owing().await;
+    assert_eq!(scanned_anew(&scene).await, ["b*"], "the source is older");
+    assert_eq!(scene.target.remote.settle_debts(Duration::MAX).await, (1, 0));
+    assert!(!scene.source_dir().exists(), "deleted");
+    scene.expect_whole();
+    assert_eq!(scanned_anew(&scene).await, ["b"], "nothing says more than the path does");
+
+    let scene = owing().await;
+    fs::remove_file(scene.copy().join("sc-02-data-layer-1.dat")).expect("trimmed since");
+    assert_eq!(scanned_anew(&scene).await, ["b*"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_made_anew_elsewhere_on_the_host_owes_nothing_for_a_copy_that_was_set_aside() {
     let scene = owing().await;

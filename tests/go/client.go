@@ -18,6 +18,7 @@ import (
 
 	"github.com/filecoin-project/lotus/api"
 	"github.com/filecoin-project/lotus/api/client"
+	"github.com/filecoin-project/lotus/chain/types"
 	"github.com/filecoin-project/lotus/storage/sealer/storiface"
 )
 
@@ -103,7 +104,9 @@ func batches(number abi.SectorNumber, ref storiface.SectorRef) []asked {
 		{"SectorGetSealDelay", nil}, {"SectorNumReservations", nil},
 		{"SectorNumFree", []any{"nobody's"}},
 		{"SectorStartSealing", []any{number}}, {"SectorMarkForUpgrade", []any{number, true}},
-		{"SectorAbortUpgrade", []any{number}}, {"SectorRemove", []any{number}},
+		{"SectorAbortUpgrade", []any{number}},
+		// Of one that is not there: what is there would be removed.
+		{"SectorRemove", []any{number + 1000}}, {"ComputeWindowPoSt", []any{uint64(0), types.EmptyTSK}},
 		{"SectorsUpdate", []any{number, api.SectorState("Proving")}},
 		{"SectorsUnsealPiece", []any{ref, storiface.UnpaddedByteIndex(0), whole, ticket, nil}},
 	}

@@ -21,8 +21,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	roles := map[string]func(context.Context, []string) error{
-		"worker": runWorker, "miner": runMiner, "client": runClient, "index": runIndex,
-		"trailers": runTrailers,
+		"worker": runWorker, "miner": runMiner, "client": runClient, "operate": runOperate,
+		"index": runIndex, "trailers": runTrailers,
 	}
 	role, args := "", os.Args[1:]
 	if len(args) > 0 {
@@ -30,7 +30,7 @@ func main() {
 	}
 	run, known := roles[role]
 	if !known {
-		fmt.Fprintln(os.Stderr, "usage: peer worker|miner|client|index|trailers [flags]; the manager is named by MINER_API_INFO")
+		fmt.Fprintln(os.Stderr, "usage: peer worker|miner|client|operate|index|trailers [flags]; the manager is named by MINER_API_INFO")
 		os.Exit(2)
 	}
 	if err := run(ctx, args); err != nil && ctx.Err() == nil {

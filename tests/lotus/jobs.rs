@@ -1,5 +1,6 @@
 //! What the scripted worker's tasks do: ask the index as Lotus's worker asks, run `sealyard exec`, declare, return.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::fresh_uuid;
 use super::go::{self, Reply, unreadable};
+use super::http::{Answer, Request};
 use super::worker::{Inner, Seen};
-use crate::system::{COMMAND_MAX, run_within, sealyard, text};
+use crate::system::{COMMAND_MAX, SEALYARD, quiet, run_within, sealyard, text};
 
 const UNSEALED: u64 = 1;
 const SEALED: u64 = 2;
@@ -20,6 +22,9 @@ const HELD_MAX: Duration = Duration::from_secs(120);
 /// Bytes of a sector.
 const SECTOR_SIZE: u64 = 2048;
 
+/// Bytes that do not come within this time are given up, as by Lotus's worker.
+const PUSHED_MAX: Duration = Duration::from_secs(30);
+
 /// One accepted call, decoded.
 struct Job {
     method: String,
@@ -28,6 +33,8 @@ struct Job {
     allocate: Vec<u64>,
     /// The executor's `work`; none for Fetch.
     work: Option<Value>,
+    /// The push stream that the piece's bytes come by.
+    stream: Option<String>,
 }
 
 impl Inner {
@@ -154,7 +161,18 @@ impl Inner {
         let (input, output) = (dir.path().join("request.json"), dir.path().join("report.json"));
         std::fs::write(&input, request.to_string()).map_err(|error| error.to_string())?;
         let task = work["task"].as_str().unwrap_or_default().to_lowercase();
-        let mut command = sealyard(&self.home);
+        let mut command = match &job.stream {
+            None => sealyard(&self.home),
+            Some(stream) => {
+                let bytes = dir.path().join("bytes");
+                std::fs::write(&bytes, self.pushed(stream)).map_err(|error| error.to_string())?;
+                let mut shell = Command::new("sh");
+                quiet(&mut shell, &self.home);
+                // An executor reads them from descriptor 3.
+                shell.args(["-c", "exec \"$0\" \"$@\" 3<\"$BYTES\"", SEALYARD]).env("BYTES", bytes);
+                shell
+            }
+        };
         command.args(["exec", &task, "--input"]).arg(&input).arg("--output").arg(&output);
         let ended = run_within(&mut command, COMMAND_MAX);
         let report = std::fs::read(&output).map_err(|error| format!("{error}: {}", text(&ended.stderr)))?;
@@ -162,6 +180,51 @@ impl Inner {
         match report.get("done") {
             Some(done) => Ok(done["output"].clone()),
             None => Err(report.to_string()),
+        }
+    }
+}
+
+/// Where a caller is sent on that asks whether its bytes are wanted: as a miner's endpoint sends one to the worker that reads them.
+pub const ELSEWHERE: &str = "/elsewhere/push/";
+
+/// The push streams' endpoint, which asks for no token: the id is the secret.
+impl Inner {
+    /// `None`: it is no push stream's.
+    pub fn take_push(&self, request: &Request) -> Option<Answer> {
+        let (verb, path) = (request.method.as_str(), request.path());
+        let first = path.strip_prefix("/rpc/streams/v0/push/");
+        let id = first.or_else(|| path.strip_prefix(ELSEWHERE))?.to_owned();
+        self.trace.push(Seen::Push {
+            verb: verb.to_owned(),
+            path: path.to_owned(),
+            bytes: request.body.clone(),
+        });
+        Some(match (verb, first.is_some()) {
+            // Held until the call is there that names it.
+            ("HEAD", true) => {
+                let names = |seen: &Seen| matches!(seen, Seen::Call { params, .. } if params.iter().any(|param| param["Info"] == id.as_str()));
+                self.trace.first("the call that names a push stream", PUSHED_MAX, names);
+                let mut answer = Answer::status(302);
+                answer
+                    .headers
+                    .push(("Location".to_owned(), format!("http://{}{ELSEWHERE}{id}", self.address)));
+                answer
+            }
+            ("HEAD", false) | ("POST", false) => Answer::status(200),
+            _ => {
+                self.complain(format!("{verb} {path}: it was sent elsewhere"));
+                Answer::status(405)
+            }
+        })
+    }
+
+    fn pushed(&self, id: &str) -> Vec<u8> {
+        let place = format!("{ELSEWHERE}{id}");
+        let is =
+            |seen: &Seen| matches!(seen, Seen::Push { verb, path, .. } if verb == "POST" && *path == place);
+        match self.trace.first("the piece's bytes", PUSHED_MAX, is) {
+            Seen::Push { bytes, .. } => bytes,
+            _ => Vec::new(),
         }
     }
 }
@@ -190,16 +253,23 @@ fn value_of(method: &str, output: &Value) -> Result<Value, String> {
 fn decode(method: &str, params: &[Value]) -> Result<Job, go::Fault> {
     let sector = go::sector_ref(&params[0])?;
     let replica = vec![SEALED, CACHE];
+    let mut stream = None;
     let (existing, allocate, work) = match method {
         "AddPiece" => {
             let existing = sizes(&params[1])?;
             let size = go::uint(&params[2], "newPieceSize")?;
-            // Zeros of a pledge: a null reader with as many bytes as the piece has.
-            if params[3] != json!({ "Type": "null", "Info": size.to_string() }) {
-                return Err(unreadable(format!("a reader parameter like {}", params[3])));
-            }
+            let source = if params[3]["Type"] == "push" {
+                stream = Some(go::text(&params[3]["Info"], "Info")?.to_owned());
+                "stream"
+            } else {
+                // Zeros of a pledge: a null reader with as many bytes as the piece has.
+                if params[3] != json!({ "Type": "null", "Info": size.to_string() }) {
+                    return Err(unreadable(format!("a reader parameter like {}", params[3])));
+                }
+                "zeros"
+            };
             let work =
-                json!({ "task": "AP", "input": { "existing": existing, "size": size, "source": "zeros" } });
+                json!({ "task": "AP", "input": { "existing": existing, "size": size, "source": source } });
             let first = existing.is_empty();
             let none = Vec::new;
             (
@@ -235,7 +305,7 @@ fn decode(method: &str, params: &[Value]) -> Result<Job, go::Fault> {
         }
         other => return Err(go::refuse(format!("{other} is not in this script"))),
     };
-    Ok(Job { method: method.to_owned(), sector, existing, allocate, work })
+    Ok(Job { method: method.to_owned(), sector, existing, allocate, work, stream })
 }
 
 /// The existing pieces' unpadded sizes; null is none.

@@ -77,6 +77,8 @@ pub enum Seen {
     Call { method: String, params: Vec<Value>, token: String },
     /// A request for a file, of a peer with permission admin.
     Remote { verb: String, target: String },
+    /// A request of a push stream: whether its bytes are wanted, or the bytes.
+    Push { verb: String, path: String, bytes: Vec<u8> },
     /// A result that is held back.
     HeldBack,
     /// The test lets it go.
@@ -254,6 +256,9 @@ impl Inner {
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Answer {
+        if let Some(answer) = self.take_push(request) {
+            return answer;
+        }
         let (token, permissions) = match self.permissions(request) {
             Ok(known) => known,
             Err(status) => return Answer::status(status),

@@ -101,7 +101,7 @@ impl World {
                 let found = all.into_iter().find(|signed| signed["CID"] == *param(0));
                 found.map(|signed| signed["Message"].clone()).ok_or((1, "ipld: could not find it".to_owned()))
             }
-            "StateSearchMsg" => Ok(self.search(param(1))),
+            "StateSearchMsg" => Ok(if self.tells_ends { self.search(param(1)) } else { Value::Null }),
             _ => return None,
         })
     }
@@ -293,6 +293,9 @@ impl World {
 
     fn list(&self, wanted: &Value, since: &Value) -> Answer {
         let since = since.as_i64().unwrap_or_default();
+        if since < self.remembers_from {
+            return Err((1, format!("failed to load tipset at height {since}: ipld: could not find it")));
+        }
         let same = |signed: &&Value| {
             signed["Message"]["To"] == wanted["To"] && signed["Message"]["From"] == wanted["From"]
         };

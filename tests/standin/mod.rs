@@ -36,6 +36,9 @@ pub struct StandInNode {
     world: Arc<Mutex<World>>,
     /// Told after each message that came in and is not answered.
     pub swallowed: Arc<Notify>,
+    /// Told when the answer that [`World::holds`] names is made; it goes when `let_go` is told.
+    pub held: Arc<Notify>,
+    pub let_go: Arc<Notify>,
 }
 
 impl StandInNode {
@@ -43,7 +46,13 @@ impl StandInNode {
     pub async fn start(world: World) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let node = Self { address, world: Arc::new(Mutex::new(world)), swallowed: Arc::default() };
+        let node = Self {
+            address,
+            world: Arc::new(Mutex::new(world)),
+            swallowed: Arc::default(),
+            held: Arc::default(),
+            let_go: Arc::default(),
+        };
         let router = Router::new().route("/rpc/v1", get(socket).post(post)).with_state(node.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         node
@@ -74,13 +83,18 @@ impl StandInNode {
         let id = request["id"].clone();
         let method = request["method"].as_str().unwrap_or_default().to_owned();
         let params = request["params"].as_array().cloned().unwrap_or_default();
-        let (result, swallow, close) = {
+        let (result, swallow, close, hold) = {
             let mut world = self.world();
             world.calls.push(method.clone());
             let result = world.call(&method, &params);
             let is_push = method == "Filecoin.MpoolPushMessage";
-            (result, is_push && world.swallow_pushes, is_push && world.after_push == AfterPush::Close)
+            let hold = world.holds.take_if(|held| method.strip_prefix("Filecoin.") == Some(held)).is_some();
+            (result, is_push && world.swallow_pushes, is_push && world.after_push == AfterPush::Close, hold)
         };
+        if hold {
+            self.held.notify_one();
+            self.let_go.notified().await;
+        }
         if swallow {
             self.swallowed.notify_one();
             return Answer::Never;

@@ -112,8 +112,10 @@ pub struct World {
     /// What messages end with on chain, by method, whatever they say; otherwise the actor looks at them.
     pub exit_codes: BTreeMap<u64, u32>,
     pub deals: BTreeMap<u64, Deal>,
-    /// The node remembers no state below this height.
+    /// The node remembers no state and no messages below this height.
     pub remembers_from: i64,
+    /// `StateSearchMsg` finds messages that were executed.
+    pub tells_ends: bool,
     /// Messages come in and are kept, but their senders never hear of it.
     pub swallow_pushes: bool,
     /// Pushes of an id that was pushed before give the same message, as Lotus does. Off: a node that has forgotten.
@@ -132,6 +134,8 @@ pub struct World {
     pub behind: u64,
     /// Each look at the head makes a block.
     pub mines_when_looked_at: bool,
+    /// The next answer to this method is told late: what it says may be old then.
+    pub holds: Option<&'static str>,
     /// Methods called, in order.
     pub calls: Vec<String>,
     /// What was pushed, in order.
@@ -165,6 +169,7 @@ impl World {
             exit_codes: BTreeMap::new(),
             deals: BTreeMap::new(),
             remembers_from: 0,
+            tells_ends: true,
             swallow_pushes: false,
             knows_ids: false,
             estimate_fails: None,
@@ -174,6 +179,7 @@ impl World {
             gas_for: usize::MAX,
             behind: 0,
             mines_when_looked_at: false,
+            holds: None,
             calls: Vec::new(),
             pushed: Vec::new(),
             mempool: Vec::new(),

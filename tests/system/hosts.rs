@@ -7,6 +7,9 @@ use std::process::Command;
 
 use super::{COMMAND_MAX, SEALYARD, quiet, run_within, text};
 
+/// Set where networks are permitted, so that nothing that needs one is left out.
+const REQUIRED: &str = "SEALYARD_TESTS_NETWORK";
+
 /// Namespaces 10.77.0.1 (the manager's), 10.77.0.2, …, each of the others with a wire to a switch in the first.
 pub struct Hosts {
     tag: u32,
@@ -15,14 +18,16 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// `None`: this machine does not permit it.
+    /// `None`: this machine does not permit it. With `SEALYARD_TESTS_NETWORK` that is a failure.
     #[expect(clippy::print_stderr, reason = "whoever reads the test's output must see what was left out")]
     pub fn new(number: usize) -> Option<Self> {
         let hosts = Self { tag: std::process::id(), number };
         for line in hosts.plan() {
             let output = run_within(Command::new("sh").args(["-c", &line]), COMMAND_MAX);
             if !output.status.success() {
-                eprintln!("LEFT OUT: {line}: {}", text(&output.stderr).trim());
+                let why = format!("{line}: {}", text(&output.stderr).trim());
+                assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
+                eprintln!("LEFT OUT: {why}");
                 return None;
             }
         }

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{HEALING_MAX, KINDS, STORE, WORKERS, Yard};
-use crate::system::{ask_until, at_work, ok};
+use crate::system::{COMMAND_MAX, ask_until, at_work, run_within};
 
 /// The tasks that have one accepted result each; the last only in the sector that goes all the way.
 const RESULTS: [&str; 5] = [
@@ -69,9 +69,13 @@ impl Yard {
         }
         ask_until("no executor is left", HEALING_MAX, || at_work::left(&self.home), Vec::is_empty);
         self.nothing_charged();
-        // What was half-fetched when its fetcher was killed is offered by the next scan, and goes with it.
-        ok(self.command(0).args(["storage", "cleanup", "--really-do-it"]));
-        self.nothing_foreign(&sectors);
+        let foreign = || {
+            // What was half-fetched when its fetcher was killed is offered by the next scan, and goes with it.
+            run_within(self.command(0).args(["storage", "cleanup", "--really-do-it"]), COMMAND_MAX);
+            self.foreign(&sectors)
+        };
+        // A source that was cut off when it was to be deleted is asked again within half a minute.
+        ask_until("no file is left that is of no sector", HEALING_MAX, foreign, Vec::is_empty);
         self.nothing_half_written();
         let info = self.json(&["info"]);
         assert_eq!(info["alerts"], Value::Array(Vec::new()), "{info:#}");
@@ -115,18 +119,22 @@ impl Yard {
         ["sealed", "cache"].into_iter().filter(|kind| place("A", kind).exists()).count()
     }
 
-    /// No file that is of no sector, half-fetched ones included, but for what a cleanup has just removed.
-    fn nothing_foreign(&self, sectors: &Value) {
+    /// Files that are of no sector, half-fetched ones included, and notes of what a move still owes.
+    fn foreign(&self, sectors: &Value) -> Vec<String> {
         let numbers = sectors.as_array().expect("a list").iter();
         let known: BTreeSet<_> = numbers.map(|row| format!("s-t01000-{}", row["sector"]["number"])).collect();
+        let mut found = Vec::new();
         for (worker, kind) in WORKERS.into_iter().flat_map(|worker| KINDS.map(|kind| (worker, kind))) {
             let Ok(entries) = fs::read_dir(self.home.join(worker).join(kind)) else { continue };
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let is_empty_dir =
                     || fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none());
-                assert!(known.contains(&name) || is_empty_dir(), "{worker}/{kind}/{name} is left");
+                if !known.contains(&name) && !is_empty_dir() {
+                    found.push(format!("{worker}/{kind}/{name}"));
+                }
             }
         }
+        found
     }
 }

@@ -95,9 +95,9 @@ pub struct Yard {
     pub ends: usize,
     pub restarted_by_themselves: usize,
     pub pledged: usize,
-    /// The sector that goes all the way, and how often its Commit2 was killed.
+    /// The sector that goes all the way, and who was killed how often in its Commit2.
     whole: Option<u64>,
-    pub commit2_kills: usize,
+    pub commit2_kills: BTreeMap<&'static str, usize>,
     /// Sectors that have got where they were to get.
     at_rest: BTreeSet<u64>,
 }
@@ -133,7 +133,7 @@ impl Yard {
             restarted_by_themselves: 0,
             pledged: 0,
             whole: None,
-            commit2_kills: 0,
+            commit2_kills: PROCESSES.map(|process| (process, 0)).into(),
             at_rest: BTreeSet::new(),
         };
         NAMES.into_iter().for_each(|name| yard.start(name));
@@ -170,13 +170,16 @@ impl Yard {
         assert!(self.whole.is_some(), "{sectors:#}");
     }
 
-    /// Kills that sector's Commit2 when it is met at work for the first time.
-    pub fn kill_commit2(&mut self) {
-        if self.whole.is_none() || self.commit2_kills > 0 {
+    /// Each of the processes is killed once while that sector's Commit2 is met at work: those first that it outlives.
+    pub fn kill_in_commit2(&mut self, dice: &mut Dice) {
+        let spared = |process: &&'static str| self.commit2_kills[process] == 0;
+        let Some(process) = PROCESSES.into_iter().find(spared).filter(|_| self.whole.is_some()) else {
             return;
-        }
-        if let Some(met) = self.executors().into_iter().find(|met| met.task == COMMIT2) {
-            self.commit2_kills += usize::from(signal(met.pid, "-9"));
+        };
+        if let Some(met) = self.executors().into_iter().find(|met| met.task == COMMIT2)
+            && self.kill_at(process, &met, dice)
+        {
+            *self.commit2_kills.get_mut(process).expect("one of the three") += 1;
         }
     }
 
@@ -335,22 +338,27 @@ impl Yard {
                 continue;
             }
             let victim = dice.one_of(&there).clone();
-            let name = match process {
-                "executor" => None,
-                "worker" => Some(victim.worker),
-                _ => Some("manager"),
-            };
-            let pid = name.map_or(Some(victim.pid), |name| self.pid(name));
-            // It may have ended meanwhile.
-            if !pid.is_some_and(|pid| signal(pid, "-9")) {
+            if !self.kill_at(process, &victim, dice) {
                 continue;
-            }
-            if let Some(name) = name {
-                self.gone(name, dice);
             }
             *self.kills.get_mut(&(process, task)).expect("a cell") += 1;
             return;
         }
+    }
+
+    /// Kills this executor, its worker or the manager. `false`: it may have ended meanwhile, or is away or stopped.
+    fn kill_at(&mut self, process: &'static str, victim: &Executor, dice: &mut Dice) -> bool {
+        let name = match process {
+            "executor" => None,
+            "worker" => Some(victim.worker),
+            _ => Some("manager"),
+        };
+        let pid = name.map_or(Some(victim.pid), |name| self.pid(name));
+        let killed = pid.is_some_and(|pid| signal(pid, "-9"));
+        if let Some(name) = name.filter(|_| killed) {
+            self.gone(name, dice);
+        }
+        killed
     }
 
     fn gone(&mut self, name: &'static str, dice: &mut Dice) {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use axum::Router;
 use rpc::api::{Missing, StoragePath, WorkerInfo, WorkerResources};
+use rpc::beat::{Beat, Beaten};
 use rpc::extension::{ExecutorSetting, Hello, WorkerState};
 use rpc::versions::WORKER_VERSION;
 use rpc::{ApiError, ApiResult, Job, PushStreams, WorkerApi, rpc_router, worker_methods};
@@ -177,6 +178,7 @@ impl WorkerApi for WorkerHandle {
     }
 
     async fn shutdown(&self) -> ApiResult<()> {
+        self.begin_to_stop();
         // In a task of its own, so that the answer does not wait for executors to die.
         let own = self.clone();
         tokio::spawn(async move { own.stop_now().await });
@@ -193,6 +195,11 @@ impl WorkerApi for WorkerHandle {
         let state = self.shared().state().await;
         // As with the session: managers ask this alone.
         Ok(WorkerState { session: self.process_session().await?, ..state })
+    }
+
+    async fn beat(&self, beat: Beat) -> ApiResult<Beaten> {
+        let state = self.state().await?;
+        Ok(self.shared().beats.answer(beat, state))
     }
 
     async fn path_order(&self, order: PathOrder) -> ApiResult<PathReport> {

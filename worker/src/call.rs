@@ -307,11 +307,15 @@ impl Call<'_> {
                 Ok(TaskOutput::Fetch)
             }
             TaskInput::Move(wanted) => {
+                // A start that comes late deletes nothing.
+                self.still_wanted().await?;
                 self.store(remote.move_storage(sector, wanted.types, self.meter)).await?;
+                self.still_wanted().await?;
                 self.store(remote.remove_copies(sector.id, wanted.types)).await?;
                 Ok(TaskOutput::Move)
             }
             TaskInput::ReleaseUnsealed(release) if release.keep.is_empty() => {
+                self.still_wanted().await?;
                 let permit = DeletePermit { reason: format!("ReleaseUnsealed, call {}", self.accepted.call) };
                 self.store(remote.remove_all(sector.id, FileType::Unsealed, &permit)).await?;
                 Ok(TaskOutput::ReleaseUnsealed)
@@ -335,6 +339,10 @@ impl Call<'_> {
     async fn execute(&mut self, work: TaskInput, data: Option<PieceData>) -> Outcome<TaskOutput> {
         let data = self.piece_stream(&work, data).await?;
         let held = self.acquire(&work).await?;
+        if let TaskInput::Finalize(_) | TaskInput::ReleaseUnsealed(_) = work {
+            // A later attempt may be at work on the very files that its executor makes less.
+            self.still_wanted().await?;
+        }
         self.crash_point("worker.acquired");
         let after = Afterwards::of(&work);
         let ran = self.run_executor(work, data, &held).await;

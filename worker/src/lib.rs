@@ -12,10 +12,12 @@
 
 mod api;
 mod auth;
+mod beats;
 mod call;
 mod calls;
 pub mod config;
 pub mod confine;
+mod declarations;
 pub mod environment;
 pub mod error;
 pub mod executor;

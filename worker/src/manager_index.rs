@@ -77,10 +77,17 @@ impl ManagerIndex {
 /// Turns the manager's words back into the errors they were made from, since stores decide by kind.
 fn index_error(error: ApiError) -> IndexError {
     if words(&error).contains("no good path found") {
-        IndexError::NoPath
-    } else {
-        IndexError::Remote(Box::new(error))
+        return IndexError::NoPath;
     }
+    kept(words(&error)).unwrap_or_else(|| IndexError::Remote(Box::new(error)))
+}
+
+/// What the words of [`IndexError::Kept`] say.
+fn kept(words: &str) -> Option<IndexError> {
+    let (before, after) = words.split_once(" holds files of sector ")?;
+    let (sector, _) = after.split_once(" that its rebuild has not made")?;
+    let (_, id) = before.rsplit_once("path ")?;
+    Some(IndexError::Kept { id: id.parse().ok()?, sector: sector.parse().ok()? })
 }
 
 /// What the manager said, if it answered.
@@ -213,5 +220,24 @@ impl Index for ManagerIndex {
         miner: ActorId,
     ) -> Result<Vec<StorageInfo>, IndexError> {
         self.manager.storage_best_alloc(types, size, path_type, miner).await.map_err(index_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_manager_refuses_is_told_by_its_words() {
+        let (id, sector) = ("p-1".parse().expect("an id"), SectorId::new(1000, 7));
+        let told = IndexError::Kept { id, sector };
+        let remote = |message: String| index_error(ApiError::Remote { code: 1, message });
+        let back = remote(format!("MGR000: {told}; try again"));
+        assert!(
+            matches!(&back, IndexError::Kept { id, sector: of } if id.as_str() == "p-1" && *of == sector)
+        );
+        assert!(matches!(remote(IndexError::NoPath.to_string()), IndexError::NoPath));
+        let other = remote("path p-1 holds files of sector 7".to_owned());
+        assert!(matches!(other, IndexError::Remote(_)), "{other}");
     }
 }

@@ -19,6 +19,8 @@ pub struct Periods {
     pub parameters_retry: Duration,
     /// Between two looks at whether missing parameters have appeared by another's doing.
     pub parameters_look: Duration,
+    /// How long a worker that joins another manager waits for paths that take long to read.
+    pub slow_path: Duration,
     /// How long a start waits for the end of executors that it kills.
     pub death: Duration,
 }
@@ -32,6 +34,7 @@ impl Default for Periods {
             refusals_max: 20,
             parameters_retry: Duration::from_secs(10),
             parameters_look: Duration::from_secs(10),
+            slow_path: stores::START_DEADLINE,
             death: process::DEATH_MAX,
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! In the order of Lotus's worker: the manager's version, miner and sector size ([`crate::Managers::find`], before anything
 //! is written to disk); storage paths are declared when the worker starts; then `Session` and `WorkerConnect`. From then on
-//! a heartbeat: a new session means a new manager process, to which everything is declared again. A Sealyard manager
-//! also gets the worker's state pushed whenever it changes. Never: runs or returns calls.
+//! a heartbeat: a new session means a new manager process, to which everything is declared again. A Sealyard manager's own
+//! heartbeat takes its place while it comes, and it gets the worker's state pushed whenever it changes. Never: runs or
+//! returns calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use rpc::ApiError;
 use rpc::extension::Hello;
 use rpc::versions::PLANS;
-use stores::{IndexError, StoreError};
+use stores::IndexError;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
@@ -68,6 +69,12 @@ pub struct RegistrationOptions {
 
 /// Pause between two questions to a manager that does not answer. Source: Lotus's worker.
 pub(crate) const MANAGER_RETRY: Duration = Duration::from_secs(1);
+
+/// The manager's heartbeat is missed once it is late by this part of a period.
+const LATE: u32 = 10;
+
+/// After so many of them the manager is asked all the same: that it reaches this worker does not say that it is reached by it.
+const UNASKED_MOST: u32 = 2;
 
 impl WorkerHandle {
     /// Joins the manager, then stays joined in the background. The worker's router must be served already: the manager
@@ -229,7 +236,7 @@ impl Membership {
         self.shared.index.manager_changed();
         self.shared.tickets.manager_changed();
         if self.shared.owns_paths {
-            self.shared.redeclare().await.map_err(|error| chain(&error))?;
+            self.shared.declare_paths_again().await.map_err(|error| chain(&*error))?;
         }
         self.connect(session).await.map_err(words)
     }
@@ -237,19 +244,34 @@ impl Membership {
     /// Heartbeats and pushes, until dropped.
     async fn stay(&mut self) {
         let mut changes = self.shared.changes();
-        let mut beat = tokio::time::interval(self.shared.periods.heartbeat);
+        let (mut beats, period) = (self.shared.beats.heard(), self.shared.periods.heartbeat);
+        let mut beat = tokio::time::interval(period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut lost = false;
+        let (mut lost, mut unasked) = (false, 0);
         loop {
             let checked = tokio::select! {
                 _ = beat.tick() => self.check().await,
                 // While the manager is lost only the heartbeat finds it again.
                 _ = changes.changed(), if !lost => Ok(()),
+                _ = beats.changed() => {
+                    let heard = (*beats.borrow_and_update()).unwrap_or_default();
+                    if self.joined == Some(heard.session) && !lost && unasked < UNASKED_MOST {
+                        if heard.had_answer {
+                            // It has this worker's state, and is asked only when it does not ask again.
+                            unasked += 1;
+                            beat.reset_after(period.saturating_add(period / LATE));
+                        }
+                        continue;
+                    }
+                    self.check().await
+                }
             };
             let done = match checked {
                 Ok(()) => self.push().await,
                 Err(reason) => Err(reason),
             };
+            unasked = 0;
+            self.shared.beats.set_lost(done.is_err());
             match done {
                 Ok(()) if lost => {
                     lost = false;
@@ -295,36 +317,30 @@ impl Membership {
     }
 }
 
-impl Shared {
-    /// Declares all paths and their files again.
-    pub(crate) async fn redeclare(&self) -> Result<(), StoreError> {
-        for (path, result) in self.local.redeclare_each(None, false).await {
-            match result {
-                Ok(_) => {}
-                Err(StoreError::Index(error @ IndexError::Remote(_))) => return Err(error.into()),
-                // What runs and lies elsewhere on this machine goes on; the health reports try this path again.
-                Err(error) => {
-                    tracing::warn!(%path, error = %chain(&error), "the path could not be declared again");
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reports how full the paths are, until dropped. Source of the period: Lotus's HeartbeatInterval.
+/// Tells how full the paths are, with the manager's heartbeats where they come, until dropped. Source of the period: Lotus's
+/// HeartbeatInterval.
 pub(crate) async fn report_health_for_ever(shared: &Arc<Shared>) {
     let mut beat = tokio::time::interval(shared.periods.heartbeat);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        beat.tick().await;
-        for (id, error) in shared.local.report_health().await {
-            tracing::warn!(path = %id, error = %chain(&error), "a path's health report was not taken");
-            if matches!(error, IndexError::UnknownHealth { .. })
-                && let Err(error) = shared.local.redeclare(Some(&id), false).await
-            {
-                tracing::warn!(path = %id, error = %chain(&error), "the path could not be declared again");
+        tokio::select! {
+            _ = beat.tick() => {}
+            () = shared.beats.named.notified() => {
+                shared.beats.take_unknown().iter().for_each(|path| shared.declare_unknown(path));
+                continue;
             }
         }
+        let mut unknown = shared.beats.take_unknown();
+        if shared.beats.are_fetching() {
+            shared.beats.leave(shared.local.health().await);
+        } else {
+            for (id, error) in shared.local.report_health().await {
+                tracing::warn!(path = %id, error = %chain(&error), "a path's health report was not taken");
+                if matches!(error, IndexError::UnknownHealth { .. }) {
+                    unknown.insert(id);
+                }
+            }
+        }
+        unknown.iter().for_each(|path| shared.declare_unknown(path));
     }
 }

@@ -81,6 +81,13 @@ async fn finish(shared: &Arc<Shared>, accepted: &Accepted, conclusion: Conclusio
     let id = accepted.call.id;
     let dir = shared.call_dir(id);
     let write = move |journal: &crate::journal::Journal| -> Result<(), JournalError> {
+        // Request, report and log are of no more use: the result is in the journal. A directory that stays is swept at the next
+        // start.
+        if let Err(error) = std::fs::remove_dir_all(&dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(dir = %dir.display(), %error, "a call's directory could not be removed");
+        }
         match conclusion {
             Conclusion::Refused => {
                 let forgotten = journal.refused(id)?;
@@ -94,15 +101,7 @@ async fn finish(shared: &Arc<Shared>, accepted: &Accepted, conclusion: Conclusio
                 }
                 Ok(())
             }
-            Conclusion::Acknowledged => {
-                // Request, report and log are of no more use. A directory that stays is swept at the next start.
-                if let Err(error) = std::fs::remove_dir_all(&dir)
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    tracing::warn!(dir = %dir.display(), %error, "a call's directory could not be removed");
-                }
-                journal.acknowledged(id)
-            }
+            Conclusion::Acknowledged => journal.acknowledged(id),
         }
     };
     if let Err(error) = shared.journal.run(write).await {

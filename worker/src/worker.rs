@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::beats::Beats;
 use crate::calls::Calls;
+use crate::declarations::Declarations;
 use crate::error::{WorkerError, chain};
 use crate::executor::ExecutorOptions;
 use crate::journal::Journal;
@@ -106,10 +108,12 @@ pub(crate) struct Shared {
     pub(crate) managers: Option<Arc<Managers>>,
     pub(crate) sector_size: SectorSize,
     pub(crate) journal: Journal,
+    pub(crate) beats: Beats,
     pub(crate) calls: Calls,
     pub(crate) offer: Offer,
     pub(crate) threads: Threads,
     pub(crate) local: Arc<Local>,
+    pub(crate) declarations: Declarations,
     /// Whether the paths are this worker's own and not the manager's.
     pub(crate) owns_paths: bool,
     pub(crate) urls: Vec<String>,
@@ -168,8 +172,7 @@ impl Worker {
         let life = left.begin_life(&journal, &options.urls).await?;
         let repo_id = journal.run(|journal| journal.repo_id(Uuid::new_v4())).await?;
         let as_index: Arc<dyn Index> = Arc::clone(&index) as Arc<dyn Index>;
-        let owns_paths = options.local.is_none();
-        let config = options.repo.storage_json();
+        let (owns_paths, config) = (options.local.is_none(), options.repo.storage_json());
         let paths = LocalOptions { config, urls: options.urls.clone(), index: Arc::clone(&as_index) };
         let (local, problems) =
             open_paths(options.local, paths, options.executor.rehearsal, left.begun()).await?;
@@ -190,10 +193,12 @@ impl Worker {
             managers: options.managers,
             sector_size: options.sector_size,
             journal,
+            beats: Beats::default(),
             calls: Calls::default(),
             offer: Offer::new(options.tasks),
             threads,
             local,
+            declarations: Declarations::default(),
             owns_paths,
             urls: options.urls,
             remote,
@@ -225,7 +230,6 @@ impl Worker {
         });
         left.survivors.into_iter().for_each(|survivor| call::resume(&shared, survivor));
         left.lingering.into_iter().for_each(|lost| call::outwait(&shared, lost));
-        shared.local.begun_settled();
         shared.begin(keeper).await?;
         Ok(WorkerHandle(shared))
     }
@@ -318,13 +322,18 @@ impl WorkerHandle {
     /// another's hands. Returns the number of results that the manager has not taken within [`LAST_RETURNS`]; the next life
     /// offers them.
     pub async fn stop_now(&self) -> usize {
-        self.0.enabled.store(false, Ordering::Relaxed);
-        self.0.stopping.cancel();
-        self.0.changed();
+        self.begin_to_stop();
         let quiet = tokio::time::timeout(LAST_RETURNS, self.0.wait_empty()).await;
         let left = if quiet.is_ok() { 0 } else { self.0.calls.len() };
         self.close().await;
         left
+    }
+
+    /// From here on it takes no call, and declares nothing.
+    pub(crate) fn begin_to_stop(&self) {
+        self.0.enabled.store(false, Ordering::Relaxed);
+        self.0.stopping.cancel();
+        self.0.changed();
     }
 
     /// Ends the worker: no new calls, executors are killed, and everything in the background stops. Calls that ran are
@@ -355,18 +364,25 @@ async fn settle_debts_for_ever(shared: &Shared) {
 }
 
 impl Shared {
-    /// Starts what runs in the background.
+    /// Starts what runs in the background, once all that goes on of an earlier life is held.
     async fn begin(self: &Arc<Self>, keeper: Option<Keeper>) -> Result<(), WorkerError> {
+        self.local.begun_settled();
         keeper.map(|keeper| self.tasks.spawn(keeper.keep(self.closed.clone())));
         offer::look_after_parameters(self).await;
         threads::look_after(self).await;
         if self.owns_paths {
             let own = Arc::clone(self);
-            let closed = self.closed.clone();
             self.tasks.spawn(async move {
                 tokio::select! {
-                    () = closed.cancelled() => {}
+                    // What was taken out of the index before a stop stays out of it.
+                    () = own.stopping.cancelled() => {}
                     () = report_health_for_ever(&own) => {}
+                }
+            });
+            let own = Arc::clone(self);
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = own.closed.cancelled() => {}
                     () = own.local.keep_tidy() => {}
                     () = settle_debts_for_ever(&own) => {}
                 }

@@ -246,6 +246,8 @@ async fn a_refused_result_is_kept_and_offered_again_at_the_next_start() {
     let call = start_ok(&worker, pc1(None)).await;
     until(&world.manager.return_tries, |tries| (*tries == 3).then_some(())).await;
     held(&worker, call, None).await;
+    let dirs = std::fs::read_dir(world.repo_dir().join("calls")).unwrap().count();
+    assert_eq!(dirs, 0, "request, report and log take up room no more");
     worker.close().await;
     drop(worker);
     assert_eq!(*world.manager.return_tries.borrow(), 3);

@@ -223,6 +223,42 @@ async fn pc1_without_its_data_deletes_nothing() {
 }
 
 #[tokio::test]
+async fn a_start_that_comes_late_deletes_nothing() {
+    let manager = Arc::new(ScriptedManager::new());
+    let a = Peer::start("a", &manager, |world| {
+        put_replica(world);
+        put(world, FileType::Unsealed, &[0; 2052]);
+    })
+    .await;
+    let release = |keep| TaskInput::ReleaseUnsealed(ReleaseUnsealedInput { keep });
+    let range = UnsealedRange { offset: UnpaddedOffset::try_from(0).unwrap(), size: 1016 };
+    let replica = FileTypes::SEALED | FileTypes::CACHE;
+    let late = [
+        pc1(),
+        TaskInput::Move(MoveInput { types: replica }),
+        release(vec![]),
+        release(vec![range]),
+        TaskInput::Finalize(sealtasks::FinalizeInput {}),
+    ];
+    for (task, work) in (1..).zip(late) {
+        let attempt = AttemptId { task: TaskId::new(task), attempt: 1 };
+        manager.over.lock().unwrap().insert(attempt);
+        let job = rpc::Job { sector: SECTOR, work, attempt: Some(attempt), data: None, gpus: Vec::new() };
+        let returned = a.world.returned(start_ok(&a.worker, job).await).await;
+        let error = returned.result.unwrap_err();
+        assert!(error.message.contains(&format!("attempt {attempt} was given up")), "{task}: {error}");
+        assert!(a.world.told("runs").is_empty(), "{task}: no executor ran");
+        assert!(a.world.file(FileType::Cache).join("sc-02-data-layer-1.dat").exists(), "{task}");
+        for kind in [FileType::Sealed, FileType::Cache, FileType::Unsealed] {
+            assert!(a.world.file(kind).exists(), "{task}: {kind}");
+            let found = manager.index.find(SECTOR.id, kind.into(), None).await.unwrap();
+            assert_eq!(found.len(), 1, "{task}: {kind}");
+        }
+    }
+    a.worker.close().await;
+}
+
+#[tokio::test]
 async fn unsealing_fetches_copies_and_makes_the_unsealed_file() {
     let manager = Arc::new(ScriptedManager::new());
     let a = Peer::start("a", &manager, put_replica).await;

@@ -4,14 +4,19 @@ mod scripted;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rpc::api::Missing;
+use rpc::beat::Beat;
+use rpc::extension::CallPhase;
 use rpc::{Permission, WorkerApi as _};
 use scripted::{SECTOR, ScriptedManager, World, appears, attempt, held, pc1, start_ok, until};
-use sealtasks::{ActorId, FileType, FileTypes, SectorSize, TaskType};
+use sealtasks::{ActorId, FileType, FileTypes, SectorSize, StorageId, TaskType};
 use stores::Index as _;
 use tokio::sync::watch;
-use worker::{Candidate, ManagerFacts, Managers, RegistrationOptions, Status, StatusSink, WorkerError};
+use worker::{
+    Candidate, ManagerFacts, Managers, RegistrationOptions, Status, StatusSink, WorkerError, WorkerHandle,
+};
 
 const ADDRESS: &str = "http://10.0.0.7:3456/rpc/v0";
 
@@ -68,6 +73,106 @@ async fn a_path_that_cannot_be_read_keeps_no_worker_from_a_new_manager() {
     std::fs::remove_file(world.repo_dir().join("sectorstore.json")).unwrap();
     world.manager.restart();
     until(&world.manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    worker.close().await;
+}
+
+/// The manager tells nobody who has a file that is being made anew.
+#[tokio::test]
+async fn a_file_that_the_manager_says_nothing_of_keeps_no_worker_from_it() {
+    let world = World::new();
+    let worker = world.start().await;
+    worker.register(options().0).await.unwrap();
+    let path = worker.storage_local().await.unwrap().into_keys().next().unwrap();
+    // As one leaves it that ends between putting a fetched file in its place and telling so.
+    let note = world.repo_dir().join(format!("unsealed/fetching/{}.part/arrived.json", SECTOR.id));
+    std::fs::create_dir_all(note.parent().unwrap()).unwrap();
+    let noted = r#"{"holder":"other","url":"http://other/remote","files":[["",2052]]}"#;
+    std::fs::write(note, noted).unwrap();
+    let kept = stores::IndexError::Kept { id: "other".parse().unwrap(), sector: SECTOR.id };
+    *world.manager.find_answer.lock().unwrap() = Some(kept.to_string());
+    world.manager.index.detach(&path, "http://127.0.0.1:3456/remote").await.unwrap();
+    let declared = world.manager.declared.borrow().len();
+    world.manager.restart();
+    until(&world.manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    assert!(world.manager.declared.borrow()[declared..].contains(&path), "its path is there, with all else");
+    let listed = world.manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap();
+    assert!(listed.is_empty(), "its source stands for it");
+    worker.close().await;
+}
+
+/// A storage path of its own, opened by this worker.
+async fn another_path(worker: &WorkerHandle) -> (StorageId, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let id = StorageId::from(uuid::Uuid::new_v4());
+    let stanza = sealtasks::StorageStanza { weight: 1, can_store: true, ..Default::default() };
+    stores::init_path(dir.path(), &stores::StorageMeta::new(&id, &stanza)).unwrap();
+    worker.storage_add_local(dir.path().to_owned()).await.unwrap();
+    (id, dir)
+}
+
+/// Those who wait for a pipe's writer: should the test fail they are let go, or it would wait for them.
+struct Readers(std::path::PathBuf);
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        // Whoever opens a pipe for both waits for nobody.
+        let _ = std::fs::File::options().read(true).write(true).open(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_hangs_keeps_neither_its_worker_nor_the_other_paths_from_a_new_manager() {
+    let mut world = World::new();
+    world.periods.slow_path = Duration::from_millis(100);
+    let (manager, url) = (&world.manager, "http://127.0.0.1:3456/remote");
+    let worker = world.start().await;
+    let healthy = worker.storage_local().await.unwrap().into_keys().next().unwrap();
+    let (hangs, dir) = another_path(&worker).await;
+    worker.register(options().0).await.unwrap();
+    // Whoever reads a pipe waits until somebody writes into it.
+    let meta = dir.path().join("sectorstore.json");
+    let told = std::fs::read(&meta).unwrap();
+    std::fs::remove_file(&meta).unwrap();
+    nix::unistd::mkfifo(&meta, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _readers = Readers(meta.clone());
+    // A new manager's index is empty.
+    for id in [&healthy, &hangs] {
+        manager.index.detach(id, url).await.unwrap();
+    }
+    let (declared, heard) = (manager.declared.borrow().len(), manager.healths.borrow().len());
+    until(&manager.healths, |all| all[heard..].contains(&hangs).then_some(())).await;
+    manager.restart();
+    until(&manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    until(&manager.declared, |all| all[declared..].contains(&healthy).then_some(())).await;
+    let found = manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap();
+    assert_eq!(found.len(), 1);
+    // The manager does not know the one that hangs, and hears of the other one all the same.
+    let told_of = |id: &StorageId| manager.healths.borrow().iter().filter(|one| *one == id).count();
+    let (of_both, before) = ([&healthy, &hangs], [told_of(&healthy), told_of(&hangs)]);
+    until(&manager.healths, |all| {
+        let times = of_both.map(|id| all.iter().filter(|one| *one == id).count());
+        (0..2).all(|at| times[at] >= before[at] + 3).then_some(())
+    })
+    .await;
+    assert!(!manager.declared.borrow()[declared..].contains(&hangs), "it hangs still");
+    let opening = tokio::time::timeout(scripted::PATIENCE, another_path(&worker));
+    let (third, _third) = opening.await.expect("it is opened");
+    assert!(manager.declared.borrow().contains(&third), "nor is another one kept from being opened");
+
+    // It answers, and is declared without having been asked for again.
+    let attached = *manager.attaches.borrow();
+    tokio::task::spawn_blocking(move || {
+        let mut pipe = std::fs::File::options().write(true).open(&meta).unwrap();
+        let file = meta.with_extension("new");
+        std::fs::write(&file, &told).unwrap();
+        std::fs::rename(&file, &meta).unwrap();
+        std::io::Write::write_all(&mut pipe, &told).unwrap();
+    })
+    .await
+    .unwrap();
+    until(&manager.declared, |all| all[declared..].contains(&hangs).then_some(())).await;
+    assert!(*manager.attaches.borrow() > attached);
+    assert_eq!(manager.connects.borrow().len(), 2, "without a second registration");
     worker.close().await;
 }
 
@@ -220,16 +325,38 @@ async fn a_path_that_the_manager_forgot_is_declared_again() {
     worker.close().await;
 }
 
+/// What `worker stop --now` asks, of one whose last results are not taken at once.
+#[tokio::test]
+async fn a_worker_that_stops_brings_no_path_back() {
+    let mut world = World::new();
+    // It asks and reports nothing by itself.
+    world.periods.heartbeat = Duration::from_secs(3600);
+    world.manager.returns_unreachable.store(true, Ordering::SeqCst);
+    let worker = world.start().await;
+    worker.register(options().0).await.unwrap();
+    let call = start_ok(&worker, pc1(None)).await;
+    held(&worker, call, Some(CallPhase::Returning)).await;
+    let path = worker.storage_local().await.unwrap().into_keys().next().unwrap();
+    worker.storage_detach_all().await.unwrap();
+    worker.shutdown().await.unwrap();
+    let attaches = *world.manager.attaches.borrow();
+    // Another manager in between: it is joined for the results' sake. It says, too, that it does not know the path.
+    world.manager.restart();
+    let session = *world.manager.session.lock().unwrap();
+    worker.beat(Beat { session, had: 0, unknown: vec![path] }).await.unwrap();
+    until(&world.manager.connects, |connects| (connects.len() == 2).then_some(())).await;
+    worker.wait_closed().await;
+    assert_eq!(*world.manager.attaches.borrow(), attaches);
+    assert!(world.manager.index.find(SECTOR.id, FileTypes::UNSEALED, None).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn paths_are_added_and_detached() {
     let world = World::new();
     let worker = world.start().await;
-    let dir = tempfile::tempdir().unwrap();
-    assert!(worker.storage_add_local(dir.path().to_owned()).await.is_err(), "it is no storage path yet");
-    let id = sealtasks::StorageId::from(uuid::Uuid::new_v4());
-    let stanza = sealtasks::StorageStanza { weight: 1, can_store: true, ..Default::default() };
-    stores::init_path(dir.path(), &stores::StorageMeta::new(&id, &stanza)).unwrap();
-    worker.storage_add_local(dir.path().to_owned()).await.unwrap();
+    let no_path = tempfile::tempdir().unwrap();
+    assert!(worker.storage_add_local(no_path.path().to_owned()).await.is_err(), "it is no storage path yet");
+    let (id, dir) = another_path(&worker).await;
     assert_eq!(worker.storage_local().await.unwrap()[&id], dir.path());
     assert_eq!(worker.current_state().await.paths.len(), 2);
     worker.storage_detach_local(dir.path().to_owned()).await.unwrap();

@@ -20,7 +20,7 @@ pub(crate) use node::{HEAD, Node, address};
 
 pub use sync::SyncProgress;
 
-use crate::{Allocation, Chain, ChainError, EpochClock, TokenAmount};
+use crate::{Allocation, Chain, ChainError, Compared, EpochClock, TokenAmount};
 use wire::{Link, PreCommitOnChain};
 
 /// The API version that is needed: major 2, and at least this minor version, which first had what is called here.
@@ -300,12 +300,13 @@ impl Chain for Lotus {
         "lotus"
     }
 
-    async fn proven_but(
+    async fn compared(
         &self,
         miner: ActorId,
-        held: &BTreeSet<SectorNumber>,
-    ) -> Result<Vec<SectorNumber>, ChainError> {
-        Self::proven_but(self, miner, held).await
+        is_held: &(dyn Fn(SectorNumber) -> bool + Send + Sync),
+        proven: BTreeSet<SectorNumber>,
+    ) -> Result<Compared, ChainError> {
+        Self::compared(self, miner, is_held, proven).await
     }
 
     async fn allocation(&self, sector: SectorId) -> Result<Allocation, ChainError> {

@@ -1,11 +1,12 @@
-//! Sectors that are on chain, but for some: what nobody here has. Never: decides what is had.
+//! The sectors that are on chain, held against what is known here: what nobody has, and what is not there. Never: decides what is
+//! had.
 
 use std::collections::BTreeSet;
 
 use sealtasks::{ActorId, SectorNumber};
 
 use super::Lotus;
-use crate::ChainError;
+use crate::{ChainError, Compared};
 
 /// Deadlines of a proving period, on every network (builtin-actors' WPOST_PERIOD_DEADLINES).
 const DEADLINES: u64 = 48;
@@ -13,28 +14,33 @@ const DEADLINES: u64 = 48;
 pub(super) const SECTORS_MAX: u64 = 1 << 24;
 
 impl Lotus {
-    /// The miner's live sectors, faulty ones included, but for those that are held. Each deadline is asked for what it has:
-    /// `StateMinerSectors` also tells those that are terminated or expired until their partition is compacted, and what has
-    /// to be proven no more is missed by nobody.
-    pub(crate) async fn proven_but(
+    /// Each deadline is asked for what it has: `StateMinerSectors` also tells those that are terminated or expired until their
+    /// partition is compacted, and what has to be proven no more is missed by nobody.
+    pub(crate) async fn compared(
         &self,
         miner: ActorId,
-        held: &BTreeSet<SectorNumber>,
-    ) -> Result<Vec<SectorNumber>, ChainError> {
+        is_held: &(dyn Fn(SectorNumber) -> bool + Send + Sync),
+        mut proven: BTreeSet<SectorNumber>,
+    ) -> Result<Compared, ChainError> {
         // One state for all of them: a sector moves from one deadline to another when partitions are compacted.
-        let at = self.node.head().await?.cids;
-        let (mut found, mut room) = (BTreeSet::new(), SECTORS_MAX);
+        let head = self.node.head().await?;
+        let (mut not_held, mut room) = (BTreeSet::new(), SECTORS_MAX);
         for deadline in 0..DEADLINES {
-            for partition in self.node.partitions(miner, deadline, &at).await? {
-                let more = members(&partition.live, &mut room).ok_or_else(|| {
+            for partition in self.node.partitions(miner, deadline, &head.cids).await? {
+                let live = members(&partition.live, &mut room).ok_or_else(|| {
                     let detail = format!("more than {SECTORS_MAX} sectors, or numbers that no sector has");
                     ChainError::Answer { method: "StateMinerPartitions", detail }
                 })?;
-                let more = more.into_iter().flatten().map(SectorNumber::new);
-                found.extend(more.filter(|number| !held.contains(number)));
+                for number in live.into_iter().flatten().map(SectorNumber::new) {
+                    proven.remove(&number);
+                    if !is_held(number) {
+                        not_held.insert(number);
+                    }
+                }
             }
         }
-        Ok(found.into_iter().collect())
+        let (not_held, not_live) = (not_held.into_iter().collect(), proven.into_iter().collect());
+        Ok(Compared { at: head.epoch(), not_held, not_live })
     }
 }
 

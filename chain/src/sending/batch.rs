@@ -27,6 +27,16 @@ impl BatchPolicy {
     /// Lotus's figures for proofs, with as many sectors as fit into one message with a proof of 1920 bytes each: 32
     /// sectors, 24 hours, 1 hour before the last height.
     pub const PROVE_COMMIT: Self = Self { max: 32, wait_ms: 24 * 3_600_000, slack: 120, base_fee_max: None };
+
+    /// Whether a sector whose last height this is goes at any base fee.
+    pub const fn is_near(&self, cutoff: ChainEpoch, head: ChainEpoch) -> bool {
+        cutoff.get().saturating_sub(self.slack) <= head.get()
+    }
+
+    /// The operator's limit, where this base fee is above it.
+    pub fn limit_below(&self, base_fee: TokenAmount) -> Option<TokenAmount> {
+        self.base_fee_max.filter(|most| base_fee > *most)
+    }
 }
 
 /// A sector that waits to be sent.
@@ -89,9 +99,8 @@ pub fn decide(waiting: &[Waiting], policy: &BatchPolicy, now: Now) -> Decision {
     let mut which: Vec<usize> = (0..waiting.len()).collect();
     which.sort_by_key(|at| (waiting[*at].cutoff, waiting[*at].since_ms, *at));
     let max = policy.max.max(1);
-    let near = |sector: &Waiting| sector.cutoff.get().saturating_sub(policy.slack) <= now.head.get();
-    let urgent = waiting.iter().filter(|sector| near(sector)).count();
-    let dear = policy.base_fee_max.is_some_and(|max| now.base_fee > max);
+    let urgent = waiting.iter().filter(|sector| policy.is_near(sector.cutoff, now.head)).count();
+    let dear = policy.limit_below(now.base_fee).is_some();
     let due_ms = oldest_ms.saturating_add(policy.wait_ms);
     let why = if urgent > 0 {
         Why::Cutoff

@@ -17,8 +17,8 @@ use crate::{ChainError, Lotus};
 /// A message counts as landed when so many heights lie above it (Lotus's MessageConfidence).
 const CONFIDENCE: i64 = 5;
 /// A message may have landed so many heights before the head that was seen when it was intended: that head may have been
-/// reorganised away since (the chain's finality). One that is nowhere so many heights after it was intended is lost.
-const REORGANISED_MAX: i64 = 900;
+/// reorganised away since (the chain's finality). One that is nowhere so many heights after the node had it is lost.
+pub const REORGANISED_MAX: i64 = 900;
 
 /// Whether messages are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,22 @@ pub enum Nowhere {
     Send,
     /// It is forgotten: nobody wants it any more.
     Forget,
+    /// The node does not tell which messages have landed, but a sector shows what this one says, deep enough: it is kept as one that
+    /// has landed, under an unknown CID.
+    Shown {
+        /// Since when the sector shows it; it landed no later.
+        height: ChainEpoch,
+    },
+}
+
+/// Where a message is looked for that was intended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Among those that wait and those that landed.
+    Everywhere,
+    /// Among those that wait alone, where the node does not tell which have landed: only for one of which no sector shows anything
+    /// on chain, and that is older than what can be reorganised away.
+    Waiting,
 }
 
 /// How a message ended.
@@ -81,6 +97,14 @@ impl Outcome {
     }
 }
 
+/// A message that the node has.
+struct Found {
+    cid: Link,
+    nonce: u64,
+    /// It is not on chain yet.
+    waits: bool,
+}
+
 /// Hands messages to a full node.
 pub struct Courier<'a, O> {
     pub(super) lotus: &'a Lotus,
@@ -105,30 +129,42 @@ impl<'a, O: Outbox> Courier<'a, O> {
                 Ok(Submitted::Shown(Box::new(draft)))
             }
             Sending::On => {
-                self.outbox.put(&Record { intent: draft.intent.clone(), stage: Stage::Intended })?;
-                Ok(Submitted::Sent(Box::new(self.push(draft.intent).await?)))
+                let stage = Stage::Intended { again: None };
+                self.outbox.put(&Record { intent: draft.intent.clone(), stage })?;
+                Ok(Submitted::Sent(Box::new(self.push(draft.intent, Sight::Everywhere, None).await?)))
             }
         }
     }
 
-    async fn push(&self, intent: Intent) -> Result<Record, SendError> {
+    async fn push(
+        &self,
+        intent: Intent,
+        sight: Sight,
+        head: Option<ChainEpoch>,
+    ) -> Result<Record, SendError> {
         let pushed = match self.lotus.node.push(&message(&intent), intent.id, intent.max_fee).await {
             Ok(pushed) => pushed,
             Err(source @ ChainError::Node { source: ApiError::Remote { .. }, .. }) => {
-                return self.refused(intent, source).await;
+                return self.refused(intent, sight, head, source).await;
             }
             Err(source) => return Err(SendError::Unknown { id: intent.id, source }),
         };
         tracing::info!(id = %intent.id, cid = pushed.cid.cid, "message sent");
-        self.pushed(intent, pushed.cid, pushed.message.nonce)
+        self.pushed(intent, pushed.cid, pushed.message.nonce, head)
     }
 
     /// The node has said no. It may have taken the message before it failed, or another one in between has given up waiting for
     /// it: that is looked at once. Only what it surely has not taken and what is nowhere is forgotten, so that it does not stop
     /// the others.
-    async fn refused(&self, intent: Intent, source: ChainError) -> Result<Record, SendError> {
-        match self.find(&intent).await {
-            Ok(Some((cid, nonce))) => self.pushed(intent, cid, nonce),
+    async fn refused(
+        &self,
+        intent: Intent,
+        sight: Sight,
+        head: Option<ChainEpoch>,
+        source: ChainError,
+    ) -> Result<Record, SendError> {
+        match self.find(&intent, sight).await {
+            Ok(Some(found)) => self.was_pushed(intent, found, head),
             Ok(None) if was_not_taken(&source) => {
                 tracing::warn!(id = %intent.id, error = %source, "the node refuses the message; it is forgotten");
                 self.outbox.forget(intent.id)?;
@@ -138,22 +174,47 @@ impl<'a, O: Outbox> Courier<'a, O> {
         }
     }
 
-    fn pushed(&self, intent: Intent, cid: Link, nonce: u64) -> Result<Record, SendError> {
-        let record = Record { intent, stage: Stage::Pushed { cid: cid.cid, nonce } };
+    /// Records one that was found.
+    fn was_pushed(
+        &self,
+        intent: Intent,
+        found: Found,
+        head: Option<ChainEpoch>,
+    ) -> Result<Record, SendError> {
+        // One that has landed was not sent again: it may lie as far back as when it was intended.
+        let seen = head.filter(|_| found.waits);
+        self.pushed(intent, found.cid, found.nonce, seen)
+    }
+
+    fn pushed(
+        &self,
+        intent: Intent,
+        cid: Link,
+        nonce: u64,
+        seen: Option<ChainEpoch>,
+    ) -> Result<Record, SendError> {
+        let record = Record { intent, stage: Stage::Pushed { cid: cid.cid, nonce, seen } };
         self.outbox.put(&record)?;
         Ok(record)
     }
 
-    /// Looks for a message that was intended and is not known to be sent; with one that is nowhere, does as it is told. `None`: it
-    /// is forgotten.
+    /// Looks for a message that was intended and is not known to be sent; with one that is nowhere, does as it is told. `head` is
+    /// the chain's now. `None`: it is forgotten.
     ///
     /// # Errors
     /// As [`Self::submit`]'s, or the node does not say.
-    pub async fn look_for(&self, record: Record, nowhere: Nowhere) -> Result<Option<Record>, SendError> {
-        let intent = record.intent;
-        if let Some((cid, nonce)) = self.find(&intent).await? {
-            tracing::info!(id = %intent.id, cid = cid.cid, "the message was sent before; it is not sent again");
-            return self.pushed(intent, cid, nonce).map(Some);
+    pub async fn look_for(
+        &self,
+        record: Record,
+        nowhere: Nowhere,
+        sight: Sight,
+        head: ChainEpoch,
+    ) -> Result<Option<Record>, SendError> {
+        let (Record { intent, stage }, head) = (record, Some(head));
+        if let Some(found) = self.find(&intent, sight).await? {
+            let cid = &found.cid.cid;
+            tracing::info!(id = %intent.id, cid, "the message was sent before; it is not sent again");
+            return self.was_pushed(intent, found, head).map(Some);
         }
         match (nowhere, self.sending) {
             (Nowhere::Forget, _) => {
@@ -161,19 +222,29 @@ impl<'a, O: Outbox> Courier<'a, O> {
                 self.outbox.forget(intent.id)?;
                 Ok(None)
             }
-            (Nowhere::Send, Sending::On) => self.push(intent).await.map(Some),
-            (Nowhere::Send, Sending::Off) | (Nowhere::Keep, _) => {
-                Ok(Some(Record { intent, stage: Stage::Intended }))
+            (Nowhere::Shown { height }, _) => {
+                tracing::info!(id = %intent.id, height = height.get(), "the message has landed: its sectors show it");
+                let (cid, exit_code, failed) = (String::new(), ExitCode::OK, Vec::new());
+                let record = Record { intent, stage: Stage::Landed { cid, height, exit_code, failed } };
+                self.outbox.put(&record)?;
+                Ok(Some(record))
             }
+            (Nowhere::Send, Sending::On) => {
+                let stage = Stage::Intended { again: head };
+                self.outbox.put(&Record { intent: intent.clone(), stage })?;
+                self.push(intent, sight, head).await.map(Some)
+            }
+            (Nowhere::Send, Sending::Off) | (Nowhere::Keep, _) => Ok(Some(Record { intent, stage })),
         }
     }
 
     /// The message with exactly this content, wherever the node has it. Those that wait are looked at twice: what waited
     /// before the walk over the chain may have landed, and what had landed may wait again after a reorganisation. One that
     /// has ended for another intent is not this one's: a proof that failed is sent again with the same content.
-    async fn find(&self, intent: &Intent) -> Result<Option<(Link, u64)>, SendError> {
-        if let Some(found) = self.waiting(intent).await? {
-            return Ok(Some(found));
+    async fn find(&self, intent: &Intent, sight: Sight) -> Result<Option<Found>, SendError> {
+        let waits = self.waiting(intent).await?;
+        if waits.is_some() || sight == Sight::Waiting {
+            return Ok(waits);
         }
         let since = intent.since.get().saturating_sub(REORGANISED_MAX).max(0);
         let node = &self.lotus.node;
@@ -184,7 +255,7 @@ impl<'a, O: Outbox> Courier<'a, O> {
             }
             let found = node.message(&cid).await?;
             if found.method == intent.method.number() && found.params == intent.params {
-                return Ok(Some((cid, found.nonce)));
+                return Ok(Some(Found { cid, nonce: found.nonce, waits: false }));
             }
         }
         self.waiting(intent).await
@@ -194,12 +265,12 @@ impl<'a, O: Outbox> Courier<'a, O> {
     fn ended(&self) -> Result<BTreeSet<String>, OutboxError> {
         let cid = |record: Record| match record.stage {
             Stage::Landed { cid, .. } => Some(cid),
-            Stage::Intended | Stage::Pushed { .. } => None,
+            Stage::Intended { .. } | Stage::Pushed { .. } => None,
         };
         Ok(self.outbox.all()?.into_iter().filter_map(cid).collect())
     }
 
-    async fn waiting(&self, intent: &Intent) -> Result<Option<(Link, u64)>, SendError> {
+    async fn waiting(&self, intent: &Intent) -> Result<Option<Found>, SendError> {
         let to = message(intent).to;
         let same = |signed: &SignedMessage| {
             let message = &signed.message;
@@ -210,17 +281,17 @@ impl<'a, O: Outbox> Courier<'a, O> {
                 && message.to.get(1..) == to.get(1..)
         };
         let found = self.lotus.node.pending().await?.into_iter().find(same);
-        Ok(found.map(|signed| (signed.cid, signed.message.nonce)))
+        Ok(found.map(|signed| Found { cid: signed.cid, nonce: signed.message.nonce, waits: true }))
     }
 
     /// A message that had landed, and that a reorganisation has taken off the chain: if the node has it among those that wait, it
-    /// is on its way again, and is not sent a second time.
+    /// is on its way again, and is not sent a second time. `head` is the chain's now.
     ///
     /// # Errors
     /// The node does not answer, or the outbox cannot be written.
-    pub async fn revive(&self, record: &Record) -> Result<Option<Record>, SendError> {
+    pub async fn revive(&self, record: &Record, head: ChainEpoch) -> Result<Option<Record>, SendError> {
         match self.waiting(&record.intent).await? {
-            Some((cid, nonce)) => self.pushed(record.intent.clone(), cid, nonce).map(Some),
+            Some(found) => self.was_pushed(record.intent.clone(), found, Some(head)).map(Some),
             None => Ok(None),
         }
     }
@@ -237,6 +308,9 @@ impl<'a, O: Outbox> Courier<'a, O> {
         };
         let cid = Link::new(cid);
         let since = record.intent.since;
+        let seen = record.since();
+        // Before that it did nothing, or it would not have been on its way then: the node need not look so far back.
+        let last = Intent { since: seen, ..record.intent.clone() };
         loop {
             let head = self.lotus.node.head().await?.height;
             match self.lotus.node.search(&cid, -1).await? {
@@ -245,8 +319,8 @@ impl<'a, O: Outbox> Courier<'a, O> {
                 }
                 Some(_) => {}
                 // After so long it must be somewhere. It is not sent again by itself: a person is to look first.
-                None if head.saturating_sub(since.get()) > REORGANISED_MAX
-                    && self.find(&record.intent).await?.is_none() =>
+                None if head.saturating_sub(seen.get()) > REORGANISED_MAX
+                    && self.find(&last, Sight::Everywhere).await?.is_none() =>
                 {
                     // Kept, it would be taken for one on its way at the next start.
                     tracing::warn!(id = %record.intent.id, cid = cid.cid, "the message is lost; it is forgotten");

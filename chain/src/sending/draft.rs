@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rpc::ApiError;
+use rpc::explain::UnsentMessage;
 use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
 use uuid::Uuid;
 
@@ -68,6 +71,20 @@ impl Draft {
     /// The message.
     pub fn intent(&self) -> &Intent {
         &self.intent
+    }
+
+    /// All of it, for whoever checks it before it is sent.
+    pub fn unsent(&self) -> UnsentMessage {
+        let Message { to, from, value, method, params, .. } = message(&self.intent);
+        UnsentMessage {
+            to,
+            from,
+            value: value.into(),
+            method,
+            method_name: self.intent.method.name().to_owned(),
+            params: STANDARD.encode(&params.0),
+            max_fee: self.intent.max_fee.into(),
+        }
     }
 }
 
@@ -238,11 +255,7 @@ async fn is_any_other_s(node: &Node, others: &[ActorId], address: &str) -> Resul
 }
 
 /// The number of this address, if it is the miner's.
-pub(super) async fn number_in(
-    node: &Node,
-    info: &MinerInfo,
-    address: &str,
-) -> Result<Option<String>, ChainError> {
+async fn number_in(node: &Node, info: &MinerInfo, address: &str) -> Result<Option<String>, ChainError> {
     let number = match node.id_of(address).await {
         Err(ChainError::Node { source: ApiError::Remote { .. }, .. }) => return Ok(None),
         number => number?,
@@ -251,7 +264,7 @@ pub(super) async fn number_in(
     Ok(own(info).find(|own| own.get(1..) == number.get(1..)).cloned())
 }
 
-fn own(info: &MinerInfo) -> impl Iterator<Item = &String> {
+pub(super) fn own(info: &MinerInfo) -> impl Iterator<Item = &String> {
     info.control_addresses.iter().chain([&info.worker, &info.owner])
 }
 

@@ -8,7 +8,7 @@ mod exit_code;
 mod outbox;
 mod under_way;
 
-pub use courier::{Courier, Nowhere, Outcome, Sending, Submitted};
+pub use courier::{Courier, Nowhere, Outcome, REORGANISED_MAX, Sending, Sight, Submitted};
 pub use draft::{Draft, Fees, Payment, SendError, draft_pre_commit, draft_prove_commit, own_payers};
 pub use exit_code::ExitCode;
 pub use outbox::{FileOutbox, Intent, Outbox, OutboxError, Record, Stage};

@@ -60,22 +60,42 @@ pub struct Record {
     pub stage: Stage,
 }
 
+impl Record {
+    /// Since when the node may have it, or is known to: one that was sent again has as much time as any other.
+    pub fn since(&self) -> ChainEpoch {
+        let later = match self.stage {
+            Stage::Intended { again } => again,
+            Stage::Pushed { seen, .. } => seen,
+            Stage::Landed { .. } => None,
+        };
+        self.intent.since.max(later.unwrap_or_default())
+    }
+}
+
 /// What has become of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum Stage {
     /// It may have been sent, or not.
-    Intended,
+    Intended {
+        /// The head when it was last sent again, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<ChainEpoch>,
+    },
     /// A node has it.
     Pushed {
         /// Its CID.
         cid: String,
         /// Its sender's sequence number.
         nonce: u64,
+        /// The head when the node was seen to have it and it was not on chain, if that was later than when it was intended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<ChainEpoch>,
     },
     /// It is on chain, deep enough.
     Landed {
-        /// The CID on chain; another one if it was replaced by one with a higher fee.
+        /// The CID on chain; another one if it was replaced by one with a higher fee. Empty: not known, its sectors alone show that it
+        /// has landed.
         cid: String,
         /// At this height.
         height: ChainEpoch,
@@ -130,7 +150,7 @@ struct Entry {
 impl Entry {
     fn of(Record { intent, stage }: &Record) -> Self {
         let (cid, has_landed) = match stage {
-            Stage::Intended => (None, false),
+            Stage::Intended { .. } => (None, false),
             Stage::Pushed { cid, .. } => (Some(cid.clone()), false),
             Stage::Landed { cid, .. } => (Some(cid.clone()), true),
         };
@@ -322,12 +342,16 @@ mod tests {
         Record { intent, stage }
     }
 
+    fn pushed(cid: &str, nonce: u64) -> Stage {
+        Stage::Pushed { cid: cid.to_owned(), nonce, seen: None }
+    }
+
     #[test]
     fn records_outlive_their_outbox_and_damaged_ones_are_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let open = || FileOutbox::open(&directory.path().join("messages")).expect("an outbox");
-        open().put(&record(1, Stage::Intended)).expect("kept");
-        let pushed = record(1, Stage::Pushed { cid: "bafy".to_owned(), nonce: 4 });
+        open().put(&record(1, Stage::Intended { again: None })).expect("kept");
+        let pushed = record(1, pushed("bafy", 4));
         open().put(&pushed).expect("kept");
         let failed = vec![(SectorNumber::new(1), ExitCode(16))];
         let landed = Stage::Landed {
@@ -354,11 +378,11 @@ mod tests {
         let sector = SectorId::new(1000, 1);
         let about = |cid: &str| outbox.about(Method::PreCommitSectorBatch2, sector, cid);
         let id = |cid: &str| about(cid).expect("readable").map(|record| record.intent.id.as_u128());
-        outbox.put(&record(1, Stage::Pushed { cid: "one".to_owned(), nonce: 4 })).expect("kept");
-        outbox.put(&record(2, Stage::Intended)).expect("kept");
+        outbox.put(&record(1, pushed("one", 4))).expect("kept");
+        outbox.put(&record(2, Stage::Intended { again: None })).expect("kept");
         assert_eq!((id("one"), id("two")), (Some(1), None));
-        outbox.put(&record(2, Stage::Pushed { cid: "two".to_owned(), nonce: 5 })).expect("kept");
-        outbox.put(&record(3, Stage::Pushed { cid: "three".to_owned(), nonce: 6 })).expect("kept");
+        outbox.put(&record(2, pushed("two", 5))).expect("kept");
+        outbox.put(&record(3, pushed("three", 6))).expect("kept");
         assert_eq!((id("two"), id("three"), id("another")), (Some(2), Some(3), None));
         let (cid, height) = ("dearer".to_owned(), ChainEpoch::new(9));
         let landed = Stage::Landed { cid, height, exit_code: ExitCode::OK, failed: Vec::new() };

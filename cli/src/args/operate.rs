@@ -90,6 +90,9 @@ pub enum SectorsCommand {
     StartSeal {
         /// The sector: 7, or with its miner f02000/7.
         number: SectorName,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Put a sector into a state by hand.
     UpdateState(UpdateStateArgs),
@@ -116,6 +119,9 @@ pub enum SectorsCommand {
     Retry {
         /// The sector: 7, or with its miner f02000/7.
         number: SectorName,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Take a sector out for good: its record stays, and its files until `storage cleanup` deletes them.
     #[command(after_help = "Example:\n  sealyard sectors remove --really-do-it 1")]
@@ -125,9 +131,13 @@ pub enum SectorsCommand {
         /// Do it: nothing brings the sector back.
         #[arg(long)]
         really_do_it: bool,
-        /// Also if the sector is pre-committed or proven on chain: its deposit is lost, or it is faulty until it is terminated.
+        /// Also if the sector is pre-committed or proven on chain, or a message of it on its way there: its deposit is lost, or it
+        /// is faulty until it is terminated.
         #[arg(long)]
         although_on_chain: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Have a sector's data unsealed, so that it can be read.
     Unseal(UnsealArgs),

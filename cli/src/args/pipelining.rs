@@ -70,6 +70,9 @@ pub struct UpdateStateArgs {
     /// Without it nothing is done.
     #[arg(long)]
     pub really_do_it: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `sealyard sectors rebuild`.

@@ -1,8 +1,19 @@
-//! Each command of pipelines, repair and rebuild as it is documented, with its other names, flags and defaults.
+//! Each command of pipelines, repair and rebuild as it is documented, with its other names, flags and defaults; and what every
+//! command has.
 
-use clap::Parser as _;
+use std::collections::BTreeMap;
+
+use clap::{CommandFactory as _, Parser as _};
 
 use super::{Cli, Command};
+
+/// Commands without `--json`, and what they say their data by.
+const WITHOUT_JSON: [(&str, &str); 4] = [
+    ("completions", "a script for a shell"),
+    ("exec", "its report, which is JSON"),
+    ("run", "it serves until it is stopped"),
+    ("worker run", "it serves until it is stopped"),
+];
 
 fn parsed(line: &str) -> Cli {
     let words = std::iter::once("sealyard").chain(line.split_whitespace());
@@ -71,6 +82,35 @@ fn every_line_parses() {
     for line in LINES {
         parsed(line);
     }
+}
+
+/// Every command below this one, by its words, itself left out.
+fn below(command: &clap::Command, words: &str) -> BTreeMap<String, clap::Command> {
+    let named = |one: &clap::Command| format!("{words} {}", one.get_name()).trim().to_owned();
+    let with_its_own = |one: &clap::Command| {
+        let mut found = below(one, &named(one));
+        found.insert(named(one), one.clone());
+        found
+    };
+    command.get_subcommands().flat_map(with_its_own).collect()
+}
+
+#[test]
+fn every_command_prints_json_and_shows_an_example() {
+    let all = below(&Cli::command(), "");
+    assert!(all.len() > 70 && all.contains_key("util sealer sectors list"), "{}", all.len());
+    let lacks_example = |one: &clap::Command| {
+        let help = one.get_after_help().map(ToString::to_string);
+        !help.is_some_and(|help| help.contains("Example") && help.contains("sealyard "))
+    };
+    let without: Vec<_> = all.iter().filter(|(_, one)| lacks_example(one)).map(|(words, _)| words).collect();
+    assert!(without.is_empty(), "no example: {without:?}");
+    // One that cannot be given alone is only the way to others.
+    let is_one = |one: &clap::Command| !one.is_subcommand_required_set();
+    let has_json = |one: &clap::Command| one.get_arguments().any(|arg| arg.get_long() == Some("json"));
+    let lacking = all.iter().filter(|(_, one)| is_one(one) && !has_json(one));
+    let lacking: Vec<&str> = lacking.map(|(words, _)| words.as_str()).collect();
+    assert_eq!(lacking, WITHOUT_JSON.map(|(words, _)| words));
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub enum WorkerCommand {
     /// What the worker on this machine is and which settings are in force; with a name, a worker as its manager sees it.
     #[command(after_help = "Examples:\n  sealyard worker info\n  sealyard worker info big-box")]
     Info {
-        /// The worker's name, session, URL or host:port, as `worker list` shows them; none: the one on this machine.
+        /// The worker's name, session, URL or host:port, as `worker list` shows them; none: the one on
+        /// this machine. A name that several workers have is refused.
         worker: Option<String>,
         /// The worker's repo.
         #[arg(

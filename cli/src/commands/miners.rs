@@ -1,5 +1,6 @@
 //! `miners`: whose sectors one manager seals with one pool of workers. Never: makes an actor on a chain.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use manager::Repo;
@@ -14,7 +15,7 @@ use crate::args::{ListArgs, MinerAddArgs, MinerRemoveArgs, MinersCommand};
 use crate::connect::Connection;
 use crate::exit::{Code, Failure, Outcome};
 use crate::full_node;
-use crate::show::{line, print_json};
+use crate::show::{line, print_json, talk};
 
 /// `miners …`.
 pub async fn miners(repo: &Path, command: &MinersCommand) -> Outcome {
@@ -56,6 +57,19 @@ async fn remove(repo: &Path, args: &MinerRemoveArgs) -> Outcome {
     let repo = Repo::open(repo).map_err(|error| Failure::from_error(Code::Repo, &error))?;
     let removed = manager::remove_miner(&repo, args.miner, by()).await;
     let miners = removed.map_err(|error| start_failure(&error))?;
+    let chain = &repo.config().chain;
+    let payers: BTreeSet<&str> = [&chain.pre_commit_payment, &chain.prove_commit_payment]
+        .into_iter()
+        .flat_map(|payment| payment.from.iter().map(String::as_str))
+        .collect();
+    if !payers.is_empty() {
+        let payers = payers.into_iter().collect::<Vec<_>>().join(", ");
+        talk!(
+            "[chain] pre_commit_from and prove_commit_from in {} name {payers}: if some are f0{}'s alone, take them out: they pay for nothing now",
+            repo.dir().join("config.toml").display(),
+            args.miner.get()
+        );
+    }
     if args.json {
         return print_json(&json!({ "repo": repo.dir(), "miners": named(&miners) }));
     }

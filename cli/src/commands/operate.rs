@@ -52,7 +52,9 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
     match command {
         SectorsCommand::Pledge(args) => pipelining::pledge(connection, args).await,
         SectorsCommand::AddPiece(args) => pipelining::add_piece(connection, args).await,
-        SectorsCommand::StartSeal { number } => pipelining::start_sealing(connection, *number).await,
+        SectorsCommand::StartSeal { number, json } => {
+            pipelining::start_sealing(connection, *number, *json).await
+        }
         SectorsCommand::UpdateState(args) => pipelining::update_state(connection, args).await,
         SectorsCommand::List(args) => {
             let mut details = all_sectors(connection).await?;
@@ -67,13 +69,16 @@ pub async fn sectors(connection: &Connection, command: &SectorsCommand) -> Outco
         SectorsCommand::Unseal(args) => unsealing::unseal(connection, args).await,
         SectorsCommand::ReadPiece(args) => unsealing::read_piece(connection, args).await,
         SectorsCommand::ReleaseUnsealed(args) => unsealing::release(connection, args).await,
-        SectorsCommand::Remove { number, really_do_it, although_on_chain } => {
+        SectorsCommand::Remove { number, really_do_it, although_on_chain, json } => {
             let removal = if *although_on_chain { Removal::AlthoughOnChain } else { Removal::UnlessOnChain };
-            remove(connection, *number, *really_do_it, removal).await
+            remove(connection, *number, (*really_do_it, removal), *json).await
         }
         SectorsCommand::Rebuild(args) => rebuild::run_numbers(connection, args).await,
-        SectorsCommand::Retry { number } => {
+        SectorsCommand::Retry { number, json } => {
             connection.manager.retry_sector(*number).await.map_err(rpc_failure)?;
+            if *json {
+                return print_json(&json!({ "sector": number }));
+            }
             line(&format!(
                 "sector {number} is tried again; `sealyard sectors status {number}` shows how it goes"
             ))
@@ -118,8 +123,8 @@ async fn sector_state(connection: &Connection, args: &SectorStateArgs) -> Outcom
 async fn remove(
     connection: &Connection,
     sector: SectorName,
-    really_do_it: bool,
-    removal: Removal,
+    (really_do_it, removal): (bool, Removal),
+    json: bool,
 ) -> Outcome {
     if !really_do_it {
         let detail = connection.manager.sector_detail(sector).await.map_err(rpc_failure)?;
@@ -128,6 +133,9 @@ async fn remove(
         return Err(Failure::new(Code::Usage, text).advise("add --really-do-it if that is what you want"));
     }
     connection.operator.remove_sector(sector, removal, super::control::by()).await.map_err(rpc_failure)?;
+    if json {
+        return print_json(&json!({ "sector": sector, "state": "Removed" }));
+    }
     line(&format!("sector {sector} is removed; `sealyard storage cleanup` offers its files"))
 }
 
@@ -185,6 +193,8 @@ struct Info {
 
 /// `info`.
 pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
+    // What the chain says now is among the alerts then.
+    let on_chain_only = proving::unheld(connection).await;
     let overview = connection.manager.overview().await.map_err(rpc_failure)?;
     let mut states = std::collections::BTreeMap::new();
     for detail in all_sectors(connection).await? {
@@ -199,7 +209,7 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
         paths: overview.paths.len(),
         sectors: states,
         alerts: overview.alerts,
-        on_chain_only: proving::unheld(connection).await,
+        on_chain_only,
     };
     if args.json {
         return print_json(&info);
@@ -217,9 +227,6 @@ pub async fn info(connection: &Connection, args: ListArgs) -> Outcome {
     line(&format!("        Total: {}", info.sectors.values().sum::<u64>()))?;
     for (state, count) in &info.sectors {
         line(&format!("        {state}: {count}"))?;
-    }
-    if let Some(alert) = proving::unheld_alert(info.on_chain_only.as_deref().unwrap_or_default()) {
-        line(&crate::show::paint::red(&alert))?;
     }
     line(&format!("Workers: {}", info.workers))?;
     line(&format!("Storage paths: {}", info.paths))

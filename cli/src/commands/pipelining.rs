@@ -4,6 +4,7 @@ use rpc::SectorName;
 use rpc::api::PledgeOptions;
 use rpc::pipelining::PledgingView;
 use sealtasks::SectorSize;
+use serde_json::json;
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
@@ -75,8 +76,11 @@ pub async fn add_piece(connection: &Connection, args: &AddPieceArgs) -> Outcome 
 }
 
 /// `sectors start-seal`.
-pub async fn start_sealing(connection: &Connection, number: SectorName) -> Outcome {
+pub async fn start_sealing(connection: &Connection, number: SectorName, json: bool) -> Outcome {
     connection.pipeline.start_sealing(number).await.map_err(rpc_failure)?;
+    if json {
+        return print_json(&json!({ "sector": number }));
+    }
     line(&format!("sector {number} is sealed with the data that it has"))
 }
 
@@ -88,5 +92,8 @@ pub async fn update_state(connection: &Connection, args: &UpdateStateArgs) -> Ou
         return Err(Failure::new(Code::Usage, text));
     }
     connection.pipeline.update_state(args.number, args.state.clone()).await.map_err(rpc_failure)?;
+    if args.json {
+        return print_json(&json!({ "sector": args.number, "state": args.state }));
+    }
     line(&format!("sector {} is in {} now", args.number, args.state))
 }

@@ -249,7 +249,7 @@ pub async fn unheld(connection: &Connection) -> Option<Vec<SectorName>> {
 }
 
 /// The alert about them; `None`: there are none.
-pub fn unheld_alert(unheld: &[SectorName]) -> Option<String> {
+fn unheld_alert(unheld: &[SectorName]) -> Option<String> {
     if unheld.is_empty() {
         return None;
     }

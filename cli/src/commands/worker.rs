@@ -6,7 +6,7 @@ use std::time::Duration;
 use rpc::extension::{ExecutorSetting, HeldCall};
 use rpc::operator::WorkerMode;
 use rpc::{ApiError, WorkerApi};
-use sealtasks::{ResourceTable, TaskType};
+use sealtasks::{ResourceTable, TaskType, WorkerId};
 use serde_json::json;
 
 use super::control::set_mode;
@@ -49,19 +49,15 @@ async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     let (held_on, given_back): (Vec<_>, Vec<_>) = calls.iter().partition(|held| held.lingering);
     let (held_on, given_back) = (held_on.len(), given_back.len());
     let was_enabled = if now { None } else { Some(finish_calls(&worker).await?) };
-    let told = match worker.storage_detach_all().await {
-        Ok(()) => worker.shutdown().await,
-        refused => refused,
-    };
-    if let Err(error) = told {
-        return Err(not_stopped(&worker, was_enabled, error).await);
+    if let Err(error) = worker.storage_detach_all().await {
+        return Err(not_stopped(&worker, was_enabled, Asked::Detach, error).await);
     }
-    let ended = async {
-        while worker.process_session().await.is_ok_and(|now| now == session) {
-            tokio::time::sleep(STOP_POLL).await;
-        }
-    };
-    tokio::time::timeout(STOP_MAX, ended).await.map_err(|_late| {
+    match worker.shutdown().await {
+        // Its last answer may be lost: that it has ended is seen.
+        Ok(()) | Err(ApiError::Unreachable { .. } | ApiError::Malformed { .. }) => {}
+        Err(error) => return Err(not_stopped(&worker, was_enabled, Asked::Shutdown, error).await),
+    }
+    tokio::time::timeout(STOP_MAX, has_ended(&worker, session)).await.map_err(|_late| {
         let text = format!("worker {session} has not ended within {} s", STOP_MAX.as_secs());
         Failure::new(Code::Failed, text).advise("its log says what it waits for, most often a disk")
     })?;
@@ -77,21 +73,63 @@ async fn stop(repo: &Path, now: bool, json: bool) -> Outcome {
     }
 }
 
-/// A worker whose paths could not be taken out of the index, most often because its manager does not answer, goes on as it was.
-/// Paths that are out already are declared again by its next health report.
-async fn not_stopped(worker: &impl WorkerApi, was_enabled: Option<bool>, error: ApiError) -> Failure {
-    let advice = "try again when its manager answers; a signal (SIGTERM) ends the worker without it, and its executors run on";
-    let after = match was_enabled {
-        Some(enabled) => enable_again(worker, enabled).await,
-        None => Ok("goes on as before"),
+/// Waits until nobody listens where the worker did, or another session does. One that hangs has not ended, nor has one in front
+/// of which somebody answers something else.
+async fn has_ended(worker: &impl WorkerApi, session: WorkerId) {
+    loop {
+        match worker.process_session().await {
+            Ok(now) if now != session => return,
+            Err(error) if error.was_refused() => return,
+            Ok(_) | Err(_) => tokio::time::sleep(STOP_POLL).await,
+        }
+    }
+}
+
+/// What a worker that is stopped is asked, one after the other.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// That its paths leave the index.
+    Detach,
+    /// That it ends.
+    Shutdown,
+}
+
+/// A worker that refuses to be stopped, most often because its manager does not answer, goes on as it was. Paths that are out
+/// already are declared again by its next health report.
+async fn not_stopped(
+    worker: &impl WorkerApi,
+    was_enabled: Option<bool>,
+    asked: Asked,
+    error: ApiError,
+) -> Failure {
+    let (code, advice) = match asked {
+        Asked::Detach => (
+            Code::Storage,
+            "try again when its manager answers; a signal (SIGTERM) ends the worker without it, and its executors run on",
+        ),
+        Asked::Shutdown => (Code::Failed, "a signal (SIGTERM) ends the worker, too; its executors run on"),
     };
-    let after = after.unwrap_or_else(|error| {
+    let after = match was_enabled {
+        Some(enabled) => as_before(worker, enabled).await,
+        None => "goes on as before",
+    };
+    Failure::new(code, refused(after, &error.to_string())).advise(advice)
+}
+
+/// They leave the index one by one, and whether the last of them has may not be known.
+fn refused(after: &str, error: &str) -> String {
+    format!(
+        "the worker was not stopped and {after}: those of its storage paths that have left the index are declared again when \
+         their health is next told, within 20 s: {error}"
+    )
+}
+
+/// Gives a worker that was not stopped back what it took before; what has become of it, in words.
+async fn as_before(worker: &impl WorkerApi, enabled: bool) -> &'static str {
+    enable_again(worker, enabled).await.unwrap_or_else(|error| {
         talk!("warning: {error}");
-        "takes no tasks until `sealyard workers enable` says so"
-    });
-    let text =
-        format!("the worker was not stopped and {after}: its storage paths stay in the index: {error}");
-    Failure::new(Code::Storage, text).advise(advice)
+        "takes no tasks until it is started again"
+    })
 }
 
 /// What becomes of a worker that was not stopped, in words.
@@ -112,7 +150,7 @@ async fn finish_calls(worker: &impl WorkerApi) -> Result<bool, Failure> {
         },
         why = stop_requested(false) => why.to_string(),
     };
-    let after = enable_again(worker, was_enabled).await?;
+    let after = as_before(worker, was_enabled).await;
     Err(Failure::new(Code::Failed, format!("{why}: the worker was not stopped and {after}")))
 }
 
@@ -229,9 +267,57 @@ fn resources(all: bool, default: bool, json: bool) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rpc::WorkerClient;
+    use rpc::api_info::Transport;
     use rpc::extension::CallPhase;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    /// What those say who are there and are not the worker, or not well: nothing at all, nonsense, that they are at a loss.
+    const SAID: [&str; 3] = [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+        "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    ];
+
+    #[tokio::test]
+    async fn a_worker_has_ended_when_nobody_listens_there_and_not_when_it_answers_something_else() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/rpc/v0", listener.local_addr().expect("an address"));
+        let told = Arc::new(AtomicUsize::new(0));
+        let counted = told.clone();
+        let peer = tokio::spawn(async move {
+            for words in SAID {
+                let (mut connection, _) = listener.accept().await.expect("somebody asks");
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"}") {
+                    assert_ne!(connection.read_buf(&mut asked).await.expect("a request"), 0);
+                }
+                connection.write_all(words.as_bytes()).await.expect("it goes");
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let url = url.parse().expect("a URL");
+        let worker = WorkerClient::new(&url, None, Transport::Http).expect("a client");
+        let ended = has_ended(&worker, WorkerId(uuid::Uuid::from_u128(1)));
+        tokio::time::timeout(STOP_MAX, ended).await.expect("it is seen to have ended");
+        assert_eq!(told.load(Ordering::SeqCst), SAID.len(), "it was there still");
+        peer.await.expect("nothing went wrong");
+    }
+
+    #[test]
+    fn a_worker_that_was_not_stopped_says_where_its_paths_are() {
+        assert_eq!(
+            refused("takes tasks again", "it is busy"),
+            "the worker was not stopped and takes tasks again: those of its storage paths that have left the index are declared \
+             again when their health is next told, within 20 s: it is busy"
+        );
+    }
 
     #[test]
     fn a_stop_that_waits_names_the_call_that_does_not_end_and_what_to_do() {

@@ -1,9 +1,11 @@
 //! `worker list|pause|resume`, and `worker info` of a worker that is named: workers as the manager sees them, with what each
 //! has in hand, what failed there last, and its sealing threads with their plans.
 
+use std::collections::BTreeMap;
+
 use rpc::extension::{JobView, ManagerOverview, ThreadView, WorkerView};
-use rpc::operator::WorkerMode;
-use sealtasks::{SealingPlan, SectorId};
+use rpc::operator::{WorkerMode, host, is_meant};
+use sealtasks::{SealingPlan, SectorId, WorkerId};
 use serde::Serialize;
 
 use crate::connect::{Connection, rpc_failure};
@@ -16,6 +18,8 @@ struct Row {
     /// Its place in the list, by name.
     index: usize,
     name: String,
+    /// What no other worker has.
+    session: WorkerId,
     /// Empty: within the manager.
     address: String,
     /// `live`, `suspect`, `lost` or `forgotten`.
@@ -52,7 +56,7 @@ pub async fn list(connection: &Connection, json: bool) -> Outcome {
     mark_rehearsal(&overview)?;
     line("#    worker            state       address                  in hand")?;
     for row in &rows {
-        print_row(row)?;
+        print_row(row, rows.iter().filter(|other| other.name == row.name).count() > 1)?;
     }
     Ok(())
 }
@@ -60,13 +64,8 @@ pub async fn list(connection: &Connection, json: bool) -> Outcome {
 /// `worker info NAME`.
 pub async fn info(connection: &Connection, name: &str, json: bool) -> Outcome {
     let (overview, jobs) = asked(connection).await?;
-    let meant = |worker: &&WorkerView| worker.name == name || is_at(worker, name);
-    let Some(worker) = overview.workers.iter().find(meant).cloned() else {
-        return Err(Failure::new(Code::Unknown, format!("no worker {name}"))
-            .advise("`sealyard worker list` lists them"));
-    };
-    let row =
-        rows(&overview, &jobs).into_iter().find(|row| row.name == worker.name && row.address == worker.url);
+    let worker = meant(&overview.workers, name)?.clone();
+    let row = rows(&overview, &jobs).into_iter().find(|row| row.session == worker.session);
     let Some(row) = row else { return Ok(()) };
     if json {
         return print_json(&serde_json::json!({ "worker": worker, "now": row }));
@@ -89,9 +88,24 @@ pub async fn info(connection: &Connection, name: &str, json: bool) -> Outcome {
     }
 }
 
-/// By session, URL or `host:port`.
-fn is_at(worker: &WorkerView, name: &str) -> bool {
-    worker.session.to_string() == name || worker.url == name || host(&worker.url) == name
+/// The one worker that is meant; one that was forgotten only where no other is.
+fn meant<'a>(workers: &'a [WorkerView], name: &str) -> Result<&'a WorkerView, Failure> {
+    let is_it = |worker: &&WorkerView| is_meant(name, &worker.name, &worker.url, Some(worker.session));
+    let (forgotten, known): (Vec<_>, Vec<_>) =
+        workers.iter().filter(is_it).partition(|worker| worker.state == "forgotten");
+    let all = if known.is_empty() { forgotten } else { known };
+    match all[..] {
+        [one] => Ok(one),
+        [] => Err(Failure::new(Code::Unknown, format!("no worker {name}"))
+            .advise("`sealyard worker list` lists them")),
+        _ => {
+            let described =
+                |worker: &&WorkerView| format!("{} {} ({})", worker.name, worker.url, worker.session);
+            let described: Vec<_> = all.iter().map(described).collect();
+            let text = format!("several workers are named {name:?}: {}", described.join(", "));
+            Err(Failure::new(Code::Failed, text).advise("give the session or the address of one"))
+        }
+    }
 }
 
 async fn asked(connection: &Connection) -> Result<(ManagerOverview, Vec<JobView>), Failure> {
@@ -104,15 +118,22 @@ fn rows(overview: &ManagerOverview, jobs: &[JobView]) -> Vec<Row> {
     let mut workers: Vec<&WorkerView> = overview.workers.iter().collect();
     workers.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
     let now_ms = crate::clock::now_ms();
+    let mut named = BTreeMap::<&str, usize>::new();
+    workers.iter().for_each(|worker| *named.entry(&worker.name).or_default() += 1);
     let row = |(index, worker): (usize, &WorkerView)| {
-        let at = |job: &&JobView| job.worker.as_deref() == Some(&*worker.name);
+        // What was bound in an earlier session is told by the name, unless another worker has it, too.
+        let is_only = named.get(&*worker.name) == Some(&1);
+        let at = |job: &&JobView| {
+            job.worker.as_deref() == Some(&*worker.name) && (is_only || job.session == Some(worker.session))
+        };
         let open = jobs.iter().filter(at).filter(|job| job.ended_ms == 0);
         let failed =
             jobs.iter().filter(at).filter(|job| job.state == "failed").max_by_key(|job| job.ended_ms);
-        let serves = overview.paths.iter().filter(|path| path.workers.contains(&worker.name));
+        let serves = overview.paths.iter().filter(|path| worker.paths.contains(&path.id));
         Row {
             index: index + 1,
             name: worker.name.clone(),
+            session: worker.session,
             address: worker.url.clone(),
             state: worker.state.clone(),
             paused: worker.mode == WorkerMode::Disabled || !worker.enabled,
@@ -136,13 +157,17 @@ fn busy(job: &JobView, now_ms: u64) -> Busy {
     }
 }
 
-fn print_row(row: &Row) -> Outcome {
+/// With its session where that alone tells it from others of its name.
+fn print_row(row: &Row, is_twin: bool) -> Outcome {
     let state = if row.paused { "paused" } else { &row.state };
     let address = if row.address.is_empty() { "in the manager" } else { host(&row.address) };
     let tasks: Vec<String> = row.tasks.iter().map(say).collect();
     let tasks = if tasks.is_empty() { "nothing".to_owned() } else { tasks.join(", ") };
     let (index, name) = (row.index, plain(&row.name));
     line(&format!("{index:<4} {name:<17} {state:<11} {:<24} {tasks}", plain(address)))?;
+    if is_twin {
+        line(&format!("     session: {}", row.session))?;
+    }
     if row.plan != SealingPlan::Any {
         line(&format!("     plan: {}", row.plan))?;
     }
@@ -178,8 +203,103 @@ fn say_thread(thread: &ThreadView) -> String {
     format!("{index}: {}, plan {plan}{next}, {state}{sectors}{error}", plain(&thread.location))
 }
 
-/// `http://host:port/rpc/v0` without what is the same everywhere.
-fn host(url: &str) -> &str {
-    let url = url.split_once("://").map_or(url, |(_, rest)| rest);
-    url.split('/').next().unwrap_or(url)
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+
+    const SESSIONS: [&str; 3] = [
+        "00000000-0000-0000-0000-000000000001",
+        "00000000-0000-0000-0000-000000000002",
+        "00000000-0000-0000-0000-000000000003",
+    ];
+    const PATHS: [&str; 2] = ["one", "two"];
+
+    fn worker(name: &str, at: usize, paths: &[&str]) -> Value {
+        json!({
+            "session": SESSIONS[at], "name": name, "url": format!("http://10.0.0.{at}:3456/rpc/v0"),
+            "kind": "lotus", "enabled": true, "state": "live", "tasks": [], "pending": {}, "running": {},
+            "limits": {}, "cpu": [0, 1], "ram": [0, 0, 1], "vmem": [0, 0, 1], "gpu_used": 0.0, "gpus": [],
+            "paths": paths,
+        })
+    }
+
+    fn path(id: &str, workers: &[&str]) -> Value {
+        json!({
+            "id": id, "workers": workers, "urls": [], "local": null, "weight": 1, "can_seal": true,
+            "can_store": true, "capacity": 1, "available": 1, "reserved": 0, "max_storage": 0,
+            "heartbeat_age_ms": 0, "error": null, "files": [],
+        })
+    }
+
+    /// A task of sector `number` that was bound to this session, and has failed if that is said.
+    fn job(number: u64, name: &str, session: &str, failed: &str) -> JobView {
+        let state = if failed.is_empty() { "running" } else { "failed" };
+        let job = json!({
+            "attempt": {"task": number, "attempt": 1}, "call": null, "sector": {"miner": 1000, "number": number},
+            "task": "seal/v0/precommit/1", "state": state, "reason": failed, "worker": name, "session": session,
+            "queued_ms": 1, "started_ms": 1, "ended_ms": u64::from(!failed.is_empty()), "bytes_fetched": 0,
+        });
+        from_value(job).expect("a job")
+    }
+
+    fn overview() -> ManagerOverview {
+        let twins = ["box", "box"];
+        let overview = json!({
+            "workers": [worker("box", 0, &["one"]), worker("box", 1, &["two"]), worker("other", 2, &[])],
+            "paths": [path("one", &twins[..1]), path("two", &twins[..1])],
+        });
+        from_value(overview).expect("an overview")
+    }
+
+    /// Lotus's workers are named after their hosts, and a host may run several.
+    #[test]
+    fn two_workers_of_one_name_are_two() {
+        let overview = overview();
+        let jobs = [
+            job(1, "box", SESSIONS[0], ""),
+            job(2, "box", SESSIONS[1], "no space left"),
+            // Before their last starts.
+            job(3, "box", "00000000-0000-0000-0000-000000000009", "of one of them"),
+            job(4, "other", "00000000-0000-0000-0000-000000000008", "of this one alone"),
+        ];
+        let rows = rows(&overview, &jobs);
+        let told = |row: &Row| {
+            let sectors: Vec<u64> = row.tasks.iter().map(|task| task.sector.number.get()).collect();
+            (row.locations.clone(), sectors, row.last_error.clone())
+        };
+        let path = |at: usize| vec![PATHS[at].to_owned()];
+        let expected = [
+            (path(0), vec![1], String::new()),
+            (path(1), vec![], "no space left".to_owned()),
+            (vec![], vec![], "of this one alone".to_owned()),
+        ];
+        assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_name_that_two_have_is_refused_with_both() {
+        let workers = overview().workers;
+        let of = |name: &str| meant(&workers, name).map(|worker| worker.session.to_string());
+        assert_eq!(of("other").ok().as_deref(), Some(SESSIONS[2]));
+        assert_eq!(of(SESSIONS[1]).ok().as_deref(), Some(SESSIONS[1]));
+        assert_eq!(of("10.0.0.0:3456").ok().as_deref(), Some(SESSIONS[0]));
+        let told = of("box").expect_err("refused").to_string();
+        assert!(told.starts_with("error[1]") && SESSIONS[..2].iter().all(|one| told.contains(one)), "{told}");
+        for nobody in ["nobody", ""] {
+            assert!(of(nobody).expect_err("refused").to_string().starts_with("error[14]"), "{nobody:?}");
+        }
+    }
+
+    /// As the manager takes it that is asked to pause it.
+    #[test]
+    fn a_worker_that_was_forgotten_is_meant_only_where_no_other_is() {
+        let mut workers = overview().workers;
+        workers[0].state = "forgotten".to_owned();
+        let of = |name: &str| meant(&workers, name).map(|worker| worker.session.to_string()).ok();
+        assert_eq!(of("box").as_deref(), Some(SESSIONS[1]));
+        assert_eq!(of(SESSIONS[0]).as_deref(), Some(SESSIONS[0]));
+        assert_eq!(of("10.0.0.0:3456").as_deref(), Some(SESSIONS[0]));
+    }
 }

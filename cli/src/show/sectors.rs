@@ -69,6 +69,9 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
     line(&format!("TicketH:\t{}", sector.ticket_epoch))?;
     line(&format!("Seed:\t\t{}", value(&sector.seed)))?;
     line(&format!("SeedH:\t\t{}", sector.seed_epoch))?;
+    if let Some(message) = &sector.pre_commit_message {
+        line(&format!("Precommit:\t{message}"))?;
+    }
     line(&format!("C1 SHA-256:\t{}", value(&sector.c1_sha256)))?;
     line(&format!("Proof:\t\t{}", value(&sector.proof)))?;
     let verified = match sector.verified {
@@ -78,6 +81,9 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
         None => "not yet".to_owned(),
     };
     line(&format!("Verified:\t{verified}"))?;
+    if let Some(message) = &sector.commit_message {
+        line(&format!("Commit:\t\t{message}"))?;
+    }
     for (size, cid) in &sector.pieces {
         line(&format!("Piece:\t\t{size} {cid}"))?;
     }
@@ -88,6 +94,7 @@ pub fn print_sector(sector: &SectorDetail, log: bool) -> Outcome {
         };
         line(&format!("Data:\t\t{} bytes {place}, {}", data.bytes, data.cid))?;
     }
+    line(&format!("Retries:\t{}", sector.invalid_proofs))?;
     if !sector.last_error.is_empty() {
         line(&format!("Last Error:\t{}", paint::red(&sector.last_error)))?;
     }

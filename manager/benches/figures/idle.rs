@@ -1,7 +1,7 @@
 //! The processor time of a manager whose workers have nothing to do.
 //!
-//! The workers are simulated in its own process: they are dialled, registered and asked for their state every ten seconds as
-//! real ones are, and report the health of their paths as often, but no byte goes over a socket. What a socket adds is about
+//! The workers are simulated in its own process: they are dialled, registered and sent a heartbeat every ten seconds as real ones
+//! are, and answer it with their state and the health of their paths, but no byte goes over a socket. What a socket adds is about
 //! 10 µs a message at the manager's end; ten real workers are measured by `cargo bench -p sealyard --bench program -- idle`.
 
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rpc::ManagerApi;
 use sealtasks::{ActorId, FsStat, HealthReport, SectorSize, StorageInfo, StorageStanza};
-use tokio::time::MissedTickBehavior;
 
 use crate::world::fake_worker::{FakeWorker, Plan};
 use crate::world::{ALL, FakeDialer, start_timed};
@@ -20,8 +19,6 @@ use crate::{Size, verdict};
 
 /// Workers, and the most that a manager may take of a core for them.
 const FLEETS: [(u16, Option<f64>); 3] = [(10, Some(0.001)), (1_000, None), (10_000, Some(0.03))];
-/// Between two reports of a path.
-const REPORTS: Duration = Duration::from_secs(10);
 /// The first simulated worker's port, and its seed: no two have one.
 const FIRST: u16 = 10_000;
 
@@ -62,17 +59,17 @@ async fn measure(workers: u16, span: Duration) -> f64 {
         worker.pretend(FIRST + at);
         dialer.know(&worker);
         attach(&*handle.api(), &worker).await;
+        let health = HealthReport { stat: stat(), error: None };
+        worker.pulse.health.lock().expect("no panic elsewhere").push((worker.sealing.clone(), health));
         handle.api().worker_connect(worker.url()).await.expect("registered");
         fleet.push(worker);
     }
-    let reporting = tokio::spawn(report(handle.api(), fleet.clone()));
     let (begun, before) = (Instant::now(), processor_time());
     // What is measured is that nothing happens for so long.
     drop(tokio::time::timeout(span, std::future::pending::<()>()).await);
     let part = (processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
     let live = handle.api().worker_stats().await.expect("an answer").len();
     assert_eq!(live, usize::from(workers), "all of them are there still");
-    reporting.abort();
     handle.stop().await;
     part
 }
@@ -86,23 +83,6 @@ async fn attach(manager: &dyn ManagerApi, worker: &FakeWorker) {
     let info =
         StorageInfo { id: worker.sealing.clone(), urls: vec![format!("{}/remote", worker.url())], stanza };
     manager.storage_attach(info, stat()).await.expect("attached");
-}
-
-/// Every path's report, spread over the time between two.
-async fn report(manager: Arc<dyn ManagerApi>, fleet: Vec<Arc<FakeWorker>>) {
-    // No more than there are workers: what this wakes up for is counted, too.
-    let turns = fleet.len().clamp(1, 100);
-    let mut turn = tokio::time::interval(REPORTS / turns as u32);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        for at in 0..turns {
-            turn.tick().await;
-            for worker in fleet.iter().skip(at).step_by(turns) {
-                let report = HealthReport { stat: stat(), error: None };
-                manager.storage_report_health(worker.sealing.clone(), report).await.expect("taken");
-            }
-        }
-    }
 }
 
 /// Time on processors so far, of all threads of this process, those that have ended among them.

@@ -23,6 +23,10 @@ use std::process::ExitCode;
 
 use judged::{Size, verdict};
 
+/// The program's.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let [word, repo] = arguments.as_slice()

@@ -3,6 +3,9 @@
 //! Every submitter takes one sector after another through its tasks, as the driver does: a task is submitted, bound with its
 //! promised room, accepted by its worker, and returned, whereupon the sector steps and its next task is submitted. Each
 //! change waits for its commit. The disk's own fsync is timed right before and after.
+//!
+//! Submitters who wait for their change before they ask for the next one wait as long, on average, as their number divided by the
+//! rate: 256 at 100 k/s wait 2.6 ms, however fast the disk is. A p99 of three quick fsyncs (0.2 ms each) needs 400 k/s.
 
 use std::io::Write as _;
 use std::path::Path;

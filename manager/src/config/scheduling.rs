@@ -79,7 +79,7 @@ const KEYS: [&str; 8] = [
 ];
 
 /// Longer than a machine needs to start anew, shorter than what it would take to do most work again elsewhere.
-const FORGET_LOST_AFTER: Millis = Millis::new(3_600_000);
+pub(crate) const FORGET_LOST_AFTER: Millis = Millis::new(3_600_000);
 
 /// Shorter ones only cost, and a worker that is dead must not be taken for a live one for long (milliseconds).
 const HEARTBEATS: RangeInclusive<u64> = 100..=600_000;

@@ -2,7 +2,9 @@
 //! its turn) or a reason to rest; whatever has none is an alert. Never: mends what it finds, for it is a fault of this program
 //! or of its database, and a guess might lose a sector.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use pipeline::{SectorState, Step};
 use rpc::extension::AlertView;
@@ -35,14 +37,35 @@ pub(crate) struct Audit {
     count: u64,
     /// By sector: what is wrong, since when (Unix milliseconds), and in how many audits.
     found: BTreeMap<SectorId, Finding>,
-    /// Since when sectors wait for a file, in Unix milliseconds.
-    files: BTreeMap<SectorId, u64>,
+    /// Which file sectors wait for, and since when, in Unix milliseconds.
+    files: BTreeMap<SectorId, (FileType, u64)>,
 }
 
 struct Finding {
-    text: String,
+    fault: Fault,
     since_ms: u64,
     looks: u32,
+}
+
+/// What is wrong with a sector.
+#[derive(Debug)]
+struct Fault {
+    /// As long as this is the same it is the same fault.
+    text: String,
+    /// What changes with other things than the sector: the paths that are away.
+    place: String,
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Self { text, place: String::new() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.text, self.place)
+    }
 }
 
 impl Driver {
@@ -54,8 +77,8 @@ impl Driver {
             return;
         }
         let mut orphans = self.orphans();
-        for (id, text) in self.without_files(now_ms) {
-            orphans.entry(id).or_insert(text);
+        for (id, fault) in self.without_files(now_ms) {
+            orphans.entry(id).or_insert(fault);
         }
         // A doubt is looked at again with the next look around, not after a whole period.
         let doubt = orphans.keys().any(|id| self.audit.found.get(id).is_none_or(|known| known.looks < LOOKS));
@@ -63,16 +86,16 @@ impl Driver {
         self.audit.due_ms = if doubt { 0 } else { now_ms.saturating_add(every_ms) };
         self.audit.count = self.audit.count.saturating_add(u64::from(!doubt));
         let mut before = std::mem::take(&mut self.audit.found);
-        for (sector, text) in orphans {
-            let known = before.remove(&sector).filter(|known| known.text == text);
+        for (sector, fault) in orphans {
+            let known = before.remove(&sector).filter(|known| known.fault.text == fault.text);
             let (since_ms, looks) = known.map_or((now_ms, 1), |known| (known.since_ms, known.looks + 1));
             if looks == LOOKS {
-                tracing::error!(%sector, text, "nothing carries this sector on");
+                tracing::error!(%sector, %fault, "nothing carries this sector on");
             }
-            self.audit.found.insert(sector, Finding { text, since_ms, looks: looks.min(LOOKS) });
+            self.audit.found.insert(sector, Finding { fault, since_ms, looks: looks.min(LOOKS) });
         }
         for (sector, was) in before.into_iter().filter(|(_, was)| was.looks == LOOKS) {
-            tracing::info!(%sector, text = was.text, "that is over");
+            tracing::info!(%sector, fault = %was.fault, "that is over");
         }
     }
 
@@ -87,49 +110,55 @@ impl Driver {
         let view = |(sector, finding): (&SectorId, &Finding)| AlertView {
             system: "sectors".to_owned(),
             subject: self.shared.name(*sector).to_string(),
-            text: finding.text.clone(),
+            text: finding.fault.to_string(),
             since_ms: finding.since_ms,
         };
         self.broken_workers().chain(certain.map(view)).take(ALERTS_MAX).collect()
     }
 
     /// Sectors that nothing carries on, or more than one thing, and why.
-    fn orphans(&self) -> BTreeMap<SectorId, String> {
+    fn orphans(&self) -> BTreeMap<SectorId, Fault> {
         let mut tasks = BTreeMap::<SectorId, Vec<TaskId>>::new();
+        let mut found = BTreeMap::new();
         for task in self.tasks.values() {
             let errand = self.errands.get(&task.sector.id);
             if errand.is_none_or(|errand| errand.task != task.id) {
                 tasks.entry(task.sector.id).or_default().push(task.id);
+            } else if let Err(text) = self.answers(task) {
+                found.insert(task.sector.id, text.into());
             }
         }
         let places = self.places_taken();
-        let mut found = BTreeMap::new();
         for (id, sector) in &self.sectors {
             let own = tasks.remove(id).unwrap_or_default();
             if let Err(text) = self.carried(*id, sector, &own, &places) {
-                found.insert(*id, text);
+                found.insert(*id, text.into());
             }
         }
         for (id, own) in tasks {
-            found.insert(id, format!("task {} is of a sector that is not there", own[0]));
+            found.insert(id, format!("task {} is of a sector that is not there", own[0]).into());
         }
         found
     }
 
     /// Sectors that have waited for a file for long: the index tells when it knows of it, but somebody must bring it.
-    fn without_files(&mut self, now_ms: u64) -> BTreeMap<SectorId, String> {
+    fn without_files(&mut self, now_ms: u64) -> BTreeMap<SectorId, Fault> {
         let before = std::mem::take(&mut self.audit.files);
         let most_ms = self.file_awaited_ms();
-        let mut long = BTreeMap::new();
+        let (mut waiting, mut long) = (BTreeMap::new(), BTreeMap::new());
+        // There may be many paths, and many sectors that wait.
+        let away = LazyCell::new(|| self.paths_away());
         for (id, sector) in &self.sectors {
             let Busy::File(file) = sector.busy else { continue };
-            let since_ms = before.get(id).copied().unwrap_or(now_ms);
-            self.audit.files.insert(*id, since_ms);
+            let known = before.get(id).filter(|(awaited, _)| *awaited == file);
+            let since_ms = known.map_or(now_ms, |(_, since_ms)| *since_ms);
+            waiting.insert(*id, (file, since_ms));
             if now_ms.saturating_sub(since_ms) >= most_ms {
-                let (state, held) = (sector.record.state().name(), self.held_where(*id, file));
-                long.insert(*id, format!("{state} waits for the {file} file: {held}"));
+                let text = format!("{} waits for the {file} file: ", sector.record.state().name());
+                long.insert(*id, Fault { text, place: self.held_where(*id, file, away.as_deref()) });
             }
         }
+        self.audit.files = waiting;
         long
     }
 
@@ -137,28 +166,23 @@ impl Driver {
         u64::try_from(self.shared.timing.file_awaited.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The paths that something may lie in which nobody who is here has, for people.
+    fn paths_away(&self) -> Option<String> {
+        let paths = self.shared.index.paths().into_iter();
+        let away = paths.filter(|path| !path.confirmed || !path.healthy).map(|path| path.info.id);
+        named("not here, or not healthy, are", away.collect())
+    }
+
     /// Where a file may be that nobody who is here has.
-    fn held_where(&self, sector: SectorId, file: FileType) -> String {
-        let named = |what: &str, paths: Vec<StorageId>| {
-            let names: Vec<_> = paths.iter().take(PATHS_MAX).map(StorageId::as_str).collect();
-            let more = paths.len().saturating_sub(names.len());
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            (!paths.is_empty()).then(|| format!("{what} {}{more}", names.join(", ")))
-        };
+    fn held_where(&self, sector: SectorId, file: FileType, away: Option<&str>) -> String {
         let held = self.shared.index.sector_files(sector).into_iter();
-        let remembered = held.filter(|held| held.unconfirmed.contains(file)).map(|held| held.id).collect();
-        let away = || {
-            let paths = self.shared.index.paths().into_iter();
-            paths.filter(|path| !path.confirmed || !path.healthy).map(|path| path.info.id).collect()
-        };
+        let remembered = held.filter(|held| held.unconfirmed.contains(file)).map(|held| held.id);
         let start = "start the worker, or attach the path, that has it";
-        named("it lay in path", remembered)
-            .map(|place| format!("{place}, which is not back; {start}"))
-            .or_else(|| {
-                let away = named("not here, or not healthy, are", away())?;
-                Some(format!("no path that is here has it; {away}; {start}"))
-            })
-            .unwrap_or_else(|| format!("every path that is known is here, and none has it; {start}"))
+        match (named("it lay in path", remembered.collect()), away) {
+            (Some(place), _) => format!("{place}, which is not back; {start}"),
+            (None, Some(away)) => format!("no path that is here has it; {away}; {start}"),
+            (None, None) => format!("every path that is known is here, and none has it; {start}"),
+        }
     }
 
     /// `own` are the live tasks of its pipeline.
@@ -230,6 +254,39 @@ impl Driver {
                 "task {id} could not be started {REFUSALS} times in a row; `sealyard sealing why` says what was answered"
             ));
         }
-        Ok(())
+        self.answers(task)
     }
+
+    /// Whether whoever holds the task, or holds it up, will end that by itself. A Lotus worker of which nothing was heard for
+    /// long may work on it still, so only an operator can tell that it does not.
+    fn answers(&self, task: &Task) -> Result<(), String> {
+        let id = task.id;
+        let Some(open) = task.open.as_deref() else {
+            let mut given_up = self.detached.values().filter(|given_up| given_up.sector.id == task.sector.id);
+            return match given_up
+                .find_map(|given_up| Some((given_up.open.id, self.left_with(&given_up.open)?)))
+            {
+                Some((attempt, whom)) => Err(format!(
+                    "task {id} waits for the end of attempt {attempt}, which was given up, on {whom}; if nothing works on it any \
+                     more, `sealyard sealing abort {attempt}` frees what it holds"
+                )),
+                None => Ok(()),
+            };
+        };
+        match self.left_with(open) {
+            Some(whom) => Err(format!(
+                "task {id} is on {whom}; if nothing works on it any more, `sealyard sealing abort {}` gives it up",
+                open.id
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Paths, of which not all are named where they are many.
+fn named(what: &str, paths: Vec<StorageId>) -> Option<String> {
+    let names: Vec<_> = paths.iter().take(PATHS_MAX).map(StorageId::as_str).collect();
+    let more = paths.len().saturating_sub(names.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!paths.is_empty()).then(|| format!("{what} {}{more}", names.join(", ")))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rpc::ApiError;
 use rpc::api::ApiResult;
 use rpc::extension::MachineIdentity;
-use rpc::operator::{CapsTarget, CapsView, NOWHERE_MAX, RestTask, WorkerMode, WorkerRest};
+use rpc::operator::{CapsTarget, CapsView, NOWHERE_MAX, RestTask, WorkerMode, WorkerRest, is_meant};
 use sched::{Event, GroupCap, WorkerKey, WorkerProfile};
 use sealtasks::{CapSpec, SectorId, StorageId, TaskCaps, TaskGroup, WorkerId};
 
@@ -292,16 +292,16 @@ impl Driver {
 
     /// The worker that is meant: a connected one, or one that something was set for.
     fn named(&self, text: &str) -> ApiResult<Named> {
-        let is = |name: &str, url: &str| name == text || (!text.is_empty() && url == text);
         let connected: Vec<_> = self
             .workers
             .values()
-            .filter(|worker| is(worker.name(), &worker.url) || worker.key.session.to_string() == text)
+            .filter(|worker| is_meant(text, worker.name(), &worker.url, Some(worker.key.session)))
             .map(|worker| Named { identity: identity_of(worker), session: Some(worker.key.session) })
             .collect();
         let away = || {
-            let known = self.controls.workers.keys().filter(|known| is(&known.name, &known.url));
-            known.map(|identity| Named { identity: identity.clone(), session: None }).collect()
+            let known = self.controls.workers.keys();
+            let meant = known.filter(|known| is_meant(text, &known.name, &known.url, None));
+            meant.map(|identity| Named { identity: identity.clone(), session: None }).collect()
         };
         let mut found: Vec<Named> = if connected.is_empty() { away() } else { connected };
         let described = |named: &Named| {
@@ -309,7 +309,8 @@ impl Driver {
             format!("{} {} ({session})", named.identity.name, named.identity.url)
         };
         if found.len() > 1 {
-            let which = listed("give the session or the URL of one", found.iter().map(described).collect());
+            let which =
+                listed("give the session or the address of one", found.iter().map(described).collect());
             return Err(ApiError::refused(format!("MGR071: several workers are named {text:?}; {which}")));
         }
         found.pop().ok_or_else(|| {

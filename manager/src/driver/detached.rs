@@ -142,6 +142,7 @@ impl Driver {
         let Some(ended) = self.detached.remove(&attempt) else { return };
         tracing::info!(%attempt, worker = ended.open.name, reason, "everything that it held is free");
         ended.open.over.cancel();
+        self.silence.away.remove(&attempt);
         self.calls.retain(|_, (of, _)| *of != attempt);
         let (outcome, reason) = (AttemptOutcome::Aborted, reason.to_owned());
         self.events.push(StateEvent::AttemptEnded { attempt, outcome, reason });

@@ -86,6 +86,7 @@ impl Driver {
             last_error: last_error(&known.record, self.shared.name(sector)),
             ended: None,
             task,
+            message: self.shared.messages.as_ref().and_then(|messages| messages.unsent(sector)),
         }
     }
 

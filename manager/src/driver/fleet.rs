@@ -191,6 +191,7 @@ impl Driver {
             .map(|known| known.key.session)
             .collect();
         let fates = self.fates(&introduction);
+        let brings_work = fates.iter().any(|(_, fate)| matches!(fate, Fate::Adopt | Fate::CallAgain));
         let running = introduction.running();
         let key = self.key_for(session);
         let quiet = self.proven_quiet(&introduction);
@@ -207,7 +208,10 @@ impl Driver {
         }
         self.is_here_again(&worker.info.hostname);
         let was_known = self.workers.contains_key(&session);
-        self.tell_registered(&worker, was_known);
+        // What it runs is charged before it is given more.
+        let waits = brings_work && !was_known;
+        let is_given = worker.enabled && !waits;
+        self.tell_registered(&worker, was_known, is_given);
         let before = self.workers.insert(session, worker);
         self.beside_changed(session);
         if let Some(before) = before {
@@ -221,6 +225,9 @@ impl Driver {
         for (attempt, fate) in fates {
             self.decide(attempt, session, fate);
         }
+        if waits {
+            self.may_be_given_work(session);
+        }
         for attempt in quiet {
             self.end_detached(attempt, "given up; its worker has registered since, and so is quiet");
         }
@@ -228,9 +235,9 @@ impl Driver {
     }
 
     /// Tells the scheduler of a worker that registers. One that may not have everything offers nothing until the
-    /// scheduler knows what it may have.
-    fn tell_registered(&mut self, registered: &Worker, was_known: bool) {
-        let (worker, enabled, mode) = (registered.key, registered.enabled, core_mode(registered.mode));
+    /// scheduler knows what it may have, and one that is not `enabled` is given nothing until it is.
+    fn tell_registered(&mut self, registered: &Worker, was_known: bool, enabled: bool) {
+        let (worker, mode) = (registered.key, core_mode(registered.mode));
         let profile = registered.profile();
         if !was_known && enabled && registered.mode == WorkerMode::Open {
             return self.tell_sched(Event::WorkerUp { worker, profile });
@@ -243,6 +250,13 @@ impl Driver {
         self.tell_sched(Event::WorkerMode { worker, mode });
         self.tell_sched(Event::WorkerSuspect { worker, suspect: false });
         self.tell_sched(Event::WorkerChanged { worker, profile });
+    }
+
+    /// What it brought has been charged.
+    fn may_be_given_work(&mut self, session: WorkerId) {
+        let Some(known) = self.workers.get(&session) else { return };
+        let (worker, enabled) = (known.key, known.enabled);
+        self.tell_sched(Event::WorkerEnabled { worker, enabled });
     }
 
     /// Work that runs for an attempt that is over is of no use to anybody, and holds its machine.

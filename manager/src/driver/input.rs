@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::removed::RemovedFile;
+use super::removed::{Leave, RemovedFile};
 use super::scrubbing::Scrubber;
 use super::{Driver, Ended, Order, Peer};
 use crate::messages::Wish;
@@ -96,7 +96,7 @@ pub(crate) enum Input {
     /// An operator moves a sector: nothing else is begun with it.
     HoldSector { hold: Hold, reply: Reply<SectorRef> },
     /// An operator removes a sector; its record stays.
-    RemoveSector { sector: SectorId, by: String, reply: Reply<()> },
+    RemoveSector { sector: SectorId, leave: Leave, by: String, reply: Reply<()> },
     /// A removed sector's file may be deleted.
     PermitRemoval { file: RemovedFile, reply: Reply<()> },
     /// A worker is to scrub files of a path: which one, and its memory set aside.

@@ -10,7 +10,7 @@
 //! An answer makes it live again from any of these but the last; then it registers anew. The time runs as well for attempts
 //! whose worker is not there: since it closed, or since this manager started. A Lotus worker does not register anew when it
 //! is back, nor can it be told to stop then, so it stays lost and keeps its attempts until it registers, returns them, or an
-//! operator gives them up.
+//! operator gives them up; once the time is over they are an alert (see `audit`).
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ use rpc::extension::WorkerView;
 use sealtasks::{AttemptId, WorkerId};
 
 use super::{Attempt, Driver, Phase, Worker};
+use crate::config::FORGET_LOST_AFTER;
 
 /// Missed heartbeats in a row after which a worker counts as lost.
 pub(super) const MISSES_UNTIL_LOST: u32 = 6;
@@ -93,6 +94,8 @@ impl Driver {
                 open.unheard = true;
             }
         }
+        let given_up = self.detached.iter().filter(|(_, given_up)| given_up.open.worker == session);
+        self.silence.away.extend(given_up.map(|(attempt, _)| (*attempt, since_ms)));
     }
 
     /// Forgets the workers that have been lost for long enough, and queues anew what their attempts, and those of workers
@@ -126,13 +129,13 @@ impl Driver {
         }
     }
 
-    /// One that was given up holds nothing any more, unless its worker is back and may still do it.
+    /// One that was given up holds nothing any more, unless its worker is back and may still do it, or nobody can know.
     fn forget_given_up(&mut self, attempt: AttemptId) {
-        let given_up = self.detached.get(&attempt).filter(|given_up| given_up.open.peer.is_sealyard());
-        match given_up.map(|given_up| self.workers.contains_key(&given_up.open.worker)) {
-            Some(true) => return,
-            Some(false) => self.end_detached(attempt, "given up; its worker was not heard of for too long"),
-            None => {}
+        if let Some(given_up) = self.detached.get(&attempt) {
+            if !given_up.open.peer.is_sealyard() || self.workers.contains_key(&given_up.open.worker) {
+                return;
+            }
+            self.end_detached(attempt, "given up; its worker was not heard of for too long");
         }
         self.silence.away.remove(&attempt);
     }
@@ -162,6 +165,7 @@ impl Driver {
         let now_ms = self.now_ms();
         self.silence.forgotten.values().map(move |(at_ms, view)| WorkerView {
             silent_ms: view.silent_ms.saturating_add(now_ms.saturating_sub(*at_ms)),
+            paths: Vec::new(),
             ..view.clone()
         })
     }
@@ -169,16 +173,37 @@ impl Driver {
     /// When an attempt whose worker does not answer is queued anew, for people; empty when it is not.
     pub(super) fn queued_anew_in(&self, open: &Attempt) -> String {
         let after_ms = self.shared.scheduling.forget_lost_after.get();
-        let lost = self.workers.get(&open.worker).filter(|worker| worker.is_lost());
-        let since_ms = lost.map(|worker| worker.lost_since_ms);
-        let Some(since_ms) = since_ms.or_else(|| self.silence.away.get(&open.id).copied()) else {
-            return String::new();
-        };
+        let Some(since_ms) = self.silent_since(open) else { return String::new() };
         if after_ms == 0 || !open.peer.is_sealyard() {
             return String::new();
         }
         let left_ms = since_ms.saturating_add(after_ms).saturating_sub(self.now_ms());
         format!(", is queued anew in {} s", left_ms.div_ceil(1000))
+    }
+
+    /// Since when its worker is lost or not there, in Unix milliseconds.
+    fn silent_since(&self, open: &Attempt) -> Option<u64> {
+        match self.workers.get(&open.worker) {
+            Some(worker) => worker.is_lost().then_some(worker.lost_since_ms),
+            None => self.silence.away.get(&open.id).copied(),
+        }
+    }
+
+    /// Of an attempt that nobody will end but its worker's own word or an operator, once its worker was silent for as long as
+    /// makes any other one forgotten: who it is and for how long, for people.
+    pub(super) fn left_with(&self, open: &Attempt) -> Option<String> {
+        let set = self.shared.scheduling.forget_lost_after;
+        if open.peer.is_sealyard() && set.get() > 0 {
+            return None;
+        }
+        let after_ms = if set.get() > 0 { set.get() } else { FORGET_LOST_AFTER.get() };
+        self.silent_since(open).filter(|since_ms| self.now_ms().saturating_sub(*since_ms) >= after_ms)?;
+        let kind = if open.peer.is_sealyard() { "worker" } else { "Lotus worker" };
+        Some(format!(
+            "{kind} {}, which has neither answered nor registered for {} s",
+            open.name,
+            after_ms / 1000
+        ))
     }
 
     /// Whether the attempt is awaited still.

@@ -1,6 +1,6 @@
 //! Sectors that the manager pledges by itself: the facts are counted here, `pipeline::Pledging` decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::{Hindrance, PathRoom, Pledging, Rest, SectorRecord, SectorState, take_room};
 use rpc::api::PledgeOptions;
@@ -59,7 +59,7 @@ impl Driver {
             paused: self.pledging_paused,
             ..Pledging::default()
         };
-        let (mut to_seal, mut to_store) = (1_u64, BTreeSet::new());
+        let (mut to_seal, mut to_store) = (BTreeMap::<ActorId, u64>::new(), BTreeSet::new());
         for (id, sector) in &self.sectors {
             match sector.record.rest() {
                 _ if sector.record.state() == SectorState::Proving => continue,
@@ -74,7 +74,8 @@ impl Driver {
                 None => {}
             }
             facts.in_pipeline = facts.in_pipeline.saturating_add(u32::from(id.miner == miner));
-            to_seal = to_seal.saturating_add(u64::from(self.is_before_pc1(sector)));
+            let waiting = to_seal.entry(id.miner).or_default();
+            *waiting = waiting.saturating_add(u64::from(self.is_before_pc1(sector)));
             if sector.record.stop_after().is_none() {
                 to_store.insert(*id);
             }
@@ -87,7 +88,13 @@ impl Driver {
         facts.workers = (offering(TaskType::AddPiece), offering(TaskType::PreCommit1));
         // Only where nothing else stands in the way is the room counted: that takes its time.
         if facts.hindrance().is_none() {
-            // What others' sectors need is taken from the paths for this miner's, too: some of it may lie there.
+            // What others' sectors need is taken from the paths for this miner's, too, where one of these admits them: some of it may
+            // lie there.
+            let (sealing, storing) =
+                (self.beside(miner, PathType::Sealing), self.beside(miner, PathType::Storage));
+            to_store.retain(|id: &SectorId| storing.contains(&id.miner));
+            to_seal.retain(|other, _| sealing.contains(other));
+            let to_seal = to_seal.into_values().fold(1, u64::saturating_add);
             let mut paths = self.rooms(miner, SealingPurpose::New, STORED);
             let size = self.shared.miner.sector_size;
             let mut take = |what, count| (take_room(&mut paths, what, size, count), count);
@@ -98,6 +105,18 @@ impl Driver {
             facts.sealing = take((PathType::Sealing, SEALING), to_seal);
         }
         facts
+    }
+
+    /// The miners whose sectors some path for this use admits that admits this one's, too.
+    fn beside(&self, miner: ActorId, path_type: PathType) -> BTreeSet<ActorId> {
+        let is_for = |path: &PathView| match path_type {
+            PathType::Sealing => path.info.stanza.can_seal,
+            PathType::Storage => path.info.stanza.can_store,
+        };
+        let all = self.shared.index.paths().into_iter();
+        let paths: Vec<_> = all.filter(|path| is_for(path) && takes_from(path, miner)).collect();
+        let admits = |other: &ActorId| *other == miner || paths.iter().any(|path| takes_from(path, *other));
+        self.shared.miners.all().filter(admits).collect()
     }
 
     /// Sectors whose replica lies, or is being made, in a path that also stores: it stays there.
@@ -137,10 +156,6 @@ impl Driver {
 
     /// The paths that take files of the miner's sectors that begin, and what of them; of sectors that are stored, `stored`.
     pub(super) fn rooms(&self, miner: ActorId, purpose: SealingPurpose, stored: FileTypes) -> Vec<PathRoom> {
-        let takes_new = |path: &PathView| {
-            let stanza = &path.info.stanza;
-            path.healthy && path.confirmed && stanza.weight > 0 && stanza.filters.accepts_miner(miner)
-        };
         let room = |path: PathView| {
             let stanza = &path.info.stanza;
             let taken = |may: bool, types| if may { stanza.filters.accepted(types) } else { FileTypes::NONE };
@@ -150,7 +165,7 @@ impl Driver {
                 stores: taken(stanza.can_store, stored),
             }
         };
-        self.shared.index.paths().into_iter().filter(takes_new).map(room).collect()
+        self.shared.index.paths().into_iter().filter(|path| takes_from(path, miner)).map(room).collect()
     }
 
     /// How it stands, in words; with several miners of each of them.
@@ -192,6 +207,12 @@ impl Driver {
         };
         PledgingView { keep, in_pipeline, parked, paused, waits_for: waits_for.to_owned(), summary, change }
     }
+}
+
+/// Whether files of new sectors of this miner may come to lie there.
+fn takes_from(path: &PathView, miner: ActorId) -> bool {
+    let stanza = &path.info.stanza;
+    path.healthy && path.confirmed && stanza.weight > 0 && stanza.filters.accepts_miner(miner)
 }
 
 /// What stands in the way, and what would change it.

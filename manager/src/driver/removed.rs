@@ -1,8 +1,8 @@
 //! Sectors that an operator removed: their records stay, nothing is done with them any more, and their files are what a
 //! clean-up offers. Never: deletes a file.
 
-use pipeline::{SectorRecord, Step};
-use rpc::{ApiError, ApiResult};
+use pipeline::{RandomnessSource, SectorRecord, Step};
+use rpc::{ApiError, ApiResult, SectorName};
 use sealtasks::{FileType, FileTypes, SectorId, StorageId};
 
 use super::Driver;
@@ -15,10 +15,35 @@ pub(crate) const REMOVED: &str = "Removed";
 /// Why their files may go, for the permit.
 pub(crate) const CLEANED_UP: &str = "its sector was removed, and an operator cleans up";
 
+/// The messages that a sector's record names: its pre-commitment's and its proof's.
+pub(crate) type Named = [Option<String>; 2];
+
+/// On what a sector is removed.
+pub(crate) enum Leave {
+    /// The operator takes whatever loss it is.
+    Explicit,
+    /// Nothing of it was on chain, nor on its way there, when its record named these.
+    Asked(Named),
+}
+
+/// The messages that it names now.
+pub(crate) fn named_by(record: &SectorRecord) -> Named {
+    let progress = record.progress();
+    [&progress.pre_commit, &progress.commit]
+        .map(|there| there.as_ref().and_then(|there| there.message.clone()))
+}
+
+/// What is said of a sector that is removed by an explicit word alone.
+pub(crate) fn although(sector: SectorName, why: &str) -> ApiError {
+    ApiError::refused(format!(
+        "MGR190: sector {sector} is not removed: {why}. If that is what you want, add --although-on-chain"
+    ))
+}
+
 impl Driver {
     /// Takes a sector that nothing is being done with out of the pipeline, for good.
-    pub(super) fn remove_sector(&mut self, id: SectorId, by: String, reply: Reply<()>) {
-        let answer = self.removable(id).map(|()| {
+    pub(super) fn remove_sector(&mut self, id: SectorId, leave: &Leave, by: String, reply: Reply<()>) {
+        let answer = self.removable(id, leave).map(|()| {
             if let Some(sector) = self.sectors.remove(&id) {
                 self.shared.index.keep(id, FileTypes::NONE, None);
                 self.removed.insert(id, *sector.record);
@@ -32,7 +57,7 @@ impl Driver {
         self.answer(reply, answer);
     }
 
-    fn removable(&self, id: SectorId) -> ApiResult<()> {
+    fn removable(&self, id: SectorId, leave: &Leave) -> ApiResult<()> {
         let number = self.shared.name(id);
         let Some(sector) = self.sectors.get(&id) else {
             return Err(match self.removed.contains_key(&id) {
@@ -40,6 +65,12 @@ impl Driver {
                 false => self.shared.no_sector(id),
             });
         };
+        // The chain was asked before, and the message may have gone since.
+        if let Leave::Asked(named) = leave
+            && let Some(why) = on_its_way(&sector.record, named)
+        {
+            return Err(although(number, &why));
+        }
         let given_up = self.detached.values().any(|given_up| given_up.sector.id == id);
         let worked_on = matches!(sector.busy, Busy::Task(_) | Busy::Asking) && !self.waits_for_chain(sector);
         if worked_on && self.message_of(&sector.record).is_some() {
@@ -58,7 +89,7 @@ impl Driver {
     }
 
     /// Whether nothing of it is under way but what the chain is asked, or may be told by an operator's leave alone. What comes of a
-    /// question after its sector is gone is dropped.
+    /// question after its sector is gone is dropped. Whether it may be removed then is asked before.
     fn waits_for_chain(&self, sector: &Sector) -> bool {
         let is_asked = matches!(sector.record.next(), Step::AwaitMessage { .. } | Step::NeedSeed);
         let is_shown = self.message_of(&sector.record).is_some_and(|(_, unsent)| unsent);
@@ -102,6 +133,27 @@ impl Driver {
             Err(ApiError::refused(format!("MGR122: sector {} is not removed", self.shared.name(sector))))
         };
         self.answer(reply, answer);
+    }
+}
+
+/// Why the sector may be on its chain, or on its way there, although nothing of it was when its record named these messages.
+fn on_its_way(record: &SectorRecord, named: &Named) -> Option<String> {
+    if record.source() != RandomnessSource::Lotus {
+        return None;
+    }
+    match record.next() {
+        Step::AwaitMessage { message } => {
+            Some(format!("message {message} of it may be on its way to the chain"))
+        }
+        Step::NeedSeed => Some(
+            "its pre-commitment has landed by its record; the chain did not show it when it was asked, but it may since, or come back \
+             after a reorganisation, and unless the sector is proven then its deposit is lost"
+                .to_owned(),
+        ),
+        _ if named_by(record) != *named => {
+            Some("a message of it was sent while the chain was asked about it".to_owned())
+        }
+        _ => None,
     }
 }
 

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipeline::SectorRecord;
+use pipeline::{RandomnessSource, SectorRecord, SectorState};
 use rpc::WorkerApi;
 use rpc::api::{WorkerJob, WorkerStats};
 use rpc::extension::WorkerView;
 use rpc::operator::{CapView, WorkerMode};
 use sched::WorkerUse;
-use sealtasks::{CallId, SectorId, StorageId, TaskId, WorkerId};
+use sealtasks::{CallId, ChainEpoch, SectorId, SectorNumber, StorageId, TaskId, WorkerId};
 use uuid::Uuid;
 
 use super::caps::Uses;
 use super::fleet::Worker;
+use super::input::Sector;
 use super::{Attempt, Driver, Phase};
 use crate::shared::Shared;
 
@@ -148,6 +149,7 @@ impl Driver {
             fetches_bytes_per_second: worker.bandwidth,
             plan: worker.plan,
             threads: Vec::new(),
+            paths: worker.paths.clone(),
             mode: worker.mode,
             mode_set: self.mode_set(worker),
             caps: self.caps_view(worker, uses),
@@ -183,6 +185,24 @@ impl Driver {
     /// One sector's record.
     pub(crate) fn record(&self, sector: SectorId) -> Option<&SectorRecord> {
         self.sectors.get(&sector).map(|known| &*known.record)
+    }
+
+    /// Of a miner's sectors from this one on those that its chain should know to be proven, with the height that they are since;
+    /// and the one to go on with, if there are more than so many to look at.
+    pub(crate) fn proven_from(
+        &self,
+        from: SectorId,
+        most: usize,
+    ) -> (Vec<(SectorNumber, ChainEpoch)>, Option<SectorId>) {
+        let mut all = self.sectors.range(from..).take_while(|(id, _)| id.miner == from.miner);
+        let since = |(id, sector): (&SectorId, &Sector)| Some((id.number, proven_since(&sector.record)?));
+        let found = all.by_ref().take(most).filter_map(since).collect();
+        (found, all.next().map(|(id, _)| *id))
+    }
+
+    /// Whether its chain should know it to be proven.
+    pub(crate) fn is_proven(&self, id: SectorId) -> bool {
+        self.record(id).and_then(proven_since).is_some()
     }
 
     /// Which workers serve which path, by name.
@@ -236,6 +256,16 @@ impl Driver {
             "{what}; it goes on when that worker is back{anew}, `sealyard sealing abort {id}` gives it up"
         ))
     }
+}
+
+/// The height since which its chain should know a sector to be proven.
+fn proven_since(record: &SectorRecord) -> Option<ChainEpoch> {
+    let is_proven = matches!(
+        record.state(),
+        SectorState::FinalizeSector | SectorState::FinalizeFailed | SectorState::Proving
+    );
+    let landed = record.progress().commit.as_ref().and_then(|commit| commit.landed);
+    (is_proven && record.source() == RandomnessSource::Lotus).then(|| landed.unwrap_or_default())
 }
 
 /// The most at once of each task where something limits it: the worker's own table, over all sizes, or a limit on the

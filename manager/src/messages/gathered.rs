@@ -5,7 +5,7 @@ use chain::params::{Activation, Method, PieceActivation, PreCommit, ProveCommit,
 use chain::sending::batch::{BatchPolicy, Decision, Now, Waiting, decide};
 use chain::sending::{Draft, Intent, Payment, SendError, draft_pre_commit, draft_prove_commit, own_payers};
 use rpc::Miners;
-use sealtasks::{ActorId, ChainEpoch, SectorId};
+use sealtasks::{ActorId, ChainEpoch, SectorId, SectorNumber};
 
 use super::{Wanted, What};
 use crate::binding::others;
@@ -34,13 +34,14 @@ pub(super) const fn kind_of(wanted: &Wanted) -> (Method, ActorId) {
     (method_of(wanted), wanted.sector.id.miner)
 }
 
-/// Whether all sectors of a message that was intended want it still, as it is: with the CommR or the proof of now.
-pub(super) fn is_wanted(gathered: &[Gathered], intent: &Intent) -> bool {
+/// What the sectors of a message that was intended want, if all of them want it still, as it is: with the CommR or the proof of now.
+pub(super) fn wanted_by(gathered: &[Gathered], intent: &Intent) -> Option<Vec<Wanted>> {
     let wants = |wanted: &Wanted, number| {
         let id = SectorId { miner: intent.miner, number };
         wanted.sector.id == id && method_of(wanted) == intent.method && says(wanted, intent)
     };
-    intent.sectors.iter().all(|number| gathered.iter().any(|one| wants(&one.wanted, *number)))
+    let of = |number: &SectorNumber| gathered.iter().map(|one| &one.wanted).find(|one| wants(one, *number));
+    intent.sectors.iter().map(|number| of(number).cloned()).collect()
 }
 
 /// Whether the message says what is wanted: this CommR, or this proof.

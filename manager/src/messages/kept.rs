@@ -26,7 +26,7 @@ impl Deref for Kept {
 impl Outbox for Kept {
     fn put(&self, record: &Record) -> Result<(), OutboxError> {
         let (before, after) = match record.stage {
-            Stage::Intended => (None, Some("manager.message.intended")),
+            Stage::Intended { .. } => (None, Some("manager.message.intended")),
             Stage::Pushed { .. } => (Some("manager.message.answered"), Some("manager.message.recorded")),
             Stage::Landed { .. } => (None, None),
         };

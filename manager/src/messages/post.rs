@@ -154,10 +154,10 @@ impl Post {
 
     async fn try_look(&mut self, shared: &Arc<Shared>) -> Result<(), SendError> {
         let (head, base_fee) = self.lotus.head().await?;
-        self.find_out(head).await?;
+        let now = Now { ms: shared.state.now_ms(), head, base_fee };
+        self.find_out(shared, now).await?;
         self.sort_out(shared, head).await?;
         self.let_expired_go(shared, head).await;
-        let now = Now { ms: shared.state.now_ms(), head, base_fee };
         // A sector that is to be proven has a deposit to lose; a new one only waits.
         for method in [Method::ProveCommitSectors3, Method::PreCommitSectorBatch2] {
             for miner in shared.miners.all() {
@@ -321,8 +321,9 @@ impl Post {
             }
             Submitted::Shown(draft) => {
                 let text = format!("nothing is sent without --send-messages; this would be: {draft}");
+                let unsent = Arc::new(draft.unsent());
                 for one in part {
-                    self.notes.set(one.wanted.sector.id, &text);
+                    self.notes.show(one.wanted.sector.id, &text, Some(unsent.clone()));
                 }
             }
         }

@@ -17,10 +17,10 @@ use crate::shared::Shared;
 use crate::workers::chain_of;
 
 /// What is on chain counts when so many heights lie above it (Lotus's MessageConfidence).
-const CONFIDENCE: i64 = 5;
+pub(super) const CONFIDENCE: i64 = 5;
 
 /// What becomes of a sector whose message is wanted.
-enum Judged {
+pub(super) enum Judged {
     /// Its message is needed.
     Goes,
     /// The node does not know yet.
@@ -41,9 +41,9 @@ impl Post {
             let (id, method) = (one.wanted.sector.id, method_of(&one.wanted));
             let event = if let Some(cid) = self.sent.get(&(method.number(), id)) {
                 SectorEvent::MessageSent { message: cid.clone() }
-            } else if let Some((due, was_looked_for)) = self.doubts.about(method, id) {
-                if was_looked_for {
-                    self.doubted(id, due);
+            } else if let Some(doubt) = self.doubts.about(method, id) {
+                if let Some(text) = doubt.words(self.sending) {
+                    self.notes.set(id, &text);
                 }
                 continue;
             } else {
@@ -88,7 +88,7 @@ impl Post {
                 |one: &Gathered| kind_of(&one.wanted) == (*method, id.miner) && one.wanted.sector.id == *id;
             let Some(at) = self.gathered.iter().position(is_it) else { continue };
             let wanted = &self.gathered[at].wanted;
-            let event = match self.sent_before(*id, *method, wanted, &under_way).await? {
+            let event = match self.sent_before(wanted, head, &under_way).await? {
                 Before::Sent(event) => Some(event),
                 Before::Other => continue,
                 Before::Nothing => match self.judge(shared, wanted, head).await {
@@ -146,7 +146,7 @@ impl Post {
     }
 
     /// Asks the chain of one sector.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         shared: &Arc<Shared>,
         wanted: &Wanted,
@@ -183,17 +183,19 @@ impl Post {
     /// somebody else has sent for the sector, or this manager before its records were lost.
     async fn sent_before(
         &self,
-        id: SectorId,
-        method: Method,
         wanted: &Wanted,
+        head: ChainEpoch,
         under_way: &[UnderWay],
     ) -> Result<Before, SendError> {
+        let (id, method) = (wanted.sector.id, method_of(wanted));
         let courier = Courier::new(&self.lotus, &*self.outbox, self.sending);
         for record in self.outbox.landed(method, id)?.iter().rev() {
             if !says(wanted, &record.intent) {
                 continue;
             }
-            if let Some(Record { stage: Stage::Pushed { cid, .. }, .. }) = courier.revive(record).await? {
+            if let Some(Record { stage: Stage::Pushed { cid, .. }, .. }) =
+                courier.revive(record, head).await?
+            {
                 return Ok(Before::Sent(SectorEvent::MessageSent { message: cid }));
             }
         }
@@ -210,9 +212,11 @@ impl Post {
             return Ok(Before::Other);
         }
         let message = found.cid().to_owned();
-        let kept = self.outbox.about(method, id, &message)?.map(|record| record.stage);
-        if !matches!(kept, Some(Stage::Pushed { cid, .. }) if cid == message) {
-            courier.adopt(found)?;
+        let kept = self.outbox.about(method, id, &message)?;
+        let is_known =
+            |record: &Record| matches!(&record.stage, Stage::Pushed { cid, .. } if *cid == message);
+        if !kept.as_ref().is_some_and(is_known) {
+            courier.adopt(found, kept)?;
         }
         Ok(Before::Sent(SectorEvent::MessageSent { message }))
     }

@@ -1,14 +1,20 @@
 //! Whose manager this is: fixed when the repo is made. Never: anything that changes later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rpc::Miners;
 use rusqlite::{Connection, OptionalExtension as _};
 use sealtasks::{ActorId, SectorSize};
+use serde::Deserialize;
 
 use super::copy::SECTOR_GAP;
+use super::query::all;
 use super::{State, StateError, database, loaded, schema, stored};
+
+/// So many events are read for miners that were removed: there may be a hundred million, and nothing but a setting that nobody
+/// needs any more depends on it.
+const EVENTS_MAX: i64 = 1_000_000;
 
 /// The miner and what its sectors are made of.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,6 +88,31 @@ impl State {
             Ok((miner, miners))
         })
     }
+
+    /// Miners that were removed, as far as the last events tell; one of them may be served again. Otherwise as [`Self::identity`].
+    ///
+    /// # Errors
+    /// As [`Self::identity`]'s.
+    pub fn removed_miners(path: &Path) -> Result<BTreeSet<ActorId>, StateError> {
+        schema::as_if_upgraded(path, |db| {
+            let sql = "SELECT body FROM event
+                       WHERE kind = 'miner_removed' AND seq > (SELECT max(seq) FROM event) - ?1";
+            let rows =
+                all(db, sql, [EVENTS_MAX], |row| row.get::<_, String>(0).map_err(database("read a row")))?;
+            let read = |body: &String| serde_json::from_str(body).map(|Removed { miner }| miner);
+            let bad = |error: serde_json::Error| StateError::Corrupt {
+                what: "event miner_removed",
+                detail: error.to_string(),
+            };
+            rows.iter().map(read).collect::<Result<_, _>>().map_err(bad)
+        })
+    }
+}
+
+/// A miner that is served no longer, as the event has it.
+#[derive(Deserialize)]
+struct Removed {
+    miner: ActorId,
 }
 
 fn miners(first: ActorId, counted: BTreeMap<ActorId, u64>) -> Miners {

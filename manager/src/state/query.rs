@@ -11,7 +11,6 @@ use super::{State, StateError, database, loaded, schema, stored};
 
 /// Events of one sector given in one answer; the newest are kept.
 const LOG_ROWS_MAX: i64 = 1000;
-
 /// Open tasks given in one answer, oldest first.
 const OPEN_ROWS_MAX: i64 = 10_000;
 
@@ -110,6 +109,8 @@ pub struct TaskRow {
     pub reason: String,
     /// The worker's name.
     pub worker: Option<String>,
+    /// Its session when it was bound.
+    pub session: Option<WorkerId>,
     /// Unix milliseconds.
     pub queued_ms: u64,
     /// Unix milliseconds; 0 = not yet.
@@ -298,7 +299,7 @@ const TASK_COLUMNS: &str = "
            coalesce(a.started_ms, 0), coalesce(a.ended_ms, t.ended_ms), coalesce(a.bytes_fetched, 0),
            (SELECT id FROM call c WHERE c.task = a.task AND c.attempt = a.attempt ORDER BY c.stage DESC LIMIT 1),
            t.state = 'queued' AND a.attempt = (SELECT max(attempt) FROM attempt l WHERE l.task = t.id),
-           coalesce(t.priority, s.priority, 0)
+           coalesce(t.priority, s.priority, 0), nullif(a.worker, '')
     FROM task t LEFT JOIN sector s ON s.miner = t.miner AND s.number = t.number LEFT JOIN attempt a ON a.task = t.id";
 
 fn tasks_where(db: &Connection, condition: &str) -> Result<Vec<OpenTask>, StateError> {
@@ -410,6 +411,7 @@ fn task_rows(db: &Connection, sql: &str, params: impl Params) -> Result<Vec<Task
             call: None,
             state: "queued".to_owned(),
             worker: None,
+            session: None,
             started_ms: 0,
             ended_ms: 0,
             bytes_fetched: 0,
@@ -423,6 +425,8 @@ fn task_rows(db: &Connection, sql: &str, params: impl Params) -> Result<Vec<Task
 
 fn task_row(row: &Row<'_>) -> Result<TaskRow, StateError> {
     let (task, attempt): (i64, Option<u32>) = (row.get(0).map_err(column)?, row.get(1).map_err(column)?);
+    let session: Option<String> = row.get(16).map_err(column)?;
+    let session = session.map(|id| id.parse().map_err(|_| corrupt("worker session", &id))).transpose()?;
     Ok(TaskRow {
         attempt: AttemptId { task: TaskId::new(loaded("task", task)?), attempt: attempt.unwrap_or(1) },
         call: row.get(13).map_err(column)?,
@@ -432,6 +436,7 @@ fn task_row(row: &Row<'_>) -> Result<TaskRow, StateError> {
         state: row.get(7).map_err(column)?,
         reason: row.get(8).map_err(column)?,
         worker: row.get(9).map_err(column)?,
+        session: session.map(WorkerId),
         queued_ms: loaded("time", row.get(6).map_err(column)?)?,
         started_ms: loaded("time", row.get(10).map_err(column)?)?,
         ended_ms: loaded("time", row.get(11).map_err(column)?)?,

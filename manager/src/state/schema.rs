@@ -237,9 +237,15 @@ pub(super) fn as_if_upgraded<T>(
     let (mut connection, found) = connect(path)?;
     let from = step(path, found)?;
     connection.busy_timeout(BUSY_WAIT).map_err(database("set its wait limit"))?;
-    // Dropped without a commit, it never was.
-    let transaction = begin_upgrade(&mut connection)?;
-    take_steps(&transaction, from)?;
+    let transaction = if from < STEPS.len() {
+        // Dropped without a commit, it never was.
+        let transaction = begin_upgrade(&mut connection)?;
+        take_steps(&transaction, from)?;
+        transaction
+    } else {
+        // Whoever writes it does not wait for a reader.
+        connection.transaction().map_err(database("begin to read"))?
+    };
     read(&transaction)
 }
 

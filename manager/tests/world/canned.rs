@@ -1,9 +1,16 @@
 //! What a fake worker says; what it gives is in `made`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
 use manager::{Dialer as _, RpcDialer};
 use rpc::api::WorkerResources;
+use rpc::beat::{Beat, Beaten};
+use rpc::extension::WorkerState;
 use rpc::{ApiResult, Job, Mark, Transport, Trust};
-use sealtasks::{CallId, FsStat, TaskInput, TaskType, WorkerId};
+use sealtasks::{CallId, FsStat, HealthReport, StorageId, TaskInput, TaskType, WorkerId};
 use uuid::Uuid;
 
 /// A worker's making: a Sealyard one unless told otherwise.
@@ -13,6 +20,41 @@ pub struct Plan {
     pub tasks: &'static [TaskType],
     pub stores: bool,
     pub sealyard: bool,
+}
+
+/// How a worker answers heartbeats.
+#[derive(Default)]
+pub struct Pulse {
+    /// Those that it has heard.
+    pub heard: Mutex<Vec<Beat>>,
+    /// What it says of its paths.
+    pub health: Mutex<Vec<(StorageId, HealthReport)>>,
+    /// How often it was asked for its state alone.
+    pub states: AtomicU64,
+}
+
+impl Pulse {
+    pub fn answer(&self, beat: Beat, state: WorkerState) -> Beaten {
+        let mut heard = self.heard.lock().expect("no panic elsewhere");
+        heard.push(beat);
+        let number = u64::try_from(heard.len()).expect("few");
+        Beaten { number, state, health: self.health.lock().expect("no panic elsewhere").clone() }
+    }
+
+    pub fn state_alone(&self) {
+        self.states.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves deletions of its files, and keeps what was asked for.
+pub fn serve_deletions(listener: tokio::net::TcpListener, deleted: Arc<Mutex<Vec<String>>>) {
+    let answer = move |method: Method, uri: Uri| async move {
+        if method == Method::DELETE {
+            deleted.lock().expect("no panic elsewhere").push(uri.path().to_owned());
+        }
+        StatusCode::OK
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
 }
 
 /// What our client says of a port that nobody listens on.

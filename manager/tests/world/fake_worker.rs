@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use async_trait::async_trait;
-use axum::Router;
-use axum::http::{Method, StatusCode, Uri};
 use rpc::api::{AttemptAccount, Missing, StoragePath, WorkerInfo, WorkerResources};
+use rpc::beat::{Beat, Beaten};
 use rpc::extension::{CallPhase, HeldCall, Hello, WorkerState};
 use rpc::{ApiError, ApiResult, Job, ManagerApi, ReturnMethod, Returned, WorkerApi};
 use sealtasks::{
@@ -20,7 +19,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub use super::canned::{Behaviour, Plan};
-use super::canned::{call_nobody, code_of, repo_of, resources, roomy};
+use super::canned::{Pulse, call_nobody, code_of, repo_of, resources, roomy, serve_deletions};
 use super::made::{output_of, read};
 
 /// Bytes that a fake fetch claims to have received.
@@ -63,6 +62,7 @@ pub struct FakeWorker {
     pub table: Mutex<Option<ResourceTable>>,
     /// Scrubs that it may do now.
     pub scrubs: tokio::sync::Semaphore,
+    pub pulse: Pulse,
 }
 
 impl FakeWorker {
@@ -96,6 +96,7 @@ impl FakeWorker {
             tells: Mutex::new(|_| ()),
             table: Mutex::default(),
             scrubs: tokio::sync::Semaphore::new(0),
+            pulse: Pulse::default(),
         })
     }
 
@@ -169,6 +170,38 @@ impl FakeWorker {
         self.held.lock().expect("no panic elsewhere").iter().any(|held| held.call == taken.call)
     }
 
+    fn tell_state(&self) -> ApiResult<WorkerState> {
+        self.answers()?;
+        if !self.sealyard {
+            return Err(ApiError::Remote { code: -32601, message: "method not found".to_owned() });
+        }
+        let held = self.held.lock().expect("no panic elsewhere");
+        let phase = CallPhase::Running;
+        let call = |taken: &Taken| {
+            let call = taken.call.to_string();
+            HeldCall { call, attempt: taken.attempt, phase, lingering: false }
+        };
+        let mut state = WorkerState {
+            session: self.told.lock().expect("no panic elsewhere").unwrap_or(self.session),
+            name: self.name.to_owned(),
+            enabled: true,
+            tasks: self.tasks.clone(),
+            pending: BTreeMap::new(),
+            mem_used: 0,
+            mem_swap_used: 0,
+            mem_beside: 0,
+            paths: self.all_paths().into_iter().map(|(id, _, _)| id).collect(),
+            calls: held.iter().map(call).collect(),
+            caps: TaskCaps::none(),
+            machine: None,
+            repo: Some(repo_of(self.session)),
+            plan: *self.plan.lock().expect("no panic elsewhere"),
+            threads: Vec::new(),
+        };
+        self.tells.lock().expect("no panic elsewhere")(&mut state);
+        Ok(state)
+    }
+
     fn answers(&self) -> ApiResult<()> {
         if self.silent.load(Ordering::Acquire) {
             return Err(ApiError::Unreachable { url: self.url(), source: "connection refused".into() });
@@ -183,14 +216,7 @@ impl FakeWorker {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let port = listener.local_addr().expect("an address").port();
             self.port.set(port).expect("served once");
-            let deleted = self.deleted.clone();
-            let answer = move |method: Method, uri: Uri| async move {
-                if method == Method::DELETE {
-                    deleted.lock().expect("no panic elsewhere").push(uri.path().to_owned());
-                }
-                StatusCode::OK
-            };
-            tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+            serve_deletions(listener, self.deleted.clone());
         }
         self.attach().await;
         for (id, ..) in self.all_paths() {
@@ -409,36 +435,13 @@ impl WorkerApi for FakeWorker {
         Ok(self.sealyard.then_some(hello))
     }
 
+    async fn beat(&self, beat: Beat) -> ApiResult<Beaten> {
+        Ok(self.pulse.answer(beat, self.tell_state()?))
+    }
+
     async fn state(&self) -> ApiResult<WorkerState> {
-        self.answers()?;
-        if !self.sealyard {
-            return Err(ApiError::Remote { code: -32601, message: "method not found".to_owned() });
-        }
-        let held = self.held.lock().expect("no panic elsewhere");
-        let phase = CallPhase::Running;
-        let call = |taken: &Taken| {
-            let call = taken.call.to_string();
-            HeldCall { call, attempt: taken.attempt, phase, lingering: false }
-        };
-        let mut state = WorkerState {
-            session: self.told.lock().expect("no panic elsewhere").unwrap_or(self.session),
-            name: self.name.to_owned(),
-            enabled: true,
-            tasks: self.tasks.clone(),
-            pending: BTreeMap::new(),
-            mem_used: 0,
-            mem_swap_used: 0,
-            mem_beside: 0,
-            paths: self.all_paths().into_iter().map(|(id, _, _)| id).collect(),
-            calls: held.iter().map(call).collect(),
-            caps: TaskCaps::none(),
-            machine: None,
-            repo: Some(repo_of(self.session)),
-            plan: *self.plan.lock().expect("no panic elsewhere"),
-            threads: Vec::new(),
-        };
-        self.tells.lock().expect("no panic elsewhere")(&mut state);
-        Ok(state)
+        self.pulse.state_alone();
+        self.tell_state()
     }
 
     async fn task_enable(&self, _task: TaskType) -> ApiResult<()> {

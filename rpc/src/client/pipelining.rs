@@ -10,11 +10,11 @@ use super::{NO_PARAMS, unreachable_peer};
 use crate::api::ApiResult;
 use crate::error::ApiError;
 use crate::pipelining::{
-    ADD_PIECE_ROUTE, Batch, Flushed, Lost, PieceAdded, PieceParts, PipelineApi, PledgingView,
+    ADD_PIECE_ROUTE, Batch, Flushed, Lost, Payers, PieceAdded, PieceParts, PipelineApi, PledgingView,
     REBUILD_PIECE_ROUTE, RoomView, RoomWish, WantedPiece,
 };
 use crate::sector_name::SectorName;
-use crate::server::BATCHES;
+use crate::server::{BATCHES, PAYERS};
 use crate::wire;
 
 /// Error texts are read up to this many bytes.
@@ -114,5 +114,10 @@ impl PipelineApi for ManagerClient {
         let (_, flush) = batch_names(batch);
         let flushed: Vec<wire::batch::BatchRes> = self.caller().call(flush, &NO_PARAMS).await?;
         Ok(flushed.into_iter().map(Flushed::from).collect())
+    }
+
+    async fn payers(&self) -> ApiResult<Payers> {
+        let config: wire::batch::AddressConfig = self.caller().call(PAYERS, &NO_PARAMS).await?;
+        Ok(config.into())
     }
 }

@@ -17,6 +17,7 @@ use super::peer::Peer;
 use super::{Caller, ClientError, NO_PARAMS, http, unsendable};
 use crate::api::{ApiResult, Job, Missing, StoragePath, WorkerApi, WorkerInfo};
 use crate::api_info::{Transport, with_scheme};
+use crate::beat::{Beat, Beaten, BeatenShape};
 use crate::error::ApiError;
 use crate::extension::{ExecutorSetting, GpuShare, Hello, WorkerState};
 use crate::mark::Mark;
@@ -262,6 +263,10 @@ impl WorkerApi for WorkerClient {
 
     async fn state(&self) -> ApiResult<WorkerState> {
         self.caller().call("Sealyard.State", &NO_PARAMS).await
+    }
+
+    async fn beat(&self, beat: Beat) -> ApiResult<Beaten> {
+        self.caller().call_as::<BeatenShape, _, _>("Sealyard.Beat", &(beat,)).await
     }
 
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {

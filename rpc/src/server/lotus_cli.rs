@@ -1,6 +1,6 @@
 //! The rest of a Lotus miner's API that needs no full node: what its command line and its tools ask besides workers, paths
-//! and sectors. No sector is terminated here, no deal is taken and no number is reserved, so these answer that
-//! there is none; what would change that is refused with the way that there is. Never: changes anything.
+//! and sectors. No sector is terminated or upgraded here, no deal is published and no number is reserved, so these answer
+//! that there is none; what would change that is refused with the way that there is. Never: changes anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use sealtasks::SectorNumber;
 use serde_json::{Value, json};
 
 use super::manager::Manager;
+use super::operator::LOTUS_REMOVE;
 use super::pipelining;
 use super::registrar::Fault;
 use crate::api::ManagerApi;
@@ -22,7 +23,12 @@ use crate::wire::worker::GoTime;
 
 /// Why no sector that holds deals can be asked for.
 const NO_DEALS: &str =
-    "RPC012: this manager takes no deals; it seals committed capacity (`sealyard sectors pledge`)";
+    "RPC012: this manager takes data without deals (`sealyard sectors add-piece`), and none with a deal";
+/// A sector with data waits for more of it, but not for deals.
+const NO_DELAY: &str = "RPC016: no sector waits for deals here; one with data starts when it is full, or by `sealyard sectors start-seal`";
+/// Proofs of what is stored.
+const NO_POST: &str =
+    "RPC017: this manager makes no window PoSt: that needs the chain, and a miner whose proofs go there";
 /// Numbers are given out by the durable state alone.
 const NO_RESERVATIONS: &str = "RPC013: this manager gives out sector numbers itself and reserves none";
 
@@ -42,12 +48,6 @@ fn process(methods: &mut Manager) {
     methods.on("Filecoin.RuntimeSubsystems", Read, 0, |_, _| async move {
         // Mining is the chain's.
         Ok(["Sealing", "SectorStorage"])
-    });
-    methods.on("Filecoin.ActorAddressConfig", Read, 0, |_, _| async move {
-        Ok(json!({
-            "PreCommitControl": null, "CommitControl": null, "TerminateControl": null, "DealPublishControl": null,
-            "DisableOwnerFallback": false, "DisableWorkerFallback": false,
-        }))
     });
     methods.on("Filecoin.LogList", Write, 0, |_, _| async move {
         Ok(["chain", "manager", "rpc", "sealyard", "stores", "worker"])
@@ -73,7 +73,11 @@ fn process(methods: &mut Manager) {
 /// In the shape of Lotus's `alerting.Alert`.
 fn alert(view: &AlertView) -> Value {
     let raised = GoTime { unix_ms: view.since_ms };
-    let subject = if view.system == "workers" { "worker" } else { "sector" };
+    let subject = match &*view.system {
+        "workers" => "worker",
+        "chain-not-held" | "chain-not-live" | "messages" => "miner",
+        _ => "sector",
+    };
     let message = json!({ (subject): view.subject, "message": view.text });
     json!({
         "Type": {"System": view.system, "Subsystem": view.subject},
@@ -91,13 +95,8 @@ fn terminations(methods: &mut Manager) {
 
 /// Each needs a state that no sector of this manager is ever in; the refusal says where the sector is.
 fn changes(methods: &mut Manager) {
-    let one_number: [(&'static str, _, &'static str); 3] = [
+    let one_number: [(&'static str, _, &'static str); 2] = [
         ("Filecoin.SectorAbortUpgrade", Admin, "no upgrade of it is under way"),
-        (
-            "Filecoin.SectorRemove",
-            Admin,
-            "Lotus deletes its files at once; here `sealyard sectors remove` gives it up, and `storage cleanup` offers them",
-        ),
         ("Filecoin.SectorTerminate", Admin, "termination is a message that this manager does not send"),
     ];
     for (name, permission, why) in one_number {
@@ -109,7 +108,12 @@ fn changes(methods: &mut Manager) {
         );
     }
     methods.on("Filecoin.SectorMarkForUpgrade", Admin, 2, |api, mut args| async move {
-        stays(&*api, &mut args, "only a proven sector is upgraded, with deals, and no deals are taken").await
+        stays(
+            &*api,
+            &mut args,
+            "data that comes later needs a replica update, which this manager does not make",
+        )
+        .await
     });
 }
 
@@ -122,7 +126,8 @@ async fn stays(api: &dyn ManagerApi, args: &mut Args, why: &str) -> Result<(), F
 fn numbers_and_deals(methods: &mut Manager) {
     methods.on("Filecoin.SectorsRefs", Read, 0, |_, _| async move { Ok(BTreeMap::<String, Value>::new()) });
     methods.on("Filecoin.SectorGetSealDelay", Read, 0, |_, _| async move { Ok(0) });
-    methods.on("Filecoin.SectorSetSealDelay", Write, 1, |_, _| async move { refuse::<()>(NO_DEALS) });
+    methods.on("Filecoin.SectorSetSealDelay", Write, 1, |_, _| async move { refuse::<()>(NO_DELAY) });
+    methods.on("Filecoin.ComputeWindowPoSt", Admin, 2, |_, _| async move { refuse::<()>(NO_POST) });
     methods.on("Filecoin.SectorAddPieceToAny", Admin, 3, |_, _| async move { refuse::<()>(NO_DEALS) });
     methods.on("Filecoin.SectorNumReservations", Read, 0, |_, _| async move {
         Ok(BTreeMap::<String, Value>::new())
@@ -148,6 +153,7 @@ fn discover(methods: &mut Manager) {
     let mut names = methods.names();
     names.push(NAME);
     names.extend(pipelining::lotus_methods());
+    names.push(LOTUS_REMOVE);
     names.sort_unstable();
     let listed: Vec<Value> = names
         .into_iter()

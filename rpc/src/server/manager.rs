@@ -238,7 +238,7 @@ fn sectors(methods: &mut Manager) {
     });
     methods.on("Filecoin.SectorsStatus", Read, 2, |api, mut args| async move {
         let number = SectorNumber::new(args.next("sid")?);
-        // What the chain says of a sector is not known here, so the flag changes nothing.
+        // This is the manager's own record, also of what is on chain. So the flag changes nothing.
         args.next::<bool>("showOnChainInfo")?;
         // Lotus's numbers are those of its one miner.
         let miner = Some(api.miners().await?.first);

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use jsonrpsee::Methods;
 
 use super::registrar::Registrar;
-use crate::operator::{CapsTarget, NAME_MAX, OperatorApi, WorkerMode};
+use crate::operator::{CapsTarget, NAME_MAX, OperatorApi, Removal, WorkerMode};
 use crate::sector_name::SectorName;
 use crate::subject::Subject;
 use crate::token::Permission::Admin;
 use crate::wire::WireError;
 use crate::wire::args::Args;
+
+/// Lotus's name for one of them.
+pub(super) const LOTUS_REMOVE: &str = "Filecoin.SectorRemove";
+/// Whoever calls that gives no name.
+const BY_LOTUS_S_NAME: &str = "a token with permission admin (SectorRemove)";
 
 /// The methods by which `api` is reached. Detached where something changes: it is committed whoever hangs up.
 pub fn operator_methods(api: Arc<dyn OperatorApi>) -> Methods {
@@ -43,6 +48,11 @@ pub fn operator_methods(api: Arc<dyn OperatorApi>) -> Methods {
         let sector = args.next::<SectorName>("sector")?;
         let removal = args.next_or_zero("removal")?;
         Ok(api.remove_sector(sector, removal, text(&mut args, "by")?).await?)
+    });
+    // Lotus deletes the files at once. Here they stay until a clean-up, and what has money on chain needs an explicit word.
+    methods.on_detached(LOTUS_REMOVE, Admin, 1, |api, mut args| async move {
+        let sector = args.next::<SectorName>("sector")?;
+        Ok(api.remove_sector(sector, Removal::UnlessOnChain, BY_LOTUS_S_NAME.to_owned()).await?)
     });
     methods.into_methods()
 }

@@ -11,11 +11,14 @@ use crate::sector_name::SectorName;
 use crate::token::Permission::{Admin, Read, Write};
 use crate::wire::WireError;
 use crate::wire::args::Args;
-use crate::wire::batch::BatchRes;
+use crate::wire::batch::{AddressConfig, BatchRes};
 use crate::wire::sector::SectorId;
 
 /// Lotus's names for two of them.
 const LOTUS_STEERING: [&str; 2] = ["Filecoin.SectorStartSealing", "Filecoin.SectorsUpdate"];
+
+/// Lotus's name for who pays.
+pub(crate) const PAYERS: &str = "Filecoin.ActorAddressConfig";
 
 /// What goes in batches, by the names that Lotus has for it alone: what waits, and what is to go now.
 pub(crate) const BATCHES: [(Batch, &str, &str); 2] = [
@@ -25,7 +28,10 @@ pub(crate) const BATCHES: [(Batch, &str, &str); 2] = [
 
 /// Lotus's names among them.
 pub(super) fn lotus_methods() -> impl Iterator<Item = &'static str> {
-    LOTUS_STEERING.into_iter().chain(BATCHES.into_iter().flat_map(|(_, pending, flush)| [pending, flush]))
+    LOTUS_STEERING
+        .into_iter()
+        .chain([PAYERS])
+        .chain(BATCHES.into_iter().flat_map(|(_, pending, flush)| [pending, flush]))
 }
 
 /// The methods by which `api` is reached. Detached where something changes: it is committed whoever hangs up.
@@ -59,6 +65,7 @@ pub fn pipeline_methods(api: Arc<dyn PipelineApi>) -> Methods {
         let paused = args.next::<bool>("paused")?;
         Ok(api.pause_pledging(paused, word(&mut args, "by")?).await?)
     });
+    methods.on(PAYERS, Read, 0, |api, _| async move { Ok(AddressConfig::from(api.payers().await?)) });
     for (batch, pending, flush) in BATCHES {
         methods.on(pending, Admin, 0, move |api, _| async move {
             Ok(api.batched(batch).await?.into_iter().map(SectorId::from).collect::<Vec<_>>())

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::registrar::{Fault, Registrar};
 use crate::api::{Job, Missing, StoragePath, WorkerApi, WorkerInfo};
+use crate::beat::BeatenShape;
 use crate::error::ApiError;
 use crate::extension::GpuShare;
 use crate::push::PushStreams;
@@ -137,6 +138,9 @@ fn extension(methods: &mut Worker, streams: PushStreams) {
         Ok(api.hello(args.next("hello")?).await?)
     });
     methods.on("Sealyard.State", Admin, 0, |api, _| async move { Ok(api.state().await?) });
+    methods.on("Sealyard.Beat", Admin, 1, |api, mut args| async move {
+        Ok(BeatenShape::from(api.beat(args.next("beat")?).await?))
+    });
     methods.on("Sealyard.Settings", Admin, 0, |api, _| async move { Ok(api.settings().await?) });
     methods.on_detached("Sealyard.OrderPaths", Admin, 1, |api, mut args| async move {
         Ok(api.path_order(args.next("order")?).await?)

@@ -12,6 +12,18 @@ fn facts(value: Value) -> Map<String, Value> {
     value.as_object().cloned().expect("an object")
 }
 
+fn message() -> UnsentMessage {
+    UnsentMessage {
+        to: "f01000".into(),
+        from: "f3worker".into(),
+        value: "1000".into(),
+        method: 28,
+        method_name: "PreCommitSectorBatch2".into(),
+        params: "gYE=".into(),
+        max_fee: "20000000000000000".into(),
+    }
+}
+
 pub fn explanation() -> Explanation {
     let task = TaskId::new(12);
     let short = json!({ "obstacle": "short", "shortage": "memory", "need": 60_000_000_000_u64, "free": 7 });
@@ -27,6 +39,7 @@ pub fn explanation() -> Explanation {
         until_ms: 1_700_000_100_000,
         last_error: String::new(),
         ended: Some(job_view()),
+        message: Some(Box::new(message())),
         task: Some(TaskFacts {
             task,
             kind: TaskType::PreCommit1,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rpc::api::*;
+use rpc::beat::{Beat, Beaten};
 use rpc::explain::{Explanation, Schedule};
 use rpc::extension::{ExecutorSetting, Hello, JobView, ManagerOverview, SectorDetail, WorkerState};
 use rpc::storage::CopyDeed;
@@ -402,6 +403,10 @@ impl WorkerApi for FakeWorker {
     }
     async fn state(&self) -> ApiResult<WorkerState> {
         Ok(sample::worker_state())
+    }
+    async fn beat(&self, beat: Beat) -> ApiResult<Beaten> {
+        self.calls.add("beat", beat);
+        Ok(sample::beaten())
     }
     async fn settings(&self) -> ApiResult<Vec<ExecutorSetting>> {
         Ok(vec![sample::executor_setting()])

@@ -165,14 +165,6 @@ fn sectors() -> Vec<Row> {
             json!([]),
             json!({"openrpc": "1.2.6", "info": {"title": "t", "version": "v"}, "methods": [{"name": "n", "paramStructure": "p", "params": [], "result": {"name": "n", "schema": true}}]}),
         ),
-        (
-            "ActorAddressConfig",
-            json!([]),
-            json!({
-                "PreCommitControl": null, "CommitControl": null, "TerminateControl": null, "DealPublishControl": null,
-                "DisableOwnerFallback": false, "DisableWorkerFallback": false,
-            }),
-        ),
     ]
 }
 
@@ -210,10 +202,10 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
     let rows = [
         ("SectorMarkForUpgrade", json!([42, true]), "RPC015: sector 42 stays in Proving"),
         ("SectorAbortUpgrade", json!([42]), "RPC015: sector 42 stays in Proving"),
-        ("SectorRemove", json!([42]), "RPC015: sector 42 stays in Proving"),
         ("SectorTerminate", json!([42]), "RPC015: sector 42 stays in Proving"),
-        ("SectorSetSealDelay", json!([1]), "takes no deals"),
-        ("SectorAddPieceToAny", json!([2032, reader, {}]), "takes no deals"),
+        ("SectorSetSealDelay", json!([1]), "RPC016: no sector waits for deals here"),
+        ("SectorAddPieceToAny", json!([2032, reader, {}]), "RPC012: this manager takes data without deals"),
+        ("ComputeWindowPoSt", json!([0, []]), "RPC017: this manager makes no window PoSt"),
         ("SectorNumAssignerMeta", json!([]), "gives out sector numbers itself"),
         ("SectorNumReserve", json!(["mine", [1, 1], false]), "reserves none"),
         ("SectorNumReserveCount", json!(["mine", 5]), "reserves none"),
@@ -252,6 +244,9 @@ async fn the_document_lists_every_method_and_has_lotus_s_second_name() {
         "SectorCommitPending",
         "SectorPreCommitFlush",
         "SectorCommitFlush",
+        "SectorRemove",
+        "ActorAddressConfig",
+        "ComputeWindowPoSt",
     ];
     let steered = steered.map(|name| (name, Value::Null, Value::Null));
     for (method, _, _) in [common(), index(), returns(), sealing(), sectors(), steered.into()].concat() {

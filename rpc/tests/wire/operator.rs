@@ -1,5 +1,6 @@
 //! What operators control, over the wire and back, for admins only.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -10,7 +11,9 @@ use rpc::operator::{
 use rpc::subject::Subject;
 use rpc::{ApiResult, ManagerClient, OperatorApi, Permission, Secret, SectorName, Transport};
 use sealtasks::{CapSpec, SectorNumber, TaskId, TaskType, WorkerId};
+use serde_json::json;
 
+use crate::framing::post;
 use crate::{fakes, sample};
 
 /// Notes what it is asked.
@@ -101,11 +104,17 @@ impl OperatorApi for FakeOperator {
     }
 }
 
-async fn client(fake: &Arc<FakeOperator>, permission: Permission) -> ManagerClient {
+/// Where it is served, and a token for it.
+async fn host(fake: &Arc<FakeOperator>, permission: Permission) -> (SocketAddr, String) {
     let secret = Secret::generate().unwrap();
     let token = secret.mint(&[permission]).unwrap();
     let methods = rpc::operator_methods(fake.clone());
-    let address = fakes::serve(rpc::rpc_router(methods, Arc::new(secret), rpc::PushStreams::new())).await;
+    let router = rpc::rpc_router(methods, Arc::new(secret), rpc::PushStreams::new());
+    (fakes::serve(router).await, token)
+}
+
+async fn client(fake: &Arc<FakeOperator>, permission: Permission) -> ManagerClient {
+    let (address, token) = host(fake, permission).await;
     let info = rpc::ApiInfo { token: Some(token), address: format!("http://{address}").parse().unwrap() };
     ManagerClient::new(&info, Transport::Http).unwrap()
 }
@@ -132,6 +141,21 @@ async fn every_order_arrives_as_it_was_given_and_is_answered_in_full() {
         "remove 42 AlthoughOnChain root@here",
     ];
     assert_eq!(*fake.0.lock().unwrap(), asked);
+}
+
+/// `lotus-miner sectors remove` calls this; what has money on chain needs Sealyard's own command and its explicit word.
+#[tokio::test]
+async fn lotus_s_name_for_a_removal_removes_nothing_that_is_on_chain() {
+    let fake = Arc::new(FakeOperator::default());
+    for (permission, done) in [(Permission::Sign, false), (Permission::Admin, true)] {
+        let (address, token) = host(&fake, permission).await;
+        let header = format!("Authorization: Bearer {token}");
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": "Filecoin.SectorRemove", "params": [42]});
+        let answer = post(address, "/rpc/v0", &[&header], &request.to_string()).await.json();
+        assert_eq!(answer.get("result").is_some(), done, "{answer}");
+    }
+    let by = "a token with permission admin (SectorRemove)";
+    assert_eq!(*fake.0.lock().unwrap(), [format!("remove 42 UnlessOnChain {by}")]);
 }
 
 #[tokio::test]

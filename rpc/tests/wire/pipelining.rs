@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rpc::operator::NAME_MAX;
 use rpc::pipelining::{
-    Batch, Flushed, Lost, PieceAdded, PieceParts, PledgingView, RoomView, RoomWish, WantedPiece,
+    Batch, Flushed, Lost, Payers, PieceAdded, PieceParts, PledgingView, RoomView, RoomWish, WantedPiece,
 };
 use rpc::{ApiError, ApiResult, ManagerClient, Permission, PipelineApi, Secret, SectorName, Transport};
 use sealtasks::{
@@ -106,6 +106,14 @@ impl PipelineApi for FakePipeline {
         self.0.lock().unwrap().push(format!("flush {batch:?}"));
         Ok(flushed())
     }
+
+    async fn payers(&self) -> ApiResult<Payers> {
+        Ok(payers())
+    }
+}
+
+fn payers() -> Payers {
+    Payers { pre_commit: Vec::new(), commit: vec!["f0102".to_owned(), "f3abc".to_owned()] }
 }
 
 /// Where it is served, and a token for it.
@@ -147,7 +155,13 @@ async fn what_goes_in_batches_is_told_and_sent_in_lotus_s_shapes() {
     }
     assert_eq!(ask("SectorPreCommitFlush").await, gone(None));
     assert_eq!(ask("SectorCommitFlush").await, gone(Some(Value::Null)));
+    let paying = json!({
+        "PreCommitControl": null, "CommitControl": ["f0102", "f3abc"], "TerminateControl": null, "DealPublishControl": null,
+        "DisableOwnerFallback": true, "DisableWorkerFallback": false,
+    });
+    assert_eq!(ask("ActorAddressConfig").await, paying);
     let client = client(&fake, Permission::Admin).await;
+    assert_eq!(client.payers().await.unwrap(), payers());
     for batch in [Batch::PreCommit, Batch::Commit] {
         assert_eq!(client.batched(batch).await.unwrap(), [SectorId::new(1000, 7)]);
         assert_eq!(client.flush(batch).await.unwrap(), flushed());

@@ -140,8 +140,10 @@ async fn a_worker_answers_over_both_transports_what_it_answers_itself() {
         assert!(client.enabled().await.unwrap());
         assert_eq!(client.hello(sample::hello()).await.unwrap(), Some(sample::hello()));
         assert_eq!(client.state().await.unwrap(), sample::worker_state());
+        assert_eq!(client.beat(sample::beat()).await.unwrap(), sample::beaten());
         assert_eq!(client.settings().await.unwrap(), [sample::executor_setting()]);
-        host.fake.calls.take();
+        let asked = host.fake.calls.take();
+        assert!(asked.contains(&format!("beat {:?}", sample::beat())), "{asked:?}");
         client.abort(sample::call()).await.unwrap();
         client.task_enable(TaskType::Commit2).await.unwrap();
         client.task_disable(TaskType::PreCommit1).await.unwrap();

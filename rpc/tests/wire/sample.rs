@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rpc::api::{
     ManagerVersion, SectorLock, StoragePath, WorkerInfo, WorkerJob, WorkerResources, WorkerStats,
 };
+use rpc::beat::{Beat, Beaten};
 use rpc::extension::{
     AlertView, CallPhase, DataView, DurationView, ExecutorSetting, FetchView, FileView, HeldCall, Hello,
     JobView, MachineIdentity, ManagerOverview, PathView, SectorDetail, ThreadState, ThreadView, WorkerState,
@@ -78,6 +79,14 @@ pub fn fs_stat() -> FsStat {
 
 pub fn health() -> HealthReport {
     HealthReport { stat: fs_stat(), error: Some("read-only".into()) }
+}
+
+pub fn beat() -> Beat {
+    Beat { session: SESSION, had: 6, unknown: vec![missing_id()] }
+}
+
+pub fn beaten() -> Beaten {
+    Beaten { number: 7, state: worker_state(), health: vec![(storage_id(), health())] }
 }
 
 pub fn decl() -> SectorDecl {
@@ -207,6 +216,7 @@ pub fn job_view() -> JobView {
         state: "running".into(),
         reason: String::new(),
         worker: Some("w1".into()),
+        session: Some(WorkerId(SESSION)),
         queued_ms: 1,
         started_ms: 2,
         ended_ms: 0,
@@ -271,6 +281,7 @@ pub fn overview() -> ManagerOverview {
             fetches_bytes_per_second: 1 << 20,
             plan: SealingPlan::Any,
             threads: vec![thread_view()],
+            paths: vec![storage_id()],
         }],
         paths: vec![PathView {
             id: storage_id(),
@@ -325,6 +336,9 @@ pub fn sector_detail() -> SectorDetail {
         tasks: vec![job_view()],
         log: vec![(1500, "event".into(), "text".into())],
         stopped: true,
+        pre_commit_message: Some(comm_d().to_string()),
+        commit_message: Some(comm_r().to_string()),
+        invalid_proofs: 2,
         last_error: String::new(),
         older: Vec::new(),
     }

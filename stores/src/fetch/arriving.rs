@@ -4,6 +4,7 @@
 //! The lock is an open file's, so that two processes that share the mount never write one file, and a killed one holds
 //! nothing. What is noted is durable before it counts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sealtasks::{FileType, SectorId};
+use sealtasks::{FileType, FileTypes, SectorId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -247,6 +248,22 @@ impl Arriving {
         };
         let arrivals = layout::arrivals(path).into_iter().filter(is_untold);
         arrivals.map(|(_, sector, kind)| (sector, kind)).collect()
+    }
+
+    /// The files of a storage path that were moved here, lie here still in whatever form, and whose sources may not be deleted
+    /// yet: they count, also where a path only lends room for sealing, and a source goes only for a copy that does.
+    pub(crate) fn moved(path: &Path) -> BTreeMap<SectorId, FileTypes> {
+        let mut moved: BTreeMap<SectorId, FileTypes> = BTreeMap::new();
+        for (at, sector, kind) in layout::arrivals(path) {
+            let counts = Self::is_debt(&at, Duration::MAX)
+                && read(&at.join(ARRIVED)).is_some_and(|noted: Arrived| noted.declared)
+                && layout::file(path, sector, kind).exists();
+            if counts {
+                let types = moved.entry(sector).or_default();
+                *types = *types | kind.into();
+            }
+        }
+        moved
     }
 
     /// Takes an undeclared file back from its place, so that its source can be asked whether it is still the one. One that

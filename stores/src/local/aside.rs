@@ -50,9 +50,9 @@ impl Local {
         let (file, to) = (layout::file(&path.dir, sector, kind), layout::replaced(&path.dir, sector, kind));
         let (at, dir) = (file.clone(), path.dir.clone());
         let renamed = tokio::task::spawn_blocking(move || {
-            let aside = set_aside(&at, &to)?;
+            // While somebody is at work on what it owes it stays where it is.
             forget_debt(&dir, sector, kind)?;
-            Ok(aside)
+            set_aside(&at, &to)
         });
         let renamed = renamed.await;
         path.space.touched();
@@ -79,6 +79,7 @@ impl Local {
 fn forget_debt(dir: &Path, sector: SectorId, kind: FileType) -> Result<(), StoreError> {
     if let Some(place) = Arriving::left(dir, sector, kind)?
         && place.arrived().is_some()
+        && !place.data().exists()
     {
         place.discard();
     }

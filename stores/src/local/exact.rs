@@ -71,14 +71,12 @@ impl Local {
         let (file, etag) = (layout::file(&path.dir, sector, kind), etag.to_owned());
         let at = file.clone();
         self.look(&file, "looking for a moved file", move || {
-            Ok(match at.try_exists().map_err(StoreError::io("look at", &at))? {
-                // Another deletion looks at it: it may put it back.
-                false if layout::is_doubted(&path.dir, sector, kind) => {
-                    return Err(StoreError::Doubted { sector, kind, path: at });
-                }
-                false => Found::Nothing,
-                true if look(&at)?.etag == etag => Found::Same(path.id),
-                true => Found::Other,
+            let is_doubted = || layout::is_doubted(&path.dir, sector, kind);
+            Ok(match state_at(&at, &etag, is_doubted)? {
+                None => return Err(StoreError::Doubted { sector, kind, path: at }),
+                Some(State::Nothing) => Found::Nothing,
+                Some(State::Same) => Found::Same(path.id),
+                Some(State::Other) => Found::Other,
             })
         })
         .await
@@ -161,6 +159,29 @@ impl Local {
             None => Ok(()),
         }
     }
+}
+
+/// What lies in a place where one state of a file is meant.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Same,
+    Other,
+    Nothing,
+}
+
+/// What lies at `file`; `None`: another deletion has set it aside, and may put it back. Blocks.
+fn state_at(file: &Path, etag: &str, is_doubted: impl FnOnce() -> bool) -> Result<Option<State>, StoreError> {
+    let is_there = || file.try_exists().map_err(StoreError::io("look at", file));
+    if !is_there()? {
+        if is_doubted() {
+            return Ok(None);
+        }
+        // It may have been put back between the two looks.
+        if !is_there()? {
+            return Ok(Some(State::Nothing));
+        }
+    }
+    Ok(Some(if look(file)?.etag == etag { State::Same } else { State::Other }))
 }
 
 /// A file that goes if it is the one that is meant, and the names that it gets on its way.
@@ -304,6 +325,35 @@ mod tests {
                 assert_eq!((there.as_str(), scan.replaced.len()), ("the only one", 0), "{scan:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_put_back_between_two_looks_is_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, aside) = (dir.path().join("file"), dir.path().join("aside"));
+        fs::write(&file, "moved").expect("written");
+        let etag = look(&file).expect("there").etag;
+        fs::rename(&file, &aside).expect("set aside");
+        assert_eq!(state_at(&file, &etag, || true).expect("seen"), None);
+        assert_eq!(state_at(&file, &etag, || false).expect("seen"), Some(State::Nothing));
+        let put_back = || fs::rename(&aside, &file).is_err();
+        assert_eq!(state_at(&file, &etag, put_back).expect("seen"), Some(State::Same));
+        assert_eq!(state_at(&file, "another", || false).expect("seen"), Some(State::Other));
+    }
+
+    #[test]
+    fn which_file_is_set_aside_is_told_by_type_and_sector() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, sector) = (dir.path(), SectorId::new(1000, 1));
+        for kind in [FileType::Sealed, FileType::Cache] {
+            let aside = layout::doubted(path, sector, kind);
+            fs::create_dir_all(aside.parent().expect("below")).expect("made");
+            fs::write(&aside, "doubted").expect("written");
+        }
+        assert_eq!(layout::all_doubted(path).len(), 2);
+        assert!(layout::is_doubted(path, sector, FileType::Cache));
+        assert!(!layout::is_doubted(path, sector, FileType::Unsealed));
+        assert!(!layout::is_doubted(path, SectorId::new(1000, 2), FileType::Cache));
     }
 
     /// A process that is killed before it has looked must leave nothing behind that a scan deletes.

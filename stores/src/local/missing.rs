@@ -6,8 +6,9 @@ use std::path::Path;
 
 use sealtasks::{FileType, FileTypes, SectorId, StorageId};
 
-use super::{Local, OPEN_DEADLINE, OpenPath, Scan};
+use super::{Local, OPEN_DEADLINE, OpenPath, Scan, by_copy_kind};
 use crate::error::StoreError;
+use crate::fetch::arriving::Arriving;
 use crate::index::CopyKind;
 use crate::layout;
 use crate::meta::StorageMeta;
@@ -81,8 +82,13 @@ impl Local {
             }
         }
         if !arrived.is_empty() {
-            let copy = CopyKind::from(open.stanza.can_store);
-            self.index.declare(id, sector, arrived, copy).await?;
+            let dir = open.dir.clone();
+            let look = open
+                .look(OPEN_DEADLINE, "looking for what was moved here", move || Ok(Arriving::moved(&dir)));
+            let moved = look.await?.get(&sector).copied().unwrap_or_default();
+            for (types, primary) in by_copy_kind(arrived, &open.stanza, moved) {
+                self.index.declare(id, sector, types, CopyKind::from(primary)).await?;
+            }
         }
         Ok(())
     }

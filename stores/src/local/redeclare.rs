@@ -9,6 +9,7 @@ use sealtasks::{FileType, FileTypes, SectorDecl, SectorId, StorageId};
 
 use super::{Contents, Local, LocalPath, OPEN_DEADLINE, Scan};
 use crate::error::StoreError;
+use crate::index::IndexError;
 use crate::layout;
 
 /// The difference between a path's disk and what the index knows of it.
@@ -20,7 +21,8 @@ pub struct RedeclareDiff {
     pub dropped: Vec<SectorDecl>,
     /// Sectors whose files are known as they lie.
     pub unchanged: usize,
-    /// Whether the files that would be declared are primary copies: the path is one for storing.
+    /// Whether the files that would be declared are primary copies: the path is one for storing. In another one those are
+    /// that were moved there and whose sources may not be deleted yet.
     pub primary: bool,
     /// Entries that are no sector files; left alone.
     pub foreign: Vec<PathBuf>,
@@ -67,8 +69,15 @@ impl Local {
     ) -> Result<BTreeMap<SectorId, FileTypes>, StoreError> {
         let mut untold: BTreeMap<SectorId, FileTypes> = BTreeMap::new();
         for (sector, kind) in &scan.untold {
-            let holders = self.index.find(*sector, (*kind).into(), None).await?;
-            if !holders.is_empty() && !holders.iter().any(|holder| holder.id == *id) {
+            let stands_elsewhere = match self.index.find(*sector, (*kind).into(), None).await {
+                // It is being made again somewhere, and its source may have come back.
+                Err(IndexError::Kept { .. }) => true,
+                holders => {
+                    let holders = holders?;
+                    !holders.is_empty() && !holders.iter().any(|holder| holder.id == *id)
+                }
+            };
+            if stands_elsewhere {
                 tracing::warn!(path = %id, %sector, %kind, "fetched, but never declared: its source still stands for it");
                 let of = untold.entry(*sector).or_default();
                 *of = *of | (*kind).into();

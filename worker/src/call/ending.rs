@@ -66,6 +66,7 @@ impl Call<'_> {
     async fn keep_one_copy(&self, held: &Held) -> Outcome<()> {
         let (sector, kind) = (self.accepted.sector.id, FileType::Unsealed);
         let Some(kept) = held.acquired.ids.get(&kind) else { return Ok(()) };
+        self.still_wanted().await?;
         self.store(self.shared.remote.keep_only(sector, kind, kept)).await
     }
 

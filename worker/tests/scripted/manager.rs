@@ -59,7 +59,15 @@ pub struct ScriptedManager {
     pub connects: watch::Sender<Vec<String>>,
     pub states: watch::Sender<Vec<WorkerState>>,
     pub attaches: watch::Sender<u32>,
+    /// How often it was asked for its session, told a state, or told the health of a path.
+    pub contacts: watch::Sender<u32>,
     pub batches: watch::Sender<u32>,
+    /// Paths whose health was told, once for each report.
+    pub healths: watch::Sender<Vec<StorageId>>,
+    /// Paths of which all files were declared.
+    pub declared: watch::Sender<Vec<StorageId>>,
+    /// The answer to `StorageFindSector`.
+    pub find_answer: Mutex<Option<String>>,
 }
 
 impl ScriptedManager {
@@ -85,7 +93,11 @@ impl ScriptedManager {
             connects: watch::Sender::new(Vec::new()),
             states: watch::Sender::new(Vec::new()),
             attaches: watch::Sender::new(0),
+            contacts: watch::Sender::new(0),
             batches: watch::Sender::new(0),
+            healths: watch::Sender::new(Vec::new()),
+            declared: watch::Sender::new(Vec::new()),
+            find_answer: Mutex::default(),
         }
     }
 
@@ -96,6 +108,10 @@ impl ScriptedManager {
 
     pub fn is_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    fn contact(&self) {
+        self.contacts.send_modify(|count| *count += 1);
     }
 
     fn up(&self) -> ApiResult<()> {
@@ -165,6 +181,7 @@ impl ManagerApi for ScriptedManager {
     }
     async fn session(&self) -> ApiResult<Uuid> {
         self.up()?;
+        self.contact();
         Ok(*self.session.lock().unwrap())
     }
     async fn actor_address(&self) -> ApiResult<ActorId> {
@@ -218,7 +235,10 @@ impl ManagerApi for ScriptedManager {
     }
     async fn storage_report_health(&self, id: StorageId, report: HealthReport) -> ApiResult<()> {
         self.up()?;
-        index(self.index.report_health(&id, report).await)
+        self.contact();
+        let answer = self.index.report_health(&id, report).await;
+        self.healths.send_modify(|healths| healths.push(id));
+        index(answer)
     }
     async fn storage_declare(
         &self,
@@ -237,7 +257,9 @@ impl ManagerApi for ScriptedManager {
     }
     async fn storage_declared_all(&self, id: StorageId) -> ApiResult<()> {
         self.up()?;
-        index(self.index.declared_all(&id).await)
+        let answer = self.index.declared_all(&id).await;
+        self.declared.send_modify(|declared| declared.push(id));
+        index(answer)
     }
     async fn storage_files(&self, id: StorageId) -> ApiResult<Vec<SectorDecl>> {
         self.sealyard()?;
@@ -254,6 +276,9 @@ impl ManagerApi for ScriptedManager {
         fetch: Option<SectorSize>,
     ) -> ApiResult<Vec<SectorStorageInfo>> {
         self.up()?;
+        if let Some(message) = self.find_answer.lock().unwrap().clone() {
+            return Err(ApiError::Remote { code: 1, message });
+        }
         index(self.index.find(sector, types, fetch).await)
     }
     async fn storage_best_alloc(
@@ -339,6 +364,7 @@ impl ManagerApi for ScriptedManager {
     }
     async fn worker_state(&self, state: WorkerState) -> ApiResult<()> {
         self.sealyard()?;
+        self.contact();
         self.states.send_modify(|states| states.push(state));
         Ok(())
     }

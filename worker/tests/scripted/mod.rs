@@ -132,6 +132,7 @@ impl World {
                 refusals_max: 3,
                 parameters_retry: short,
                 parameters_look: short,
+                slow_path: PATIENCE,
                 death: PATIENCE,
             },
         };
