@@ -9,7 +9,7 @@ use serde_json::Value;
 use system::addresses::free_addresses;
 use system::managers::{attempts, fleet, has_its_pc1, manager, runs, token};
 use system::trio::NO_LOCAL_TASKS;
-use system::{Daemon, ask_until, executors, json, kill, ok, refused, sealyard, signal};
+use system::{Daemon, ask_until, executors, hold, json, kill, ok, refused, sealyard, signal};
 
 /// An 8 MiB sector is at Commit1 within half a minute; a loaded machine gets more.
 const SEALING_MAX: Duration = Duration::from_secs(300);
@@ -24,10 +24,7 @@ fn init(home: &Path) {
 
 /// The executor of PreCommit1, stopped in the middle.
 fn stopped_pc1(home: &Path) -> u32 {
-    let running = || executors(home, "pc1");
-    let found = ask_until("PreCommit1", SEALING_MAX, running, |found| !found.is_empty())[0];
-    signal(found, "-STOP");
-    found
+    hold(home, "pc1", SEALING_MAX)
 }
 
 #[test]
@@ -36,7 +33,8 @@ fn a_manager_that_takes_over_goes_on_with_what_runs_and_takes_nothing_that_it_do
     let home = home.path().canonicalize().expect("a path without links");
     let home = home.as_path();
     init(home);
-    let (mut first, listen) = manager(home, &["--listen", "127.0.0.1:0"]);
+    let [listen, ..] = free_addresses();
+    let (mut first, _) = manager(home, &["--listen", &listen]);
     let mut worker = Daemon::start(
         "A",
         sealyard(home)
@@ -127,7 +125,8 @@ fn data_that_waits_for_a_sector_is_in_the_backup() {
     let home = tempfile::tempdir().expect("a directory");
     let home = home.path();
     init(home);
-    let (mut first, listen) = manager(home, &["--listen", "127.0.0.1:0"]);
+    let [listen, ..] = free_addresses();
+    let (mut first, _) = manager(home, &["--listen", &listen]);
     let given: Vec<u8> = (0..5000_u32).map(|at| (at % 251) as u8).collect();
     std::fs::write(home.join("piece.car"), &given).expect("a file");
     let taken = json(home, &["sectors", "add-piece", "piece.car"]);

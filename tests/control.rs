@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, executors, ok, refused, sealyard};
+use system::{Daemon, ask_until, executors, hold, ok, refused, sealyard};
 
 /// An 8 MiB sector is at PreCommit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(180);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
@@ -199,10 +199,10 @@ fn an_abort_kills_the_executor_and_frees_everything_and_a_priority_is_shown() {
     ok(sealyard(home).args(["sectors", "pledge"]));
     let said = ok(sealyard(home).args(["sealing", "priority", "1", "7"]));
     assert!(said.contains("sector 1: priority 7 (it was 0)"), "{said}");
+    hold(&home.join("A"), "pc1", SEALING_MAX);
     let running = job(home, "seal/v0/precommit/1", "running");
     assert_eq!(running["priority"], 7, "{running:#}");
     let doing = || executors(&home.join("A"), "pc1");
-    ask_until("the executor", SEALING_MAX, doing, |found| !found.is_empty());
     let said = ok(sealyard(home).args(["sealing", "abort", &named(&running)]));
     assert!(said.contains("was killed, and everything that it held is free"), "{said}");
     assert_eq!(doing(), [0; 0], "the executor is gone");

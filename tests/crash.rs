@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::{Daemon, ask_until, executors, json, kill, ok, sealyard, signal};
+use system::addresses::free_addresses;
+use system::{Daemon, ask_until, executors, hold, json, kill, ok, sealyard, signal};
 
 /// An 8 MiB sector is at Commit1 within half a minute. PreCommit2 cut off at a bad moment costs a back-off of a minute
 /// and PreCommit1 again; a loaded machine gets more.
@@ -64,25 +65,6 @@ fn until_running(home: &Path, task: &str) -> Value {
     ask_until(&format!("a running {task}"), SEALING_MAX, || status(home), runs)
 }
 
-/// Where the worker says that it is reached, as `HOST:PORT`.
-fn address_of(home: &Path, name: &str) -> String {
-    let workers = json(home, &["workers", "list"]);
-    let found = workers.as_array().and_then(|all| all.iter().find(|worker| worker["name"] == name));
-    let url =
-        found.and_then(|worker| worker["url"].as_str()).unwrap_or_else(|| panic!("no {name}: {workers:#}"));
-    url.trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned()
-}
-
-/// Waits for the one executor and stops it there: a task is "running" for the manager before its process is begun,
-/// and a fast machine is through with it before anything could be killed beside it.
-fn stop_the_executor(home: &Path, task: &str) -> u32 {
-    let running = || executors(home, task);
-    let found =
-        ask_until(&format!("an executor of {task}"), SEALING_MAX, running, |found| found.len() == 1)[0];
-    signal(found, "-STOP");
-    found
-}
-
 #[test]
 fn a_sector_survives_its_manager_in_precommit1_and_its_worker_in_precommit2() {
     let home = tempfile::tempdir().expect("a directory");
@@ -91,28 +73,25 @@ fn a_sector_survives_its_manager_in_precommit1_and_its_worker_in_precommit2() {
     let _nobody = NobodyLeft(home);
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "8MiB", "--no-local-storage"]));
     std::fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
-    let mut first = manager(home, "127.0.0.1:0");
-    // The workers know the manager by its address, so it comes back to the same one.
-    let said = first.expect("listening on");
-    let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
-    let listen = listen.trim_end_matches(';').to_owned();
-    let _a = worker(home, "A", "127.0.0.1:0", &["--addpiece", "--precommit1"]);
-    let mut b = worker(home, "B", "127.0.0.1:0", &["--precommit2", "--commit"]);
-    let b_address = address_of(home, "B");
+    // The workers know the manager by its address, and it knows them by theirs: whoever comes back has the same.
+    let [listen, a_address, b_address] = free_addresses();
+    let mut first = manager(home, &listen);
+    let _a = worker(home, "A", &a_address, &["--addpiece", "--precommit1"]);
+    let mut b = worker(home, "B", &b_address, &["--precommit2", "--commit"]);
     ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
 
+    let executor = hold(home, "pc1", SEALING_MAX);
     let begun = until_running(home, PC1);
     assert_eq!(attempts(&begun, PC1), [("running".to_owned(), "A".to_owned())]);
-    let executor = stop_the_executor(home, "pc1");
     kill(&mut first);
     assert_eq!(executors(home, "pc1"), [executor], "PreCommit1 goes on without the manager");
     signal(executor, "-CONT");
     let mut second = manager(home, &listen);
 
+    let executor = hold(home, "pc2", SEALING_MAX);
     let handed_on = until_running(home, PC2);
     let once = [("done".to_owned(), "A".to_owned())];
     assert_eq!(attempts(&handed_on, PC1), once, "run once, over both managers: {}", second.said());
-    let executor = stop_the_executor(home, "pc2");
     kill(&mut b);
     let mut b = worker(home, "B", &b_address, &["--precommit2", "--commit"]);
     assert_eq!(executors(home, "pc2"), [executor], "PreCommit2 goes on without the worker: {}", b.said());
@@ -146,7 +125,7 @@ fn sealed_over_a_crash_of_everything(both: bool) -> Vec<(String, String)> {
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "8MiB"]));
     let mut first = manager(home, "127.0.0.1:0");
     ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
-    let executor = stop_the_executor(home, "pc1");
+    let executor = hold(home, "pc1", SEALING_MAX);
     kill(&mut first);
     if both {
         signal(executor, "-9");
@@ -205,7 +184,7 @@ fn a_worker_that_is_stopped_for_a_while_is_suspect_and_goes_on_where_it_was() {
     let _manager = manager(home, "127.0.0.1:0");
     let w = worker(home, "W", "127.0.0.1:0", &["--addpiece", "--precommit1", "--precommit2", "--commit"]);
     ok(sealyard(home).args(["sectors", "pledge", "--until", "c1"]));
-    let executor = stop_the_executor(home, "pc1");
+    let executor = hold(home, "pc1", SEALING_MAX);
     signal(w.id(), "-STOP");
     let _goes_on = GoesOn(w.id());
     let is = |state: &'static str| move |worker: &Value| worker["state"] == state;

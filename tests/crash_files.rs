@@ -82,7 +82,8 @@ const AT_LENGTH: Deaths = &[(
 const ERRANDS: [Deaths; 3] = [
     &[("B", &["worker.ended/ReturnUnsealPiece"])],
     &[("B", &["worker.delete.dropped", "worker.delete.aside"])],
-    &[("A", &["worker.fetch.synced", "worker.fetch.noted"])],
+    // The later death last: what comes on the other connections while one syncs may be all there is.
+    &[("A", &["worker.fetch.noted:2", "worker.fetch.synced"])],
 ];
 
 /// So many deaths of the manager come after the last sector is in its place.
@@ -91,8 +92,9 @@ const LATER: usize = 3;
 /// Executors that die in the last of these sectors: the task's word, and where.
 const EXECUTORS: [(&str, &str); 2] = [("c1", "executor.begun"), ("fin", "executor.reported")];
 
-/// So much that what has come is synced once before all of it is there (bytes): after 256 MiB.
-const LARGE: u64 = 288 << 20;
+/// So much that what has come is synced before all of it is there (bytes): after 256 MiB, of which none need have come before
+/// the first of two deaths.
+const LARGE: u64 = 352 << 20;
 
 /// So often a move is tried again that an earlier life of the manager had begun.
 const AT_ONCE: &str = "[Scheduler]\nHeartbeat = \"500ms\"\n";

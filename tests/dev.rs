@@ -42,7 +42,7 @@ fn two_sectors_reach_commit1_over_two_workers() {
     let home = tempfile::tempdir().expect("a directory");
     let dir = home.path().join("yard");
     let place = dir.to_string_lossy().into_owned();
-    let document = dev(home.path(), &["--until", "c1", "--keep", "--dir", &place], Duration::from_secs(120));
+    let document = dev(home.path(), &["--until", "c1", "--keep", "--dir", &place], Duration::from_secs(600));
     let sectors = document["sectors"].as_array().expect("sectors");
     assert_eq!(sectors.len(), 2);
     for sector in sectors {
@@ -92,7 +92,7 @@ fn only_b_holds_the_replicas(document: &Value, dir: &Path) {
 fn an_eight_mebibyte_sector_reaches_commit1() {
     let home = tempfile::tempdir().expect("a directory");
     let args = ["--sector-size", "8MiB", "--sectors", "1", "--until", "c1"];
-    let document = dev(home.path(), &args, Duration::from_secs(300));
+    let document = dev(home.path(), &args, Duration::from_secs(600));
     let sector = &document["sectors"][0];
     assert_eq!(sector["proof_type"], 6);
     assert_eq!(sector["state"], "Committing");

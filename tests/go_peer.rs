@@ -16,7 +16,7 @@ use system::go::peer;
 use system::{Daemon, SEALYARD, ok, run_within, sealyard};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(240);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\

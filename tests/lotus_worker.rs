@@ -12,10 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 use lotus::worker::{LotusWorker, Script, Seen};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use system::addresses::free_addresses;
 use system::{Daemon, ok, sealyard};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(180);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 /// For one event that is due at once.
 const EVENT_MAX: Duration = Duration::from_secs(60);
 
@@ -44,9 +45,13 @@ fn manager(home: &Path) -> Daemon {
 }
 
 fn manager_with(home: &Path, config: &str) -> Daemon {
+    init(home, config);
+    run_manager(home, "127.0.0.1:0")
+}
+
+fn init(home: &Path, config: &str) {
     ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "2KiB", "--no-local-storage"]));
     std::fs::write(home.join(".sealyard/config.toml"), config).expect("config.toml");
-    run_manager(home, "127.0.0.1:0")
 }
 
 fn run_manager(home: &Path, address: &str) -> Daemon {
@@ -307,10 +312,9 @@ fn data_of_an_operator_is_pushed_to_a_lotus_worker_and_sealed() {
 
 /// A manager, and a Lotus worker that holds a sector's PreCommit1 back; then the manager is killed and started again.
 fn restarted_meanwhile(home: &Path) -> (Daemon, LotusWorker, u64) {
-    let mut first = manager(home);
-    let line = first.expect("listening on");
-    let address =
-        line.split_whitespace().find_map(|word| word.strip_suffix(';')).expect("an address").to_owned();
+    let [address, ..] = free_addresses();
+    init(home, NO_LOCAL_TASKS);
+    let mut first = run_manager(home, &address);
     let script = Script { holds_back: Some("SealPreCommit1"), ..Script::default() };
     let worker = join(home, &ALL, script);
     let number = pledge(home);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use system::addresses::free_addresses;
-use system::{Daemon, ask_until, executors, ok, refused, run_within, sealyard, text};
+use system::{Daemon, ask_until, executors, hold, ok, refused, run_within, sealyard, signal, text};
 
 /// The whole rehearsal takes seconds; a loaded machine gets more.
 const REHEARSAL_MAX: Duration = Duration::from_secs(300);
@@ -101,9 +101,8 @@ impl Yard {
         figure("capacity") - figure("fs_available")
     }
 
-    fn wait_for_executor(&self, task: &str) {
-        let runs = || executors(self.home.path(), task);
-        ask_until(&format!("{task} at work"), REHEARSAL_MAX, runs, |found| !found.is_empty());
+    fn hold(&self, task: &str) -> u32 {
+        hold(self.home.path(), task, REHEARSAL_MAX)
     }
 }
 
@@ -112,19 +111,22 @@ fn a_32_gib_sector_is_rehearsed_over_two_workers_killed_on_the_way() {
     let mut yard = Yard::new();
     ok(sealyard(yard.home.path()).args(["sectors", "pledge"]));
 
-    yard.wait_for_executor("pc1");
+    let executor = yard.hold("pc1");
     yard.kill(MANAGER);
     yard.start(MANAGER);
-    yard.wait_for_executor("pc1");
+    assert_eq!(executors(yard.home.path(), "pc1"), [executor]);
     yard.kill(1);
     yard.start(1);
+    assert_eq!(executors(yard.home.path(), "pc1"), [executor]);
+    signal(executor, "-CONT");
 
     // While PreCommit2 is at work the replica and its whole cache lie at the right worker.
-    yard.wait_for_executor("pc2");
+    let executor = yard.hold("pc2");
     let cache = 13 * 32 * GIB;
     ask_until("a whole cache", REHEARSAL_MAX, || yard.taken("right"), |taken| *taken >= cache);
     yard.kill(2);
     yard.start(2);
+    signal(executor, "-CONT");
     let jobs = yard.json(&["sealing", "jobs", "--all"]);
     assert!(jobs.as_array().expect("jobs").iter().all(|job| job["rehearsal"] == true), "{jobs:#}");
 

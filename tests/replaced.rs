@@ -10,10 +10,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use system::addresses::free_addresses;
 use system::{Daemon, SEALYARD, ask_until, ok, refused, sealyard};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(180);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
@@ -44,10 +45,9 @@ fn a_program_of_ones_own_does_pc2_and_its_crash_is_kept_with_the_sector() {
     let home = home.path();
     ok(sealyard(home).args(["init", "--actor", "t01000", "--no-local-storage"]));
     fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
-    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", "127.0.0.1:0"]));
-    let said = manager.expect("listening on");
-    let address =
-        said.split_whitespace().find_map(|word| word.strip_suffix(';')).expect("an address").to_owned();
+    let [address, ..] = free_addresses();
+    let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", &address]));
+    manager.expect("listening on");
     let run = ["worker", "run", "--worker-repo", "w", "--address", "127.0.0.1:0", "--commit=false"];
     let line = refused(sealyard(home).args(run).args(["--executor", "pc2=/nonexistent"]), 9);
     assert!(line.contains("/nonexistent") && line.contains("EXECUTORS.md"), "{line}");

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use sealtasks::{FileType, FileTypes};
 use serde_json::Value;
+use system::addresses::free_addresses;
 use system::{Daemon, SEALYARD, ask_until, ok, sealyard};
 
 /// Nothing here takes longer than PreCommit1 of 8 MiB sectors; a loaded machine gets more.
@@ -41,17 +42,15 @@ impl Yard {
     fn new(home: &Path) -> Self {
         ok(sealyard(home).args(["init", "--actor", "t01000", "--sector-size", "8MiB", "--no-local-storage"]));
         fs::write(home.join(".sealyard/config.toml"), NO_LOCAL_TASKS).expect("config.toml");
-        let (manager, listen) = Self::manager(home, "127.0.0.1:0");
-        let address = "127.0.0.1:0".to_owned();
+        let [listen, address, _] = free_addresses();
+        let manager = Self::manager(home, &listen);
         Self { home: home.to_owned(), listen, address, manager, worker: None }
     }
 
-    fn manager(home: &Path, listen: &str) -> (Daemon, String) {
+    fn manager(home: &Path, listen: &str) -> Daemon {
         let mut manager = Daemon::start("manager", sealyard(home).args(["run", "--listen", listen]));
-        let said = manager.expect("listening on");
-        let listen = said.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).expect("an address");
-        let listen = listen.trim_end_matches(';').to_owned();
-        (manager, listen)
+        manager.expect("listening on");
+        manager
     }
 
     fn kill_manager(&mut self) {
@@ -59,7 +58,7 @@ impl Yard {
     }
 
     fn start_manager(&mut self) {
-        (self.manager, _) = Self::manager(&self.home, &self.listen);
+        self.manager = Self::manager(&self.home, &self.listen);
     }
 
     fn kill_worker(&mut self) {
@@ -77,10 +76,6 @@ impl Yard {
         let mut worker = Daemon::start("seal", &mut command);
         worker.expect("registered");
         self.worker = Some(worker);
-        let workers = self.json(&["workers", "list"]);
-        let found = workers.as_array().expect("workers").iter().find(|it| it["name"] == "seal");
-        let url = found.and_then(|it| it["url"].as_str()).unwrap_or_else(|| panic!("{workers:#}"));
-        self.address = url.trim_start_matches("http://").trim_end_matches("/rpc/v0").to_owned();
     }
 
     fn json(&self, args: &[&str]) -> Value {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use system::{COMMAND_MAX, Daemon, SEALYARD, ask_until, executors, json, ok, sealyard, signal, text};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(240);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
@@ -122,7 +122,7 @@ fn home() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_worker_that_was_forgotten_ends_what_it_had_before_it_does_it_again() {
     let (_dir, home) = home();
-    let mut yard = Yard::new(&home, "[Scheduler]\nHeartbeat = \"300ms\"\nForgetLostAfter = \"3s\"\n");
+    let mut yard = Yard::new(&home, "[Scheduler]\nHeartbeat = \"1s\"\nForgetLostAfter = \"15s\"\n");
     let worker = yard.worker();
     ok(sealyard(&home).args(["sectors", "pledge", "--until", "c1"]));
     let first = yard.pc1();

@@ -12,7 +12,7 @@ use system::wire::Wire;
 use system::{Daemon, ask_until, executors, kill, ok, refused, run_within, sealyard, signal, text};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(240);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\

@@ -15,7 +15,7 @@ use serde_json::Value;
 use system::{Daemon, ask_until, ok, refused, sealyard};
 
 /// A 2 KiB sector is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(180);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing, so that files must move between the two others.
 const CONFIG: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\

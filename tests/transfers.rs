@@ -16,9 +16,9 @@ use system::large_cache::{LargeCache, Noted, holders};
 use system::{Daemon, ask_until, ok, refused, run_within, sealyard, text};
 
 /// A small sector is at Commit1 within a minute; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(240);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 /// A move that takes longer, with all kills in it, is stuck.
-const MOVE_MAX: Duration = Duration::from_secs(240);
+const MOVE_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\

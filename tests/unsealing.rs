@@ -28,7 +28,7 @@ use system::{
 };
 
 /// A sector of these sizes is at Commit1 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(240);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
@@ -271,13 +271,17 @@ fn two_readers_share_one_unsealing(yard: &Yard) {
             })
         })
         .into();
+    let mut waited = false;
     for reader in readers {
         let (said, output) = reader.join().expect("the thread");
         assert!(said.status.success(), "{}", text(&said.stderr));
         let told: Value = serde_json::from_slice(&said.stdout).expect("JSON");
-        assert_eq!((&told["size"], &told["unsealed_first"]), (&json!(yard.data.len()), &json!(true)));
+        assert_eq!(told["size"], json!(yard.data.len()));
+        // Whoever comes when it is done need not wait.
+        waited |= told["unsealed_first"] == true;
         assert!(fs::read(output).expect("the output") == yard.data, "not what was put in");
     }
+    assert!(waited);
     assert_eq!(yard.unsealings(), before + 1, "one task for both");
     yard.reads_back();
 }

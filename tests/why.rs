@@ -13,7 +13,7 @@ use serde_json::Value;
 use system::{Daemon, ask_until, executors, ok, refused, sealyard};
 
 /// An 8 MiB sector is at PreCommit2 within seconds; a loaded machine gets more.
-const SEALING_MAX: Duration = Duration::from_secs(180);
+const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing.
 const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\

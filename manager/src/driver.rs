@@ -66,7 +66,7 @@ pub(crate) use errands::Ended;
 use errands::Errand;
 pub(crate) use filling::Order;
 pub(crate) use fleet::{Peer, Worker};
-use input::{Busy, Sector};
+use input::{Busy, Sector, View};
 pub(crate) use input::{Effect, Input, Polled, Reply, StartCall};
 use liveness::Silence;
 pub(crate) use places::IndexChanges;
@@ -153,6 +153,8 @@ pub(crate) struct Driver {
     wake_ms: Option<u64>,
     events: Vec<StateEvent>,
     effects: Vec<Effect>,
+    /// Who looks at what is not durable yet: once it is.
+    views: Vec<View>,
 }
 
 /// A task that has not ended.
@@ -319,6 +321,7 @@ impl Driver {
             }
             effects::perform(&self.shared, effect);
         }
+        std::mem::take(&mut self.views).into_iter().for_each(|view| view(self));
         Ok(())
     }
 
@@ -381,7 +384,8 @@ impl Driver {
             Input::View(view) => {
                 // Spans and estimates are told from now on, not from when something last happened.
                 self.tell_sched(Event::Tick);
-                view(self);
+                self.drain_sched();
+                if self.events.is_empty() { view(self) } else { self.views.push(view) }
             }
         }
         // Actions are drained after each input, not once per batch: a later input may speak of what an earlier one began.

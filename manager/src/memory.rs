@@ -45,11 +45,15 @@ impl Written {
     }
 }
 
-/// Reads what was known when the manager last ran.
+/// Reads what was known when the manager last ran. What it was killed in writing goes.
 pub(crate) async fn recall(index: &Arc<MemIndex>, file: PathBuf) {
     let into = index.clone();
     let named = file.clone();
-    let read = tokio::task::spawn_blocking(move || read_snapshot(&into, &file)).await;
+    let read = tokio::task::spawn_blocking(move || {
+        file.parent().into_iter().for_each(stores::discard_unfinished);
+        read_snapshot(&into, &file)
+    });
+    let read = read.await;
     match read {
         Ok(Ok(SnapshotRead::Missing)) => {}
         Ok(Ok(SnapshotRead::Restored { paths, sectors })) => {

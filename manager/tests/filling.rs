@@ -10,7 +10,7 @@ use rpc::SectorName;
 use rpc::pipelining::{PieceAdded, PieceParts};
 use sealtasks::{FileTypes, SectorId, SectorNumber, TaskInput};
 use world::fake_worker::{Behaviour, FakeWorker, Plan};
-use world::{ALL, World, world, world_with};
+use world::{ALL, LIMIT, World, world, world_with};
 
 fn worker() -> Arc<FakeWorker> {
     FakeWorker::new(Plan { name: "W", seed: 3, tasks: ALL, stores: true, sealyard: true })
@@ -193,10 +193,15 @@ async fn no_more_sectors_than_allowed_are_in_a_state() {
         let first = worker.call_of(code).await;
         for other in (1..=3).filter(|one| *one != first.call.sector.number.get()) {
             world.sector(other, |sector| sector.state == stage).await;
-            let why =
-                world.api.why(number(other).to_string().parse().expect("a subject")).await.expect("told");
             let words = format!("1 sectors are in {stage} already");
-            assert!(why.summary.contains(&words), "{words}: {}", why.summary);
+            let subject = number(other).to_string().parse().expect("a subject");
+            // What else it waits for there comes first.
+            let told = async {
+                while !world.api.why(subject).await.expect("told").summary.contains(&words) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(LIMIT, told).await.unwrap_or_else(|_| panic!("never said: {words}"));
         }
         worker.finish(&first).await;
         for one in 1..=3 {

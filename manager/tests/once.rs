@@ -93,9 +93,14 @@ fn not_taken() -> Option<(i64, String)> {
 /// A sector of whose message nobody knows whether it was sent. It is nowhere.
 async fn in_doubt(node: &StandInNode, config: &str) -> (World, Arc<FakeWorker>) {
     node.world().push_fails = not_taken();
+    doubted(node, config, "if it is nowhere at height 1010").await
+}
+
+/// Sector 1 with a pre-commitment of which the manager says this.
+async fn doubted(node: &StandInNode, config: &str, words: &str) -> (World, Arc<FakeWorker>) {
     let (world, worker) = yard(node, Sending::On, config).await;
     pledge(&world, 1).await;
-    why(&world, "if it is nowhere at height 1010").await;
+    why(&world, words).await;
     (world, worker)
 }
 
@@ -219,6 +224,11 @@ async fn forgetful() -> StandInNode {
     node
 }
 
+/// A sector whose pre-commitment such a node took, of which it does not tell.
+async fn untold(node: &StandInNode, config: &str) -> (World, Arc<FakeWorker>) {
+    doubted(node, config, "the full node does not tell: ").await
+}
+
 /// Why is said, and what the chain says of the sector itself suffices.
 #[tokio::test]
 async fn what_landed_where_the_node_cannot_look_is_not_sent_again() {
@@ -277,9 +287,7 @@ async fn what_landed_where_the_node_cannot_look_may_be_sealed_again() {
 #[tokio::test]
 async fn what_is_nowhere_where_the_node_cannot_look_is_sent_again_under_its_id() {
     let node = forgetful().await;
-    let (world, _worker) = yard(&node, Sending::On, AT_ONCE).await;
-    pledge(&world, 1).await;
-    why(&world, "the full node does not tell: ").await;
+    let (world, _worker) = untold(&node, AT_ONCE).await;
     {
         let mut chain = node.world();
         (chain.held_back, chain.after_push) = (None, AfterPush::Answer);
@@ -304,9 +312,7 @@ async fn what_is_nowhere_where_the_node_cannot_look_is_sent_again_under_its_id()
 async fn what_the_base_fee_holds_back_where_the_node_cannot_look_goes_when_that_has_fallen() {
     let node = forgetful().await;
     let config = format!("{AT_ONCE}base_fee_max = \"0.0000000000000001\"\n");
-    let (world, _worker) = yard(&node, Sending::On, &config).await;
-    pledge(&world, 1).await;
-    why(&world, "the full node does not tell: ").await;
+    let (world, _worker) = untold(&node, &config).await;
     {
         let mut chain = node.world();
         (chain.held_back, chain.after_push, chain.base_fee) = (None, AfterPush::Answer, 101);

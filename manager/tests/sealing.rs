@@ -8,12 +8,12 @@ use rpc::explain::WaitsFor;
 use rpc::subject::Subject;
 use rpc::{ReturnMethod, Returned};
 use sealtasks::{
-    AcquireMode, AttemptId, CallError, CallErrorCode, CallId, FileTypes, PathType, SectorId, SectorSize,
-    TaskGroup, TaskId, TaskInput, TaskType,
+    AcquireMode, AttemptId, CallError, CallErrorCode, CallId, FileTypes, PathType, SectorId, SectorNumber,
+    SectorSize, TaskGroup, TaskId, TaskInput, TaskType,
 };
 use uuid::Uuid;
 use world::fake_worker::{Behaviour, FETCHED, FakeWorker, Plan};
-use world::{ALL, attempts, world};
+use world::{ALL, LIMIT, attempts, world};
 
 const FIRST_HALF: &[TaskType] = &[TaskType::AddPiece, TaskType::PreCommit1];
 const SECOND_HALF: &[TaskType] =
@@ -268,6 +268,19 @@ async fn what_a_worker_runs_counts_before_it_is_given_more_after_the_manager_s_r
 
     let world = world.restart().await;
     world.join(&worker).await;
+    // Until it was placed or found no room nothing is told of it.
+    let of_second = Subject::Number(SectorNumber::new(2));
+    let considered = async {
+        loop {
+            let task = world.api.why(of_second).await.expect("told").task.expect("a task");
+            let mut obstacles = task.workers.iter().flat_map(|worker| &worker.obstacles);
+            if task.call.is_some() || obstacles.any(|one| one.facts["resource"] == "concurrency") {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, considered).await.expect("it is considered");
     let mut jobs = world.api.jobs().await.expect("jobs");
     jobs.retain(|job| job.task == TaskType::Commit2);
     let states: Vec<_> = jobs.iter().map(|job| (job.sector.number.get(), job.state.as_str())).collect();

@@ -74,29 +74,24 @@ impl ApiError {
 
     /// Whether no connection came about: the peer cannot have heard of the call.
     pub fn was_not_sent(&self) -> bool {
-        let Self::Unreachable { source, .. } = self else { return false };
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-        while let Some(error) = cause {
-            if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        self.causes()
+            .any(|error| error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect))
     }
 
     /// Whether nobody listens there any more, as the operating system there says. One that does not answer in time may be there.
     pub fn was_refused(&self) -> bool {
-        let Self::Unreachable { source, .. } = self else { return false };
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-        while let Some(error) = cause {
-            let io = error.downcast_ref::<std::io::Error>();
-            if io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        self.causes()
+            .filter_map(|error| error.downcast_ref::<std::io::Error>())
+            .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+
+    /// Why the peer is not reached, from the outermost cause in; empty for every other error.
+    fn causes(&self) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+        let outermost: Option<&(dyn std::error::Error + 'static)> = match self {
+            Self::Unreachable { source, .. } => Some(source.as_ref()),
+            _ => None,
+        };
+        std::iter::successors(outermost, |error| error.source())
     }
 
     /// Stable code for scripts and logs.

@@ -203,9 +203,9 @@ pub struct ManagerOverview {
 /// Something that an operator must look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertView {
-    /// What it is about: `sectors`, `workers`, `messages`, `chain-not-held` and the like.
+    /// What it is about: `sectors`, `workers`, `messages`, `manager`, `chain-not-held` or `chain-not-live`.
     pub system: String,
-    /// Which of them: a sector's number, a worker's name.
+    /// Which of them: a sector's number, a worker's name, a miner's address, `overtaken`.
     pub subject: String,
     /// What is wrong.
     pub text: String,

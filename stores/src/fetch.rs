@@ -150,8 +150,11 @@ impl Fetcher {
         let _cancel = CancelOnDrop(feed.cancel.clone());
         let (place, target) = (place.clone(), target.clone());
         on_thread(move || {
-            let _turn = &target.turn;
-            blocks::receive(&feed, &content, &place, &target).map(|()| (content.files, Some(content.etag)))
+            let received = blocks::receive(&feed, &content, &place, &target);
+            // The place is free before whoever waits has his turn.
+            drop(place);
+            drop(target);
+            received.map(|()| (content.files, Some(content.etag)))
         })
         .await
     }

@@ -144,16 +144,25 @@ pub(crate) fn sector_file(entry: &Path) -> Option<(SectorId, FileType)> {
 
 /// Temporary files of a path's own settings: writes that did not end.
 pub(crate) fn temporaries(path: &Path) -> Vec<PathBuf> {
-    let is_ours = |entry: &PathBuf| {
-        let name =
-            entry.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".tmp"));
-        let parts = name.and_then(|name| name.rsplit_once('.'));
-        parts.is_some_and(|(file, fresh)| {
-            [crate::meta::META_FILE, crate::keep::KEEP_FILE].contains(&file) && Uuid::try_parse(fresh).is_ok()
-        })
-    };
-    let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(is_ours).collect()
+    let ours = [crate::meta::META_FILE, crate::keep::KEEP_FILE];
+    unfinished(path).filter(|(file, _)| ours.contains(&&**file)).map(|(_, entry)| entry).collect()
+}
+
+/// Removes what writes that a kill interrupted have left in a repo. Only for who has its lock: nobody else writes there.
+pub fn discard_unfinished(repo: &Path) {
+    for (_, entry) in unfinished(repo) {
+        crate::disk::discard(&entry);
+    }
+}
+
+/// The files of a directory that were to replace another (`disk::beside`), and the names of those.
+fn unfinished(dir: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).filter_map(|entry| {
+        let name = entry.file_name();
+        let (file, fresh) = name.to_str()?.strip_suffix(".tmp")?.rsplit_once('.')?;
+        Uuid::try_parse(fresh).is_ok().then(|| (file.to_owned(), entry.path()))
+    })
 }
 
 /// What a scan of a storage path found.

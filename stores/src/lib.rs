@@ -49,6 +49,7 @@ pub use fetch::TransferMeter;
 pub use index::{CopyKind, Index, IndexError, Suits};
 pub use keep::{KEEP_FILE, KeepFree};
 pub use kept::KeptFile;
+pub use layout::discard_unfinished;
 pub use local::{
     Acquired, BegunFile, DeletePermit, FINDINGS_MAX, Local, LocalOptions, LocalPath, Making, OpenedPath,
     PathProblem, RedeclareDiff, Reservation, START_DEADLINE,

@@ -136,3 +136,26 @@ async fn a_bad_snapshot_changes_nothing_and_is_kept() {
     let index = MemIndex::new(clock().1);
     assert_eq!(read_snapshot(&index, &file).expect("no disk fault"), SnapshotRead::Missing);
 }
+
+/// What a kill left of a write is removed, and nothing else that lies in a repo.
+#[test]
+fn writes_that_a_kill_interrupted_are_discarded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path();
+    let fresh = "6a3f8c1e-0000-4000-8000-000000000001";
+    let left = [format!("index.snapshot.{fresh}.tmp"), format!("storage.json.{fresh}.tmp")];
+    let others = [
+        "index.snapshot".to_owned(),
+        "notes.tmp".to_owned(),
+        "notes.old.tmp".to_owned(),
+        format!("notes.{fresh}"),
+        format!("sealed.{fresh}.tmp"),
+    ];
+    for name in left.iter().chain(&others[..4]) {
+        fs::write(dir.join(name), "x").expect("written");
+    }
+    fs::create_dir(dir.join(&others[4])).expect("a directory with such a name");
+    stores::discard_unfinished(dir);
+    assert!(left.iter().all(|name| !dir.join(name).exists()), "they are nobody's");
+    assert!(others.iter().all(|name| dir.join(name).exists()), "none of them is ours");
+}

@@ -296,6 +296,8 @@ impl Inner {
             Ok(Value::Array(list)) => {
                 Ok((token, list.iter().filter_map(Value::as_str).map(str::to_owned).collect()))
             }
+            // Whoever asked was killed meanwhile: nobody hears the answer.
+            Err(Failure::Broken(_)) => Err(401),
             other => {
                 self.complain(format!(
                     "AuthVerify of the token in {} {}: {other:?}",

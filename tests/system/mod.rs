@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 pub const SEALYARD: &str = env!("CARGO_BIN_EXE_sealyard");
 
 /// No single command of a test may take longer.
-pub const COMMAND_MAX: Duration = Duration::from_secs(120);
+pub const COMMAND_MAX: Duration = Duration::from_secs(300);
 
 /// So much of what a daemon said is shown when a test fails.
 const LAST_LINES: usize = 100;
@@ -128,6 +128,19 @@ pub fn executors(home: &Path, task: &str) -> Vec<u32> {
         processes.filter(ours).filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect();
     let is_forked = |process: &u32| parent_of(*process).is_some_and(|parent| found.contains(&parent));
     found.iter().copied().filter(|process| !is_forked(process)).collect()
+}
+
+/// Waits for the one executor of a task and has it stand still: what is looked at beside it is not over meanwhile. One that was
+/// started ahead has its call's name a little before it has said that it begins, which it must do within a second.
+pub fn hold(home: &Path, task: &str, bound: Duration) -> u32 {
+    let has_begun = |process: &u32| {
+        let output = std::fs::read_link(format!("/proc/{process}/fd/1"));
+        output.is_ok_and(|file| file.ends_with("log"))
+    };
+    let at_work = || executors(home, task).into_iter().filter(has_begun).collect::<Vec<_>>();
+    let executor = ask_until(&format!("{task} at work"), bound, at_work, |found| found.len() == 1)[0];
+    signal(executor, "-STOP");
+    executor
 }
 
 fn parent_of(process: u32) -> Option<u32> {
@@ -236,6 +249,12 @@ impl Daemon {
                 Err(_) => panic!("{} never said {needles:?}; it said:\n{}", self.name, self.seen.join("\n")),
             }
         }
+    }
+
+    /// Waits until a line contains `needle`. One that is to die may come there before it says so.
+    pub fn expect_or_end(&mut self, needle: &str) {
+        let came = || self.has_ended() || self.said().contains(needle);
+        ask_until(&format!("{needle:?} or the end"), COMMAND_MAX, came, |came| *came);
     }
 
     /// The process id.

@@ -14,7 +14,7 @@ use super::addresses::free_addresses;
 use super::{COMMAND_MAX, Daemon, ask_until, executors, json, run_within, sealyard};
 
 /// One sector takes a few seconds, one that lost a step a few more.
-pub const SEALING_MAX: Duration = Duration::from_secs(180);
+pub const SEALING_MAX: Duration = Duration::from_secs(300);
 
 /// The manager's own worker takes nothing, so that the two others do.
 pub const NO_LOCAL_TASKS: &str = "[Storage]\nAllowAddPiece = false\nAllowPreCommit1 = false\nAllowPreCommit2 = false\n\
@@ -123,9 +123,7 @@ impl Trio {
         command.envs(wish);
         let mut daemon = Daemon::start(name, &mut command);
         if wish.is_some() {
-            // It may come there before it is ready.
-            let came = || daemon.has_ended() || daemon.said().contains(ready);
-            ask_until(ready, COMMAND_MAX, came, |came| *came);
+            daemon.expect_or_end(ready);
         } else {
             daemon.expect(ready);
         }

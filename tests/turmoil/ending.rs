@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -94,6 +95,12 @@ impl Yard {
 
     /// No file lies anywhere under a name that only what is being written has.
     fn nothing_half_written(&self) {
+        let none = |found: &Vec<PathBuf>| found.is_empty();
+        // Who is at work may be writing.
+        ask_until("nothing is half-written", HEALING_MAX, || self.half_written(), none);
+    }
+
+    fn half_written(&self) -> Vec<PathBuf> {
         let (mut dirs, mut found) = (vec![self.home.clone()], Vec::new());
         while let Some(dir) = dirs.pop() {
             for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
@@ -105,7 +112,7 @@ impl Yard {
                 }
             }
         }
-        assert!(found.is_empty(), "half-written files are left: {found:#?}");
+        found
     }
 
     /// The replica is whole, with its cache, where PreCommit2 was. How many copies are left besides: one that is moved is

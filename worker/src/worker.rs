@@ -254,7 +254,11 @@ async fn open_journal(
     managers: Option<&Managers>,
 ) -> Result<Journal, WorkerError> {
     let file = repo.dir().join(Journal::FILE_NAME);
-    let opened = tokio::task::spawn_blocking(move || Journal::open(&file));
+    let dir = repo.dir().to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        stores::discard_unfinished(&dir);
+        Journal::open(&file)
+    });
     let journal = opened.await.map_err(|_| WorkerError::Closed)??;
     journal.run(move |journal| journal.serves(&token)).await?;
     if let Some(managers) = managers {

@@ -55,8 +55,12 @@ pub async fn list(connection: &Connection, json: bool) -> Outcome {
     }
     mark_rehearsal(&overview)?;
     line("#    worker            state       address                  in hand")?;
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &rows {
-        print_row(row, rows.iter().filter(|other| other.name == row.name).count() > 1)?;
+        *names.entry(&row.name).or_default() += 1;
+    }
+    for row in &rows {
+        print_row(row, names[&*row.name] > 1)?;
     }
     Ok(())
 }

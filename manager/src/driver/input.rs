@@ -32,6 +32,9 @@ use crate::workers::Introduction;
 /// Where an answer goes. Sent after what it says is durable.
 pub(crate) type Reply<T> = oneshot::Sender<ApiResult<T>>;
 
+/// A look at what the driver knows. It is shown nothing that is not durable.
+pub(crate) type View = Box<dyn FnOnce(&Driver) + Send>;
+
 /// One thing that happened.
 pub(crate) enum Input {
     /// A worker told of a manager that has taken over.
@@ -114,7 +117,7 @@ pub(crate) enum Input {
     /// An operator fills or steers the pipeline.
     Order(Order),
     /// Someone wants to look.
-    View(Box<dyn FnOnce(&Driver) + Send>),
+    View(View),
 }
 
 impl Driver {

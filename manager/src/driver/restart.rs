@@ -69,6 +69,7 @@ impl Driver {
             wake_ms: None,
             events: vec![StateEvent::ManagerStarted { software: shared.software.clone() }],
             effects: Vec::new(),
+            views: Vec::new(),
             shared,
         };
         driver.load_sectors(loaded.sectors)?;

@@ -10,7 +10,7 @@ pub mod made;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +21,10 @@ use manager::{
 };
 use rpc::extension::SectorDetail;
 use rpc::{ApiError, ApiResult, ManagerApi, Mark, OperatorApi, Transport, Trust, WorkerApi};
-use sealtasks::{ActorId, SectorRef, SectorSize, StorageId, StorageStanza, TaskType, VerifyInput};
+use sealtasks::{
+    ActorId, HealthReport, SectorRef, SectorSize, StorageId, StorageStanza, TaskType, VerifyInput,
+};
+use stores::{Index as _, MemIndex};
 use tempfile::TempDir;
 
 use fake_worker::FakeWorker;
@@ -174,7 +177,24 @@ async fn start_judged(
         timing,
         begun: Vec::new(),
     };
-    Manager::start(options).await
+    let started = Manager::start(options).await?;
+    tokio::spawn(keep_fresh(Arc::downgrade(&started.index())));
+    Ok(started)
+}
+
+/// Fake workers report no health, without which a path is not used after a while: what was last said of one holds, however long
+/// a test takes.
+async fn keep_fresh(index: Weak<MemIndex>) {
+    let mut due = tokio::time::interval(Duration::from_secs(10));
+    loop {
+        due.tick().await;
+        let Some(index) = index.upgrade() else { return };
+        for path in index.paths().into_iter().filter(|path| path.confirmed) {
+            let report = HealthReport { stat: path.stat, error: path.error };
+            // It may have been detached meanwhile.
+            drop(index.report_health(&path.info.id, report).await);
+        }
+    }
 }
 
 impl World {

@@ -73,12 +73,7 @@ fn process(methods: &mut Manager) {
 /// In the shape of Lotus's `alerting.Alert`.
 fn alert(view: &AlertView) -> Value {
     let raised = GoTime { unix_ms: view.since_ms };
-    let subject = match &*view.system {
-        "workers" => "worker",
-        "chain-not-held" | "chain-not-live" | "messages" => "miner",
-        _ => "sector",
-    };
-    let message = json!({ (subject): view.subject, "message": view.text });
+    let message = json!({ "subject": view.subject, "message": view.text });
     json!({
         "Type": {"System": view.system, "Subsystem": view.subject},
         "Active": true,

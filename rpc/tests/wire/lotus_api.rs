@@ -154,7 +154,7 @@ fn sectors() -> Vec<Row> {
             json!([]),
             json!([{
                 "Type": {"System": "", "Subsystem": ""}, "Active": true,
-                "LastActive": {"Type": "raised", "Message": {"sector": "", "message": ""}, "Time": ""},
+                "LastActive": {"Type": "raised", "Message": {"subject": "", "message": ""}, "Time": ""},
                 "LastResolved": null,
             }]),
         ),

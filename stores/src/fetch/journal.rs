@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::content::HASH;
+use crate::content::{BLOCK, HASH};
 use crate::error::StoreError;
 
 /// A record: what it is (4 bytes), a block's number (4), its hash (32), and a check of these (8).
@@ -47,7 +47,9 @@ impl Journal {
         file.set_len(whole as u64)
             .and_then(|()| file.seek(SeekFrom::Start(whole as u64)).map(drop))
             .map_err(StoreError::io("write", path))?;
-        Ok((Self { path: path.to_owned(), file, unsynced: 0 }, known))
+        // What a killed process had not synced waits for the same mark as what comes now.
+        let unsynced = known.doubtful.len() as u64 * BLOCK;
+        Ok((Self { path: path.to_owned(), file, unsynced }, known))
     }
 
     /// Notes that a block is here. Returns whether it is time to sync the data and then call [`Journal::synced`].
@@ -152,6 +154,21 @@ mod tests {
         drop(journal);
         let expected = Known { here: vec![2], doubtful: vec![(0, [7; HASH]), (1, [1; HASH])] };
         assert_eq!(Journal::open(&path, 4).expect("opened again").1, expected);
+    }
+
+    #[test]
+    fn what_a_killed_process_had_not_synced_counts_towards_the_next_mark() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal");
+        let blocks = usize::try_from(UNSYNCED_MAX / BLOCK).expect("a few");
+        for index in 0..blocks - 1 {
+            // Each of them is noted by a process that is killed then.
+            let (mut journal, known) = Journal::open(&path, blocks).expect("opened");
+            assert_eq!(known.doubtful.len(), index);
+            assert!(!journal.add(index, &[1; HASH], BLOCK).expect("written"), "not yet");
+        }
+        let (mut journal, _) = Journal::open(&path, blocks).expect("opened");
+        assert!(journal.add(blocks - 1, &[1; HASH], BLOCK).expect("written"), "time for a mark");
     }
 
     #[test]

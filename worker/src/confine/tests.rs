@@ -69,7 +69,13 @@ async fn workers_of_one_machine_use_different_l3_groups_as_long_as_executors_liv
     assert!(last.lock.is_none() && !last.cpus.is_empty(), "where all are used it shares: {last:?}");
     drop(others);
     executor.kill().await.unwrap();
-    assert_eq!(place(&workers[1]).cpus, taken, "the group is free");
+    // Whoever starts a process beside this holds what is open here until its program begins.
+    let freed = async {
+        while place(&workers[1]).cpus != taken {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), freed).await.expect("the group is free");
 }
 
 #[test]
