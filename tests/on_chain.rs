@@ -30,7 +30,11 @@ fn manager_that_dies(home: &Path, node: &StandInNode, args: &[&str], at: Option<
     run.args(["run", "--listen", "127.0.0.1:0"]).args(args).env(FULL_NODE, node.api_info());
     run.envs(at.map(|at| ("SEALYARD_CRASH_AT", at)));
     let mut manager = Daemon::start("manager", &mut run);
-    manager.expect_or_end("listening on");
+    if at.is_some() {
+        manager.expect_or_end("listening on");
+    } else {
+        manager.expect("listening on");
+    }
     manager
 }
 

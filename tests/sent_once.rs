@@ -86,7 +86,11 @@ impl Yard {
         run.args(["run", "--listen", "127.0.0.1:0", "--send-messages"]).env(FULL_NODE, self.node.api_info());
         run.envs(crash.map(|crash| ("SEALYARD_CRASH_AT", crash)));
         let mut manager = Daemon::start("manager", &mut run);
-        manager.expect_or_end("listening on");
+        if crash.is_some() {
+            manager.expect_or_end("listening on");
+        } else {
+            manager.expect("listening on");
+        }
         manager
     }
 

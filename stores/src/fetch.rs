@@ -18,7 +18,6 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use sealtasks::{FileType, SectorRef};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::content::{ACCEPT_HEADER, CONTENT_TYPE_LIST, Content};
 use crate::crash::crash_point;
@@ -58,8 +57,6 @@ pub(crate) struct Target {
     pub(crate) moves: bool,
     /// It is a rehearsal's: what the source says to be empty is taken for empty.
     pub(crate) rehearses: bool,
-    /// Held until the writer is done, even if the caller is gone.
-    pub(crate) turn: Arc<OwnedMutexGuard<()>>,
 }
 
 /// Who fetches, and under which limits.
@@ -115,7 +112,6 @@ impl Fetcher {
         let arrived = Arrived { holder, url, files, etag, moves: target.moves, declared: false };
         let (noted, place, target) = (arrived.clone(), place.clone(), target.clone());
         on_thread(move || {
-            let _turn = &target.turn;
             if target.kind == FileType::Unsealed {
                 let bytes = noted.files.first().map_or(0, |(_, bytes)| *bytes);
                 length::check_trailer(&place.data(), &target, bytes)?;
@@ -150,11 +146,7 @@ impl Fetcher {
         let _cancel = CancelOnDrop(feed.cancel.clone());
         let (place, target) = (place.clone(), target.clone());
         on_thread(move || {
-            let received = blocks::receive(&feed, &content, &place, &target);
-            // The place is free before whoever waits has his turn.
-            drop(place);
-            drop(target);
-            received.map(|()| (content.files, Some(content.etag)))
+            blocks::receive(&feed, &content, &place, &target).map(|()| (content.files, Some(content.etag)))
         })
         .await
     }

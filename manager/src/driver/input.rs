@@ -32,7 +32,7 @@ use crate::workers::Introduction;
 /// Where an answer goes. Sent after what it says is durable.
 pub(crate) type Reply<T> = oneshot::Sender<ApiResult<T>>;
 
-/// A look at what the driver knows. It is shown nothing that is not durable.
+/// A look at what the driver knows. While this manager serves it is shown nothing that is not durable.
 pub(crate) type View = Box<dyn FnOnce(&Driver) + Send>;
 
 /// One thing that happened.

@@ -9,12 +9,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealtasks::{FileType, FileTypes, SectorId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::content::Content;
 use crate::disk;
@@ -38,6 +39,8 @@ pub(crate) struct Arriving {
     kind: FileType,
     spared: Mutex<Option<Spared>>,
     _lock: File,
+    /// Behind the lock: the place is free before whoever waits has his turn.
+    _turn: Option<Arc<OwnedMutexGuard<()>>>,
 }
 
 /// What had arrived whole earlier and made room for another fetch.
@@ -105,10 +108,23 @@ impl Arriving {
             }
             if is_still(&file, &lock) {
                 let spared = Mutex::default();
-                return Ok(Self { dir, path: path.to_owned(), sector, kind, spared, _lock: file });
+                return Ok(Self {
+                    dir,
+                    path: path.to_owned(),
+                    sector,
+                    kind,
+                    spared,
+                    _lock: file,
+                    _turn: None,
+                });
             }
         }
         Err(StoreError::Arriving { sector, kind, path: dir })
+    }
+
+    /// Keeps others of this process waiting for their turn as long as the place is held, by whomever.
+    pub(crate) fn in_turn(self, turn: Arc<OwnedMutexGuard<()>>) -> Self {
+        Self { _turn: Some(turn), ..self }
     }
 
     /// The place if something was left there; nothing is created.

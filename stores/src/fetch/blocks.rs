@@ -61,7 +61,7 @@ pub(super) fn receive(
         }
     }
     let sinks = open(content, place, target)?;
-    let (journal, known) = Journal::open(&place.journal(), blocks.len())?;
+    let (mut journal, known) = Journal::open(&place.journal(), blocks.len())?;
     if !resumed && blocks.len() > 1 {
         // The journal vouches for blocks after a power cut: the files must be found then, too.
         disk::sync_parent(&place.data())?;
@@ -79,6 +79,8 @@ pub(super) fn receive(
         }
         if hash_here(&place.data(), content, &blocks[index])? == hash {
             here.insert(index);
+        } else {
+            journal.lost(index)?;
         }
     }
     let done: u64 = here.iter().map(|index| blocks[*index].bytes()).sum();

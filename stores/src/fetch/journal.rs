@@ -14,6 +14,8 @@ use crate::error::StoreError;
 const RECORD: usize = 48;
 const BLOCK_IS_HERE: u32 = 1;
 const SYNCED: u32 = 2;
+/// A block that was noted is not what was noted: it is to be brought again.
+const LOST: u32 = 3;
 /// Bytes received between two marks; at most so much is read again after a kill.
 const UNSYNCED_MAX: u64 = 256 << 20;
 
@@ -63,6 +65,11 @@ impl Journal {
         Ok(true)
     }
 
+    /// Notes that a block is not here, whatever was noted before: no later mark vouches for it.
+    pub(super) fn lost(&mut self, index: usize) -> Result<(), StoreError> {
+        self.write(LOST, index, &[0; HASH])
+    }
+
     /// How long it is: what [`Journal::synced`] is told after the data was synced.
     pub(super) fn position(&mut self) -> Result<u64, StoreError> {
         self.file.stream_position().map_err(StoreError::io("read", &self.path))
@@ -100,7 +107,8 @@ fn record(what: u32, number: u32, hash: &[u8; HASH]) -> [u8; RECORD] {
 
 /// What the records say, and how many bytes of them are whole.
 fn read(bytes: &[u8], count: usize) -> (Known, usize) {
-    let mut records = Vec::new();
+    // Of each block that a record is about, its hash unless it was lost.
+    let mut records: Vec<Option<(usize, Option<[u8; HASH]>)>> = Vec::new();
     let mut synced = 0;
     for chunk in bytes.chunks_exact(RECORD) {
         let (mut what, mut number, mut hash) = ([0; 4], [0; 4], [0; HASH]);
@@ -112,7 +120,8 @@ fn read(bytes: &[u8], count: usize) -> (Known, usize) {
             break;
         }
         match what {
-            BLOCK_IS_HERE if (number as usize) < count => records.push(Some((number as usize, hash))),
+            BLOCK_IS_HERE if (number as usize) < count => records.push(Some((number as usize, Some(hash)))),
+            LOST if (number as usize) < count => records.push(Some((number as usize, None))),
             SYNCED if number as usize <= records.len() => {
                 synced = number as usize;
                 records.push(None);
@@ -124,7 +133,7 @@ fn read(bytes: &[u8], count: usize) -> (Known, usize) {
     let mut known = Known::default();
     let mut state: Vec<Option<(bool, [u8; HASH])>> = vec![None; count];
     for (at, (index, hash)) in records.into_iter().enumerate().filter_map(|(at, one)| Some((at, one?))) {
-        state[index] = Some((at < synced, hash));
+        state[index] = hash.map(|hash| (at < synced, hash));
     }
     for (index, state) in state.into_iter().enumerate() {
         match state {
@@ -154,6 +163,30 @@ mod tests {
         drop(journal);
         let expected = Known { here: vec![2], doubtful: vec![(0, [7; HASH]), (1, [1; HASH])] };
         assert_eq!(Journal::open(&path, 4).expect("opened again").1, expected);
+    }
+
+    #[test]
+    fn no_mark_vouches_for_a_block_that_was_lost() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path, 4).expect("new");
+        journal.add(0, &[1; HASH], BLOCK).expect("written");
+        journal.add(2, &[2; HASH], BLOCK).expect("written");
+        drop(journal);
+        // The power was cut: its data is not what was noted.
+        let (mut journal, known) = Journal::open(&path, 4).expect("opened");
+        assert_eq!(known.doubtful, [(0, [1; HASH]), (2, [2; HASH])]);
+        journal.lost(0).expect("written");
+        journal.add(1, &[3; HASH], BLOCK).expect("written");
+        let position = journal.position().expect("known");
+        journal.synced(position).expect("written");
+        drop(journal);
+        let (mut journal, known) = Journal::open(&path, 4).expect("opened");
+        assert_eq!(known, Known { here: vec![1, 2], doubtful: Vec::new() });
+        journal.add(0, &[1; HASH], BLOCK).expect("brought again");
+        drop(journal);
+        let (_, known) = Journal::open(&path, 4).expect("opened");
+        assert_eq!(known, Known { here: vec![1, 2], doubtful: vec![(0, [1; HASH])] });
     }
 
     #[test]

@@ -49,13 +49,7 @@ pub(super) async fn fetch(
     let frames_in =
         Frames { received, traffic: traffic.clone(), cancel, current: Bytes::new(), ended: false };
     let reports = progress.clone();
-    let writer = tokio::task::spawn_blocking(move || {
-        let received = plan.receive(frames_in, &target, &place, &reports);
-        // The place is free before whoever waits has his turn.
-        drop(place);
-        drop(target);
-        received
-    });
+    let writer = tokio::task::spawn_blocking(move || plan.receive(frames_in, &target, &place, &reports));
     let pumped = pump(url, answer.into_body(), meter, progress, frames).await;
     let written = writer.await.unwrap_or(Err(StoreError::Lost { what: "writing a fetched file" }));
     // When the connection broke, the writer only knows that its input ended.

@@ -40,10 +40,9 @@ impl Remote {
                     path,
                     moves: mode == AcquireMode::Move,
                     rehearses: self.local.rehearses(),
-                    turn: Arc::clone(&turn),
                 });
                 match target {
-                    Ok(target) => self.fetch_and_take(target, place, mode, meter).await,
+                    Ok(target) => self.fetch_and_take((target, Arc::clone(&turn)), place, mode, meter).await,
                     Err(error) => Err(error),
                 }
             }
@@ -73,8 +72,7 @@ impl Remote {
         let turn = self.turn(sector, kind).await;
         let (dir, held) = (path, Arc::clone(&turn));
         let left = self.local.look(&at, "looking at what a move left", move || {
-            let _turn = held;
-            let left = Arriving::left(&dir, sector, kind)?;
+            let left = Arriving::left(&dir, sector, kind)?.map(|left| left.in_turn(held));
             let noted = left.as_ref().and_then(Arriving::arrived).filter(|noted| noted.moves);
             // What has become less here by a task owes as long as the other one counts, where that is compared before it goes:
             // a Lotus deletes what may be the last one.
@@ -109,23 +107,22 @@ impl Remote {
 
     async fn fetch_and_take(
         &self,
-        target: Target,
+        (target, turn): (Target, Arc<OwnedMutexGuard<()>>),
         place: &StorageId,
         mode: AcquireMode,
         meter: &TransferMeter,
     ) -> Result<(StorageId, PathBuf, bool), StoreError> {
         let (sector, kind) = (target.sector, target.kind);
         let file = layout::file(&target.path, sector.id, kind);
-        let claimed = target.clone();
+        let path = target.path.clone();
         let arriving = on_thread(move || {
-            let _turn = &claimed.turn;
-            Arriving::claim(&claimed.path, sector.id, kind).map(Arc::new)
+            let place = Arriving::claim(&path, sector.id, kind)?;
+            Ok(Arc::new(place.in_turn(turn)))
         })
         .await?;
         // What an earlier life had brought whole, but told nobody of, is worth what its source says of it now.
-        let (left, held) = (Arc::clone(&arriving), target.clone());
+        let left = Arc::clone(&arriving);
         let was_whole = on_thread(move || {
-            let _turn = &held.turn;
             left.take_back()?;
             Ok(left.arrived().is_some())
         })
@@ -141,12 +138,8 @@ impl Remote {
                 return Err(error);
             }
         };
-        let (held, placed) = (target, Arc::clone(&arriving));
-        on_thread(move || {
-            let _turn = &held.turn;
-            placed.put_in_place()
-        })
-        .await?;
+        let placed = Arc::clone(&arriving);
+        on_thread(move || placed.put_in_place()).await?;
         crash_point("worker.fetch.placed");
         self.local.touched(place);
         self.take_over(place, &arrived, &arriving, mode).await?;

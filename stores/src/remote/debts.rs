@@ -90,8 +90,8 @@ impl Remote {
         let (dir, held) = (self.local.dir(id)?, Arc::clone(&turn));
         let at = dir.clone();
         let left = self.local.look(&at, "looking at what a move owes", move || {
-            let _turn = held;
             let Some(place) = Arriving::left(&dir, sector, kind)? else { return Ok(None) };
+            let place = place.in_turn(held);
             let noted = place.arrived().filter(|noted| noted.moves && !place.data().exists());
             let owed = noted.map(|noted| (place.still_holds(&noted), place.age() > AGE_MAX, noted));
             Ok(owed.map(|owed| (Arc::new(place), owed)))
