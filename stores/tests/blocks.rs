@@ -105,6 +105,35 @@ async fn damaged_notes_and_data_of_an_earlier_fetch_do_no_harm() {
     scene.expect_whole();
 }
 
+/// What was found to be lost when a fetch went on is brought again, also by a later life, whatever was synced in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_later_mark_vouches_for_what_a_power_cut_took() {
+    let scene = Scene::new().await;
+    scene.front.is(Weather::Dead(50 << 20));
+    scene.fetch(AcquireMode::Copy).await.expect_err("the wire is dead");
+    let part = scene.target.dir.path().join("b/cache/fetching/s-t01000-1.part");
+    for entry in fs::read_dir(part.join("data")).expect("the files").flatten() {
+        let bytes = entry.metadata().expect("a file").len();
+        fs::write(entry.path(), vec![0; usize::try_from(bytes).expect("small")]).expect("lost");
+    }
+    scene.front.is(Weather::Dead(1 << 20));
+    scene.fetch(AcquireMode::Copy).await.expect_err("the wire is dead again");
+    let mut journal = fs::read(part.join("journal")).expect("its journal");
+    // A mark, as it follows 256 MiB: what it is, how many records it is about, nothing for a hash, and a check.
+    let mut mark = [0; 48];
+    mark[..4].copy_from_slice(&2_u32.to_le_bytes());
+    let records = u32::try_from(journal.len() / mark.len()).expect("a few");
+    assert!(records > 0);
+    mark[4..8].copy_from_slice(&records.to_le_bytes());
+    let check = *blake3::hash(&mark[..40]).as_bytes();
+    mark[40..].copy_from_slice(&check[..8]);
+    journal.extend(mark);
+    fs::write(part.join("journal"), journal).expect("marked");
+    scene.front.is(Weather::Fair);
+    scene.fetch(AcquireMode::Copy).await.expect("fetched");
+    scene.expect_whole();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_whose_deletion_was_lost_is_finished_by_the_next_wish() {
     let scene = Scene::new().await;
